@@ -1,0 +1,1 @@
+"""What the launchers of all tasks share: train, evaluate, predict, check, export."""

@@ -1,0 +1,1 @@
+"""Reading pictures and annotations; nothing here knows about training."""

@@ -1,0 +1,1 @@
+"""The training engine: one loop, and everything it calls. Knows no task."""

@@ -1,0 +1,161 @@
+"""Settings: frozen dataclass fields with help, which click turns into options.
+
+Precedence: default < recipe of the model < `--config` file < flag. Every resolved value remembers where it came from.
+No torch here: `--help` must be quick.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from visionloop.engine.errors import UserError
+
+
+def option(default, help, *, at_least=None, at_most=None, fixed=True):
+    """A dataclass field that is also a command-line option.
+
+    fixed: a run that continues must have the same value; a free one may change from start to start.
+    """
+    return field(default=default, metadata={"help": help, "at_least": at_least, "at_most": at_most, "fixed": fixed})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A resolved value and its source: default, recipe, config FILE, flag or auto."""
+
+    value: object
+    source: str
+
+    def as_json(self):
+        return {"value": _to_json(self.value), "source": self.source}
+
+
+def _to_json(value):
+    # json has no infinity; "inf" reads back through float()
+    return str(value) if isinstance(value, Path) or (isinstance(value, float) and value in (float("inf"), float("-inf"))) else value
+
+
+def value_type(hint):
+    """The plain type of a field: `int | None` -> int, Literal -> tuple of its choices."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return value_type(next(part for part in typing.get_args(hint) if part is not type(None)))
+    return hint
+
+
+def fields_of(*classes):
+    """{name: (dataclass field, plain type)} over several config classes; a name may stand in one of them only."""
+    found = {}
+    for cls in classes:
+        hints = typing.get_type_hints(cls)
+        for item in dataclasses.fields(cls):
+            assert item.name not in found, f"{item.name} is a setting of two classes"
+            found[item.name] = (item, value_type(hints[item.name]))
+    return found
+
+
+def flag_of(name):
+    return "--" + name.replace("_", "-")
+
+
+def options_from(*classes):
+    """A decorator that adds one click option per field. Unset options arrive as None, so that a flag can be told from a default."""
+
+    def decorate(command):
+        for name, (item, kind) in reversed(fields_of(*classes).items()):
+            shown = "" if item.default is None else f"  [default: {str(item.default).lower() if kind is bool else item.default}]"
+            flag, help = flag_of(name), item.metadata["help"] + shown
+            if kind is bool:
+                # a switch that is on by default is worth a --no- form; so is one that a recipe may turn on
+                command = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help)(command)
+            else:
+                choice = click.Choice(kind) if isinstance(kind, tuple) else {int: click.INT, float: click.FLOAT}.get(kind, click.STRING)
+                command = click.option(flag, name, type=choice, default=None, help=help)(command)
+        return command
+
+    return decorate
+
+
+def read_config_file(path):
+    """{name: value} from a settings.json of ours or a flat json object of values."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}", file=str(path)) from None
+    except ValueError as error:
+        raise UserError(f"--config {path}: not json ({error})", file=str(path)) from None
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path}: expected an object of settings, found {type(content).__name__}", file=str(path))
+    content = content.get("settings", content)
+    return {name: item["value"] if isinstance(item, dict) else item for name, item in content.items()}
+
+
+def resolve(classes, flags, *, recipe=None, config_file=None):
+    """{name: Setting}. flags: {name: value or None}; recipe: values -> {name: value}, asked once data, model and preset are known."""
+    known = fields_of(*classes)
+    file_values = read_config_file(config_file) if config_file else {}
+    # a settings.json also holds what the engine added when it resolved `auto` values; those are recomputed
+    unknown = [name for name in file_values if name not in known and name not in RESOLVED_NAMES]
+    if unknown:
+        raise UserError(f"--config {config_file}: unknown setting {unknown[0]!r}", file=str(config_file), field=unknown[0])
+    settings = {name: Setting(item.default, "default") for name, (item, _) in known.items()}
+    given = {name: Setting(value, f"config {config_file}") for name, value in file_values.items() if name in known}
+    given |= {name: Setting(value, "flag") for name, value in flags.items() if value is not None}
+    given = {name: Setting(coerce(name, known[name][1], setting.value), setting.source) for name, setting in given.items()}
+    settings |= given
+    if recipe:
+        advised = recipe({name: setting.value for name, setting in settings.items()})
+        settings |= {name: Setting(value, "recipe") for name, value in advised.items() if name not in given}
+    for name, (item, kind) in known.items():
+        check_value(name, item, kind, settings[name].value)
+    return settings
+
+
+RESOLVED_NAMES = ("task", "data_fingerprint")  # facts that stand beside the settings in settings.json
+
+
+def coerce(name, kind, value):
+    """The value in the field's own type; UserError when it does not fit."""
+    if value is None or isinstance(kind, tuple):
+        return value
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise UserError(f"{flag_of(name)}: expected true or false, got {value!r}", field=name)
+    try:
+        converted = kind(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{flag_of(name)}: expected {kind.__name__}, got {value!r}", field=name) from None
+    if kind is int and float(value) != converted:
+        raise UserError(f"{flag_of(name)}: expected a whole number, got {value!r}", field=name)
+    return converted
+
+
+def check_value(name, item, kind, value):
+    """Raise UserError naming the flag when a value is outside its range or choices."""
+    low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
+    if isinstance(kind, tuple) and value is not None and value not in kind:
+        raise UserError(f"{flag_of(name)}: expected one of {', '.join(map(str, kind))}, got {value!r}", field=name)
+    if value is None or (low is None and high is None):
+        return
+    if value != value or (low is not None and value < low) or (high is not None and value > high):
+        wanted = f"{low} to {high}" if low is not None and high is not None else f"at least {low}" if high is None else f"at most {high}"
+        raise UserError(f"{flag_of(name)}: expected {wanted}, got {value}", field=name)
+
+
+def build(cls, settings):
+    """One config object out of resolved settings."""
+    return cls(**{item.name: settings[item.name].value for item in dataclasses.fields(cls)})
+
+
+def settings_json(settings, **facts):
+    """The text of settings.json: every value with its source, and facts such as the data's fingerprint."""
+    rows = {name: setting.as_json() for name, setting in settings.items()}
+    rows |= {name: Setting(value, "resolved").as_json() for name, value in facts.items()}
+    return json.dumps({"schema": 1, "settings": rows}, indent=1) + "\n"

@@ -1,0 +1,187 @@
+"""The task socket: everything the engine asks of a task.
+
+A task is one object. It never touches DDP, autocast, checkpoints or ranks; the engine never looks into a batch,
+a target or a prediction.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from visionloop.engine.optim import default_parameter_groups
+
+
+class Batch(dict):
+    """The tensors and lists of one micro-batch, and its place in the run.
+
+    step: the optimizer step it belongs to; offset: position of its first sample in the global batch of that step.
+    Always holds "pixel_values" (uint8 on the wire) and "sample_ids" (int64 [B], indices into the dataset).
+    """
+
+    def __init__(self, items=(), *, step=0, offset=0):
+        super().__init__(items)
+        self.step, self.offset = step, offset
+
+    def __len__(self):
+        """Number of samples."""
+        return len(self["sample_ids"])
+
+    def map_tensors(self, function):
+        """The same batch with `function` applied to every tensor, in lists and dicts too."""
+        return Batch({key: _map(value, function) for key, value in self.items()}, step=self.step, offset=self.offset)
+
+    def to(self, device):
+        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self):
+        return self.map_tensors(torch.Tensor.pin_memory)
+
+
+def _map(value, function):
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: _map(item, function) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_map(item, function) for item in value)
+    return value
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """One row of the table of metrics. key: as in metrics.jsonl; format: how to print it."""
+
+    key: str
+    label: str
+    format: str  # "float" or "percent" (a value in 0..1 shown times 100)
+    higher_is_better: bool
+    description: str
+
+    def show(self, value):
+        """The value as a person reads it."""
+        return f"{100 * value:.2f} %" if self.format == "percent" else f"{value:.4f}"
+
+
+class Metric(Protocol):
+    """Evidence about pictures that merges exactly: integers, and floats kept per picture.
+
+    `compute(picks)` scores the pictures at these positions (repeats count again), all of them for None; the engine
+    draws its confidence intervals with it. `len(metric)` is the number of pictures seen. Every task reports `val_loss`.
+    """
+
+    def update(self, predictions: Any, batch: Batch) -> None: ...
+    def state(self) -> dict: ...  # numpy arrays only, one row per picture where possible
+    def merge(self, states: list) -> None: ...  # replaces the content; sorted by sample id, so the order of states is no matter
+    def compute(self, picks=None) -> dict: ...  # {metric key: float}
+    def __len__(self) -> int: ...
+
+
+class Task:
+    """Base of all tasks. `name` and `metrics` are class attributes; the first metric picks `best/` unless told otherwise."""
+
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[MetricSpec, ...]]
+    config_class: ClassVar[type]  # a frozen dataclass, see engine/config.py
+
+    def __init__(self, config):
+        self.config = config
+
+    @classmethod
+    def recipe(cls, values):
+        """What the chosen model and preset change in the defaults: {setting: value}, given all values settled so far."""
+        return {}
+
+    # data -------------------------------------------------------------------------------------------------------
+    def build_datasets(self):
+        """(train, val): datasets of samples, each a dict of tensors; with augmentation in train alone.
+
+        A dataset has `__len__`, `__getitem__(index)`, `name(index) -> str` (a path, for messages) and
+        `fingerprint() -> str` (changes when the samples do). `__getitem__` raises OSError for what it cannot read.
+        """
+        raise NotImplementedError
+
+    def build_eval_dataset(self, split):
+        """The pictures of "train", "val" or "test" as evaluation sees them."""
+        raise NotImplementedError
+
+    def collate(self, samples, step, offset):
+        """A Batch of the samples. Each sample holds its dataset index under "sample_id" (put there by the engine)."""
+        raise NotImplementedError
+
+    def collate_eval(self, samples):
+        """A Batch for evaluation; may keep a list where sizes differ."""
+        return self.collate(samples, 0, 0)
+
+    # computation ------------------------------------------------------------------------------------------------
+    def build_model(self):
+        """An nn.Module with weights, the head fitted to the data's classes, in train mode, on the CPU, in fp32."""
+        raise NotImplementedError
+
+    def to_input(self, batch):
+        """uint8 pixel_values -> what the network reads, on the device. First thing in `loss` and `predict`."""
+        raise NotImplementedError
+
+    def count(self, micro_batches):
+        """What the loss divides by, from host batches: {name: number}."""
+        raise NotImplementedError
+
+    def loss(self, model, batch, count):
+        """{"loss": total, "loss_<part>": ..}: sums divided by `count`, in fp32. Only "loss" gets a gradient."""
+        raise NotImplementedError
+
+    def predict(self, model, batch):
+        """Final answers in the picture's own coordinates, with what `build_metric` needs."""
+        raise NotImplementedError
+
+    def build_metric(self):
+        raise NotImplementedError
+
+    def draw(self, batch, predictions):
+        """{tag: uint8 array [H, W, 3]} for TensorBoard; predictions is None for a training batch."""
+        return {}
+
+    def draw_scores(self, metric):
+        """{tag: uint8 array [H, W, 3]} drawn from a whole evaluation, e.g. a confusion matrix."""
+        return {}
+
+    def reference_scores(self, metric):
+        """Scores of a trivial predictor on the same pictures, shown beside ours: {label: number}."""
+        return {}
+
+    # weights ----------------------------------------------------------------------------------------------------
+    def parameter_groups(self, module):
+        """[{"name", "params", "lr_scale", "weight_decay", "warmup"}]; weight_decay None: the run's, warmup None: the run's."""
+        return default_parameter_groups(module)
+
+    def backbone(self, module):
+        """The part that `--freeze backbone` holds still, or None where there is none."""
+        return None
+
+    def grad_checkpointing_blocks(self, module):
+        """The submodules whose activations may be recomputed. Never one that trains a BatchNorm."""
+        return []
+
+    def save(self, module, tensors, folder):
+        """Write a Hugging Face folder with `tensors` {name in memory: tensor} as weights."""
+        raise NotImplementedError
+
+    def load(self, module, folder):
+        """Read back what `save` wrote, bit for bit, into `module`."""
+        raise NotImplementedError
+
+    def save_best(self, module, tensors, folder, scores):
+        """Like `save`, for people: corrected weights where the library needs them, labels, a model card."""
+        self.save(module, tensors, folder)
+
+    # optional ---------------------------------------------------------------------------------------------------
+    def before_step(self, module, step, steps):
+        """Schedules of the task's own, as a pure function of the step."""
+
+    def reload_best_at(self, steps):
+        """The step before which the best checkpoint so far is loaded whole, or None."""
+        return None
+
+    def without_targets(self, batch):
+        """The batch with nothing to find in it, for tasks where that is legal; None otherwise."""
+        return None

@@ -1,0 +1,1 @@
+"""Metrics: counts that merge exactly."""
