@@ -85,7 +85,8 @@ def load_state_by_name(optimizer, module, tensors):
     mine = state_by_name(optimizer, module)
     missing, extra = sorted(set(mine) - set(tensors)), sorted(set(tensors) - set(mine))
     if missing or extra:
-        raise ValueError(f"optimizer state does not fit the model: {len(missing)} missing, {len(extra)} unknown, first {(missing + extra)[0]}")
+        first = (missing + extra)[0]
+        raise ValueError(f"optimizer state does not fit the model: {len(missing)} missing, {len(extra)} unknown, first {first}")
     for name, value in mine.items():
         value.copy_(tensors[name])
 

@@ -27,7 +27,7 @@ class TrainConfig:
     output: str | None = option(None, "the run's folder (default: runs/<task>-<data>-<model>)", fixed=False)
     run_name: str | None = option(None, "short for --output runs/NAME", fixed=False)
     steps: int | None = option(None, "optimizer steps in the whole run", at_least=1)
-    epochs: float | None = option(None, "the same as passes over the training pictures; give one of the two", at_least=0)
+    epochs: float | None = option(None, "the same as passes over the training pictures; give one of the two", at_least=0, fixed=False)
     batch_size: int = option(32, "samples of one optimizer step over all processes", at_least=1)
     micro_batch: int | None = option(None, "most samples one process holds at once (default: the model's)", at_least=1, fixed=False)
     eval_batch_size: int = option(32, "pictures evaluated at once; part of what a score means", at_least=1)

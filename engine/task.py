@@ -83,6 +83,7 @@ class Task:
     name: ClassVar[str]
     metrics: ClassVar[tuple[MetricSpec, ...]]
     config_class: ClassVar[type]  # a frozen dataclass, see engine/config.py
+    count_names: ClassVar[tuple[str, ...]]  # the keys of `count`, known before there is a batch
 
     def __init__(self, config):
         self.config = config

@@ -1,0 +1,174 @@
+"""Checkpoint folders: safetensors and json, hashed, renamed when whole. A crash at any moment leaves the older ones valid."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from visionloop.engine.errors import UserError
+
+STEP_FOLDER = re.compile(r"step_(\d{8,})$")
+
+
+def step_folder_name(step):
+    return f"step_{step:08d}"
+
+
+def write_folder(target, fill):
+    """Call fill(folder) on a temporary sibling, add manifest.json, fsync everything, rename to `target`.
+
+    An existing target is replaced: it can only be an older write of the same step.
+    """
+    temporary = target.with_name(f".{target.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    fill(temporary)
+    write_json(temporary / "manifest.json", {"schema": 1, "files": describe_files(temporary)})
+    for path in [*temporary.rglob("*"), temporary]:
+        fsync(path)
+    doomed = target.with_name(f".{target.name}.removed")
+    if target.exists():
+        os.rename(target, doomed)
+    os.rename(temporary, target)
+    fsync(target.parent)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def describe_files(folder):
+    """{relative path: {"size", "sha256"}} of all files but the manifest."""
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / "manifest.json"
+    }
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path, content):
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def replace_file(path, text):
+    """Write a small file so that readers see the old or the new one, never half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def problems(folder):
+    """What is wrong with a checkpoint folder: [] when every file is there with the size and hash of its manifest."""
+    try:
+        files = json.loads((folder / "manifest.json").read_text())["files"]
+        expected = {name: (entry["size"], entry["sha256"]) for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ["manifest.json: missing or unreadable"]
+    found = []
+    for name, (size, digest) in expected.items():
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{name}: missing")
+        elif path.stat().st_size != size:
+            found.append(f"{name}: {path.stat().st_size} bytes, expected {size}")
+        elif sha256(path) != digest:
+            found.append(f"{name}: content changed (SHA-256 differs)")
+    return found
+
+
+def step_folders(checkpoints):
+    """[(step, folder)] by step, whole or not."""
+    if not checkpoints.is_dir():
+        return []
+    found = [(STEP_FOLDER.match(path.name), path) for path in checkpoints.iterdir()]
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def newest_whole(checkpoints, say=lambda message: None):
+    """The newest folder whose manifest holds, or None; what is passed over is said."""
+    for _, folder in reversed(step_folders(checkpoints)):
+        wrong = problems(folder)
+        if not wrong:
+            return folder
+        say(f"{folder}: damaged, passed over ({wrong[0]})")
+    return None
+
+
+def prune(checkpoints, keep, best_step):
+    """Keep the newest `keep` and the best; remove older ones and half-written folders."""
+    steps = [step for step, _ in step_folders(checkpoints)]
+    kept = {*steps[-keep:], best_step}
+    for step, folder in step_folders(checkpoints):
+        if step not in kept:
+            # renamed first: a removal that is cut short must not leave a folder that looks like a checkpoint
+            doomed = folder.with_name(f".{folder.name}.removed")
+            os.rename(folder, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+    for rest in checkpoints.glob(".step_*"):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def swap_best(best, fill):
+    """Write a new best/ beside the old one and swap the two; `finish_swap` ends a swap that was cut short."""
+    new, old = best.with_name(f".{best.name}.new"), best.with_name(f".{best.name}.old")
+    finish_swap(best)
+    write_folder(new, fill)
+    if best.exists():
+        os.rename(best, old)
+    os.rename(new, best)
+    shutil.rmtree(old, ignore_errors=True)
+    fsync(best.parent)
+
+
+def finish_swap(best):
+    """At start-up: a whole .best.new whose rename was cut short takes its place; else the old one returns."""
+    new, old = best.with_name(f".{best.name}.new"), best.with_name(f".{best.name}.old")
+    if not best.exists():
+        for candidate in (new, old):
+            if candidate.is_dir() and not problems(candidate):
+                os.rename(candidate, best)
+                break
+    for rest in (new, old):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def save_tensors(path, tensors):
+    """One safetensors file; tensors must not share memory. channels_last moments are made contiguous."""
+    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
+
+
+def load_tensors(path):
+    """{name: CPU tensor}."""
+    return load_file(path)
+
+
+class RunLock:
+    """An exclusive lock on a run's folder, held until the process ends or `release` is called."""
+
+    def __init__(self, output: Path):
+        output.mkdir(parents=True, exist_ok=True)
+        self._file = open(output / ".lock", "w")  # noqa: SIM115 - held open as long as the lock
+        try:
+            # lockf, not flock: loader workers are forked and would keep a flock alive after this process is killed
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise UserError(f"--output {output}: another process is running there", code="locked", file=str(output)) from None
+
+    def release(self):
+        self._file.close()

@@ -1,0 +1,102 @@
+"""What a run may change when it goes on, where it starts, and what is resolved once and kept."""
+
+import json
+import math
+from pathlib import Path
+
+from visionloop.engine.checkpoint import finish_swap, newest_whole, problems, step_folders
+from visionloop.engine.config import Setting, flag_of
+from visionloop.engine.errors import UserError
+from visionloop.engine.prepare import share_cores
+
+DEFAULT_MICRO_BATCH = 32
+
+
+def output_folder(settings, task_name):
+    """The run's folder from --output, --run-name, or task, data folder and model; no time stamp, so the same command continues."""
+    value = {name: setting.value for name, setting in settings.items()}
+    if value["output"] and value["run_name"]:
+        raise UserError("--run-name: is short for --output runs/NAME; give one of the two", field="run_name")
+    if value["output"]:
+        return Path(value["output"])
+    name = value["run_name"] or f"{task_name}-{Path(value['data'] or '.').resolve().name}-{Path(str(value['model'])).name}"
+    return Path("runs") / name
+
+
+def check_output(output):
+    """UserError when the folder is not empty and not a run of ours."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: is a file, expected a folder", file=str(output), field="output")
+    if output.is_dir() and not (output / "settings.json").is_file():
+        foreign = [path.name for path in output.iterdir() if path.name != ".lock"]
+        if foreign:
+            why = f"not empty and not a run of ours (found {sorted(foreign)[0]})"
+            raise UserError(f"--output {output}: {why}", file=str(output), field="output")
+
+
+def find_start(output, resume, say):
+    """The checkpoint folder to go on from, or None. Policy: 1 this run's newest whole one, 2 --resume, 3 and 4 the task's weights."""
+    finish_swap(output / "best")
+    found = newest_whole(output / "checkpoints", say)
+    if found is None and step_folders(output / "checkpoints"):
+        say(f"{output / 'checkpoints'}: no checkpoint there is whole")
+    if found is None and resume:
+        found = Path(resume)
+        wrong = problems(found)
+        if wrong:
+            raise UserError(f"--resume {found}: not a whole checkpoint ({wrong[0]})", file=str(found), field="resume")
+    return found
+
+
+def read_state(folder):
+    return json.loads((folder / "state.json").read_text())
+
+
+def resolve_auto(settings, num_samples, device_type, stored):
+    """Fill what defaults to None. `stored`: the run's settings.json, whose auto values are kept. Returns new settings."""
+    value = {name: setting.value for name, setting in settings.items()}
+    given_steps, given_epochs = settings["steps"].source, settings["epochs"].source
+    if value["steps"] is None or (given_epochs == "flag" and given_steps != "flag"):
+        if value["epochs"] is None:
+            raise UserError("--epochs or --steps: one of the two is needed", field="steps")
+        value["steps"] = max(1, math.ceil(value["epochs"] * num_samples / value["batch_size"]))
+    elif given_steps == given_epochs == "flag" and value["epochs"] is not None:
+        raise UserError("--epochs: give it or --steps, not both", field="epochs")
+    steps, workers_and_threads = value["steps"], share_cores(device_type)
+    steps_per_epoch = math.ceil(num_samples / value["batch_size"])
+    computed = {
+        "steps": steps,
+        "micro_batch": DEFAULT_MICRO_BATCH,
+        "warmup_steps": round(0.05 * steps),
+        "eval_every": max(steps_per_epoch, math.ceil(steps / 20)),
+        "save_every": max(1, min(1000, steps // 10)),
+        "workers": workers_and_threads[0],
+        "threads": workers_and_threads[1],
+        "device": device_type,
+    }
+    resolved = dict(settings)
+    for name, number in computed.items():
+        if settings[name].value is None or (name == "steps" and steps != settings["steps"].value):
+            kept = stored.get(name, {})
+            # what was resolved at the first start stays, except what belongs to the machine
+            use_kept = kept.get("source") == "auto" and name not in ("workers", "device")
+            resolved[name] = Setting(kept["value"] if use_kept else number, "auto")
+    return resolved
+
+
+def fixed_settings(settings, known, **facts):
+    """{name: value} of what must not change when the run continues. known: config.fields_of(...)."""
+    kept = {name: setting.value for name, setting in settings.items() if known[name][0].metadata["fixed"]}
+    return json.loads(json.dumps({**kept, **facts}, default=str))
+
+
+def check_unchanged(old, new, folder):
+    """UserError naming the first setting that differs from the checkpoint's, old and new value."""
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"{flag_of(name)}: the run in {folder} has {old.get(name)}, this command has {new.get(name)}; "
+                "a run that continues keeps it (start another with --output)",
+                code="changed_setting",
+                field=name,
+            )

@@ -1,0 +1,118 @@
+"""Evaluation: fixed batches over ranks, counts that merge exactly, the bare module, averaged and raw weights."""
+
+import math
+from contextlib import nullcontext
+
+import torch
+
+from visionloop.engine.distributed import World, broadcast_buffers, gather_objects, sum_over_ranks
+from visionloop.engine.errors import UserError
+from visionloop.engine.intervals import FEW_PICTURES, score_intervals
+from visionloop.engine.loaders import DataError, Fetcher, evaluation_loader
+
+
+def evaluate(run, task, step):
+    """Score the weights at `step`, remember the best, log. All ranks; dropped at a batch border when a stop is wanted."""
+    with run.clock.measure("evaluation"):
+        average = run.average
+        try:
+            with average.applied(run.module) if average else nullcontext():
+                metric = run_metric(run, task, first_pictures=step)
+            raw_metric = run_metric(run, task) if average and metric is not None else None
+        except UserError as error:  # an unreadable picture: the loop saves, then fails with it
+            run.failure, run.stopping = error, True
+            return
+        if metric is None or (average and raw_metric is None):
+            run.stopping = True  # `evaluated_at` stays behind: done first after the resume
+            return
+        scores = metric.compute()
+        run.evaluated_at, run.scores, run.saved_at = step, scores, None  # a checkpoint of this step lacks these scores
+        keep_best(run, task, step, scores)
+        if run.world.is_main:
+            intervals = score_intervals(metric) if len(metric) < FEW_PICTURES else {}
+            raw = raw_metric.compute() if raw_metric else None
+            reference = task.reference_scores(metric)
+            run.log.scores(step, scores, raw=raw, intervals=intervals, train_loss=run.train_loss, reference=reference)
+            run.log.pictures(step, task.draw_scores(metric))
+            run.log.status.update(best=run.best)
+
+
+def run_metric(run, task, first_pictures=None):
+    """The metric of the run's module on its validation pictures, or None after a stop. first_pictures: the step to draw them for."""
+    broadcast_buffers(run.world, run.module)
+
+    def draw(batch, predictions):
+        if first_pictures is not None and run.world.is_main:
+            run.log.pictures(first_pictures, task.draw(batch, predictions))
+
+    return evaluate_dataset(
+        task,
+        run.module,
+        run.val,
+        batch_size=run.config.eval_batch_size,
+        workers=run.config.workers,
+        world=run.world,
+        stop=run.stop,
+        on_first=draw,
+    )
+
+
+def never():
+    return False
+
+
+def evaluate_dataset(task, module, dataset, *, batch_size, workers=0, world=None, stop=never, on_first=None, advance=None):
+    """The task's metric of `module` on every sample of `dataset`, once, in fp32; None when `stop()` came true. All ranks.
+
+    Batch j goes whole to rank j mod W, so no picture counts twice and the result is the same on any number of ranks.
+    on_first(batch, predictions): called with this rank's first batch; advance(n): after each batch, with its size.
+    Raises UserError for a picture that cannot be read.
+    """
+    world = world or World(0, 0, 1, torch.device("cpu"))
+    loader = evaluation_loader(task, dataset, batch_size=batch_size, workers=workers, rank=world.rank, world_size=world.size)
+    fetcher = Fetcher(loader, ahead=2, pin=world.device.type == "cuda")
+    metric, error = task.build_metric(), None
+    own_rounds, rounds = len(loader), math.ceil(math.ceil(len(dataset) / batch_size) / world.size)
+    modes = [(layer, layer.training) for layer in module.modules()]  # a frozen backbone stays in eval mode
+    module.eval()
+    try:
+        for i in range(rounds):
+            fetched = fetcher.fetch(1, stop) if i < own_rounds else []
+            wanted = fetched is None or stop()
+            if fetched and isinstance(fetched[0][0], DataError):
+                error, fetched = fetched[0][0], []
+            # all ranks leave at the same batch border
+            stops, errors = sum_over_ranks(world, [float(wanted), float(error is not None)])
+            if errors:
+                error = next(found for found in gather_objects(world, error) if found)
+                raise UserError(f"{error.name}: {error.why}", code="unreadable_sample", file=error.name)
+            if stops:
+                return None
+            for host_batch, _ in fetched:
+                batch = host_batch.to(world.device)
+                with torch.no_grad():
+                    predictions = task.predict(module, batch)
+                metric.update(predictions, batch)
+                if on_first and i == 0:
+                    on_first(batch, predictions)
+                if advance:
+                    advance(len(host_batch))
+    finally:
+        fetcher.close()
+        for layer, training in modes:
+            layer.training = training
+    metric.merge(gather_objects(world, metric.state()))
+    return metric
+
+
+def keep_best(run, task, step, scores):
+    """Remember a better score and write best/; count evaluations without one. All ranks decide alike, the main rank writes."""
+    spec = run.best_metric
+    value = scores[spec.key]
+    sign = 1 if spec.higher_is_better else -1
+    if run.best is not None and not sign * value > sign * run.best["score"] and math.isfinite(run.best["score"]):
+        run.evaluations_since_best += 1
+        run.out_of_patience = 0 < run.config.patience <= run.evaluations_since_best
+        return
+    run.best, run.evaluations_since_best = {"step": step, "metric": spec.key, "score": value, "scores": scores}, 0
+    run.write_best(task)

@@ -1,0 +1,213 @@
+"""Fetching micro-batches in the order of engine/order.py, ahead of the loop and without ever blocking it."""
+
+import queue
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+
+from visionloop.engine.order import COLLATE, SAMPLE, Order, cut_pieces, seed_host
+
+
+class Key(NamedTuple):
+    """One sample of the run: its micro-batch (step, offset) and its place in the endless sequence."""
+
+    step: int
+    offset: int
+    epoch: int
+    position: int
+
+
+@dataclass(frozen=True)
+class DataError:
+    """A sample that could not be read: its name and why. Travels in place of a batch."""
+
+    name: str
+    why: str
+
+
+class SeededSamples(torch.utils.data.Dataset):
+    """dataset[key]: the sample at the key's place, made under a seed of (seed, epoch, index).
+
+    With skip_unreadable, the next readable position of the same epoch takes the place of a sample that raises OSError.
+    Returns (key, sample, skipped names) or (key, DataError, ()).
+    """
+
+    def __init__(self, dataset, order, *, skip_unreadable=False):
+        self.dataset, self.order, self.skip_unreadable = dataset, order, skip_unreadable
+
+    def __getitem__(self, key):
+        skipped = []
+        for ahead in range(self.order.num_samples):
+            index = self.order.index(key.epoch, (key.position + ahead) % self.order.num_samples)
+            seed_host(SAMPLE, self.order.seed, key.epoch, index)
+            try:
+                sample = self.dataset[index]
+            except OSError as error:
+                if not self.skip_unreadable:
+                    return key, DataError(self.dataset.name(index), _why(error)), ()
+                skipped.append(self.dataset.name(index))
+                continue
+            sample["sample_id"] = torch.tensor(index)
+            return key, sample, tuple(skipped)
+        return key, DataError("the whole data set", "no sample can be read"), ()
+
+
+def _why(error):
+    return str(getattr(error, "why", None) or error.strerror or error)
+
+
+class PieceCollate:
+    """Seeds, then calls the task's collate. Returns (Batch, skipped names) or (DataError, ())."""
+
+    def __init__(self, collate, seed):
+        self.collate, self.seed = collate, seed
+
+    def __call__(self, fetched):
+        for _, sample, _ in fetched:
+            if isinstance(sample, DataError):
+                return sample, ()
+        key = fetched[0][0]
+        seed_host(COLLATE, self.seed, key.step, key.offset)
+        batch = self.collate([sample for _, sample, _ in fetched], key.step, key.offset)
+        return batch, tuple(name for _, _, skipped in fetched for name in skipped)
+
+
+class PieceSampler:
+    """The keys of this rank's pieces of steps start..stop, piece by piece."""
+
+    def __init__(self, order, pieces, world, start, stop):
+        self.order, self.pieces, self.world, self.start, self.stop = order, pieces, world, start, stop
+
+    def __iter__(self):
+        for step in range(self.start, self.stop):
+            places = self.order.batch(step)
+            for first, last in self.pieces[self.world.rank :: self.world.size]:
+                yield [Key(step, first, epoch, position) for epoch, position in places[first:last]]
+
+    def __len__(self):
+        return (self.stop - self.start) * len(self.pieces) // self.world.size
+
+
+def start_worker(_worker_id):
+    """Loader workers leave stopping to the training process and use one thread each."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+class Fetcher:
+    """A thread that takes batches from a loader; the main thread polls, so that a stop is seen within 0.2 s.
+
+    Without workers nothing is made ahead: the samples are made in this process and would draw from the generators that the
+    forward is using.
+    """
+
+    def __init__(self, loader, *, ahead, pin=False):
+        self._batches = queue.SimpleQueue()
+        self._permits = threading.Semaphore(ahead if loader.num_workers else 0)
+        # the workers are forked here, in the main thread
+        self._iterator = iter(loader)
+        self._pin, self._closed = pin, False
+        self._thread = threading.Thread(target=self._work, name="fetcher", daemon=True)
+        self._thread.start()
+
+    def _work(self):
+        while True:
+            self._permits.acquire()
+            if self._closed:
+                return
+            try:
+                batch = next(self._iterator)
+                self._batches.put(batch if not self._pin or isinstance(batch[0], DataError) else (batch[0].pin_memory(), batch[1]))
+            except BaseException as error:  # any defect in making a sample belongs to the main thread
+                self._batches.put(error)
+                return
+
+    def fetch(self, number, give_up):
+        """The next `number` batches, or None as soon as `give_up()` is true while one of them is not there yet."""
+        for _ in range(number):
+            self._permits.release()
+        batches = []
+        while len(batches) < number:
+            try:
+                item = self._batches.get(timeout=0.2)
+            except queue.Empty:
+                if give_up():
+                    return None
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            batches.append(item)
+        return batches
+
+    def close(self):
+        """End the thread; the loader's workers end with it. A thread that is busy making a sample is left to itself."""
+        self._closed = True
+        self._permits.release()
+        self._thread.join(timeout=0.5)
+
+
+class TrainingData:
+    """This rank's micro-batches, step by step."""
+
+    def __init__(self, task, dataset, config, world, start_step):
+        self.dataset = dataset
+        self.order = Order(len(dataset), config.batch_size, config.seed)
+        self.pieces = cut_pieces(config.batch_size, world.size, config.micro_batch)
+        self.skipped, self.error, self.wait_seconds = [], None, 0.0
+        loader = DataLoader(
+            SeededSamples(dataset, self.order, skip_unreadable=config.skip_unreadable),
+            batch_sampler=PieceSampler(self.order, self.pieces, world, start_step, config.steps),
+            collate_fn=PieceCollate(task.collate, config.seed),
+            num_workers=config.workers,
+            worker_init_fn=start_worker,
+            generator=torch.Generator(),  # else every iter() draws from the main generator
+            multiprocessing_context="fork" if config.workers else None,
+        )
+        self.per_step = len(self.pieces) // world.size
+        self._fetcher = Fetcher(loader, ahead=max(2, self.per_step), pin=world.device.type == "cuda")
+
+    def fetch(self, give_up):
+        """The host batches of this rank's next step; None when a stop came first or a sample cannot be read (see `error`)."""
+        began = time.perf_counter()
+        fetched = self._fetcher.fetch(self.per_step, give_up)
+        self.wait_seconds += time.perf_counter() - began
+        if fetched is None:
+            return None
+        for batch, skipped in fetched:
+            if isinstance(batch, DataError):
+                self.error = batch
+                return None
+            self.skipped.extend(skipped)
+        return [batch for batch, _ in fetched]
+
+    def close(self):
+        self._fetcher.close()
+
+
+def evaluation_loader(task, dataset, *, batch_size, workers, rank=0, world_size=1, seed=0):
+    """Batch j of a fixed cut by index goes whole to rank j mod W. Yields (Batch or DataError, ()), in order."""
+    order = _Sequential(len(dataset), batch_size, seed)
+    starts = range(0, len(dataset), batch_size)[rank::world_size]
+    keys = [[Key(0, 0, 0, index) for index in range(start, min(start + batch_size, len(dataset)))] for start in starts]
+    return DataLoader(
+        SeededSamples(dataset, order),
+        batch_sampler=keys,
+        collate_fn=PieceCollate(lambda samples, step, offset: task.collate_eval(samples), seed),
+        num_workers=workers,
+        worker_init_fn=start_worker,
+        generator=torch.Generator(),
+        multiprocessing_context="fork" if workers else None,
+    )
+
+
+class _Sequential(Order):
+    """The order of evaluation: as the index has it."""
+
+    def index(self, epoch, position):
+        return position

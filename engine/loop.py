@@ -1,0 +1,58 @@
+"""The training loop, told in the order it happens. Everything else in this folder is called from here."""
+
+from visionloop.engine.bad_steps import CHECK_EVERY, check_bad_steps
+from visionloop.engine.distributed import agree, gather_objects
+from visionloop.engine.errors import UserError
+from visionloop.engine.evaluate import evaluate
+from visionloop.engine.run import reload_best, save_checkpoint
+from visionloop.engine.schedule import due, set_lr
+from visionloop.engine.step import train_step
+
+
+def fit(run, task):
+    """Train from run.start_step to the end, or to a stop. All ranks. Returns the step reached; run.failure says what went wrong."""
+    config, step = run.config, run.start_step
+    while True:
+        if run.evaluation_due(step):  # all ranks, each on its own shard; first of all one that a stop interrupted
+            evaluate(run, task, step)
+        if run.save_due(step):  # all ranks enter, the main rank writes
+            save_checkpoint(run, task, step)
+        if run.ending or step == config.steps:
+            return step
+
+        if step == task.reload_best_at(config.steps):
+            reload_best(run, task)
+        run.profiler.at(step)
+        rates = set_lr(run.optimizer, step, config)
+        task.before_step(run.module, step, config.steps)
+        with run.clock.measure("data_wait"):  # host batches of the whole step; the loop never blocks in a loader
+            micro_batches = run.data.fetch(give_up=run.stop)
+        with run.clock.measure("compute"):
+            counts = None if micro_batches is None else task.count(micro_batches)
+            agreed = agree(run.world, counts, task.count_names, stop=run.stop())  # the step's one collective
+            run.stopping = agreed.stop  # a step in flight is finished first
+            if agreed.data_missing:
+                run.failure = unreadable_sample(run)
+                continue
+            losses, grad_norm = train_step(run, task, micro_batches, agreed.count, step)
+        step += 1
+
+        run.log.advance()
+        if due(step, config.log_every, config.steps):  # the only host syncs of the loop, here and below
+            with run.clock.measure("logging"):
+                read = run.read_losses(losses)
+                run.log.training(step, read, float(grad_norm), rates, run.clock, config.batch_size)
+                if step <= config.log_every and run.world.is_main:
+                    run.log.pictures(step, task.draw(micro_batches[0], None))
+        elif run.evaluation_due(step) or run.stopping:
+            run.read_losses(losses)
+        if due(step, min(config.log_every, CHECK_EVERY), config.steps) or run.stopping:
+            step = check_bad_steps(run, step)
+
+
+def unreadable_sample(run):
+    """The failure to end with when data is missing: a sample that a rank could not read, or None after a stop. All ranks."""
+    error = next((found for found in gather_objects(run.world, run.data.error) if found), None)
+    if error is None:
+        return None
+    return UserError(f"{error.name}: {error.why}", code="unreadable_sample", file=error.name, hint="--skip-unreadable goes on without it")

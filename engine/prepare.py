@@ -1,0 +1,95 @@
+"""Putting a run together. The order of wrapping is written here and nowhere else."""
+
+import os
+
+import torch
+from torch.nn.parallel import DistributedDataParallel as DDP
+
+from visionloop.engine.bad_steps import BadSteps
+from visionloop.engine.ema import WeightAverage, decay_for
+from visionloop.engine.errors import UserError
+from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
+from visionloop.engine.loaders import TrainingData
+from visionloop.engine.optim import batch_norms, build_optimizer
+from visionloop.engine.order import hashed
+from visionloop.engine.precision import build_precision
+from visionloop.engine.profiling import Clock, StepProfiler, parse_span
+from visionloop.engine.run import Run
+from visionloop.engine.runlog import RunLog
+
+
+def prepare_run(task, config, world, train, val, *, output, settings, start_step, stop):
+    """A Run at its first step, with fresh weights; all ranks. `start_step` is where its data begin (a resume loads the rest)."""
+    clock = Clock()
+    torch.manual_seed(hashed(config.seed))  # the same new weights on every rank
+    module = task.build_model().to(world.device)                                    # 1 weights
+    if config.sync_bn and world.size > 1:
+        module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    freeze(task, module, config)
+    if config.grad_checkpointing:
+        apply_grad_checkpointing(task.grad_checkpointing_blocks(module))            # 2 recompute activations
+    model = torch.compile(module) if config.compile else module                     # 3 compile
+    if world.size > 1:
+        # buffers are sent when they are read: before an evaluation (see distributed.broadcast_buffers)
+        device_ids = [world.device.index] if world.device.type == "cuda" else None
+        model = DDP(model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True)   # 4 DDP
+    optimizer = build_optimizer(task.parameter_groups(module), module, config)      # 5 optimizer
+    data = TrainingData(task, train, config, world, start_step)
+    log = RunLog(output, world, task.metrics, steps=config.steps, start_step=start_step, epoch_of=data.order.epoch_of)
+    return Run(
+        config=config,
+        output=output,
+        world=world,
+        module=module,
+        model=model,
+        optimizer=optimizer,
+        precision=build_precision(config.precision, world.device, tf32=config.tf32),
+        average=WeightAverage(module, decay_for(config.ema_decay, config.steps)) if config.ema else None,
+        trained_parameters=[parameter for parameter in module.parameters() if parameter.requires_grad],
+        trained_buffers=[buffer for layer in batch_norms(module) if layer.training for buffer in layer.buffers()],
+        data=data,
+        val=val,
+        log=log,
+        clock=clock,
+        stop=stop,
+        bad_steps=BadSteps(world.device, config.max_bad_steps),
+        profiler=StepProfiler(parse_span(config.profile) if config.profile else None, output / "profile", world),
+        best_metric=pick_metric(task, config.best_metric),
+        settings=settings,
+        start_step=start_step,
+    )
+
+
+def freeze(task, module, config):
+    """`--freeze backbone`: no gradients there, and no BatchNorm statistics or dropout either."""
+    if task.config.freeze != "backbone":
+        return
+    backbone = task.backbone(module)
+    if backbone is None:
+        raise UserError("--freeze backbone: this model has no separate backbone", field="freeze")
+    backbone.requires_grad_(False).eval()
+
+
+def pick_metric(task, key):
+    """The MetricSpec that picks best/."""
+    specs = {spec.key: spec for spec in task.metrics}
+    if key is not None and key not in specs:
+        raise UserError(f"--best-metric: expected one of {', '.join(specs)}, got {key!r}", field="best_metric")
+    return specs[key] if key else task.metrics[0]
+
+
+def set_threads(config):
+    """Threads of this process and, on CUDA, deterministic algorithms."""
+    torch.set_num_threads(config.threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+
+
+def share_cores(device_type):
+    """(workers, threads) per process by default: the cores of this machine divided by its training processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    workers = min(share - 1, 2 if device_type == "cpu" else 8)
+    return workers, max(1, share - workers)

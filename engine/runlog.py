@@ -1,0 +1,168 @@
+"""What a run tells: console, metrics.jsonl, TensorBoard, status.json. Exists on all ranks, silent off the main one."""
+
+import json
+import math
+import os
+import sys
+import time
+
+from tqdm.auto import tqdm
+
+from visionloop.engine.checkpoint import replace_file
+from visionloop.engine.profiling import peak_gib
+from visionloop.engine.status import StatusFile
+
+
+class RunLog:
+    """The voices of one run. The x axis everywhere is the optimizer step (steps done)."""
+
+    def __init__(self, output, world, metrics, *, steps, start_step, epoch_of):
+        self.world, self.metrics, self.steps, self.epoch_of = world, {spec.key: spec for spec in metrics}, steps, epoch_of
+        self.step_seconds = None
+        self._start_step, self._bar, self._board, self._file, self.status = start_step, None, None, None, None
+        if not world.is_main:
+            return
+        # imported here: costs a second, and commands that do not train need no TensorBoard
+        from torch.utils.tensorboard import SummaryWriter
+
+        cut_lines(output / "metrics.jsonl", start_step)
+        self._file = open(output / "metrics.jsonl", "a")  # noqa: SIM115 - open as long as the run
+        self._board = SummaryWriter(str(output / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+        self.status = StatusFile(output / "status.json", step=start_step, epoch=epoch_of(start_step), steps=steps)
+        self._interactive = sys.stderr.isatty()
+        if self._interactive:
+            self._bar = tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
+
+    def say(self, message):
+        """One line on the console. Main rank only."""
+        if self.world.is_main:
+            tqdm.write(message, file=sys.stdout)
+            sys.stdout.flush()
+
+    def warn(self, message):
+        if self.world.is_main:
+            tqdm.write(f"warning: {message}", file=sys.stderr)
+
+    def advance(self):
+        """One more step done: the bar alone."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def training(self, step, losses, grad_norm, rates, clock, batch_size):
+        """A log step. losses: {term: float} of this step, over all ranks; rates: {group: lr}."""
+        step_ms, wait = clock.interval(step)
+        self.step_seconds = step_ms / 1000
+        if not self.world.is_main:
+            return
+        rate, memory = batch_size / self.step_seconds, peak_gib(self.world.device)
+        top_rate = max(rates.values())
+        self._line(step, "train", **losses, lr=top_rate, grad_norm=grad_norm, step_ms=round(step_ms, 3), data_wait=round(wait, 4))
+        scalars = {f"train/{name}": value for name, value in losses.items()} | {f"lr/{name}": value for name, value in rates.items()}
+        scalars |= {"train/grad_norm": grad_norm, "perf/samples_per_second": rate, "perf/step_ms": step_ms}
+        self.scalars(step, scalars | {"perf/data_wait_percent": 100 * wait, "memory/peak_gib": memory})
+        left = (self.steps - step) * self.step_seconds
+        self.status.update(step=step, epoch=self.epoch_of(step), eta=time.time() + left)
+        told = f"loss {losses['loss']:.4f}  lr {top_rate:.2e}  {rate:.1f} samples/s"
+        if self._bar is not None:
+            self._bar.set_postfix_str(told)
+        else:
+            self.say(f"step {step}/{self.steps}  {told}  {_duration(left)} left")
+
+    def scores(self, step, scores, *, raw=None, intervals=None, train_loss=None, reference=None):
+        """An evaluation. scores: of the weights that best/ may hold; raw: of the training weights, with EMA."""
+        if not self.world.is_main:
+            return
+        more = {} if raw is None else {"metrics_raw": raw}
+        self._line(step, "eval", train_loss=train_loss, val_loss=scores.get("val_loss"), metrics=scores, **more)
+        self.scalars(step, {f"eval/{key}": value for key, value in scores.items()})
+        self.scalars(step, {f"eval_raw/{key}": value for key, value in (raw or {}).items()})
+        self.say(f"step {step}/{self.steps}  evaluation: " + "  ".join(self._shown(scores, intervals or {})))
+        for label, value in (reference or {}).items():
+            self.say(f"  {label}: {value:.4f}")
+
+    def _shown(self, scores, intervals):
+        for key, value in scores.items():
+            spec = self.metrics[key]
+            span = f" ({spec.show(intervals[key][0])} to {spec.show(intervals[key][1])})" if key in intervals else ""
+            yield f"{spec.label} {spec.show(value)}{span}"
+
+    def scalars(self, step, values):
+        if self._board is not None:
+            for tag, value in values.items():
+                self._board.add_scalar(tag, value, step)
+
+    def pictures(self, step, pictures):
+        """pictures: {tag: uint8 [H, W, 3]}."""
+        if self._board is not None:
+            for tag, picture in pictures.items():
+                self._board.add_image(tag, picture, step, dataformats="HWC")
+
+    def layout(self, loss_terms):
+        """Arrange the charts: losses together, scores together, speed together."""
+        if self._board is not None:
+            self._board.add_custom_scalars({
+                "training": {"losses": ["Multiline", [f"train/{term}$" for term in loss_terms]], "rates": ["Multiline", ["lr/.*"]]},
+                "evaluation": {spec.label: ["Multiline", [f"eval/{key}$", f"eval_raw/{key}$"]] for key, spec in self.metrics.items()},
+                "speed": {"samples a second": ["Multiline", ["perf/samples_per_second"]], "step": ["Multiline", ["perf/step_ms"]]},
+            })
+
+    def ledger(self, step, ledger):
+        """Where the wall time of this start went."""
+        if not self.world.is_main:
+            return
+        self._line(step, "ledger", **ledger)
+        self.say("time: " + ", ".join(f"{part} {100 * row['share']:.1f} %" for part, row in ledger.items()))
+
+    def hparams(self, settings, scores):
+        if self._board is not None and scores:
+            known = {name: value for name, value in settings.items() if isinstance(value, int | float | str | bool)}
+            self._board.add_hparams(known, {f"hparams/{key}": value for key, value in scores.items()}, run_name=".")
+
+    def flush(self):
+        """Put what was said on disk, before a checkpoint that relies on it."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._board.flush()
+
+    def close(self):
+        if self._file is not None:
+            self.flush()
+            self._file.close()
+            self._board.close()
+            self.status.close()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _line(self, step, kind, **content):
+        row = {"time": time.time(), "step": step, "epoch": self.epoch_of(step), "kind": kind, **content}
+        self._file.write(json.dumps(_finite(row)) + "\n")
+        self._file.flush()
+
+
+def cut_lines(path, step):
+    """Drop the lines after `step` (they will be written again), and a half-written last one."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["step"] <= step and not (row["kind"] == "ledger" and row["step"] == step):
+            kept.append(line)
+    replace_file(path, "".join(line + "\n" for line in kept))
+
+
+def _finite(value):
+    """json has no inf and nan: null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _duration(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"

@@ -1,0 +1,34 @@
+"""status.json: what a platform or a person asks of a run from outside."""
+
+import json
+import threading
+import time
+
+from visionloop.engine.checkpoint import replace_file
+
+BEAT_SECONDS = 5  # the file is at most 10 s old while the run lives
+
+
+class StatusFile:
+    """Replaced atomically at every change and by a heartbeat. Main rank only."""
+
+    def __init__(self, path, *, step, epoch, steps):
+        self._path, self._lock, self._ended = path, threading.Lock(), threading.Event()
+        self._content = {"schema": 1, "state": "running", "step": step, "epoch": epoch, "steps": steps, "eta": None, "best": None, "error": None}
+        self.update()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def _beat(self):
+        while not self._ended.wait(BEAT_SECONDS):
+            self.update()
+
+    def update(self, **changes):
+        """Change fields and write the file. eta: expected end, seconds since 1970."""
+        with self._lock:
+            self._content |= changes
+            replace_file(self._path, json.dumps(self._content | {"heartbeat": time.time()}) + "\n")
+
+    def close(self):
+        self._ended.set()
+        self._thread.join()

@@ -1,0 +1,196 @@
+"""`train`: from settings to a finished run, in this process. What the command line and a notebook both call."""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from visionloop.engine.checkpoint import RunLock, replace_file
+from visionloop.engine.config import build, fields_of, resolve, settings_json
+from visionloop.engine.continuing import check_output, check_unchanged, find_start, fixed_settings, output_folder, read_state, resolve_auto
+from visionloop.engine.distributed import broadcast_object, join_world, leave_world
+from visionloop.engine.errors import UserError
+from visionloop.engine.loop import fit
+from visionloop.engine.order import cut_pieces
+from visionloop.engine.prepare import prepare_run, set_threads
+from visionloop.engine.run import resume_from
+from visionloop.engine.settings import TrainConfig
+from visionloop.engine.stop import StopFlag
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. state: finished or stopped; scores: of the last evaluation; best: {"step", "metric", "score", "scores"} or None."""
+
+    state: str
+    step: int
+    scores: dict
+    best: dict | None
+    output: Path
+
+
+class Subset(torch.utils.data.Dataset):
+    """Some samples of a dataset, for --overfit."""
+
+    def __init__(self, dataset, indices):
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        return self.dataset[int(self.indices[index])]
+
+    def name(self, index):
+        return self.dataset.name(int(self.indices[index]))
+
+    def fingerprint(self):
+        return f"{self.dataset.fingerprint()}/{len(self)}"
+
+
+def resolve_settings(task_class, flags, config_file=None):
+    """{name: Setting} of a training command; what depends on the data is still None."""
+    return resolve((task_class.config_class, TrainConfig), flags, recipe=task_class.recipe, config_file=config_file)
+
+
+def train(task_class, *, config_file=None, stop=None, **flags):
+    """Train, or go on with, the run that these settings name. All ranks. Returns a Result; raises UserError for a mistake in the input.
+
+    flags: any setting of the task's config class and of TrainConfig, e.g. data="pictures", model="tiny", epochs=10.
+    """
+    settings = resolve_settings(task_class, flags, config_file)
+    output = output_folder(settings, task_class.name)
+    world = join_world(settings["device"].value)
+    say = print if world.is_main else lambda *_: None
+    stop = stop or StopFlag()
+    lock, run = None, None
+    try:
+        if world.is_main:
+            check_output(output)
+            lock = RunLock(output)
+        found = (find_start(output, settings["resume"].value, say), stored_settings(output)) if world.is_main else None
+        start, stored = broadcast_object(world, found)
+        state = read_state(start) if start else None
+        task, train_set, val, settings, facts = build_data(task_class, settings, world, stored if start else {})
+        config = build(TrainConfig, settings)
+        set_threads(config)
+        if state:
+            check_unchanged(state["settings"], facts, start)
+            if state["evaluated_at"] == state["step"] and (state["step"] == config.steps or state["out_of_patience"]):
+                say(f"{output}: this run is finished ({config.steps} steps); nothing to do")
+                return Result("finished", state["step"], state["scores"], state["best"], output)
+        if world.is_main:
+            write_run_files(output, settings, facts, val)
+        announce(task, config, world, train_set, val, state, say)
+        stop.install()
+        run = prepare_run(
+            task, config, world, train_set, val, output=output, settings=facts, start_step=state["step"] if state else 0, stop=stop
+        )
+        if start:
+            resume_from(run, task, start)
+        step = fit(run, task)
+        return end_run(run, task, step)
+    except Exception as error:
+        if run is not None and run.log.status is not None and error is not run.failure:
+            known = error if isinstance(error, UserError) else UserError(f"{type(error).__name__}: {error}", code="defect")
+            run.log.status.update(state="failed", error=known.as_dict())
+        raise
+    finally:
+        if run is not None:
+            run.data.close()
+            run.log.close()
+        stop.uninstall()
+        if lock:
+            lock.release()
+        leave_world(world)
+
+
+def stored_settings(output):
+    """{name: {"value", "source"}} of the run's settings.json, {} when there is none."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return json.loads((output / "settings.json").read_text())["settings"]
+    return {}
+
+
+def build_data(task_class, settings, world, stored):
+    """(task, train, val, resolved settings, settings that must not change): what needs the data to be known."""
+    task = task_class(build(task_class.config_class, settings))
+    train_set, val = task.build_datasets()
+    overfit = settings["overfit"].value
+    if overfit:
+        # evenly spread, because an index is often sorted by class
+        chosen = np.unique(np.linspace(0, len(train_set) - 1, min(overfit, len(train_set))).round().astype(int))
+        train_set, val = Subset(train_set, chosen), Subset(task.build_eval_dataset("train"), chosen)
+    settings = resolve_auto(settings, len(train_set), world.device.type, stored)
+    known = fields_of(task_class.config_class, TrainConfig)
+    facts = fixed_settings(settings, known, task=task.name, data_fingerprint=train_set.fingerprint())
+    return task, train_set, val, settings, facts
+
+
+def write_run_files(output, settings, facts, val):
+    """settings.json, environment.json and, when there is no val folder, split.json. Main rank only."""
+    known = {name: facts[name] for name in ("task", "data_fingerprint")}
+    replace_file(output / "settings.json", settings_json(settings, **known))
+    replace_file(output / "environment.json", json.dumps(environment(), indent=1) + "\n")
+    if settings["val_split"].value and not settings["overfit"].value:
+        names = [val.name(index) for index in range(len(val))]
+        replace_file(output / "split.json", json.dumps({"schema": 1, "val": names}, indent=1) + "\n")
+
+
+def environment():
+    """Versions, device, command line and git commit of this start."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return {
+        "visionloop": metadata.version("visionloop"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: metadata.version(name) for name in ("torch", "torchvision", "transformers", "numpy", "safetensors")},
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "command": sys.argv,
+        "git_commit": commit.stdout.strip() or None,
+    }
+
+
+def announce(task, config, world, train_set, val, state, say):
+    """The start line, and what of the noise is not the same as on one process."""
+    pieces = cut_pieces(config.batch_size, world.size, config.micro_batch)
+    sizes = sorted({stop - start for start, stop in pieces})
+    say(
+        f"{task.name}: {len(train_set)} training and {len(val)} validation samples, {config.steps} steps of {config.batch_size} "
+        f"({world.size} process(es) x {len(pieces) // world.size} micro-batch(es) of {' or '.join(map(str, sizes))}), "
+        f"{world.device.type}, {config.precision}, {config.threads} thread(s), {config.workers} worker(s)"
+    )
+    if state:
+        say(f"continuing after step {state['step']}")
+        if [list(piece) for piece in pieces] != state["pieces"]:
+            say("noise differs: other pieces of the global batch than before; samples, order and normalisation are the same")
+    if config.batch_size % (world.size * config.micro_batch) and len(pieces) > 1:
+        say("pieces differ in size: on another number of processes the model's noise differs; samples, order and normalisation do not")
+
+
+def end_run(run, task, step):
+    """Close the books. All ranks. Raises the run's failure, if any, after everything is saved."""
+    run.profiler.finish()
+    state = "failed" if run.failure else "stopped" if run.stopping else "finished"
+    run.log.ledger(step, run.clock.ledger())
+    if run.world.is_main:
+        run.log.status.update(state=state, step=step, best=run.best, error=run.failure.as_dict() if run.failure else None, eta=None)
+        if state == "finished":
+            run.log.hparams(run.settings, run.scores)
+    if run.failure:
+        raise run.failure
+    if state == "stopped":
+        run.log.say(f"stopped and saved after step {step}; the same command goes on from there")
+    elif run.best:
+        spec = run.best_metric
+        run.log.say(f"finished: best {spec.label} {spec.show(run.best['score'])} at step {run.best['step']}, in {run.output / 'best'}")
+    return Result(state, step, run.scores, run.best, run.output)
