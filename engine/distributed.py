@@ -54,9 +54,9 @@ def join_world(device_name):
     return World(rank, local_rank, size, device, group)
 
 
-def leave_world(world):
+def leave_world():
     """All ranks, once the run is over."""
-    if world.group is not None and dist.is_initialized():
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 

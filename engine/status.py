@@ -14,7 +14,8 @@ class StatusFile:
 
     def __init__(self, path, *, step, epoch, steps):
         self._path, self._lock, self._ended = path, threading.Lock(), threading.Event()
-        self._content = {"schema": 1, "state": "running", "step": step, "epoch": epoch, "steps": steps, "eta": None, "best": None, "error": None}
+        empty = {"eta": None, "best": None, "error": None}
+        self._content = {"schema": 1, "state": "running", "step": step, "epoch": epoch, "steps": steps, **empty}
         self.update()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()

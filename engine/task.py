@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from visionloop.engine.optim import default_parameter_groups
+from visionloop.engine.optim import batch_norms, default_parameter_groups
 
 
 class Batch(dict):
@@ -175,7 +175,48 @@ class Task:
         """Like `save`, for people: corrected weights where the library needs them, labels, a model card."""
         self.save(module, tensors, folder)
 
+    # trained models, for evaluate, predict, check and export -------------------------------------------------------
+    @classmethod
+    def load_trained(cls, folder, *, data=None, val_split=0.0):
+        """(task, module in eval mode) of a Hugging Face folder. Classes, sizes and transforms are the folder's own: nothing is refitted.
+
+        data: the folder that `build_eval_dataset` reads; labels there are matched by name, a class the model lacks is a UserError.
+        """
+        raise NotImplementedError
+
+    def check_data(self):
+        """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: number}} of the data folder, everything at once."""
+        raise NotImplementedError
+
+    def expected_first_loss(self):
+        """The loss of a model that knows nothing (ln C for C classes), or None where there is no such number."""
+        return None
+
+    def read_sample(self, path):
+        """One picture as `build_eval_dataset` would give it, without targets. Raises OSError when it cannot be read."""
+        raise NotImplementedError
+
+    def describe_predictions(self, batch, predictions, names):
+        """One json-able dict per picture of the batch, with its name under "file"."""
+        raise NotImplementedError
+
+    def draw_answers(self, paths, answers):
+        """One uint8 array [H, W, 3] per picture: the file with what `describe_predictions` said of it."""
+        raise NotImplementedError
+
+    def explain(self, module, batch, kind):
+        """One uint8 array [H, W, 3] per picture that shows why; kind: a switch of `predict` that the launcher offers."""
+        raise NotImplementedError
+
+    def export(self, module, folder, *, onnx=False):
+        """Like `save_best` for a module of `load_trained`, and ONNX beside it when asked for. Returns lines about what was checked."""
+        raise NotImplementedError
+
     # optional ---------------------------------------------------------------------------------------------------
+    def smallest_piece(self, module):
+        """The fewest samples a micro-batch may hold while training: 2 with a trained BatchNorm, or when samples are mixed."""
+        return 2 if any(layer.training for layer in batch_norms(module)) else 1
+
     def before_step(self, module, step, steps):
         """Schedules of the task's own, as a pure function of the step."""
 

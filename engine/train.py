@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -69,31 +70,43 @@ def train(task_class, *, config_file=None, stop=None, **flags):
     settings = resolve_settings(task_class, flags, config_file)
     output = output_folder(settings, task_class.name)
     world = join_world(settings["device"].value)
-    say = print if world.is_main else lambda *_: None
-    stop = stop or StopFlag()
-    lock, run = None, None
+    say = partial(print, flush=True) if world.is_main else lambda *_: None
+    lock = None
     try:
         if world.is_main:
             check_output(output)
             lock = RunLock(output)
         found = (find_start(output, settings["resume"].value, say), stored_settings(output)) if world.is_main else None
         start, stored = broadcast_object(world, found)
-        state = read_state(start) if start else None
         task, train_set, val, settings, facts = build_data(task_class, settings, world, stored if start else {})
         config = build(TrainConfig, settings)
-        set_threads(config)
-        if state:
+        if start:
+            state = read_state(start)
             check_unchanged(state["settings"], facts, start)
             if state["evaluated_at"] == state["step"] and (state["step"] == config.steps or state["out_of_patience"]):
-                say(f"{output}: this run is finished ({config.steps} steps); nothing to do")
+                say(f"{output}: this run is finished ({state['step']} steps); nothing to do")
                 return Result("finished", state["step"], state["scores"], state["best"], output)
         if world.is_main:
             write_run_files(output, settings, facts, val)
-        announce(task, config, world, train_set, val, state, say)
-        stop.install()
-        run = prepare_run(
-            task, config, world, train_set, val, output=output, settings=facts, start_step=state["step"] if state else 0, stop=stop
-        )
+        return run_training(task, config, world, train_set, val, output=output, facts=facts, start=start, stop=stop or StopFlag())
+    finally:
+        if lock:
+            lock.release()
+        leave_world()
+
+
+def run_training(task, config, world, train_set, val, *, output, facts, start, stop):
+    """Prepare, resume from the checkpoint folder `start` (or None), train, save. All ranks. Returns a Result.
+
+    config: a TrainConfig with nothing left to resolve; facts: what must not change when the run continues.
+    """
+    set_threads(config)
+    start_step = read_state(start)["step"] if start else 0
+    announce(task, config, world, train_set, val, start)
+    stop.install()
+    run = None
+    try:
+        run = prepare_run(task, config, world, train_set, val, output=output, settings=facts, start_step=start_step, stop=stop)
         if start:
             resume_from(run, task, start)
         step = fit(run, task)
@@ -108,9 +121,6 @@ def train(task_class, *, config_file=None, stop=None, **flags):
             run.data.close()
             run.log.close()
         stop.uninstall()
-        if lock:
-            lock.release()
-        leave_world(world)
 
 
 def stored_settings(output):
@@ -160,8 +170,11 @@ def environment():
     }
 
 
-def announce(task, config, world, train_set, val, state, say):
-    """The start line, and what of the noise is not the same as on one process."""
+def announce(task, config, world, train_set, val, start):
+    """The start line, and what of the noise is not the same as on one process. Main rank only."""
+    if not world.is_main:
+        return
+    say = partial(print, flush=True)
     pieces = cut_pieces(config.batch_size, world.size, config.micro_batch)
     sizes = sorted({stop - start for start, stop in pieces})
     say(
@@ -169,12 +182,16 @@ def announce(task, config, world, train_set, val, state, say):
         f"({world.size} process(es) x {len(pieces) // world.size} micro-batch(es) of {' or '.join(map(str, sizes))}), "
         f"{world.device.type}, {config.precision}, {config.threads} thread(s), {config.workers} worker(s)"
     )
-    if state:
+    if start:
+        state = read_state(start)
         say(f"continuing after step {state['step']}")
         if [list(piece) for piece in pieces] != state["pieces"]:
             say("noise differs: other pieces of the global batch than before; samples, order and normalisation are the same")
-    if config.batch_size % (world.size * config.micro_batch) and len(pieces) > 1:
-        say("pieces differ in size: on another number of processes the model's noise differs; samples, order and normalisation do not")
+    if world.size > 1 and sizes != [config.micro_batch]:
+        say(
+            f"micro-batches of {' or '.join(map(str, sizes))}, not of --micro-batch {config.micro_batch}: the model's noise depends on the "
+            "number of processes; samples, order and normalisation do not"
+        )
 
 
 def end_run(run, task, step):

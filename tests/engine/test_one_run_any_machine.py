@@ -1,0 +1,85 @@
+"""The same samples, order, normalisation and scores on any number of processes and with accumulation."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.utils.tensorboard  # noqa: F401 - once here, not in every forked rank
+from toy_task import ToyConfig, ToyTask
+
+from visionloop.engine.contract import CONFIG, first_step, on_ranks, score, train_steps
+
+
+def quiet_toy():
+    return ToyTask(ToyConfig(dropout=0.0, batch_norm=False))
+
+
+def noisy_toy():
+    return ToyTask(ToyConfig(dropout=0.5))
+
+
+UNEVEN = replace(CONFIG, batch_size=13, micro_batch=7)  # 6 + 7 samples on two ranks
+
+
+def relative_difference(first, second):
+    a, b = torch.tensor(first["gradient"]), torch.tensor(second["gradient"])
+    return float((a - b).norm() / a.norm())
+
+
+def ids_of_every_step(processes, micro_batch):
+    """Sample ids of each of 5 steps, over all ranks."""
+    parts = [note_ids(micro_batch)] if processes == 1 else on_ranks(processes, note_ids, micro_batch, context="fork")
+    return [sorted(index for part in parts for index in part[step]) for step in range(5)]
+
+
+def note_ids(micro_batch):
+    import os
+    import tempfile
+    from pathlib import Path
+
+    task, seen = quiet_toy(), []
+    count = task.count
+
+    def count_and_note(micro_batches):
+        seen.append([index for batch in micro_batches for index in batch["sample_ids"].tolist()])
+        return count(micro_batches)
+
+    task.count = count_and_note
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(os.environ.get("CONTRACT_OUTPUT", scratch))
+        train_steps(task, output, config=replace(CONFIG, steps=5, batch_size=13, micro_batch=micro_batch, eval_every=0, save_every=0))
+    return seen
+
+
+def test_every_step_sees_the_same_samples_on_one_two_and_three_processes_and_with_accumulation():
+    alone = ids_of_every_step(1, 13)
+    assert ids_of_every_step(1, 3) == ids_of_every_step(2, 7) == ids_of_every_step(3, 2) == alone
+    assert all(len(ids) == 13 for ids in alone)
+
+
+def test_two_ranks_with_uneven_pieces_give_the_gradient_of_one():
+    alone = first_step(quiet_toy, replace(UNEVEN, micro_batch=13))
+    for rank in on_ranks(2, first_step, quiet_toy, UNEVEN, context="fork"):
+        assert relative_difference(alone, rank) < 1e-5
+        assert rank["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch():
+    alone = first_step(quiet_toy, replace(UNEVEN, micro_batch=13))
+    for micro_batch in (1, 3, 5):
+        assert relative_difference(alone, first_step(quiet_toy, replace(UNEVEN, micro_batch=micro_batch))) < 1e-5
+
+
+def test_the_noise_is_the_same_wherever_the_pieces_are_equal():
+    pieces_of_two = replace(CONFIG, micro_batch=2)  # 8 = 4 x 2 = 2 ranks x 2 x 2
+    alone = first_step(noisy_toy, pieces_of_two)
+    for rank in on_ranks(2, first_step, noisy_toy, pieces_of_two, context="fork"):
+        assert relative_difference(alone, rank) < 1e-5
+    # and it is noise: other pieces draw another one
+    assert relative_difference(alone, first_step(noisy_toy, CONFIG)) > 1e-2
+
+
+def test_evaluation_gives_the_same_number_on_one_two_and_three_processes():
+    alone = score(quiet_toy)
+    for processes in (2, 3):
+        assert on_ranks(processes, score, quiet_toy, context="fork") == [alone] * processes
