@@ -28,7 +28,8 @@ def check_output(output):
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file, expected a folder", file=str(output), field="output")
     if output.is_dir() and not (output / "settings.json").is_file():
-        foreign = [path.name for path in output.iterdir() if path.name != ".lock"]
+        # the two that a start which failed before it was a run leaves behind
+        foreign = [path.name for path in output.iterdir() if path.name not in (".lock", "status.json")]
         if foreign:
             why = f"not empty and not a run of ours (found {sorted(foreign)[0]})"
             raise UserError(f"--output {output}: {why}", file=str(output), field="output")

@@ -101,7 +101,7 @@ def empty_targets(make_task, folder):
         return
     module = seeded_model(task)
     task.before_step(module, 0, STEPS)
-    task.loss(module, batch, {name: 1.0 for name in task.count_names})["loss"].backward()
+    task.loss(module, batch, dict.fromkeys(task.count_names, 1.0))["loss"].backward()
     for name, parameter in module.named_parameters():
         assert not parameter.requires_grad or parameter.grad is not None, f"empty_targets: {name} has no gradient"
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), f"empty_targets: the gradient of {name} is not finite"

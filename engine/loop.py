@@ -37,7 +37,7 @@ def fit(run, task):
             losses, grad_norm = train_step(run, task, micro_batches, agreed.count, step)
         step += 1
 
-        run.log.advance()
+        run.log.advance(step)
         if due(step, config.log_every, config.steps):  # the only host syncs of the loop, here and below
             with run.clock.measure("logging"):
                 read = run.read_losses(losses)

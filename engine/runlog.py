@@ -18,8 +18,7 @@ class RunLog:
 
     def __init__(self, output, world, metrics, *, steps, start_step, epoch_of):
         self.world, self.metrics, self.steps, self.epoch_of = world, {spec.key: spec for spec in metrics}, steps, epoch_of
-        self.step_seconds = None
-        self._start_step, self._bar, self._board, self._file, self.status = start_step, None, None, None, None
+        self._start_step, self._second_step, self._bar, self._board, self._file, self.status = start_step, None, None, None, None, None
         if not world.is_main:
             return
         # imported here: costs a second, and commands that do not train need no TensorBoard
@@ -43,24 +42,30 @@ class RunLog:
         if self.world.is_main:
             tqdm.write(f"warning: {message}", file=sys.stderr)
 
-    def advance(self):
-        """One more step done: the bar alone."""
+    def advance(self, step):
+        """One more step done: the bar, and once, after 20 steps, when the run will end."""
         if self._bar is not None:
             self._bar.update()
+        elif step == self._start_step + 20:
+            # the first step allocates and warms up; the host's clock is enough here
+            left = (time.perf_counter() - self._second_step) / 19 * (self.steps - step)
+            end = time.strftime("%H:%M", time.localtime(time.time() + left))
+            self.say(f"step {step}/{self.steps}  expected end in {_duration(left)}, at {end}")
+        elif step == self._start_step + 1:
+            self._second_step = time.perf_counter()
 
     def training(self, step, losses, grad_norm, rates, clock, batch_size):
         """A log step. losses: {term: float} of this step, over all ranks; rates: {group: lr}."""
         step_ms, wait = clock.interval(step)
-        self.step_seconds = step_ms / 1000
         if not self.world.is_main:
             return
-        rate, memory = batch_size / self.step_seconds, peak_gib(self.world.device)
+        rate, memory = 1000 * batch_size / step_ms, peak_gib(self.world.device)
         top_rate = max(rates.values())
         self._line(step, "train", **losses, lr=top_rate, grad_norm=grad_norm, step_ms=round(step_ms, 3), data_wait=round(wait, 4))
         scalars = {f"train/{name}": value for name, value in losses.items()} | {f"lr/{name}": value for name, value in rates.items()}
         scalars |= {"train/grad_norm": grad_norm, "perf/samples_per_second": rate, "perf/step_ms": step_ms}
         self.scalars(step, scalars | {"perf/data_wait_percent": 100 * wait, "memory/peak_gib": memory})
-        left = (self.steps - step) * self.step_seconds
+        left = (self.steps - step) * step_ms / 1000
         self.status.update(step=step, epoch=self.epoch_of(step), eta=time.time() + left)
         told = f"loss {losses['loss']:.4f}  lr {top_rate:.2e}  {rate:.1f} samples/s"
         if self._bar is not None:

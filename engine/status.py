@@ -9,6 +9,11 @@ from visionloop.engine.checkpoint import replace_file
 BEAT_SECONDS = 5  # the file is at most 10 s old while the run lives
 
 
+def failed_at_start(error):
+    """The content of status.json for a run that never began. error: a UserError."""
+    return {"schema": 1, "state": "failed", "step": 0, "epoch": 0, "heartbeat": time.time(), "error": error.as_dict()}
+
+
 class StatusFile:
     """Replaced atomically at every change and by a heartbeat. Main rank only."""
 

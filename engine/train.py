@@ -24,6 +24,7 @@ from visionloop.engine.order import cut_pieces
 from visionloop.engine.prepare import prepare_run, set_threads
 from visionloop.engine.run import resume_from
 from visionloop.engine.settings import TrainConfig
+from visionloop.engine.status import failed_at_start
 from visionloop.engine.stop import StopFlag
 
 
@@ -89,6 +90,11 @@ def train(task_class, *, config_file=None, stop=None, **flags):
         if world.is_main:
             write_run_files(output, settings, facts, val)
         return run_training(task, config, world, train_set, val, output=output, facts=facts, start=start, stop=stop or StopFlag())
+    except UserError as error:
+        # a platform that watches the folder learns why nothing began; what an earlier start wrote stays
+        if lock and not (output / "status.json").exists():
+            replace_file(output / "status.json", json.dumps(failed_at_start(error)) + "\n")
+        raise
     finally:
         if lock:
             lock.release()

@@ -1,0 +1,198 @@
+"""What the engine costs over a bare loop of the same model and batches."""
+
+import io
+import json
+import statistics
+import tempfile
+import time
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+
+
+@click.command(help="The engine against a bare loop: same model, same batches, in turn in one process; equal weights at the end.")
+@click.option("--task", "task_name", type=click.Choice(["classification"]), default="classification", show_default=True)
+@click.option("--data", help="data folder (default: the task's sample data)")
+@click.option("--model", default="tiny", show_default=True)
+@click.option("--image-size", type=int, help="side of the pictures in pixels")
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--micro-batch", type=int, help="accumulate: most samples at once")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="bf16", show_default=True)
+@click.option("--steps", type=int, default=200, show_default=True)
+@click.option("--block", type=int, default=10, show_default=True, help="steps before the two take turns")
+@click.option("--threads", type=int, default=1, show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="append the figures to this file, one object a line")
+def overhead(task_name, data, json_file, **options):
+    from visionloop.bin.benchmarks.environment import describe_environment
+
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = measure(task_name, data or sample_data(task_name, Path(scratch)), Path(scratch) / "run", **options)
+    figures |= describe_environment(options)
+    for name, value in figures.items():
+        click.echo(f"{name:24} {value}")
+    if json_file:
+        with open(json_file, "a") as file:
+            file.write(json.dumps({"benchmark": "overhead", "task": task_name, **figures}) + "\n")
+
+
+def sample_data(task_name, scratch):
+    from visionloop.datasets.synthetic import WRITERS
+
+    folder = scratch / "data"
+    folder.mkdir()
+    WRITERS[task_name](folder, 0)
+    return str(folder)
+
+
+# noise that each side would have to seed in the same way; the weights must be equal at the end
+NOISE_OFF = {"classification": {"drop_path": 0.0, "mixup": 0.0, "cutmix": 0.0}}
+
+
+def load_task_class(task_name):
+    from visionloop.tasks.classification.task import ClassificationTask
+
+    return {"classification": ClassificationTask}[task_name]
+
+
+def measure(task_name, data, output, *, model, image_size, batch_size, micro_batch, precision, steps, block, threads):
+    """{figure: value}. The engine's loop runs as ever (logging each 50 steps, no evaluation, no checkpoint, no average)."""
+    import torch
+
+    from visionloop.engine.config import build
+    from visionloop.engine.distributed import join_world
+    from visionloop.engine.loop import fit
+    from visionloop.engine.prepare import prepare_run, set_threads
+    from visionloop.engine.settings import TrainConfig
+    from visionloop.engine.stop import StopFlag
+    from visionloop.engine.train import build_data, resolve_settings
+
+    flags = dict(data=data, model=model, from_scratch=True, image_size=image_size, batch_size=batch_size, micro_batch=micro_batch)
+    flags |= dict(precision=precision, steps=steps, threads=threads, workers=0, device="cpu", ema=False, save_every=0, eval_every=0)
+    settings = resolve_settings(load_task_class(task_name), flags | NOISE_OFF[task_name])
+    world = join_world("cpu")
+    task, train_set, val, settings, facts = build_data(load_task_class(task_name), settings, world, {})
+    config = replace(build(TrainConfig, settings), log_every=50)
+    set_threads(config)
+    output.mkdir(parents=True)
+    run = prepare_run(
+        task, config, world, InMemory(train_set), val, output=output, settings=facts, start_step=0, stop=StopFlag()
+    )
+    torch.manual_seed(0)
+    bare = BareLoop(task, run, config)
+    watch = TakeTurns(task, run, bare, block)
+    run.evaluated_at = run.saved_at = steps  # neither an evaluation nor a checkpoint at the end
+    with redirect_stdout(io.StringIO()):
+        fit(run, task)
+    watch.finish()
+    run.data.close()
+    run.log.close()
+    for name, parameter in run.module.named_parameters():
+        assert torch.equal(parameter, bare.parameters[name]), f"{name} differs: the two loops did not compute the same"
+    return watch.figures(batch_size)
+
+
+class InMemory:
+    """A dataset whose samples are made once, so that both loops get their batches from memory."""
+
+    def __init__(self, dataset, at_most=512):
+        self.dataset = dataset
+        self.samples = [dataset[index] for index in range(min(len(dataset), at_most))]
+        self.name = dataset.name
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return dict(self.samples[index])
+
+
+class BareLoop:
+    """The shortest correct loop: what one would write for this model alone, without any of the engine."""
+
+    def __init__(self, task, run, config):
+        import copy
+
+        from visionloop.engine.optim import build_optimizer
+
+        self.task, self.config, self.device, self.precision = task, config, run.world.device, run.precision
+        self.module = copy.deepcopy(run.module)
+        self.optimizer = build_optimizer(task.parameter_groups(self.module), self.module, config)
+        self.parameters = dict(self.module.named_parameters())
+
+    def step(self, micro_batches, rates):
+        import torch
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
+        samples = sum(len(batch) for batch in micro_batches)
+        for host_batch in micro_batches:
+            batch = host_batch.to(self.device)
+            with self.precision.autocast():
+                loss = self.task.loss(self.module, batch, {"samples": samples})["loss"]
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+class TakeTurns:
+    """After each block of engine steps the bare loop takes the same batches. Hangs on the socket, so `fit` is run as it is."""
+
+    def __init__(self, task, run, bare, block):
+        self.run, self.bare, self.block = run, bare, block
+        self.engine_seconds, self.wait_seconds, self.bare_seconds, self.pending = [], [], [], []
+        self._count, self._began, self._waited = task.count, None, 0.0
+        self._before_step = task.before_step
+        task.count, task.before_step = self.count, self.before_step
+
+    def before_step(self, module, step, steps):
+        self._close_step()
+        if len(self.pending) == self.block:
+            self._replay()
+        self._before_step(module, step, steps)
+        self._waited, self._began = self.run.clock.seconds["data_wait"], time.perf_counter()
+
+    def count(self, micro_batches):
+        rates = {group["name"]: group["lr"] for group in self.run.optimizer.param_groups}
+        self.pending.append((micro_batches, rates))
+        return self._count(micro_batches)
+
+    def finish(self):
+        self._close_step()
+        self._replay()
+
+    def _close_step(self):
+        if self._began is not None:
+            self.engine_seconds.append(time.perf_counter() - self._began)
+            self.wait_seconds.append(self.run.clock.seconds["data_wait"] - self._waited)
+        self._began = None
+
+    def _replay(self):
+        for micro_batches, rates in self.pending:
+            began = time.perf_counter()
+            self.bare.step(micro_batches, rates)
+            self.bare_seconds.append(time.perf_counter() - began)
+        self.pending = []
+
+    def figures(self, batch_size):
+        warm = 2 * self.block  # left out: first steps allocate
+        engine, wait, bare = (np.array(values[warm:]) for values in (self.engine_seconds, self.wait_seconds, self.bare_seconds))
+        whole = len(engine) // self.block * self.block
+        # ratio block by block: both blocks of a pair saw the same moment of a noisy machine
+        own, other = ((values[:whole]).reshape(-1, self.block) for values in (engine - wait, bare))
+        pairs = (np.median(own, axis=1) / np.median(other, axis=1)).tolist()
+        generator = np.random.default_rng(0)
+        medians = [np.median(generator.choice(pairs, len(pairs))) for _ in range(1000)]
+        low, high = np.percentile(medians, [2.5, 97.5])
+        return {
+            "bare_step_ms": round(1000 * float(np.median(bare)), 3),
+            "engine_step_ms": round(1000 * float(np.median(engine - wait)), 3),
+            "batch_wait_ms": round(1000 * float(np.median(wait)), 3),
+            "overhead_percent": round(100 * (statistics.median(pairs) - 1), 2),
+            "overhead_95_percent": [round(100 * (float(low) - 1), 2), round(100 * (float(high) - 1), 2)],
+            "bare_samples_per_second": round(batch_size / float(np.median(bare)), 1),
+            "weights": "equal",
+        }

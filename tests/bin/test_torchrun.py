@@ -1,0 +1,68 @@
+"""The real command under the real launcher, with two processes."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = Path(sys.executable).with_name("torchrun")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+OPTIONS = [
+    "--model", "tiny", "--from-scratch", "--image-size", "32", "--batch-size", "6", "--micro-batch", "3", "--steps", "8", "--workers", "1",
+    "--threads", "1", "--device", "cpu", "--precision", "fp32", "--log-every", "1", "--eval-every", "4", "--save-every", "2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for split, number in (("train", 9), ("val", 4)):
+        for shade, name in ((40, "dark"), (200, "light")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(number):
+                Image.new("RGB", (40, 30), (shade + 3 * i, shade, shade)).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+def command(pictures, output, *options):
+    launch = [TORCHRUN, "--standalone", "--nproc-per-node", "2", "--shutdown-timeout", "60", ROOT / "bin" / "classification.py", "train"]
+    return [*map(str, launch), "--data", str(pictures), "--output", str(output), *OPTIONS, *options]
+
+
+def hashes(output):
+    files = [path for folder in (output / "checkpoints" / "step_00000008", output / "best") for path in folder.iterdir()]
+    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_two_processes_under_torchrun_train_stop_at_sigterm_go_on_and_end_with_the_same_bytes(pictures, tmp_path):
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    subprocess.run(command(pictures, straight), env=ENVIRONMENT, check=True, timeout=300)
+    assert json.loads((straight / "status.json").read_text())["state"] == "finished"
+
+    launcher = subprocess.Popen(command(pictures, stopped), env=ENVIRONMENT)
+    deadline = time.monotonic() + 200
+    while not (stopped / "checkpoints" / "step_00000002").exists():
+        assert launcher.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(100) != 0  # torchrun turns every exit into 1
+    state = json.loads((stopped / "status.json").read_text())["state"]
+    assert state in ("stopped", "finished")  # it may have been at its end
+    subprocess.run(command(pictures, stopped), env=ENVIRONMENT, check=True, timeout=300)
+    assert hashes(stopped) == hashes(straight)
+
+
+def test_a_mistake_under_torchrun_is_told_in_one_line_and_leaves_nothing(pictures, tmp_path):
+    done = subprocess.run(
+        command(pictures, tmp_path / "run", "--micro-batch", "0"), env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode != 0 and "error: --micro-batch: expected at least 1, got 0" in done.stderr
+    assert not (tmp_path / "run").exists()
