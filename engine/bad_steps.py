@@ -16,9 +16,9 @@ class BadSteps:
 
     def __init__(self, device, limit):
         self.limit, self.reported = limit, 0
-        self._in_row = torch.zeros((), device=device)
-        self._total = torch.zeros((), device=device)
-        self._first_step = torch.zeros((), device=device, dtype=torch.float64)
+        self._in_row = torch.zeros((), device=device, dtype=torch.int64)
+        self._total = torch.zeros((), device=device, dtype=torch.int64)
+        self._first_step = torch.zeros((), device=device, dtype=torch.int64)
         self._first_losses = None
         self._names = []
 
@@ -26,18 +26,18 @@ class BadSteps:
         """bad: 0/1 float tensor on the device; losses: {name: detached device scalar} of this rank. No host sync."""
         self._names = list(losses)
         terms = torch.stack([value.float() for value in losses.values()])
-        starts = (bad > 0) & (self._in_row == 0)
-        self._first_step = torch.where(starts, float(step), self._first_step)
+        is_bad = bad > 0
+        starts = is_bad & (self._in_row == 0)
+        self._first_step = torch.where(starts, step, self._first_step)
         self._first_losses = terms if self._first_losses is None else torch.where(starts, terms, self._first_losses)
-        self._in_row = torch.where(bad > 0, self._in_row + 1, torch.zeros_like(self._in_row))
-        self._total = self._total + bad
+        self._in_row = (self._in_row + 1) * is_bad
+        self._total = self._total + is_bad
 
     def read(self):
         """(bad steps in a row now, bad steps not reported before, first step of the last row, its loss terms). One host sync."""
         if self._first_losses is None:
             return 0, 0, 0, {}
-        counters = torch.stack([self._in_row.double(), self._total.double(), self._first_step]).tolist()
-        in_row, total, first = (int(value) for value in counters)
+        in_row, total, first = torch.stack([self._in_row, self._total, self._first_step]).tolist()
         new, self.reported = total - self.reported, total
         return in_row, new, first, dict(zip(self._names, self._first_losses.tolist(), strict=True)) if new else {}
 

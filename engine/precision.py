@@ -29,7 +29,9 @@ class Precision:
 
 def build_precision(name, device, *, tf32=True):
     """The precision of a run; also switches TF32 matrix products on CUDA."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    if device.type == "cuda":  # on the CPU the same switch would change oneDNN's products
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
     scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
     scaler.scale(torch.ones((), device=device))  # creates the scale now, so that a state can be loaded into it
     return Precision(name, device.type, scaler)
