@@ -11,6 +11,8 @@ import struct
 import numpy as np
 import torch
 
+from visionloop.engine.errors import UserError
+
 
 def hashed(*numbers):
     """A 64-bit seed from whole numbers: neighbours are unrelated, unlike seed + index."""
@@ -47,15 +49,16 @@ def cut_pieces(batch_size, world_size, micro_batch):
     """The pieces [(start, stop)] of a global batch; rank r takes pieces r, r + W, ... in turn.
 
     There are G = W * ceil(B / (W * micro_batch)) of them, sizes differ by one at most and none is empty.
-    Raises ValueError when B < W.
+    Raises UserError when B < W or a piece would be empty.
     """
     if batch_size < world_size:
-        raise ValueError(f"--batch-size: expected at least one sample per process ({world_size}), got {batch_size}")
+        raise UserError(f"--batch-size: expected at least one sample per process ({world_size}), got {batch_size}", field="batch_size")
     per_rank = -(-batch_size // (world_size * micro_batch))
     num_pieces = world_size * per_rank
     if num_pieces > batch_size:
-        raise ValueError(
-            f"--micro-batch {micro_batch} does not divide --batch-size {batch_size} over {world_size} processes: a piece would be empty"
+        raise UserError(
+            f"--micro-batch {micro_batch} does not divide --batch-size {batch_size} over {world_size} processes: a piece would be empty",
+            field="micro_batch",
         )
     return [(piece * batch_size // num_pieces, (piece + 1) * batch_size // num_pieces) for piece in range(num_pieces)]
 

@@ -12,7 +12,7 @@ from visionloop.engine.errors import UserError
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
 from visionloop.engine.loaders import TrainingData
 from visionloop.engine.optim import batch_norms, build_optimizer
-from visionloop.engine.order import hashed
+from visionloop.engine.order import cut_pieces, hashed
 from visionloop.engine.precision import build_precision
 from visionloop.engine.profiling import Clock, StepProfiler, parse_span
 from visionloop.engine.run import Run
@@ -33,6 +33,7 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
     if world.size > 1:
         model = wrap_ddp(model, world)                                              # 4 DDP
     optimizer = build_optimizer(task.parameter_groups(module), module, config)      # 5 optimizer
+    check_piece_size(task, module, cut_pieces(config.batch_size, world.size, config.micro_batch))
     data = TrainingData(task, train, config, world, start_step)
     log = RunLog(output, world, task.metrics, steps=config.steps, start_step=start_step, epoch_of=data.order.epoch_of)
     return Run(
@@ -57,6 +58,13 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
         settings=settings,
         start_step=start_step,
     )
+
+
+def check_piece_size(task, module, pieces):
+    """UserError when a micro-batch is too small for what the model or the mixing of pictures needs."""
+    needed, smallest = task.smallest_piece(module), min(stop - start for start, stop in pieces)
+    if smallest < needed:
+        raise UserError(f"--micro-batch: micro-batches of {smallest}, but this training needs {needed} samples at once", field="micro_batch")
 
 
 def wrap_ddp(model, world):

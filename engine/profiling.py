@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from visionloop.engine.errors import UserError
+
 PARTS = ("compute", "data_wait", "logging", "evaluation", "checkpointing")
 
 
@@ -88,11 +90,11 @@ class StepProfiler:
 
 
 def parse_span(text):
-    """"10:5" -> (10, 5): first step and number of steps. Raises ValueError."""
+    """"10:5" -> (10, 5): first step and number of steps. Raises UserError."""
     try:
         start, count = (int(part) for part in text.split(":"))
     except ValueError:
         start, count = -1, 0
     if start < 0 or count < 1:
-        raise ValueError(f"--profile: expected START:COUNT, for instance 10:5, got {text!r}")
+        raise UserError(f"--profile: expected START:COUNT, for instance 10:5, got {text!r}", field="profile")
     return start, count

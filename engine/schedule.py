@@ -2,6 +2,8 @@
 
 import math
 
+from visionloop.engine.errors import UserError
+
 
 def due(step, every, last):
     """True every `every` steps and at the end. every=0: at the end only."""
@@ -44,8 +46,11 @@ def set_lr(optimizer, step, config):
 
 
 def parse_milestones(text):
-    """"0.5,0.8" -> (0.5, 0.8). Raises ValueError when they are not shares of the run."""
-    shares = tuple(float(part) for part in text.split(",") if part.strip())
+    """"0.5,0.8" -> (0.5, 0.8). Raises UserError when they are not shares of the run."""
+    try:
+        shares = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        shares = (-1.0,)
     if any(not 0 < share < 1 for share in shares):
-        raise ValueError(f"--schedule-milestones: expected shares between 0 and 1, got {text!r}")
+        raise UserError(f"--schedule-milestones: expected shares between 0 and 1, got {text!r}", field="schedule_milestones")
     return shares

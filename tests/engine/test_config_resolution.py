@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_task import ToyConfig, ToyTask
+
 from visionloop.engine.config import build, fields_of, option, options_from, resolve, settings_json
 from visionloop.engine.continuing import fixed_settings, output_folder, resolve_auto
 from visionloop.engine.errors import UserError
@@ -259,13 +260,13 @@ def test_steps_are_taken_as_they_are():
 
 
 def test_neither_steps_nor_epochs_is_one_line():
-    with pytest.raises(UserError, match="^--epochs or --steps: ") as caught:
+    with pytest.raises(UserError, match=r"^--epochs or --steps: ") as caught:
         resolved()
     assert caught.value.field == "steps"
 
 
 def test_both_steps_and_epochs_as_flags_are_refused():
-    with pytest.raises(UserError, match="^--epochs: give it or --steps, not both"):
+    with pytest.raises(UserError, match=r"^--epochs: give it or --steps, not both"):
         resolved({"steps": 7, "epochs": 2.0})
 
 
@@ -293,7 +294,7 @@ def test_automatic_values_are_filled_in_and_marked():
 
 
 def test_values_that_were_given_are_never_made_automatic():
-    given = {"steps": 200, "warmup_steps": 0, "eval_every": 0, "save_every": 0, "workers": 0, "threads": 3, "micro_batch": 5, "device": "cpu"}
+    given = {"steps": 200, "warmup_steps": 0, "eval_every": 0, "save_every": 0, "workers": 0, "threads": 3, "micro_batch": 5}
     settings = resolved(given, stored={name: {"value": 77, "source": "auto"} for name in given})
     assert {name: settings[name].value for name in given} == given
 
@@ -344,5 +345,5 @@ def test_the_run_s_folder_comes_from_output_or_name_or_task_data_and_model():
     assert folder(output="here/there") == Path("here/there")
     assert folder(run_name="first") == Path("runs/first")
     assert folder(data="pictures/signs/", model="google/vit-tiny") == Path("runs/toy-signs-vit-tiny")
-    with pytest.raises(UserError, match="^--run-name: "):
+    with pytest.raises(UserError, match=r"^--run-name: "):
         folder(output="a", run_name="b")

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_task import ToyModel
+
 from visionloop.engine.checkpoint import load_tensors, save_tensors
 from visionloop.engine.ema import WeightAverage, decay_for, named_state
 

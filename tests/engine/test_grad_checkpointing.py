@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from toy_task import ToyConfig, ToyModel, ToyTask
 from torch import nn
+from toy_task import ToyConfig, ToyModel, ToyTask
+
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
 from visionloop.engine.order import seed_noise
 

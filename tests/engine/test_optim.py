@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from toy_task import ToyModel
+
 from visionloop.engine.checkpoint import load_tensors, save_tensors
 from visionloop.engine.optim import batch_norms, build_optimizer, default_parameter_groups, load_state_by_name, state_by_name
 from visionloop.engine.settings import TrainConfig

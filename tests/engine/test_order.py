@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from visionloop.engine.order import Order, cut_pieces, epoch_permutation, hashed, seed_host, seed_noise
 
 SEEDS = st.integers(0, 2**40)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from visionloop.engine.schedule import due, lr_factor, parse_milestones, set_lr
 from visionloop.engine.settings import TrainConfig
 

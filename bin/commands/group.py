@@ -1,0 +1,123 @@
+"""The commands of a task: `train evaluate predict check export`, made from its settings. `--help` imports no torch."""
+
+import sys
+
+import click
+
+from visionloop.bin.commands.options import device_option, json_option, model_option, traceback_option
+from visionloop.engine.config import options_from
+from visionloop.engine.errors import USER_ERROR, UserError
+from visionloop.engine.settings import TrainConfig
+
+
+def task_commands(name, config_class, load_task_class, *, explanations=()):
+    """A click group. load_task_class() imports and returns the Task; explanations: kinds of `Task.explain`, switches of `predict`."""
+    group = click.Group(name, help=f"Train and use models for {name.replace('_', '-')}.", context_settings={"max_content_width": 120})
+    for command in (train_command, evaluate_command, predict_command, check_command, export_command):
+        group.add_command(command(config_class, load_task_class, explanations))
+    return group
+
+
+def train_command(config_class, load_task_class, explanations):
+    @click.command("train", help="Train, or go on with the run in --output.")
+    @options_from(config_class, TrainConfig)
+    @click.option("--config", "config_file", help="settings.json of a run, or a json object of settings")
+    @click.option("--dry-run", is_flag=True, help="print every setting with its source and stop")
+    @traceback_option
+    def train(config_file, dry_run, **flags):
+        from visionloop.bin.commands.train import run_train
+
+        run_train(load_task_class(), flags, config_file=config_file, dry_run=dry_run)
+
+    return train
+
+
+def evaluate_command(config_class, load_task_class, explanations):
+    @click.command("evaluate", help="Score a trained model on a split.")
+    @model_option
+    @click.option("--data", required=True, help="data folder")
+    @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
+    @click.option("--val-split", type=float, default=0.0, help="share of train/ that training set aside, where there is no val/")
+    @click.option("--output", help="FILE.json for the scores; pictures such as a confusion matrix go beside it")
+    @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+    @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="loader processes")
+    @device_option
+    @json_option("print one object {metric key: value} instead of the table")
+    @traceback_option
+    def evaluate(**options):
+        from visionloop.bin.commands.evaluate import run_evaluate
+
+        run_evaluate(load_task_class(), **options)
+
+    return evaluate
+
+
+def predict_command(config_class, load_task_class, explanations):
+    @click.command("predict", help="Answer for pictures: predictions.jsonl, labelled pictures and a contact sheet.")
+    @model_option
+    @click.option("--input", "input_path", required=True, help="a picture, or a folder searched at any depth")
+    @click.option("--output", required=True, help="folder to write; must be absent, empty, or an earlier one of ours")
+    @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+    @device_option
+    @json_option("also print the lines, in input order")
+    @traceback_option
+    def predict(**options):
+        from visionloop.bin.commands.predict import run_predict
+
+        wanted = [kind for kind in explanations if options.pop(kind)]
+        raise SystemExit(run_predict(load_task_class(), explanations=wanted, **options))
+
+    for kind in explanations:
+        predict = click.option(f"--{kind}", is_flag=True, help=f"also draw the {kind} over each picture")(predict)
+    return predict
+
+
+def check_command(config_class, load_task_class, explanations):
+    @click.command("check", help="Look for mistakes before training: data, first loss, time, memory. Takes the options of train.")
+    @options_from(config_class, TrainConfig)
+    @click.option("--config", "config_file", help="settings.json of a run, or a json object of settings")
+    @json_option("print one object with errors, warnings, classes and estimate")
+    @traceback_option
+    def check(config_file, as_json, **flags):
+        from visionloop.bin.commands.check import run_check
+
+        raise SystemExit(run_check(load_task_class(), flags, config_file=config_file, as_json=as_json))
+
+    return check
+
+
+def export_command(config_class, load_task_class, explanations):
+    @click.command("export", help="Write a Hugging Face folder with a model card, checked by loading it back.")
+    @model_option
+    @click.option("--output", required=True, help="folder to write; must be absent, empty, or an earlier export")
+    @click.option("--onnx", is_flag=True, help="also model.onnx, checked against PyTorch")
+    @traceback_option
+    def export(**options):
+        from visionloop.bin.commands.export import run_export
+
+        run_export(load_task_class(), **options)
+
+    return export
+
+
+def run_commands(group, arguments=None):
+    """Run a group as a program: a mistake of the user is one line on stderr and exit code 2; `--traceback` shows the whole story."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        group.main(args=list(arguments), prog_name=f"visionloop-{group.name}", standalone_mode=False)
+    except UserError as error:
+        _refuse(str(error), error, arguments)
+    except click.exceptions.NoSuchOption as error:
+        guess = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        _refuse(f"{error.option_name}: no such option{guess}", error, arguments)
+    except click.UsageError as error:
+        _refuse(" ".join(error.format_message().split()), error, arguments)
+    except click.exceptions.Exit as error:
+        raise SystemExit(error.exit_code) from None
+
+
+def _refuse(message, error, arguments):
+    if "--traceback" in arguments:
+        raise error
+    click.echo(f"error: {message}", err=True)
+    raise SystemExit(USER_ERROR)

@@ -1,0 +1,181 @@
+"""The rules that no tool checks: who imports whom, what the product never does, and how long a file may be."""
+
+import ast
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAY_IMPORT = {
+    "engine": {"engine"},
+    "datasets": {"datasets"},
+    "metrics": {"metrics"},
+    "tasks": {"tasks", "datasets", "metrics", "engine"},
+    "bin": {"bin", "tasks", "datasets", "metrics", "engine"},
+}
+# The engine, the data and the metrics work with any network; these alone know the library.
+MAY_IMPORT_TRANSFORMERS = ("tasks/", "bin/benchmarks/", "bin/models", "bin/commands/models")
+# What the product is an alternative to, or never reads: they may stand in the side-by-side benchmark alone.
+BANNED_MODULES = {"accelerate", "lightning", "pytorch_lightning", "timm", "pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+SIDE_BY_SIDE = "bin/benchmarks/compare.py"
+LONGEST_FILE, LONGEST_LOOP = 220, 90
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+PRODUCT = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+TREES = {name_of(path): ast.parse(read(path), filename=name_of(path)) for path in PRODUCT}
+
+
+def imports(tree):
+    """(line, full name) of everything imported, wherever it stands; `from a import b` gives a.b, because b may be a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            prefix = "." * node.level + (node.module or "")
+            yield from ((node.lineno, f"{prefix}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__", "import_optional"):
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield node.lineno, first.value
+
+
+def called(call):
+    """The last word of what is called: `a.b.c()` -> c."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def is_in(name, module):
+    return name == module or name.startswith(module + ".")
+
+
+def wrong_imports(is_wrong, but=()):
+    """["file:line: name"] of the imports that `is_wrong(file, name)` names, in all files but those that start with `but`."""
+    return [
+        f"{file}:{line}: {name}"
+        for file, tree in TREES.items()
+        if not file.startswith(tuple(but))
+        for line, name in imports(tree)
+        if is_wrong(file, name)
+    ]
+
+
+def nodes(kind, but=()):
+    """(file, node) of every syntax node of a kind."""
+    return [
+        (file, node) for file, tree in TREES.items() if not file.startswith(tuple(but)) for node in ast.walk(tree) if isinstance(node, kind)
+    ]
+
+
+def test_imports_follow_the_direction():
+    assert wrong_imports(lambda file, name: is_in(name, "visionloop") and name.split(".")[1] not in MAY_IMPORT[file.split("/")[0]]) == []
+
+
+def test_imports_of_ours_have_their_full_name():
+    assert wrong_imports(lambda file, name: name.startswith(".")) == []
+    assert wrong_imports(lambda file, name: name.split(".")[0] in MAY_IMPORT, but=[SIDE_BY_SIDE]) == []
+
+
+def test_transformers_stays_in_the_tasks():
+    assert wrong_imports(lambda file, name: is_in(name, "transformers"), but=MAY_IMPORT_TRANSFORMERS) == []
+
+
+def test_datasets_and_metrics_know_no_ranks():
+    files = [file for file in TREES if file.startswith(("datasets/", "metrics/"))]
+    assert wrong_imports(lambda file, name: file in files and is_in(name, "torch.distributed")) == []
+    assert [file for file in files if "torch.distributed" in read(ROOT / file)] == []
+
+
+def test_nothing_trains_for_us():
+    def is_wrong(file, name):
+        return name.split(".")[0] in BANNED_MODULES or name.split(".")[-1] == "Trainer"
+
+    assert wrong_imports(is_wrong, but=[SIDE_BY_SIDE]) == []
+
+
+def test_nothing_read_can_run_code():
+    wrong = [f"{file}:{node.lineno}: torch.load" for file, node in nodes(ast.Attribute) if ast.unparse(node) == "torch.load"]
+    wrong += wrong_imports(lambda file, name: name == "torch.load")
+    for file, node in nodes(ast.keyword):
+        is_false = isinstance(node.value, ast.Constant) and node.value.value is False
+        if node.arg in ("trust_remote_code", "allow_pickle") and not is_false:
+            wrong.append(f"{file}:{node.value.lineno}: {node.arg}")
+    assert wrong == []
+
+
+def test_models_are_read_from_safetensors_only():
+    wrong = []
+    for file, node in nodes(ast.Call):
+        # AutoConfig, AutoImageProcessor, config_class, ...: these read json
+        if called(node) != "from_pretrained" or re.search(r"config|processor", ast.unparse(node.func.value), re.IGNORECASE):
+            continue
+        values = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if values.get("use_safetensors") != "True":
+            wrong.append(f"{file}:{node.lineno}: from_pretrained without use_safetensors=True")
+    assert wrong == []
+
+
+def test_files_are_short_and_named_by_a_noun():
+    lengths = {file: len(read(ROOT / file).splitlines()) for file in TREES}
+    assert {file: length for file, length in lengths.items() if length > LONGEST_FILE} == {}
+    assert [file for file in TREES if Path(file).stem in ("utils", "util", "misc", "common", "helpers", "helper")] == []
+
+
+def test_nothing_is_left_to_do():
+    assert [file for file in TREES if re.search(r"\b(TODO|FIXME|XXX)\b", read(ROOT / file))] == []
+
+
+def test_the_loop_fits_on_a_screen():
+    assert len(read(ROOT / "engine/loop.py").splitlines()) <= LONGEST_LOOP
+
+
+def test_public_functions_and_classes_say_what_they_are():
+    """Modules, classes, and functions longer than three lines, outside the launchers; the first line is a sentence."""
+    wrong = []
+    for file, tree in TREES.items():
+        for node in (tree, *tree.body):
+            name = getattr(node, "name", "the module")
+            is_short = isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno <= 3
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) or name.startswith("_") or file.startswith("bin/"):
+                continue
+            text = ast.get_docstring(node)
+            if text is None and not is_short:
+                wrong.append(f"{file}: {name} has no docstring")
+            elif text and not text.splitlines()[0].endswith("."):
+                wrong.append(f"{file}: {name}: {text.splitlines()[0]!r} is no sentence")
+    assert wrong == []
+
+
+def test_tests_have_unique_names_and_are_no_packages():
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if "__pycache__" not in path.parts]
+    assert [name_of(path) for path in tests if path.name == "__init__.py"] == []
+    # conftest.py is pytest's own name and may stand in every folder
+    counts = Counter(path.name for path in tests if path.name != "conftest.py")
+    assert [name for name, number in counts.items() if number > 1] == []
+
+
+def test_no_file_names_a_folder_of_somebodys_machine():
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listing.returncode:
+        pytest.skip("no git checkout: what belongs to the project is not known")
+    machine_path = re.compile(r"(?<![\w./}~$-])/(" + "|".join(("work", "root", "home")) + r")(?![\w-])")
+    found = []
+    for name in sorted(filter(None, listing.stdout.split("\0"))):
+        try:
+            lines = read(ROOT / name).splitlines()
+        except (UnicodeDecodeError, FileNotFoundError):  # a picture; a file that is deleted but not yet committed so
+            continue
+        found += [f"{name}:{number}: {line.strip()[:80]}" for number, line in enumerate(lines, 1) if machine_path.search(line)]
+    assert found == []
