@@ -15,7 +15,7 @@ from visionloop.datasets.textures import random_patch
 SPLITS = {"train": 1200, "val": 240}  # pictures
 SIDES = (64, 96)  # pixels, both included
 LARGEST_ASPECT = 1.15  # longer over shorter side: evaluation squashes pictures to squares, and shapes with them
-RADII = (0.36, 0.46)  # of the circle around a shape, as a share of the shorter side
+RADII = (0.38, 0.46)  # of the circle around a shape, as a share of the shorter side
 LARGEST_TURN = np.pi / 10  # to either side
 GROUND_CONTRAST, GROUND_BRIGHTNESS = 0.4, 0.5  # of the texture as photographed
 SMALLEST_STEP = 90  # luma of a shape above what it covers, of 255

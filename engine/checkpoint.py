@@ -16,6 +16,7 @@ STEP_FOLDER = re.compile(r"step_(\d{8,})$")
 
 
 def step_folder_name(step):
+    """The name of a checkpoint folder."""
     return f"step_{step:08d}"
 
 
@@ -49,11 +50,13 @@ def describe_files(folder):
 
 
 def sha256(path):
+    """The hash of a file's content, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync(path):
+    """Force a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -62,6 +65,7 @@ def fsync(path):
 
 
 def write_json(path, content):
+    """Keys sorted, so that equal content is equal bytes."""
     path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 

@@ -64,7 +64,7 @@ def check_piece_size(task, module, pieces):
     """UserError when a micro-batch is too small for what the model or the mixing of pictures needs."""
     needed, smallest = task.smallest_piece(module), min(stop - start for start, stop in pieces)
     if smallest < needed:
-        raise UserError(f"--micro-batch: micro-batches of {smallest}, but this training needs {needed} samples at once", field="micro_batch")
+        raise UserError(f"--micro-batch: micro-batches of {smallest}, this training needs {needed} at once", field="micro_batch")
 
 
 def wrap_ddp(model, world):

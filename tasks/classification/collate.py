@@ -2,7 +2,7 @@
 
 import torch
 
-from visionloop.engine.task import Batch
+from visionloop.engine.batch import Batch
 
 
 def collate(samples, step=0, offset=0):

@@ -70,7 +70,7 @@ def test_the_areas_are_those_of_geometry():
     def area(kind):
         return shape_mask(kind, 120, 120, centre_xy=(60, 60), radius=50, angle=0.3).sum() / 50**2
 
-    assert area("disc") == pytest.approx(math.pi, rel=0.02)
+    assert area("ring") == pytest.approx(0.75 * math.pi, rel=0.02)
     assert area("square") == pytest.approx(2, rel=0.03)
     assert area("triangle") == pytest.approx(3 * math.sqrt(3) / 4, rel=0.04)
 

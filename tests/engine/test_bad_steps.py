@@ -7,9 +7,9 @@ import torch
 from toy_task import ToyConfig, ToyTask
 
 from visionloop.engine.checkpoint import load_tensors, newest_whole
-from visionloop.engine.contract import CONFIG, same_bits, train_steps
 from visionloop.engine.errors import UserError
 from visionloop.engine.train import train
+from visionloop.engine.trials import CONFIG, same_bits, train_steps
 
 SETTINGS = dict(
     batch_size=8, lr=1e-2, threads=1, workers=0, device="cpu", precision="fp32", log_every=1, eval_every=0, save_every=1, keep=99,

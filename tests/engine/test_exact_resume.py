@@ -12,8 +12,8 @@ import pytest
 import torch.utils.tensorboard  # noqa: F401 - once here, not in every forked rank
 from toy_task import ToyTask
 
-from visionloop.engine.contract import StopAfter, logged, on_ranks
 from visionloop.engine.train import train
+from visionloop.engine.trials import StopAfter, logged, on_ranks
 
 STEPS = 12  # of 12 samples out of 40: the fourth epoch begins before the end
 SETTINGS = dict(
@@ -53,7 +53,8 @@ def run(output, stop_after, settings):
 def bytes_of(output):
     """SHA-256 of every file of the last checkpoint and of best/, and the logged numbers."""
     folders = [output / "checkpoints" / f"step_{STEPS:08d}", output / "best"]
-    hashes = {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for folder in folders for path in folder.iterdir()}
+    files = [path for folder in folders for path in folder.iterdir()]
+    hashes = {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert len(hashes) >= 6
     return hashes, logged(output)
 

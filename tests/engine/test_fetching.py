@@ -247,7 +247,7 @@ class Held(ToyPictures):
 
 @pytest.mark.parametrize(("workers", "seconds"), [(0, 60), (1, 0.4)])
 def test_a_stop_is_seen_within_half_a_second_while_a_sample_is_slow(workers, seconds):
-    dataset = Held(seconds)
+    dataset, before = Held(seconds), set(threading.enumerate())
     data = training_data(dataset, workers=workers)
     began = time.monotonic()
     assert data.fetch(lambda: True) is None
@@ -255,7 +255,11 @@ def test_a_stop_is_seen_within_half_a_second_while_a_sample_is_slow(workers, sec
     assert data.error is None
     data.close()
     assert time.monotonic() - began < 1.5, "close does not wait for the sample"
+    # a thread that is left making samples draws from this process's generators: not into the next test
     dataset.gate.set()
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "fetcher":
+            thread.join(timeout=5)
 
 
 def is_running(process_id):

@@ -2,11 +2,10 @@
 
 from collections import Counter
 
-import torch
-from toy_task import ToyConfig, ToyTask
 from torch.utils._python_dispatch import TorchDispatchMode
+from toy_task import ToyConfig, ToyTask
 
-from visionloop.engine.contract import CONFIG, train_steps
+from visionloop.engine.trials import CONFIG, train_steps
 
 # what makes the host wait for the device: reading a value, or an operation whose output shape depends on values
 READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "item", "unique")

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.utils.tensorboard  # noqa: F401 - once here, not in every forked rank
+import torch.utils.tensorboard
 from toy_task import ToyConfig, ToyTask
 
-from visionloop.engine.contract import CONFIG, first_step, on_ranks, score, train_steps
+from visionloop.engine.trials import CONFIG, first_step, on_ranks, score, train_steps
 
 
 def quiet_toy():

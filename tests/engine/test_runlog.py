@@ -247,7 +247,7 @@ def test_a_finished_run_says_so_and_points_to_its_best(tmp_path, capsys):
 @pytest.mark.parametrize("mistake", [{"best_metric": "beauty"}, {"profile": "soon"}])
 def test_a_run_that_fails_before_its_first_step_does_not_stay_running(tmp_path, mistake):
     before = set(threading.enumerate())
-    with pytest.raises(ValueError, match="--best-metric|--profile"):
+    with pytest.raises(ValueError, match=r"--best-metric|--profile"):
         train(ToyTask, output=str(tmp_path), steps=6, **TOY, **mistake)
     left = {thread.name for thread in set(threading.enumerate()) - before}
     assert not left & {"heartbeat", "fetcher"}

@@ -11,8 +11,8 @@ import pytest
 from toy_task import ToyTask
 
 from visionloop.engine.checkpoint import newest_whole
-from visionloop.engine.contract import logged
 from visionloop.engine.train import train
+from visionloop.engine.trials import logged
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
 ENVIRONMENT = {"PYTHONPATH": SUPPORT, "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from visionloop.engine.batch import Batch
 from visionloop.engine.config import option
 from visionloop.engine.settings import TaskConfig
-from visionloop.engine.task import Batch, MetricSpec, Task
+from visionloop.engine.task import MetricSpec, Task
 
 
 @dataclass(frozen=True)
