@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -66,7 +67,16 @@ def fsync(path):
 
 def write_json(path, content):
     """Keys sorted, so that equal content is equal bytes."""
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(finite(content), indent=1, sort_keys=True) + "\n")
+
+
+def finite(value):
+    """The same with null for inf and nan, which json does not have."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def replace_file(path, text):
@@ -95,11 +105,12 @@ def problems(folder):
     return found
 
 
-def step_folders(checkpoints):
-    """[(step, folder)] by step, whole or not."""
+def step_folders(checkpoints, *, hidden=None):
+    """[(step, folder)] by step, whole or not. hidden: the suffix of folders on their way in or out, instead."""
     if not checkpoints.is_dir():
         return []
-    found = [(STEP_FOLDER.match(path.name), path) for path in checkpoints.iterdir()]
+    paths = checkpoints.glob(f".*{hidden}") if hidden else checkpoints.iterdir()
+    found = [(STEP_FOLDER.match(path.name.removeprefix(".").removesuffix(hidden) if hidden else path.name), path) for path in paths]
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
@@ -111,6 +122,15 @@ def newest_whole(checkpoints, say=lambda message: None):
             return folder
         say(f"{folder}: damaged, passed over ({wrong[0]})")
     return None
+
+
+def finish_rewrites(checkpoints):
+    """At start-up: a step folder whose rewriting was cut short between its two renames gets its name back."""
+    for _, doomed in step_folders(checkpoints, hidden=".removed"):
+        target = checkpoints / doomed.name.removeprefix(".").removesuffix(".removed")
+        written = checkpoints / f".{target.name}.writing"
+        if not target.exists():
+            os.rename(written if written.is_dir() and not problems(written) else doomed, target)
 
 
 def prune(checkpoints, keep, best_step):
@@ -147,7 +167,7 @@ def finish_swap(best):
             if candidate.is_dir() and not problems(candidate):
                 os.rename(candidate, best)
                 break
-    for rest in (new, old):
+    for rest in (new, old, new.with_name(f".{new.name}.writing")):
         shutil.rmtree(rest, ignore_errors=True)
 
 

@@ -90,24 +90,31 @@ def read_config_file(path):
         raise UserError(f"--config {path}: {error.strerror}", file=str(path)) from None
     except ValueError as error:
         raise UserError(f"--config {path}: not json ({error})", file=str(path)) from None
+    if isinstance(content, dict) and "settings" in content:
+        content = content["settings"]
     if not isinstance(content, dict):
         raise UserError(f"--config {path}: expected an object of settings, found {type(content).__name__}", file=str(path))
-    content = content.get("settings", content)
-    return {name: item["value"] if isinstance(item, dict) else item for name, item in content.items()}
+    values = {}
+    for name, item in content.items():
+        if isinstance(item, dict) and "value" not in item:
+            raise UserError(f"--config {path}: {name}: expected a value or an object with one", file=str(path), field=name)
+        # what a run resolved for itself belongs to its data and machine
+        if not isinstance(item, dict) or item.get("source") not in ("auto", "resolved"):
+            values[name] = item["value"] if isinstance(item, dict) else item
+    return values
 
 
 def resolve(classes, flags, *, recipe=None, config_file=None):
     """{name: Setting}. flags: {name: value or None}; recipe: values -> {name: value}, asked once data, model and preset are known."""
     known = fields_of(*classes)
     file_values = read_config_file(config_file) if config_file else {}
-    # a settings.json also holds what the engine added when it resolved `auto` values; those are recomputed
-    unknown = [name for name in file_values if name not in known and name not in RESOLVED_NAMES]
+    unknown = [name for name in file_values if name not in known]
     if unknown:
         raise UserError(f"--config {config_file}: unknown setting {unknown[0]!r}", file=str(config_file), field=unknown[0])
     settings = {name: Setting(item.default, "default") for name, (item, _) in known.items()}
-    given = {name: Setting(value, f"config {config_file}") for name, value in file_values.items() if name in known}
+    given = {name: Setting(value, f"config {config_file}") for name, value in file_values.items()}
     given |= {name: Setting(value, "flag") for name, value in flags.items() if value is not None}
-    given = {name: Setting(coerce(name, known[name][1], setting.value), setting.source) for name, setting in given.items()}
+    given = {name: Setting(coerce(name, *known[name], setting.value), setting.source) for name, setting in given.items()}
     settings |= given
     if recipe:
         advised = recipe({name: setting.value for name, setting in settings.items()})
@@ -117,23 +124,22 @@ def resolve(classes, flags, *, recipe=None, config_file=None):
     return settings
 
 
-RESOLVED_NAMES = ("task", "data_fingerprint")  # facts that stand beside the settings in settings.json
-
-
-def coerce(name, kind, value):
+def coerce(name, item, kind, value):
     """The value in the field's own type; UserError when it does not fit."""
-    if value is None or isinstance(kind, tuple):
+    if value is None:
+        if item.default is None:
+            return None
+        raise UserError(f"{flag_of(name)}: expected a value, got null", field=name)
+    if isinstance(kind, tuple):
         return value
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        raise UserError(f"{flag_of(name)}: expected true or false, got {value!r}", field=name)
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
+    fits = isinstance(value, bool) if kind is bool else isinstance(value, str | int | float | Path) and not isinstance(value, bool)
     try:
-        converted = kind(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{flag_of(name)}: expected {kind.__name__}, got {value!r}", field=name) from None
-    if kind is int and float(value) != converted:
-        raise UserError(f"{flag_of(name)}: expected a whole number, got {value!r}", field=name)
+        converted = kind(value) if fits else None
+        if converted is None or (kind is int and float(value) != converted):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise UserError(f"{flag_of(name)}: expected {wanted}, got {value!r}", field=name) from None
     return converted
 
 

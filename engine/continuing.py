@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from visionloop.engine.checkpoint import finish_swap, newest_whole, problems, step_folders
+from visionloop.engine.checkpoint import finish_rewrites, finish_swap, newest_whole, problems, step_folders
 from visionloop.engine.config import Setting, flag_of
 from visionloop.engine.errors import UserError
 from visionloop.engine.prepare import share_cores
@@ -28,8 +28,9 @@ def check_output(output):
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file, expected a folder", file=str(output), field="output")
     if output.is_dir() and not (output / "settings.json").is_file():
-        # the two that a start which failed before it was a run leaves behind
-        foreign = [path.name for path in output.iterdir() if path.name not in (".lock", "status.json")]
+        # a start that failed or was killed before it was a run leaves these behind
+        ours = (".lock", "status.json", ".status.json", ".settings.json", ".environment.json")
+        foreign = [path.name for path in output.iterdir() if not path.name.startswith(ours)]
         if foreign:
             why = f"not empty and not a run of ours (found {sorted(foreign)[0]})"
             raise UserError(f"--output {output}: {why}", file=str(output), field="output")
@@ -38,6 +39,7 @@ def check_output(output):
 def find_start(output, resume, say):
     """The checkpoint folder to go on from, or None. Policy: 1 this run's newest whole one, 2 --resume, 3 and 4 the task's weights."""
     finish_swap(output / "best")
+    finish_rewrites(output / "checkpoints")
     found = newest_whole(output / "checkpoints", say)
     if found is None and step_folders(output / "checkpoints"):
         say(f"{output / 'checkpoints'}: no checkpoint there is whole")
@@ -56,14 +58,7 @@ def read_state(folder):
 def resolve_auto(settings, num_samples, device_type, stored):
     """Fill what defaults to None. `stored`: the run's settings.json, whose auto values are kept. Returns new settings."""
     value = {name: setting.value for name, setting in settings.items()}
-    given_steps, given_epochs = settings["steps"].source, settings["epochs"].source
-    if value["steps"] is None or (given_epochs == "flag" and given_steps != "flag"):
-        if value["epochs"] is None:
-            raise UserError("--epochs or --steps: one of the two is needed", field="steps")
-        value["steps"] = max(1, math.ceil(value["epochs"] * num_samples / value["batch_size"]))
-    elif given_steps == given_epochs == "flag" and value["epochs"] is not None:
-        raise UserError("--epochs: give it or --steps, not both", field="epochs")
-    steps, workers_and_threads = value["steps"], share_cores(device_type)
+    steps, workers_and_threads = length_of_run(settings, num_samples), share_cores(device_type)
     steps_per_epoch = math.ceil(num_samples / value["batch_size"])
     computed = {
         "steps": steps,
@@ -79,10 +74,24 @@ def resolve_auto(settings, num_samples, device_type, stored):
     for name, number in computed.items():
         if settings[name].value is None or (name == "steps" and steps != settings["steps"].value):
             kept = stored.get(name, {})
-            # what was resolved at the first start stays, except what belongs to the machine
-            use_kept = kept.get("source") == "auto" and name not in ("workers", "device")
+            # what was resolved at the first start stays, except what belongs to the machine, and the length, which must not change
+            use_kept = kept.get("source") == "auto" and name not in ("workers", "device", "steps")
             resolved[name] = Setting(kept["value"] if use_kept else number, "auto")
     return resolved
+
+
+def length_of_run(settings, num_samples):
+    """Optimizer steps, from --steps or --epochs: the one that was said with more weight (flag, config file, recipe)."""
+    weight = ("default", "recipe", "config", "flag")
+    given = [name for name in ("steps", "epochs") if settings[name].value is not None]
+    if not given:
+        raise UserError("--epochs or --steps: one of the two is needed", field="steps")
+    said = [weight.index(settings[name].source.split()[0]) for name in given]
+    if len(given) == 2 and said[0] == said[1]:
+        raise UserError("--epochs: give it or --steps, not both", field="epochs")
+    if given[said.index(max(said))] == "steps":
+        return settings["steps"].value
+    return max(1, math.ceil(settings["epochs"].value * num_samples / settings["batch_size"].value))
 
 
 def fixed_settings(settings, known, **facts):

@@ -31,21 +31,24 @@ class WeightAverage:
     def __init__(self, module, decay):
         self.decay = decay
         self.tensors = {name: tensor.detach().clone() for name, tensor in named_state(module).items()}
+        self._floating = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
+        # The formula is one step of plain SGD from the average towards the weight, and the fused one skips a bad step on the device.
+        self._steps = torch.optim.SGD([self.tensors[name] for name in self._floating], lr=1.0, fused=True)
 
     @torch.no_grad()
     def update(self, module, step, bad):
-        """After the optimizer step `step` (0-based). bad: 0/1 float tensor on the device; a bad step changes nothing."""
-        weight = (1 - min(self.decay, (1 + step) / (10 + step))) * (1 - bad)
+        """After the optimizer step `step` (0-based). bad: 0/1 float tensor on the device; a bad step changes no bit."""
         live = named_state(module)
-        floating = [name for name, tensor in live.items() if tensor.is_floating_point()]
-        averages = [self.tensors[name] for name in floating]
-        # not lerp: its weight may not be a device scalar for many tensors at once, and reading it would sync
-        change = torch._foreach_sub([live[name].detach() for name in floating], averages)
-        torch._foreach_mul_(change, weight)
-        torch._foreach_add_(averages, change)
+        averages = [self.tensors[name] for name in self._floating]
+        for average, way in zip(averages, torch._foreach_sub(averages, [live[name] for name in self._floating]), strict=True):
+            average.grad = way
+        self._steps.param_groups[0]["lr"] = 1 - min(self.decay, (1 + step) / (10 + step))
+        self._steps.found_inf = bad
+        self._steps.step()
+        self._steps.zero_grad(set_to_none=True)
         for name, tensor in live.items():
             if not tensor.is_floating_point():
-                self.tensors[name].copy_(tensor)
+                self.tensors[name].copy_(torch.where(bad > 0, self.tensors[name], tensor))
 
     @contextmanager
     def applied(self, module):
@@ -61,8 +64,8 @@ class WeightAverage:
                 tensor.data = own[name]
 
     def load(self, tensors):
-        """Copy a checkpoint's tensors; raises ValueError when the names differ."""
-        if set(tensors) != set(self.tensors):
-            raise ValueError("averaged weights do not fit the model: other names")
+        """Copy a checkpoint's tensors; raises ValueError when names or shapes differ."""
+        if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in self.tensors.items()}:
+            raise ValueError("averaged weights do not fit the model: other names or shapes")
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])

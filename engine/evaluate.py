@@ -110,7 +110,9 @@ def keep_best(run, task, step, scores):
     spec = run.best_metric
     value = scores[spec.key]
     sign = 1 if spec.higher_is_better else -1
-    if run.best is not None and not sign * value > sign * run.best["score"] and math.isfinite(run.best["score"]):
+    # a score that was not finite is null in state.json, and anything is better
+    held = None if run.best is None or run.best["score"] is None or not math.isfinite(run.best["score"]) else run.best["score"]
+    if held is not None and not sign * value > sign * held:
         run.evaluations_since_best += 1
         run.out_of_patience = 0 < run.config.patience <= run.evaluations_since_best
         return

@@ -146,9 +146,19 @@ class Fetcher:
         return batches
 
     def close(self):
-        """End the thread; the loader's workers end with it. A thread that is busy making a sample is left to itself."""
+        """End the workers and the thread. A thread that is busy making a sample in this process is left to itself."""
         self._closed = True
         self._permits.release()
+        workers = getattr(self._iterator, "_workers", [])
+        if workers:
+            # The loader would ask them with SIGTERM, which they ignore, and then wait for them as long as they live. Its SIGCHLD
+            # handler raises in the main thread for a worker that is killed, unless it has been told to forget them.
+            torch.utils.data._utils.signal_handling._remove_worker_pids(id(self._iterator))
+            self._iterator._worker_pids_set = False
+            for worker in workers:
+                worker.kill()
+            for worker in workers:
+                worker.join()
         self._thread.join(timeout=0.5)
 
 

@@ -88,6 +88,8 @@ def load_state_by_name(optimizer, module, tensors):
         first = (missing + extra)[0]
         raise ValueError(f"optimizer state does not fit the model: {len(missing)} missing, {len(extra)} unknown, first {first}")
     for name, value in mine.items():
+        if value.shape != tensors[name].shape:
+            raise ValueError(f"optimizer state does not fit the model: {name} is {list(tensors[name].shape)}, not {list(value.shape)}")
         value.copy_(tensors[name])
 
 

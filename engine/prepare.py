@@ -19,9 +19,9 @@ from visionloop.engine.run import Run
 from visionloop.engine.runlog import RunLog
 
 
-def prepare_run(task, config, world, train, val, *, output, settings, start_step, stop):
-    """A Run at its first step, with fresh weights; all ranks. `start_step` is where its data begin (a resume loads the rest)."""
-    clock = Clock()
+def prepare_run(task, config, world, train, val, *, output, settings, start_step, evaluated_at, stop):
+    """A Run with fresh weights whose data and log begin after `start_step` and `evaluated_at` (a resume loads the rest). All ranks."""
+    clock = Clock(start_step)
     torch.manual_seed(hashed(config.seed))  # the same new weights on every rank
     module = task.build_model().to(world.device)                                    # 1 weights
     if config.sync_bn and world.size > 1:
@@ -34,8 +34,13 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
         model = wrap_ddp(model, world)                                              # 4 DDP
     optimizer = build_optimizer(task.parameter_groups(module), module, config)      # 5 optimizer
     check_piece_size(task, module, cut_pieces(config.batch_size, world.size, config.micro_batch))
+    average = WeightAverage(module, decay_for(config.ema_decay, config.steps)) if config.ema else None
+    best_metric, profiled = pick_metric(task, config.best_metric), parse_span(config.profile) if config.profile else None
+    # last, when nothing can be wrong any more: these two start threads and processes
     data = TrainingData(task, train, config, world, start_step)
-    log = RunLog(output, world, task.metrics, steps=config.steps, start_step=start_step, epoch_of=data.order.epoch_of)
+    log = RunLog(
+        output, world, task.metrics, steps=config.steps, start_step=start_step, evaluated_at=evaluated_at, epoch_of=data.order.epoch_of
+    )
     return Run(
         config=config,
         output=output,
@@ -44,7 +49,7 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
         model=model,
         optimizer=optimizer,
         precision=build_precision(config.precision, world.device, tf32=config.tf32),
-        average=WeightAverage(module, decay_for(config.ema_decay, config.steps)) if config.ema else None,
+        average=average,
         trained_parameters=[parameter for parameter in module.parameters() if parameter.requires_grad],
         trained_buffers=[buffer for layer in batch_norms(module) if layer.training for buffer in layer.buffers()],
         data=data,
@@ -53,8 +58,8 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
         clock=clock,
         stop=stop,
         bad_steps=BadSteps(world.device, config.max_bad_steps),
-        profiler=StepProfiler(parse_span(config.profile) if config.profile else None, output / "profile", world),
-        best_metric=pick_metric(task, config.best_metric),
+        profiler=StepProfiler(profiled, output / "profile", world),
+        best_metric=best_metric,
         settings=settings,
         start_step=start_step,
     )

@@ -15,10 +15,10 @@ PARTS = ("compute", "data_wait", "logging", "evaluation", "checkpointing")
 class Clock:
     """Wall seconds by part since the start. On CUDA the host's time: what the loop waits for."""
 
-    def __init__(self):
+    def __init__(self, start_step=0):
         self.began = time.perf_counter()
         self.seconds = dict.fromkeys(PARTS, 0.0)
-        self._marked = (0.0, 0.0, 0)
+        self._marked = (0.0, 0.0, start_step)
 
     @contextmanager
     def measure(self, part):
@@ -35,9 +35,6 @@ class Clock:
         self._marked = (self.seconds["compute"], self.seconds["data_wait"], step)
         total = spent + waited
         return 1000 * total / max(1, step - marked_step), waited / total if total else 0.0
-
-    def start_interval(self, step):
-        self._marked = (self.seconds["compute"], self.seconds["data_wait"], step)
 
     def ledger(self):
         """{part: {"seconds", "share"}}; "other" is start-up and what no part claims."""

@@ -1,14 +1,13 @@
 """What a run tells: console, metrics.jsonl, TensorBoard, status.json. Exists on all ranks, silent off the main one."""
 
 import json
-import math
 import os
 import sys
 import time
 
 from tqdm.auto import tqdm
 
-from visionloop.engine.checkpoint import replace_file
+from visionloop.engine.checkpoint import finite, replace_file
 from visionloop.engine.profiling import peak_gib
 from visionloop.engine.status import StatusFile
 
@@ -16,15 +15,16 @@ from visionloop.engine.status import StatusFile
 class RunLog:
     """The voices of one run. The x axis everywhere is the optimizer step (steps done)."""
 
-    def __init__(self, output, world, metrics, *, steps, start_step, epoch_of):
+    def __init__(self, output, world, metrics, *, steps, start_step, evaluated_at, epoch_of):
         self.world, self.metrics, self.steps, self.epoch_of = world, {spec.key: spec for spec in metrics}, steps, epoch_of
         self._start_step, self._second_step, self._bar, self._board, self._file, self.status = start_step, None, None, None, None, None
+        self._laid_out = False
         if not world.is_main:
             return
         # imported here: costs a second, and commands that do not train need no TensorBoard
         from torch.utils.tensorboard import SummaryWriter
 
-        cut_lines(output / "metrics.jsonl", start_step)
+        cut_lines(output / "metrics.jsonl", start_step, evaluated_at)
         self._file = open(output / "metrics.jsonl", "a")  # noqa: SIM115 - open as long as the run
         self._board = SummaryWriter(str(output / "tensorboard"), purge_step=start_step + 1 if start_step else None)
         self.status = StatusFile(output / "status.json", step=start_step, epoch=epoch_of(start_step), steps=steps)
@@ -59,6 +59,8 @@ class RunLog:
         step_ms, wait = clock.interval(step)
         if not self.world.is_main:
             return
+        if not self._laid_out:
+            self.layout(losses)
         rate, memory = 1000 * batch_size / step_ms, peak_gib(self.world.device)
         top_rate = max(rates.values())
         self._line(step, "train", **losses, lr=top_rate, grad_norm=grad_norm, step_ms=round(step_ms, 3), data_wait=round(wait, 4))
@@ -104,6 +106,7 @@ class RunLog:
 
     def layout(self, loss_terms):
         """Arrange the charts: losses together, scores together, speed together."""
+        self._laid_out = True
         if self._board is not None:
             self._board.add_custom_scalars({
                 "training": {"losses": ["Multiline", [f"train/{term}$" for term in loss_terms]], "rates": ["Multiline", ["lr/.*"]]},
@@ -141,30 +144,24 @@ class RunLog:
 
     def _line(self, step, kind, **content):
         row = {"time": time.time(), "step": step, "epoch": self.epoch_of(step), "kind": kind, **content}
-        self._file.write(json.dumps(_finite(row)) + "\n")
+        self._file.write(json.dumps(finite(row)) + "\n")
         self._file.flush()
 
 
-def cut_lines(path, step):
-    """Drop the lines after `step` (they will be written again), and a half-written last one."""
+def cut_lines(path, step, evaluated_at):
+    """Drop the lines after `step`, evaluations after `evaluated_at` (both will be written again), and a half-written last line."""
     if not path.exists():
         return
+    last = {"train": step, "eval": evaluated_at, "ledger": step - 1}
     kept = []
     for line in path.read_text().splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if row["step"] <= step and not (row["kind"] == "ledger" and row["step"] == step):
+        if row["step"] <= last[row["kind"]]:
             kept.append(line)
     replace_file(path, "".join(line + "\n" for line in kept))
-
-
-def _finite(value):
-    """json has no inf and nan: null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _duration(seconds):

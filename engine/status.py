@@ -4,7 +4,7 @@ import json
 import threading
 import time
 
-from visionloop.engine.checkpoint import replace_file
+from visionloop.engine.checkpoint import finite, replace_file
 
 BEAT_SECONDS = 5  # the file is at most 10 s old while the run lives
 
@@ -33,7 +33,7 @@ class StatusFile:
         """Change fields and write the file. eta: expected end, seconds since 1970."""
         with self._lock:
             self._content |= changes
-            replace_file(self._path, json.dumps(self._content | {"heartbeat": time.time()}) + "\n")
+            replace_file(self._path, json.dumps(finite(self._content | {"heartbeat": time.time()})) + "\n")
 
     def close(self):
         self._ended.set()

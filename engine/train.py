@@ -107,12 +107,15 @@ def run_training(task, config, world, train_set, val, *, output, facts, start, s
     config: a TrainConfig with nothing left to resolve; facts: what must not change when the run continues.
     """
     set_threads(config)
-    start_step = read_state(start)["step"] if start else 0
+    state = read_state(start) if start else {"step": 0, "evaluated_at": 0}
     announce(task, config, world, train_set, val, start)
     stop.install()
     run = None
     try:
-        run = prepare_run(task, config, world, train_set, val, output=output, settings=facts, start_step=start_step, stop=stop)
+        run = prepare_run(
+            task, config, world, train_set, val, output=output, settings=facts,
+            start_step=state["step"], evaluated_at=state["evaluated_at"], stop=stop,
+        )  # fmt: skip
         if start:
             resume_from(run, task, start)
         step = fit(run, task)
@@ -140,6 +143,9 @@ def build_data(task_class, settings, world, stored):
     """(task, train, val, resolved settings, settings that must not change): what needs the data to be known."""
     task = task_class(build(task_class.config_class, settings))
     train_set, val = task.build_datasets()
+    for part, name in ((train_set, "training"), (val, "validation")):
+        if not len(part):
+            raise UserError(f"--data {task.config.data}: no {name} samples", field="data", file=task.config.data)
     overfit = settings["overfit"].value
     if overfit:
         # evenly spread, because an index is often sorted by class

@@ -78,7 +78,7 @@ def measure(task_name, data, output, *, model, image_size, batch_size, micro_bat
     set_threads(config)
     output.mkdir(parents=True)
     run = prepare_run(
-        task, config, world, InMemory(train_set), val, output=output, settings=facts, start_step=0, stop=StopFlag()
+        task, config, world, InMemory(train_set), val, output=output, settings=facts, start_step=0, evaluated_at=0, stop=StopFlag()
     )
     torch.manual_seed(0)
     bare = BareLoop(task, run, config)

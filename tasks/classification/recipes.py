@@ -37,6 +37,8 @@ SCRATCH = {
     "schedule": "cosine",
     "init": "mimetic",
     "crop_scale_min": 0.7,
+    "label_smoothing": 0.1,
+    "drop_path": 0.1,
     "ema": True,
 }
 

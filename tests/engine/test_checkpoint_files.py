@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from visionloop.engine.checkpoint import (
     RunLock,
+    finish_rewrites,
     finish_swap,
     load_tensors,
     newest_whole,
@@ -273,6 +274,7 @@ def test_a_crash_at_any_moment_of_writing_the_same_step_again_leaves_a_whole_fol
         return tmp_path / str(stage)
 
     for checkpoints, _ in crashes(lambda folder: write_folder(folder / step_folder_name(4), note(4)), prepare):
+        finish_rewrites(checkpoints)
         assert newest_whole(checkpoints) is not None
 
 

@@ -135,16 +135,16 @@ def refusal(flags=None, content=None, tmp_path=None, classes=BOTH):
     [
         ({"lr": -1.0}, "--lr: expected at least 0, got -1.0"),
         ({"lr": float("nan")}, "--lr: expected at least 0, got nan"),
-        ({"lr": "fast"}, "--lr: expected float, got 'fast'"),
+        ({"lr": "fast"}, "--lr: expected a number, got 'fast'"),
         ({"steps": 0}, "--steps: expected at least 1, got 0"),
-        ({"steps": "many"}, "--steps: expected int, got 'many'"),
+        ({"steps": "many"}, "--steps: expected a whole number, got 'many'"),
         ({"steps": 1.5}, "--steps: expected a whole number, got 1.5"),
         ({"layer_decay": 1.01}, "--layer-decay: expected 0 to 1, got 1.01"),
         ({"precision": "fp8"}, "--precision: expected one of fp32, bf16, got 'fp8'"),
         ({"device": "tpu"}, "--device: expected one of cuda, cpu, got 'tpu'"),
         ({"ema": "yes"}, "--ema: expected true or false, got 'yes'"),
         ({"steps": float("inf")}, "--steps: expected"),
-        ({"lr": [1]}, "--lr: expected float, got"),
+        ({"lr": [1]}, "--lr: expected a number, got"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_flag_from_a_flag_and_from_a_file(flags, message, tmp_path):

@@ -43,7 +43,7 @@ def open_log(tmp_path):
     logs = []
 
     def build(world=MAIN, start_step=0):
-        log = RunLog(tmp_path, world, ToyTask.metrics, steps=100, start_step=start_step, epoch_of=lambda step: step // 10)
+        log = RunLog(tmp_path, world, ToyTask.metrics, steps=100, start_step=start_step, evaluated_at=start_step, epoch_of=lambda step: step // 10)
         logs.append(log)
         return log
 
@@ -125,7 +125,7 @@ def test_lines_after_the_step_and_a_half_written_last_one_are_cut(tmp_path_facto
     path = tmp_path_factory.mktemp("run") / "metrics.jsonl"
     half = json.dumps({"step": 0, "kind": "train", "loss": 0.25})[:cut]
     path.write_text(lines(*rows) + half)
-    cut_lines(path, step)
+    cut_lines(path, step, step)
     expected = lines(*((at, kind) for at, kind in rows if at <= step))
     if cut >= 40:
         return
@@ -135,19 +135,19 @@ def test_lines_after_the_step_and_a_half_written_last_one_are_cut(tmp_path_facto
 def test_a_last_line_that_lacks_only_its_line_feed_is_kept(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(lines((1, "train"), (2, "train"))[:-1])
-    cut_lines(path, 2)
+    cut_lines(path, 2, 2)
     assert path.read_text() == lines((1, "train"), (2, "train"))
 
 
 def test_the_ledger_of_the_interrupted_start_is_written_again(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(lines((1, "train"), (2, "eval"), (2, "ledger")))
-    cut_lines(path, 2)
+    cut_lines(path, 2, 2)
     assert path.read_text() == lines((1, "train"), (2, "eval"))
 
 
 def test_a_run_without_a_log_starts_one(tmp_path):
-    cut_lines(tmp_path / "metrics.jsonl", 5)
+    cut_lines(tmp_path / "metrics.jsonl", 5, 5)
     assert list(tmp_path.iterdir()) == []
 
 
