@@ -7,8 +7,9 @@ import torch
 
 from visionloop.engine.distributed import World, broadcast_buffers, gather_objects, sum_over_ranks
 from visionloop.engine.errors import UserError
+from visionloop.engine.fetcher import DataError, Fetcher
 from visionloop.engine.intervals import FEW_PICTURES, score_intervals
-from visionloop.engine.loaders import DataError, Fetcher, evaluation_loader
+from visionloop.engine.loaders import evaluation_loader
 
 
 def evaluate(run, task, step):

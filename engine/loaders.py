@@ -1,15 +1,13 @@
-"""Fetching micro-batches in the order of engine/order.py, ahead of the loop and without ever blocking it."""
+"""Micro-batches in the order of engine/order.py, for training and for evaluation."""
 
-import queue
 import signal
-import threading
 import time
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 
+from visionloop.engine.fetcher import DataError, Fetcher
 from visionloop.engine.order import COLLATE, SAMPLE, Order, cut_pieces, seed_host
 
 
@@ -20,14 +18,6 @@ class Key(NamedTuple):
     offset: int
     epoch: int
     position: int
-
-
-@dataclass(frozen=True)
-class DataError:
-    """A sample that could not be read: its name and why. Travels in place of a batch."""
-
-    name: str
-    why: str
 
 
 class SeededSamples(torch.utils.data.Dataset):
@@ -98,68 +88,6 @@ def start_worker(_worker_id):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-
-
-class Fetcher:
-    """A thread that takes batches from a loader; the main thread polls, so that a stop is seen within 0.2 s.
-
-    Without workers nothing is made ahead: the samples are made in this process and would draw from the generators that the
-    forward is using.
-    """
-
-    def __init__(self, loader, *, ahead, pin=False):
-        self._batches = queue.SimpleQueue()
-        self._permits = threading.Semaphore(ahead if loader.num_workers else 0)
-        # the workers are forked here, in the main thread
-        self._iterator = iter(loader)
-        self._pin, self._closed = pin, False
-        self._thread = threading.Thread(target=self._work, name="fetcher", daemon=True)
-        self._thread.start()
-
-    def _work(self):
-        while True:
-            self._permits.acquire()
-            if self._closed:
-                return
-            try:
-                batch = next(self._iterator)
-                self._batches.put(batch if not self._pin or isinstance(batch[0], DataError) else (batch[0].pin_memory(), batch[1]))
-            except BaseException as error:  # any defect in making a sample belongs to the main thread
-                self._batches.put(error)
-                return
-
-    def fetch(self, number, give_up):
-        """The next `number` batches, or None as soon as `give_up()` is true while one of them is not there yet."""
-        for _ in range(number):
-            self._permits.release()
-        batches = []
-        while len(batches) < number:
-            try:
-                item = self._batches.get(timeout=0.2)
-            except queue.Empty:
-                if give_up():
-                    return None
-                continue
-            if isinstance(item, BaseException):
-                raise item
-            batches.append(item)
-        return batches
-
-    def close(self):
-        """End the workers and the thread. A thread that is busy making a sample in this process is left to itself."""
-        self._closed = True
-        self._permits.release()
-        workers = getattr(self._iterator, "_workers", [])
-        if workers:
-            # The loader would ask them with SIGTERM, which they ignore, and then wait for them as long as they live. Its SIGCHLD
-            # handler raises in the main thread for a worker that is killed, unless it has been told to forget them.
-            torch.utils.data._utils.signal_handling._remove_worker_pids(id(self._iterator))
-            self._iterator._worker_pids_set = False
-            for worker in workers:
-                worker.kill()
-            for worker in workers:
-                worker.join()
-        self._thread.join(timeout=0.5)
 
 
 class TrainingData:

@@ -1,21 +1,15 @@
 """`train`: from settings to a finished run, in this process. What the command line and a notebook both call."""
 
-import contextlib
 import json
-import os
-import platform
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from visionloop.engine.checkpoint import RunLock, replace_file
-from visionloop.engine.config import build, fields_of, resolve, settings_json
+from visionloop.engine.config import build, fields_of, resolve
 from visionloop.engine.continuing import check_output, check_unchanged, find_start, fixed_settings, output_folder, read_state, resolve_auto
 from visionloop.engine.distributed import broadcast_object, join_world, leave_world
 from visionloop.engine.errors import UserError
@@ -23,6 +17,7 @@ from visionloop.engine.loop import fit
 from visionloop.engine.order import cut_pieces
 from visionloop.engine.prepare import prepare_run, set_threads
 from visionloop.engine.run import resume_from
+from visionloop.engine.runfiles import stored_settings, write_run_files
 from visionloop.engine.settings import TrainConfig
 from visionloop.engine.status import failed_at_start
 from visionloop.engine.stop import StopFlag
@@ -132,13 +127,6 @@ def run_training(task, config, world, train_set, val, *, output, facts, start, s
         stop.uninstall()
 
 
-def stored_settings(output):
-    """{name: {"value", "source"}} of the run's settings.json, {} when there is none."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return json.loads((output / "settings.json").read_text())["settings"]
-    return {}
-
-
 def build_data(task_class, settings, world, stored):
     """(task, train, val, resolved settings, settings that must not change): what needs the data to be known."""
     task = task_class(build(task_class.config_class, settings))
@@ -157,31 +145,6 @@ def build_data(task_class, settings, world, stored):
     return task, train_set, val, settings, facts
 
 
-def write_run_files(output, settings, facts, val):
-    """settings.json, environment.json and, when there is no val folder, split.json. Main rank only."""
-    known = {name: facts[name] for name in ("task", "data_fingerprint")}
-    replace_file(output / "settings.json", settings_json(settings, **known))
-    replace_file(output / "environment.json", json.dumps(environment(), indent=1) + "\n")
-    if settings["val_split"].value and not settings["overfit"].value:
-        names = [val.name(index) for index in range(len(val))]
-        replace_file(output / "split.json", json.dumps({"schema": 1, "val": names}, indent=1) + "\n")
-
-
-def environment():
-    """Versions, device, command line and git commit of this start."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return {
-        "visionloop": metadata.version("visionloop"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **{name: metadata.version(name) for name in ("torch", "torchvision", "transformers", "numpy", "safetensors")},
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "processes": int(os.environ.get("WORLD_SIZE", 1)),
-        "command": sys.argv,
-        "git_commit": commit.stdout.strip() or None,
-    }
-
-
 def announce(task, config, world, train_set, val, start):
     """The start line, and what of the noise is not the same as on one process. Main rank only."""
     if not world.is_main:
@@ -194,6 +157,8 @@ def announce(task, config, world, train_set, val, start):
         f"({world.size} process(es) x {len(pieces) // world.size} micro-batch(es) of {' or '.join(map(str, sizes))}), "
         f"{world.device.type}, {config.precision}, {config.threads} thread(s), {config.workers} worker(s)"
     )
+    if task.config.from_scratch and not start:
+        say(f"{task.config.model}: from random weights")
     if start:
         state = read_state(start)
         say(f"continuing after step {state['step']}")

@@ -43,7 +43,9 @@ def open_log(tmp_path):
     logs = []
 
     def build(world=MAIN, start_step=0):
-        log = RunLog(tmp_path, world, ToyTask.metrics, steps=100, start_step=start_step, evaluated_at=start_step, epoch_of=lambda step: step // 10)
+        log = RunLog(
+            tmp_path, world, ToyTask.metrics, steps=100, start_step=start_step, evaluated_at=start_step, epoch_of=lambda step: step // 10
+        )
         logs.append(log)
         return log
 
