@@ -83,7 +83,7 @@ def first_step(make_task, config):
     task.count = count_and_note
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(os.environ.get("CONTRACT_OUTPUT", scratch))
-        train_steps(task, output, config=replace(config, steps=1, eval_every=0, save_every=0), on_gradients=note_gradients)
+        train_steps(task, output, config=replace(config, steps=1, eval_every=0, save_every=0, ema=False), on_gradients=note_gradients)
         found["loss"] = json.loads((output / "metrics.jsonl").read_text().splitlines()[0])["loss"]
     return found
 

@@ -13,6 +13,7 @@ from visionloop.engine.errors import UserError
 from visionloop.tasks.classification.sources import ARCHITECTURES, DEFAULT_MODEL, is_from_scratch
 
 PRESETS = ("quick", "finetune", "scratch")
+EPOCHS = {"quick": 3.0, "finetune": 20.0, "scratch": 100.0}  # where neither --epochs nor --steps is given
 MANY_PICTURES = 10_000  # from here on mixup and cutmix pay when fine-tuning
 WIDTH_OF_BASE = 768
 
@@ -35,7 +36,6 @@ SCRATCH = {
     "lr": 5e-4,
     "weight_decay": 0.05,
     "schedule": "cosine",
-    "init": "mimetic",
     "crop_scale_min": 0.7,
     "label_smoothing": 0.1,
     "drop_path": 0.1,
@@ -51,10 +51,12 @@ def recipe(values):
     if preset not in PRESETS:
         raise UserError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}", field="preset")
     advised = {"model": model, "preset": preset, "from_scratch": scratch}
+    if values["epochs"] is None and values["steps"] is None:
+        advised["epochs"] = EPOCHS[preset]
     if preset == "quick":
         return advised | QUICK | ({"warmup_steps": round(0.1 * values["steps"])} if values["steps"] else {})
     if preset == "scratch":
-        return advised | SCRATCH
+        return advised | SCRATCH | {"init": "mimetic" if kind_of(model) in ("vit", "deit") else "library"}
     width = width_of(model) or WIDTH_OF_BASE
     # narrow models bear, and need, larger steps: the rate goes with one over the width
     advised |= FINETUNE | {
@@ -70,13 +72,23 @@ def width_of(model):
     """Hidden size of a model as far as its name or its local config tells; None otherwise."""
     if model in ARCHITECTURES:
         return ARCHITECTURES[model][0]
-    path = Path(model).expanduser() / "config.json"
-    if path.is_file():
-        try:
-            return json.loads(path.read_text()).get("hidden_size")
-        except ValueError:
-            return None  # loading it will say what is wrong
-    return 1024 if "large" in model else None
+    return local_config(model).get("hidden_size") or (1024 if "large" in model else None)
+
+
+def kind_of(model):
+    """The library's model_type as far as name or local config tells; None otherwise."""
+    if model in ARCHITECTURES:
+        return "vit"
+    return local_config(model).get("model_type") or next((kind for kind in ("vit", "deit") if f"/{kind}-" in model), None)
+
+
+def local_config(model):
+    """The config.json of a local folder; {} when there is none that can be read (loading it will say what is wrong)."""
+    try:
+        content = json.loads((Path(model).expanduser() / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def has_many_pictures(data):

@@ -119,7 +119,7 @@ def test_a_flag_beats_the_preset_and_an_unknown_preset_is_named():
 def test_presets_name_settings_that_exist():
     known = {field.name for cls in (ClassificationConfig, TrainConfig) for field in dataclasses.fields(cls)}
     for preset in ("quick", "finetune", "scratch"):
-        chosen = {"model": "tiny", "from_scratch": False, "preset": preset, "batch_size": 32, "data": None, "steps": 50}
+        chosen = {"model": "tiny", "from_scratch": False, "preset": preset, "batch_size": 32, "data": None, "steps": 50, "epochs": None}
         assert recipe(chosen).keys() <= known
 
 
@@ -131,3 +131,12 @@ def test_mixing_comes_with_ten_thousand_pictures(tmp_path):
     assert values(model="vit-base", data=str(tmp_path / "many"))["mixup"] == 0.8
     (folder / "0.jpg").unlink()
     assert values(model="vit-base", data=str(tmp_path / "many"))["mixup"] == 0
+
+
+def test_a_kind_without_a_start_of_our_own_trains_from_scratch_with_the_library_s(save_model):
+    from transformers import ResNetConfig
+
+    folder = save_model(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"))
+    values = {"model": str(folder), "from_scratch": True, "preset": None, "epochs": 1.0, "steps": None, "batch_size": 32, "data": None}
+    assert ClassificationTask.recipe(values)["init"] == "library"
+    assert ClassificationTask.recipe(values | {"model": "tiny"})["init"] == "mimetic"
