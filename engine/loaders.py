@@ -128,24 +128,20 @@ class TrainingData:
         self._fetcher.close()
 
 
-def evaluation_loader(task, dataset, *, batch_size, workers, rank=0, world_size=1, seed=0):
-    """Batch j of a fixed cut by index goes whole to rank j mod W. Yields (Batch or DataError, ()), in order."""
-    order = _Sequential(len(dataset), batch_size, seed)
+def evaluation_loader(task, dataset, *, batch_size, workers, rank=0, world_size=1):
+    """Batches cut from one fixed order; batch j goes whole to rank j mod W. Yields (Batch or DataError, ()).
+
+    The order is mixed, since an index is often sorted by class and the first batch is the one that is drawn.
+    """
+    order = Order(len(dataset), batch_size, seed=0)
     starts = range(0, len(dataset), batch_size)[rank::world_size]
-    keys = [[Key(0, 0, 0, index) for index in range(start, min(start + batch_size, len(dataset)))] for start in starts]
+    keys = [[Key(0, 0, 0, position) for position in range(start, min(start + batch_size, len(dataset)))] for start in starts]
     return DataLoader(
         SeededSamples(dataset, order),
         batch_sampler=keys,
-        collate_fn=PieceCollate(lambda samples, step, offset: task.collate_eval(samples), seed),
+        collate_fn=PieceCollate(lambda samples, step, offset: task.collate_eval(samples), seed=0),
         num_workers=workers,
         worker_init_fn=start_worker,
         generator=torch.Generator(),
         multiprocessing_context="fork" if workers else None,
     )
-
-
-class _Sequential(Order):
-    """The order of evaluation: as the index has it."""
-
-    def index(self, epoch, position):
-        return position

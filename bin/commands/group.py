@@ -1,5 +1,6 @@
 """The commands of a task: `train evaluate predict check export`, made from its settings. `--help` imports no torch."""
 
+import os
 import sys
 
 import click
@@ -119,5 +120,7 @@ def run_commands(group, arguments=None):
 def _refuse(message, error, arguments):
     if "--traceback" in arguments:
         raise error
-    click.echo(f"error: {message}", err=True)
+    # under torchrun most mistakes are seen by every process: the first tells them plainly
+    rank = os.environ.get("RANK", "0")
+    click.echo(f"error: {message}" if rank == "0" else f"error (process {rank}): {message}", err=True)
     raise SystemExit(USER_ERROR)

@@ -308,12 +308,12 @@ def test_the_fetching_thread_is_gone_after_close():
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_covers_each_sample_once_on_any_number_of_ranks(number, world_size, workers):
     dataset = ToyPictures(number, split="val")
+    alone = [batch["sample_ids"].tolist() for batch, _ in evaluation_loader(TASK, dataset, batch_size=4, workers=0)]
     ids = []
     for rank in range(world_size):
         loader = evaluation_loader(TASK, dataset, batch_size=4, workers=workers, rank=rank, world_size=world_size)
         batches = [batch["sample_ids"].tolist() for batch, _ in loader]
-        # batch j is a fixed cut by index and goes whole to rank j mod W
-        assert batches == [list(range(start, min(start + 4, number))) for start in range(0, number, 4)][rank::world_size]
+        assert batches == alone[rank::world_size]  # batch j is a fixed cut and goes whole to rank j mod W
         assert len(loader) == len(batches)
         ids += [index for batch in batches for index in batch]
     assert sorted(ids) == list(range(number))
@@ -332,7 +332,7 @@ def test_an_evaluation_sample_is_the_same_on_any_number_of_ranks():
 
 def test_an_unreadable_picture_in_evaluation_is_a_data_error():
     loader = evaluation_loader(TASK, ToyPictures(9, split="val", unreadable={5}), batch_size=4, workers=0)
-    assert [isinstance(batch, DataError) for batch, _ in loader] == [False, True, False]
+    assert [isinstance(batch, DataError) for batch, _ in loader].count(True) == 1
 
 
 def test_the_main_generators_are_not_touched_by_making_a_loader():
