@@ -57,22 +57,21 @@ class ClassificationTrainPreset:
 class ClassificationEvalPreset:
     """The whole picture as a square, or its middle.
 
-    mode "squash": resized to (size, size) whatever its shape, as the ViT processor of transformers does;
-    mode "crop": the shorter side is resized to size / crop_pct, then the centre is cut out (timm, DeiT).
-    The two differ by a point of accuracy on the same weights: keep the mode with the checkpoint.
+    resize: (height, width) whatever the picture's shape ("squash", as the ViT processor of transformers does), or one number for the
+    shorter side; then the centre of size x size is cut out. The two differ by a point of accuracy on the same weights: keep the
+    checkpoint's.
     """
 
-    def __init__(self, *, size, mode="squash", crop_pct=0.875, interpolation="bilinear"):
-        if mode not in ("squash", "crop"):
-            raise ValueError(f"mode: expected squash or crop, got {mode!r}")
-        self.size, self.mode = size, mode
-        self.resize_to = [size, size] if mode == "squash" else [math.floor(size / crop_pct)]  # one number: of the shorter side
+    def __init__(self, *, size, resize, interpolation="bilinear"):
+        self.size, self.resize = size, [resize] if isinstance(resize, int) else list(resize)
         self.interpolation = InterpolationMode(interpolation)
 
     def __call__(self, picture):
         """picture: uint8 [3, H, W] -> uint8 [3, size, size]."""
-        picture = F.resize_image(picture, self.resize_to, interpolation=self.interpolation, antialias=True)
-        return picture if self.mode == "squash" else F.center_crop_image(picture, [self.size, self.size])
+        picture = F.resize_image(picture, self.resize, interpolation=self.interpolation, antialias=True)
+        # rounded down like the library's centre crop; torchvision's rounds half to even
+        top, left = (picture.shape[-2] - self.size) // 2, (picture.shape[-1] - self.size) // 2
+        return picture[:, top : top + self.size, left : left + self.size]
 
 
 def random_box(height, width, scale, ratio):

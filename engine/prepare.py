@@ -25,6 +25,8 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
     torch.manual_seed(hashed(config.seed))  # the same new weights on every rank
     module = task.build_model().to(world.device)                                    # 1 weights
     if config.sync_bn and world.size > 1:
+        if world.device.type != "cuda":
+            raise UserError(f"--sync-bn: works on CUDA only, this run is on {world.device.type}", field="sync_bn")
         module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
     freeze(task, module, config)
     if config.grad_checkpointing:

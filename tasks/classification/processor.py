@@ -7,9 +7,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
-
+from visionloop.datasets.transforms import ClassificationEvalPreset
 from visionloop.engine.errors import UserError
 
 FILE_NAME = "preprocessor_config.json"
@@ -35,11 +33,7 @@ class EvalTransform:
 
     def __call__(self, picture):
         """picture: uint8 [3, H, W] -> uint8 [3, size, size]; scaling and normalising happen on the device, in `to_input`."""
-        side = [self.resize] if isinstance(self.resize, int) else list(self.resize)
-        picture = F.resize_image(picture, side, interpolation=InterpolationMode(self.interpolation), antialias=True)
-        # rounded down like the library's centre crop; torchvision's rounds half to even
-        top, left = (picture.shape[-2] - self.size) // 2, (picture.shape[-1] - self.size) // 2
-        return picture[:, top : top + self.size, left : left + self.size]
+        return ClassificationEvalPreset(size=self.size, resize=self.resize, interpolation=self.interpolation)(picture)
 
     @property
     def crop_pct(self):

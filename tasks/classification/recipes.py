@@ -15,7 +15,7 @@ from visionloop.tasks.classification.sources import ARCHITECTURES, DEFAULT_MODEL
 PRESETS = ("quick", "finetune", "scratch")
 EPOCHS = {"quick": 3.0, "finetune": 20.0, "scratch": 100.0}  # where neither --epochs nor --steps is given
 MANY_PICTURES = 10_000  # from here on mixup and cutmix pay when fine-tuning
-WIDTH_OF_BASE = 768
+WIDTH_OF_SMALL, WIDTH_OF_BASE = 384, 768
 
 QUICK = {"lr": 5e-5, "weight_decay": 0.01, "schedule": "cosine", "crop_scale_min": 0.35, "ema": False}
 FINETUNE = {
@@ -31,6 +31,7 @@ FINETUNE = {
     "drop_path": 0.1,
     "ema": True,
 }
+GENTLE = {"crop_scale_min": 0.7, "rand_augment_ops": 0, "random_erasing": 0.0}
 # Tuned on 1633 photographs of hand signs at 64 px, 1000 steps of 32: the start of the weights is worth far more than all else.
 SCRATCH = {
     "lr": 5e-4,
@@ -58,10 +59,11 @@ def recipe(values):
     if preset == "scratch":
         return advised | SCRATCH | {"init": "mimetic" if kind_of(model) in ("vit", "deit") else "library"}
     width = width_of(model) or WIDTH_OF_BASE
-    # narrow models bear, and need, larger steps: the rate goes with one over the width
-    advised |= FINETUNE | {
+    # narrow models bear, and need, larger steps: the rate goes with one over the width; and they have no capacity to spare for
+    # strong augmentation, nor so much to keep in their lower layers
+    advised |= FINETUNE | (GENTLE if width < WIDTH_OF_SMALL else {}) | {
         "lr": 5e-4 * values["batch_size"] / 256 * max(1.0, WIDTH_OF_BASE / width),
-        "layer_decay": 0.75 if width > WIDTH_OF_BASE else 0.65,
+        "layer_decay": 0.85 if width < WIDTH_OF_SMALL else 0.75 if width > WIDTH_OF_BASE else 0.65,
     }
     if has_many_pictures(values["data"]):
         advised |= {"mixup": 0.8, "cutmix": 1.0}

@@ -173,7 +173,7 @@ def test_a_missing_split_says_what_is_there_instead(tmp_path):
 
 def test_a_sample_is_the_picture_and_its_label(class_tree):
     folder = class_tree(["a/x.png", "b/y.png"])
-    dataset = ImageFolderDataset(scan(folder), ClassificationEvalPreset(size=8))
+    dataset = ImageFolderDataset(scan(folder), ClassificationEvalPreset(size=8, resize=(8, 8)))
     sample = dataset[1]
     assert sample["pixel_values"].shape == (3, 8, 8) and sample["pixel_values"].dtype == torch.uint8
     assert torch.equal(sample["pixel_values"][:, 0, 0], read_picture(folder / "b" / "y.png")[:, 0, 0])
@@ -188,10 +188,10 @@ def test_an_unreadable_picture_is_named(class_tree):
     folder = class_tree(["a/x.jpg"])
     (folder / "a" / "x.jpg").write_bytes(b"")
     with pytest.raises(UnreadablePicture, match=r"x\.jpg: empty file"):
-        ImageFolderDataset(scan(folder), ClassificationEvalPreset(size=8))[0]
+        ImageFolderDataset(scan(folder), ClassificationEvalPreset(size=8, resize=(8, 8)))[0]
     (folder / "a" / "gone.jpg").symlink_to(folder / "nowhere.jpg")
     with pytest.raises(UnreadablePicture, match=r"gone\.jpg: No such file"):
-        ImageFolderDataset(scan(folder), ClassificationEvalPreset(size=8))[0]
+        ImageFolderDataset(scan(folder), ClassificationEvalPreset(size=8, resize=(8, 8)))[0]
 
 
 def test_real_photographs_are_indexed_as_torchvision_does_and_read(real_data):
@@ -201,5 +201,5 @@ def test_real_photographs_are_indexed_as_torchvision_does_and_read(real_data):
         index = scan(folder)
         assert len(index) == count
         assert [(index.path(i), int(index.labels[i])) for i in range(count)] == ImageFolder(folder).samples
-    dataset = ImageFolderDataset(index, ClassificationEvalPreset(size=64))
+    dataset = ImageFolderDataset(index, ClassificationEvalPreset(size=64, resize=(64, 64)))
     assert {tuple(dataset[i]["pixel_values"].shape) for i in range(0, count, 40)} == {(3, 64, 64)}
