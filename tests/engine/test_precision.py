@@ -31,7 +31,7 @@ def start(tmp_path):
         output.mkdir()
         run = prepare_run(
             task, replace(CONFIG, precision=precision, **changes), World(0, 0, 1, CPU), *task.build_datasets(),
-            output=output, settings={}, start_step=0, stop=StopFlag(),
+            output=output, settings={}, start_step=0, evaluated_at=0, stop=StopFlag(),
         )  # fmt: skip
         runs.append(run)
         return run, task
