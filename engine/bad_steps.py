@@ -14,8 +14,8 @@ class BadSteps:
     stood before the first.
     """
 
-    def __init__(self, device, limit):
-        self.limit, self.reported = limit, 0
+    def __init__(self, device):
+        self.reported = 0
         self._in_row = torch.zeros((), device=device, dtype=torch.int64)
         self._total = torch.zeros((), device=device, dtype=torch.int64)
         self._first_step = torch.zeros((), device=device, dtype=torch.int64)

@@ -114,6 +114,11 @@ def step_folders(checkpoints, *, hidden=None):
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
+def read_state(folder):
+    """The state.json of a checkpoint folder."""
+    return json.loads((folder / "state.json").read_text())
+
+
 def newest_whole(checkpoints, say=lambda message: None):
     """The newest folder whose manifest holds, or None; what is passed over is said."""
     for _, folder in reversed(step_folders(checkpoints)):

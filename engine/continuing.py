@@ -51,10 +51,6 @@ def find_start(output, resume, say):
     return found
 
 
-def read_state(folder):
-    return json.loads((folder / "state.json").read_text())
-
-
 def resolve_auto(settings, num_samples, device_type, stored):
     """Fill what defaults to None. `stored`: the run's settings.json, whose auto values are kept. Returns new settings."""
     value = {name: setting.value for name, setting in settings.items()}

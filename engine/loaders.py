@@ -1,7 +1,6 @@
 """Micro-batches in the order of engine/order.py, for training and for evaluation."""
 
 import signal
-import time
 from typing import NamedTuple
 
 import torch
@@ -79,9 +78,6 @@ class PieceSampler:
             for first, last in self.pieces[self.world.rank :: self.world.size]:
                 yield [Key(step, first, epoch, position) for epoch, position in places[first:last]]
 
-    def __len__(self):
-        return (self.stop - self.start) * len(self.pieces) // self.world.size
-
 
 def start_worker(_worker_id):
     """Loader workers leave stopping to the training process and use one thread each."""
@@ -97,7 +93,7 @@ class TrainingData:
         self.dataset = dataset
         self.order = Order(len(dataset), config.batch_size, config.seed)
         self.pieces = cut_pieces(config.batch_size, world.size, config.micro_batch)
-        self.skipped, self.error, self.wait_seconds = [], None, 0.0
+        self.skipped, self.error = [], None
         loader = DataLoader(
             SeededSamples(dataset, self.order, skip_unreadable=config.skip_unreadable),
             batch_sampler=PieceSampler(self.order, self.pieces, world, start_step, config.steps),
@@ -112,9 +108,7 @@ class TrainingData:
 
     def fetch(self, give_up):
         """The host batches of this rank's next step; None when a stop came first or a sample cannot be read (see `error`)."""
-        began = time.perf_counter()
         fetched = self._fetcher.fetch(self.per_step, give_up)
-        self.wait_seconds += time.perf_counter() - began
         if fetched is None:
             return None
         for batch, skipped in fetched:

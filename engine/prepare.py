@@ -59,7 +59,7 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
         log=log,
         clock=clock,
         stop=stop,
-        bad_steps=BadSteps(world.device, config.max_bad_steps),
+        bad_steps=BadSteps(world.device),
         profiler=StepProfiler(profiled, output / "profile", world),
         best_metric=best_metric,
         settings=settings,

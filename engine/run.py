@@ -1,6 +1,5 @@
 """Everything a run holds between two steps, and how it is put on disk and taken back."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from visionloop.engine.checkpoint import (
     load_tensors,
     prune,
+    read_state,
     save_tensors,
     step_folder_name,
     swap_best,
@@ -143,7 +143,7 @@ def load_weights(run, task, folder):
             run.average.load(load_tensors(folder / "averaged.safetensors"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: {error}", code="bad_checkpoint", file=str(folder)) from None
-    return json.loads((folder / "state.json").read_text())
+    return read_state(folder)
 
 
 def resume_from(run, task, folder):

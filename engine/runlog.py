@@ -28,8 +28,7 @@ class RunLog:
         self._file = open(output / "metrics.jsonl", "a")  # noqa: SIM115 - open as long as the run
         self._board = SummaryWriter(str(output / "tensorboard"), purge_step=start_step + 1 if start_step else None)
         self.status = StatusFile(output / "status.json", step=start_step, epoch=epoch_of(start_step), steps=steps)
-        self._interactive = sys.stderr.isatty()
-        if self._interactive:
+        if sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
 
     def say(self, message):

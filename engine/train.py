@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from visionloop.engine.checkpoint import RunLock, replace_file
+from visionloop.engine.checkpoint import RunLock, read_state, replace_file
 from visionloop.engine.config import build, fields_of, resolve
-from visionloop.engine.continuing import check_output, check_unchanged, find_start, fixed_settings, output_folder, read_state, resolve_auto
+from visionloop.engine.continuing import check_output, check_unchanged, find_start, fixed_settings, output_folder, resolve_auto
 from visionloop.engine.distributed import broadcast_object, join_world, leave_world
 from visionloop.engine.errors import UserError
 from visionloop.engine.loop import fit
@@ -102,19 +102,19 @@ def run_training(task, config, world, train_set, val, *, output, facts, start, s
     config: a TrainConfig with nothing left to resolve; facts: what must not change when the run continues.
     """
     set_threads(config)
-    state = read_state(start) if start else {"step": 0, "evaluated_at": 0}
-    announce(task, config, world, train_set, val, start)
+    state = read_state(start) if start else None
+    announce(task, config, world, train_set, val, state)
     stop.install()
     run = None
     try:
         run = prepare_run(
             task, config, world, train_set, val, output=output, settings=facts,
-            start_step=state["step"], evaluated_at=state["evaluated_at"], stop=stop,
+            start_step=state["step"] if state else 0, evaluated_at=state["evaluated_at"] if state else 0, stop=stop,
         )  # fmt: skip
         if start:
             resume_from(run, task, start)
         step = fit(run, task)
-        return end_run(run, task, step)
+        return end_run(run, step)
     except Exception as error:
         if run is not None and run.log.status is not None and error is not run.failure:
             known = error if isinstance(error, UserError) else UserError(f"{type(error).__name__}: {error}", code="defect")
@@ -145,8 +145,8 @@ def build_data(task_class, settings, world, stored):
     return task, train_set, val, settings, facts
 
 
-def announce(task, config, world, train_set, val, start):
-    """The start line, and what of the noise is not the same as on one process. Main rank only."""
+def announce(task, config, world, train_set, val, state):
+    """The start line, and what of the noise is not the same as on one process. Main rank only. state: of the checkpoint, or None."""
     if not world.is_main:
         return
     say = partial(print, flush=True)
@@ -157,10 +157,9 @@ def announce(task, config, world, train_set, val, start):
         f"({world.size} process(es) x {len(pieces) // world.size} micro-batch(es) of {' or '.join(map(str, sizes))}), "
         f"{world.device.type}, {config.precision}, {config.threads} thread(s), {config.workers} worker(s)"
     )
-    if task.config.from_scratch and not start:
+    if task.config.from_scratch and not state:
         say(f"{task.config.model}: from random weights")
-    if start:
-        state = read_state(start)
+    if state:
         say(f"continuing after step {state['step']}")
         if [list(piece) for piece in pieces] != state["pieces"]:
             say("noise differs: other pieces of the global batch than before; samples, order and normalisation are the same")
@@ -171,7 +170,7 @@ def announce(task, config, world, train_set, val, start):
         )
 
 
-def end_run(run, task, step):
+def end_run(run, step):
     """Close the books. All ranks. Raises the run's failure, if any, after everything is saved."""
     run.profiler.finish()
     state = "failed" if run.failure else "stopped" if run.stopping else "finished"
