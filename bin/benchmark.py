@@ -1,10 +1,12 @@
 """Where the time goes, on this machine.
 
     bin/benchmark.py overhead --task classification
+    bin/benchmark.py loss --task detection
 """
 
 import click
 
+from visionloop.bin.benchmarks.loss import loss
 from visionloop.bin.benchmarks.overhead import overhead
 from visionloop.bin.commands.group import run_commands
 
@@ -14,6 +16,7 @@ def command():
     pass
 
 
+command.add_command(loss)
 command.add_command(overhead)
 
 

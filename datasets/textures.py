@@ -38,9 +38,10 @@ def random_patch(generator, height, width):
     texture = load_texture(TEXTURES[generator.integers(len(TEXTURES))])
     fits = min(texture.width / width, texture.height / height)  # below 1 the texture is enlarged
     zoom = min(fits, generator.uniform(1.0, LARGEST_ZOOM))
-    left = generator.uniform(0, texture.width - zoom * width)
-    top = generator.uniform(0, texture.height - zoom * height)
-    box = (left, top, left + zoom * width, top + zoom * height)
+    # rounding may make the piece larger than the texture by a hair
+    left = generator.uniform(0, max(0, texture.width - zoom * width))
+    top = generator.uniform(0, max(0, texture.height - zoom * height))
+    box = (left, top, min(left + zoom * width, texture.width), min(top + zoom * height, texture.height))
     patch = np.asarray(texture.resize((width, height), Image.Resampling.BILINEAR, box=box), dtype=np.float64)
     if generator.random() < 0.5:
         patch = patch[:, ::-1]

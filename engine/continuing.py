@@ -51,8 +51,11 @@ def find_start(output, resume, say):
     return found
 
 
-def resolve_auto(settings, num_samples, device_type, stored):
-    """Fill what defaults to None. `stored`: the run's settings.json, whose auto values are kept. Returns new settings."""
+def resolve_auto(settings, num_samples, device_type, stored, settle):
+    """Fill what defaults to None. Returns new settings.
+
+    stored: the run's settings.json, whose auto values are kept; settle(values, steps): the task's own defaults, see Task.
+    """
     value = {name: setting.value for name, setting in settings.items()}
     steps, workers_and_threads = length_of_run(settings, num_samples), share_cores(device_type)
     steps_per_epoch = math.ceil(num_samples / value["batch_size"])
@@ -65,7 +68,7 @@ def resolve_auto(settings, num_samples, device_type, stored):
         "workers": workers_and_threads[0],
         "threads": workers_and_threads[1],
         "device": device_type,
-    }
+    } | settle(value, steps)
     resolved = dict(settings)
     for name, number in computed.items():
         if settings[name].value is None or (name == "steps" and steps != settings["steps"].value):

@@ -24,6 +24,9 @@ class World:
         return self.rank == 0
 
 
+_joined = None  # the World of this process, for the one task that sums inside its loss
+
+
 def pick_device(name, local_rank=0):
     """The torch.device for `--device`; None picks CUDA, then MPS, then the CPU. Raises UserError when it is not there."""
     if name is None:
@@ -41,21 +44,26 @@ def pick_device(name, local_rank=0):
 
 def join_world(device_name):
     """Read torchrun's environment and join its group: nccl for CUDA gradients, gloo for the rest. All ranks."""
+    global _joined
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = pick_device(device_name, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if "WORLD_SIZE" not in os.environ or size == 1:
-        return World(0, 0, 1, device)
+        _joined = World(0, 0, 1, device)
+        return _joined
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     group = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
-    return World(rank, local_rank, size, device, group)
+    _joined = World(rank, local_rank, size, device, group)
+    return _joined
 
 
 def leave_world():
     """All ranks, once the run is over."""
+    global _joined
+    _joined = None
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -67,6 +75,11 @@ def sum_over_ranks(world, numbers):
     total = torch.tensor(numbers, dtype=torch.float64)
     dist.all_reduce(total, group=world.group)
     return total.tolist()
+
+
+def sum_over_joined(numbers):
+    """Like sum_over_ranks, over the world that this process joined last. All ranks."""
+    return list(numbers) if _joined is None else sum_over_ranks(_joined, numbers)
 
 
 def gather_objects(world, value):

@@ -8,7 +8,7 @@ FEW_PICTURES = 1000  # below, a score is shown with its interval
 def score_intervals(metric, *, draws=500, seed=0, confidence=0.95):
     """{metric key: (low, high)}: percentiles of the scores of `draws` samples of the pictures, with replacement.
 
-    metric: see task.Metric; the same pictures and seed give the same interval.
+    metric: see engine/metric.py; the same pictures and seed give the same interval.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     pictures = len(metric)

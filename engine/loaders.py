@@ -1,6 +1,7 @@
 """Micro-batches in the order of engine/order.py, for training and for evaluation."""
 
 import signal
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,15 +23,18 @@ class Key(NamedTuple):
 class SeededSamples(torch.utils.data.Dataset):
     """dataset[key]: the sample at the key's place, made under a seed of (seed, epoch, index).
 
-    With skip_unreadable, the next readable position of the same epoch takes the place of a sample that raises OSError.
+    before_sample(step): told first, see Task. With skip_unreadable, the next readable position of the same epoch takes the place of
+    a sample that raises OSError.
     Returns (key, sample, skipped names) or (key, DataError, ()).
     """
 
-    def __init__(self, dataset, order, *, skip_unreadable=False):
-        self.dataset, self.order, self.skip_unreadable = dataset, order, skip_unreadable
+    def __init__(self, dataset, order, *, before_sample=None, skip_unreadable=False):
+        self.dataset, self.order, self.before_sample, self.skip_unreadable = dataset, order, before_sample, skip_unreadable
 
     def __getitem__(self, key):
         skipped = []
+        if self.before_sample:
+            self.before_sample(key.step)
         for ahead in range(self.order.num_samples):
             index = self.order.index(key.epoch, (key.position + ahead) % self.order.num_samples)
             seed_host(SAMPLE, self.order.seed, key.epoch, index)
@@ -95,7 +99,9 @@ class TrainingData:
         self.pieces = cut_pieces(config.batch_size, world.size, config.micro_batch)
         self.skipped, self.error = [], None
         loader = DataLoader(
-            SeededSamples(dataset, self.order, skip_unreadable=config.skip_unreadable),
+            SeededSamples(
+                dataset, self.order, before_sample=partial(task.before_sample, steps=config.steps), skip_unreadable=config.skip_unreadable
+            ),
             batch_sampler=PieceSampler(self.order, self.pieces, world, start_step, config.steps),
             collate_fn=PieceCollate(task.collate, config.seed),
             num_workers=config.workers,

@@ -4,6 +4,7 @@ from visionloop.engine.bad_steps import CHECK_EVERY, check_bad_steps
 from visionloop.engine.distributed import agree, gather_objects
 from visionloop.engine.errors import UserError
 from visionloop.engine.evaluate import evaluate
+from visionloop.engine.order import STEP, seed_host
 from visionloop.engine.run import reload_best, save_checkpoint
 from visionloop.engine.schedule import due, set_lr
 from visionloop.engine.step import train_step
@@ -20,10 +21,11 @@ def fit(run, task):
         if run.ending or step == config.steps:
             return step
 
-        if step == task.reload_best_at(config.steps):
+        if step == run.reload_at:
             reload_best(run, task)
         run.profiler.at(step)
         rates = set_lr(run.optimizer, step, config)
+        seed_host(STEP, config.seed, step)  # what a task draws per step is one for all ranks
         task.before_step(run.module, step, config.steps)
         with run.clock.measure("data_wait"):  # host batches of the whole step; the loop never blocks in a loader
             micro_batches = run.data.fetch(give_up=run.stop)

@@ -21,7 +21,7 @@ def hashed(*numbers):
 
 
 # One constant per purpose keeps (seed, epoch, index) and (seed, step, offset) apart.
-ORDER, SAMPLE, COLLATE, NOISE = range(4)
+ORDER, SAMPLE, COLLATE, NOISE, STEP = range(5)
 
 
 def seed_host(*key):

@@ -31,7 +31,7 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
     freeze(task, module, config)
     if config.grad_checkpointing:
         apply_grad_checkpointing(task.grad_checkpointing_blocks(module))            # 2 recompute activations
-    model = torch.compile(module) if config.compile else module                     # 3 compile
+    model = task.compile(module) if config.compile else module                      # 3 compile
     if world.size > 1:
         model = wrap_ddp(model, world)                                              # 4 DDP
     optimizer = build_optimizer(task.parameter_groups(module), module, config)      # 5 optimizer
@@ -64,6 +64,7 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
         best_metric=best_metric,
         settings=settings,
         start_step=start_step,
+        reload_at=task.reload_best_at(config.steps),
     )
 
 

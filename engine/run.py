@@ -45,6 +45,7 @@ class Run:
     best_metric: Any  # MetricSpec
     settings: dict  # {name: value} of those that must not change when the run continues, with the data's fingerprint
     start_step: int = 0
+    reload_at: int | None = None  # the step before which the best weights so far are loaded
     # what a checkpoint's state.json holds besides
     scores: dict = field(default_factory=dict)
     best: dict | None = None
@@ -67,8 +68,9 @@ class Run:
         return self.output / "checkpoints"
 
     def evaluation_due(self, step):
-        """True at evaluation steps not evaluated yet: also for one that a stop interrupted."""
-        return 0 < step != self.evaluated_at and due(step, self.config.eval_every, self.config.steps) and not self.stopping
+        """True at evaluation steps not evaluated yet: also for one that a stop interrupted, and before the best weights are reloaded."""
+        wanted = due(step, self.config.eval_every, self.config.steps) or step == self.reload_at
+        return 0 < step != self.evaluated_at and wanted and not self.stopping
 
     def save_due(self, step):
         """True at save steps, at a new best score and when the run ends."""

@@ -4,40 +4,12 @@ A task is one object. It never touches DDP, autocast, checkpoints or ranks; the 
 a target or a prediction.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
-from visionloop.engine.batch import Batch
+import torch
+
+from visionloop.engine.metric import MetricSpec
 from visionloop.engine.optim import batch_norms, default_parameter_groups
-
-
-@dataclass(frozen=True)
-class MetricSpec:
-    """One row of the table of metrics. key: as in metrics.jsonl; format: how to print it."""
-
-    key: str
-    label: str
-    format: str  # "float" or "percent" (a value in 0..1 shown times 100)
-    higher_is_better: bool
-    description: str
-
-    def show(self, value):
-        """The value as a person reads it."""
-        return f"{100 * value:.2f} %" if self.format == "percent" else f"{value:.4f}"
-
-
-class Metric(Protocol):
-    """Evidence about pictures that merges exactly: integers, and floats kept per picture.
-
-    `compute(picks)` scores the pictures at these positions (repeats count again), all of them for None; the engine
-    draws its confidence intervals with it. `len(metric)` is the number of pictures seen. Every task reports `val_loss`.
-    """
-
-    def update(self, predictions: Any, batch: Batch) -> None: ...
-    def state(self) -> dict: ...  # numpy arrays only, one row per picture where possible
-    def merge(self, states: list) -> None: ...  # replaces the content; sorted by sample id, so the order of states is no matter
-    def compute(self, picks=None) -> dict: ...  # {metric key: float}
-    def __len__(self) -> int: ...
 
 
 class Task:
@@ -47,6 +19,8 @@ class Task:
     metrics: ClassVar[tuple[MetricSpec, ...]]
     config_class: ClassVar[type]  # a frozen dataclass, see engine/config.py
     count_names: ClassVar[tuple[str, ...]]  # the keys of `count`, known before there is a batch
+    scored_suffix: ClassVar[str | None] = None  # of the file that `write_scored` writes; None: this task has none
+    overfit_goal: ClassVar[tuple[str, float] | None] = None  # (metric key, value) that a few samples learned by heart must reach
 
     def __init__(self, config):
         self.config = config
@@ -99,6 +73,7 @@ class Task:
         raise NotImplementedError
 
     def build_metric(self):
+        """An empty metric, see engine/metric.py."""
         raise NotImplementedError
 
     def draw(self, batch, predictions):
@@ -107,6 +82,10 @@ class Task:
 
     def draw_scores(self, metric):
         """{tag: uint8 array [H, W, 3]} drawn from a whole evaluation, e.g. a confusion matrix."""
+        return {}
+
+    def per_class_scores(self, metric):
+        """{class name: {column: number}} for tables, e.g. {"cat": {"AP": 0.5, "boxes": 12}}."""
         return {}
 
     def reference_scores(self, metric):
@@ -148,7 +127,10 @@ class Task:
         raise NotImplementedError
 
     def check_data(self):
-        """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: number}} of the data folder, everything at once."""
+        """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: number}} of the data folder, everything at once.
+
+        It may hold "lines" too: [text], what else is worth knowing, printed for people and left out of --json.
+        """
         raise NotImplementedError
 
     def expected_first_loss(self):
@@ -161,6 +143,21 @@ class Task:
 
     def describe_predictions(self, batch, predictions, names):
         """One json-able dict per picture of the batch, with its name under "file"."""
+        raise NotImplementedError
+
+    def write_answers(self, folder, answers):
+        """Files beside predictions.jsonl in forms that other tools read.
+
+        answers: all rows of `describe_predictions`, to be walked over as often as need be; nobody holds them all.
+        """
+
+    @classmethod
+    def score_predictions(cls, path, *, data, split):
+        """(task, Metric) of answers that exist already, without a model: what `predict` writes. Raises UserError for a bad file."""
+        raise NotImplementedError
+
+    def write_scored(self, metric, dataset, path):
+        """What an evaluation on `dataset` answered, in a form that `score_predictions` reads. metric: after the evaluation."""
         raise NotImplementedError
 
     def draw_answers(self, paths, answers):
@@ -181,7 +178,19 @@ class Task:
         return 2 if any(layer.training for layer in batch_norms(module)) else 1
 
     def before_step(self, module, step, steps):
-        """Schedules of the task's own, as a pure function of the step."""
+        """Schedules of the task's own, as a pure function of the step. The host's generators are seeded by (seed, step) here."""
+
+    def before_sample(self, step, steps):
+        """Called in the process that makes samples, before each of step `step`: augmentation that changes during the run."""
+
+    def compile(self, module):
+        """What `--compile` makes of the module: the callable that training uses."""
+        return torch.compile(module)
+
+    @classmethod
+    def settle(cls, values, steps):
+        """{setting: value} for settings still None once the length of the run is known. values: all settled so far."""
+        return {}
 
     def reload_best_at(self, steps):
         """The step before which the best checkpoint so far is loaded whole, or None."""

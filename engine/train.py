@@ -53,6 +53,11 @@ class Subset(torch.utils.data.Dataset):
         return f"{self.dataset.fingerprint()}/{len(self)}"
 
 
+def spread_evenly(num_samples, wanted):
+    """Indices of at most so many samples, int64 [n]; spread, because an index is often sorted by class."""
+    return np.unique(np.linspace(0, num_samples - 1, min(wanted, num_samples)).round().astype(int))
+
+
 def resolve_settings(task_class, flags, config_file=None):
     """{name: Setting} of a training command; what depends on the data is still None."""
     return resolve((task_class.config_class, TrainConfig), flags, recipe=task_class.recipe, config_file=config_file)
@@ -136,10 +141,9 @@ def build_data(task_class, settings, world, stored):
             raise UserError(f"--data {task.config.data}: no {name} samples", field="data", file=task.config.data)
     overfit = settings["overfit"].value
     if overfit:
-        # evenly spread, because an index is often sorted by class
-        chosen = np.unique(np.linspace(0, len(train_set) - 1, min(overfit, len(train_set))).round().astype(int))
+        chosen = spread_evenly(len(train_set), overfit)
         train_set, val = Subset(train_set, chosen), Subset(task.build_eval_dataset("train"), chosen)
-    settings = resolve_auto(settings, len(train_set), world.device.type, stored)
+    settings = resolve_auto(settings, len(train_set), world.device.type, stored, task_class.settle)
     known = fields_of(task_class.config_class, TrainConfig)
     facts = fixed_settings(settings, known, task=task.name, data_fingerprint=train_set.fingerprint())
     return task, train_set, val, settings, facts

@@ -59,7 +59,7 @@ def test_the_lock_holds_every_dependency_and_the_dev_extra(setup):
     pinned = [line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     locked = {name.lower().replace("_", "-") for name in pinned}
     wanted = lines(setup, "options", "install_requires") + lines(setup, "options.extras_require", "dev")
-    assert {requirement.split(">=")[0] for requirement in wanted} - locked == set()
+    assert {requirement.split(">=")[0].lower() for requirement in wanted} - locked == set()
 
 
 def run(*command, cwd, check=True):

@@ -14,7 +14,7 @@ import numpy as np
 
 
 @click.command(help="The engine against a bare loop: same model, same batches, in turn in one process; equal weights at the end.")
-@click.option("--task", "task_name", type=click.Choice(["classification"]), default="classification", show_default=True)
+@click.option("--task", "task_name", type=click.Choice(["classification", "detection"]), default="classification", show_default=True)
 @click.option("--data", help="data folder (default: the task's sample data)")
 @click.option("--model", default="tiny", show_default=True)
 @click.option("--image-size", type=int, help="side of the pictures in pixels")
@@ -47,14 +47,18 @@ def sample_data(task_name, scratch):
     return str(folder)
 
 
-# noise that each side would have to seed in the same way; the weights must be equal at the end
-NOISE_OFF = {"classification": {"drop_path": 0.0, "mixup": 0.0, "cutmix": 0.0}}
+# what changes from step to step: the bare loop takes its turn later
+STEADY = {
+    "classification": {"drop_path": 0.0, "mixup": 0.0, "cutmix": 0.0},
+    "detection": {"multi_scale": 0, "strong_share": 1.0},
+}
 
 
 def load_task_class(task_name):
     from visionloop.tasks.classification.task import ClassificationTask
+    from visionloop.tasks.detection.task import DetectionTask
 
-    return {"classification": ClassificationTask}[task_name]
+    return {"classification": ClassificationTask, "detection": DetectionTask}[task_name]
 
 
 def measure(task_name, data, output, *, model, image_size, batch_size, micro_batch, precision, steps, block, threads):
@@ -71,7 +75,7 @@ def measure(task_name, data, output, *, model, image_size, batch_size, micro_bat
 
     flags = dict(data=data, model=model, from_scratch=True, image_size=image_size, batch_size=batch_size, micro_batch=micro_batch)
     flags |= dict(precision=precision, steps=steps, threads=threads, workers=0, device="cpu", ema=False, save_every=0, eval_every=0)
-    settings = resolve_settings(load_task_class(task_name), flags | NOISE_OFF[task_name])
+    settings = resolve_settings(load_task_class(task_name), flags | STEADY[task_name])
     world = join_world("cpu")
     task, train_set, val, settings, facts = build_data(load_task_class(task_name), settings, world, {})
     config = replace(build(TrainConfig, settings), log_every=50)
@@ -118,6 +122,7 @@ class BareLoop:
         from visionloop.engine.optim import build_optimizer
 
         self.task, self.config, self.device, self.precision = task, config, run.world.device, run.precision
+        self.count = task.count  # before it is watched
         self.module = copy.deepcopy(run.module)
         self.optimizer = build_optimizer(task.parameter_groups(self.module), self.module, config)
         self.parameters = dict(self.module.named_parameters())
@@ -125,13 +130,16 @@ class BareLoop:
     def step(self, micro_batches, rates):
         import torch
 
+        from visionloop.engine.order import seed_noise
+
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["name"]]
-        samples = sum(len(batch) for batch in micro_batches)
+        count = self.count(micro_batches)
         for host_batch in micro_batches:
             batch = host_batch.to(self.device)
+            seed_noise(self.config.seed, batch.step, batch.offset)  # for equal weights at the end
             with self.precision.autocast():
-                loss = self.task.loss(self.module, batch, {"samples": samples})["loss"]
+                loss = self.task.loss(self.module, batch, count)["loss"]
             loss.backward()
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_grad)
         self.optimizer.step()

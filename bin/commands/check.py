@@ -4,9 +4,13 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 
 import torch
 
+from visionloop.bin.commands.overfit import learn_by_heart, require_goal
+from visionloop.bin.commands.sheet import require_png, write_sheet
 from visionloop.engine.config import build
 from visionloop.engine.continuing import DEFAULT_MICRO_BATCH
 from visionloop.engine.distributed import pick_device
@@ -24,17 +28,31 @@ FAR_OFF = 0.5  # share by which the first loss may miss its expected value
 GIB = 2**30
 
 
-def run_check(task_class, flags, *, config_file, as_json):
-    """Print every error and warning at once, then what the run would cost. Returns the exit code: 2 with an error."""
+def run_check(task_class, flags, *, config_file, as_json, sheet=None):
+    """Print every error and warning at once, then what the run would cost. Returns the exit code: 2 with an error.
+
+    sheet: a .png to write training pictures to. With --overfit N, N pictures are learned by heart, which takes minutes.
+    """
     settings = resolve_settings(task_class, flags, config_file)
     config = build(TrainConfig, settings)
+    advised = task_class.settle({name: setting.value for name, setting in settings.items()}, config.steps or 1)
+    config = replace(config, micro_batch=config.micro_batch or advised.get("micro_batch", DEFAULT_MICRO_BATCH))
     task = task_class(build(task_class.config_class, settings))
+    if sheet:
+        require_png(sheet)
+    if config.overfit:
+        require_goal(task)
     found = task.check_data()
+    lines, say = found.pop("lines", []), partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
     estimate = {"memory_gib": None, "disk_gib": None, "seconds": None}
-    lines = []
     if not found["errors"]:  # a step on data with known errors would only repeat them
         try:
-            estimate, lines = try_steps(task, config, found)
+            estimate, more = try_steps(task, config, found, sheet)
+            lines += more
+            if config.overfit:
+                learned, why = learn_by_heart(task, config, device=pick_device(config.device), say=say)
+                lines += [learned] if learned else []
+                found["errors"] += [{"path": settings["data"].value, "why": why}] if why else []
         except UserError as error:
             found["errors"].append({"path": error.file or settings["data"].value, "why": str(error)})
     for kind in ("errors", "warnings"):
@@ -48,18 +66,20 @@ def run_check(task_class, flags, *, config_file, as_json):
     return USER_ERROR if found["errors"] else FINISHED
 
 
-def try_steps(task, config, found):
+def try_steps(task, config, found, sheet=None):
     """A few real optimizer steps of the chosen model: ({"memory_gib", "disk_gib", "seconds"}, lines for people)."""
     device = pick_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     seed_host(config.seed)
     train, val = task.build_datasets()
+    if sheet:
+        write_sheet(task, train, config, sheet)
     module = task.build_model().to(device)
     freeze(task, module, config)
     optimizer = build_optimizer(task.parameter_groups(module), module, config)
     precision = build_precision(config.precision, device, tf32=config.tf32)
-    size = min(config.batch_size, config.micro_batch or DEFAULT_MICRO_BATCH, len(train))
+    size = min(config.batch_size, config.micro_batch, len(train))
     if size < task.smallest_piece(module):
         raise UserError(f"--micro-batch: this training needs at least {task.smallest_piece(module)} samples at once", field="micro_batch")
     losses, seconds = [], []

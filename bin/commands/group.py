@@ -34,12 +34,14 @@ def train_command(config_class, load_task_class, explanations):
 
 
 def evaluate_command(config_class, load_task_class, explanations):
-    @click.command("evaluate", help="Score a trained model on a split.")
-    @model_option
+    @click.command("evaluate", help="Score a trained model, or predictions that exist already, on a split.")
+    @click.option("--model", help="a run's best/, a checkpoint folder, or any Hugging Face folder")
+    @click.option("--predictions", help="instead of a model: a file of answers such as `predict` writes; the task's page says which")
     @click.option("--data", required=True, help="data folder")
     @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
     @click.option("--val-split", type=float, default=0.0, help="share of train/ that training set aside, where there is no val/")
     @click.option("--output", help="FILE.json for the scores; pictures such as a confusion matrix go beside it")
+    @click.option("--save-predictions", help="file for the model's answers, which --predictions reads")
     @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
     @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="loader processes")
     @device_option
@@ -74,15 +76,16 @@ def predict_command(config_class, load_task_class, explanations):
 
 
 def check_command(config_class, load_task_class, explanations):
-    @click.command("check", help="Look for mistakes before training: data, first loss, time, memory. Takes the options of train.")
+    @click.command("check", help="Look for mistakes before training: data, first loss, time, memory; --overfit N: that it learns.")
     @options_from(config_class, TrainConfig)
     @click.option("--config", "config_file", help="settings.json of a run, or a json object of settings")
+    @click.option("--sheet", help="FILE.png to write: training pictures as the network sees them, with their targets")
     @json_option("print one object with errors, warnings, classes and estimate")
     @traceback_option
-    def check(config_file, as_json, **flags):
+    def check(config_file, as_json, sheet, **flags):
         from visionloop.bin.commands.check import run_check
 
-        raise SystemExit(run_check(load_task_class(), flags, config_file=config_file, as_json=as_json))
+        raise SystemExit(run_check(load_task_class(), flags, config_file=config_file, as_json=as_json, sheet=sheet))
 
     return check
 

@@ -20,7 +20,7 @@ SHEET_SIDE, SHEET_MOST = 200, 100  # of a picture on the contact sheet, and how 
 
 
 def run_predict(task_class, *, model, input_path, output, batch_size, device, as_json, explanations):
-    """Write predictions.jsonl, pictures/, contact_sheet.png and one folder per explanation. Returns the exit code.
+    """Write predictions.jsonl, the task's own files, pictures/, contact_sheet.png and a folder per explanation. Returns the exit code.
 
     A picture that cannot be read is named on stderr and has a line {"file", "error"}; the others go on, and the exit code is 2.
     """
@@ -45,6 +45,8 @@ def run_predict(task_class, *, model, input_path, output, batch_size, device, as
                 sheet = sheets.setdefault(kind, [])
                 sheet += [fit_to(picture, longest=SHEET_SIDE) for picture in pictures.values()][: SHEET_MOST - len(sheet)]
             bar.update(len(chunk))
+        lines.flush()
+        task.write_answers(folder, WrittenAnswers(folder / LINES))
         for kind, pictures in sheets.items():
             name = "contact_sheet.png" if kind == "pictures" else f"{kind}_sheet.png"
             Image.fromarray(grid(pictures)).save(folder / name)
@@ -54,6 +56,17 @@ def run_predict(task_class, *, model, input_path, output, batch_size, device, as
 
 def _bar(total):
     return tqdm(total=total, desc="predicting", unit="pic", disable=None, leave=False)
+
+
+class WrittenAnswers:
+    """The rows of a predictions.jsonl, without those of unreadable pictures. Read anew at each pass: a million of them need no memory."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __iter__(self):
+        with open(self.path) as lines:
+            yield from (row for row in map(json.loads, lines) if "error" not in row)
 
 
 def find_pictures(input_path):

@@ -1,15 +1,13 @@
 """The preflight of a data folder: everything wrong with it at once, file by file."""
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from visionloop.datasets.image_folder import scan
 from visionloop.datasets.layout import DataLayoutError, find_split, require_split
-from visionloop.datasets.pictures import read_picture
+from visionloop.tasks.checks import decode_all, note, report_copies
 from visionloop.tasks.classification.data import require_data
 
 FEW = 10  # pictures of a class below which a score for it means little
@@ -34,10 +32,6 @@ def check_folder_of_data(data, val_split):
     return found
 
 
-def _note(found, kind, path, why):
-    found[kind].append({"path": str(path), "why": why})
-
-
 def _scan_splits(data, val_split, found):
     """{split: index} of the splits that can be read; layout errors go into `found`."""
     indexes = {}
@@ -47,33 +41,33 @@ def _scan_splits(data, val_split, found):
             if folder:
                 indexes[split] = scan(folder)
         except DataLayoutError as error:
-            _note(found, "errors", error.path, error.why)
+            note(found, "errors", error.path, error.why)
             if not Path(data).is_dir():
                 return {}
     if "train" in indexes and find_split(data, "val") is None and not val_split:
-        _note(found, "errors", data, "no val/ folder; add one, or set a share of train/ aside with --val-split 0.2")
+        note(found, "errors", data, "no val/ folder; add one, or set a share of train/ aside with --val-split 0.2")
     return indexes
 
 
 def _check_counts(train, counts, found):
     if len(train.classes) < 2:
-        _note(found, "errors", train.folder, "one class alone; there is nothing to tell apart")
+        note(found, "errors", train.folder, "one class alone; there is nothing to tell apart")
     for name, count in zip(train.classes, counts.tolist(), strict=True):
         if count < FEW:
-            _note(found, "warnings", Path(train.folder) / name, f"{count} pictures; a class wants at least {FEW}")
+            note(found, "warnings", Path(train.folder) / name, f"{count} pictures; a class wants at least {FEW}")
     if counts.min() and counts.max() > IMBALANCE * counts.min():
         most, least = train.classes[counts.argmax()], train.classes[counts.argmin()]
         why = f"classes differ in size: {counts.max()} of {most}, {counts.min()} of {least}; consider --class-weights balanced"
-        _note(found, "warnings", train.folder, why)
+        note(found, "warnings", train.folder, why)
 
 
 def _check_class_names(indexes, found):
     known = set(indexes["train"].classes)
     for split, index in indexes.items():
         for name in sorted(set(index.classes) - known):
-            _note(found, "errors", Path(index.folder) / name, f"no class of that name in train/ ({_close_to(name, known)})")
+            note(found, "errors", Path(index.folder) / name, f"no class of that name in train/ ({_close_to(name, known)})")
         for name in sorted(known - set(index.classes)):
-            _note(found, "warnings", index.folder, f"no pictures of class {name} in {split}/")
+            note(found, "warnings", index.folder, f"no pictures of class {name} in {split}/")
 
 
 def _close_to(name, known):
@@ -82,32 +76,10 @@ def _close_to(name, known):
 
 
 def _check_files(indexes, found):
-    """Decode every picture once; report those that cannot be read and those that are in two splits or in two classes."""
-    places = defaultdict(list)  # content hash -> [(split, class, path)]
-    total = sum(len(index) for index in indexes.values())
-    with tqdm(total=total, desc="reading pictures", unit="pic", disable=None, leave=False) as bar:
-        for split, index in indexes.items():
-            for i in range(len(index)):
-                path = index.path(i)
-                try:
-                    read_picture(path)
-                    content = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
-                    places[content].append((split, index.classes[index.labels[i]], path))
-                except OSError as error:
-                    _note(found, "errors", path, getattr(error, "why", None) or error.strerror or str(error))
-                bar.update()
+    """Report the pictures that cannot be read and those that are in two splits or in two classes."""
+    places = defaultdict(list)  # digest -> [(split, class, path)]
+    for split, row, path, _, digest in decode_all(indexes, found):
+        index = indexes[split]
+        places[digest].append((split, index.classes[index.labels[row]], path))
     for copies in places.values():
-        if len(copies) > 1:
-            _report_copies(copies, found)
-
-
-def _report_copies(copies, found):
-    first_split, first_class, first_path = copies[0]
-    classes, splits = {label for _, label, _ in copies}, Counter(split for split, _, _ in copies)
-    for split, label, path in copies[1:]:
-        if label != first_class:
-            _note(found, "warnings", path, f"the same picture as {first_path}, there of class {first_class}")
-        elif split != first_split:
-            _note(found, "warnings", path, f"the same picture as {first_path}: {split} is not independent of {first_split}")
-    if len(classes) == len(splits) == 1:
-        _note(found, "warnings", first_path, f"{len(copies)} files with the same content in {first_split}/{first_class}")
+        report_copies(copies, found)

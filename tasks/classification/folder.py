@@ -1,6 +1,7 @@
 """The Hugging Face folder of a classifier: written from tensors, read back bit for bit."""
 
-from visionloop.tasks.classification.model import load_model, quiet_library
+from visionloop.tasks.classification.model import load_model
+from visionloop.tasks.library import quiet_library
 
 
 def save_folder(module, tensors, folder, transform):

@@ -1,11 +1,9 @@
 """The classification head: finding it, fitting it to the data's classes, carrying rows over by name."""
 
-import re
-
 import torch
 from torch import nn
 
-GENERIC_NAME = re.compile(r"LABEL_\d+")  # what the library calls classes that nobody named
+from visionloop.tasks.library import class_names, name_classes
 
 
 def find_heads(module):
@@ -21,18 +19,6 @@ def find_heads(module):
     ]
     assert heads, f"{type(module).__name__} has no Linear with {module.config.num_labels} outputs outside its trunk"
     return heads
-
-
-def class_names(config):
-    """The names in a config's id2label, in order of id; None when they are the library's generic ones."""
-    names = [str(config.id2label[i]) for i in sorted(config.id2label)]
-    return None if all(GENERIC_NAME.fullmatch(name) for name in names) else names
-
-
-def name_classes(config, classes):
-    """Write the class names into a config, so that the saved folder answers with names."""
-    config.id2label = dict(enumerate(classes))
-    config.label2id = {name: i for i, name in enumerate(classes)}
 
 
 def fit_head(module, classes, *, zero=False):

@@ -1,19 +1,18 @@
 """Any image classifier of the library that maps pixel_values to logits: built at random or loaded from a folder."""
 
 import logging
-from contextlib import contextmanager
 
 import torch
 from safetensors import SafetensorError
 from torchvision.ops import StochasticDepth
 from transformers import AutoConfig, AutoModelForImageClassification, ViTConfig
-from transformers.utils import logging as library_logging
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.classification.head import find_heads, fit_head, name_classes
+from visionloop.tasks.classification.head import find_heads, fit_head
 from visionloop.tasks.classification.mimetic import mimetic_init
 from visionloop.tasks.classification.positions import check_patch, set_image_size
 from visionloop.tasks.classification.sources import ARCHITECTURES
+from visionloop.tasks.library import name_classes, quiet_library
 
 log = logging.getLogger(__name__)
 
@@ -126,17 +125,3 @@ def set_drop_path(module, rate):
     layers = module.base_model.layers
     for i, layer in enumerate(layers):
         layer.dropout = StochasticDepth(rate * i / max(1, len(layers) - 1), mode="row")
-
-
-@contextmanager
-def quiet_library():
-    """Without the library's progress bars and load report: what matters in it, we say ourselves."""
-    level, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
-    library_logging.set_verbosity_error()
-    library_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        library_logging.set_verbosity(level)
-        if bars:
-            library_logging.enable_progress_bar()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from visionloop.datasets.layout import SPLIT_FOLDERS, is_hidden
 from visionloop.engine.errors import UserError
-from visionloop.tasks.classification.sources import ARCHITECTURES, DEFAULT_MODEL, is_from_scratch
+from visionloop.tasks.classification.sources import ARCHITECTURES, CATALOGUE
 
 PRESETS = ("quick", "finetune", "scratch")
 EPOCHS = {"quick": 3.0, "finetune": 20.0, "scratch": 100.0}  # where neither --epochs nor --steps is given
@@ -46,8 +46,8 @@ SCRATCH = {
 
 def recipe(values):
     """{setting: value} that model, preset and amount of data change in the defaults. values: {setting: value} settled so far."""
-    model = values["model"] or DEFAULT_MODEL
-    scratch = is_from_scratch(model, values["from_scratch"])
+    model = values["model"] or CATALOGUE.default
+    scratch = CATALOGUE.is_from_scratch(model, values["from_scratch"])
     preset = values["preset"] or ("scratch" if scratch else "finetune")
     if preset not in PRESETS:
         raise UserError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}", field="preset")

@@ -10,24 +10,26 @@ from visionloop.datasets.pictures import read_picture
 from visionloop.datasets.transforms import ClassificationTrainPreset
 from visionloop.engine.task import Task
 from visionloop.metrics.classification import ClassificationMetric
-from visionloop.tasks.classification import evaluate, recipes
+from visionloop.tasks.classification import evaluate, recipes, scoring
 from visionloop.tasks.classification.attention import draw_attention
-from visionloop.tasks.classification.card import write_card
+from visionloop.tasks.classification.card import write_classifier_card
 from visionloop.tasks.classification.checks import check_folder_of_data
 from visionloop.tasks.classification.collate import collate
 from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.classification.data import index_split, training_splits
 from visionloop.tasks.classification.draw import draw_answer, draw_batch, draw_confusion
-from visionloop.tasks.classification.export import export_onnx
+from visionloop.tasks.classification.export import export_classifier
 from visionloop.tasks.classification.folder import load_folder, save_folder
 from visionloop.tasks.classification.groups import parameter_groups, recomputed_blocks
-from visionloop.tasks.classification.head import class_names
 from visionloop.tasks.classification.loss import balanced_class_weights, classification_loss
 from visionloop.tasks.classification.mixing import Mixing, mixes_at
 from visionloop.tasks.classification.model import build_model, load_model, own_image_size
 from visionloop.tasks.classification.positions import set_image_size
 from visionloop.tasks.classification.processor import start_transform
-from visionloop.tasks.classification.sources import check_folder, find_source
+from visionloop.tasks.classification.sources import CATALOGUE
+from visionloop.tasks.library import class_names
+from visionloop.tasks.per_class import name_rows
+from visionloop.tasks.sources import check_folder
 
 
 class ClassificationTask(Task):
@@ -37,7 +39,10 @@ class ClassificationTask(Task):
     metrics = evaluate.METRICS
     config_class = ClassificationConfig
     count_names = ("samples",)
+    overfit_goal = ("accuracy", 0.99)
+    scored_suffix = ".jsonl"
     recipe = staticmethod(recipes.recipe)
+    score_predictions = classmethod(scoring.score_predictions)
 
     def __init__(self, config, classes=None):
         """classes: names in order of id, where a trained model brings them; None: those of the training folder."""
@@ -65,7 +70,7 @@ class ClassificationTask(Task):
 
     @cached_property
     def source(self):
-        return find_source(self.config.model, self.config.from_scratch)
+        return CATALOGUE.find(self.config.model, self.config.from_scratch)
 
     @cached_property
     def eval_transform(self):
@@ -158,6 +163,12 @@ class ClassificationTask(Task):
     def build_metric(self):
         return ClassificationMetric(len(self.classes))
 
+    def per_class_scores(self, metric):
+        return name_rows(self.classes, metric.per_class())
+
+    def write_scored(self, metric, dataset, path):
+        scoring.write_scored(metric, dataset, path, self.classes)
+
     def reference_scores(self, metric):
         return {"accuracy of always naming the most frequent class": metric.majority_accuracy()}
 
@@ -199,9 +210,9 @@ class ClassificationTask(Task):
     def save_best(self, module, tensors, folder, scores):
         self.save(module, tensors, folder)
         trained_on = None if self.given_classes else [len(index) for index in self.splits]
-        write_card(folder, self, scores, trained_on)
+        write_classifier_card(folder, self, scores, trained_on)
 
     def export(self, module, folder, *, onnx=False):
         self.save(module, module.state_dict(), folder)
-        write_card(folder, self, {}, None)
-        return export_onnx(module, folder, self.eval_transform.size) if onnx else []
+        write_classifier_card(folder, self, {}, None)
+        return export_classifier(module, folder, self.eval_transform.size) if onnx else []

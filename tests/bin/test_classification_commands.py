@@ -91,12 +91,30 @@ def test_evaluate_prints_what_the_run_had_scored(command, best, data, tmp_path):
     assert any(abs(scores["val_loss"] - row["val_loss"]) < 1e-6 for row in logged)
     assert json.loads((tmp_path / "out" / "scores.json").read_text()) == scores
     assert (tmp_path / "out" / "scores_confusion.png").exists()
+    per_class = json.loads((tmp_path / "out" / "scores_per_class.json").read_text(), parse_constant=pytest.fail)  # NaN is no json
+    assert list(per_class) == [f"class {k}" for k in range(6)] and {row["pictures"] for row in per_class.values()} == {2}
+    assert np.mean([row["accuracy"] for row in per_class.values()]) == pytest.approx(scores["mean_class_accuracy"])
 
 
 def test_evaluate_shows_intervals_and_the_baseline_on_few_pictures(command, best, data):
     code, printed, _ = command("evaluate", "--model", best, "--data", data, "--split", "train")
     assert code == 0 and "60 pictures" in printed and " to " in printed
     assert "always naming the most frequent class" in printed and "16.67 %" in printed
+    lines = printed.split("\n\n")[1].splitlines()
+    assert lines[0].split() == ["class", "pictures", "accuracy", "precision"] and len(lines) == 7 and "nan" not in printed
+    assert len({len(line) for line in lines}) == 1  # aligned
+
+
+def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path):
+    scores = json.loads(command("evaluate", "--model", best, "--data", data, "--json", "--save-predictions", tmp_path / "x.jsonl")[1])
+    command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out")
+    arguments = ("evaluate", "--data", data, "--json", "--predictions")
+    code, printed, _ = command(*arguments, tmp_path / "out" / "predictions.jsonl")
+    assert code == 0 and scores.pop("val_loss") > 0 and json.loads(printed) == scores
+    code, printed, _ = command(*arguments, tmp_path / "x.jsonl")
+    assert code == 0 and scores.pop("accuracy_top5") > 0 and json.loads(printed) == scores  # labels alone
+    code, printed, _ = command("evaluate", "--data", data, "--predictions", tmp_path / "x.jsonl")
+    assert code == 0 and "12 pictures" in printed and "class 3" in printed
 
 
 def test_predict_answers_in_input_order_and_goes_on_after_a_broken_picture(command, best, tmp_path):

@@ -12,18 +12,28 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from visionloop.datasets.synthetic_detection import write_detection
+
 ROOT = Path(__file__).parents[2]
 TORCHRUN = Path(sys.executable).with_name("torchrun")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 OPTIONS = [
-    "--model", "tiny", "--from-scratch", "--image-size", "32", "--batch-size", "6", "--micro-batch", "3", "--steps", "8", "--workers", "1",
+    "--model", "tiny", "--from-scratch", "--batch-size", "6", "--micro-batch", "3", "--steps", "8", "--workers", "1",
     "--threads", "1", "--device", "cpu", "--precision", "fp32", "--log-every", "1", "--eval-every", "4", "--save-every", "2",
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+IMAGE_SIZE = {"classification": "32", "detection": "96"}
+
+
+@pytest.fixture(scope="module", params=IMAGE_SIZE)
+def pictures(request, tmp_path_factory):
+    """<task>/: a data folder named after its task."""
+    folder = tmp_path_factory.mktemp("pictures") / request.param
+    folder.mkdir()
+    if request.param == "detection":
+        write_detection(folder, 0, pictures={"train": 12, "val": 4})
+        return folder
     for split, number in (("train", 9), ("val", 4)):
         for shade, name in ((40, "dark"), (200, "light")):
             (folder / split / name).mkdir(parents=True)
@@ -33,8 +43,10 @@ def pictures(tmp_path_factory):
 
 
 def command(pictures, output, *options):
-    launch = [TORCHRUN, "--standalone", "--nproc-per-node", "2", "--shutdown-timeout", "60", ROOT / "bin" / "classification.py", "train"]
-    return [*map(str, launch), "--data", str(pictures), "--output", str(output), *OPTIONS, *options]
+    script = ROOT / "bin" / f"{pictures.name}.py"
+    launch = [TORCHRUN, "--standalone", "--nproc-per-node", "2", "--shutdown-timeout", "60", script, "train"]
+    size = ["--image-size", IMAGE_SIZE[pictures.name]]
+    return [*map(str, launch), "--data", str(pictures), "--output", str(output), *size, *OPTIONS, *options]
 
 
 def hashes(output):

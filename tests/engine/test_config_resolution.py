@@ -106,9 +106,10 @@ def test_settings_json_has_every_value_with_its_source_and_no_infinity():
 
 
 def test_all_settings_of_a_task_read_back(tmp_path):
-    settings = resolve_auto(resolve_settings(ToyTask, {"epochs": 2.5, "clip_grad": float("inf"), "data": "here"}), 40, "cpu", {})
+    flags = {"epochs": 2.5, "clip_grad": float("inf"), "data": "here"}
+    settings = resolve_auto(resolve_settings(ToyTask, flags), 40, "cpu", {}, ToyTask.settle)
     file = write(tmp_path / "settings.json", settings_json(settings, task="toy", data_fingerprint="toy-40"))
-    again = resolve_auto(resolve_settings(ToyTask, {}, file), 40, "cpu", {})
+    again = resolve_auto(resolve_settings(ToyTask, {}, file), 40, "cpu", {}, ToyTask.settle)
     assert values(again) == values(settings)
     assert build(TrainConfig, again) == build(TrainConfig, settings) and build(ToyConfig, again) == build(ToyConfig, settings)
 
@@ -244,7 +245,7 @@ def test_the_default_settings_are_within_their_own_ranges():
 
 def resolved(flags=None, *, num_samples=100, device="cpu", stored=None, recipe=None, config_file=None):
     settings = resolve((ToyConfig, TrainConfig), flags or {}, recipe=recipe, config_file=config_file)
-    return resolve_auto(settings, num_samples, device, stored or {})
+    return resolve_auto(settings, num_samples, device, stored or {}, ToyTask.settle)
 
 
 @given(epochs=st.floats(0, 50), num_samples=st.integers(1, 5000), batch_size=st.integers(1, 400))

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification, ViTConfig
 
-from visionloop.tasks.classification.model import quiet_library
 from visionloop.tasks.classification.processor import EvalTransform
+from visionloop.tasks.library import quiet_library
 
 
 @pytest.fixture

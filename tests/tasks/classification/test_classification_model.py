@@ -15,7 +15,8 @@ from visionloop.tasks.classification.mimetic import mimetic_init
 from visionloop.tasks.classification.model import build_model, load_model, new_model, set_drop_path
 from visionloop.tasks.classification.positions import resize_grid, set_image_size
 from visionloop.tasks.classification.processor import EvalTransform
-from visionloop.tasks.classification.sources import ARCHITECTURES, ModelSource, find_source
+from visionloop.tasks.classification.sources import ARCHITECTURES, CATALOGUE
+from visionloop.tasks.sources import ModelSource
 
 TINY = ModelSource("tiny", None, weights=False)
 # timm 1.0.31, resample_abs_pos_embed(positions, [3, 3], num_prefix_tokens=1) and to [5, 5], one channel
@@ -181,7 +182,7 @@ def test_a_pickled_checkpoint_is_refused_unopened(folder, tmp_path):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UserError, match=r"pytorch_model\.bin alone") as caught:
-        find_source(str(folder), False)
+        CATALOGUE.find(str(folder), False)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError):
         load_model(folder)
@@ -192,17 +193,17 @@ def test_a_hub_id_without_a_hub_is_one_clear_line(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(UserError, match=r"not on this machine and .* cannot be reached") as caught:
-        find_source("nobody/no-such-model", False)
+        CATALOGUE.find("nobody/no-such-model", False)
     assert "\n" not in str(caught.value) and "--from-scratch" in str(caught.value)
 
 
 def test_an_unknown_word_names_what_there_is():
     with pytest.raises(UserError, match="nor one of tiny, vit-tiny"):
-        find_source("vit-bass", False)
+        CATALOGUE.find("vit-bass", False)
 
 
 def test_a_folder_s_config_alone_starts_from_scratch(folder):
     (folder / "model.safetensors").unlink()
-    source = find_source(str(folder), True)
+    source = CATALOGUE.find(str(folder), True)
     module = build_model(source, ["x", "y"])
     assert isinstance(find_heads(module)[0][1], nn.Linear) and module.config.num_labels == 2

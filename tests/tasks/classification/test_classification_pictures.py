@@ -9,7 +9,7 @@ from visionloop.tasks.canvas import RIGHT, WRONG, class_label, font_for, grid
 from visionloop.tasks.classification.attention import attention_maps, draw_attention, roll_out
 from visionloop.tasks.classification.draw import draw_answer, draw_batch, draw_confusion
 from visionloop.tasks.classification.model import load_model, new_model
-from visionloop.tasks.classification.sources import ModelSource
+from visionloop.tasks.sources import ModelSource
 
 
 def holds(picture, color):

@@ -1,0 +1,122 @@
+"""`check --overfit N`: a few training pictures learned by heart. What cannot do that will not learn from many either."""
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from visionloop.engine.distributed import World
+from visionloop.engine.errors import UserError
+from visionloop.engine.evaluate import evaluate_dataset
+from visionloop.engine.optim import build_optimizer
+from visionloop.engine.order import hashed, seed_noise
+from visionloop.engine.prepare import check_piece_size, freeze
+from visionloop.engine.schedule import lr_factor
+from visionloop.engine.train import Subset, spread_evenly
+
+CYCLE = 300  # steps from the full rate down to none; then once more from the top
+STEPS = 2 * CYCLE
+WARMUP = 20
+EVERY = 25  # steps between two scores
+LEAST_CLIP = 1.0  # gradients are large at first, and nothing may hold the few steps back
+FELL = 0.7  # share of the first loss that a loss which falls is below by the end
+NEAR_ZERO = 0.1  # share of the goal
+
+
+@dataclass
+class Lesson:
+    """How it went. losses: one of every step; scores: {step: the task's score}."""
+
+    key: str
+    goal: float
+    losses: list = field(default_factory=list)
+    scores: dict = field(default_factory=dict)
+
+    @property
+    def learned(self):
+        return bool(self.scores) and list(self.scores.values())[-1] >= self.goal
+
+
+def require_goal(task):
+    """UserError for a task of which it is not known what it must reach."""
+    if task.overfit_goal is None:
+        raise UserError(f"--overfit: nothing is known of what {task.name} must reach", field="overfit")
+
+
+def learn_by_heart(task, config, *, device, say, steps=STEPS):
+    """(line about a success, None) or (None, why it failed) of training on config.overfit pictures of the training split.
+
+    They come as in evaluation, without augmentation, in one optimizer step each time, in fp32. Ends as soon as `task.overfit_goal`
+    is reached. say(line): told every 25 steps. Raises UserError for what training would refuse too.
+    """
+    dataset = task.build_eval_dataset("train")
+    dataset = Subset(dataset, spread_evenly(len(dataset), config.overfit))
+    torch.manual_seed(hashed(config.seed))
+    module = task.build_model().to(device)
+    freeze(task, module, config)
+    pieces = math.ceil(len(dataset) / config.micro_batch)
+    cuts = [(piece * len(dataset) // pieces, (piece + 1) * len(dataset) // pieces) for piece in range(pieces)]
+    check_piece_size(task, module, cuts)
+    samples = [dataset[i] | {"sample_id": torch.tensor(i)} for i in range(len(dataset))]
+    batches = [task.collate_eval(samples[start:stop]) for start, stop in cuts]
+    spec = next(spec for spec in task.metrics if spec.key == task.overfit_goal[0])
+    lesson, began = Lesson(*task.overfit_goal), time.perf_counter()
+    for done in train_on(task, module, batches, config, lesson, device, steps):
+        world = World(0, 0, 1, device)
+        scores = evaluate_dataset(task, module, dataset, batch_size=config.eval_batch_size, world=world).compute()
+        lesson.scores[done] = scores[spec.key]
+        seconds = time.perf_counter() - began
+        say(f"{done} steps, {seconds:.0f} s: loss {lesson.losses[-1]:.3f}, {spec.label} {spec.show(scores[spec.key])}")
+        if lesson.learned:
+            return f"{len(dataset)} pictures learned by heart: {spec.label} {spec.show(scores[spec.key])} after {done} steps", None
+    return None, explain_failure(lesson, spec, len(dataset))
+
+
+def train_on(task, module, batches, config, lesson, device, steps):
+    """Trains `module` on the same batches for so many steps; yields the number of steps done, every 25 and at the end.
+
+    To the task every step is one past its last, where none of its own augmentation is left. A loss that is not finite ends it.
+    """
+    optimizer = build_optimizer(task.parameter_groups(module), module, config)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    count = task.count(batches)
+    for step in range(steps):
+        factor = lr_factor(step % CYCLE, CYCLE, schedule="cosine", warmup_steps=WARMUP)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * group["lr_scale"] * factor
+        task.before_step(module, steps, steps)
+        lesson.losses.append(0.0)
+        for offset, batch in enumerate(batches):
+            seed_noise(config.seed, step, offset)
+            loss = task.loss(module, batch.to(device), count)["loss"]
+            loss.backward()
+            lesson.losses[-1] += loss.item()
+        if not math.isfinite(lesson.losses[-1]):
+            return
+        clip_grad_norm_(trained, max(LEAST_CLIP, config.clip_grad))
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % EVERY == 0 or step + 1 == steps:
+            yield step + 1
+
+
+def explain_failure(lesson, spec, pictures):
+    """What is known about pictures that were not learned, in one line."""
+    first, last = lesson.losses[0], lesson.losses[-1]
+    if not math.isfinite(last):
+        return f"{pictures} pictures cannot be learned by heart: the loss is {last} in step {len(lesson.losses)}; is --lr too high?"
+    finite = [score for score in lesson.scores.values() if math.isfinite(score)]
+    best = max(finite, default=float("nan"))
+    known = (
+        f"{pictures} pictures are not learned by heart in {len(lesson.losses)} steps: {spec.label} {spec.show(best)} at best, "
+        f"wanted is {spec.show(lesson.goal)}; the loss went from {first:.3f} to {last:.3f}"
+    )
+    if not finite:
+        return f"{known}; there is nothing to score in these pictures: do they have targets?"
+    if last > FELL * first:
+        return f"{known}, it hardly fell: --lr is far off, or the targets have nothing to do with the pictures"
+    if best < NEAR_ZERO * lesson.goal:
+        return f"{known}, it fell and the score did not rise: the targets do not lie where the pictures show them"
+    return f"{known}, both on their way: another --lr may do, or fewer pictures"

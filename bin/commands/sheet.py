@@ -1,0 +1,42 @@
+"""`check --sheet FILE.png`: what the network is shown in training, with its targets, beside the same pictures without augmentation."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from visionloop.engine.errors import UserError
+from visionloop.engine.order import COLLATE, SAMPLE, seed_host
+from visionloop.engine.train import spread_evenly
+from visionloop.tasks.canvas import grid, with_caption
+
+PICTURES = 12
+HEADINGS = ("as the network sees them in the first steps of training", "the same pictures as evaluation sees them")
+
+
+def require_png(path):
+    """UserError unless a picture can be written there under this name."""
+    if Path(path).suffix.lower() != ".png" or Path(path).is_dir():
+        raise UserError(f"--sheet {path}: expected the name of a .png file", field="sheet", file=str(path))
+
+
+def write_sheet(task, train, config, path):
+    """Writes one picture: what `task.draw` makes of a training batch, and of the same samples of `build_eval_dataset("train")`.
+
+    train: the training dataset. Raises UserError for a task that draws nothing.
+    """
+    picks = spread_evenly(len(train), PICTURES).tolist()
+    task.before_sample(0, config.steps or 1)
+    columns = []
+    for dataset, heading in zip((train, task.build_eval_dataset("train")), HEADINGS, strict=True):
+        samples = []
+        for index in picks:
+            seed_host(SAMPLE, config.seed, 0, index)
+            samples.append(dataset[index] | {"sample_id": torch.tensor(index)})
+        seed_host(COLLATE, config.seed, 0, 0)
+        drawn = task.draw(task.collate(samples, 0, 0), None)
+        columns.append([with_caption(picture, [heading], size=16) for picture in drawn.values()])
+    if not columns[0]:
+        raise UserError(f"--sheet: {task.name} draws no training pictures", field="sheet")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(grid([picture for row in zip(*columns, strict=True) for picture in row], columns=2)).save(path)

@@ -1,0 +1,1 @@
+"""What reads the annotations of other layouts, and what writes ours."""

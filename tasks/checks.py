@@ -1,0 +1,55 @@
+"""What the preflights of all tasks share: notes by file, one reading of every picture, and pictures that are there twice."""
+
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from visionloop.datasets.pictures import read_picture
+
+
+def note(found, kind, path, why):
+    """Add {"path", "why"} to found[kind]; kind: "errors" or "warnings"."""
+    found[kind].append({"path": str(path), "why": why})
+
+
+def decode_all(indexes, found, *, skip_missing=False):
+    """Decode every picture once: yields (split, row, path, (height, width), digest of the file) for those that can be read.
+
+    indexes: {split: anything with a length and `path(i)`}. The others become errors in `found`, each by its path; skip_missing: not
+    those that are no file, which were told before. A path that a split names twice comes once.
+    """
+    with tqdm(total=sum(map(len, indexes.values())), desc="reading pictures", unit="pic", disable=None, leave=False) as bar:
+        for split, index in indexes.items():
+            seen = set()
+            for row in range(len(index)):
+                path = index.path(row)
+                bar.update()
+                if path in seen or (skip_missing and not os.path.exists(path)):
+                    continue
+                seen.add(path)
+                try:
+                    size_hw = tuple(read_picture(path).shape[-2:])
+                    digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
+                except OSError as error:
+                    note(found, "errors", path, getattr(error, "why", None) or error.strerror or str(error))
+                    continue
+                yield split, row, path, size_hw, digest
+
+
+def report_copies(copies, found):
+    """Warnings about files of the same content. copies: [(split, class, path)]; where pictures have no class, it is ""."""
+    if len(copies) < 2:
+        return
+    first_split, first_class, first_path = copies[0]
+    classes, splits = {label for _, label, _ in copies}, Counter(split for split, _, _ in copies)
+    for split, label, path in copies[1:]:
+        if label != first_class:
+            note(found, "warnings", path, f"the same picture as {first_path}, there of class {first_class}")
+        elif split != first_split:
+            same = f"is in {first_split} too" if path == first_path else f"the same picture as {first_path}"
+            note(found, "warnings", path, f"{same}: {split} is not independent of {first_split}")
+    if len(classes) == len(splits) == 1:
+        note(found, "warnings", first_path, f"{len(copies)} files with the same content in {first_split}/{first_class}")

@@ -1,0 +1,109 @@
+"""Pictures of a whole evaluation: precision against recall, and average precision by class."""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from visionloop.tasks.canvas import INK, PAPER, class_label, text_on
+from visionloop.tasks.detection.frames import class_color
+
+PLOT = 420  # side of the plotting square
+LEFT, TOP, LEGEND, BOTTOM = 56, 34, 250, 52  # margins
+MOST_NAMED = 12  # classes by name beside the curves; of more, the best and the worst
+MOST_BARS = 40
+GREY, PALE, LINES = (150, 150, 150), (195, 195, 195), (228, 228, 228)
+FINE = 3  # drawn so much larger, then made smaller: smooth curves
+BAR, LOOSE_BAR = (44, 100, 160), (190, 210, 232)
+
+
+def draw_precision_recall(curves, classes):
+    """curves: of `DetectionMetric.curves` -> uint8 [H, W, 3]: one curve per class at IoU 0.5, the mean over classes in black.
+
+    AP50 stands in the legend, for the best and the worst six where there are more than twelve classes. A class without boxes has no curve.
+    """
+    precision, recall = curves["precision"], curves["recall"]
+    scores = precision.mean(axis=1)
+    shown = np.flatnonzero(~np.isnan(scores))
+    best_first = shown[np.argsort(-scores[shown], kind="stable")]
+    few = len(shown) <= MOST_NAMED
+    named = best_first if few else np.concatenate([best_first[: MOST_NAMED // 2], best_first[-(MOST_NAMED // 2) :]])
+    lines = [(precision[i], class_color(i) if i in named else PALE, 2 if i in named else 1) for i in best_first]
+    lines.sort(key=lambda line: line[2])  # names over the grey of the rest
+    if len(shown) > 1:
+        lines.append((precision[shown].mean(axis=0), INK, 3))
+    image = Image.new("RGB", (LEFT + PLOT + LEGEND, TOP + PLOT + BOTTOM), PAPER)
+    image.paste(_plot(recall, lines), (LEFT, TOP))
+    draw = ImageDraw.Draw(image)
+    _write_axes(draw)
+    rows = [(INK, "all classes", scores[shown].mean())] if len(shown) > 1 else []
+    rows += [(class_color(i), class_label(i, classes, room=LEGEND - 110), scores[i]) for i in named]
+    if not few:
+        rows.insert(1 + MOST_NAMED // 2, (None, f"{len(shown) - len(named)} classes between", None))
+    _write_legend(draw, rows)
+    return np.array(image)
+
+
+def draw_per_class(per_class, classes):
+    """per_class: of `DetectionMetric.per_class` -> uint8 [H, W, 3]: a bar for AP, a paler one behind it for AP50, the number of boxes.
+
+    In the order of classes; of more than 40, the best and the worst twenty by AP. A class without boxes has no bar.
+    """
+    precision = per_class["AP"]
+    shown = np.flatnonzero(~np.isnan(precision))
+    title = "average precision by class; pale: at IoU 0.5 alone"
+    if len(shown) > MOST_BARS:
+        title += f"; the best and the worst {MOST_BARS // 2} of {len(shown)} classes"
+        best_first = shown[np.argsort(-precision[shown], kind="stable")]
+        shown = np.concatenate([best_first[: MOST_BARS // 2], best_first[-(MOST_BARS // 2) :]])
+    room, width, height = 170, 360, 22
+    image = Image.new("RGB", (room + width + 230, 40 + height * max(len(shown), 1) + 8), PAPER)
+    draw = ImageDraw.Draw(image)
+    text_on(draw, (room, 8), title)
+    for i, label in enumerate(shown):
+        top = 34 + height * i
+        middle = top + height // 2
+        text_on(draw, (room - 8, middle), class_label(label, classes, room=room - 16), anchor="rm")
+        for score, color in ((1, (244, 244, 244)), (per_class["AP50"][label], LOOSE_BAR), (precision[label], BAR)):
+            if score > 0:
+                draw.rectangle((room, top + 3, room + width * score, top + height - 4), fill=color)
+        numbers = f"AP {precision[label]:.3f}  AP50 {per_class['AP50'][label]:.3f}  {per_class['boxes'][label]} boxes"
+        text_on(draw, (room + width + 8, middle), numbers, anchor="lm")
+    if not len(shown):
+        text_on(draw, (room, 36), "no boxes to find")
+    return np.array(image)
+
+
+def _plot(recall, lines):
+    """The square with the curves of `lines`, (precision, color, width) each, down to 0 where a recall is not reached."""
+    side = PLOT * FINE
+    image = Image.new("RGB", (side, side), PAPER)
+    draw = ImageDraw.Draw(image)
+    for i in range(6):
+        at = round((side - 1) * i / 5)
+        draw.line((0, at, side, at), fill=LINES, width=FINE)
+        draw.line((at, 0, at, side), fill=LINES, width=FINE)
+    for precision, color, width in lines:
+        points = np.stack([recall, 1 - precision], axis=1) * (side - 1)
+        draw.line([tuple(point) for point in points], fill=color, width=width * FINE, joint="curve")
+    draw.rectangle((0, 0, side - 1, side - 1), outline=GREY, width=FINE)
+    return image.resize((PLOT, PLOT), Image.Resampling.BOX)
+
+
+def _write_axes(draw):
+    for i in range(6):
+        at = PLOT * i / 5
+        text_on(draw, (LEFT + at, TOP + PLOT + 6), f"{i / 5:g}", anchor="ma")
+        text_on(draw, (LEFT - 6, TOP + PLOT - at), f"{i / 5:g}", anchor="rm")
+    text_on(draw, (LEFT + PLOT / 2, TOP + PLOT + 28), "recall", anchor="ma")
+    text_on(draw, (LEFT - 6, TOP - 10), "precision", anchor="lb")
+
+
+def _write_legend(draw, rows):
+    """rows: (color, name, AP50) each; without a color, a remark."""
+    left, right = LEFT + PLOT + 20, LEFT + PLOT + LEGEND - 20
+    text_on(draw, (right, TOP - 10), "AP50", anchor="rb")
+    for i, (color, name, score) in enumerate(rows or [(None, "no boxes to find", None)]):
+        middle = TOP + 12 + 22 * i
+        if color:
+            draw.line((left, middle, left + 22, middle), fill=color, width=4)
+            text_on(draw, (right, middle), f"{score:.3f}", anchor="rm")
+        text_on(draw, (left + 30, middle), name, anchor="lm", color=INK if color else GREY)

@@ -1,0 +1,191 @@
+"""`check` as a person types it: what it says of broken data, the sheet, and pictures learned by heart."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_task import ToyTask
+
+from visionloop.bin.commands.check import run_check
+from visionloop.bin.commands.group import run_commands
+from visionloop.bin.detection import commands
+from visionloop.datasets.synthetic_detection import write_detection
+
+SMALL = ("--model", "tiny", "--image-size", "96", "--batch-size", "4", "--device", "cpu", "--precision", "fp32", "--steps", "8")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Eight training and four validation pictures with shapes."""
+    (tmp_path / "data").mkdir()
+    write_detection(tmp_path / "data", 0, {"train": 8, "val": 4})
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def command(capsys):
+    """command(*arguments) -> (exit code, stdout, stderr) of `visionloop-detection`."""
+
+    def run(*arguments):
+        code = 0
+        try:
+            run_commands(commands, [str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = error.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def change(data, split, edit):
+    content = json.loads((data / f"{split}.json").read_text())
+    edit(content)
+    (data / f"{split}.json").write_text(json.dumps(content))
+
+
+def test_check_of_detection_prints_what_a_run_costs_and_writes_the_sheet(command, data, tmp_path):
+    code, printed, errors = command("check", "--data", data, *SMALL, "--json", "--sheet", tmp_path / "new" / "sheet.png")
+    found = json.loads(printed)
+    assert code == 0 and set(found) == {"errors", "warnings", "classes", "estimate"}
+    assert found["errors"] == [] and set(found["classes"]) == {"cross", "ring", "square", "triangle"}
+    assert set(found["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(value > 0 for value in found["estimate"].values())
+    assert all(errors.count(f"warning: {row['path']}: {row['why']}") == 1 for row in found["warnings"])
+    sheet = np.array(Image.open(tmp_path / "new" / "sheet.png"))
+    left, right = np.array_split(sheet, 2, axis=1)
+    assert min(sheet.shape[:2]) > 800 and left.std() > 20 and right.std() > 20
+
+
+def test_lines_for_people_are_printed_without_json(command, data):
+    code, printed, _ = command("check", "--data", data, *SMALL)
+    assert code == 0 and "category ids run from 1 to 5 without 1 of them; labels are 0 to 3" in printed.splitlines()
+    assert any(line.startswith("boxes at 96 px: ") for line in printed.splitlines())
+
+
+def test_broken_entries_are_a_line_each_with_file_and_id(command, data):
+    def spoil(content):
+        content["annotations"][0]["bbox"] = [1, 2, "x", 4]
+        content["annotations"][1]["image_id"] = 4711
+
+    change(data, "train", spoil)
+    change(data, "val", lambda content: content["annotations"][2].update(category_id=4))
+    (data / "val" / "0001.jpg").write_bytes(b"")
+    code, printed, errors = command("check", "--data", data, *SMALL, "--json")
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert code == 2 and lines == [
+        f"error: {data / 'train.json'}: annotation 2: image_id 4711 is no image's id",
+        f"error: {data / 'train.json'}: annotation 1: bbox is [1, 2, 'x', 4], not four finite numbers",
+        f"error: {data / 'val.json'}: annotation 3: category_id 4 is no category's id",
+        f"error: {data / 'val' / '0001.jpg'}: empty file",
+    ]
+    assert [f"error: {row['path']}: {row['why']}" for row in json.loads(printed)["errors"]] == lines
+    assert json.loads(printed)["estimate"] == {"memory_gib": None, "disk_gib": None, "seconds": None}
+
+
+def test_corners_instead_of_sizes_stop_check_and_train(command, data, tmp_path):
+    def as_corners(content):
+        for picture in content["images"]:
+            picture.update(width=320, height=320)
+        for row in content["annotations"]:
+            row["bbox"] = [150, 150, 310, 310]
+
+    change(data, "train", as_corners)
+    code, _, errors = command("check", "--data", data, *SMALL)
+    wanted = f"error: {data / 'train.json'}: bbox looks like [x1, y1, x2, y2], expected is [x, y, width, height]"
+    assert code == 2 and wanted in errors
+    code, _, errors = command("train", "--data", data, *SMALL, "--output", tmp_path / "run")
+    assert code == 2 and errors.startswith(wanted) and errors.count("\n") == 1
+
+
+def test_a_sheet_is_a_png(command, data, tmp_path):
+    code, _, errors = command("check", "--data", data, *SMALL, "--sheet", tmp_path / "sheet.txt")
+    assert code == 2 and errors.startswith("error: --sheet") and "expected the name of a .png file" in errors
+
+
+@pytest.mark.slow
+def test_a_detector_learns_two_pictures_by_heart(command, data):
+    code, printed, errors = command("check", "--data", data, *SMALL, "--threads", "1", "--overfit", "2")
+    assert code == 0 and "error" not in errors
+    (line,) = [line for line in printed.splitlines() if line.startswith("2 pictures learned by heart: AP50 ")]
+    assert float(line.split()[6]) >= 90
+
+
+class Learner(ToyTask):
+    """The toy with all that `check` asks for."""
+
+    overfit_goal = ("accuracy", 1.0)
+
+    def check_data(self):
+        return {"errors": [], "warnings": [], "classes": {"left": 1, "right": 1}, "lines": ["a line for people"]}
+
+
+class Mirrored(Learner):
+    """Trains and evaluates by different rules."""
+
+    def predict(self, model, batch):
+        return -super().predict(model, batch)
+
+
+class Blind(Learner):
+    """Sees nothing of its pictures."""
+
+    def to_input(self, batch):
+        return 0 * super().to_input(batch)
+
+
+@pytest.fixture
+def learn(capsys):
+    """learn(task class, **settings) -> (exit code, json, stderr) of a check with --overfit."""
+
+    def run(task_class, **flags):
+        flags = {"data": "toy", "overfit": 6, "device": "cpu", "threads": 1, "precision": "fp32", "batch_size": 8, "lr": 1e-2} | flags
+        code = run_check(task_class, flags, config_file=None, as_json=True)
+        printed, errors = capsys.readouterr()
+        return code, json.loads(printed), errors
+
+    return run
+
+
+def test_pictures_learned_by_heart_are_no_error(learn, capsys):
+    code, found, errors = learn(Learner)
+    assert code == 0 and found["errors"] == [] and set(found) == {"errors", "warnings", "classes", "estimate"}
+    assert errors.startswith("25 steps, ") and "accuracy 100.00 %" in errors
+    flags = {"data": "toy", "overfit": 6, "device": "cpu", "threads": 1, "precision": "fp32", "lr": 1e-2}
+    assert run_check(Learner, flags, config_file=None, as_json=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("6 pictures learned by heart: accuracy 100.00 % after ") for line in lines)
+    assert "a line for people" in lines
+
+
+FAILURES = {
+    "it hardly fell": (Blind, {}),
+    "the score did not rise": (Mirrored, {}),
+    "the loss is inf in step 1; is --lr too high?": (Learner, {"poison": "600"}),
+}
+
+
+@pytest.mark.parametrize(("expected", "case"), FAILURES.items())
+def test_a_failure_to_learn_by_heart_says_what_is_known(expected, case, learn):
+    task_class, flags = case
+    code, found, errors = learn(task_class, **flags)
+    (row,) = found["errors"]
+    assert code == 2 and row["path"] == "toy" and expected in row["why"] and "\n" not in row["why"]
+    assert f"error: toy: {row['why']}" in errors
+
+
+class Greedy(Learner):
+    overfit_goal = ("accuracy", 1.5)
+
+
+def test_pictures_half_learned_are_told_with_the_best_score(learn):
+    code, found, errors = learn(Greedy)
+    why = found["errors"][0]["why"]
+    assert code == 2 and why.startswith("6 pictures are not learned by heart in 600 steps: accuracy 100.00 % at best, wanted is 150.00 %")
+    before, after = map(float, why.split("the loss went from ")[1].split(",")[0].split(" to "))
+    assert after < before and why.endswith("both on their way: another --lr may do, or fewer pictures")
+    assert errors.count(" steps, ") == 600 / 25
+
+
+def test_learning_by_heart_needs_a_goal(learn):
+    with pytest.raises(ValueError, match="--overfit: nothing is known of what toy must reach"):
+        learn(ToyTask)

@@ -1,0 +1,174 @@
+"""The commands of detection, as a person types them, on a model that is trained for two steps."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+from transformers import DFineForObjectDetection as LibraryDetector
+
+from visionloop.bin.commands.group import run_commands
+from visionloop.bin.detection import commands
+from visionloop.datasets.synthetic_detection import write_detection
+from visionloop.engine.errors import UserError
+from visionloop.engine.train import train
+from visionloop.metrics.coco_evaluation import SCORE_KEYS
+from visionloop.tasks.detection.evaluate import LEAST_SCORE
+from visionloop.tasks.detection.task import DetectionTask
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Six pictures to train on, four to evaluate on."""
+    folder = tmp_path_factory.mktemp("data")
+    write_detection(folder, 0, pictures={"train": 6, "val": 4})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def best(data, tmp_path_factory):
+    """best/ of a run of two steps, with scores high enough that `predict` writes boxes down."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    train(DetectionTask, data=str(data), model="tiny", image_size=96, steps=2, batch_size=2, eval_every=2, workers=0, threads=1,
+          output=str(output), precision="fp32", device="cpu", class_prior=0.3)
+    return output / "best"
+
+
+@pytest.fixture
+def command(capsys):
+    """command(*arguments) -> (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        code = 0
+        try:
+            run_commands(commands, [str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = error.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def read_rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_evaluate_prints_what_the_run_had_scored(command, best, data, tmp_path):
+    code, printed, _ = command("evaluate", "--model", best, "--data", data, "--json", "--output", tmp_path / "out" / "scores.json")
+    scores = json.loads(printed, parse_constant=pytest.fail)  # NaN is no json
+    assert code == 0 and set(scores) == {*SCORE_KEYS, "val_loss"}
+    logged = [row["metrics"] for row in read_rows(best.parent / "metrics.jsonl") if row["kind"] == "eval"]
+    assert any(abs(scores["val_loss"] - row["val_loss"]) < 1e-5 for row in logged)
+    assert json.loads((tmp_path / "out" / "scores.json").read_text(), parse_constant=pytest.fail) == scores
+    per_class = json.loads((tmp_path / "out" / "scores_per_class.json").read_text(), parse_constant=pytest.fail)
+    truth = json.loads((data / "val.json").read_text())
+    assert list(per_class) == [category["name"] for category in truth["categories"]]
+    assert sum(row["boxes"] for row in per_class.values()) == len(truth["annotations"])
+    for tag in ("precision_recall", "average_precision"):
+        assert (tmp_path / "out" / f"scores_{tag}.png").exists()
+
+
+def test_the_table_has_a_line_for_each_class(command, best, data):
+    code, printed, _ = command("evaluate", "--model", best, "--data", data)
+    head, rows = printed.split("\n\n")
+    assert code == 0 and "4 pictures" in head and "AP50" in head and "nan" not in printed
+    lines = rows.splitlines()
+    assert lines[0].split() == ["class", "AP", "AP50", "boxes"] and len(lines) == 1 + 4
+    assert len({len(line) for line in lines}) == 1  # aligned
+
+
+def test_saved_predictions_score_the_same_without_model_and_pictures(command, best, data, tmp_path):
+    saved = tmp_path / "new" / "x.json"
+    code, printed, _ = command("evaluate", "--model", best, "--data", data, "--json", "--save-predictions", saved)
+    scores = json.loads(printed)
+    assert code == 0 and scores.pop("val_loss") > 0 and scores["AR100"] > 0
+    shutil.copy(data / "val.json", tmp_path / "val.json")  # the annotations alone
+    for truth in (tmp_path, tmp_path / "val.json"):
+        code, printed, _ = command("evaluate", "--predictions", saved, "--data", truth, "--json")
+        assert code == 0 and json.loads(printed) == scores
+    ids = {category["id"] for category in json.loads((data / "val.json").read_text())["categories"]}
+    assert {row["category_id"] for row in json.loads(saved.read_text())} <= ids
+
+
+def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path):
+    code, _, errors = command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out")
+    assert code == 0 and "4 of 4 pictures answered" in errors
+    rows = read_rows(tmp_path / "out" / "predictions.jsonl")
+    assert sum(len(row["detections"]) for row in rows) > 0
+    assert all(one["score"] >= LEAST_SCORE for row in rows for one in row["detections"])
+    for row in rows:
+        with Image.open(data / "val" / row["file"]) as picture:
+            assert picture.size == (row["width"], row["height"])
+        assert (tmp_path / "out" / "pictures" / row["file"]).exists()
+    found = []
+    for name in ("predictions.jsonl", "coco_results.json"):
+        code, printed, _ = command("evaluate", "--predictions", tmp_path / "out" / name, "--data", data, "--json")
+        assert code == 0
+        found.append(json.loads(printed))
+    scores = json.loads(command("evaluate", "--model", best, "--data", data, "--json")[1])
+    assert found[0] == found[1]
+    # boxes are written with 3 digits, scores with 6
+    assert [found[0][key] for key in SCORE_KEYS] == pytest.approx([scores[key] for key in SCORE_KEYS], abs=2e-3, nan_ok=True)
+
+
+def test_coco_results_carry_the_number_in_the_file_name(command, best, data, tmp_path):
+    command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "coco_results.json").read_text())
+    assert rows and all(row["image_id"] == int(row["file_name"].removesuffix(".jpg")) for row in rows)
+
+
+def test_predict_goes_on_after_a_broken_picture(command, best, data, tmp_path):
+    shutil.copytree(data / "val", tmp_path / "in")
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    code, _, errors = command("predict", "--model", best, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 2 and "4 of 5 pictures answered" in errors
+    assert [("error" in row) for row in read_rows(tmp_path / "out" / "predictions.jsonl")] == [False] * 4 + [True]
+    assert "broken.jpg" not in {row["file_name"] for row in json.loads((tmp_path / "out" / "coco_results.json").read_text())}
+
+
+def test_export_gives_the_library_the_same_boxes(command, best, data, tmp_path):
+    code, printed, _ = command("export", "--model", best, "--output", tmp_path / "out")
+    assert code == 0 and "read back bit for bit" in printed
+    model, processor = LibraryDetector.from_pretrained(tmp_path / "out").eval(), AutoImageProcessor.from_pretrained(tmp_path / "out")
+    command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "answers")
+    compared = 0
+    for row in read_rows(tmp_path / "answers" / "predictions.jsonl"):
+        picture = Image.open(data / "val" / row["file"]).convert("RGB")
+        with torch.no_grad():
+            outputs = model(**processor(picture, return_tensors="pt"))
+        theirs = processor.post_process_object_detection(outputs, target_sizes=[picture.size[::-1]], threshold=LEAST_SCORE)[0]
+        boxes = np.array([one["box"] for one in row["detections"]])
+        boxes[:, 2:] += boxes[:, :2]
+        ours = np.column_stack([boxes, [one["id"] for one in row["detections"]], [one["score"] for one in row["detections"]]])
+        theirs = np.column_stack([theirs["boxes"].numpy(), theirs["labels"].numpy(), theirs["scores"].numpy()])
+        # equal scores may stand in another order: each of theirs, which are the best as many as there are queries, is one of ours
+        distance = np.abs(theirs[:, None] - ours) / np.array([1, 1, 1, 1, 1e-3, 1e-2])
+        assert distance.max(axis=2).min(axis=1).max() < 0.01, row["file"]
+        compared += len(theirs)
+    assert compared >= 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--model, --predictions: expected one of the two, none is given"),
+        (("--model", "m", "--predictions", "p"), "--model, --predictions: expected one of the two, both are given"),
+        (("--predictions", "p", "--save-predictions", "x.json"), "--save-predictions: needs --model"),
+        (("--predictions", "p", "--val-split", "0.2"), "--val-split: needs --model"),
+        (("--model", "m", "--save-predictions", "x.txt"), "--save-predictions x.txt: expected a file name that ends in .json"),
+        (("--predictions", "no-such-file.json"), "--predictions no-such-file.json: No such file or directory"),
+    ],
+)
+def test_evaluate_refuses_what_does_not_go_together(command, data, arguments, message):
+    code, _, errors = command("evaluate", "--data", data, *arguments)
+    assert code == 2 and errors.startswith(f"error: {message}") and errors.count("\n") == 1
+
+
+def test_a_backend_that_is_not_installed_is_told_before_training(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(UserError, match=r"--metric-backend: .*fasteval"):
+        train(DetectionTask, data=str(data), model="tiny", steps=1, device="cpu", metric_backend="faster", output=str(tmp_path / "run"))
