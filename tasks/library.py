@@ -3,7 +3,12 @@
 import re
 from contextlib import contextmanager
 
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig
 from transformers.utils import logging as library_logging
+
+from visionloop.engine.errors import UserError
 
 GENERIC_NAME = re.compile(r"LABEL_\d+")  # what the library calls classes that nobody named
 
@@ -32,3 +37,32 @@ def name_classes(config, classes):
     """Write the class names into a config, so that the saved folder answers with names."""
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: i for i, name in enumerate(classes)}
+
+
+def load_config(folder):
+    """The config of a Hugging Face folder. Raises UserError when the library cannot read it."""
+    try:
+        with quiet_library():
+            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--model {folder}: {str(error).splitlines()[0]}", field="model", file=str(folder)) from None
+
+
+def load_weights(kind, folder, config, may_differ):
+    """A module of the library's class `kind` with the weights of `folder`, in fp32.
+
+    may_differ(module, name): whether a weight may be missing, or one too many. Raises UserError for any other, and for a file that
+    cannot be read.
+    """
+    try:
+        with quiet_library():
+            module, report = kind.from_pretrained(
+                folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"--model {folder}: {str(error).strip().splitlines()[0]}", field="model", file=str(folder)) from None
+    for what in ("missing", "unexpected"):
+        strange = [name for name in sorted(report[f"{what}_keys"]) if not may_differ(module, name)]
+        if strange:
+            raise UserError(f"--model {folder}: {len(strange)} {what} weights, first {strange[0]}", field="model", file=str(folder))
+    return module

@@ -3,16 +3,15 @@
 import logging
 
 import torch
-from safetensors import SafetensorError
 from torchvision.ops import StochasticDepth
-from transformers import AutoConfig, AutoModelForImageClassification, ViTConfig
+from transformers import AutoModelForImageClassification, ViTConfig
 
 from visionloop.engine.errors import UserError
 from visionloop.tasks.classification.head import find_heads, fit_head
 from visionloop.tasks.classification.mimetic import mimetic_init
 from visionloop.tasks.classification.positions import check_patch, set_image_size
 from visionloop.tasks.classification.sources import ARCHITECTURES
-from visionloop.tasks.library import name_classes, quiet_library
+from visionloop.tasks.library import load_config, load_weights, name_classes
 
 log = logging.getLogger(__name__)
 
@@ -70,20 +69,12 @@ def load_model(folder, *, drop_path=0.0):
     config = read_config(folder)
     if hasattr(config, "drop_path_rate"):
         config.drop_path_rate = drop_path
-    try:
-        with quiet_library():
-            module, report = AutoModelForImageClassification.from_pretrained(
-                folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"--model {folder}: {str(error).strip().splitlines()[0]}", field="model", file=str(folder)) from None
-    heads = tuple(name + "." for name, _ in find_heads(module))
-    for what in ("missing", "unexpected"):
-        keys = [key for key in sorted(report[f"{what}_keys"]) if not key.startswith(heads)]
-        strange = [key for key in keys if not any(part in key for part in AROUND_THE_TRUNK)]
-        if strange:
-            raise UserError(f"--model {folder}: {len(strange)} {what} weights, first {strange[0]}", field="model", file=str(folder))
-    return module
+    return load_weights(AutoModelForImageClassification, folder, config, _is_around_the_trunk)
+
+
+def _is_around_the_trunk(module, name):
+    heads = tuple(head + "." for head, _ in find_heads(module))
+    return name.startswith(heads) or any(part in name for part in AROUND_THE_TRUNK)
 
 
 def own_image_size(source):
@@ -96,11 +87,7 @@ def own_image_size(source):
 
 def read_config(folder):
     """The config of a model folder. Raises UserError when it is not one of an image classifier."""
-    try:
-        with quiet_library():
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--model {folder}: {str(error).splitlines()[0]}", field="model", file=str(folder)) from None
+    config = load_config(folder)
     classifier = type(config) in AutoModelForImageClassification._model_mapping
     if not classifier or config.model_type in OTHER_CONTRACT:
         raise UserError(

@@ -3,15 +3,14 @@
 import logging
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, DFineConfig, HGNetV2Config
+from transformers import DFineConfig, HGNetV2Config
 
 from visionloop.engine.errors import UserError
 from visionloop.tasks.detection.head import carry_weights
 from visionloop.tasks.detection.initialization import initialize
 from visionloop.tasks.detection.network import DFineForObjectDetection
 from visionloop.tasks.detection.sizes import ARCHITECTURES
-from visionloop.tasks.library import class_names, name_classes, quiet_library
+from visionloop.tasks.library import class_names, load_config, load_weights, name_classes
 
 log = logging.getLogger(__name__)
 STEP = 32  # the coarsest level's stride: sides of the input are multiples of it
@@ -57,18 +56,8 @@ def load_model(folder, backbone_bn=None):
     """The detector of a Hugging Face folder with its own classes, in fp32. Raises UserError when a weight is missing or unknown."""
     config = read_config(folder)
     _settle(config, backbone_bn)
-    try:
-        with quiet_library():
-            module, report = DFineForObjectDetection.from_pretrained(
-                folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"--model {folder}: {str(error).strip().splitlines()[0]}", field="model", file=str(folder)) from None
-    for what in ("missing", "unexpected"):
-        # a BatchNorm's count is there or not as its statistics were trained or frozen
-        strange = [key for key in sorted(report[f"{what}_keys"]) if not key.endswith("num_batches_tracked")]
-        if strange:
-            raise UserError(f"--model {folder}: {len(strange)} {what} weights, first {strange[0]}", field="model", file=str(folder))
+    # a BatchNorm's count is there or not as its statistics were trained or frozen
+    module = load_weights(DFineForObjectDetection, folder, config, lambda _, name: name.endswith("num_batches_tracked"))
     _read_scales(module, folder)
     _warn_of_broken_keys(module, folder)
     return module
@@ -76,11 +65,7 @@ def load_model(folder, backbone_bn=None):
 
 def read_config(folder):
     """The config of a D-FINE folder. Raises UserError for any other model."""
-    try:
-        with quiet_library():
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--model {folder}: {str(error).splitlines()[0]}", field="model", file=str(folder)) from None
+    config = load_config(folder)
     if config.model_type != "d_fine":
         other = " (its heads and losses are others than D-FINE's)" if config.model_type.startswith("rt_detr") else ""
         why = f"a {config.model_type} model, expected d_fine{other}"

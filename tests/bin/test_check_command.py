@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 from toy_task import ToyTask
 
+from visionloop.bin import detection
 from visionloop.bin.commands.check import run_check
-from visionloop.bin.commands.group import run_commands
-from visionloop.bin.detection import commands
 from visionloop.datasets.synthetic_detection import write_detection
+
+commands = detection.commands  # what the fixture `command` runs
 
 SMALL = ("--model", "tiny", "--image-size", "96", "--batch-size", "4", "--device", "cpu", "--precision", "fp32", "--steps", "8")
 
@@ -21,21 +22,6 @@ def data(tmp_path):
     (tmp_path / "data").mkdir()
     write_detection(tmp_path / "data", 0, {"train": 8, "val": 4})
     return tmp_path / "data"
-
-
-@pytest.fixture
-def command(capsys):
-    """command(*arguments) -> (exit code, stdout, stderr) of `visionloop-detection`."""
-
-    def run(*arguments):
-        code = 0
-        try:
-            run_commands(commands, [str(argument) for argument in arguments])
-        except SystemExit as error:
-            code = error.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def change(data, split, edit):

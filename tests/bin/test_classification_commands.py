@@ -42,21 +42,6 @@ def best(data, tmp_path_factory):
     return output / "best"
 
 
-@pytest.fixture
-def command(capsys):
-    """command(*arguments) -> (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        code = 0
-        try:
-            run_commands(commands, [str(argument) for argument in arguments])
-        except SystemExit as error:
-            code = error.code or 0
-        return code, *capsys.readouterr()
-
-    return run
-
-
 def test_help_imports_neither_torch_nor_transformers():
     code = (
         "import sys; from visionloop.bin.commands.group import run_commands; from visionloop.bin.classification import commands\n"

@@ -1,4 +1,4 @@
-"""The commands of detection, as a person types them, on a model that is trained for two steps."""
+"""The commands of detection, as a person types them, on a model that is trained for forty steps."""
 
 import json
 import shutil
@@ -11,14 +11,15 @@ from PIL import Image
 from transformers import AutoImageProcessor
 from transformers import DFineForObjectDetection as LibraryDetector
 
-from visionloop.bin.commands.group import run_commands
-from visionloop.bin.detection import commands
+from visionloop.bin import detection
 from visionloop.datasets.synthetic_detection import write_detection
 from visionloop.engine.errors import UserError
 from visionloop.engine.train import train
 from visionloop.metrics.coco_evaluation import SCORE_KEYS
 from visionloop.tasks.detection.evaluate import LEAST_SCORE
 from visionloop.tasks.detection.task import DetectionTask
+
+commands = detection.commands  # what the fixture `command` runs
 
 
 @pytest.fixture(scope="module")
@@ -31,26 +32,11 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def best(data, tmp_path_factory):
-    """best/ of a run of two steps, with scores high enough that `predict` writes boxes down."""
+    """best/ of a short run, with scores high enough that `predict` writes boxes down and a few of them hit."""
     output = tmp_path_factory.mktemp("runs") / "run"
-    train(DetectionTask, data=str(data), model="tiny", image_size=96, steps=2, batch_size=2, eval_every=2, workers=0, threads=1,
+    train(DetectionTask, data=str(data), model="tiny", image_size=96, steps=40, batch_size=4, eval_every=0, workers=0, threads=1,
           output=str(output), precision="fp32", device="cpu", class_prior=0.3)
     return output / "best"
-
-
-@pytest.fixture
-def command(capsys):
-    """command(*arguments) -> (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        code = 0
-        try:
-            run_commands(commands, [str(argument) for argument in arguments])
-        except SystemExit as error:
-            code = error.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def read_rows(path):
