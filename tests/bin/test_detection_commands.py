@@ -1,5 +1,6 @@
 """The commands of detection, as a person types them, on a model that is trained for forty steps."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -158,3 +159,28 @@ def test_a_backend_that_is_not_installed_is_told_before_training(data, tmp_path,
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UserError, match=r"--metric-backend: .*fasteval"):
         train(DetectionTask, data=str(data), model="tiny", steps=1, device="cpu", metric_backend="faster", output=str(tmp_path / "run"))
+
+
+@pytest.mark.skipif(not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the onnx extra")
+def test_export_to_onnx_agrees_with_pytorch(command, best, tmp_path):
+    code, printed, _ = command("export", "--model", best, "--output", tmp_path / "out", "--onnx")
+    assert code == 0 and "one picture at a time; onnxruntime and PyTorch agree" in printed
+    assert (tmp_path / "out" / "model.onnx").exists()
+
+
+# 60000 x 60000 pixels by its header, and nothing in it
+HUGE_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0" + b"\0" * 64 + b"IEND"
+
+
+def test_a_huge_a_truncated_and_a_missing_picture_are_named(command, data, tmp_path):
+    for case, harm in {
+        "huge": lambda path: path.write_bytes(HUGE_PNG),
+        "cut": lambda path: path.write_bytes(path.read_bytes()[:200]),
+        "gone": lambda path: path.unlink(),
+    }.items():
+        folder = tmp_path / case
+        shutil.copytree(data, folder)
+        harm(folder / "train" / "0003.jpg")
+        run = ["--model", "tiny", "--image-size", 96, "--steps", 6, "--batch-size", 6, "--device", "cpu", "--workers", 0]
+        code, _, errors = command("train", "--data", folder, "--output", tmp_path / f"run_{case}", *run)
+        assert code == 2 and errors.count("error: ") == 1 and "0003.jpg" in errors, case

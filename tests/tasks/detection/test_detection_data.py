@@ -1,0 +1,83 @@
+"""What is trained on and evaluated on, and how the task sees it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from visionloop.datasets.synthetic_detection import write_detection
+from visionloop.engine.errors import UserError
+from visionloop.tasks.detection.config import DetectionConfig
+from visionloop.tasks.detection.data import rarest_classes, training_splits
+from visionloop.tasks.detection.task import DetectionTask
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_detection(folder, 0, pictures={"train": 20, "val": 4})
+    return folder
+
+
+def test_a_share_set_aside_holds_the_rare_classes_too_and_is_the_same_each_time(data):
+    (data / "val.json").unlink()
+    train, val = training_splits(str(data), 0.25)
+    groups = np.concatenate([rarest_classes(train), rarest_classes(val)])
+    assert len(train) + len(val) == 20
+    assert not {train.name(i) for i in range(len(train))} & {val.name(i) for i in range(len(val))}
+    for label in set(groups):  # of a group of two or more, one is on each side
+        sides = [label in rarest_classes(index) for index in (train, val)]
+        assert all(sides) == ((groups == label).sum() > 1)
+    again = training_splits(str(data), 0.25)[1]
+    assert [val.name(i) for i in range(len(val))] == [again.name(i) for i in range(len(again))]
+
+
+def test_the_rarest_class_of_a_picture_is_that_of_the_whole_split(data):
+    train, _ = training_splits(str(data), 0.0)
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    for i, label in enumerate(rarest_classes(train)):
+        labels = train.boxes_of(i)[1]
+        assert label == (-1 if not len(labels) else min(set(labels.tolist()), key=lambda k: (counts[k], k)))
+
+
+def test_a_share_beside_a_validation_split_and_neither_of_them_are_refused(data):
+    with pytest.raises(UserError, match="--val-split"):
+        training_splits(str(data), 0.2)
+    (data / "val.json").unlink()
+    with pytest.raises(UserError, match="no validation split"):
+        training_splits(str(data), 0.0)
+
+
+def test_corners_written_as_sizes_stop_training_before_it_begins(data):
+    content = json.loads((data / "train.json").read_text())
+    for row in content["annotations"]:
+        x, y, width, height = row["bbox"]
+        row["bbox"] = [x, y, x + width, y + height]
+    (data / "train.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"train\.json") as caught:
+        training_splits(str(data), 0.0)
+    assert "x2" in str(caught.value) or "corner" in str(caught.value)
+
+
+def test_evaluation_sees_pictures_without_augmentation_and_with_their_truth(data):
+    task = DetectionTask(DetectionConfig(data=str(data), model="tiny", from_scratch=True, image_size=96))
+    train, val = task.build_datasets()
+    assert train.transform.strong and not hasattr(val.transform, "strong")
+    batch = task.collate_eval([val[i] | {"sample_id": torch.tensor(i)} for i in range(4)])
+    assert batch["pixel_values"].shape == (4, 3, 96, 96) and batch["pixel_values"].dtype == torch.uint8
+    for target, truth, (height, width) in zip(batch["targets"], batch["truth"], batch["sizes"].tolist(), strict=True):
+        kept = ~truth["crowd"]
+        corners = target["boxes"][:, :2] - target["boxes"][:, 2:] / 2
+        assert np.allclose(corners * torch.tensor([width, height]), truth["boxes"][kept][:, :2], atol=1e-3)
+        assert target["class_labels"].tolist() == truth["labels"][kept].tolist()
+
+
+def test_compiling_takes_the_backbone_alone_and_changes_no_name(tiny_module):
+    module = tiny_module()
+    names = list(module.state_dict())
+    task = DetectionTask(DetectionConfig(model="tiny", from_scratch=True))
+    assert task.compile(module) is module and list(module.state_dict()) == names
+    compiled = [name for name, layer in module.named_modules() if layer._compiled_call_impl is not None]
+    assert compiled == ["model.backbone.model"]
