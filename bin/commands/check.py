@@ -89,7 +89,7 @@ def try_steps(task, config, found, sheet=None):
         batch = task.collate([train[i] | {"sample_id": torch.tensor(i)} for i in picks], step, 0).to(device)
         task.before_step(module, step, config.steps or TIMED_STEPS + 1)
         with precision.autocast():
-            terms = task.loss(module, batch, task.count([batch]))
+            terms = task.loss(module, batch, {name: number or 1 for name, number in task.count([batch]).items()})
         terms["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()

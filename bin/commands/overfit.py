@@ -81,7 +81,7 @@ def train_on(task, module, batches, config, lesson, device, steps):
     """
     optimizer = build_optimizer(task.parameter_groups(module), module, config)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    count = task.count(batches)
+    count = {name: number or 1 for name, number in task.count(batches).items()}  # pictures may all be empty
     for step in range(steps):
         factor = lr_factor(step % CYCLE, CYCLE, schedule="cosine", warmup_steps=WARMUP)
         for group in optimizer.param_groups:
