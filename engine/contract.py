@@ -113,7 +113,7 @@ def overfit(make_task, folder):
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.95 * losses[0], f"overfit: the loss of one batch went from {losses[0]:.3g} to {losses[-1]:.3g} only"
+    assert losses[-1] < task.overfit_share * losses[0], f"overfit: the loss of one batch went from {losses[0]:.3g} to {losses[-1]:.3g} only"
 
 
 def export(make_task, folder):

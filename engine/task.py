@@ -20,6 +20,7 @@ class Task:
     config_class: ClassVar[type]  # a frozen dataclass, see engine/config.py
     count_names: ClassVar[tuple[str, ...]]  # the keys of `count`, known before there is a batch
     scored_suffix: ClassVar[str | None] = None  # of the file that `write_scored` writes; None: this task has none
+    overfit_share: ClassVar[float] = 0.8  # of its loss that one batch is below after the 60 steps of `check_task`
     overfit_goal: ClassVar[tuple[str, float] | None] = None  # (metric key, value) that a few samples learned by heart must reach
 
     def __init__(self, config):

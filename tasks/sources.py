@@ -47,6 +47,15 @@ class Catalogue:
         name = self.aliases.get(name, name) or self.default
         return from_scratch or (name in self.architectures and name not in self.pretrained)
 
+    def start(self, values, presets):
+        """{"model", "preset", "from_scratch"} as settled; without --preset "scratch" or "finetune". Raises UserError for another preset."""
+        model = values["model"] or self.default
+        scratch = self.is_from_scratch(model, values["from_scratch"])
+        preset = values["preset"] or ("scratch" if scratch else "finetune")
+        if preset not in presets:
+            raise UserError(f"--preset: expected one of {', '.join(presets)}, got {preset!r}", field="preset")
+        return {"model": model, "preset": preset, "from_scratch": scratch}
+
     def find(self, name, from_scratch):
         """The ModelSource of `--model` and `--from-scratch`. Raises UserError: no such folder, no weights, no way to the hub."""
         name = name or self.default

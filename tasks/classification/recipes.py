@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 from visionloop.datasets.layout import SPLIT_FOLDERS, is_hidden
-from visionloop.engine.errors import UserError
 from visionloop.tasks.classification.sources import ARCHITECTURES, CATALOGUE
 
 PRESETS = ("quick", "finetune", "scratch")
@@ -46,12 +45,8 @@ SCRATCH = {
 
 def recipe(values):
     """{setting: value} that model, preset and amount of data change in the defaults. values: {setting: value} settled so far."""
-    model = values["model"] or CATALOGUE.default
-    scratch = CATALOGUE.is_from_scratch(model, values["from_scratch"])
-    preset = values["preset"] or ("scratch" if scratch else "finetune")
-    if preset not in PRESETS:
-        raise UserError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}", field="preset")
-    advised = {"model": model, "preset": preset, "from_scratch": scratch}
+    advised = CATALOGUE.start(values, PRESETS)
+    model, preset = advised["model"], advised["preset"]
     if values["epochs"] is None and values["steps"] is None:
         advised["epochs"] = EPOCHS[preset]
     if preset == "quick":

@@ -51,14 +51,11 @@ MICRO_BATCH = {"tiny": 32, "dfine-nano": 32, "dfine-small": 16, "dfine-medium": 
 
 def recipe(values):
     """{setting: value} that model and preset change in the defaults. values: {setting: value} settled so far."""
-    model = values["model"] or CATALOGUE.default
-    scratch = CATALOGUE.is_from_scratch(model, values["from_scratch"])
-    preset = values["preset"] or ("scratch" if scratch else "finetune")
-    if preset not in PRESETS:
-        raise UserError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}", field="preset")
+    advised = CATALOGUE.start(values, PRESETS)
+    model, preset = advised["model"], advised["preset"]
     if values["layer_decay"] != 1:
         raise UserError("--layer-decay: not for detection; --backbone-lr-scale slows the backbone down", field="layer_decay")
-    advised = {"model": model, "preset": preset, "from_scratch": scratch, "ema_decay": 0.9999}
+    advised["ema_decay"] = 0.9999
     size = size_of(model)
     endless = values["epochs"] is None and values["steps"] is None
     if size == "tiny":
