@@ -1,12 +1,14 @@
 """Where the time goes, on this machine.
 
-    bin/benchmark.py overhead --task classification
-    bin/benchmark.py loss --task detection
+    bin/benchmark.py overhead --task classification     the engine over a bare loop, any task
+    bin/benchmark.py loss --task detection              our criterion beside the library's, detection or segmentation
+    bin/benchmark.py memory --task segmentation         a step's memory and time with activations kept and recomputed, any task
 """
 
 import click
 
 from visionloop.bin.benchmarks.loss import loss
+from visionloop.bin.benchmarks.memory import memory
 from visionloop.bin.benchmarks.overhead import overhead
 from visionloop.bin.commands.group import run_commands
 
@@ -17,6 +19,7 @@ def command():
 
 
 command.add_command(loss)
+command.add_command(memory)
 command.add_command(overhead)
 
 

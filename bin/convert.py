@@ -1,12 +1,14 @@
-"""Turn annotations in other forms into the COCO json that detection reads, with the pictures beside it.
+"""Turn annotations in other forms into those that detection and segmentation read, with the pictures beside them.
 
     bin/convert.py voc VOCdevkit/VOC2007 data/voc
     bin/convert.py yolo football/ data/football --pictures link
     bin/convert.py imagefolder flowers/ data/flowers
+    bin/convert.py masks labelled/ data/cells --val-split 0.2
 
-OUTPUT then holds train.json, val.json and test.json, as far as the source has them, the pictures in folders of the same names, and
-convert.json, which says where all came from and what was left out. With `--pictures none` those folders are links to the folders of the
-source, so that pictures are found under the names in the json as long as nobody moves the source.
+For detection OUTPUT then holds train.json, val.json and test.json (COCO), as far as the source has them, and the pictures in folders of
+the same names; for segmentation, which `masks` is for, images/train/, masks/train/ and so on, and classes.json. convert.json says where
+all came from and what was left out. With `--pictures none` the folders of pictures are links to the folders of the source, so that
+pictures are found as long as nobody moves the source.
 """
 
 from functools import partial
@@ -19,7 +21,7 @@ from visionloop.bin.commands.options import traceback_option
 HOW = ["copy", "link", "none"]
 
 
-@click.group("convert", help="Turn annotations in other forms into COCO json.", context_settings={"max_content_width": 120})
+@click.group("convert", help="Turn annotations in other forms into COCO json or masks.", context_settings={"max_content_width": 120})
 def command():
     pass
 
@@ -44,39 +46,67 @@ def conversion(name, help):
     return decorate
 
 
+val_split_option = click.option(
+    "--val-split", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+    help="share of train that becomes val, where there is no val",
+)
+
+
 @conversion("voc", "Pascal VOC: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt. Without lists all is train.")
 @click.option(
     "--difficult", type=click.Choice(["keep", "crowd", "drop"]), default="keep", show_default=True,
     help="objects marked difficult: like others; as crowd, so that finding or missing them does not count; or not at all",
 )
-@click.option(
-    "--val-split", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
-    help="share of train that becomes val, where there is no val",
-)
+@val_split_option
 def voc(difficult, val_split, **options):
     from visionloop.bin.converters.voc import read_voc
 
-    _convert("voc", partial(read_voc, difficult=difficult, val_split=val_split), **options)
+    _convert_boxes("voc", partial(read_voc, difficult=difficult, val_split=val_split), **options)
 
 
 @conversion("yolo", "YOLO: data.yaml, images/ and labels/.")
 def yolo(**options):
     from visionloop.bin.converters.yolo import read_yolo_splits
 
-    _convert("yolo", read_yolo_splits, **options)
+    _convert_boxes("yolo", read_yolo_splits, **options)
 
 
 @conversion("imagefolder", "Folders by class: train/<class>/*.jpg. One box around each whole picture.")
 def imagefolder(**options):
     from visionloop.bin.converters.imagefolder import read_image_folder
 
-    _convert("imagefolder", read_image_folder, **options)
+    _convert_boxes("imagefolder", read_image_folder, **options)
 
 
-def _convert(kind, read, **options):
-    from visionloop.bin.converters.conversion import convert  # here: `--help` must be quick
+@conversion(
+    "masks",
+    "Outlines or coloured masks as class ids, for segmentation: COCO json with polygons or run lengths; Pascal VOC: "
+    "SegmentationClass/*.png, JPEGImages/, ImageSets/Segmentation/*.txt; labelme: one json beside each picture.",
+)
+@click.option("--from", "kind", type=click.Choice(["coco", "voc", "labelme"]), help="what SOURCE is, where it is not clear")
+@click.option(
+    "--classes", "classes_file", metavar="FILE",
+    help="voc: classes.json or CVAT's labelmap.txt with names and colours; default: the labelmap.txt of SOURCE, or VOC's 21 classes",
+)
+@click.option(
+    "--background", metavar="NAME|ignore", default="background", show_default=True,
+    help="pixels without annotation: a class of this name, which is then class 0; or ignored",
+)
+@val_split_option
+def masks(kind, classes_file, background, val_split, **options):
+    from visionloop.bin.converters.conversion import convert
+    from visionloop.bin.converters.mask_sources import read_masks
+    from visionloop.bin.converters.masks import MASKS
 
-    convert(kind, read, **options)
+    read = partial(read_masks, kind=kind, background=background, val_split=val_split, classes_file=classes_file)
+    convert("masks", read, MASKS, **options)
+
+
+def _convert_boxes(kind, read, **options):
+    from visionloop.bin.converters.coco_json import BOXES  # here: `--help` must be quick
+    from visionloop.bin.converters.conversion import convert
+
+    convert(kind, read, BOXES, **options)
 
 
 def main():

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from visionloop.datasets.scenes import shaded_patch, shape_colours
 from visionloop.datasets.shapes import OUTLINES, shape_mask
 from visionloop.datasets.synthetic_detection import write_detection
+from visionloop.datasets.synthetic_segmentation import write_segmentation
 
 SPLITS = {"train": 1200, "val": 240}  # pictures
 SIDES = (64, 96)  # pixels, both included
@@ -57,4 +58,4 @@ def random_size(generator):
 
 
 # A task's word -> function(folder, seed) that writes its data.
-WRITERS = {"classification": write_classification, "detection": write_detection}
+WRITERS = {"classification": write_classification, "detection": write_detection, "segmentation": write_segmentation}

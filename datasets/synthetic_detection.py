@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from visionloop.datasets.scenes import shaded_patch, shape_colours
-from visionloop.datasets.shapes import OUTLINES, shape_mask
+from visionloop.datasets.scenes import Scene, shaded_patch
+from visionloop.datasets.shapes import OUTLINES
 
 SPLITS = {"train": 240, "val": 60}  # pictures
 SIDES = (160, 320)  # pixels, both included, each drawn for itself
@@ -21,8 +21,6 @@ CATEGORY_IDS = dict(zip(sorted(OUTLINES), (1, 2, 3, 5), strict=True))
 MOST_SHAPES = 8
 RADII = (0.06, 0.22)  # of the circle around a shape, as a share of the shorter side
 LARGEST_TURN = np.pi / 6  # to either side
-CLOSEST = 0.9  # distance of two shapes, as a share of where their circles touch
-TRIES = 20  # places tried for a shape; a full picture goes without it
 CROWD_EVERY = 30  # one validation picture of so many holds a crowd: many small shapes of a kind under one box, as nobody counted them
 CROWD_RADIUS, CROWD_MEMBER = 0.26, 0.06  # of the crowd and of a shape in it, as a share of the shorter side
 CROWD_GRID = 4  # members along a side
@@ -57,69 +55,52 @@ def draw_scene(generator, crowded):
     generator: a numpy Generator, the only source of chance; crowded: the first object is a crowd.
     """
     height, width = (int(side) for side in generator.integers(*SIDES, size=2, endpoint=True))
-    scene = _Scene(shaded_patch(generator, height, width))
+    scene = Scene(shaded_patch(generator, height, width))
+    objects = _Objects(scene)
     if crowded:
-        scene.add_crowd(generator)
+        objects.add_crowd(generator)
     for _ in range(generator.integers(MOST_SHAPES, endpoint=True)):
-        scene.add_shape(generator)
-    return np.clip(scene.pixels, 0, 255).astype(np.uint8), scene.objects
+        objects.add_shape(generator)
+    return scene.picture(), objects.rows
 
 
-class _Scene:
-    """A picture that fills up. ground: float64 [H, W, 3], without shapes; pixels: with them; objects: their annotations."""
+class _Objects:
+    """A scene whose shapes are noted. rows: their annotations."""
 
-    def __init__(self, ground):
-        self.ground, self.pixels, self.objects = ground, ground.copy(), []
-        self.shorter = min(ground.shape[:2])
-        self.circles = []  # (x, y, radius) of what is there
+    def __init__(self, scene):
+        self.scene, self.rows = scene, []
 
     def add_shape(self, generator):
         """Paint one shape of a random kind, size and turn where there is room for it, and note its box."""
         kind = sorted(OUTLINES)[generator.integers(len(OUTLINES))]
-        radius = generator.uniform(*RADII) * self.shorter
-        centre_xy = self.find_room(generator, radius)
-        if centre_xy is not None:
+        radius = generator.uniform(*RADII) * self.scene.shorter
+        centre_xy = self.scene.find_room(generator, radius)
+        if centre_xy is not None:  # a full picture goes without it
             corners = self.paint(generator, kind, centre_xy, radius)
             self.note(kind, corners, iscrowd=0)
 
     def add_crowd(self, generator):
         """Paint a block of small shapes of one kind, some places left free, and note one box around them all."""
         kind = sorted(OUTLINES)[generator.integers(len(OUTLINES))]
-        centre_xy = self.find_room(generator, CROWD_RADIUS * self.shorter)
-        side = 2 * CROWD_MEMBER * self.shorter  # of a cell: the members touch
+        shorter = self.scene.shorter
+        centre_xy = self.scene.find_room(generator, CROWD_RADIUS * shorter)
+        side = 2 * CROWD_MEMBER * shorter  # of a cell: the members touch
         steps = (np.arange(CROWD_GRID) - (CROWD_GRID - 1) / 2) * side
         taken = generator.random((CROWD_GRID, CROWD_GRID)) < 0.8
         taken[0, 0] = taken[-1, -1] = True  # never an empty block
         cells = [(x, y) for row, y in zip(taken, steps, strict=True) for here, x in zip(row, steps, strict=True) if here]
-        corners = [self.paint(generator, kind, centre_xy + np.array(cell), CROWD_MEMBER * self.shorter) for cell in cells]
+        corners = [self.paint(generator, kind, centre_xy + np.array(cell), CROWD_MEMBER * shorter) for cell in cells]
         self.note(kind, np.concatenate(corners), iscrowd=1)
 
-    def find_room(self, generator, radius):
-        """The centre of a free circle inside the picture, float64 [2], noted as taken; None when the tries are used up."""
-        height, width = self.ground.shape[:2]
-        for _ in range(TRIES):
-            x, y = generator.uniform(radius, (width - radius, height - radius))
-            if all(np.hypot(x - other_x, y - other_y) >= CLOSEST * (radius + other) for other_x, other_y, other in self.circles):
-                self.circles.append((x, y, radius))
-                return np.array([x, y])
-        return None
-
     def paint(self, generator, kind, centre_xy, radius):
-        """Blend one shape in, at a random turn: the outermost pixels that it covers at least half, int64 [2, (x, y)], both included."""
-        # only the window around it is touched: a fifth of the time of whole pictures
-        left, top = np.maximum(np.floor(centre_xy - radius).astype(int) - 1, 0)
-        window = np.s_[top : int(centre_xy[1] + radius) + 2, left : int(centre_xy[0] + radius) + 2]
-        ground = self.ground[window]
-        angle = generator.uniform(-LARGEST_TURN, LARGEST_TURN)
-        mask = shape_mask(kind, *ground.shape[:2], centre_xy=centre_xy - (left, top), radius=radius, angle=angle)
-        colours = shape_colours(generator, ground, mask[..., None])
-        self.pixels[window] += (colours - self.pixels[window]) * mask[..., None]
+        """Paint one shape: the outermost pixels that it covers at least half, int64 [2, (x, y)], both included."""
+        (rows, columns), mask = self.scene.paint(generator, kind, centre_xy, radius, LARGEST_TURN)
         covered_yx = np.argwhere(mask >= 0.5)
-        return np.stack([covered_yx.min(0), covered_yx.max(0)])[:, ::-1] + (left, top)
+        return np.stack([covered_yx.min(0), covered_yx.max(0)])[:, ::-1] + (columns.start, rows.start)
 
     def note(self, kind, corners, iscrowd):
         """Append the annotation of the box around `corners`, int64 [N, (x, y)]: pixels that belong to it."""
         x, y = corners.min(0).tolist()
         width, height = (corners.max(0) - corners.min(0) + 1).tolist()
         box = [x, y, width, height]
-        self.objects.append({"category_id": CATEGORY_IDS[kind], "bbox": box, "area": width * height, "iscrowd": iscrowd})
+        self.rows.append({"category_id": CATEGORY_IDS[kind], "bbox": box, "area": width * height, "iscrowd": iscrowd})

@@ -64,11 +64,15 @@ def flag_of(name):
     return "--" + name.replace("_", "-")
 
 
-def options_from(*classes):
-    """A decorator that adds one click option per field. Unset options arrive as None, so that a flag can be told from a default."""
+def options_from(*classes, only=None):
+    """A decorator that adds one click option per field. Unset options arrive as None, so that a flag can be told from a default.
+
+    only: names of the fields that become options; None: all.
+    """
 
     def decorate(command):
-        for name, (item, kind) in reversed(fields_of(*classes).items()):
+        fields = fields_of(*classes)
+        for name, (item, kind) in [(name, fields[name]) for name in reversed(fields if only is None else only)]:
             shown = "" if item.default is None else f"  [default: {str(item.default).lower() if kind is bool else item.default}]"
             flag, help = flag_of(name), item.metadata["help"] + shown
             if kind is bool:

@@ -39,6 +39,7 @@ def build_optimizer(groups, module, config):
             "params": group["params"],
             "lr_scale": group["lr_scale"],
             "warmup": group.get("warmup"),
+            "start": group.get("start", 0),
             "weight_decay": config.weight_decay if group["weight_decay"] is None else group["weight_decay"],
         }
         for group in groups

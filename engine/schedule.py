@@ -10,15 +10,18 @@ def due(step, every, last):
     return step == last or (every > 0 and step % every == 0)
 
 
-def lr_factor(step, steps, *, schedule, warmup_steps, lr_min_ratio=0.0, power=0.9, milestones=()):
+def lr_factor(step, steps, *, schedule, warmup_steps, start=0, lr_min_ratio=0.0, power=0.9, milestones=()):
     """Factor on the peak rate at `step` (0-based) of `steps`.
 
-    Linear warm-up over warmup_steps (step 0 already moves), then cosine to lr_min_ratio, (1 - t)^power, a constant,
-    or a halving at each milestone (shares of the run).
+    Nothing before `start`, linear warm-up over warmup_steps (the first of them already moves), then cosine to lr_min_ratio,
+    (1 - t)^power, a constant, or a halving at each milestone (shares of the run).
     """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    if step < start:
+        return 0.0
+    peak = start + warmup_steps
+    if step < peak:
+        return (step - start + 1) / warmup_steps
+    progress = (step - peak) / max(1, steps - peak)
     if schedule == "cosine":
         return lr_min_ratio + (1 - lr_min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
     if schedule == "poly":
@@ -37,6 +40,7 @@ def set_lr(optimizer, step, config):
             config.steps,
             schedule=config.schedule,
             warmup_steps=config.warmup_steps if group["warmup"] is None else group["warmup"],
+            start=group["start"],
             lr_min_ratio=min(1.0, config.lr_min / config.lr) if config.lr else 0.0,
             power=config.schedule_power,
             milestones=parse_milestones(config.schedule_milestones),

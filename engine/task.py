@@ -95,7 +95,10 @@ class Task:
 
     # weights ----------------------------------------------------------------------------------------------------
     def parameter_groups(self, module):
-        """[{"name", "params", "lr_scale", "weight_decay", "warmup"}]; weight_decay None: the run's, warmup None: the run's."""
+        """[{"name", "params", "lr_scale", "weight_decay", "warmup", "start"}].
+
+        weight_decay None: the run's, warmup None: the run's; start: the step before which the group rests, 0 where it is left out.
+        """
         return default_parameter_groups(module)
 
     def backbone(self, module):
@@ -124,6 +127,7 @@ class Task:
         """(task, module in eval mode) of a Hugging Face folder. Classes, sizes and transforms are the folder's own: nothing is refitted.
 
         data: the folder that `build_eval_dataset` reads; labels there are matched by name, a class the model lacks is a UserError.
+        A task may take settings besides, by their names in its config: those that its launcher offers for `evaluate` (`score_options`).
         """
         raise NotImplementedError
 
@@ -161,9 +165,16 @@ class Task:
         """What an evaluation on `dataset` answered, in a form that `score_predictions` reads. metric: after the evaluation."""
         raise NotImplementedError
 
-    def draw_answers(self, paths, answers):
-        """One uint8 array [H, W, 3] per picture: the file with what `describe_predictions` said of it."""
+    def draw_answers(self, paths, answers, predictions):
+        """One uint8 array [H, W, 3] per picture: the file with what was answered. answers: of `describe_predictions` for predictions."""
         raise NotImplementedError
+
+    def answer_pictures(self, predictions):
+        """{folder: uint8 array [H, W] or [H, W, 3] of each picture}: answers that are pictures themselves, written as PNG; {} for none.
+
+        Both here and in `draw_answers` pictures may come one by one from a generator, so that large ones do not fill the memory.
+        """
+        return {}
 
     def explain(self, module, batch, kind):
         """One uint8 array [H, W, 3] per picture that shows why; kind: a switch of `predict` that the launcher offers."""
@@ -192,6 +203,10 @@ class Task:
     def settle(cls, values, steps):
         """{setting: value} for settings still None once the length of the run is known. values: all settled so far."""
         return {}
+
+    def lessons(self, samples):
+        """The samples for `collate_eval` and `loss` by which a few samples of evaluation are learned by heart: these, or parts of them."""
+        return samples
 
     def reload_best_at(self, steps):
         """The step before which the best checkpoint so far is loaded whole, or None."""

@@ -144,6 +144,7 @@ def build_data(task_class, settings, world, stored):
         chosen = spread_evenly(len(train_set), overfit)
         train_set, val = Subset(train_set, chosen), Subset(task.build_eval_dataset("train"), chosen)
     settings = resolve_auto(settings, len(train_set), world.device.type, stored, task_class.settle)
+    task.config = build(task_class.config_class, settings)  # with what the length of the run decided
     known = fields_of(task_class.config_class, TrainConfig)
     facts = fixed_settings(settings, known, task=task.name, data_fingerprint=train_set.fingerprint())
     return task, train_set, val, settings, facts

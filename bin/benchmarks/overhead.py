@@ -1,7 +1,6 @@
 """What the engine costs over a bare loop of the same model and batches."""
 
 import io
-import json
 import statistics
 import tempfile
 import time
@@ -12,9 +11,12 @@ from pathlib import Path
 import click
 import numpy as np
 
+from visionloop.bin.benchmarks.environment import append_line, describe_environment
+from visionloop.bin.benchmarks.tasks import build_steady, sample_data, task_option
+
 
 @click.command(help="The engine against a bare loop: same model, same batches, in turn in one process; equal weights at the end.")
-@click.option("--task", "task_name", type=click.Choice(["classification", "detection"]), default="classification", show_default=True)
+@task_option
 @click.option("--data", help="data folder (default: the task's sample data)")
 @click.option("--model", default="tiny", show_default=True)
 @click.option("--image-size", type=int, help="side of the pictures in pixels")
@@ -26,39 +28,12 @@ import numpy as np
 @click.option("--threads", type=int, default=1, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="append the figures to this file, one object a line")
 def overhead(task_name, data, json_file, **options):
-    from visionloop.bin.benchmarks.environment import describe_environment
-
     with tempfile.TemporaryDirectory() as scratch:
         figures = measure(task_name, data or sample_data(task_name, Path(scratch)), Path(scratch) / "run", **options)
     figures |= describe_environment(options)
     for name, value in figures.items():
         click.echo(f"{name:24} {value}")
-    if json_file:
-        with open(json_file, "a") as file:
-            file.write(json.dumps({"benchmark": "overhead", "task": task_name, **figures}) + "\n")
-
-
-def sample_data(task_name, scratch):
-    from visionloop.datasets.synthetic import WRITERS
-
-    folder = scratch / "data"
-    folder.mkdir()
-    WRITERS[task_name](folder, 0)
-    return str(folder)
-
-
-# what changes from step to step: the bare loop takes its turn later
-STEADY = {
-    "classification": {"drop_path": 0.0, "mixup": 0.0, "cutmix": 0.0},
-    "detection": {"multi_scale": 0, "strong_share": 1.0},
-}
-
-
-def load_task_class(task_name):
-    from visionloop.tasks.classification.task import ClassificationTask
-    from visionloop.tasks.detection.task import DetectionTask
-
-    return {"classification": ClassificationTask, "detection": DetectionTask}[task_name]
+    append_line(json_file, benchmark="overhead", task=task_name, **figures)
 
 
 def measure(task_name, data, output, *, model, image_size, batch_size, micro_batch, precision, steps, block, threads):
@@ -66,18 +41,14 @@ def measure(task_name, data, output, *, model, image_size, batch_size, micro_bat
     import torch
 
     from visionloop.engine.config import build
-    from visionloop.engine.distributed import join_world
     from visionloop.engine.loop import fit
     from visionloop.engine.prepare import prepare_run, set_threads
     from visionloop.engine.settings import TrainConfig
     from visionloop.engine.stop import StopFlag
-    from visionloop.engine.train import build_data, resolve_settings
 
-    flags = dict(data=data, model=model, from_scratch=True, image_size=image_size, batch_size=batch_size, micro_batch=micro_batch)
-    flags |= dict(precision=precision, steps=steps, threads=threads, workers=0, device="cpu", ema=False, save_every=0, eval_every=0)
-    settings = resolve_settings(load_task_class(task_name), flags | STEADY[task_name])
-    world = join_world("cpu")
-    task, train_set, val, settings, facts = build_data(load_task_class(task_name), settings, world, {})
+    flags = dict(data=data, model=model, image_size=image_size, batch_size=batch_size, micro_batch=micro_batch)
+    flags |= dict(precision=precision, steps=steps, threads=threads, device="cpu")
+    world, task, train_set, val, settings, facts = build_steady(task_name, flags)
     config = replace(build(TrainConfig, settings), log_every=50)
     set_threads(config)
     output.mkdir(parents=True)

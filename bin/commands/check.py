@@ -61,8 +61,8 @@ def run_check(task_class, flags, *, config_file, as_json, sheet=None):
     if as_json:
         print(json.dumps(found | {"estimate": estimate}))
     else:
-        print("\n".join([f"{name}: {count}" for name, count in found["classes"].items()] + lines))
-        print(f"{len(found['errors'])} error(s), {len(found['warnings'])} warning(s)")
+        lines = [f"{name}: {count}" for name, count in found["classes"].items()] + lines
+        print("\n".join([*lines, f"{len(found['errors'])} error(s), {len(found['warnings'])} warning(s)"]))
     return USER_ERROR if found["errors"] else FINISHED
 
 

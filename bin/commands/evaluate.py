@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from visionloop.bin.commands.tables import class_table, score_table
 from visionloop.engine.checkpoint import finite
+from visionloop.engine.config import flag_of
 from visionloop.engine.distributed import World, pick_device
 from visionloop.engine.errors import UserError
 from visionloop.engine.evaluate import evaluate_dataset
@@ -16,16 +17,19 @@ from visionloop.engine.intervals import FEW_PICTURES, score_intervals
 
 
 def run_evaluate(
-    task_class, *, model, predictions, data, split, val_split, output, save_predictions, batch_size, workers, device, as_json
+    task_class, *, model, predictions, data, split, val_split, output, save_predictions, batch_size, workers, device, as_json, settings
 ):
-    """Score `model`, or `predictions` that exist already, on a split of `data`: a table or one json object on stdout, and files."""
+    """Score `model`, or `predictions` that exist already, on a split of `data`: a table or one json object on stdout, and files.
+
+    settings: {name: value} of the task's own, for `Task.load_trained`.
+    """
     if output and Path(output).suffix != ".json":
         raise UserError(f"--output {output}: expected a file name that ends in .json", field="output")
-    check_sources(task_class, model, predictions, val_split, save_predictions)
+    check_sources(task_class, model, predictions, val_split, save_predictions, settings)
     if predictions:
         task, metric = task_class.score_predictions(predictions, data=data, split=split)
     else:
-        task, module = task_class.load_trained(model, data=data, val_split=val_split)
+        task, module = task_class.load_trained(model, data=data, val_split=val_split, **settings)
         dataset = task.build_eval_dataset(split)
         metric = score_model(task, module, dataset, batch_size=batch_size, workers=workers, device=pick_device(device))
         if save_predictions:
@@ -42,7 +46,7 @@ def run_evaluate(
     print("\n".join(lines + class_table(task, per_class)))
 
 
-def check_sources(task_class, model, predictions, val_split, save_predictions):
+def check_sources(task_class, model, predictions, val_split, save_predictions, settings):
     """Raises UserError unless there is a model or predictions, one of the two, and the options that go with it."""
     if bool(model) == bool(predictions):
         given = "both are given" if model else "none is given"
@@ -52,6 +56,9 @@ def check_sources(task_class, model, predictions, val_split, save_predictions):
     if predictions and val_split:
         why = "needs --model; score predictions against a data folder with a split of its own"
         raise UserError(f"--val-split: {why}", field="val_split")
+    if predictions and settings:
+        name = next(iter(settings))
+        raise UserError(f"{flag_of(name)}: needs --model", field=name)
     suffix = task_class.scored_suffix
     if save_predictions and Path(save_predictions).suffix != suffix:
         why = f"expected a file name that ends in {suffix}" if suffix else f"{task_class.name} has no form for them"

@@ -11,15 +11,22 @@ from visionloop.engine.errors import USER_ERROR, UserError
 from visionloop.engine.settings import TrainConfig
 
 
-def task_commands(name, config_class, load_task_class, *, explanations=()):
-    """A click group. load_task_class() imports and returns the Task; explanations: kinds of `Task.explain`, switches of `predict`."""
+def task_commands(name, config_class, load_task_class, *, explanations=(), score_options=()):
+    """A click group. load_task_class() imports and returns the Task.
+
+    explanations: kinds of `Task.explain`, switches of `predict`; score_options: settings of the config class that `evaluate` has too,
+    for `Task.load_trained`.
+    """
     group = click.Group(name, help=f"Train and use models for {name.replace('_', '-')}.", context_settings={"max_content_width": 120})
-    for command in (train_command, evaluate_command, predict_command, check_command, export_command):
-        group.add_command(command(config_class, load_task_class, explanations))
+    group.add_command(train_command(config_class, load_task_class))
+    group.add_command(evaluate_command(config_class, load_task_class, score_options))
+    group.add_command(predict_command(load_task_class, explanations))
+    group.add_command(check_command(config_class, load_task_class))
+    group.add_command(export_command(load_task_class))
     return group
 
 
-def train_command(config_class, load_task_class, explanations):
+def train_command(config_class, load_task_class):
     @click.command("train", help="Train, or go on with the run in --output.")
     @options_from(config_class, TrainConfig)
     @click.option("--config", "config_file", help="settings.json of a run, or a json object of settings")
@@ -33,10 +40,10 @@ def train_command(config_class, load_task_class, explanations):
     return train
 
 
-def evaluate_command(config_class, load_task_class, explanations):
+def evaluate_command(config_class, load_task_class, score_options):
     @click.command("evaluate", help="Score a trained model, or predictions that exist already, on a split.")
     @click.option("--model", help="a run's best/, a checkpoint folder, or any Hugging Face folder")
-    @click.option("--predictions", help="instead of a model: a file of answers such as `predict` writes; the task's page says which")
+    @click.option("--predictions", help="instead of a model: answers such as `predict` writes; the task's page says which")
     @click.option("--data", required=True, help="data folder")
     @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
     @click.option("--val-split", type=float, default=0.0, help="share of train/ that training set aside, where there is no val/")
@@ -44,18 +51,20 @@ def evaluate_command(config_class, load_task_class, explanations):
     @click.option("--save-predictions", help="file for the model's answers, which --predictions reads")
     @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
     @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="loader processes")
+    @options_from(config_class, only=score_options)
     @device_option
     @json_option("print one object {metric key: value} instead of the table")
     @traceback_option
     def evaluate(**options):
         from visionloop.bin.commands.evaluate import run_evaluate
 
-        run_evaluate(load_task_class(), **options)
+        settings = {name: options.pop(name) for name in score_options}
+        run_evaluate(load_task_class(), settings={name: value for name, value in settings.items() if value is not None}, **options)
 
     return evaluate
 
 
-def predict_command(config_class, load_task_class, explanations):
+def predict_command(load_task_class, explanations):
     @click.command("predict", help="Answer for pictures: predictions.jsonl, labelled pictures and a contact sheet.")
     @model_option
     @click.option("--input", "input_path", required=True, help="a picture, or a folder searched at any depth")
@@ -75,7 +84,7 @@ def predict_command(config_class, load_task_class, explanations):
     return predict
 
 
-def check_command(config_class, load_task_class, explanations):
+def check_command(config_class, load_task_class):
     @click.command("check", help="Look for mistakes before training: data, first loss, time, memory; --overfit N: that it learns.")
     @options_from(config_class, TrainConfig)
     @click.option("--config", "config_file", help="settings.json of a run, or a json object of settings")
@@ -90,7 +99,7 @@ def check_command(config_class, load_task_class, explanations):
     return check
 
 
-def export_command(config_class, load_task_class, explanations):
+def export_command(load_task_class):
     @click.command("export", help="Write a Hugging Face folder with a model card, checked by loading it back.")
     @model_option
     @click.option("--output", required=True, help="folder to write; must be absent, empty, or an earlier export")

@@ -48,18 +48,18 @@ def require_goal(task):
 def learn_by_heart(task, config, *, device, say, steps=STEPS):
     """(line about a success, None) or (None, why it failed) of training on config.overfit pictures of the training split.
 
-    They come as in evaluation, without augmentation, in one optimizer step each time, in fp32. Ends as soon as `task.overfit_goal`
-    is reached. say(line): told every 25 steps. Raises UserError for what training would refuse too.
+    They come as in evaluation, without augmentation, in one optimizer step each time, in fp32; see `Task.lessons`. Ends as soon as
+    `task.overfit_goal` is reached. say(line): told every 25 steps. Raises UserError for what training would refuse too.
     """
     dataset = task.build_eval_dataset("train")
     dataset = Subset(dataset, spread_evenly(len(dataset), config.overfit))
     torch.manual_seed(hashed(config.seed))
     module = task.build_model().to(device)
     freeze(task, module, config)
-    pieces = math.ceil(len(dataset) / config.micro_batch)
-    cuts = [(piece * len(dataset) // pieces, (piece + 1) * len(dataset) // pieces) for piece in range(pieces)]
+    samples = task.lessons([dataset[i] | {"sample_id": torch.tensor(i)} for i in range(len(dataset))])
+    pieces = math.ceil(len(samples) / config.micro_batch)
+    cuts = [(piece * len(samples) // pieces, (piece + 1) * len(samples) // pieces) for piece in range(pieces)]
     check_piece_size(task, module, cuts)
-    samples = [dataset[i] | {"sample_id": torch.tensor(i)} for i in range(len(dataset))]
     batches = [task.collate_eval(samples[start:stop]) for start, stop in cuts]
     spec = next(spec for spec in task.metrics if spec.key == task.overfit_goal[0])
     lesson, began = Lesson(*task.overfit_goal), time.perf_counter()

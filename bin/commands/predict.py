@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -22,17 +23,19 @@ SHEET_SIDE, SHEET_MOST = 200, 100  # of a picture on the contact sheet, and how 
 def run_predict(task_class, *, model, input_path, output, batch_size, device, as_json, explanations):
     """Write predictions.jsonl, the task's own files, pictures/, contact_sheet.png and a folder per explanation. Returns the exit code.
 
+    Where answers are pictures themselves, they lie in folders of the task's naming, as PNG.
+
     A picture that cannot be read is named on stderr and has a line {"file", "error"}; the others go on, and the exit code is 2.
     """
     root, names = find_pictures(input_path)
     task, module = task_class.load_trained(model)
     device = pick_device(device)
     module.to(device)
-    unreadable, sheets = 0, {}
+    unreadable, sheets, png_names = 0, {}, name_pngs(names)
     with whole_folder(output, LINES) as folder, open(folder / LINES, "w") as lines, _bar(len(names)) as bar:
         for start in range(0, len(names), batch_size):
             chunk = names[start : start + batch_size]
-            rows, drawn = answer(task, module, root, chunk, device, explanations)
+            rows, drawn, made = answer(task, module, root, chunk, device, explanations)
             for name, row in zip(chunk, rows, strict=True):
                 lines.write(json.dumps(row) + "\n")
                 if as_json:
@@ -40,10 +43,15 @@ def run_predict(task_class, *, model, input_path, output, batch_size, device, as
                 if "error" in row:
                     unreadable += 1
                     tqdm.write(f"error: {root / name}: {row['error']}", file=sys.stderr)
+            for kind, pictures in made.items():
+                for name, picture in pictures:
+                    save_picture(folder / kind / png_names[name], picture)
             for kind, pictures in drawn.items():
-                save_pictures(folder / kind, pictures)
                 sheet = sheets.setdefault(kind, [])
-                sheet += [fit_to(picture, longest=SHEET_SIDE) for picture in pictures.values()][: SHEET_MOST - len(sheet)]
+                for name, picture in pictures:
+                    save_picture(folder / kind / name, picture)
+                    if len(sheet) < SHEET_MOST:
+                        sheet.append(fit_to(picture, longest=SHEET_SIDE))
             bar.update(len(chunk))
         lines.flush()
         task.write_answers(folder, WrittenAnswers(folder / LINES))
@@ -87,7 +95,10 @@ def find_pictures(input_path):
 
 @torch.no_grad()
 def answer(task, module, root, names, device, explanations):
-    """(one row per name, {"pictures" or kind of explanation: {name: uint8 [H, W, 3]}}) of one batch of files."""
+    """(one row per name, {"pictures" or kind of explanation: (name, uint8 [H, W, 3]) of each}, {folder: (name, picture) of each}) of files.
+
+    Pictures may be made only as they are asked for: large ones need not lie in memory together.
+    """
     samples, readable, rows = [], [], {}
     for i, name in enumerate(names):
         try:
@@ -96,18 +107,29 @@ def answer(task, module, root, names, device, explanations):
         except OSError as error:
             rows[name] = {"file": name, "error": getattr(error, "why", None) or error.strerror or str(error)}
     if not samples:
-        return [rows[name] for name in names], {}
+        return [rows[name] for name in names], {}, {}
     batch = task.collate_eval(samples).to(device)
-    answers = task.describe_predictions(batch, task.predict(module, batch), readable)
+    predictions = task.predict(module, batch)
+    answers = task.describe_predictions(batch, predictions, readable)
     rows |= {row["file"]: row for row in answers}
-    drawn = {"pictures": task.draw_answers([root / name for name in readable], answers)}
+    drawn = {"pictures": task.draw_answers([root / name for name in readable], answers, predictions)}
     drawn |= {kind: task.explain(module, batch, kind) for kind in explanations}
-    return [rows[name] for name in names], {kind: dict(zip(readable, pictures, strict=True)) for kind, pictures in drawn.items()}
+    both = [
+        {kind: zip(readable, pictures, strict=True) for kind, pictures in kinds.items()}
+        for kinds in (drawn, task.answer_pictures(predictions))
+    ]
+    return [rows[name] for name in names], *both
 
 
-def save_pictures(folder, pictures):
-    """Each under its own relative name, in its own format."""
-    for name, picture in pictures.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+def name_pngs(names):
+    """{name: the same with .png in the place of its suffix, or behind it where another file would have the same name}."""
+    stems = {name: os.path.splitext(name)[0] for name in names}
+    count = Counter(stems.values())
+    count.update(names)  # a.jpg.jpg beside a.jpg and a.png
+    return {name: (stem if count[stem] == 1 else name) + ".png" for name, stem in stems.items()}
+
+
+def save_picture(path, picture):
+    """In the format that the suffix names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)

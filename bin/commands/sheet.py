@@ -28,13 +28,14 @@ def write_sheet(task, train, config, path):
     picks = spread_evenly(len(train), PICTURES).tolist()
     task.before_sample(0, config.steps or 1)
     columns = []
-    for dataset, heading in zip((train, task.build_eval_dataset("train")), HEADINGS, strict=True):
+    sources = ((train, lambda samples: task.collate(samples, 0, 0)), (task.build_eval_dataset("train"), task.collate_eval))
+    for (dataset, collate), heading in zip(sources, HEADINGS, strict=True):
         samples = []
         for index in picks:
             seed_host(SAMPLE, config.seed, 0, index)
             samples.append(dataset[index] | {"sample_id": torch.tensor(index)})
         seed_host(COLLATE, config.seed, 0, 0)
-        drawn = task.draw(task.collate(samples, 0, 0), None)
+        drawn = task.draw(collate(samples), None)
         columns.append([with_caption(picture, [heading], size=16) for picture in drawn.values()])
     if not columns[0]:
         raise UserError(f"--sheet: {task.name} draws no training pictures", field="sheet")

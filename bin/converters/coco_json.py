@@ -2,6 +2,8 @@
 
 import json
 
+from visionloop.bin.converters.conversion import Form
+
 
 def write_coco(path, index):
     """Write the json of an index, row by row.
@@ -46,3 +48,13 @@ def _write_list(file, rows):
         file.write(",\n" if number else "\n")
         file.write(json.dumps(row, separators=(",", ":")))  # `dump` goes without the C encoder
     file.write("]")
+
+
+def write_jsons(splits, folder, findings):
+    """`<split>.json` for each DetectionIndex; nothing is left out."""
+    for split, index in splits.items():
+        write_coco(folder / f"{split}.json", index)
+    return splits
+
+
+BOXES = Form(annotate=write_jsons, count=lambda index: len(index.boxes), one="box", many="boxes")

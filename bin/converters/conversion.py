@@ -4,14 +4,15 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
 from visionloop.bin.commands.output import whole_folder
-from visionloop.bin.converters.coco_json import write_coco
-from visionloop.datasets.layout import DataLayoutError
+from visionloop.datasets.layout import DataLayoutError, is_hidden
+from visionloop.datasets.pictures import PICTURE_SUFFIXES
 from visionloop.engine.errors import UserError
 
 MARK = "convert.json"
@@ -32,29 +33,47 @@ class Findings:
         self.notes.setdefault(why, []).append(str(place))
 
 
-def convert(kind, read, source, output, *, pictures, skip_broken):
-    """Write `output` from what `read(source, findings)` gives: {split: DetectionIndex} with the same classes.
+@dataclass(frozen=True)
+class Form:
+    """What a conversion writes beside the pictures.
 
-    pictures: "copy" or "link" them to <output>/<split>/, or "none": <output>/<split> is then a link to the folder they lie in. Raises
-    UserError; without `skip_broken` also when anything was found broken, and nothing is written then.
+    annotate(splits, folder, findings) -> {split: index}: writes the annotations and gives what can be taken over of each split; an
+    index has `folder`, `classes`, `name(i)`, `path(i)` and a length; count(index): of what there is to learn from, called `one` and
+    `many`; pictures: where in the output those of a split lie; whole_folders: no others may lie there.
+    """
+
+    annotate: Callable
+    count: Callable
+    one: str
+    many: str
+    pictures: str = "{}"
+    whole_folders: bool = False
+
+
+def convert(kind, read, form, source, output, *, pictures, skip_broken):
+    """Write `output` in a Form from what `read(source, findings)` gives: {split: index} with the same classes.
+
+    pictures: "copy" or "link" them to the form's folder of the split, or "none": that folder is then a link to the one they lie in.
+    Raises UserError; without `skip_broken` also when anything was found broken, and nothing is written then.
     """
     refuse_overlap(source, output)
     findings = Findings()
     try:
         with whole_folder(output, MARK) as folder:
-            splits = read(source, findings)
+            splits = form.annotate({split: index for split, index in read(source, findings).items() if len(index)}, folder, findings)
             tell(findings, skip_broken)
             splits = {split: index for split, index in splits.items() if len(index)}
-            check_not_empty(source, splits)
-            write_splits(splits, folder, pictures)
-            counts = {split: {"pictures": len(index), "boxes": len(index.boxes)} for split, index in splits.items()}
+            check_not_empty(source, splits, form)
+            for split, index in splits.items():
+                deliver_pictures(index, folder / form.pictures.format(split), pictures, form.whole_folders)
+            counts = {split: {"pictures": len(index), form.many: form.count(index)} for split, index in splits.items()}
             mark = {"schema": 1, "kind": kind, "source": os.path.abspath(source), "pictures": pictures, "splits": counts}
             (folder / MARK).write_text(json.dumps(mark | {"left_out": findings.problems}, indent=1) + "\n")
     except DataLayoutError as error:
         raise UserError(str(error), file=error.path) from None
     except OSError as error:
         raise UserError(f"{error.filename or output}: {error.strerror or error}", file=str(error.filename or output)) from None
-    shown = "; ".join(f"{split}: {count['pictures']} pictures, {count['boxes']} boxes" for split, count in counts.items())
+    shown = "; ".join(f"{split}: " + ", ".join(f"{number} {what}" for what, number in count.items()) for split, count in counts.items())
     print(f"{output}: {shown}; {len(next(iter(splits.values())).classes)} classes")
 
 
@@ -65,12 +84,13 @@ def refuse_overlap(source, output):
         raise UserError(f"{output}: is or holds the source {source}; choose another output folder", field="output", file=str(output))
 
 
-def check_not_empty(source, splits):
+def check_not_empty(source, splits, form):
     """There is something to be learned from, or UserError."""
     if not splits:
         raise UserError(f"{source}: not one picture to convert", field="source", file=str(source))
-    if not any(len(index.boxes) for index in splits.values()):
-        raise UserError(f"{source}: {sum(map(len, splits.values()))} pictures, but not one box", field="source", file=str(source))
+    if not any(form.count(index) for index in splits.values()):
+        number = sum(map(len, splits.values()))
+        raise UserError(f"{source}: {number} pictures, but not one {form.one}", field="source", file=str(source))
 
 
 def tell(findings, skip_broken):
@@ -88,17 +108,27 @@ def tell(findings, skip_broken):
         raise UserError(f"{len(problems)} problems, nothing was written; --skip-broken leaves them out")
 
 
-def write_splits(splits, folder, pictures):
-    """`<split>.json`, and `<split>/` with the pictures under their own relative names."""
-    with tqdm(total=sum(map(len, splits.values())), desc="converting", unit="pic", disable=None, leave=False) as bar:
-        for split, index in splits.items():
-            write_coco(folder / f"{split}.json", index)
-            if pictures == "none":
-                (folder / split).symlink_to(os.path.realpath(index.folder), target_is_directory=True)
-                continue
-            for i in range(len(index)):
-                deliver(index.path(i), folder / split / index.name(i), as_link=pictures == "link")
-                bar.update()
+def deliver_pictures(index, folder, how, whole_folder):
+    """The pictures of a split under their own relative names in `folder`, which is a link for "none"."""
+    if how == "none":
+        if whole_folder:
+            refuse_strangers(index)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.symlink_to(os.path.realpath(index.folder), target_is_directory=True)
+        return
+    for i in tqdm(range(len(index)), desc="pictures", unit="pic", disable=None, leave=False):
+        deliver(index.path(i), folder / index.name(i), as_link=how == "link")
+
+
+def refuse_strangers(index):
+    """The folder of an index holds its pictures alone, or UserError."""
+    known = {os.path.normpath(index.path(i)) for i in range(len(index))}
+    files = (os.path.normpath(os.path.join(level, name)) for level, _, names in os.walk(index.folder) for name in names)
+    pictures = (path for path in files if path.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(os.path.basename(path)))
+    strangers = [path for path in pictures if path not in known]
+    if strangers:
+        why = f"--pictures none: {index.folder} holds {len(strangers)} pictures that are not of this split"
+        raise UserError(f"{why}, like {os.path.basename(min(strangers))}; use --pictures link", field="pictures", file=index.folder)
 
 
 def deliver(picture, target, *, as_link):

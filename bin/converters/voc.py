@@ -38,15 +38,16 @@ def read_voc(source, findings, *, difficult, val_split):
     return {split: rows.index() for split, rows in reader.splits.items()}
 
 
-def find_voc_root(source):
-    """The folder that holds Annotations/ and JPEGImages/: `source`, or the one below it, as in VOCdevkit/VOC2007."""
+def find_voc_root(source, annotations=XML, suffix=".xml"):
+    """The folder that holds Annotations/ (or other `annotations`) and JPEGImages/: `source`, or one below it, as VOCdevkit/VOC2007."""
     source = Path(source)
     if not source.is_dir():
         raise DataLayoutError(source, "not a folder" if source.exists() else "no such folder")
-    found = [folder for folder in (source, *sorted(source.glob("*")), *sorted(source.glob("VOCdevkit/*"))) if (folder / XML).is_dir()]
+    candidates = (source, *sorted(source.glob("*")), *sorted(source.glob("VOCdevkit/*")))
+    found = [folder for folder in candidates if (folder / annotations).is_dir()]
     if not found:
         there = sorted(name for name in os.listdir(source) if not is_hidden(name))
-        raise DataLayoutError(source, f"expected {XML}/*.xml and {PICTURES}/, found {shorten(there) or 'nothing'}")
+        raise DataLayoutError(source, f"expected {annotations}/*{suffix} and {PICTURES}/, found {shorten(there) or 'nothing'}")
     if len(found) > 1:
         raise DataLayoutError(source, f"holds several data sets ({shorten([folder.name for folder in found])}); name one of them")
     if not (found[0] / PICTURES).is_dir():
@@ -54,16 +55,34 @@ def find_voc_root(source):
     return found[0]
 
 
-def list_splits(root):
-    """{split: names without suffix}: from the lists, or all annotations as "train" where there are no lists."""
-    lists = {split: _read_list(root / LISTS / f"{split}.txt") for split in (*SPLITS, "trainval")}
+def list_splits(root, folder=LISTS, annotations=XML, suffix=".xml"):
+    """{split: names without suffix}: from the lists in `folder`, or all annotations as "train" where there are no lists."""
+    lists = {split: _read_list(root / folder / f"{split}.txt") for split in (*SPLITS, "trainval")}
     if lists["train"] is None and lists["trainval"] is not None:
         held_out = set(lists["val"] or [])
         lists["train"] = [stem for stem in lists["trainval"] if stem not in held_out]
     found = {split: lists[split] for split in SPLITS if lists[split] is not None}
     if found:
         return found
-    return {"train": sorted(name[:-4] for name in os.listdir(root / XML) if name.lower().endswith(".xml") and not is_hidden(name))}
+    names = [name for name in os.listdir(root / annotations) if name.lower().endswith(suffix) and not is_hidden(name)]
+    return {"train": sorted(name[: -len(suffix)] for name in names)}
+
+
+def list_pictures(root):
+    """{name without suffix: its files in JPEGImages/}."""
+    files = {}
+    for name in sorted(os.listdir(root / PICTURES)):
+        if name.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(name):
+            files.setdefault(os.path.splitext(name)[0], []).append(name)
+    return files
+
+
+def wrong_files(files):
+    """What is wrong with the files of one name, or None: there is to be one."""
+    if len(files) == 1:
+        return None
+    there = f"several pictures of this name: {', '.join(files)}" if files else "no picture of this name"
+    return f"{there} in {PICTURES}/"
 
 
 def _read_list(path):
@@ -83,10 +102,7 @@ class _Reader:
     def __init__(self, root, findings, difficult):
         self.root, self.findings, self.difficult = root, findings, difficult
         self.splits, self.numbers = {}, {}
-        self.files = {}  # a picture's name without suffix -> its files
-        for name in sorted(os.listdir(root / PICTURES)):
-            if name.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(name):
-                self.files.setdefault(os.path.splitext(name)[0], []).append(name)
+        self.files = list_pictures(root)
 
     def add(self, split, stem):
         """One picture with its boxes."""
@@ -95,9 +111,8 @@ class _Reader:
         files = self.files.get(stem, [])
         try:
             annotation = read_voc_xml(xml)
-            if len(files) != 1:
-                there = f"several pictures of this name: {', '.join(files)}" if files else "no picture of this name"
-                raise BrokenAnnotation(f"{there} in {PICTURES}/")
+            if wrong_files(files):
+                raise BrokenAnnotation(wrong_files(files))
             size_hw = read_size(self.root / PICTURES / files[0])
             if annotation.size_hw not in (None, size_hw):
                 said, real = ("{1} x {0}".format(*size) for size in (annotation.size_hw, size_hw))

@@ -185,7 +185,7 @@ class ClassificationTask(Task):
     def draw_scores(self, metric):
         return {"confusion": draw_confusion(metric.confusion(), self.classes)}
 
-    def draw_answers(self, paths, answers):
+    def draw_answers(self, paths, answers, predictions):
         return [draw_answer(read_picture(path), answer) for path, answer in zip(paths, answers, strict=True)]
 
     def explain(self, module, batch, kind):

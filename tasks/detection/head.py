@@ -1,23 +1,14 @@
-"""The rows of a detector that belong to classes: naming them, and carrying them over by name."""
+"""The rows of a detector that belong to classes, carried over by name."""
 
 import re
 
 import torch
 
+from visionloop.tasks.class_rows import match_classes
 from visionloop.tasks.library import class_names
 
 # parameters with one row per class; the embedding of the denoising queries has one more, for padding
 CLASS_ROWS = re.compile(r"(^|\.)(enc_score_head|class_embed\.\d+|denoising_class_embed)\.(weight|bias)$")
-
-
-def match_classes(known, wanted):
-    """{row wanted: row known} of the names that are the same but for capitals, spaces, hyphens and underscores."""
-    row_of = {_plain(name): i for i, name in enumerate(known or ())}
-    return {i: row_of[_plain(name)] for i, name in enumerate(wanted) if _plain(name) in row_of}
-
-
-def _plain(name):
-    return re.sub(r"[\s_-]+", "", str(name)).lower()
 
 
 @torch.no_grad()

@@ -185,7 +185,7 @@ class DetectionTask(Task):
     def per_class_scores(self, metric):
         return name_rows(self.classes, metric.per_class())
 
-    def draw_answers(self, paths, answers):
+    def draw_answers(self, paths, answers, predictions):
         return [draw_answer(read_picture(path), answer) for path, answer in zip(paths, answers, strict=True)]
 
     # weights ----------------------------------------------------------------------------------------------------

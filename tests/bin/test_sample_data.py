@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from visionloop.bin.sample_data import main
+from visionloop.datasets.segmentation_layout import require_segmentation_split
+from visionloop.datasets.synthetic_segmentation import CLASSES, SPLITS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bin" / "sample_data.py"
 
@@ -76,9 +78,16 @@ def test_a_foreign_folder_is_refused_in_one_line_and_left_alone(sample_data, tmp
     assert contents(tmp_path) == before
 
 
+def test_the_masks_of_segmentation_lie_beside_their_pictures(sample_data, tmp_path):
+    assert sample_data("segmentation", tmp_path / "data")[0] == 0
+    for split, count in SPLITS.items():
+        index = require_segmentation_split(tmp_path / "data", split)  # pairs them up
+        assert len(index) == count and index.classes == CLASSES
+
+
 def test_an_unknown_task_is_told_in_one_line(sample_data, tmp_path):
     status, _, err = sample_data("clasification", tmp_path / "x")
-    assert status == 2 and "classification" in err and err.count("\n") == 1
+    assert status == 2 and "classification, detection, segmentation" in err and err.count("\n") == 1
     assert not (tmp_path / "x").exists()
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from visionloop.datasets.synthetic_detection import write_detection
+from visionloop.datasets.synthetic_segmentation import write_segmentation
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = Path(sys.executable).with_name("torchrun")
@@ -23,7 +24,8 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-IMAGE_SIZE = {"classification": "32", "detection": "96"}
+IMAGE_SIZE = {"classification": "32", "detection": "96", "segmentation": "32"}
+WRITERS = {"detection": write_detection, "segmentation": write_segmentation}
 
 
 @pytest.fixture(scope="module", params=IMAGE_SIZE)
@@ -31,8 +33,8 @@ def pictures(request, tmp_path_factory):
     """<task>/: a data folder named after its task."""
     folder = tmp_path_factory.mktemp("pictures") / request.param
     folder.mkdir()
-    if request.param == "detection":
-        write_detection(folder, 0, pictures={"train": 12, "val": 4})
+    if request.param in WRITERS:
+        WRITERS[request.param](folder, 0, pictures={"train": 12, "val": 4})
         return folder
     for split, number in (("train", 9), ("val", 4)):
         for shade, name in ((40, "dark"), (200, "light")):

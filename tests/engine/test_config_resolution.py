@@ -8,6 +8,7 @@ from typing import Literal
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +16,10 @@ from toy_task import ToyConfig, ToyTask
 
 from visionloop.engine.config import build, fields_of, option, options_from, resolve, settings_json
 from visionloop.engine.continuing import fixed_settings, output_folder, resolve_auto
+from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
 from visionloop.engine.settings import TaskConfig, TrainConfig
-from visionloop.engine.train import resolve_settings
+from visionloop.engine.train import build_data, resolve_settings
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,32 @@ def test_automatic_values_are_filled_in_and_marked():
     names = ("steps", "micro_batch", "warmup_steps", "eval_every", "save_every", "workers", "threads", "device")
     assert all(settings[name].value is not None for name in names)
     assert settings["threads"].value >= 1 and settings["workers"].value >= 0
+
+
+@dataclass(frozen=True)
+class PhasedConfig(ToyConfig):
+    phase: int | None = option(None, "a share of the run, in steps")
+
+
+class PhasedTask(ToyTask):
+    config_class = PhasedConfig
+
+    @classmethod
+    def settle(cls, values, steps):
+        return {"phase": steps // 4, "warmup_steps": 3}
+
+
+@pytest.mark.parametrize(("flags", "stored", "expected"), [
+    ({}, {}, 5),
+    ({"phase": 2}, {}, 2),
+    ({}, {"phase": {"value": 9, "source": "auto"}}, 9),
+])  # fmt: skip
+def test_a_task_knows_what_the_length_of_the_run_decided(flags, stored, expected):
+    settings = resolve_settings(PhasedTask, {"steps": 20, **flags})
+    assert settings["phase"].value == flags.get("phase")
+    task, *_, settings, facts = build_data(PhasedTask, settings, World(0, 0, 1, torch.device("cpu")), stored)
+    assert task.config == build(PhasedConfig, settings) and task.config.phase == facts["phase"] == expected
+    assert settings["warmup_steps"].value == 3
 
 
 def test_values_that_were_given_are_never_made_automatic():

@@ -78,6 +78,14 @@ def test_a_tied_parameter_is_in_one_group():
     assert "head.weight/exp_avg" in state_by_name(optimizer, module) and "tied.weight/exp_avg" not in state_by_name(optimizer, module)
 
 
+def test_a_group_says_when_it_starts_and_one_that_does_not_starts_at_once():
+    module = build_model()
+    first, *others = default_parameter_groups(module)
+    optimizer = build_optimizer([first | {"start": 7, "warmup": 3}, *others], module, CONFIG)
+    found = {group["name"]: (group["start"], group["warmup"]) for group in optimizer.param_groups}
+    assert found == {first["name"]: (7, 3)} | {group["name"]: (0, None) for group in others}
+
+
 def test_a_parameter_in_no_group_or_in_two_is_our_defect():
     module = build_model()
     groups = default_parameter_groups(module)

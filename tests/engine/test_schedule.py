@@ -51,6 +51,28 @@ def test_cosine_is_half_way_in_the_middle():
     assert lr_factor(60, 110, schedule="cosine", warmup_steps=10, lr_min_ratio=0.2) == pytest.approx(0.6)
 
 
+@given(run=RUNS, start=st.integers(0, 300), schedule=st.sampled_from(SCHEDULES))
+def test_a_group_rests_until_its_start_and_warms_up_from_there(run, start, schedule):
+    steps, warmup_steps = run
+    peak = start + warmup_steps
+    rates = [lr_factor(step, start + steps, schedule=schedule, warmup_steps=warmup_steps, start=start) for step in range(peak + 1)]
+    assert rates[:start] == [0.0] * start
+    assert rates[start:-1] == [(step + 1) / warmup_steps for step in range(warmup_steps)] and rates[-1] == 1
+
+
+@given(run=RUNS, start=st.integers(0, 300), schedule=st.sampled_from(("cosine", "poly", "constant")), data=st.data())
+def test_after_its_start_a_group_has_the_curve_of_the_rest_of_the_run(run, start, schedule, data):
+    steps, warmup_steps = run
+    step = data.draw(st.integers(0, steps))
+    late = lr_factor(start + step, start + steps, schedule=schedule, warmup_steps=warmup_steps, start=start)
+    assert late == lr_factor(step, steps, schedule=schedule, warmup_steps=warmup_steps)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 20])
+def test_a_start_beyond_the_run_never_moves(steps):
+    assert {lr_factor(step, steps, schedule="poly", warmup_steps=3, start=20) for step in range(steps)} == {0.0}
+
+
 def test_poly_follows_its_power_and_ends_near_zero():
     for power in (0.5, 0.9, 2.0):
         assert lr_factor(25, 100, schedule="poly", warmup_steps=0, power=power) == pytest.approx(0.75**power)
@@ -83,7 +105,7 @@ def test_due_every_zero_is_at_the_end_only():
 
 
 def optimizer_with(*groups):
-    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": 0.0, **group} for group in groups]
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": 0.0, "start": 0, **group} for group in groups]
     return torch.optim.AdamW(groups, lr=9.0, fused=True)
 
 
@@ -93,6 +115,16 @@ def test_each_group_has_its_own_scale_and_warm_up():
     assert set_lr(optimizer, 4, config) == {"head": pytest.approx(1.0), "body": pytest.approx(0.2)}
     assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(1.0), pytest.approx(0.2)]
     assert set_lr(optimizer, 50, config) == {"head": pytest.approx(2.0), "body": pytest.approx(0.2)}
+
+
+def test_a_group_may_start_later_than_the_others():
+    optimizer = optimizer_with(
+        {"name": "head", "lr_scale": 1.0, "warmup": None}, {"name": "body", "lr_scale": 0.1, "warmup": 20, "start": 10}
+    )
+    config = TrainConfig(steps=130, lr=2.0, warmup_steps=10, schedule="poly", schedule_power=1.0)
+    assert set_lr(optimizer, 9, config) == {"head": pytest.approx(2.0), "body": 0.0}
+    assert set_lr(optimizer, 14, config) == {"head": pytest.approx(2.0 * 116 / 120), "body": pytest.approx(0.2 / 4)}
+    assert set_lr(optimizer, 80, config) == {"head": pytest.approx(2.0 * 50 / 120), "body": pytest.approx(0.2 / 2)}
 
 
 def test_the_rate_of_a_step_does_not_depend_on_the_steps_before():

@@ -11,7 +11,6 @@ from transformers import RTDetrConfig, RTDetrV2Config
 
 from visionloop.engine.errors import UserError
 from visionloop.tasks.detection.folder import load_folder
-from visionloop.tasks.detection.head import match_classes
 from visionloop.tasks.detection.initialization import initialize
 from visionloop.tasks.detection.model import build_model, check_image_size, load_model, new_config, new_model, read_config
 from visionloop.tasks.detection.network import DFineForObjectDetection
@@ -109,10 +108,6 @@ def test_a_folder_of_other_classes_keeps_all_weights_but_the_rows_of_new_names(s
     assert new.config.id2label == {0: "person", 1: "zebra", 2: "traffic_light", 3: "axolotl"}
     assert all(head.weight.shape[0] == 4 for head in (new.model.enc_score_head, *new.class_embed))
     assert new.model.denoising_class_embed.weight.shape[0] == 5
-
-
-def test_classes_match_but_for_capitals_and_spaces():
-    assert match_classes(["traffic light", "dog"], ["Dog", "cat", "traffic-light"]) == {0: 1, 2: 0}
 
 
 def test_the_same_classes_keep_every_weight(save_tiny):

@@ -1,0 +1,44 @@
+"""The tasks as benchmarks need them: sample data, and settings under which every step does the same work."""
+
+import click
+
+# what changes from step to step is held still: two loops take their turns at different moments, and see one step all the same.
+# Segmentation's masks stay on, as a new model has them; its random points are drawn anew from the seed of each micro-batch
+STEADY = {
+    "classification": {"drop_path": 0.0, "mixup": 0.0, "cutmix": 0.0},
+    "detection": {"multi_scale": 0, "strong_share": 1.0},
+    "segmentation": {"mask_annealing": "on"},
+}
+# no average, and neither evaluations nor checkpoints
+ALONE = {"from_scratch": True, "workers": 0, "ema": False, "save_every": 0, "eval_every": 0}
+
+task_option = click.option("--task", "task_name", type=click.Choice(list(STEADY)), default="classification", show_default=True)
+
+
+def load_task_class(task_name):
+    from visionloop.tasks.classification.task import ClassificationTask
+    from visionloop.tasks.detection.task import DetectionTask
+    from visionloop.tasks.segmentation.task import SegmentationTask
+
+    return {"classification": ClassificationTask, "detection": DetectionTask, "segmentation": SegmentationTask}[task_name]
+
+
+def sample_data(task_name, scratch):
+    """The name of a new folder with the task's sample data. scratch: an empty folder."""
+    from visionloop.datasets.synthetic import WRITERS
+
+    folder = scratch / "data"
+    folder.mkdir()
+    WRITERS[task_name](folder, 0)
+    return str(folder)
+
+
+def build_steady(task_name, flags):
+    """(world, task, training set, validation set, settings, facts) of random weights and steady steps; see engine.train.build_data."""
+    from visionloop.engine.distributed import join_world
+    from visionloop.engine.train import build_data, resolve_settings
+
+    task_class = load_task_class(task_name)
+    world = join_world(flags["device"])
+    settings = resolve_settings(task_class, flags | ALONE | STEADY[task_name])
+    return world, *build_data(task_class, settings, world, {})

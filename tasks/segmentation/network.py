@@ -1,0 +1,114 @@
+"""The library's EoMT with a forward of our own: every level's prediction, masks of bits, and none at all where they are lifted.
+
+The two classes have the library's names, because `save_pretrained` writes the name of the class into config.json.
+Source: models/eomt.py of `tue-mps/eomt`.
+"""
+
+import torch
+import transformers
+from torch import nn
+from torch.nn import functional as F
+
+from visionloop.tasks.segmentation.attention import NAME as SPLIT_ATTENTION
+
+
+class Heads(nn.Module):
+    """A module's final norm and `predict`, as a module without weights of its own: what recomputes activations wraps modules."""
+
+    def __init__(self, owner):
+        super().__init__()
+        self._owner = (owner,)  # in a tuple, or it would be registered as a part
+
+    def forward(self, tokens):
+        """tokens: [B, N, C] -> (mask logits [B, Q, h, w], class logits [B, Q, K + 1])."""
+        owner = self._owner[0]
+        return owner.predict(owner.layernorm(tokens))
+
+
+class MaskedForward:
+    """The forward of both kinds. mask_probs: for each joint block the share of queries that are masked; 0: its mask is lifted."""
+
+    def prepare_forward(self):
+        """To be called at the end of a subclass's `__init__`."""
+        self.heads = Heads(self)
+        self.config._attn_implementation = SPLIT_ATTENTION
+        self.mask_probs = [1.0] * self.config.num_blocks
+
+    def read_mask_probs(self):
+        """Take over what the buffer holds, after weights were loaded into it.
+
+        The buffer itself never changes in memory: an average of weights would mix the probabilities of many steps in it.
+        """
+        self.mask_probs = self.attn_mask_probs.tolist()
+        self.attn_mask_probs.fill_(1.0)
+
+    @property
+    def num_prefix(self):
+        """Class and register tokens, which stand between queries and patches."""
+        return 1 + self.config.num_register_tokens
+
+    def forward(self, pixel_values, draws=None, all_levels=False):
+        """pixel_values: [B, 3, H, W] -> (mask logits [B, S, Q, h, w], class logits [B, S, Q, K + 1]), h = H / 4 for patches of 8 and 16.
+
+        S counts the joint blocks and one in train mode or with all_levels: what is seen before each of them and at the end. Otherwise
+        S = 1, the last, and with all masks lifted nothing else is computed. draws: [B, blocks, Q] in 0..1, a query is masked where its
+        number is at most the block's probability; None: drawn here.
+        """
+        config = self.config
+        tokens, extra = self.embed(pixel_values)
+        first_joint = config.num_hidden_layers - config.num_blocks
+        levels = []
+        for i, layer in enumerate(self.layers):
+            mask, block = None, i - first_joint
+            if block == 0:
+                queries = self.query.weight.expand(tokens.shape[0], -1, -1)  # len() would write the batch's size into an ONNX file
+                tokens = torch.cat([queries, tokens], dim=1)
+            if block >= 0 and (self.training or all_levels or self.mask_probs[block] > 0):
+                levels.append(self.heads(tokens))
+                mask = self.attention_mask(levels[-1][0], block, None if draws is None else draws[:, block])
+            tokens = layer(tokens, attention_mask=mask, **extra)
+        levels.append(self.heads(tokens))
+        if not (self.training or all_levels):
+            levels = levels[-1:]
+        mask_logits, class_logits = zip(*levels, strict=True)
+        return torch.stack(mask_logits, dim=1), torch.stack(class_logits, dim=1)
+
+    @torch.no_grad()
+    def attention_mask(self, mask_logits, block, draws):
+        """bool [B, 1, Q, N], True where a query may look: at queries, prefix and the patches in its mask; None when lifted."""
+        probability = self.mask_probs[block]
+        if probability == 0:
+            return None
+        inside = F.interpolate(mask_logits, size=self.grid_size, mode="bilinear").flatten(2) > 0  # [B, Q, G]
+        if probability < 1:
+            if draws is None:
+                draws = torch.rand(inside.shape[:2], device=inside.device)
+            inside |= (draws > probability)[..., None]
+        return F.pad(inside, (self.config.num_queries + self.num_prefix, 0), value=True)[:, None]
+
+
+class EomtForUniversalSegmentation(MaskedForward, transformers.EomtForUniversalSegmentation):
+    """EoMT on a ViT with learned positions: one square size of picture."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.prepare_forward()
+
+    def embed(self, pixel_values):
+        """(tokens [B, prefix + G, C], what every block is given besides)."""
+        return self.embeddings(pixel_values), {}
+
+
+class EomtDinov3ForUniversalSegmentation(MaskedForward, transformers.EomtDinov3ForUniversalSegmentation):
+    """EoMT on DINOv3, whose rotary positions fit pictures of any size."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.prepare_forward()
+
+    def embed(self, pixel_values):
+        """Like the other kind's; positions that jitter are drawn once a forward."""
+        height, width = pixel_values.shape[-2:]
+        self.grid_size = (height // self.config.patch_size, width // self.config.patch_size)
+        tokens = self.dropout(self.embeddings(pixel_values))
+        return tokens, {"position_embeddings": self.rope_embeddings(pixel_values.to(tokens.dtype))}

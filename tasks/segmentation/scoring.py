@@ -1,0 +1,115 @@
+"""Masks that were predicted already: read from a folder of class-id files, scored without a model."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from visionloop.datasets.class_file import plain_class_file
+from visionloop.datasets.json_values import show
+from visionloop.datasets.mask_values import IGNORED
+from visionloop.datasets.masks import MASK_SUFFIXES, UnreadableMask, read_mask
+from visionloop.datasets.segmentation import mask_mismatch
+from visionloop.datasets.segmentation_layout import files_below
+from visionloop.engine.errors import UserError
+from visionloop.metrics.segmentation import SegmentationMetric
+from visionloop.tasks.predictions import find_pictures, predictions_error, read_lines
+from visionloop.tasks.segmentation.data import index_split
+
+IDS, LINES = "ids", "predictions.jsonl"
+
+
+def score_predictions(cls, path, *, data, split):
+    """(task, SegmentationMetric) of a folder of masks; see `Task.score_predictions`.
+
+    path: what `predict` wrote, its folder ids/, or any folder of masks named like the pictures but for the suffix, one for every picture
+    of the split. Ids are those of the data's classes; of what `predict` wrote, they go by the names in predictions.jsonl, and a class
+    that the data lacks is a wrong answer. So is 255 where the truth is known. There is no validation loss.
+    """
+    index = index_split(data, split)
+    masks, values = find_masks(path, index), read_values(path, index)
+    metric = SegmentationMetric(len(index.classes))
+    for i, name in enumerate(tqdm(masks, desc="scoring", unit="pic", disable=None, leave=False)):
+        found, truth = read_answer(path, name, values), read_truth(index, i)
+        if found.shape != truth.shape:
+            raise predictions_error(path, f"{name}: {mask_mismatch(truth.shape, found.shape)}")
+        metric.update({"ids": [found]}, {"ids": [truth], "sample_ids": torch.tensor([i])})
+    return cls(cls.config_class(data=str(data)), index.classes), metric
+
+
+def ids_folder(path):
+    """Where the masks are: in ids/ of what `predict` wrote, or here."""
+    inside = Path(path) / IDS
+    return inside if inside.is_dir() else Path(path)
+
+
+def find_masks(path, index):
+    """[relative name of the mask of each picture of the index]. Raises UserError unless there is one for each, and no other."""
+    folder = ids_folder(path)
+    if not folder.is_dir():
+        raise predictions_error(path, f"expected a folder of masks ({' '.join(MASK_SUFFIXES)})")
+    names = list(files_below(folder, MASK_SUFFIXES))
+    stems = [os.path.splitext(index.name(i))[0] for i in range(len(index))]
+    found = {}
+    for name, picture in zip(names, find_pictures([os.path.splitext(name)[0] for name in names], stems).tolist(), strict=True):
+        if picture < 0:
+            why = "no picture of the data has this name" if picture == -1 else "several pictures of the data have this name"
+            raise predictions_error(path, f"{name}: {why} ({index.folder})")
+        if found.setdefault(picture, name) != name:
+            raise predictions_error(path, f"{name}: is about {index.name(picture)}, and so is {found[picture]}")
+    missing = [index.name(i) for i in range(len(index)) if i not in found]
+    if missing:
+        raise predictions_error(path, f"{len(missing)} of {len(index)} pictures have no mask, the first is {missing[0]}")
+    return [found[i] for i in range(len(index))]
+
+
+def read_values(path, index):
+    """The ClassFile of the masks: values are ids of the data's classes, or of the labels in the predictions.jsonl beside ids/."""
+    folder = ids_folder(path)
+    lines = folder.parent / LINES
+    if folder.name != IDS or not lines.is_file():
+        ids = {i: i for i in range(len(index.classes))}
+    else:
+        labels = read_labels(lines)
+        ids = {i: index.classes.index(label) if label in index.classes else IGNORED for i, label in labels.items()}
+        if labels and set(ids.values()) == {IGNORED}:
+            first = show(next(iter(labels.values())))
+            raise predictions_error(path, f"{LINES}: the label {first} and all others there are no classes of {index.folder}")
+    any_id = plain_class_file([str(i) for i in range(IGNORED)], path="a mask of class ids")
+    table, known = np.full_like(any_id.table, IGNORED), np.zeros_like(any_id.known)
+    table[list(ids)] = list(ids.values())
+    known[[*ids, IGNORED]] = True
+    return replace(any_id, table=table, known=known)
+
+
+def read_labels(path):
+    """{id: label} of all classes that the lines of `describe` name. Raises UserError for what is none, and where an id has two labels."""
+    labels = {}
+    for place, line in read_lines(path):
+        found = line.get("classes", [])
+        for one in found if isinstance(found, list) else [found]:
+            label, i = (one.get("label"), one.get("id")) if isinstance(one, dict) else (None, None)
+            if not isinstance(label, str) or type(i) is not int or not 0 <= i < IGNORED:
+                raise predictions_error(path, f'{place}: classes holds {show(one)}, expected {{"label", "id"}}')
+            if labels.setdefault(i, label) != label:
+                raise predictions_error(path, f"{place}: id {i} is {show(label)}, in an earlier line {show(labels[i])}")
+    return labels
+
+
+def read_answer(path, name, values):
+    """uint8 [H, W] of the mask `name` below path, in the data's ids. Raises UserError."""
+    try:
+        return read_mask(ids_folder(path) / name, values)
+    except UnreadableMask as error:
+        raise predictions_error(path, f"{name}: {error.why}") from None
+
+
+def read_truth(index, i):
+    """uint8 [H, W] of picture i. Raises UserError."""
+    try:
+        return read_mask(index.mask_path(i), index.class_file)
+    except UnreadableMask as error:
+        raise UserError(str(error), code="unreadable_sample", file=error.path, field="data") from None
