@@ -35,6 +35,7 @@ def evaluate(run, task, step):
             reference = task.reference_scores(metric)
             run.log.scores(step, scores, raw=raw, intervals=intervals, train_loss=run.train_loss, reference=reference)
             run.log.pictures(step, task.draw_scores(metric))
+            run.log.classes(step, task.metrics[0], task.per_class_scores(metric))
             run.log.status.update(best=run.best)
 
 

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from visionloop.engine.checkpoint import finite, replace_file
 from visionloop.engine.profiling import peak_gib
 from visionloop.engine.status import StatusFile
+from visionloop.engine.tables import class_markdown, class_table
 
 
 class RunLog:
@@ -18,7 +19,7 @@ class RunLog:
     def __init__(self, output, world, metrics, *, steps, start_step, evaluated_at, epoch_of):
         self.world, self.metrics, self.steps, self.epoch_of = world, {spec.key: spec for spec in metrics}, steps, epoch_of
         self._start_step, self._second_step, self._bar, self._board, self._file, self.status = start_step, None, None, None, None, None
-        self._laid_out = False
+        self._laid_out, self._class_lines = False, []
         if not world.is_main:
             return
         # imported here: costs a second, and commands that do not train need no TensorBoard
@@ -91,6 +92,17 @@ class RunLog:
             spec = self.metrics[key]
             span = f" ({spec.show(intervals[key][0])} to {spec.show(intervals[key][1])})" if key in intervals else ""
             yield f"{spec.label} {spec.show(value)}{span}"
+
+    def classes(self, step, spec, per_class):
+        """The scores of each class: a table in TensorBoard, and the lines that `say_classes` will print. spec: the first MetricSpec."""
+        self._class_lines = class_table(spec, per_class)
+        if self._board is not None and per_class:
+            self._board.add_text("classes", class_markdown(spec, per_class), step)
+
+    def say_classes(self):
+        """The table of the last evaluation on the console."""
+        for line in self._class_lines:
+            self.say(line)
 
     def scalars(self, step, values):
         if self._board is not None:

@@ -189,6 +189,7 @@ def end_run(run, step):
     if state == "stopped":
         run.log.say(f"stopped and saved after step {step}; the same command goes on from there")
     elif run.best:
+        run.log.say_classes()
         spec = run.best_metric
         run.log.say(f"finished: best {spec.label} {spec.show(run.best['score'])} at step {run.best['step']}, in {run.output / 'best'}")
     return Result(state, step, run.scores, run.best, run.output)

@@ -7,13 +7,14 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from visionloop.bin.commands.tables import class_table, score_table
+from visionloop.bin.commands.tables import score_table
 from visionloop.engine.checkpoint import finite
 from visionloop.engine.config import flag_of
 from visionloop.engine.distributed import World, pick_device
 from visionloop.engine.errors import UserError
 from visionloop.engine.evaluate import evaluate_dataset
 from visionloop.engine.intervals import FEW_PICTURES, score_intervals
+from visionloop.engine.tables import class_table
 
 
 def run_evaluate(
@@ -43,7 +44,7 @@ def run_evaluate(
         return
     intervals = score_intervals(metric) if len(metric) < FEW_PICTURES else {}
     lines = score_table(task, scores, intervals, task.reference_scores(metric), len(metric))
-    print("\n".join(lines + class_table(task, per_class)))
+    print("\n".join(lines + class_table(task.metrics[0], per_class)))
 
 
 def check_sources(task_class, model, predictions, val_split, save_predictions, settings):

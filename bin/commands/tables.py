@@ -1,8 +1,6 @@
 """Scores in columns, for people."""
 
-import math
-
-MOST_CLASSES = 100  # lines of a table
+from visionloop.engine.tables import show
 
 
 def score_table(task, scores, intervals, reference, pictures):
@@ -18,24 +16,3 @@ def score_table(task, scores, intervals, reference, pictures):
     width = max(len(label) for label, _, _ in rows)
     lines = [f"{pictures} pictures" + (", 95 % intervals by bootstrap over pictures" if intervals else "")]
     return lines + [f"{label:<{width}}  {value:>9}  {interval}".rstrip() for label, value, interval in rows]
-
-
-def class_table(task, per_class):
-    """Lines: an empty one, then a class each in the order given; [] without classes.
-
-    Numbers as they are when whole, as the task's first score otherwise. per_class: of `Task.per_class_scores`.
-    """
-    if not per_class:
-        return []
-    rows = [("class", *next(iter(per_class.values())))]
-    for name, columns in list(per_class.items())[:MOST_CLASSES]:
-        rows.append((name, *(str(value) if isinstance(value, int) else show(task.metrics[0], value) for value in columns.values())))
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    lines = [f"{row[0]:<{first}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], others, strict=True)) for row in rows]
-    left = len(per_class) - MOST_CLASSES
-    return ["", *lines] + ([f"and {left} classes more: all of them with --output"] if left > 0 else [])
-
-
-def show(spec, value):
-    """A value as its metric shows it; "-" where there is none, e.g. no object of this size."""
-    return "-" if math.isnan(value) else spec.show(value)

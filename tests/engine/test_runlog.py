@@ -296,6 +296,25 @@ def test_an_evaluation_made_again_after_a_kill_stands_in_the_log_once(tmp_path):
     assert [row["step"] for row in rows_of(tmp_path) if row["kind"] == "eval"] == [3, 6, 9]
 
 
+class ByClass(ToyTask):
+    def per_class_scores(self, metric):
+        return {"left": {"accuracy": 0.25, "pictures": len(metric)}, "right": {"accuracy": float("nan"), "pictures": 0}}
+
+
+def test_a_run_ends_with_the_scores_of_each_class_and_tensorboard_has_them_of_every_evaluation(tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(ByClass, output=str(tmp_path), steps=4, log_every=2, eval_every=2, **TOY)
+    out = capsys.readouterr().out
+    assert out.count("class  ") == 1  # at the end alone
+    assert [line.split() for line in out.splitlines()[-4:-1]][1:] == [["left", "25.00", "%", "23"], ["right", "-", "0"]]
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    tables = board.Tensors("classes/text_summary")
+    assert [event.step for event in tables] == [2, 4]
+    assert "| left | 25.00 % | 23 |" in tables[-1].tensor_proto.string_val[0].decode()
+
+
 def test_tensorboard_holds_the_promised_tags(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
