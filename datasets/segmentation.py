@@ -6,11 +6,13 @@ The index is columnar, like that of the image folders: a pair costs some hundred
 import hashlib
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from visionloop.datasets.class_file import ClassFile
+from visionloop.datasets.kept import Kept
 from visionloop.datasets.masks import UnreadableMask, read_mask
 from visionloop.datasets.pictures import read_picture
 
@@ -84,18 +86,20 @@ class SegmentationDataset(Dataset):
     """Samples of a SegmentationIndex.
 
     For training, transform(picture, ids) -> (pixels, ids) and a sample is {"pixel_values": uint8 [3, S, S], "ids": uint8 [S, S], 255
-    ignored}. with_truth: for evaluation, a sample is what the transform makes of picture and ids, see SegmentationEvalPreset.
+    ignored}. with_truth: for evaluation, a sample is what the transform makes of picture and ids, see SegmentationEvalPreset. memory: bytes
+    of the machine for decoded pictures and masks, used where all of them fit (see Kept).
     """
 
-    def __init__(self, index, transform, with_truth=False):
-        self.index, self.transform, self.with_truth = index, transform, with_truth
+    def __init__(self, index, transform, with_truth=False, memory=0):
+        self.index, self.transform, self.with_truth, self.memory = index, transform, with_truth, memory
+        self._read = Kept(partial(read_pair, index), len(index), memory)
 
     def __len__(self):
         return len(self.index)
 
     def __getitem__(self, i):
         """Raises UnreadablePicture, an OSError, that names the picture or the mask; also where their sizes differ."""
-        picture, ids = read_pair(self.index, i)
+        picture, ids = self._read(i)
         if self.with_truth:
             return self.transform(picture, ids)
         pixel_values, ids = self.transform(picture, ids)
@@ -114,7 +118,7 @@ class SegmentationDataset(Dataset):
 
     def subset(self, indices):
         """A dataset of these pictures alone, in this order, with the same transform."""
-        return SegmentationDataset(self.index.subset(indices), self.transform, self.with_truth)
+        return SegmentationDataset(self.index.subset(indices), self.transform, self.with_truth, self.memory)
 
 
 def read_pair(index, i):

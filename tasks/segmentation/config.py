@@ -29,4 +29,9 @@ class SegmentationConfig(TaskConfig):
     scale_min: float = option(0.5, "smallest random scale; 1 fits the whole picture into the crop", at_least=0.01)
     scale_max: float = option(2.0, "largest random scale", at_least=0.01)
     hflip: bool = option(True, "mirror half of the training pictures")
+    picture_memory: float = option(1.0, "GiB for a split's decoded pictures, where all of them fit; 0: none", at_least=0, fixed=False)
     score_levels: bool = option(False, "also the score of every level, not of the last alone", fixed=False)
+
+    @property
+    def memory_bytes(self):
+        return int(self.picture_memory * 2**30)

@@ -100,7 +100,7 @@ class SegmentationTask(Task):
         config, (train, val) = self.config, self.splits
         scale, flip = (config.scale_min, config.scale_max), 0.5 if config.hflip else 0.0
         transform = SegmentationTrainPreset(size=self.image_size, color=config.color, scale=scale, flip=flip)
-        return SegmentationDataset(train, transform), self._for_evaluation(val)
+        return SegmentationDataset(train, transform, memory=self.config.memory_bytes), self._for_evaluation(val)
 
     def build_eval_dataset(self, split):
         if self.config.val_split and split != "test":
@@ -108,7 +108,7 @@ class SegmentationTask(Task):
         return self._for_evaluation(index_split(self.config.data, split, self.classes))
 
     def _for_evaluation(self, index):
-        return SegmentationDataset(index, SegmentationEvalPreset(size=self.image_size), with_truth=True)
+        return SegmentationDataset(index, SegmentationEvalPreset(size=self.image_size), with_truth=True, memory=self.config.memory_bytes)
 
     def lessons(self, samples):
         return [part for sample in samples for part in window_samples(sample, self.image_size)]

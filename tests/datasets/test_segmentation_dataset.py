@@ -45,6 +45,20 @@ def test_an_evaluation_sample_holds_the_untouched_truth(data):
     assert sample["ids"].tolist() == np.array(Image.open(data / "masks" / "val" / "val01.png")).tolist()
 
 
+def test_samples_are_the_same_whether_pictures_are_kept_or_not(data):
+    index = require_segmentation_split(data, "train")
+    found = []
+    for memory in (0, 2**20):
+        dataset = SegmentationDataset(index, SegmentationTrainPreset(size=16), memory=memory)
+        for epoch in range(3):
+            for i in range(len(dataset)):
+                random.seed(10 * epoch + i)
+                found.append(dataset[i])
+    whole, kept = found[:9], found[9:]
+    for one, other in zip(whole, kept, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 def test_a_mask_of_another_size_is_named_with_both(data):
     picture, mask = write_pair(data, "train", "train01", np.zeros((20, 24), dtype=np.uint8))
     Image.new("RGB", (25, 20)).save(picture)
