@@ -22,8 +22,8 @@ AUTHORS = {
     "ema": False,
 }
 EPOCHS = {"finetune": 31.0, "scratch": 100.0, "short": 31.0}
-# Tuned on 70 street scenes at 96 px.
-TINY = {"batch_size": 8, "lr": 1e-3, "precision": "fp32"}
+# Tuned on 70 street scenes at 96 px; with the library's random start mIoU was 4 points lower after 400 steps.
+TINY = {"batch_size": 8, "lr": 1e-3}
 TINY_EPOCHS = 60.0
 HEADS_WARMUP = 0.0125  # share of the run; the ViT's is twice as long: the authors' 500 and 1000 of 40 000 steps
 SCRATCH_WARMUP = 0.025
@@ -41,7 +41,9 @@ def recipe(values):
     advised |= AUTHORS | {"layer_decay": 1.0 if preset == "scratch" else 0.8}
     endless = values["epochs"] is None and values["steps"] is None
     if size_of(model) == "tiny":
-        return advised | TINY | ({"epochs": TINY_EPOCHS} if endless else {})
+        # of a folder's own config we cannot know whether it has the plain layers of a ViT
+        init = {"init": "mimetic"} if model == "tiny" else {}
+        return advised | TINY | init | ({"epochs": TINY_EPOCHS} if endless else {})
     return advised | ({"epochs": EPOCHS[preset]} if endless else {})
 
 

@@ -52,7 +52,13 @@ def test_random_weights_train_longer_and_all_layers_alike():
 def test_the_tiny_model_starts_from_random_weights_at_a_rate_of_its_own():
     for values in (settled(), settled(model="tiny")):
         assert (values["model"], values["preset"], values["from_scratch"]) == ("tiny", "scratch", True)
-        assert (values["lr"], values["batch_size"], values["precision"], values["epochs"]) == (1e-3, 8, "fp32", 60)
+        assert (values["lr"], values["batch_size"], values["precision"], values["epochs"]) == (1e-3, 8, "bf16", 60)
+        assert values["init"] == "mimetic"
+
+
+def test_random_weights_of_another_architecture_start_as_the_library_draws_them():
+    for model in ("eomt-small", LARGE):
+        assert settled(model=model, from_scratch=True)["init"] == "library"
 
 
 def test_a_flag_beats_the_preset_and_an_unknown_preset_is_named():
