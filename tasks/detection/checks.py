@@ -10,7 +10,7 @@ from visionloop.datasets.detection import size_mismatch
 from visionloop.datasets.detection_layout import DESCRIPTIONS, inspect_detection_split, require_detection_split
 from visionloop.datasets.layout import DataLayoutError, shorten
 from visionloop.tasks.checks import decode_all, note, report_copies
-from visionloop.tasks.detection.data import require_data
+from visionloop.tasks.detection.data import NO_VALIDATION, require_data
 
 FEW = 10  # boxes of a class below which a score for it means little
 COCO_EDGES = (32, 96)  # COCO's small, medium and large, by the side of a square of the same area
@@ -61,8 +61,7 @@ def _inspect_splits(data, val_split, found):
         if index is not None:
             indexes[split] = index
     if "train" in indexes and "val" in absent and not val_split:
-        why = "no validation split (val.json and val/); add one, or set a share of the training pictures aside with --val-split 0.2"
-        note(found, "errors", data, why)
+        note(found, "errors", data, NO_VALIDATION)
     return indexes
 
 

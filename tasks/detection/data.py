@@ -3,24 +3,21 @@
 import numpy as np
 
 from visionloop.datasets.detection_layout import find_detection_split, require_detection_split
-from visionloop.datasets.layout import DataLayoutError
-from visionloop.engine.errors import UserError
-from visionloop.engine.splits import hash_split
+from visionloop.tasks import splits
+
+NO_VALIDATION = splits.no_validation("val.json and val/")
 
 
 def index_split(data, split, classes=None):
     """The DetectionIndex of a split. classes: names in order of label, None: the split's own. Raises UserError."""
     require_data(data)
-    try:
+    with splits.layout_errors():
         return require_detection_split(data, split, classes)
-    except DataLayoutError as error:
-        raise UserError(str(error), code="bad_layout", file=error.path, field="data") from None
 
 
 def require_data(data):
     """UserError when no data folder is given."""
-    if data is None:
-        raise UserError("--data: expected a folder with train.json (COCO) and train/", field="data")
+    splits.require_data(data, "train.json (COCO) and train/")
 
 
 def training_splits(data, val_split, classes=None):
@@ -29,19 +26,9 @@ def training_splits(data, val_split, classes=None):
     The share is taken within pictures whose rarest class is the same, so that rare classes are on both sides.
     """
     train = index_split(data, "train", classes)
-    try:
+    with splits.layout_errors():
         val = find_detection_split(data, "val", train.classes)
-    except DataLayoutError as error:
-        raise UserError(str(error), code="bad_layout", file=error.path, field="data") from None
-    if val is not None:
-        if val_split:
-            raise UserError(f"--val-split: {data} has a validation split; leave the option out", field="val_split")
-        return train, val
-    if not val_split:
-        why = "no validation split (val.json and val/); add one, or set a share of the training pictures aside with --val-split 0.2"
-        raise UserError(f"{data}: {why}", code="bad_layout", file=str(data), field="val_split")
-    train_rows, val_rows = hash_split([train.name(i) for i in range(len(train))], rarest_classes(train), val_split)
-    return train.subset(train_rows), train.subset(val_rows)
+    return splits.train_and_val(data, val_split, train, val, missing=NO_VALIDATION, strata=rarest_classes)
 
 
 def rarest_classes(index):
