@@ -17,6 +17,8 @@ def measurements(*, shapes, classes, device, repeats):
     from visionloop.tasks.segmentation.loss import EomtCriterion
 
     for shape in map(numbers_of, shapes):
+        if shape["masks"] > classes:
+            raise click.BadParameter(f"--shape: {shape['masks']} masks of a picture, each of a class of its own, and {classes} classes")
         answers, masks, labels = random_answers(classes, device, **shape)
         points = shape["points"]
         ways = {

@@ -41,6 +41,11 @@ def test_a_shape_that_is_none_is_refused():
         assert result.exit_code == 2 and repr(shape) in result.output
 
 
+def test_more_masks_than_classes_are_refused():
+    result = CliRunner().invoke(loss, ["--task", "segmentation", "--shape", "1,1,1,4,6,1", "--classes", "5"])
+    assert result.exit_code == 2 and "6 masks of a picture" in result.output and "5 classes" in result.output
+
+
 def test_random_masks_divide_their_picture():
     shape = {"batch_size": 3, "levels": 2, "queries": 5, "grid": 8, "masks": 4, "points": 1}
     answers, masks, labels = random_answers(11, torch.device("cpu"), **shape)
