@@ -1,9 +1,10 @@
-"""Turn annotations in other forms into those that detection and segmentation read, with the pictures beside them.
+"""Turn annotations in other forms into those that detection and segmentation read, with the pictures beside them; and weights for LPIPS.
 
     bin/convert.py voc VOCdevkit/VOC2007 data/voc
     bin/convert.py yolo football/ data/football --pictures link
     bin/convert.py imagefolder flowers/ data/flowers
     bin/convert.py masks labelled/ data/cells --val-split 0.2
+    bin/convert.py lpips --backbone alexnet.safetensors --heads alex.safetensors --output lpips.safetensors
 
 For detection OUTPUT then holds train.json, val.json and test.json (COCO), as far as the source has them, and the pictures in folders of
 the same names; for segmentation, which `masks` is for, images/train/, masks/train/ and so on, and classes.json. convert.json says where
@@ -21,7 +22,10 @@ from visionloop.bin.commands.options import traceback_option
 HOW = ["copy", "link", "none"]
 
 
-@click.group("convert", help="Turn annotations in other forms into COCO json or masks.", context_settings={"max_content_width": 120})
+@click.group(
+    "convert", help="Turn annotations in other forms into COCO json or masks, and weights into the file that LPIPS reads.",
+    context_settings={"max_content_width": 120},
+)
 def command():
     pass
 
@@ -100,6 +104,18 @@ def masks(kind, classes_file, background, val_split, **options):
 
     read = partial(read_masks, kind=kind, background=background, val_split=val_split, classes_file=classes_file)
     convert("masks", read, MASKS, **options)
+
+
+@command.command("lpips", help="The file that super-resolution's --lpips-weights takes: AlexNet and the heads of LPIPS 0.1 in one.")
+@click.option("--backbone", required=True, metavar="FILE", help="torchvision's AlexNet as safetensors; a pickle (.pth) is not opened")
+@click.option("--heads", required=True, metavar="FILE", help="the published heads, lin0.model.1.weight and so on, as safetensors")
+@click.option("--output", required=True, metavar="FILE", help="safetensors file to write; must be absent, or an earlier one of ours")
+@traceback_option
+def lpips(backbone, heads, output):
+    from visionloop.bin.converters.lpips import convert_lpips
+
+    convert_lpips(backbone, heads, output)
+    print(f"{output}: LPIPS, AlexNet, version 0.1")
 
 
 def _convert_boxes(kind, read, **options):

@@ -13,6 +13,7 @@ from visionloop.datasets.scenes import shaded_patch, shape_colours
 from visionloop.datasets.shapes import OUTLINES, shape_mask
 from visionloop.datasets.synthetic_detection import write_detection
 from visionloop.datasets.synthetic_segmentation import write_segmentation
+from visionloop.datasets.synthetic_super_resolution import write_super_resolution
 
 SPLITS = {"train": 1200, "val": 240}  # pictures
 SIDES = (64, 96)  # pixels, both included
@@ -58,4 +59,9 @@ def random_size(generator):
 
 
 # A task's word -> function(folder, seed) that writes its data.
-WRITERS = {"classification": write_classification, "detection": write_detection, "segmentation": write_segmentation}
+WRITERS = {
+    "classification": write_classification,
+    "detection": write_detection,
+    "segmentation": write_segmentation,
+    "super_resolution": write_super_resolution,
+}

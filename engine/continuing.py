@@ -95,7 +95,8 @@ def length_of_run(settings, num_samples):
 
 def fixed_settings(settings, known, **facts):
     """{name: value} of what must not change when the run continues. known: config.fields_of(...)."""
-    kept = {name: setting.value for name, setting in settings.items() if known[name][0].metadata["fixed"]}
+    # infinity as a text: a checkpoint's state.json has no number for it
+    kept = {name: setting.as_json()["value"] for name, setting in settings.items() if known[name][0].metadata["fixed"]}
     return json.loads(json.dumps({**kept, **facts}, default=str))
 
 

@@ -21,6 +21,7 @@ class Task:
     count_names: ClassVar[tuple[str, ...]]  # the keys of `count`, known before there is a batch
     scored_suffix: ClassVar[str | None] = None  # of the file that `write_scored` writes; None: this task has none
     overfit_share: ClassVar[float] = 0.8  # of its loss that one batch is below after the 60 steps of `check_task`
+    sheet_side: ClassVar[int] = 200  # longer side of one of `draw_answers` on the contact sheet, in pixels
     overfit_goal: ClassVar[tuple[str, float] | None] = None  # (metric key, value) that a few samples learned by heart must reach
 
     def __init__(self, config):
@@ -127,7 +128,8 @@ class Task:
         """(task, module in eval mode) of a Hugging Face folder. Classes, sizes and transforms are the folder's own: nothing is refitted.
 
         data: the folder that `build_eval_dataset` reads; labels there are matched by name, a class the model lacks is a UserError.
-        A task may take settings besides, by their names in its config: those that its launcher offers for `evaluate` (`score_options`).
+        A task may take settings besides, by their names in its config: those that its launcher offers for `evaluate` (`score_options`)
+        and for `predict` (`predict_options`).
         """
         raise NotImplementedError
 
@@ -169,9 +171,10 @@ class Task:
         """One uint8 array [H, W, 3] per picture: the file with what was answered. answers: of `describe_predictions` for predictions."""
         raise NotImplementedError
 
-    def answer_pictures(self, predictions):
-        """{folder: uint8 array [H, W] or [H, W, 3] of each picture}: answers that are pictures themselves, written as PNG; {} for none.
+    def answer_pictures(self, paths, predictions):
+        """{folder: one picture for each file}: answers that are pictures themselves, written as PNG; {} for none.
 
+        paths: of the files. A picture: uint8 array [H, W] or [H, W, 3], or a Pillow image, whose `info` keeps "icc_profile" and "exif".
         Both here and in `draw_answers` pictures may come one by one from a generator, so that large ones do not fill the memory.
         """
         return {}
@@ -181,7 +184,7 @@ class Task:
         raise NotImplementedError
 
     def export(self, module, folder, *, onnx=False):
-        """Like `save_best` for a module of `load_trained`, and ONNX beside it when asked for. Returns lines about what was checked."""
+        """Like `save_best`, of a module of `load_trained`, corrected in place; ONNX too when asked for. Returns lines about checks."""
         raise NotImplementedError
 
     # optional ---------------------------------------------------------------------------------------------------

@@ -6,21 +6,21 @@ import sys
 import click
 
 from visionloop.bin.commands.options import device_option, json_option, model_option, traceback_option
-from visionloop.engine.config import options_from
+from visionloop.engine.config import check_value, fields_of, options_from
 from visionloop.engine.errors import USER_ERROR, UserError
 from visionloop.engine.settings import TrainConfig
 
 
-def task_commands(name, config_class, load_task_class, *, explanations=(), score_options=()):
+def task_commands(name, config_class, load_task_class, *, explanations=(), score_options=(), predict_options=(), predict_batch=32):
     """A click group. load_task_class() imports and returns the Task.
 
-    explanations: kinds of `Task.explain`, switches of `predict`; score_options: settings of the config class that `evaluate` has too,
-    for `Task.load_trained`.
+    explanations: kinds of `Task.explain`, switches of `predict`; score_options, predict_options: settings of the config class that
+    `evaluate` and `predict` have too, for `Task.load_trained`; predict_batch: pictures that `predict` holds at a time, by default.
     """
     group = click.Group(name, help=f"Train and use models for {name.replace('_', '-')}.", context_settings={"max_content_width": 120})
     group.add_command(train_command(config_class, load_task_class))
     group.add_command(evaluate_command(config_class, load_task_class, score_options))
-    group.add_command(predict_command(load_task_class, explanations))
+    group.add_command(predict_command(config_class, load_task_class, explanations, predict_options, predict_batch))
     group.add_command(check_command(config_class, load_task_class))
     group.add_command(export_command(load_task_class))
     return group
@@ -58,18 +58,19 @@ def evaluate_command(config_class, load_task_class, score_options):
     def evaluate(**options):
         from visionloop.bin.commands.evaluate import run_evaluate
 
-        settings = {name: options.pop(name) for name in score_options}
-        run_evaluate(load_task_class(), settings={name: value for name, value in settings.items() if value is not None}, **options)
+        settings = given_settings(config_class, score_options, options)
+        run_evaluate(load_task_class(), settings=settings, **options)
 
     return evaluate
 
 
-def predict_command(load_task_class, explanations):
+def predict_command(config_class, load_task_class, explanations, predict_options, predict_batch):
     @click.command("predict", help="Answer for pictures: predictions.jsonl, labelled pictures and a contact sheet.")
     @model_option
     @click.option("--input", "input_path", required=True, help="a picture, or a folder searched at any depth")
     @click.option("--output", required=True, help="folder to write; must be absent, empty, or an earlier one of ours")
-    @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+    @click.option("--batch-size", type=click.IntRange(1), default=predict_batch, show_default=True)
+    @options_from(config_class, only=predict_options)
     @device_option
     @json_option("also print the lines, in input order")
     @traceback_option
@@ -77,7 +78,8 @@ def predict_command(load_task_class, explanations):
         from visionloop.bin.commands.predict import run_predict
 
         wanted = [kind for kind in explanations if options.pop(kind)]
-        raise SystemExit(run_predict(load_task_class(), explanations=wanted, **options))
+        settings = given_settings(config_class, predict_options, options)
+        raise SystemExit(run_predict(load_task_class(), explanations=wanted, settings=settings, **options))
 
     for kind in explanations:
         predict = click.option(f"--{kind}", is_flag=True, help=f"also draw the {kind} over each picture")(predict)
@@ -111,6 +113,15 @@ def export_command(load_task_class):
         run_export(load_task_class(), **options)
 
     return export
+
+
+def given_settings(config_class, names, options):
+    """{name: value} of the settings that were typed, taken out of `options`. Raises UserError for a value out of its range."""
+    fields = fields_of(config_class)
+    given = {name: value for name in names if (value := options.pop(name)) is not None}
+    for name, value in given.items():
+        check_value(name, *fields[name], value)
+    return given
 
 
 def run_commands(group, arguments=None):

@@ -17,18 +17,19 @@ from visionloop.engine.errors import FINISHED, USER_ERROR, UserError
 from visionloop.tasks.canvas import fit_to, grid
 
 LINES = "predictions.jsonl"
-SHEET_SIDE, SHEET_MOST = 200, 100  # of a picture on the contact sheet, and how many it shows
+SHEET_MOST = 100  # pictures on the contact sheet
 
 
-def run_predict(task_class, *, model, input_path, output, batch_size, device, as_json, explanations):
+def run_predict(task_class, *, model, input_path, output, batch_size, device, as_json, explanations, settings):
     """Write predictions.jsonl, the task's own files, pictures/, contact_sheet.png and a folder per explanation. Returns the exit code.
 
-    Where answers are pictures themselves, they lie in folders of the task's naming, as PNG.
+    Where answers are pictures themselves, they lie in folders of the task's naming, as PNG. settings: {name: value} of the task's own, for
+    `Task.load_trained`.
 
     A picture that cannot be read is named on stderr and has a line {"file", "error"}; the others go on, and the exit code is 2.
     """
     root, names = find_pictures(input_path)
-    task, module = task_class.load_trained(model)
+    task, module = task_class.load_trained(model, **settings)
     device = pick_device(device)
     module.to(device)
     unreadable, sheets, png_names = 0, {}, name_pngs(names)
@@ -51,7 +52,7 @@ def run_predict(task_class, *, model, input_path, output, batch_size, device, as
                 for name, picture in pictures:
                     save_picture(folder / kind / name, picture)
                     if len(sheet) < SHEET_MOST:
-                        sheet.append(fit_to(picture, longest=SHEET_SIDE))
+                        sheet.append(fit_to(picture, longest=task.sheet_side))
             bar.update(len(chunk))
         lines.flush()
         task.write_answers(folder, WrittenAnswers(folder / LINES))
@@ -112,11 +113,12 @@ def answer(task, module, root, names, device, explanations):
     predictions = task.predict(module, batch)
     answers = task.describe_predictions(batch, predictions, readable)
     rows |= {row["file"]: row for row in answers}
-    drawn = {"pictures": task.draw_answers([root / name for name in readable], answers, predictions)}
+    paths = [root / name for name in readable]
+    drawn = {"pictures": task.draw_answers(paths, answers, predictions)}
     drawn |= {kind: task.explain(module, batch, kind) for kind in explanations}
     both = [
         {kind: zip(readable, pictures, strict=True) for kind, pictures in kinds.items()}
-        for kinds in (drawn, task.answer_pictures(predictions))
+        for kinds in (drawn, task.answer_pictures(paths, predictions))
     ]
     return [rows[name] for name in names], *both
 
@@ -130,6 +132,8 @@ def name_pngs(names):
 
 
 def save_picture(path, picture):
-    """In the format that the suffix names."""
+    """In the format that the suffix names. picture: uint8 array [H, W] or [H, W, 3], or a Pillow image with what its `info` holds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    exif = {"exif": image.info["exif"]} if "exif" in image.info else {}  # unlike the ICC profile, Pillow takes it as an argument alone
+    image.save(path, **exif)

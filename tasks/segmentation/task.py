@@ -169,7 +169,7 @@ class SegmentationTask(Task):
     def describe_predictions(self, batch, predictions, names):
         return answers.describe(predictions, names, self.classes)
 
-    def answer_pictures(self, predictions):
+    def answer_pictures(self, paths, predictions):
         return answers.answer_files(predictions, self.colors)
 
     def draw(self, batch, predictions):

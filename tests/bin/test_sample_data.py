@@ -9,7 +9,9 @@ import pytest
 
 from visionloop.bin.sample_data import main
 from visionloop.datasets.segmentation_layout import require_segmentation_split
+from visionloop.datasets.super_resolution_layout import require_super_resolution_split
 from visionloop.datasets.synthetic_segmentation import CLASSES, SPLITS
+from visionloop.datasets.synthetic_super_resolution import SPLITS as PHOTOGRAPHS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bin" / "sample_data.py"
 
@@ -85,9 +87,17 @@ def test_the_masks_of_segmentation_lie_beside_their_pictures(sample_data, tmp_pa
         assert len(index) == count and index.classes == CLASSES
 
 
+def test_the_small_pictures_of_super_resolution_lie_beside_those_of_validation(sample_data, tmp_path):
+    assert sample_data("super-resolution", tmp_path / "data")[0] == 0
+    for split, count in PHOTOGRAPHS.items():
+        index = require_super_resolution_split(tmp_path / "data", split, 2)  # pairs them up
+        assert len(index) == count and bool(index.lr_folder) == (split == "val")
+    assert sample_data("super_resolution", tmp_path / "data")[1].endswith("is already there\n")
+
+
 def test_an_unknown_task_is_told_in_one_line(sample_data, tmp_path):
     status, _, err = sample_data("clasification", tmp_path / "x")
-    assert status == 2 and "classification, detection, segmentation" in err and err.count("\n") == 1
+    assert status == 2 and "classification, detection, segmentation, super_resolution" in err and err.count("\n") == 1
     assert not (tmp_path / "x").exists()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from super_resolution_files import write_super_resolution_data
 
 from visionloop.datasets.synthetic_detection import write_detection
 from visionloop.datasets.synthetic_segmentation import write_segmentation
@@ -24,11 +25,22 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-IMAGE_SIZE = {"classification": "32", "detection": "96", "segmentation": "32"}
+SIZE = {
+    "classification": ["--image-size", "32"],
+    "detection": ["--image-size", "96"],
+    "segmentation": ["--image-size", "32"],
+    "super_resolution": ["--patch-size", "16"],
+}
 WRITERS = {"detection": write_detection, "segmentation": write_segmentation}
 
 
-@pytest.fixture(scope="module", params=IMAGE_SIZE)
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """The user's cache folder, where super-resolution keeps decoded pictures: empty, and both processes want to fill it."""
+    monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module", params=SIZE)
 def pictures(request, tmp_path_factory):
     """<task>/: a data folder named after its task."""
     folder = tmp_path_factory.mktemp("pictures") / request.param
@@ -36,6 +48,8 @@ def pictures(request, tmp_path_factory):
     if request.param in WRITERS:
         WRITERS[request.param](folder, 0, pictures={"train": 12, "val": 4})
         return folder
+    if request.param == "super_resolution":
+        return write_super_resolution_data(folder, pictures=12, size_hw=(40, 48))
     for split, number in (("train", 9), ("val", 4)):
         for shade, name in ((40, "dark"), (200, "light")):
             (folder / split / name).mkdir(parents=True)
@@ -47,8 +61,7 @@ def pictures(request, tmp_path_factory):
 def command(pictures, output, *options):
     script = ROOT / "bin" / f"{pictures.name}.py"
     launch = [TORCHRUN, "--standalone", "--nproc-per-node", "2", "--shutdown-timeout", "60", script, "train"]
-    size = ["--image-size", IMAGE_SIZE[pictures.name]]
-    return [*map(str, launch), "--data", str(pictures), "--output", str(output), *size, *OPTIONS, *options]
+    return [*map(str, launch), "--data", str(pictures), "--output", str(output), *SIZE[pictures.name], *OPTIONS, *options]
 
 
 def hashes(output):

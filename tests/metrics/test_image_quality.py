@@ -1,0 +1,224 @@
+"""PSNR and SSIM: brute force, scikit-image, and the published rows of bicubic on Set5."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.metrics import structural_similarity
+
+from visionloop.datasets.pictures import read_picture
+from visionloop.datasets.resize import matlab_resize
+from visionloop.metrics import image_quality
+from visionloop.metrics.image_quality import psnr, ssim, to_luma
+
+SET5 = Path(__file__).parents[2].parent / "shared" / "data" / "t91-set5" / "val"
+NAMES = ("baby", "bird", "butterfly", "head", "woman")
+needs_set5 = pytest.mark.skipif(not SET5.is_dir(), reason="Set5 is not here")
+
+
+def pair(seed, *shape, strength=25):
+    """A smooth picture and a noisy copy, uint8."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    smooth = 128 + 90 * np.sin(rows / 5 + generator.random()) * np.cos(columns / 7)
+    smooth = smooth[..., None] + generator.normal(0, 20, shape[2:]) if len(shape) == 3 else smooth
+    noisy = smooth + generator.normal(0, strength, shape)
+    return tuple(picture.round().clip(0, 255).astype(np.uint8) for picture in (noisy, smooth))
+
+
+def luma(picture):
+    """Y of [H, W, 3] in numpy, by the formula."""
+    red, green, blue = np.moveaxis(picture.astype(np.float64), 2, 0)
+    return 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
+
+
+def reference_ssim(a, b):
+    return structural_similarity(a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+
+
+def inner(picture, border):
+    return picture[border : picture.shape[0] - border, border : picture.shape[1] - border]
+
+
+def brute_psnr(a, b):
+    squares = [(x - y) ** 2 for x, y in zip(a.flatten().tolist(), b.flatten().tolist(), strict=True)]
+    return 20 * math.log10(255) - 10 * math.log10(sum(squares) / len(squares))
+
+
+def test_luma_of_white_and_black_is_235_and_16_and_not_rounded_between():
+    colours = torch.tensor([[[255] * 3, [0] * 3, [255, 0, 0], [1, 2, 3]]], dtype=torch.uint8)
+    expected = [235, 16, 81.481, 16 + (65.481 + 2 * 128.553 + 3 * 24.966) / 255]
+    assert to_luma(colours).flatten().tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@given(height=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 1000), border=st.integers(0, 5))
+@settings(deadline=None, max_examples=50)
+def test_psnr_is_that_of_brute_force(height, width, seed, border):
+    a, b = pair(seed, height + 2 * border, width + 2 * border, 3)
+    assert psnr(a, b, border=border) == pytest.approx(brute_psnr(luma(inner(a, border)), luma(inner(b, border))), abs=1e-9)
+    wide = [inner(picture, border).astype(float) for picture in (a, b)]
+    assert psnr(a, b, border=border, channel="rgb") == pytest.approx(brute_psnr(*wide), abs=1e-9)
+    assert psnr(a[..., 0], b[..., 0], border=border) == pytest.approx(brute_psnr(*(one[..., 0] for one in wide)), abs=1e-9)
+
+
+def test_psnr_of_known_differences():
+    black = np.zeros((20, 30), dtype=np.uint8)
+    assert psnr(black, black + 255) == 0 and psnr(black, black + 1) == pytest.approx(20 * math.log10(255), abs=1e-12)
+    assert psnr(black, black) == math.inf and psnr(black[..., None].repeat(3, 2), black[..., None].repeat(3, 2), channel="rgb") == math.inf
+
+
+@given(height=st.integers(11, 90), width=st.integers(11, 90), seed=st.integers(0, 1000))
+@settings(deadline=None, max_examples=40)
+def test_ssim_is_that_of_scikit_image_at_any_size(height, width, seed):
+    a, b = pair(seed, height, width, 3)
+    assert ssim(a, b) == pytest.approx(reference_ssim(luma(a), luma(b)), abs=1e-10)
+    assert ssim(a[..., 1], b[..., 1]) == pytest.approx(reference_ssim(*(one[..., 1].astype(float) for one in (a, b))), abs=1e-10)
+    channels = [reference_ssim(a[..., c].astype(float), b[..., c].astype(float)) for c in range(3)]
+    assert ssim(a, b, channel="rgb") == pytest.approx(sum(channels) / 3, abs=1e-10)
+
+
+@pytest.mark.parametrize("size_hw", [(11, 11), (11, 600), (74, 266), (75, 267), (203, 531)])
+def test_ssim_has_no_seams_between_tiles(size_hw):
+    a, b = pair(0, *size_hw, 3)
+    assert ssim(a, b) == pytest.approx(reference_ssim(luma(a), luma(b)), abs=1e-12)
+
+
+def test_tiles_of_another_size_give_the_same_score(monkeypatch):
+    a, b = pair(1, 97, 130, 3)
+    expected = [measure(a, b, channel=channel) for measure in (psnr, ssim) for channel in ("y", "rgb")]
+    monkeypatch.setattr(image_quality, "CPU_TILE_HW", (7, 19))
+    again = [measure(a, b, channel=channel) for measure in (psnr, ssim) for channel in ("y", "rgb")]
+    assert again == pytest.approx(expected, abs=1e-12)
+
+
+def test_ssim_of_equal_pictures_is_one_and_of_a_negative_below_zero():
+    for picture in pair(2, 40, 50, 3):
+        assert ssim(picture, picture) == pytest.approx(1, abs=1e-12)
+    textured = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
+    assert ssim(textured, 255 - textured) < 0
+
+
+def test_the_border_is_cut_off_first():
+    a, b = pair(3, 40, 50, 3)
+    for measure in (psnr, ssim):
+        for channel in ("y", "rgb"):
+            cut = measure(inner(a, 4), inner(b, 4), channel=channel)
+            assert measure(a, b, border=4, channel=channel) == pytest.approx(cut, abs=1e-12) != measure(a, b, channel=channel)
+
+
+def test_torch_and_numpy_in_any_memory_order_give_one_score():
+    a, b = pair(4, 33, 47, 3)
+    on_wire = [torch.from_numpy(one).permute(2, 0, 1).contiguous().permute(1, 2, 0) for one in (a, b)]
+    frozen, mirrored = a.copy(), np.ascontiguousarray(b[:, ::-1])[:, ::-1]
+    frozen.flags.writeable = False
+    for measure in (psnr, ssim):
+        for channel in ("y", "rgb"):
+            expected = measure(a, b, border=2, channel=channel)
+            assert measure(*map(torch.from_numpy, (a, b)), border=2, channel=channel) == expected
+            assert measure(*on_wire, border=2, channel=channel) == expected
+            assert measure(frozen, torch.from_numpy(b), border=2, channel=channel) == expected
+            assert measure(np.asfortranarray(a), mirrored, border=2, channel=channel) == expected
+
+
+def test_the_order_of_the_two_pictures_is_no_matter():
+    a, b = pair(5, 30, 30, 3)
+    for measure in (psnr, ssim):
+        assert measure(a, b) == pytest.approx(measure(b, a), abs=1e-14)
+
+
+GREY, COLOUR = np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "options", "words"),
+    [
+        (GREY, COLOUR, {}, r"differ in shape: \(20, 30\) and \(20, 30, 3\)"),
+        (GREY, GREY[:19], {}, r"differ in shape: \(20, 30\) and \(19, 30\)"),
+        (GREY.astype(float), GREY, {}, "prediction: expected uint8 .* got float64"),
+        (COLOUR, torch.zeros(20, 30, 3), {}, "target: expected uint8 .* got torch.float32"),
+        (GREY.tolist(), GREY, {}, "prediction: expected uint8 .* got list"),
+        (COLOUR.transpose(2, 0, 1), COLOUR.transpose(2, 0, 1), {}, r"expected \[H, W, 3\] or \[H, W\], got \(3, 20, 30\)"),
+        (COLOUR[None], COLOUR[None], {}, r"got \(1, 20, 30, 3\)"),
+        (COLOUR, COLOUR, {"border": 10}, "border 10: leaves less than .* of 20 x 30"),
+        (COLOUR, COLOUR, {"border": -1}, "border -1"),
+        (COLOUR, COLOUR, {"channel": "cb"}, "channel: expected one of y, rgb, got 'cb'"),
+        (GREY, GREY, {"channel": "rgb"}, r'channel="rgb": expected pictures \[H, W, 3\]'),
+    ],
+)
+def test_what_cannot_be_compared_is_named(prediction, target, options, words):
+    for measure in (psnr, ssim):
+        with pytest.raises(ValueError, match=words):
+            measure(prediction, target, **options)
+
+
+def test_a_side_below_the_window_has_psnr_and_no_ssim():
+    assert psnr(GREY, GREY + 1, border=5) > 0 and ssim(GREY, GREY + 1, border=4) > 0
+    with pytest.raises(ValueError, match="border 5: leaves less than 11 x 11 of 20 x 30"):
+        ssim(GREY, GREY, border=5)
+
+
+def hr_of(name, scale):
+    picture = read_picture(SET5 / "HR" / f"{name}.png").permute(1, 2, 0).numpy()
+    return picture[: picture.shape[0] // scale * scale, : picture.shape[1] // scale * scale]
+
+
+def to_uint8(values):
+    return np.floor(values.clip(0, 255) + 0.5).astype(np.uint8)
+
+
+def old_papers(hr, lr, scale):
+    """Y rounded to 8 bits, resized down and up without rounding, rounded."""
+    truth = to_uint8(luma(hr))
+    small = matlab_resize(truth, 1 / scale, "float")
+    return to_uint8(matlab_resize(small, scale, "float")), truth
+
+
+def of_8_bits(hr, lr, scale):
+    """RGB, from the published small pictures, with 8 bits after each pass."""
+    return matlab_resize(lr, scale), hr
+
+
+def rounded_once(hr, lr, scale):
+    """RGB, each resize in float and its result rounded."""
+    return to_uint8(matlab_resize(to_uint8(matlab_resize(hr, 1 / scale, "float")), scale, "float")), hr
+
+
+@needs_set5
+@pytest.mark.parametrize(
+    ("route", "scale", "expected"),
+    [
+        (old_papers, 2, (33.6614, 0.9299)),
+        (old_papers, 3, (30.3922, 0.8682)),
+        (old_papers, 4, (28.4207, 0.8104)),
+        (of_8_bits, 2, (33.6734, 0.9303)),
+        (of_8_bits, 3, (30.4033, 0.8689)),
+        (of_8_bits, 4, (28.4290, 0.8111)),
+        (rounded_once, 2, (33.6818, 0.9305)),
+        (rounded_once, 3, (30.4047, 0.8690)),
+        (rounded_once, 4, (28.4314, 0.8113)),
+    ],
+)
+def test_bicubic_on_set5_has_the_published_scores(route, scale, expected):
+    scores = []
+    for name in NAMES:
+        lr = read_picture(SET5 / f"LR_x{scale}" / f"{name}.png").permute(1, 2, 0).numpy()
+        enlarged, truth = route(hr_of(name, scale), lr, scale)
+        scores.append([measure(enlarged, truth, border=scale) for measure in (psnr, ssim)])
+    decibels, similarity = np.mean(scores, axis=0)
+    assert decibels == pytest.approx(expected[0], abs=5e-4) and similarity == pytest.approx(expected[1], abs=5e-5)
+    if route is old_papers:
+        published = {2: ("33.66", "0.9299"), 3: ("30.39", "0.8682"), 4: ("28.42", "0.8104")}[scale]
+        assert (f"{decibels:.2f}", f"{similarity:.4f}") == published
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_scores_on_cuda_are_those_of_the_cpu():
+    a, b = (torch.from_numpy(one) for one in pair(6, 90, 300, 3))
+    for measure in (psnr, ssim):
+        for channel in ("y", "rgb"):
+            on_gpu = measure(a.cuda(), b, border=3, channel=channel)
+            assert on_gpu == pytest.approx(measure(a, b, border=3, channel=channel), abs=1e-10)

@@ -1,0 +1,35 @@
+"""Small data sets of large and small pictures, written in the form that super-resolution reads."""
+
+import numpy as np
+from PIL import Image
+
+from visionloop.datasets.small_pictures import shrink
+
+
+def some_picture(key, height, width):
+    """Blurred colours with some grain, another one for every key: uint8 [height, width, 3]. key: a string."""
+    generator = np.random.default_rng([*key.encode()])
+    coarse = generator.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int64)
+    return np.clip(smooth + generator.integers(-30, 31, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def write_picture(path, picture):
+    """path: a Path, its folder is made; picture: uint8 [H, W] or [H, W, 3 or 4], or a Pillow picture; the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(path)
+    return path
+
+
+def write_super_resolution_data(folder, pictures=4, size_hw=(50, 62), given=()):
+    """train and val of `pictures` each, noise-like; given: scales whose small pictures lie beside them, `a00x2.png` for `a00.png`."""
+    height, width = size_hw
+    for split in ("train", "val"):
+        for number in range(pictures):
+            name = f"{split[0]}{number:02}"
+            picture = some_picture(name, height + number, width)
+            write_picture(folder / split / "HR" / f"{name}.png", picture)
+            for scale in given:
+                even = picture[: len(picture) // scale * scale, : width // scale * scale]
+                write_picture(folder / split / f"LR_x{scale}" / f"{name}x{scale}.png", shrink(even, scale))
+    return folder

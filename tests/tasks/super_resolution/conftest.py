@@ -1,0 +1,34 @@
+"""Small real things for the super-resolution tests."""
+
+import pytest
+import torch
+
+from visionloop.tasks.super_resolution.folder import save_folder
+from visionloop.tasks.super_resolution.model import new_config, new_model
+
+
+@pytest.fixture
+def tiny_network():
+    """tiny_network(upsampler, scale, **fields of the config): a Swin2SR of random weights, smaller than `tiny`, in train mode."""
+
+    def make(upsampler="pixelshuffledirect", scale=2, *, seed=0, **fields):
+        torch.manual_seed(seed)
+        config = new_config("tiny")
+        small = {"embed_dim": 24, "num_heads": [2, 2], "window_size": 4, "upsampler": upsampler, "upscale": scale}
+        for name, value in (small | fields).items():
+            setattr(config, name, value)
+        return new_model(config).train()
+
+    return make
+
+
+@pytest.fixture
+def save_tiny(tmp_path, tiny_network):
+    """save_tiny(upsampler, scale, name=.., **fields) -> a Hugging Face folder of random weights."""
+
+    def save(upsampler="pixelshuffledirect", scale=2, *, name="model", **fields):
+        module = tiny_network(upsampler, scale, **fields)
+        save_folder(module, module.state_dict(), tmp_path / name)
+        return tmp_path / name
+
+    return save
