@@ -21,21 +21,22 @@ PARTS_OF_SCALE = {"pixelshuffle": "upsample.upsample.", "pixelshuffle_aux": "ups
 HEADS = ("upsample.", "final_convolution.")
 
 
-def build_model(source, config, *, official_heads=True):
+def build_model(source, config, *, official_heads=True, init="authors"):
     """The network of `source`, in fp32 on the CPU, in train mode.
 
     config: of `source_config`. A folder of another scale gives all its weights but those of the upsampler that do not fit, and one line
     names what is new. From x1 and to x1 the whole head is new. official_heads: train the authors' heads; weights that were corrected for
-    plain transformers are turned back first. False: weights as they are, heads as plain transformers has them.
+    plain transformers are turned back first. False: weights as they are, heads as plain transformers has them. init: of random weights, see
+    `new_model`.
     """
     if source.weights:
         module = load_model(source.folder)
         if official_heads and is_plain(module.config):
             module = _with_official_weights(module)
         if (config.upscale, config.upsampler) != (module.scale, module.upsampler):
-            module = _to_scale(module, config, source.folder)
+            module = _to_scale(module, config, source.folder, init)
     else:
-        module = new_model(config)
+        module = new_model(config, init)
     module.official_heads = official_heads
     return module.train()
 
@@ -71,13 +72,14 @@ def new_config(name, scale=None, image_size=None):
         raise UserError(f"--scale {scale}: {name} is for {scales}", field="scale") from None
 
 
-def new_model(config):
-    """A Swin2SR with random weights, drawn as the authors draw them."""
+def new_model(config, init="authors"):
+    """A Swin2SR with random weights. init: whose convolutions, the "authors"' or the "library"'s; all else is drawn by the library."""
     config = copy_of(config)
     clear(config)
     config.dtype = torch.float32
     module = Swin2SRForImageSuperResolution(config)
-    initialize(module)
+    if init == "authors":
+        initialize(module)
     return module
 
 
@@ -145,11 +147,11 @@ def _with_official_weights(module):
     return official
 
 
-def _to_scale(module, config, folder):
+def _to_scale(module, config, folder, init):
     """A new network of another scale with all weights of `module` that fit; says in one line what does not."""
     wanted = copy_of(module.config)
     wanted.upscale, wanted.upsampler = config.upscale, config.upsampler
-    larger = new_model(wanted)
+    larger = new_model(wanted, init)
     old, new = module.state_dict(), larger.state_dict()
     same_head = module.upsampler == larger.upsampler
     may_be_new = (PARTS_OF_SCALE[module.upsampler],) if same_head else HEADS

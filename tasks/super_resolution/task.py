@@ -119,7 +119,7 @@ class SuperResolutionTask(Task):
 
     # computation ------------------------------------------------------------------------------------------------
     def build_model(self):
-        module = build_model(self.source, self.model_config, official_heads=self.config.official_heads)
+        module = build_model(self.source, self.model_config, official_heads=self.config.official_heads, init=self.config.init)
         note_mode(module.config, self.config)
         return module
 

@@ -22,8 +22,8 @@ PARAMETERS = {
 PIXELSHUFFLE = "upsample.upsample."
 
 
-def build(source, **settings):
-    return build_model(source, source_config(source, **settings))
+def build(source, *, init="authors", **settings):
+    return build_model(source, source_config(source, **settings), init=init)
 
 
 def architecture(name):
@@ -98,6 +98,16 @@ def test_an_architecture_starts_from_released_weights_of_its_scale_or_of_twice()
     assert [start_of(name) for name in ("tiny", "denoise", "jpeg")] == ["tiny", "denoise", "jpeg"]
     assert all(CATALOGUE.is_from_scratch(name, False) for name in ("tiny", "denoise", "jpeg"))
     assert (scale_of("classical"), scale_of("real-world"), scale_of("jpeg"), scale_of("some/folder")) == (2, 4, 1, None)
+
+
+def test_the_librarys_convolutions_stay_where_they_are_asked_for(save_tiny):
+    torch.manual_seed(0)
+    module = build(architecture("tiny"), init="library")
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    assert all(layer.weight.std().item() == pytest.approx(0.02, rel=0.08) and not layer.bias.any() for layer in convolutions)
+    # of another scale, the new part of the head
+    larger = build(from_folder(save_tiny("pixelshuffle", 2)), scale=4, init="library")
+    assert larger.upsample.upsample.convolution_1.weight.std().item() == pytest.approx(0.02, rel=0.08)
 
 
 def test_random_convolutions_are_as_torch_draws_them_and_linear_layers_as_the_library_does():
