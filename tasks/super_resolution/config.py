@@ -18,7 +18,7 @@ class SuperResolutionConfig(TaskConfig):
     scale: int | None = option(None, "how many times larger a side becomes, 1 to 8 (default: the model's own)", at_least=1, at_most=8)
     patch_size: int | None = option(None, "side of the training crops in pixels of the input (default: the model's own)", at_least=8)
     cache: Literal["disk", "none"] = option("disk", "decoded pictures in the user's cache folder, or decoded for each crop", fixed=False)
-    init: Literal["authors", "library"] = option("authors", "how random convolutions are drawn; library: about half as wide")
+    init: Literal["authors", "library"] = option("authors", "how random convolutions are drawn; library: half as wide, for short runs")
     flips: bool = option(True, "mirror and turn training crops, eight ways")
     noise: str = option("25", "denoise: deviation of the noise in grey levels, or a range: 15-50")
     quality: str = option("10-40", "jpeg and compressed: quality of the file that the input is read from, or a range")
