@@ -7,12 +7,43 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from visionloop.datasets.layout import DataLayoutError, shorten
 from visionloop.datasets.pictures import read_picture
 
 
 def note(found, kind, path, why):
     """Add {"path", "why"} to found[kind]; kind: "errors" or "warnings"."""
     found[kind].append({"path": str(path), "why": why})
+
+
+def find_splits(data, val_split, found, *, find, require, missing):
+    """{split: index} of the splits of a data folder that can be read; problems of the layout go into `found`.
+
+    find(split) gives an index or None, require(split) an index; both raise DataLayoutError. missing: said without a validation split.
+    """
+    indexes, absent = {}, []
+    for split in ("train", "val", "test"):
+        try:
+            index = (require if split == "train" else find)(split)
+        except DataLayoutError as error:
+            if {"path": error.path, "why": error.why} not in found["errors"]:  # a file that describes all splits is wrong once
+                note(found, "errors", error.path, error.why)
+            if not Path(data).is_dir():
+                return {}
+            continue
+        if index is None:
+            absent.append(split)
+        else:
+            indexes[split] = index
+    if "train" in indexes and "val" in absent and not val_split:
+        note(found, "errors", data, missing)
+    return indexes
+
+
+def note_strangers(found, folder, paths, what):
+    """A warning about files in `folder` that belong to nothing, if there are any. what: they are."""
+    if paths:
+        note(found, "warnings", folder, f"{len(paths)} {what}: {shorten([Path(path).name for path in paths])}")
 
 
 def decode_all(indexes, found, *, skip_missing=False):

@@ -78,6 +78,24 @@ def require_pictures(path, rows, index):
     return pictures
 
 
+def one_for_each(path, names, pictures, index, what):
+    """[the file that is about each picture of the index]. Raises UserError unless there is one for each, and no other.
+
+    names: of the files below path; pictures: of `find_pictures`, for each of them; what: a file is called.
+    """
+    found = {}
+    for name, picture in zip(names, pictures.tolist(), strict=True):
+        if picture < 0:
+            why = "no picture of the data has this name" if picture == -1 else "several pictures of the data have this name"
+            raise predictions_error(path, f"{name}: {why} ({index.folder})")
+        if found.setdefault(picture, name) != name:
+            raise predictions_error(path, f"{name}: is about {index.name(picture)}, and so is {found[picture]}")
+    missing = [index.name(i) for i in range(len(index)) if i not in found]
+    if missing:
+        raise predictions_error(path, f"{len(missing)} of {len(index)} pictures have no {what}, the first is {missing[0]}")
+    return [found[i] for i in range(len(index))]
+
+
 def _objects(path, rows):
     for place, row in rows:
         if not isinstance(row, dict):

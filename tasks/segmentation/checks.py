@@ -1,20 +1,20 @@
 """The preflight of pictures with masks: everything wrong with them at once, over all splits."""
 
 from collections import defaultdict
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from visionloop.datasets.layout import DataLayoutError, shorten
+from visionloop.datasets.layout import shorten
 from visionloop.datasets.mask_values import IGNORED
 from visionloop.datasets.masks import UnreadableMask, read_mask
 from visionloop.datasets.pictures import EXIF_ORIENTATION, UPRIGHT
 from visionloop.datasets.segmentation import mask_mismatch
 from visionloop.datasets.segmentation_layout import find_segmentation_split, masks_without_picture, require_segmentation_split
 from visionloop.datasets.segmentation_transforms import fitting_placement
-from visionloop.tasks.checks import decode_all, note, report_copies
+from visionloop.tasks.checks import decode_all, find_splits, note, note_strangers, report_copies
 from visionloop.tasks.segmentation.data import NO_VALIDATION, require_data
 
 FEW = 10  # pictures of a class below which a score for it means little
@@ -46,26 +46,10 @@ def check_segmentation_data(data, val_split, image_size):
 
 def _find_splits(data, val_split, found):
     """{split: index} of the splits that can be read; problems of the layout go into `found`."""
-    indexes, absent = {}, []
-    for split in ("train", "val", "test"):
-        try:
-            index = (require_segmentation_split if split == "train" else find_segmentation_split)(data, split)
-        except DataLayoutError as error:
-            if {"path": error.path, "why": error.why} not in found["errors"]:  # classes.json is one for all splits
-                note(found, "errors", error.path, error.why)
-            if not Path(data).is_dir():
-                return {}
-            continue
-        if index is None:
-            absent.append(split)
-            continue
-        indexes[split] = index
-        extra = masks_without_picture(index)
-        if extra:
-            names = shorten([Path(path).name for path in extra])
-            note(found, "warnings", index.mask_folder, f"{len(extra)} masks without a picture: {names}")
-    if "train" in indexes and "val" in absent and not val_split:
-        note(found, "errors", data, NO_VALIDATION)
+    find, require = (partial(function, data) for function in (find_segmentation_split, require_segmentation_split))
+    indexes = find_splits(data, val_split, found, find=find, require=require, missing=NO_VALIDATION)
+    for index in indexes.values():
+        note_strangers(found, index.mask_folder, masks_without_picture(index), "masks without a picture")
     return indexes
 
 

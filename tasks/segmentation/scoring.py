@@ -16,7 +16,7 @@ from visionloop.datasets.segmentation import mask_mismatch
 from visionloop.datasets.segmentation_layout import files_below
 from visionloop.engine.errors import UserError
 from visionloop.metrics.segmentation import SegmentationMetric
-from visionloop.tasks.predictions import find_pictures, predictions_error, read_lines
+from visionloop.tasks.predictions import find_pictures, one_for_each, predictions_error, read_lines
 from visionloop.tasks.segmentation.data import index_split
 
 IDS, LINES = "ids", "predictions.jsonl"
@@ -53,17 +53,8 @@ def find_masks(path, index):
         raise predictions_error(path, f"expected a folder of masks ({' '.join(MASK_SUFFIXES)})")
     names = list(files_below(folder, MASK_SUFFIXES))
     stems = [os.path.splitext(index.name(i))[0] for i in range(len(index))]
-    found = {}
-    for name, picture in zip(names, find_pictures([os.path.splitext(name)[0] for name in names], stems).tolist(), strict=True):
-        if picture < 0:
-            why = "no picture of the data has this name" if picture == -1 else "several pictures of the data have this name"
-            raise predictions_error(path, f"{name}: {why} ({index.folder})")
-        if found.setdefault(picture, name) != name:
-            raise predictions_error(path, f"{name}: is about {index.name(picture)}, and so is {found[picture]}")
-    missing = [index.name(i) for i in range(len(index)) if i not in found]
-    if missing:
-        raise predictions_error(path, f"{len(missing)} of {len(index)} pictures have no mask, the first is {missing[0]}")
-    return [found[i] for i in range(len(index))]
+    pictures = find_pictures([os.path.splitext(name)[0] for name in names], stems)
+    return one_for_each(path, names, pictures, index, "mask")
 
 
 def read_values(path, index):

@@ -1,13 +1,14 @@
 """The preflight of large and small pictures: everything wrong with them at once, over all splits."""
 
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from visionloop.datasets.layout import DataLayoutError, shorten
+from visionloop.datasets.layout import shorten
 from visionloop.datasets.picture_store import GIB, free_bytes, missing_bytes
 from visionloop.datasets.pictures import JPEG_START
 from visionloop.datasets.small_pictures import pair_mismatch, shrink, too_small
@@ -21,7 +22,7 @@ from visionloop.datasets.super_resolution_layout import (
     require_super_resolution_split,
     small_without_picture,
 )
-from visionloop.tasks.checks import decode_all, note, report_copies
+from visionloop.tasks.checks import decode_all, find_splits, note, note_strangers, report_copies
 from visionloop.tasks.super_resolution.data import NO_VALIDATION, require_data
 
 FEW = 20  # training pictures below which a network learns them by heart
@@ -66,25 +67,10 @@ def check_super_resolution_data(data, val_split, scale, patch):
 
 def _find_splits(data, val_split, scale, found):
     """{split: index} of the splits that can be read; problems of the layout go into `found`."""
-    indexes, absent = {}, []
-    for split in ("train", "val", "test"):
-        try:
-            index = (require_super_resolution_split if split == "train" else find_super_resolution_split)(data, split, scale)
-        except DataLayoutError as error:
-            note(found, "errors", error.path, error.why)
-            if not Path(data).is_dir():
-                return {}
-            continue
-        if index is None:
-            absent.append(split)
-            continue
-        indexes[split] = index
-        extra = small_without_picture(index)
-        if extra:
-            names = shorten([Path(path).name for path in extra])
-            note(found, "warnings", index.lr_folder, f"{len(extra)} small pictures without a large one: {names}")
-    if "train" in indexes and "val" in absent and not val_split:
-        note(found, "errors", data, NO_VALIDATION)
+    find, require = (partial(function, data, scale=scale) for function in (find_super_resolution_split, require_super_resolution_split))
+    indexes = find_splits(data, val_split, found, find=find, require=require, missing=NO_VALIDATION)
+    for index in indexes.values():
+        note_strangers(found, index.lr_folder, small_without_picture(index), "small pictures without a large one")
     return indexes
 
 

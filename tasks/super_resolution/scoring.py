@@ -15,7 +15,7 @@ from visionloop.datasets.super_resolution_layout import other_lr_folders
 from visionloop.datasets.super_resolution_transforms import SuperResolutionEvalPreset
 from visionloop.engine.errors import UserError
 from visionloop.metrics.super_resolution import SuperResolutionMetric
-from visionloop.tasks.predictions import find_pictures, predictions_error, read_lines
+from visionloop.tasks.predictions import find_pictures, one_for_each, predictions_error, read_lines
 from visionloop.tasks.super_resolution.answers import RESULTS
 from visionloop.tasks.super_resolution.data import index_split
 
@@ -89,21 +89,11 @@ def find_results(path, index):
     folder = results_folder(path)
     names = list(files_below(folder, PICTURE_SUFFIXES))
     stems = [_stem(name) for name in names]
-    found = {}
     owners = find_pictures(stems, [_stem(index.name(i)) for i in range(len(index))])
     if index.lr_folder:
         small = find_pictures(stems, [_stem(index.lr_name(i)) for i in range(len(index))])
         owners = np.where(owners < 0, small, owners)
-    for name, picture in zip(names, owners.tolist(), strict=True):
-        if picture < 0:
-            why = "no picture of the data has this name" if picture == -1 else "several pictures of the data have this name"
-            raise predictions_error(path, f"{name}: {why} ({index.folder})")
-        if found.setdefault(picture, name) != name:
-            raise predictions_error(path, f"{name}: is about {index.name(picture)}, and so is {found[picture]}")
-    missing = [index.name(i) for i in range(len(index)) if i not in found]
-    if missing:
-        raise predictions_error(path, f"{len(missing)} of {len(index)} pictures have no result, the first is {missing[0]}")
-    return [found[i] for i in range(len(index))]
+    return one_for_each(path, names, owners, index, "result")
 
 
 def read_result(path, name):
