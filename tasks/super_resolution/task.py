@@ -63,7 +63,8 @@ class SuperResolutionTask(Task):
     @cached_property
     def splits(self):
         """(training index, validation index)."""
-        return training_splits(self.config.data, self.config.val_split, self.scale)
+        # the network's own scale: one without a head is told before any picture is decoded
+        return training_splits(self.config.data, self.config.val_split, self.model_config.upscale)
 
     @cached_property
     def source(self):
@@ -101,7 +102,6 @@ class SuperResolutionTask(Task):
         if self.config.lpips_weights:
             self.build_metric()  # a wrong file is told now, not at the first evaluation
         train, val = self.splits
-        assert self.model_config.upscale == self.scale  # a scale without a head is told before pictures are decoded
         pairs = open_pictures(train, self.config.cache, self.train_transform.side)
         return SuperResolutionDataset(pairs, self.train_transform), self._for_evaluation(val)
 
