@@ -17,6 +17,9 @@ class Kept:
         self.read, self.number, self.budget = read, number, budget
         self.results, self.size = {}, 0
 
+    def __getstate__(self):
+        return self.__dict__ | {"results": {}, "size": 0}  # a loader process gets none of them: tensors travel there by file descriptors
+
     def __call__(self, i):
         if i in self.results:
             return self.results[i]

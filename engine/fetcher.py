@@ -25,7 +25,7 @@ class Fetcher:
     def __init__(self, loader, *, ahead, pin=False):
         self._batches = queue.SimpleQueue()
         self._permits = threading.Semaphore(ahead if loader.num_workers else 0)
-        # the workers are forked here, in the main thread
+        # the workers are started here, in the main thread
         self._iterator = iter(loader)
         self._pin, self._closed = pin, False
         self._thread = threading.Thread(target=self._work, name="fetcher", daemon=True)

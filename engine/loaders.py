@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from visionloop.engine.fetcher import DataError, Fetcher
+from visionloop.engine.loader_server import leave_server_alone, start_loader_server
 from visionloop.engine.order import COLLATE, SAMPLE, Order, cut_pieces, seed_host
 
 
@@ -83,8 +84,17 @@ class PieceSampler:
                 yield [Key(step, first, epoch, position) for epoch, position in places[first:last]]
 
 
+def worker_context(workers):
+    """How the workers of a loader are started; None where there are none."""
+    if not workers:
+        return None
+    start_loader_server()
+    return "forkserver"
+
+
 def start_worker(_worker_id):
     """Loader workers leave stopping to the training process and use one thread each."""
+    leave_server_alone()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
@@ -107,7 +117,7 @@ class TrainingData:
             num_workers=config.workers,
             worker_init_fn=start_worker,
             generator=torch.Generator(),  # else every iter() draws from the main generator
-            multiprocessing_context="fork" if config.workers else None,
+            multiprocessing_context=worker_context(config.workers),
         )
         self.per_step = len(self.pieces) // world.size
         self._fetcher = Fetcher(loader, ahead=max(2, self.per_step), pin=world.device.type == "cuda")
@@ -128,6 +138,10 @@ class TrainingData:
         self._fetcher.close()
 
 
+def collate_evaluation(task, samples, _step, _offset):
+    return task.collate_eval(samples)
+
+
 def evaluation_loader(task, dataset, *, batch_size, workers, rank=0, world_size=1):
     """Batches cut from one fixed order; batch j goes whole to rank j mod W. Yields (Batch or DataError, ()).
 
@@ -139,9 +153,9 @@ def evaluation_loader(task, dataset, *, batch_size, workers, rank=0, world_size=
     return DataLoader(
         SeededSamples(dataset, order),
         batch_sampler=keys,
-        collate_fn=PieceCollate(lambda samples, step, offset: task.collate_eval(samples), seed=0),
+        collate_fn=PieceCollate(partial(collate_evaluation, task), seed=0),
         num_workers=workers,
         worker_init_fn=start_worker,
         generator=torch.Generator(),
-        multiprocessing_context="fork" if workers else None,
+        multiprocessing_context=worker_context(workers),
     )

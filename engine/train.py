@@ -13,6 +13,7 @@ from visionloop.engine.config import build, fields_of, resolve
 from visionloop.engine.continuing import check_output, check_unchanged, find_start, fixed_settings, output_folder, resolve_auto
 from visionloop.engine.distributed import broadcast_object, join_world, leave_world
 from visionloop.engine.errors import UserError
+from visionloop.engine.loader_server import start_loader_server
 from visionloop.engine.loop import fit
 from visionloop.engine.order import cut_pieces
 from visionloop.engine.prepare import prepare_run, set_threads
@@ -70,6 +71,8 @@ def train(task_class, *, config_file=None, stop=None, **flags):
     """
     settings = resolve_settings(task_class, flags, config_file)
     output = output_folder(settings, task_class.name)
+    if settings["workers"].value != 0:
+        start_loader_server()  # before the process group, whose threads a worker must not be forked beside
     world = join_world(settings["device"].value)
     say = partial(print, flush=True) if world.is_main else lambda *_: None
     lock = None

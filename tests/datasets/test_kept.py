@@ -1,5 +1,7 @@
 """Results kept in memory: read once where all of them fit, read anew where they do not."""
 
+import pickle
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -61,11 +63,15 @@ def test_an_error_is_not_kept():
     assert kept(0) is kept(0) and answers == []
 
 
+def kibibyte(_):
+    return (torch.zeros(KIB, dtype=torch.uint8),)
+
+
 class Sized(Dataset):
     """Each sample tells whether its process keeps it."""
 
     def __init__(self, budget):
-        self.kept = Kept(lambda i: (torch.zeros(KIB, dtype=torch.uint8),), 4, budget)
+        self.kept = Kept(kibibyte, 4, budget)
 
     def __len__(self):
         return 4
@@ -80,3 +86,10 @@ def test_processes_of_a_machine_share_the_budget(budget, workers, ranks, keeps, 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
     loader = DataLoader(Sized(budget * KIB), num_workers=workers, multiprocessing_context="fork" if workers else None)
     assert {bool(sample) for sample in loader} == {keeps}
+
+
+def test_a_loader_process_is_sent_no_results():
+    kept = Kept(kibibyte, 4, 4 * KIB)
+    kept(0)
+    assert len(pickle.dumps(kept)) < KIB
+    assert pickle.loads(pickle.dumps(kept))(0)[0].numel() == KIB

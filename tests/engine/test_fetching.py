@@ -252,6 +252,9 @@ class Held(ToyPictures):
         super().__init__(21, split="train")
         self.gate, self.seconds = threading.Event(), seconds
 
+    def __reduce__(self):
+        return Held, (self.seconds,)
+
     def __getitem__(self, index):
         self.gate.wait(self.seconds)
         return super().__getitem__(index)
