@@ -1,6 +1,6 @@
 """Boxes on pictures as the data set keeps them in memory, and how they are read from a COCO json.
 
-The index is columnar, like that of the image folders: 860 thousand boxes cost about 50 bytes each and loader processes share them.
+The index is columnar, like that of the image folders: 860 thousand boxes cost about 50 bytes each, once in each loader process too.
 """
 
 import hashlib

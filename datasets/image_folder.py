@@ -1,7 +1,7 @@
 """Pictures sorted into folders by class: `train/<class>/*.jpg`.
 
 The index is columnar: one string of bytes with all paths and a few arrays, so that a million pictures cost tens of
-megabytes and forked loader processes share them without copying.
+megabytes, and so does the copy that each loader process gets.
 """
 
 import hashlib

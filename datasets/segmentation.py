@@ -1,6 +1,6 @@
 """Pictures with masks of class ids: which there are, and samples of them.
 
-The index is columnar, like that of the image folders: a pair costs some hundred bytes and loader processes share them.
+The index is columnar, like that of the image folders: a pair costs some hundred bytes, in each loader process too.
 """
 
 import hashlib

@@ -9,9 +9,8 @@ import re
 import shutil
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
-
 from visionloop.engine.errors import UserError
+from visionloop.engine.faults import reach
 
 STEP_FOLDER = re.compile(r"step_(\d{8,})$")
 
@@ -29,14 +28,23 @@ def write_folder(target, fill):
     temporary = target.with_name(f".{target.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    fill(temporary)
-    write_json(temporary / "manifest.json", {"schema": 1, "files": describe_files(temporary)})
-    for path in [*temporary.rglob("*"), temporary]:
-        fsync(path)
+    try:
+        reach("after open", temporary)
+        fill(temporary)
+        reach("before the manifest", temporary)
+        write_json(temporary / "manifest.json", {"schema": 1, "files": describe_files(temporary)})
+        reach("before fsync", temporary)
+        for path in [*temporary.rglob("*"), temporary]:
+            fsync(path)
+        reach("before rename", temporary)
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would be in the way of what comes next
+        raise
     doomed = target.with_name(f".{target.name}.removed")
     if target.exists():
         os.rename(target, doomed)
     os.rename(temporary, target)
+    reach("after rename", target)
     fsync(target.parent)
     shutil.rmtree(doomed, ignore_errors=True)
 
@@ -82,8 +90,12 @@ def finite(value):
 def replace_file(path, text):
     """Write a small file so that readers see the old or the new one, never half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def problems(folder):
@@ -138,9 +150,13 @@ def finish_rewrites(checkpoints):
             os.rename(written if written.is_dir() and not problems(written) else doomed, target)
 
 
-def prune(checkpoints, keep, best_step):
-    """Keep the newest `keep` and the best; remove older ones and half-written folders."""
-    steps = [step for step, _ in step_folders(checkpoints)]
+def prune(checkpoints, keep, best_step, newest=None):
+    """Keep the newest `keep` and the best; remove older ones and half-written folders.
+
+    newest: the step just written; what is beyond it is damaged, since the run would have gone on from there, and must not push out a
+    whole one. None: the newest there is.
+    """
+    steps = [step for step, _ in step_folders(checkpoints) if newest is None or step <= newest]
     kept = {*steps[-keep:], best_step}
     for step, folder in step_folders(checkpoints):
         if step not in kept:
@@ -174,16 +190,6 @@ def finish_swap(best):
                 break
     for rest in (new, old, new.with_name(f".{new.name}.writing")):
         shutil.rmtree(rest, ignore_errors=True)
-
-
-def save_tensors(path, tensors):
-    """One safetensors file; tensors must not share memory. channels_last moments are made contiguous."""
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
-
-
-def load_tensors(path):
-    """{name: CPU tensor}."""
-    return load_file(path)
 
 
 class RunLock:

@@ -24,6 +24,26 @@ def option(default, help, *, at_least=None, at_most=None, fixed=True):
     return field(default=default, metadata={"help": help, "at_least": at_least, "at_most": at_most, "fixed": fixed})
 
 
+class Seconds(float):
+    """A span of time where a number of steps would do too; written 600s."""
+
+    def __str__(self):
+        return f"{self:g}s"
+
+
+class Interval:
+    """The type of a setting that counts optimizer steps or seconds: Interval("50") is 50, Interval("600s") is Seconds(600)."""
+
+    def __new__(cls, value):
+        if isinstance(value, Seconds):
+            return value
+        text = str(value)
+        number = Seconds(text[:-1]) if text.endswith("s") else int(text)
+        if number != number or number == float("inf"):
+            raise ValueError(text)
+        return number
+
+
 @dataclass(frozen=True)
 class Setting:
     """A resolved value and its source: default, recipe, config FILE, flag or auto."""
@@ -36,8 +56,9 @@ class Setting:
 
 
 def _to_json(value):
-    # json has no infinity; "inf" reads back through float()
-    return str(value) if isinstance(value, Path) or (isinstance(value, float) and value in (float("inf"), float("-inf"))) else value
+    # json has no infinity; "inf" reads back through float(), "600s" through Interval()
+    endless = isinstance(value, float) and value in (float("inf"), float("-inf"))
+    return str(value) if endless or isinstance(value, Path | Seconds) else value
 
 
 def value_type(hint):
@@ -136,7 +157,9 @@ def coerce(name, item, kind, value):
         raise UserError(f"{flag_of(name)}: expected a value, got null", field=name)
     if isinstance(kind, tuple):
         return value
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
+    wanted = {
+        int: "a whole number", float: "a number", bool: "true or false", str: "a text", Interval: "steps, or seconds as in 600s"
+    }[kind]  # fmt: skip
     fits = isinstance(value, bool) if kind is bool else isinstance(value, str | int | float | Path) and not isinstance(value, bool)
     try:
         converted = kind(value) if fits else None

@@ -16,6 +16,12 @@ def named_state(module):
     return found
 
 
+def averaged_state(module, average):
+    """{name in memory: averaged tensor}, tied names too. average: {first name: tensor}, like `WeightAverage.tensors`."""
+    first_names = {id(tensor): name for name, tensor in named_state(module).items()}
+    return {name: average[first_names[id(tensor)]] for name, tensor in module.state_dict(keep_vars=True).items()}
+
+
 def decay_for(decay, steps):
     """The decay for a run of this length: the average spans at most a tenth of it."""
     return min(decay, 1 - min(1.0, 10 / steps))

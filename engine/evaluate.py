@@ -28,7 +28,7 @@ def evaluate(run, task, step):
             return
         scores = metric.compute()
         run.evaluated_at, run.scores, run.saved_at = step, scores, None  # a checkpoint of this step lacks these scores
-        keep_best(run, task, step, scores)
+        keep_best(run, step, scores)
         if run.world.is_main:
             intervals = score_intervals(metric) if len(metric) < FEW_PICTURES else {}
             raw = raw_metric.compute() if raw_metric else None
@@ -107,8 +107,8 @@ def evaluate_dataset(task, module, dataset, *, batch_size, workers=0, world=None
     return metric
 
 
-def keep_best(run, task, step, scores):
-    """Remember a better score and write best/; count evaluations without one. All ranks decide alike, the main rank writes."""
+def keep_best(run, step, scores):
+    """Remember a better score; count evaluations without one. All ranks decide alike. The save that follows writes best/."""
     spec = run.best_metric
     value = scores[spec.key]
     sign = 1 if spec.higher_is_better else -1
@@ -119,4 +119,3 @@ def keep_best(run, task, step, scores):
         run.out_of_patience = 0 < run.config.patience <= run.evaluations_since_best
         return
     run.best, run.evaluations_since_best = {"step": step, "metric": spec.key, "score": value, "scores": scores}, 0
-    run.write_best(task)

@@ -5,8 +5,9 @@ from visionloop.engine.distributed import agree, gather_objects
 from visionloop.engine.errors import UserError
 from visionloop.engine.evaluate import evaluate
 from visionloop.engine.order import STEP, seed_host
-from visionloop.engine.run import reload_best, save_checkpoint
+from visionloop.engine.run import reload_best
 from visionloop.engine.schedule import due, set_lr
+from visionloop.engine.snapshot import save_checkpoint
 from visionloop.engine.step import train_step
 
 
@@ -16,7 +17,7 @@ def fit(run, task):
     while True:
         if run.evaluation_due(step):  # all ranks, each on its own shard; first of all one that a stop interrupted
             evaluate(run, task, step)
-        if run.save_due(step):  # all ranks enter, the main rank writes
+        if run.save_due(step):  # all ranks enter, the main rank copies; a thread writes
             save_checkpoint(run, task, step)
         if run.ending or step == config.steps:
             return step
@@ -31,8 +32,9 @@ def fit(run, task):
             micro_batches = run.data.fetch(give_up=run.stop)
         with run.clock.measure("compute"):
             counts = None if micro_batches is None else task.count(micro_batches)
-            agreed = agree(run.world, counts, task.count_names, stop=run.stop())  # the step's one collective
-            run.stopping = agreed.stop  # a step in flight is finished first
+            # the step's one collective
+            agreed = agree(run.world, counts, task.count_names, stop=run.wants_to_stop(), save=run.wants_to_save())
+            run.stopping, run.saving = agreed.stop, agreed.save  # a step in flight is finished first
             if agreed.data_missing:
                 run.failure = unreadable_sample(run)
                 continue

@@ -17,6 +17,7 @@ from visionloop.engine.precision import build_precision
 from visionloop.engine.profiling import Clock, StepProfiler, parse_span
 from visionloop.engine.run import Run
 from visionloop.engine.runlog import RunLog
+from visionloop.engine.saver import CheckpointWriter
 
 
 def prepare_run(task, config, world, train, val, *, output, settings, start_step, evaluated_at, stop):
@@ -57,6 +58,7 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
         data=data,
         val=val,
         log=log,
+        writer=CheckpointWriter(config.save_async),
         clock=clock,
         stop=stop,
         bad_steps=BadSteps(world.device),

@@ -1,24 +1,17 @@
-"""Everything a run holds between two steps, and how it is put on disk and taken back."""
+"""Everything a run holds between two steps, and how it is taken back from disk."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from visionloop.engine.checkpoint import (
-    load_tensors,
-    prune,
-    read_state,
-    save_tensors,
-    step_folder_name,
-    swap_best,
-    write_folder,
-    write_json,
-)
-from visionloop.engine.distributed import barrier, gather_objects, sum_over_ranks
-from visionloop.engine.ema import named_state
+from visionloop.engine.checkpoint import problems, read_state, step_folder_name
+from visionloop.engine.config import Seconds
+from visionloop.engine.distributed import barrier, sum_over_ranks
 from visionloop.engine.errors import UserError
-from visionloop.engine.optim import load_state_by_name, state_by_name
+from visionloop.engine.optim import load_state_by_name
 from visionloop.engine.schedule import due
+from visionloop.engine.tensors import load_tensors
 
 
 @dataclass
@@ -38,6 +31,7 @@ class Run:
     data: Any  # TrainingData
     val: Any  # dataset
     log: Any
+    writer: Any  # CheckpointWriter
     clock: Any
     stop: Any  # StopFlag
     bad_steps: Any
@@ -54,6 +48,8 @@ class Run:
     train_loss: float | None = None
     # how the run ends
     saved_at: int | None = None
+    saved_time: float = field(default_factory=time.monotonic)
+    saving: bool = False  # a checkpoint after this step, because of the time
     stopping: bool = False
     out_of_patience: bool = False
     failure: UserError | None = None
@@ -77,7 +73,17 @@ class Run:
         if step == self.saved_at:
             return False
         is_best = self.best is not None and self.best["step"] == step
-        return self.ending or is_best or (step > 0 and due(step, self.config.save_every, self.config.steps))
+        every = 0 if isinstance(self.config.save_every, Seconds) else self.config.save_every
+        return self.ending or self.saving or is_best or (step > 0 and due(step, every, self.config.steps))
+
+    def wants_to_stop(self):
+        """This rank's part of the answer: a signal, or a checkpoint that could not be written."""
+        return self.stop() or self.writer.failed
+
+    def wants_to_save(self):
+        """True on the main rank once --save-every has passed, where it is in seconds: clocks differ, so one decides for all."""
+        every = self.config.save_every
+        return self.world.is_main and isinstance(every, Seconds) and time.monotonic() - self.saved_time >= every
 
     def read_losses(self, losses):
         """{term: float} of the step just done, over all micro-batches and ranks. All ranks; syncs with the device."""
@@ -85,56 +91,6 @@ class Run:
         read = {name: total / self.world.size for name, total in zip(losses, totals, strict=True)}
         self.train_loss = read["loss"]
         return read
-
-    def best_tensors(self):
-        """{name in memory: tensor} of the weights that scores are about: the average if there is one. Tied names share a tensor."""
-        first_names = {id(tensor): name for name, tensor in named_state(self.module).items()}
-        live = self.module.state_dict(keep_vars=True)
-        source = self.average.tensors if self.average else None
-        return {name: (source[first_names[id(tensor)]] if source else tensor.detach()) for name, tensor in live.items()}
-
-    def write_best(self, task):
-        """Swap a new best/ in. Main rank writes."""
-        if self.world.is_main:
-            tensors, scores = self.best_tensors(), self.best["scores"]
-            swap_best(self.output / "best", lambda folder: task.save_best(self.module, tensors, folder, scores))
-
-
-def save_checkpoint(run, task, step):
-    """Write checkpoints/step_<step> whole. All ranks enter, the main rank writes."""
-    with run.clock.measure("checkpointing"):
-        skipped = sorted({name for names in gather_objects(run.world, run.data.skipped) for name in names})
-        if run.world.is_main:
-            run.log.flush()
-            state = {
-                "schema": 1,
-                "step": step,
-                "task": task.name,
-                "scores": run.scores,
-                "best": run.best,
-                "evaluated_at": run.evaluated_at,
-                "evaluations_since_best": run.evaluations_since_best,
-                "out_of_patience": run.out_of_patience,
-                "train_loss": run.train_loss,
-                "scaler": run.precision.scaler_state(),
-                "skipped": skipped,
-                "settings": run.settings,
-                "pieces": run.data.pieces,
-            }
-
-            def fill(folder):
-                task.save(run.module, run.module.state_dict(), folder)
-                save_tensors(folder / "optimizer.safetensors", state_by_name(run.optimizer, run.module))
-                if run.average:
-                    save_tensors(folder / "averaged.safetensors", run.average.tensors)
-                write_json(folder / "state.json", state)
-
-            run.checkpoints.mkdir(exist_ok=True)
-            write_folder(run.checkpoints / step_folder_name(step), fill)
-            prune(run.checkpoints, run.config.keep, run.best["step"] if run.best else None)
-        run.saved_at = step
-        barrier(run.world)  # nobody goes on, or ends, before the checkpoint is whole
-
 
 def load_weights(run, task, folder):
     """Weights, optimizer and average of a checkpoint folder, by name; returns its state.json."""
@@ -161,5 +117,13 @@ def resume_from(run, task, folder):
 
 def reload_best(run, task):
     """Go on from the best weights so far, with their optimizer and average; the step count goes on. All ranks."""
-    if run.best is not None:
-        load_weights(run, task, run.checkpoints / step_folder_name(run.best["step"]))
+    if run.best is None:
+        return
+    if run.world.is_main:
+        run.writer.wait()
+    barrier(run.world)
+    folder = run.checkpoints / step_folder_name(run.best["step"])
+    wrong = problems(folder)
+    if wrong:
+        raise UserError(f"{folder}: the best weights, to go on from, are damaged ({wrong[0]})", code="bad_checkpoint", file=str(folder))
+    load_weights(run, task, folder)

@@ -1,5 +1,6 @@
 """What a run tells: console, metrics.jsonl, TensorBoard, status.json. Exists on all ranks, silent off the main one."""
 
+import contextlib
 import json
 import os
 import sys
@@ -145,10 +146,11 @@ class RunLog:
             self._board.flush()
 
     def close(self):
+        """Put the rest on disk, where there is room."""
         if self._file is not None:
-            self.flush()
-            self._file.close()
-            self._board.close()
+            for end in (self.flush, self._file.close, self._board.close):
+                with contextlib.suppress(OSError):  # a full disk has been reported by then
+                    end()
             self.status.close()
         if self._bar is not None:
             self._bar.close()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from visionloop.engine.config import option
+from visionloop.engine.config import Interval, option
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class TrainConfig:
     device: Literal["cuda", "mps", "cpu"] | None = option(None, "default: the best there is", fixed=False)
     log_every: int = option(50, "steps", at_least=1, fixed=False)
     eval_every: int | None = option(None, "steps (default: once an epoch, at most 20 times; 0: at the end only)", at_least=0, fixed=False)
-    save_every: int | None = option(None, "steps (default: a tenth of the run, at most 1000; 0: at the end only)", at_least=0, fixed=False)
+    save_every: Interval | None = option(
+        None, "steps, or seconds as in 600s (default: a tenth of the run, at most 1000 steps; 0: at the end only)", at_least=0, fixed=False
+    )
+    save_async: bool = option(True, "write checkpoints in a thread; the loop waits for a copy in memory only", fixed=False)
     keep: int = option(2, "newest checkpoints kept, besides the best", at_least=1, fixed=False)
     resume: str | None = option(None, "checkpoint folder to start from when --output has none of its own", fixed=False)
     overfit: int = option(0, "train and evaluate on the same N samples, to see that it learns", at_least=0)

@@ -1,5 +1,6 @@
 """status.json: what a platform or a person asks of a run from outside."""
 
+import contextlib
 import json
 import threading
 import time
@@ -30,8 +31,8 @@ class StatusFile:
             self.update()
 
     def update(self, **changes):
-        """Change fields and write the file. eta: expected end, seconds since 1970."""
-        with self._lock:
+        """Change fields and write the file. eta: expected end, seconds since 1970. On a full disk the file stays as it is."""
+        with self._lock, contextlib.suppress(OSError):  # what really must be written will say so
             self._content |= changes
             replace_file(self._path, json.dumps(finite(self._content | {"heartbeat": time.time()})) + "\n")
 

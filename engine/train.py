@@ -1,5 +1,6 @@
 """`train`: from settings to a finished run, in this process. What the command line and a notebook both call."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from visionloop.engine.order import cut_pieces
 from visionloop.engine.prepare import prepare_run, set_threads
 from visionloop.engine.run import resume_from
 from visionloop.engine.runfiles import stored_settings, write_run_files
+from visionloop.engine.saver import cannot_write, is_disk_error
 from visionloop.engine.settings import TrainConfig
 from visionloop.engine.status import failed_at_start
 from visionloop.engine.stop import StopFlag
@@ -124,12 +126,15 @@ def run_training(task, config, world, train_set, val, *, output, facts, start, s
         step = fit(run, task)
         return end_run(run, step)
     except Exception as error:
+        told = cannot_write(output, error) if is_disk_error(error) else error
         if run is not None and run.log.status is not None and error is not run.failure:
-            known = error if isinstance(error, UserError) else UserError(f"{type(error).__name__}: {error}", code="defect")
+            known = told if isinstance(told, UserError) else UserError(f"{type(error).__name__}: {error}", code="defect")
             run.log.status.update(state="failed", error=known.as_dict())
-        raise
+        raise told from (None if told is error else error)
     finally:
         if run is not None:
+            with contextlib.suppress(Exception):  # what went wrong is on its way; the thread is only not left alone
+                run.writer.wait()
             run.data.close()
             run.log.close()
         stop.uninstall()

@@ -16,12 +16,10 @@ from visionloop.engine.checkpoint import (
     RunLock,
     finish_rewrites,
     finish_swap,
-    load_tensors,
     newest_whole,
     problems,
     prune,
     replace_file,
-    save_tensors,
     step_folder_name,
     step_folders,
     swap_best,
@@ -29,6 +27,7 @@ from visionloop.engine.checkpoint import (
     write_json,
 )
 from visionloop.engine.errors import UserError
+from visionloop.engine.tensors import load_tensors, save_tensors
 
 
 def fill_with(value):

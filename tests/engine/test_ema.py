@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_task import ToyModel
 
-from visionloop.engine.checkpoint import load_tensors, save_tensors
 from visionloop.engine.ema import WeightAverage, decay_for, named_state
+from visionloop.engine.tensors import load_tensors, save_tensors
 
 
 def build_model(seed=0):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from toy_task import ToyModel
 
-from visionloop.engine.checkpoint import load_tensors, save_tensors
 from visionloop.engine.optim import batch_norms, build_optimizer, default_parameter_groups, load_state_by_name, state_by_name
 from visionloop.engine.settings import TrainConfig
+from visionloop.engine.tensors import load_tensors, save_tensors
 
 CONFIG = TrainConfig(steps=10, lr=1e-2, weight_decay=0.1)
 KINDS = ("adamw", "adam", "sgd")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from toy_task import ToyTask
 
-from visionloop.engine.checkpoint import load_tensors
 from visionloop.engine.errors import UserError
+from visionloop.engine.tensors import load_tensors
 from visionloop.engine.train import train
 from visionloop.engine.trials import logged
 

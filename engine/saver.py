@@ -1,0 +1,63 @@
+"""Writing checkpoints beside the training: the loop waits for a copy in memory, a thread hashes and writes it."""
+
+import errno
+import threading
+
+from safetensors import SafetensorError
+
+from visionloop.engine.errors import UserError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+
+class CheckpointWriter:
+    """Does one write at a time: in a thread, or at once. What a write raises is raised by the next call.
+
+    The thread only writes copies of its own, so the bytes are the same either way.
+    """
+
+    def __init__(self, in_background):
+        self._in_background, self._thread, self._error = in_background, None, None
+
+    @property
+    def failed(self):
+        """True once the write in flight has failed."""
+        return self._error is not None
+
+    def start(self, write):
+        """Call write(), which takes nothing that training changes. A write in flight must have been waited for."""
+        assert self._thread is None, "one write at a time"
+        if not self._in_background:
+            write()
+            return
+        # not a daemon: the interpreter waits for it, also when the run ends in a traceback
+        self._thread = threading.Thread(target=self._work, args=(write,), name="checkpoint")
+        self._thread.start()
+
+    def _work(self, write):
+        try:
+            write()
+        except Exception as error:  # belongs to the main thread
+            self._error = error
+
+    def wait(self):
+        """Until the write in flight is over. Raises its error, once."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
+def is_disk_error(error):
+    """True for what a full, failing or read-only disk gives; the library that writes tensors has an error of its own."""
+    if isinstance(error, SafetensorError):
+        return "os error" in str(error)
+    return isinstance(error, OSError) and error.errno in DISK_ERRORS
+
+
+def cannot_write(folder, error):
+    """The UserError of such a disk."""
+    why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+    hint = "older checkpoints are whole: once there is room, the same command goes on"
+    return UserError(f"{folder}: cannot write ({why}); {hint}", code="cannot_write", file=str(folder), hint=hint)
