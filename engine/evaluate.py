@@ -87,7 +87,7 @@ def evaluate_dataset(task, module, dataset, *, batch_size, workers=0, world=None
             stops, errors = sum_over_ranks(world, [float(wanted), float(error is not None)])
             if errors:
                 error = next(found for found in gather_objects(world, error) if found)
-                raise UserError(f"{error.name}: {error.why}", code="unreadable_sample", file=error.name)
+                raise error.as_user_error()
             if stops:
                 return None
             for host_batch, _ in fetched:

@@ -1,22 +1,37 @@
 """Fetching batches ahead of the loop, without ever blocking it."""
 
+import logging
 import queue
 import threading
+import time
 from dataclasses import dataclass
 
 import torch
 
+from visionloop.engine.errors import UserError
+
+log = logging.getLogger(__name__)
+SLOW_SECONDS = 60  # of waiting for one batch: then it is said which sample is being made, and again each time the wait has doubled
+
 
 @dataclass(frozen=True)
 class DataError:
-    """A sample that could not be read: its name and why. Travels in place of a batch."""
+    """A sample that could not be had: its name and why. Travels in place of a batch. code: of the error that the run ends with."""
 
     name: str
     why: str
+    code: str = "unreadable_sample"
+
+    def as_user_error(self):
+        """What the run fails with, once a checkpoint is safe."""
+        hint = "--skip-unreadable goes on without it" if self.code == "unreadable_sample" else None
+        return UserError(f"{self.name}: {self.why}", code=self.code, file=self.name, hint=hint)
 
 
 class Fetcher:
     """A thread that takes batches from a loader; the main thread polls, so that a stop is seen within 0.2 s.
+
+    loader.dataset.in_work(worker): names of the samples that these loader processes are making (see SeededSamples); None: all of them.
 
     Without workers nothing is made ahead: the samples are made in this process and would draw from the generators that the
     forward is using.
@@ -26,7 +41,7 @@ class Fetcher:
         self._batches = queue.SimpleQueue()
         self._permits = threading.Semaphore(ahead if loader.num_workers else 0)
         # the workers are started here, in the main thread
-        self._iterator = iter(loader)
+        self._iterator, self._in_work = iter(loader), loader.dataset.in_work
         self._pin, self._closed = pin, False
         self._thread = threading.Thread(target=self._work, name="fetcher", daemon=True)
         self._thread.start()
@@ -40,20 +55,32 @@ class Fetcher:
                 batch = next(self._iterator)
                 self._batches.put(batch if not self._pin or isinstance(batch[0], DataError) else (batch[0].pin_memory(), batch[1]))
             except BaseException as error:  # any defect in making a sample belongs to the main thread
-                self._batches.put(error)
+                self._batches.put(self._lost_worker() or error)
                 return
+
+    def _lost_worker(self):
+        """(DataError, ()) when a loader process was killed, else None."""
+        for number, worker in enumerate(getattr(self._iterator, "_workers", ())):
+            if worker.exitcode is not None and worker.exitcode < 0:
+                why = f"the loader process that was making it was killed by signal {-worker.exitcode}; is there memory enough?"
+                return DataError(", ".join(self._in_work([number])) or "no sample", why, code="lost_worker"), ()
+        return None
 
     def fetch(self, number, give_up):
         """The next `number` batches, or None as soon as `give_up()` is true while one of them is not there yet."""
         for _ in range(number):
             self._permits.release()
-        batches = []
+        batches, began, patience = [], time.monotonic(), SLOW_SECONDS
         while len(batches) < number:
             try:
                 item = self._batches.get(timeout=0.2)
             except queue.Empty:
                 if give_up():
                     return None
+                if time.monotonic() - began >= patience:
+                    names = ", ".join(self._in_work()) or "a sample in this process"
+                    log.warning("waiting for data for %.0f s; in work: %s", time.monotonic() - began, names)
+                    patience *= 2
                 continue
             if isinstance(item, BaseException):
                 raise item

@@ -11,6 +11,9 @@ from visionloop.engine.fetcher import DataError, Fetcher
 from visionloop.engine.loader_server import leave_server_alone, start_loader_server
 from visionloop.engine.order import COLLATE, SAMPLE, Order, cut_pieces, seed_host
 
+NOTHING = -1
+MOST_SKIPPED = 0.01  # of the samples: more than that, and it is not the odd broken file
+
 
 class Key(NamedTuple):
     """One sample of the run: its micro-batch (step, offset) and its place in the endless sequence."""
@@ -26,11 +29,12 @@ class SeededSamples(torch.utils.data.Dataset):
 
     before_sample(step): told first, see Task. With skip_unreadable, the next readable position of the same epoch takes the place of
     a sample that raises OSError.
-    Returns (key, sample, skipped names) or (key, DataError, ()).
+    workers: loader processes that will share this object. Returns (key, sample, skipped names) or (key, DataError, ()).
     """
 
-    def __init__(self, dataset, order, *, before_sample=None, skip_unreadable=False):
+    def __init__(self, dataset, order, *, before_sample=None, skip_unreadable=False, workers=0):
         self.dataset, self.order, self.before_sample, self.skip_unreadable = dataset, order, before_sample, skip_unreadable
+        self._making = torch.full((workers,), NOTHING).share_memory_()  # by worker: the index it is at, for whoever waits for it
 
     def __getitem__(self, key):
         skipped = []
@@ -39,6 +43,7 @@ class SeededSamples(torch.utils.data.Dataset):
         for ahead in range(self.order.num_samples):
             index = self.order.index(key.epoch, (key.position + ahead) % self.order.num_samples)
             seed_host(SAMPLE, self.order.seed, key.epoch, index)
+            self._note(index)
             try:
                 sample = self.dataset[index]
             except OSError as error:
@@ -49,6 +54,16 @@ class SeededSamples(torch.utils.data.Dataset):
             sample["sample_id"] = torch.tensor(index)
             return key, sample, tuple(skipped)
         return key, DataError("the whole data set", "no sample can be read"), ()
+
+    def _note(self, index):
+        worker = torch.utils.data.get_worker_info()
+        if worker is not None:
+            self._making[worker.id] = index
+
+    def in_work(self, workers=None):
+        """Names of the samples that these loader processes are making, or made last; None: all processes."""
+        making = self._making.tolist()
+        return [self.dataset.name(making[i]) for i in (range(len(making)) if workers is None else workers) if making[i] != NOTHING]
 
 
 def _why(error):
@@ -110,7 +125,11 @@ class TrainingData:
         self.skipped, self.error = [], None
         loader = DataLoader(
             SeededSamples(
-                dataset, self.order, before_sample=partial(task.before_sample, steps=config.steps), skip_unreadable=config.skip_unreadable
+                dataset,
+                self.order,
+                before_sample=partial(task.before_sample, steps=config.steps),
+                skip_unreadable=config.skip_unreadable,
+                workers=config.workers,
             ),
             batch_sampler=PieceSampler(self.order, self.pieces, world, start_step, config.steps),
             collate_fn=PieceCollate(task.collate, config.seed),
@@ -132,10 +151,22 @@ class TrainingData:
                 self.error = batch
                 return None
             self.skipped.extend(skipped)
+        self.error = too_many_skipped(self.skipped, len(self.dataset))
+        if self.error:
+            return None
         return [batch for batch, _ in fetched]
 
     def close(self):
         self._fetcher.close()
+
+
+def too_many_skipped(names, num_samples):
+    """A DataError when the samples left out so far, each counted once, are more than 1 % of all (and more than one), else None."""
+    skipped = len(set(names))
+    if skipped <= max(1, MOST_SKIPPED * num_samples):
+        return None
+    why = f"--skip-unreadable: {skipped} of {num_samples} samples cannot be read, the last of them this one; at most 1 % are left out"
+    return DataError(names[-1], why, code="too_many_unreadable")
 
 
 def collate_evaluation(task, samples, _step, _offset):
@@ -151,7 +182,7 @@ def evaluation_loader(task, dataset, *, batch_size, workers, rank=0, world_size=
     starts = range(0, len(dataset), batch_size)[rank::world_size]
     keys = [[Key(0, 0, 0, position) for position in range(start, min(start + batch_size, len(dataset)))] for start in starts]
     return DataLoader(
-        SeededSamples(dataset, order),
+        SeededSamples(dataset, order, workers=workers),
         batch_sampler=keys,
         collate_fn=PieceCollate(partial(collate_evaluation, task), seed=0),
         num_workers=workers,

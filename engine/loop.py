@@ -2,7 +2,6 @@
 
 from visionloop.engine.bad_steps import CHECK_EVERY, check_bad_steps
 from visionloop.engine.distributed import agree, gather_objects
-from visionloop.engine.errors import UserError
 from visionloop.engine.evaluate import evaluate
 from visionloop.engine.order import STEP, seed_host
 from visionloop.engine.run import reload_best
@@ -57,6 +56,4 @@ def fit(run, task):
 def unreadable_sample(run):
     """The failure to end with when data is missing: a sample that a rank could not read, or None after a stop. All ranks."""
     error = next((found for found in gather_objects(run.world, run.data.error) if found), None)
-    if error is None:
-        return None
-    return UserError(f"{error.name}: {error.why}", code="unreadable_sample", file=error.name, hint="--skip-unreadable goes on without it")
+    return error and error.as_user_error()

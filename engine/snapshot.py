@@ -9,6 +9,7 @@ from visionloop.engine.checkpoint import prune, step_folder_name, swap_best, wri
 from visionloop.engine.distributed import gather_objects
 from visionloop.engine.ema import averaged_state
 from visionloop.engine.faults import reach
+from visionloop.engine.loaders import too_many_skipped
 from visionloop.engine.optim import state_by_name
 from visionloop.engine.saver import cannot_write, is_disk_error
 from visionloop.engine.tensors import host_copies, save_tensors
@@ -37,8 +38,9 @@ def save_checkpoint(run, task, step):
                 error = failed
         run.saved_at, run.saved_time, run.saving = step, time.monotonic(), False
         error = next((found for found in gather_objects(run.world, error) if found), None)
-        if error:
-            run.failure = run.failure or cannot_write(run.checkpoints, error)
+        too_many = too_many_skipped(skipped, len(run.data.dataset))  # of all ranks; each knows its own already
+        if error or too_many:
+            run.failure = run.failure or (cannot_write(run.checkpoints, error) if error else too_many.as_user_error())
 
 
 def state_of(run, task, step, skipped):

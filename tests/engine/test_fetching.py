@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import random
 import signal
 import threading
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_task import ToyConfig, ToyPictures, ToyTask
 
+from visionloop.engine import fetcher, loaders
 from visionloop.engine.distributed import World
 from visionloop.engine.loaders import DataError, Key, SeededSamples, TrainingData, evaluation_loader
 from visionloop.engine.order import Order
@@ -215,12 +217,44 @@ def test_training_data_stops_at_an_unreadable_sample_and_keeps_what_it_was(worke
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_skipped_samples_are_listed_by_training_data(workers):
+def test_skipped_samples_are_listed_by_training_data(workers, monkeypatch):
+    monkeypatch.setattr(loaders, "MOST_SKIPPED", 0.1)
     data = training_data(ToyPictures(21, split="train", unreadable={4, 9}), workers=workers, skip_unreadable=True)
     ids = [index for _ in range(6) for batch in data.fetch(never) for index in batch["sample_ids"].tolist()]
     data.close()
     assert len(ids) == 48 and not {4, 9} & set(ids)
     assert set(data.skipped) == {"train/4.png", "train/9.png"} and data.error is None
+
+
+@pytest.mark.parametrize(("broken", "allowed"), [(1, True), (2, False), (3, False)])
+def test_more_than_one_in_a_hundred_broken_samples_end_the_data(broken, allowed):
+    """Of 150: one may be left out, as often as it comes."""
+    dataset = ToyPictures(150, split="train", unreadable=set(range(broken)))
+    data = training_data(dataset, skip_unreadable=True, batch_size=50, micro_batch=50)
+    fetched = [data.fetch(never) for _ in range(9 if allowed else 3)]  # three epochs, or one
+    data.close()
+    assert (fetched[-1] is not None) == allowed
+    if not allowed:
+        assert data.error.code == "too_many_unreadable" and data.error.name == data.skipped[-1]
+        assert f"{broken} of 150 samples cannot be read" in data.error.why
+
+
+class Deadly(ToyPictures):
+    """The process that makes sample 4 is killed, as by a system that is short of memory."""
+
+    def __getitem__(self, index):
+        if index == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_killed_loader_process_is_told_with_the_sample_that_it_was_making():
+    data = training_data(Deadly(21, split="train"), workers=2)
+    while data.fetch(never) is not None:
+        pass
+    data.close()
+    assert data.error.name == "train/4.png" and data.error.code == "lost_worker"
+    assert "killed by signal 9" in str(data.error.as_user_error())
 
 
 class Broken(ToyPictures):
@@ -275,6 +309,19 @@ def test_a_stop_is_seen_within_half_a_second_while_a_sample_is_slow(workers, sec
     for thread in set(threading.enumerate()) - before:
         if thread.name == "fetcher" and workers == 0:
             thread.join(timeout=5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_who_waits_long_for_data_is_told_what_is_in_work(workers, monkeypatch, caplog):
+    monkeypatch.setattr(fetcher, "SLOW_SECONDS", 0.3)
+    began, dataset = time.monotonic(), Held(1.2)
+    data = training_data(dataset, workers=workers, micro_batch=8)
+    assert data.fetch(lambda: time.monotonic() - began > 1.0) is None
+    dataset.gate.set()
+    data.close()
+    told = [record.getMessage() for record in caplog.records if "waiting for data" in record.getMessage()]
+    assert len(told) == 2, "once, and again when the wait has doubled"
+    assert all((data.dataset.name(data.order.sample_ids(0)[0]) if workers else "in this process") in line for line in told)
 
 
 @pytest.mark.parametrize("kind", ["in mid-run", "at the end", "after a defect", "after an unreadable sample", "while a sample is slow"])

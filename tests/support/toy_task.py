@@ -1,5 +1,7 @@
 """A complete small task: is the left or the right half of a picture brighter? The engine's tests run on it."""
 
+import os
+import signal
 import time
 from dataclasses import dataclass
 
@@ -23,17 +25,18 @@ class ToyConfig(TaskConfig):
     slow_seconds: float = option(0.0, "time to make one sample", fixed=False)
     slow_evaluation: float = option(0.0, "time to make one validation sample", fixed=False)
     unreadable: str = option("", "comma separated indices that cannot be read", fixed=False)
+    deadly: str = option("", "name of the sample whose process is killed", fixed=False)
     poison: str = option("", "comma separated steps whose loss is infinite", fixed=False)
 
 
 class ToyPictures(torch.utils.data.Dataset):
-    def __init__(self, number, *, split, augment=False, slow_seconds=0.0, unreadable=()):
+    def __init__(self, number, *, split, augment=False, slow_seconds=0.0, unreadable=(), deadly=""):
         generator = torch.Generator().manual_seed(7 if split == "train" else 8)
         self.pictures = torch.randint(0, 200, (number, 3, 8, 8), generator=generator, dtype=torch.uint8)
         self.labels = torch.randint(0, 2, (number,), generator=generator)
         for i, label in enumerate(self.labels):
             self.pictures[i, :, :, 4 * int(label) : 4 * int(label) + 4] += 55
-        self.split, self.augment, self.slow_seconds, self.unreadable = split, augment, slow_seconds, unreadable
+        self.split, self.augment, self.slow_seconds, self.unreadable, self.deadly = split, augment, slow_seconds, unreadable, deadly
 
     def __len__(self):
         return len(self.labels)
@@ -42,6 +45,8 @@ class ToyPictures(torch.utils.data.Dataset):
         time.sleep(self.slow_seconds)
         if index in self.unreadable:
             raise OSError(5, "broken on purpose")
+        if self.name(index) == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         picture = self.pictures[index]
         if self.augment:
             picture = (picture.float() + 10 * torch.randn(picture.shape) + np.random.rand()).clamp(0, 255).byte()
@@ -106,9 +111,10 @@ class ToyTask(Task):
         config = self.config
         unreadable = {int(part) for part in config.unreadable.split(",") if part}
         train = ToyPictures(
-            config.pictures, split="train", augment=config.augment, slow_seconds=config.slow_seconds, unreadable=unreadable
-        )
-        return train, ToyPictures(23, split="val", slow_seconds=config.slow_evaluation)
+            config.pictures, split="train", augment=config.augment, slow_seconds=config.slow_seconds, unreadable=unreadable,
+            deadly=config.deadly,
+        )  # fmt: skip
+        return train, ToyPictures(23, split="val", slow_seconds=config.slow_evaluation, deadly=config.deadly)
 
     def build_eval_dataset(self, split):
         return ToyPictures(self.config.pictures if split == "train" else 23, split=split)
