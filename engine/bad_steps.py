@@ -1,5 +1,7 @@
 """Steps whose gradient norm is not finite: counted on the device, read by the host only now and then."""
 
+import shlex
+
 import torch
 
 from visionloop.engine.errors import UserError
@@ -54,10 +56,16 @@ def check_bad_steps(run, step):
     ids = run.data.order.sample_ids(first)
     names = ", ".join(run.data.dataset.name(index) for index in ids[:4])
     told = f"step {first + 1}: gradient norm not finite ({terms}); sample ids {ids}, first {names}"
-    run.log.warn(f"{new} step(s) skipped; {told}")
+    replay = replay_command(run, first + 1)
+    run.log.warn(f"{new} step(s) skipped; {told}; to see that step: {replay}")
     if in_row < run.config.max_bad_steps:
         return step
-    hint = "lower --lr or look at these samples"
+    hint = f"lower --lr, or look at that step: {replay}"
     run.failure = UserError(f"{in_row} bad steps in a row; {told}", code="bad_steps", field="max_bad_steps", hint=hint)
     run.stopping = True
     return first
+
+
+def replay_command(run, step):
+    """What shows this step of the run, its pictures and its gradients, as a person types it. step: the first is 1, as in the log."""
+    return f"python bin/{run.settings['task']}.py replay --run {shlex.quote(str(run.output))} --step {step}"

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,8 @@ class World:
         return self.rank == 0
 
 
+# gloo raises a plain RuntimeError that names its source file; DDP's own collectives too
+LOST = ("gloo/", "Connection closed by peer", "Timed out waiting")
 _joined = None  # the World of this process, for the one task that sums inside its loss
 
 
@@ -42,8 +45,11 @@ def pick_device(name, local_rank=0):
     return torch.device(name)
 
 
-def join_world(device_name):
-    """Read torchrun's environment and join its group: nccl for CUDA gradients, gloo for the rest. All ranks."""
+def join_world(device_name, timeout_seconds=1800):
+    """Read torchrun's environment and join its group: nccl for CUDA gradients, gloo for the rest. All ranks.
+
+    timeout_seconds: how long a collective waits for the other ranks; then it raises what `lost_process` knows.
+    """
     global _joined
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -54,8 +60,8 @@ def join_world(device_name):
         _joined = World(0, 0, 1, device)
         return _joined
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    group = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds))
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds)) if device.type == "cuda" else dist.group.WORLD
     _joined = World(rank, local_rank, size, device, group)
     return _joined
 
@@ -66,6 +72,11 @@ def leave_world():
     _joined = None
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def lost_process(error):
+    """True for what a collective raises when another rank is gone or does not answer in time."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in LOST))
 
 
 def sum_over_ranks(world, numbers):

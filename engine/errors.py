@@ -19,3 +19,7 @@ class UserError(ValueError):
     def as_dict(self):
         """The `error` object of `status.json`."""
         return {"code": self.code, "file": self.file, "field": self.field, "hint": self.hint, "message": str(self)}
+
+
+class LostProcess(UserError):
+    """Another process of the run is gone or does not answer: nobody's mistake. The exit code is STOPPED: run me again."""

@@ -101,3 +101,4 @@ class Fetcher:
                 worker.kill()
             for worker in self._iterator._workers:
                 worker.join()
+        self._iterator = None

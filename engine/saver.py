@@ -49,11 +49,15 @@ class CheckpointWriter:
             raise error
 
 
-def is_disk_error(error):
-    """True for what a full, failing or read-only disk gives; the library that writes tensors has an error of its own."""
+def is_disk_error(error, folder=None):
+    """True for what a full, failing or read-only disk gives; the library that writes tensors has an error of its own.
+
+    folder: where the disk is; an error that names a file elsewhere is another one.
+    """
     if isinstance(error, SafetensorError):
         return "os error" in str(error)
-    return isinstance(error, OSError) and error.errno in DISK_ERRORS
+    elsewhere = getattr(error, "filename", None) and folder and not str(error.filename).startswith(str(folder))
+    return isinstance(error, OSError) and error.errno in DISK_ERRORS and not elsewhere
 
 
 def cannot_write(folder, error):

@@ -68,4 +68,5 @@ class TrainConfig:
     keep: int = option(2, "newest checkpoints kept, besides the best", at_least=1, fixed=False)
     resume: str | None = option(None, "checkpoint folder to start from when --output has none of its own", fixed=False)
     overfit: int = option(0, "train and evaluate on the same N samples, to see that it learns", at_least=0)
+    process_timeout: float = option(1800, "seconds that another process may not answer before it counts as lost", at_least=1, fixed=False)
     profile: str | None = option(None, "START:COUNT: write a profiler trace of these steps", fixed=False)

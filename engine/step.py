@@ -14,20 +14,9 @@ def train_step(run, task, micro_batches, count, step):
 
     count: {name: number}, what the losses divide by (see distributed.agree). Returns ({loss term: device scalar}, gradient norm).
     """
-    config, model, optimizer, scaler = run.config, run.model, run.optimizer, run.precision.scaler
+    config, optimizer, scaler = run.config, run.optimizer, run.precision.scaler
     buffers_before = [buffer.clone() for buffer in run.trained_buffers]
-    totals = {}
-    for i, host_batch in enumerate(micro_batches):
-        batch = host_batch.to(run.world.device)  # one micro-batch at a time on the device
-        seed_noise(config.seed, step, host_batch.offset)  # right before the forward: the same noise on any rank
-        is_last = i == len(micro_batches) - 1
-        # gradients cross ranks only on the last micro-batch
-        with model.no_sync() if isinstance(model, DDP) and not is_last else nullcontext():
-            with run.precision.autocast():
-                losses = task.loss(model, batch, count)  # sums divided by the step's counts: micro-batches simply add up
-            scaler.scale(losses["loss"]).backward()
-        for name, value in losses.items():
-            totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+    totals = add_gradients(task, run.model, micro_batches, count, step, seed=config.seed, precision=run.precision, device=run.world.device)
 
     scaler.unscale_(optimizer)  # clip in true units
     grad_norm = clip_grad_norm_(run.trained_parameters, config.clip_grad)
@@ -47,3 +36,20 @@ def train_step(run, task, micro_batches, count, step):
     at_floor = (scaler.scale(torch.ones_like(bad)) <= 1).float()
     run.bad_steps.record(bad * at_floor, step, totals)
     return totals, grad_norm
+
+
+def add_gradients(task, model, micro_batches, count, step, *, seed, precision, device):
+    """Forward and backward of this rank's micro-batches: {loss term: device scalar}. Gradients carry the factor of precision.scaler."""
+    totals = {}
+    for i, host_batch in enumerate(micro_batches):
+        batch = host_batch.to(device)  # one micro-batch at a time on the device
+        seed_noise(seed, step, host_batch.offset)  # right before the forward: the same noise on any rank
+        is_last = i == len(micro_batches) - 1
+        # gradients cross ranks only on the last micro-batch
+        with model.no_sync() if isinstance(model, DDP) and not is_last else nullcontext():
+            with precision.autocast():
+                losses = task.loss(model, batch, count)  # sums divided by the step's counts: micro-batches simply add up
+            precision.scaler.scale(losses["loss"]).backward()
+        for name, value in losses.items():
+            totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+    return totals

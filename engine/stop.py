@@ -1,5 +1,6 @@
 """Being told to stop: signals, exit codes, and the one way out of a training process."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -46,6 +47,7 @@ def end_process(code):
     """Flush what is buffered, end our own loader workers by id, and leave. sys.exit would wait for threads and queues (seen: 90 s)."""
     for child in multiprocessing.active_children():
         child.kill()
+    gc.collect()  # the queues of loaders: else multiprocessing's tracker complains of their semaphores
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -22,7 +22,7 @@ class Task:
     scored_suffix: ClassVar[str | None] = None  # of the file that `write_scored` writes; None: this task has none
     overfit_share: ClassVar[float] = 0.8  # of its loss that one batch is below after the 60 steps of `check_task`
     sheet_side: ClassVar[int] = 200  # longer side of one of `draw_answers` on the contact sheet, in pixels
-    overfit_goal: ClassVar[tuple[str, float] | None] = None  # (metric key, value) that a few samples learned by heart must reach
+    overfit_goal: ClassVar[tuple[str, float | str] | None] = None  # (metric key, score or label of a reference score), for `lessons`
 
     def __init__(self, config):
         self.config = config
@@ -208,8 +208,8 @@ class Task:
         return {}
 
     def lessons(self, samples):
-        """The samples for `collate_eval` and `loss` by which a few samples of evaluation are learned by heart: these, or parts of them."""
-        return samples
+        """(samples for `collate`, samples to score) by which these of evaluation are learned by heart; UserError if that says nothing."""
+        return samples, samples
 
     def reload_best_at(self, steps):
         """The step before which the best checkpoint so far is loaded whole, or None."""

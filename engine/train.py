@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 from visionloop.engine.checkpoint import RunLock, read_state, replace_file
 from visionloop.engine.config import build, fields_of, resolve
 from visionloop.engine.continuing import check_output, check_unchanged, find_start, fixed_settings, output_folder, resolve_auto
-from visionloop.engine.distributed import broadcast_object, join_world, leave_world
-from visionloop.engine.errors import UserError
+from visionloop.engine.distributed import broadcast_object, join_world, leave_world, lost_process
+from visionloop.engine.errors import LostProcess, UserError
 from visionloop.engine.loader_server import start_loader_server
 from visionloop.engine.loop import fit
 from visionloop.engine.order import cut_pieces
@@ -75,10 +76,10 @@ def train(task_class, *, config_file=None, stop=None, **flags):
     output = output_folder(settings, task_class.name)
     if settings["workers"].value != 0:
         start_loader_server()  # before the process group, whose threads a worker must not be forked beside
-    world = join_world(settings["device"].value)
-    say = partial(print, flush=True) if world.is_main else lambda *_: None
     lock = None
     try:
+        world = join_world(settings["device"].value, settings["process_timeout"].value)
+        say = partial(print, flush=True) if world.is_main else lambda *_: None
         if world.is_main:
             check_output(output)
             lock = RunLock(output)
@@ -95,11 +96,13 @@ def train(task_class, *, config_file=None, stop=None, **flags):
         if world.is_main:
             write_run_files(output, settings, facts, val)
         return run_training(task, config, world, train_set, val, output=output, facts=facts, start=start, stop=stop or StopFlag())
-    except UserError as error:
+    except Exception as error:
+        told = explained(error, output)
         # a platform that watches the folder learns why nothing began; what an earlier start wrote stays
-        if lock and not (output / "status.json").exists():
-            replace_file(output / "status.json", json.dumps(failed_at_start(error)) + "\n")
-        raise
+        if lock and isinstance(told, UserError) and not (output / "status.json").exists():
+            with contextlib.suppress(OSError):
+                replace_file(output / "status.json", json.dumps(failed_at_start(told)) + "\n")
+        raise told from (None if told is error else error)
     finally:
         if lock:
             lock.release()
@@ -126,7 +129,7 @@ def run_training(task, config, world, train_set, val, *, output, facts, start, s
         step = fit(run, task)
         return end_run(run, step)
     except Exception as error:
-        told = cannot_write(output, error) if is_disk_error(error) else error
+        told = explained(error, output)
         if run is not None and run.log.status is not None and error is not run.failure:
             known = told if isinstance(told, UserError) else UserError(f"{type(error).__name__}: {error}", code="defect")
             run.log.status.update(state="failed", error=known.as_dict())
@@ -138,6 +141,17 @@ def run_training(task, config, world, train_set, val, *, output, facts, start, s
             run.data.close()
             run.log.close()
         stop.uninstall()
+
+
+def explained(error, output):
+    """The one line for what the machine is to blame for, as an error to raise; any other error as it is."""
+    if is_disk_error(error, output):
+        return cannot_write(output, error)
+    if lost_process(error):
+        first = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0]  # without gloo's file name and advice
+        why = f"another process of this run is gone or does not answer ({first}); the same command goes on from the newest checkpoint"
+        return LostProcess(why, code="lost_process")
+    return error
 
 
 def build_data(task_class, settings, world, stored):

@@ -62,7 +62,7 @@ def train_steps(task, output, *, config=CONFIG, stop_after=None, on_gradients=No
     start = newest_whole(output / "checkpoints")
     handle = register_optimizer_step_pre_hook(on_gradients) if on_gradients else None
     try:
-        return run_training(task, config, world, train_set, val, output=output, facts={}, start=start, stop=stop)
+        return run_training(task, config, world, train_set, val, output=output, facts={"task": task.name}, start=start, stop=stop)
     finally:
         if handle:
             handle.remove()

@@ -1,4 +1,4 @@
-"""The commands of a task: `train evaluate predict check export`, made from its settings. `--help` imports no torch."""
+"""The commands of a task: `train evaluate predict check replay export`, made from its settings. `--help` imports no torch."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ import click
 
 from visionloop.bin.commands.options import device_option, json_option, model_option, traceback_option
 from visionloop.engine.config import check_value, fields_of, options_from
-from visionloop.engine.errors import USER_ERROR, UserError
+from visionloop.engine.errors import STOPPED, USER_ERROR, LostProcess, UserError
 from visionloop.engine.settings import TrainConfig
 
 
@@ -22,6 +22,7 @@ def task_commands(name, config_class, load_task_class, *, explanations=(), score
     group.add_command(evaluate_command(config_class, load_task_class, score_options))
     group.add_command(predict_command(config_class, load_task_class, explanations, predict_options, predict_batch))
     group.add_command(check_command(config_class, load_task_class))
+    group.add_command(replay_command(load_task_class))
     group.add_command(export_command(load_task_class))
     return group
 
@@ -101,6 +102,22 @@ def check_command(config_class, load_task_class):
     return check
 
 
+def replay_command(load_task_class):
+    @click.command("replay", help="Show one step of a run: its pictures and samples, each loss term, the gradient of each parameter group.")
+    @click.option("--run", required=True, help="the run's folder, which is not written to")
+    @click.option("--step", required=True, type=int, help="as logs and messages count: the first step is 1")
+    @click.option("--output", help="folder to write; must be absent, empty, or an earlier replay  [default: replay_step_STEP]")
+    @device_option
+    @json_option("print one object instead of lines, the same as in replay.json")
+    @traceback_option
+    def replay(**options):
+        from visionloop.bin.commands.replay import run_replay
+
+        run_replay(load_task_class(), **options)
+
+    return replay
+
+
 def export_command(load_task_class):
     @click.command("export", help="Write a Hugging Face folder with a model card, checked by loading it back.")
     @model_option
@@ -146,4 +163,4 @@ def _refuse(message, error, arguments):
     # under torchrun most mistakes are seen by every process: the first tells them plainly
     rank = os.environ.get("RANK", "0")
     click.echo(f"error: {message}" if rank == "0" else f"error (process {rank}): {message}", err=True)
-    raise SystemExit(USER_ERROR)
+    raise SystemExit(STOPPED if isinstance(error, LostProcess) else USER_ERROR)

@@ -27,10 +27,9 @@ NEAR_ZERO = 0.1  # share of the goal
 
 @dataclass
 class Lesson:
-    """How it went. losses: one of every step; scores: {step: the task's score}."""
+    """How it went. goal: the score to reach; losses: one of every step; scores: {step: the task's score}."""
 
-    key: str
-    goal: float
+    goal: float = math.inf
     losses: list = field(default_factory=list)
     scores: dict = field(default_factory=dict)
 
@@ -49,28 +48,32 @@ def learn_by_heart(task, config, *, device, say, steps=STEPS):
     """(line about a success, None) or (None, why it failed) of training on config.overfit pictures of the training split.
 
     They come as in evaluation, without augmentation, in one optimizer step each time, in fp32; see `Task.lessons`. Ends as soon as
-    `task.overfit_goal` is reached. say(line): told every 25 steps. Raises UserError for what training would refuse too.
+    `task.overfit_goal` is reached, a number or what a trivial predictor scores on the same pictures. say(line): told every 25 steps.
+    Raises UserError for what training would refuse too.
     """
     dataset = task.build_eval_dataset("train")
     dataset = Subset(dataset, spread_evenly(len(dataset), config.overfit))
     torch.manual_seed(hashed(config.seed))
     module = task.build_model().to(device)
     freeze(task, module, config)
-    samples = task.lessons([dataset[i] | {"sample_id": torch.tensor(i)} for i in range(len(dataset))])
+    samples, scored = task.lessons([dataset[i] | {"sample_id": torch.tensor(i)} for i in range(len(dataset))])
     pieces = math.ceil(len(samples) / config.micro_batch)
     cuts = [(piece * len(samples) // pieces, (piece + 1) * len(samples) // pieces) for piece in range(pieces)]
     check_piece_size(task, module, cuts)
-    batches = [task.collate_eval(samples[start:stop]) for start, stop in cuts]
-    spec = next(spec for spec in task.metrics if spec.key == task.overfit_goal[0])
-    lesson, began = Lesson(*task.overfit_goal), time.perf_counter()
+    batches = [task.collate(samples[start:stop], steps, start) for start, stop in cuts]
+    key, goal = task.overfit_goal
+    spec = next(spec for spec in task.metrics if spec.key == key)
+    lesson, began = Lesson(), time.perf_counter()
     for done in train_on(task, module, batches, config, lesson, device, steps):
         world = World(0, 0, 1, device)
-        scores = evaluate_dataset(task, module, dataset, batch_size=config.eval_batch_size, world=world).compute()
-        lesson.scores[done] = scores[spec.key]
+        metric = evaluate_dataset(task, module, scored, batch_size=config.eval_batch_size, world=world)
+        lesson.scores[done] = score = metric.compute()[key]
+        lesson.goal = task.reference_scores(metric)[goal] if isinstance(goal, str) else goal
         seconds = time.perf_counter() - began
-        say(f"{done} steps, {seconds:.0f} s: loss {lesson.losses[-1]:.3f}, {spec.label} {spec.show(scores[spec.key])}")
+        say(f"{done} steps, {seconds:.0f} s: loss {lesson.losses[-1]:.3f}, {spec.label} {spec.show(score)}")
         if lesson.learned:
-            return f"{len(dataset)} pictures learned by heart: {spec.label} {spec.show(scores[spec.key])} after {done} steps", None
+            reached = f"; {goal}: {spec.show(lesson.goal)}" if isinstance(goal, str) else ""
+            return f"{len(dataset)} pictures learned by heart: {spec.label} {spec.show(score)} after {done} steps{reached}", None
     return None, explain_failure(lesson, spec, len(dataset))
 
 

@@ -1,7 +1,8 @@
-"""`check --sheet FILE.png`: what the network is shown in training, with its targets, beside the same pictures without augmentation."""
+"""Sheets of training pictures with their targets: for `check --sheet FILE.png` beside the same without augmentation, and for `replay`."""
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -11,6 +12,8 @@ from visionloop.engine.train import spread_evenly
 from visionloop.tasks.canvas import grid, with_caption
 
 PICTURES = 12
+SHEET_MOST = 48  # pictures on one of the sheets of a batch
+NARROWEST = 160  # pixels below a picture that its caption needs
 HEADINGS = ("as the network sees them in the first steps of training", "the same pictures as evaluation sees them")
 
 
@@ -41,3 +44,25 @@ def write_sheet(task, train, config, path):
         raise UserError(f"--sheet: {task.name} draws no training pictures", field="sheet")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(grid([picture for row in zip(*columns, strict=True) for picture in row], columns=2)).save(path)
+
+
+def write_samples(task, samples, captions, folder):
+    """Writes pictures_1.png, pictures_2.png, .. into the folder: what `task.draw` makes of each sample alone. Returns their names.
+
+    samples: [(sample, the Batch that it is a part of)]; captions: lines of text, for each sample. No sheets for a task that draws nothing.
+    """
+    tiles = [
+        with_caption(_widened(picture), lines)
+        for (sample, batch), lines in zip(samples, captions, strict=True)
+        for picture in task.draw(task.collate([sample], batch.step, batch.offset), None).values()
+    ]
+    names = []
+    for start in range(0, len(tiles), SHEET_MOST):
+        names.append(f"pictures_{len(names) + 1}.png")
+        Image.fromarray(grid(tiles[start : start + SHEET_MOST])).save(folder / names[-1])
+    return names
+
+
+def _widened(picture):
+    """On white paper as wide as a caption."""
+    return np.pad(picture, ((0, 0), (0, max(0, NARROWEST - picture.shape[1])), (0, 0)), constant_values=255)

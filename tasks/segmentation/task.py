@@ -111,7 +111,7 @@ class SegmentationTask(Task):
         return SegmentationDataset(index, SegmentationEvalPreset(size=self.image_size), with_truth=True, memory=self.config.memory_bytes)
 
     def lessons(self, samples):
-        return [part for sample in samples for part in window_samples(sample, self.image_size)]
+        return [part for sample in samples for part in window_samples(sample, self.image_size)], samples
 
     def check_data(self):
         return check_segmentation_data(self.config.data, self.config.val_split, self.image_size)

@@ -13,6 +13,7 @@ from visionloop.metrics.lpips import Lpips
 from visionloop.metrics.super_resolution import SuperResolutionMetric
 from visionloop.tasks.sources import check_folder
 from visionloop.tasks.super_resolution import answers, evaluate, recipes, scoring
+from visionloop.tasks.super_resolution.by_heart import cut_lesson, require_pairs
 from visionloop.tasks.super_resolution.card import write_super_resolver_card
 from visionloop.tasks.super_resolution.checks import check_super_resolution_data
 from visionloop.tasks.super_resolution.collate import collate, collate_eval
@@ -38,6 +39,7 @@ class SuperResolutionTask(Task):
     config_class = SuperResolutionConfig
     count_names = ("pixels",)
     sheet_side = STRIP
+    overfit_goal = ("psnr", "bicubic PSNR")
     recipe = staticmethod(recipes.recipe)
     settle = staticmethod(recipes.settle)
     collate = staticmethod(collate)
@@ -113,6 +115,11 @@ class SuperResolutionTask(Task):
     def _for_evaluation(self, index):
         transform = SuperResolutionEvalPreset(scale=self.scale, degradation=self.degradation)
         return SuperResolutionDataset(open_pictures(index, self.config.cache), transform)
+
+    def lessons(self, samples):
+        require_pairs(samples, self.border)
+        parts = [cut_lesson(sample, self.patch, self.scale) for sample in samples]
+        return parts, parts
 
     def check_data(self):
         return check_super_resolution_data(self.config.data, self.config.val_split, self.scale, self.train_transform.side)

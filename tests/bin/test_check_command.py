@@ -10,6 +10,7 @@ from toy_task import ToyTask
 from visionloop.bin import detection
 from visionloop.bin.commands.check import run_check
 from visionloop.datasets.synthetic_detection import write_detection
+from visionloop.engine.errors import UserError
 
 commands = detection.commands  # what the fixture `command` runs
 
@@ -170,6 +171,41 @@ def test_pictures_half_learned_are_told_with_the_best_score(learn):
     before, after = map(float, why.split("the loss went from ")[1].split(",")[0].split(" to "))
     assert after < before and why.endswith("both on their way: another --lr may do, or fewer pictures")
     assert errors.count(" steps, ") == 600 / 25
+
+
+class BetterThanOthers(Learner):
+    """Must reach what a trivial predictor scores on the same pictures."""
+
+    overfit_goal = ("accuracy", "a coin")
+    coin = 0.75
+
+    def reference_scores(self, metric):
+        assert len(metric) == 4  # of the six: those that are scored
+        return {"a coin": self.coin}
+
+    def lessons(self, samples):
+        return samples[:5], samples[2:]
+
+
+def test_a_goal_may_be_the_score_of_a_trivial_predictor_on_the_pictures_that_are_scored(learn, capsys, monkeypatch):
+    flags = {"data": "toy", "overfit": 6, "device": "cpu", "threads": 1, "precision": "fp32", "lr": 1e-2}
+    assert run_check(BetterThanOthers, flags, config_file=None, as_json=False) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("6 pictures learned by heart: accuracy ")]
+    assert line.endswith(" steps; a coin: 75.00 %") and float(line.split()[6]) >= 75
+    monkeypatch.setattr(BetterThanOthers, "coin", 1.01)
+    code, found, _ = learn(BetterThanOthers)
+    assert code == 2 and "wanted is 101.00 %" in found["errors"][0]["why"]
+
+
+class Useless(Learner):
+    def lessons(self, samples):
+        raise UserError("of these nothing can be learned")
+
+
+def test_samples_of_which_nothing_can_be_learned_are_an_error_of_the_data(learn):
+    code, found, errors = learn(Useless)
+    assert code == 2 and found["errors"] == [{"path": "toy", "why": "of these nothing can be learned"}]
+    assert "error: toy: of these nothing can be learned" in errors
 
 
 def test_learning_by_heart_needs_a_goal(learn):

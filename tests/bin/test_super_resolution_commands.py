@@ -13,6 +13,7 @@ from transformers import AutoImageProcessor, Swin2SRForImageSuperResolution
 
 from visionloop.bin import super_resolution
 from visionloop.datasets.pictures import read_picture
+from visionloop.datasets.resize import matlab_resize
 from visionloop.engine.train import train
 from visionloop.tasks.super_resolution.network import pad_to_window
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
@@ -360,3 +361,34 @@ def test_export_to_onnx_agrees_with_pytorch(command, kind, tmp_path, request):
     code, printed, _ = command("export", "--model", request.getfixturevalue(kind), "--output", tmp_path / "out", "--onnx")
     assert code == 0 and "a batch of any size; onnxruntime and PyTorch agree" in printed
     assert (tmp_path / "out" / "model.onnx").exists()
+
+
+# learned by heart -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Four pictures with their small ones, in train and val."""
+    return write_super_resolution_data(tmp_path / "pairs", pictures=4, size_hw=(64, 80), given=[2])
+
+
+BY_HEART = (*SMALL, "--from-scratch", "--threads", "1", "--overfit", "4")
+
+
+@pytest.mark.slow
+def test_a_few_crops_learned_by_heart_are_better_than_bicubic(command, pairs):
+    code, printed, errors = command("check", "--data", pairs, *BY_HEART)
+    (line,) = [line for line in printed.splitlines() if line.startswith("4 pictures learned by heart: PSNR ")]
+    ours, bicubic = float(line.split()[6]), float(line.split()[-1])
+    assert code == 0 and "error" not in errors and "; bicubic PSNR: " in line
+    assert ours >= bicubic > 15
+
+
+def test_small_pictures_that_belong_to_other_large_ones_are_not_learned_by_heart(command, pairs):
+    for i in range(4):
+        other = matlab_resize(some_picture(f"other {i}", (64 + i) // 2 * 2, 80), 0.5)
+        write_picture(pairs / "train" / "LR_x2" / f"t{i:02}x2.png", other)
+    code, printed, errors = command("check", "--data", pairs, *BY_HEART)
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert code == 2 and line.startswith(f"error: {pairs}: 4 of 4 small pictures, enlarged, are further from their large ones than ")
+    assert line.endswith("do they belong to other pictures?") and " steps, " not in printed  # nothing was trained

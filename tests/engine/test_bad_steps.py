@@ -1,13 +1,15 @@
 """A step with a non-finite gradient changes nothing, is reported, and too many of them end the run."""
 
 import json
+import shlex
 
 import pytest
 import torch
 from toy_task import ToyConfig, ToyTask
 
-from visionloop.engine.checkpoint import load_tensors, newest_whole
+from visionloop.engine.checkpoint import newest_whole
 from visionloop.engine.errors import UserError
+from visionloop.engine.tensors import load_tensors
 from visionloop.engine.train import train
 from visionloop.engine.trials import CONFIG, same_bits, train_steps
 
@@ -44,6 +46,7 @@ def test_a_bad_step_is_reported_with_its_number_and_sample_ids(tmp_path, capfd):
     told = capfd.readouterr().err
     assert "step 4: gradient norm not finite" in told and "loss_class inf" in told
     assert "sample ids [" in told and "train/" in told
+    assert told.endswith(f"to see that step: python bin/toy.py replay --run {tmp_path} --step 4\n")
 
 
 def test_too_many_bad_steps_in_a_row_end_the_run_with_a_checkpoint_of_the_last_good_step(tmp_path):
@@ -54,6 +57,14 @@ def test_too_many_bad_steps_in_a_row_end_the_run_with_a_checkpoint_of_the_last_g
     assert newest_whole(tmp_path / "checkpoints").name == "step_00000002"
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["state"] == "failed" and status["error"]["code"] == "bad_steps" and status["step"] == 2
+    assert status["error"]["hint"].endswith(f"look at that step: python bin/toy.py replay --run {tmp_path} --step 3")
+
+
+def test_the_command_that_shows_a_bad_step_can_be_pasted_into_a_shell(tmp_path, capfd):
+    output = tmp_path / "a run, it's mine"
+    train(ToyTask, output=str(output), poison="1", **SETTINGS)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "not finite" in line]
+    assert shlex.split(line.split("to see that step: ")[1]) == ["python", "bin/toy.py", "replay", "--run", str(output), "--step", "2"]
 
 
 def test_single_bad_steps_do_not_end_the_run(tmp_path):
@@ -75,9 +86,27 @@ def test_an_unreadable_sample_ends_the_run_with_a_whole_checkpoint_and_its_name(
 
 
 def test_skip_unreadable_goes_on_and_lists_what_it_skipped(tmp_path):
-    train(ToyTask, output=str(tmp_path), unreadable="17,18", skip_unreadable=True, **SETTINGS)
+    train(ToyTask, output=str(tmp_path), unreadable="17", skip_unreadable=True, **SETTINGS)
     state = json.loads((tmp_path / "checkpoints" / "step_00000008" / "state.json").read_text())
-    assert state["skipped"] == ["train/17.png", "train/18.png"]
+    assert state["skipped"] == ["train/17.png"]
+
+
+def test_too_many_skipped_samples_end_the_run_with_a_whole_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"2 of 40 samples cannot be read") as caught:
+        train(ToyTask, output=str(tmp_path), unreadable="17,18", skip_unreadable=True, **SETTINGS | dict(save_every=0))
+    assert caught.value.code == "too_many_unreadable"
+    assert newest_whole(tmp_path / "checkpoints") is not None
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_killed_loader_process_ends_the_run_with_a_whole_checkpoint_and_the_next_start_goes_on(tmp_path, split):
+    settings = SETTINGS | dict(save_every=0, eval_every=3, workers=1)
+    with pytest.raises(UserError, match=rf"{split}/17\.png: the loader process that was making it was killed by signal 9") as caught:
+        train(ToyTask, output=str(tmp_path), deadly=f"{split}/17.png", **settings)
+    assert caught.value.code == "lost_worker"
+    saved = newest_whole(tmp_path / "checkpoints")
+    assert saved is not None
+    assert train(ToyTask, output=str(tmp_path), **settings).state == "finished"
 
 
 def test_the_engine_can_run_without_a_checkpoint_interval(tmp_path):

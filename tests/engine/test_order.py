@@ -108,6 +108,31 @@ def test_the_pieces_of_all_ranks_together_are_the_batch(batch_size, world_size, 
     assert all(mine for mine in of_ranks)
 
 
+@given(
+    num_samples=st.integers(1, 40),
+    batch_size=st.integers(5, 30),
+    starts=st.lists(st.tuples(st.integers(1, 5), st.integers(2, 9), st.integers(1, 6)), min_size=1, max_size=5),
+    seed=SEEDS,
+)
+def test_every_sample_comes_once_an_epoch_however_often_the_run_moves(num_samples, batch_size, starts, seed):
+    """Each start is (processes, micro-batch, steps until the next one), with nothing kept but the step."""
+    seen, step = [], 0
+    for world_size, micro_batch, steps in starts:
+        order, pieces = Order(num_samples, batch_size, seed), cut_pieces(batch_size, world_size, micro_batch)
+        for _ in range(steps):
+            places = order.batch(step)
+            for rank in range(world_size):
+                seen += [place for first, last in pieces[rank::world_size] for place in places[first:last]]
+            step += 1
+    # the place of a sample says its epoch: whole ones hold every sample once, the last one a part of it
+    assert sorted(seen) == [divmod(place, num_samples) for place in range(step * batch_size)]
+    ids = {}
+    for epoch, position in seen:
+        ids.setdefault(epoch, []).append(order.index(epoch, position))
+    assert all(len(set(found)) == len(found) for found in ids.values())
+    assert all(sorted(ids[epoch]) == list(range(num_samples)) for epoch in range(step * batch_size // num_samples))
+
+
 def test_fewer_samples_than_processes_is_an_error_that_names_the_flag():
     with pytest.raises(ValueError, match=r"^--batch-size: .*\(4\), got 3$"):
         cut_pieces(3, 4, 8)
