@@ -105,7 +105,7 @@ def _class_folders(folder):
     if not os.path.isdir(folder):
         raise DataLayoutError(folder, "no such folder; expected <class>/*.jpg in it")
     entries = [entry for entry in os.scandir(folder) if not is_hidden(entry.name)]
-    found = sorted(entry.name for entry in entries if entry.is_dir())
+    found = sorted(entry.name for entry in entries if os.path.isdir(entry.path))  # unlike is_dir(), no error for a link to itself
     if not found:
         loose = sum(_is_picture(entry.name) for entry in entries)
         what = f"{loose} pictures lie directly in it" if loose else "no class folder in it"

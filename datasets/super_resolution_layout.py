@@ -113,7 +113,7 @@ def lr_folder_name(scale):
 
 def other_lr_folders(index):
     """Names of the folders beside HR/ that hold small pictures of another scale."""
-    names = sorted(entry.name for entry in os.scandir(Path(index.folder).parent) if entry.is_dir())
+    names = sorted(entry.name for entry in os.scandir(Path(index.folder).parent) if os.path.isdir(entry.path))
     return [name for name in names if re.fullmatch(r"LR_x\d+", name) and name != lr_folder_name(index.scale)]
 
 

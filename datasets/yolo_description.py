@@ -24,13 +24,21 @@ class YoloDescription:
     splits: dict[str, tuple[str, ...]]
 
     def place(self, entry):
-        """The path an entry means, whether or not something is there.
+        """The path an entry means, whether or not something is there. Raises DataLayoutError for one that leads out of the data.
 
         Relative to the root; Roboflow writes `../train/images` and means `train/images`.
         """
         relative = entry[3:] if entry.startswith("../") else entry
         candidates = [os.path.normpath(os.path.join(self.root, path)) for path in (entry, relative)]
-        return next((path for path in candidates if os.path.exists(path)), candidates[-1])
+        inside = [path for path in candidates if self.holds(path)]
+        if not inside:
+            raise DataLayoutError(self.source, f"{entry} leads out of {self.root}; say with path: where the data is")
+        return next((path for path in inside if os.path.exists(path)), inside[-1])
+
+    def holds(self, path):
+        """Whether an absolute path lies below the root or beside the description by its name; where links lead is the owner's affair."""
+        here = os.path.dirname(os.path.abspath(self.source))
+        return any(os.path.commonpath([folder, path]) == folder for folder in (self.root, here))
 
 
 def read_description(yaml_file):
@@ -58,7 +66,7 @@ def list_pictures(description, split):
         if os.path.isdir(place):
             paths.update(_pictures_below(place))
         elif os.path.isfile(place):
-            paths.update(_listed_pictures(place))
+            paths.update(_listed_pictures(place, description))
         else:
             raise DataLayoutError(description.source, f"{split}: {entry} leads to {place}, and nothing is there")
     if not paths:
@@ -119,8 +127,13 @@ def _pictures_below(folder):
         yield from (os.path.join(level, name) for name in files if name.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(name))
 
 
-def _listed_pictures(text_file):
-    """Paths from a text file, one a line, relative to the file."""
+def _listed_pictures(text_file, description):
+    """Paths from a text file, one a line, relative to the file. Raises DataLayoutError for one that leads out of the data."""
     here = os.path.dirname(text_file)
     with open(text_file, encoding="utf-8", errors="surrogateescape") as file:
-        return [os.path.normpath(os.path.join(here, line.strip())) for line in file if line.strip()]
+        lines = [line.strip() for line in file if line.strip()]
+    paths = [os.path.normpath(os.path.join(here, line)) for line in lines]
+    for line, path in zip(lines, paths, strict=True):
+        if not description.holds(path):
+            raise DataLayoutError(text_file, f"{show(line)} leads out of {description.root}")
+    return paths

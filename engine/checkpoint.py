@@ -1,7 +1,6 @@
 """Checkpoint folders: safetensors and json, hashed, renamed when whole. A crash at any moment leaves the older ones valid."""
 
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from visionloop.engine.errors import UserError
 from visionloop.engine.faults import reach
+from visionloop.engine.manifest import MANIFEST, make_manifest, problems
 
 STEP_FOLDER = re.compile(r"step_(\d{8,})$")
 
@@ -32,7 +32,7 @@ def write_folder(target, fill):
         reach("after open", temporary)
         fill(temporary)
         reach("before the manifest", temporary)
-        write_json(temporary / "manifest.json", {"schema": 1, "files": describe_files(temporary)})
+        write_json(temporary / MANIFEST, make_manifest(temporary))
         reach("before fsync", temporary)
         for path in [*temporary.rglob("*"), temporary]:
             fsync(path)
@@ -47,21 +47,6 @@ def write_folder(target, fill):
     reach("after rename", target)
     fsync(target.parent)
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def describe_files(folder):
-    """{relative path: {"size", "sha256"}} of all files but the manifest."""
-    return {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / "manifest.json"
-    }
-
-
-def sha256(path):
-    """The hash of a file's content, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync(path):
@@ -96,25 +81,6 @@ def replace_file(path, text):
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def problems(folder):
-    """What is wrong with a checkpoint folder: [] when every file is there with the size and hash of its manifest."""
-    try:
-        files = json.loads((folder / "manifest.json").read_text())["files"]
-        expected = {name: (entry["size"], entry["sha256"]) for name, entry in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ["manifest.json: missing or unreadable"]
-    found = []
-    for name, (size, digest) in expected.items():
-        path = folder / name
-        if not path.is_file():
-            found.append(f"{name}: missing")
-        elif path.stat().st_size != size:
-            found.append(f"{name}: {path.stat().st_size} bytes, expected {size}")
-        elif sha256(path) != digest:
-            found.append(f"{name}: content changed (SHA-256 differs)")
-    return found
 
 
 def step_folders(checkpoints, *, hidden=None):

@@ -1,6 +1,8 @@
 """The processes of a run. Everything works without a process group: then there is one rank."""
 
 import os
+import secrets
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -59,11 +61,39 @@ def join_world(device_name, timeout_seconds=1800):
     if "WORLD_SIZE" not in os.environ or size == 1:
         _joined = World(0, 0, 1, device)
         return _joined
+    timeout = timedelta(seconds=timeout_seconds)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds))
-    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds)) if device.type == "cuda" else dist.group.WORLD
+        store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
+        store.set_timeout(timeout)
+        store = dist.PrefixStore(name_start(store, rank, size, timeout_seconds), store)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+    group = dist.new_group(backend="gloo", timeout=timeout) if device.type == "cuda" else dist.group.WORLD
     _joined = World(rank, local_rank, size, device, group)
     return _joined
+
+
+def name_start(store, rank, size, timeout_seconds):
+    """A name that the processes of this start agree on and that no earlier start had. All ranks.
+
+    torchrun keeps its store over --max-restarts, with the addresses of the processes that are gone: whoever reads one of those before
+    it is written anew never connects (seen). Its count of restarts is no such name, each node has its own. So the
+    first rank answers questions that are asked under names of their own, and answers again whoever asks anew.
+    """
+    if rank:
+        question = secrets.token_hex(8)
+        store.set(f"question/{rank}", question)
+        name = store.get(f"answer/{question}").decode()
+        store.set(f"{name}/{rank}", "heard")
+        return name
+    name, silent, deadline = secrets.token_hex(8), range(1, size), time.monotonic() + timeout_seconds
+    while silent := [other for other in silent if not store.check([f"{name}/{other}"])]:
+        if time.monotonic() > deadline:
+            raise dist.DistStoreError(f"Timed out waiting for process {silent[0]} to start")
+        for other in silent:
+            if store.check([f"question/{other}"]):
+                store.set(f"answer/{store.get(f'question/{other}').decode()}", name)
+        time.sleep(0.02)
+    return name
 
 
 def leave_world():

@@ -1,7 +1,6 @@
 """The task socket: everything the engine asks of a task.
 
-A task is one object. It never touches DDP, autocast, checkpoints or ranks; the engine never looks into a batch,
-a target or a prediction.
+A task is one object. It never touches DDP, autocast, checkpoints or ranks; the engine never looks into a batch or a prediction.
 """
 
 from typing import ClassVar
@@ -20,6 +19,7 @@ class Task:
     config_class: ClassVar[type]  # a frozen dataclass, see engine/config.py
     count_names: ClassVar[tuple[str, ...]]  # the keys of `count`, known before there is a batch
     scored_suffix: ClassVar[str | None] = None  # of the file that `write_scored` writes; None: this task has none
+    undeterministic: ClassVar[tuple[str, ...]] = ()  # operations of its training without a deterministic backward on CUDA
     overfit_share: ClassVar[float] = 0.8  # of its loss that one batch is below after the 60 steps of `check_task`
     sheet_side: ClassVar[int] = 200  # longer side of one of `draw_answers` on the contact sheet, in pixels
     overfit_goal: ClassVar[tuple[str, float | str] | None] = None  # (metric key, score or label of a reference score), for `lessons`
@@ -32,12 +32,12 @@ class Task:
         """What the chosen model and preset change in the defaults: {setting: value}, given all values settled so far."""
         return {}
 
-    # data -------------------------------------------------------------------------------------------------------
+    # data -----------------------------------------------------------------------------------------------------------
     def build_datasets(self):
         """(train, val): datasets of samples, each a dict of tensors; with augmentation in train alone.
 
-        A dataset has `__len__`, `__getitem__(index)`, `name(index) -> str` (a path, for messages) and
-        `fingerprint() -> str` (changes when the samples do). `__getitem__` raises OSError for what it cannot read.
+        A dataset has `__len__`, `__getitem__(index)`, `name(index) -> str` (a path, for messages) and `fingerprint() -> str` (changes
+        when the samples do). It can be pickled. `__getitem__` raises OSError for what it cannot read.
         """
         raise NotImplementedError
 

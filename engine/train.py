@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from visionloop.engine.announcement import announce
 from visionloop.engine.checkpoint import RunLock, read_state, replace_file
 from visionloop.engine.config import build, fields_of, resolve
 from visionloop.engine.continuing import check_output, check_unchanged, find_start, fixed_settings, output_folder, resolve_auto
@@ -17,7 +18,6 @@ from visionloop.engine.distributed import broadcast_object, join_world, leave_wo
 from visionloop.engine.errors import LostProcess, UserError
 from visionloop.engine.loader_server import start_loader_server
 from visionloop.engine.loop import fit
-from visionloop.engine.order import cut_pieces
 from visionloop.engine.prepare import prepare_run, set_threads
 from visionloop.engine.run import resume_from
 from visionloop.engine.runfiles import stored_settings, write_run_files
@@ -170,31 +170,6 @@ def build_data(task_class, settings, world, stored):
     known = fields_of(task_class.config_class, TrainConfig)
     facts = fixed_settings(settings, known, task=task.name, data_fingerprint=train_set.fingerprint())
     return task, train_set, val, settings, facts
-
-
-def announce(task, config, world, train_set, val, state):
-    """The start line, and what of the noise is not the same as on one process. Main rank only. state: of the checkpoint, or None."""
-    if not world.is_main:
-        return
-    say = partial(print, flush=True)
-    pieces = cut_pieces(config.batch_size, world.size, config.micro_batch)
-    sizes = sorted({stop - start for start, stop in pieces})
-    say(
-        f"{task.name}: {len(train_set)} training and {len(val)} validation samples, {config.steps} steps of {config.batch_size} "
-        f"({world.size} process(es) x {len(pieces) // world.size} micro-batch(es) of {' or '.join(map(str, sizes))}), "
-        f"{world.device.type}, {config.precision}, {config.threads} thread(s), {config.workers} worker(s)"
-    )
-    if task.config.from_scratch and not state:
-        say(f"{task.config.model}: from random weights")
-    if state:
-        say(f"continuing after step {state['step']}")
-        if [list(piece) for piece in pieces] != state["pieces"]:
-            say("noise differs: other pieces of the global batch than before; samples, order and normalisation are the same")
-    if world.size > 1 and sizes != [config.micro_batch]:
-        say(
-            f"micro-batches of {' or '.join(map(str, sizes))}, not of --micro-batch {config.micro_batch}: the model's noise depends on the "
-            "number of processes; samples, order and normalisation do not"
-        )
 
 
 def end_run(run, step):

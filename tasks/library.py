@@ -10,6 +10,7 @@ from transformers.utils import logging as library_logging
 
 from visionloop.engine.errors import UserError
 
+CODE_KEYS = ("auto_map", "trust_remote_code")  # of a config.json whose model's code lies in its repository
 GENERIC_NAME = re.compile(r"LABEL_\d+")  # what the library calls classes that nobody named
 
 
@@ -40,12 +41,15 @@ def name_classes(config, classes):
 
 
 def load_config(folder):
-    """The config of a Hugging Face folder. Raises UserError when the library cannot read it."""
+    """The config of a Hugging Face folder, without what it says of code. Raises UserError when the library cannot read it."""
     try:
         with quiet_library():
-            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--model {folder}: {str(error).splitlines()[0]}", field="model", file=str(folder)) from None
+    for name in CODE_KEYS:  # what we write must not lead anybody else to that code either
+        config.__dict__.pop(name, None)
+    return config
 
 
 def load_weights(kind, folder, config, may_differ):

@@ -1,5 +1,6 @@
 """Damage of any kind, anywhere in a checkpoint: it is seen, every file is named, and the older one is gone on from."""
 
+import hashlib
 import json
 import shutil
 from contextlib import contextmanager
@@ -10,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visionloop.engine.checkpoint import newest_whole, problems, step_folder_name, write_folder, write_json
+from visionloop.engine.manifest import MANIFEST, sha256
 from visionloop.engine.tensors import save_tensors
 
-MANIFEST = "manifest.json"
 FILES = ("averaged.safetensors", "config.json", "labels/names.txt", "model.safetensors", "optimizer.safetensors", "state.json")
 
 
@@ -75,8 +76,8 @@ def test_any_flipped_bit_makes_the_run_go_on_from_the_older_one(checkpoints, nam
 
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
-def test_a_flipped_bit_of_the_manifest_is_seen_unless_it_says_the_same_of_every_file(checkpoints, data):
-    """Blanks and the number of the format may change: what is said of the files, and of which files, may not."""
+def test_a_flipped_bit_of_the_manifest_is_seen_unless_it_still_says_the_same(checkpoints, data):
+    """Blanks may change, and how a letter is written."""
     path = checkpoints / step_folder_name(8) / MANIFEST
     content = path.read_bytes()
     changed = flip(content, data.draw(st.integers(0, 8 * len(content) - 1)))
@@ -84,7 +85,31 @@ def test_a_flipped_bit_of_the_manifest_is_seen_unless_it_says_the_same_of_every_
         if problems(path.parent):
             assert_passed_over(checkpoints)
         else:
-            assert json.loads(changed)["files"] == json.loads(content)["files"]
+            assert json.loads(changed) == json.loads(content)
+
+
+@pytest.mark.parametrize("name", [*FILES, "everything"])
+def test_a_manifest_that_no_longer_names_a_file_is_damaged(checkpoints, name):
+    path = checkpoints / step_folder_name(8) / MANIFEST
+    content = json.loads(path.read_text())
+    content["files"] = {known: entry for known, entry in content["files"].items() if name not in (known, "everything")}
+    with written(path, json.dumps(content).encode()):
+        assert_passed_over(checkpoints)
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/etc/hostname", "labels/../../outside.txt", "a\0b", "n" * 300])
+def test_a_manifest_that_names_a_file_elsewhere_or_none_at_all_is_damaged(tmp_path, name):
+    write_folder(tmp_path / "step_00000008", fill(8))
+    (tmp_path / "outside.txt").write_text("not ours")
+    path = tmp_path / "step_00000008" / MANIFEST
+    files = {name: {"size": 8, "sha256": sha256(tmp_path / "outside.txt")}}
+    write_json(path, {"schema": 1, "files": files, "sha256": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()})
+    assert len(problems(path.parent)) == 1
+
+
+def test_a_manifest_nested_without_end_is_a_problem_and_no_crash(tmp_path):
+    (tmp_path / MANIFEST).write_text("[" * 100_000)
+    assert problems(tmp_path) == [f"{MANIFEST}: missing or unreadable"]
 
 
 @settings(max_examples=200, deadline=None)

@@ -101,3 +101,15 @@ def test_a_mistake_at_the_start_is_in_status_json_and_the_folder_stays_usable(tm
         train(ToyTask, output=str(tmp_path), pictures=0, **SETTINGS)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"
     assert train(ToyTask, output=str(tmp_path), **SETTINGS).state == "finished"
+
+
+def test_deterministic_names_what_has_no_deterministic_backward(tmp_path, capsys):
+    class Sampling(ToyTask):
+        undeterministic = ("grid_sample",)
+
+    lines = {}
+    for name, task, wanted in (("plain", Sampling, False), ("none", ToyTask, True), ("named", Sampling, True)):
+        train(task, output=str(tmp_path / name), **SETTINGS | dict(deterministic=wanted))
+        lines[name] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("--deterministic")]
+    torch.use_deterministic_algorithms(False)
+    assert lines["plain"] == lines["none"] == [] and len(lines["named"]) == 1 and "grid_sample" in lines["named"][0]

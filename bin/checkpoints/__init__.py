@@ -1,0 +1,1 @@
+"""What looks at the checkpoints of a run, and removes them."""

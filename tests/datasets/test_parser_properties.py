@@ -1,0 +1,259 @@
+"""Whatever somebody else wrote: every reader gives an index, or one clear line in the project's own errors, and never a traceback."""
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from copy import deepcopy
+
+import pytest
+import yaml
+from detection_files import small_coco
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from visionloop.datasets.class_file import read_class_file
+from visionloop.datasets.coco import DetectionIndex, inspect_coco, read_coco
+from visionloop.datasets.image_folder import scan
+from visionloop.datasets.layout import DataLayoutError
+from visionloop.datasets.segmentation_layout import files_below
+from visionloop.datasets.super_resolution_layout import (
+    find_super_resolution_split,
+    other_lr_folders,
+    require_super_resolution_split,
+    small_without_picture,
+)
+from visionloop.datasets.yolo import inspect_yolo, read_labels
+from visionloop.datasets.yolo_description import list_pictures, read_description
+
+KEYS = st.sampled_from(
+    ["images", "annotations", "categories", "id", "file_name", "height", "width", "name", "bbox", "image_id", "category_id", "area",
+     "iscrowd", "classes", "ids", "colors", "ignore_index", "ignore_colors", "palette", "names", "nc", "path", "train", "val", "0", "1"]
+)  # fmt: skip
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(-2, 300), st.floats(), st.text(max_size=8), KEYS,
+    st.sampled_from(["a.png", "../a.png", "/a.png", ".", "", "shift", "cityscapes", "others", "images/train", "\ud800", "a\0b", 2**63]),
+)  # fmt: skip
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.one_of(KEYS, st.text(max_size=4)), inner, max_size=5)),
+    max_leaves=14,
+)  # fmt: skip
+CLASS_FILE = {
+    "classes": ["sky", "wall", "dog"], "ignore_index": 255, "ids": {"7": 0, "8": "wall", "9": None},
+    "colors": {"sky": [1, 2, 3], "wall": [4, 5, 6], "dog": [7, 8, 9]}, "ignore_colors": [[0, 0, 0]], "palette": "values",
+}  # fmt: skip
+DESCRIPTION = {"path": ".", "train": "images/train", "val": ["images/train", "list.txt"], "nc": 2, "names": {0: "cat", 1: "dog"}}
+
+
+@st.composite
+def almost(draw, good):
+    """A right document in which up to three places hold anything, or nothing."""
+    document = deepcopy(good)
+    for _ in range(draw(st.integers(1, 3))):
+        at = document
+        while True:
+            places = list(at) if isinstance(at, dict) else list(range(len(at)))
+            if not places:
+                break
+            place = draw(st.sampled_from(places))
+            if isinstance(at[place], dict | list) and draw(st.booleans()):
+                at = at[place]
+                continue
+            if draw(st.booleans()):
+                at[place] = draw(ANYTHING)
+            else:
+                del at[place]
+            break
+    return document
+
+
+def as_json(documents):
+    return st.one_of(documents, ANYTHING).map(lambda document: json.dumps(document).encode())
+
+
+BYTES = st.one_of(st.binary(max_size=80), st.text(alphabet='{}[]",:0e-. \n', max_size=60).map(str.encode))
+
+
+@st.composite
+def spoilt(draw, good):
+    """The bytes of a right document, cut, with some of them changed."""
+    content = bytearray(good)
+    for _ in range(draw(st.integers(1, 4))):
+        content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
+    return bytes(content[: draw(st.integers(0, len(content)))])
+
+
+def assert_one_line(error):
+    assert error.why and error.path and "\n" not in str(error)
+    str(error).encode(errors="surrogateescape")  # can be printed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """images/train with a picture and its text of boxes, and a list of it."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("images/train/a.png", "images/train/b.png", "a.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6)).save(folder / name)
+    (folder / "labels/train").mkdir(parents=True)
+    (folder / "labels/train/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (folder / "list.txt").write_text("images/train/a.png\n")
+    return folder
+
+
+LISTED = ["images/train/a.png", "gone.png", "..", ".", "/", "a\0b"]
+
+# one file -------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=st.one_of(as_json(almost(small_coco())), BYTES, spoilt(json.dumps(small_coco()).encode())))
+def test_any_coco_json_is_an_index_or_a_list_of_problems(folder, content):
+    path = folder / "x.json"
+    path.write_bytes(content)
+    index, problems = inspect_coco(path, folder)
+    assert isinstance(index, DetectionIndex) or any(kind == "error" for kind, _, _ in problems)
+    for kind, where, why in problems:
+        assert kind in ("error", "warning") and where and why and "\n" not in why
+    if index is not None:
+        assert len(index.fingerprint()) == 64 and index.offsets[-1] == len(index.boxes) == len(index.labels)
+        assert all(".." not in index.name(i).split(os.sep) and not os.path.isabs(index.name(i)) for i in range(len(index)))
+    try:
+        read_coco(path, folder, need_pictures=False)
+    except DataLayoutError as error:
+        assert_one_line(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=st.one_of(as_json(almost(CLASS_FILE)), BYTES, spoilt(json.dumps(CLASS_FILE).encode())))
+def test_any_class_file_is_a_map_or_one_line(folder, content):
+    path = folder / "classes.json"
+    path.write_bytes(content)
+    try:
+        found = read_class_file(path)
+    except DataLayoutError as error:
+        assert_one_line(error)
+        return
+    assert found.classes and len(found.digest()) == 64 and found.describe_values() is not None
+    assert set(found.table[found.known].tolist()) <= {*range(len(found.classes)), 255}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    content=st.one_of(
+        almost(DESCRIPTION).map(yaml.dump), ANYTHING.map(yaml.dump), st.text(alphabet="abn:{}[]&*!-?|>%@`'\"\\ \t\n0.", max_size=60)
+    ).map(lambda text: text.encode(errors="surrogatepass")) | BYTES | spoilt(yaml.dump(DESCRIPTION).encode())
+)
+def test_any_data_yaml_is_an_index_or_one_line(folder, content):
+    path = folder / "data.yaml"
+    path.write_bytes(content)
+    try:
+        description = read_description(path)
+        for split in ("train", "val", "test"):
+            with suppress(DataLayoutError):
+                list_pictures(description, split)
+    except DataLayoutError as error:
+        assert_one_line(error)
+    index, problems = inspect_yolo(path, "train")
+    assert isinstance(index, DetectionIndex) or any(kind == "error" for kind, _, _ in problems)
+    assert all("\n" not in why for _, _, why in problems)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    content=st.binary(max_size=60) | st.text(alphabet="0123456789.-+e naif\t\r\n\u2028", max_size=80).map(str.encode),
+    classes=st.integers(1, 3),
+)
+def test_any_text_of_boxes_gives_boxes_and_complaints(folder, content, classes):
+    path = folder / "x.txt"
+    path.write_bytes(content)
+    boxes, wrong = read_labels(path, classes)
+    assert all(0 <= kind < classes and all(-0.02 <= share <= 1.02 for share in shares) for kind, *shares in boxes)
+    assert all(number >= 1 and why and "\n" not in why for number, why in wrong)
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.binary(max_size=60) | st.lists(st.sampled_from(LISTED)).map("\n".join).map(str.encode))
+def test_any_list_of_pictures_gives_their_boxes_or_problems(folder, content):
+    (folder / "any.txt").write_bytes(content)
+    (folder / "data.yaml").write_text("train: any.txt\nnames: [cat, dog]\n")
+    index, problems = inspect_yolo(folder / "data.yaml", "train")
+    assert isinstance(index, DetectionIndex) or any(kind == "error" for kind, _, _ in problems)
+
+
+# folders --------------------------------------------------------------------------------------------------------
+
+NAMES = st.one_of(
+    st.sampled_from(["a", "b.jpg", "b.PNG", "bx2.png", "b", ".hidden", "__MACOSX", "HR", "LR_x2", "LR_x3", "train", "val", "x2.png"]),
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=5),
+    st.sampled_from([os.fsdecode(b"\xff\xfe.png"), "line\nfeed.png"]),
+).filter(lambda name: name not in (".", ".."))
+ENTRIES = st.sampled_from(["empty", "text", "link to nowhere", "link up", "link to itself"])
+TREES = st.recursive(ENTRIES, lambda inner: st.dictionaries(NAMES, inner, max_size=4), max_leaves=12)
+FOLDERS = st.dictionaries(NAMES, TREES, max_size=5)
+
+
+def build(folder, tree):
+    folder.mkdir()
+    for name, what in tree.items():
+        path = folder / name
+        if isinstance(what, dict):
+            build(path, what)
+        elif what.startswith("link"):
+            path.symlink_to({"link to nowhere": "nowhere", "link up": "..", "link to itself": name}[what])
+        else:
+            path.write_bytes(b"" if what == "empty" else b"text")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """build(tree) -> a folder that holds it, the same for each tree."""
+    root = tmp_path_factory.mktemp("trees")
+
+    def make(tree):
+        shutil.rmtree(root / "data", ignore_errors=True)
+        build(root / "data", tree)
+        return root / "data"
+
+    return make
+
+
+@settings(max_examples=80, deadline=None)
+@given(tree=FOLDERS, classes=st.none() | st.lists(NAMES, min_size=1, max_size=3, unique=True))
+def test_any_folder_tree_is_an_index_of_pictures_by_class_or_one_line(place, tree, classes):
+    data = place(tree)
+    try:
+        index = scan(data, classes)
+    except DataLayoutError as error:
+        assert error.why and error.path
+        return
+    assert len(index.fingerprint()) == 64 and len(index.labels) == len(index) == len(index.sizes)
+    assert all(index.name(i).split(os.sep)[0] == index.classes[index.labels[i]] for i in range(len(index)))
+    assert all(os.path.lexists(index.path(i)) for i in range(len(index)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(large=FOLDERS, small=FOLDERS, other=FOLDERS, scale=st.sampled_from([1, 2, 3]))
+def test_any_names_of_large_and_small_pictures_are_pairs_or_one_line(place, large, small, other, scale):
+    data = place({"train": {**other, "HR": large, "LR_x2": small}})
+    try:
+        index = require_super_resolution_split(data, "train", scale)
+    except DataLayoutError as error:
+        assert error.why and error.path
+        return
+    assert len(index.fingerprint()) == 64 and set(other_lr_folders(index)) <= {"LR_x2", "LR_x3"}
+    assert [index.name(i) for i in range(len(index))] == list(files_below(data / "train" / "HR", (".jpg", ".png")))
+    if scale == 2:
+        used = [index.lr_name(i) for i in range(len(index))]
+        assert len(set(used)) == len(used), "no small picture belongs to two large ones"
+        alone = {os.path.relpath(path, data / "train" / "LR_x2") for path in small_without_picture(index)}
+        assert {*used} | alone == set(files_below(data / "train" / "LR_x2", (".jpg", ".png")))
+
+
+@settings(max_examples=80, deadline=None)
+@given(tree=FOLDERS, scale=st.sampled_from([1, 2]))
+def test_any_folder_tree_holds_pairs_or_none_or_is_one_line(place, tree, scale):
+    with suppress(DataLayoutError):
+        index = find_super_resolution_split(place(tree), "train", scale)
+        assert index is None or len(index)
