@@ -40,13 +40,20 @@ def write_folder(target, fill):
     except Exception:
         shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would be in the way of what comes next
         raise
-    doomed = target.with_name(f".{target.name}.removed")
-    if target.exists():
-        os.rename(target, doomed)
+    doomed = set_aside(target) if target.exists() else None
     os.rename(temporary, target)
     reach("after rename", target)
     fsync(target.parent)
-    shutil.rmtree(doomed, ignore_errors=True)
+    if doomed:
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def set_aside(folder):
+    """Rename a folder that is to be removed: half a removal must not look like a checkpoint. Returns the new path."""
+    doomed = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)  # of a removal that was cut short: while `folder` is there, nobody needs it
+    os.rename(folder, doomed)
+    return doomed
 
 
 def fsync(path):
@@ -126,10 +133,7 @@ def prune(checkpoints, keep, best_step, newest=None):
     kept = {*steps[-keep:], best_step}
     for step, folder in step_folders(checkpoints):
         if step not in kept:
-            # renamed first: a removal that is cut short must not leave a folder that looks like a checkpoint
-            doomed = folder.with_name(f".{folder.name}.removed")
-            os.rename(folder, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            shutil.rmtree(set_aside(folder), ignore_errors=True)
     for rest in checkpoints.glob(".step_*"):
         shutil.rmtree(rest, ignore_errors=True)
 

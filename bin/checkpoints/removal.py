@@ -1,6 +1,5 @@
 """`checkpoint prune`: old, damaged and half-written checkpoints of a run, removed while the run is not going on."""
 
-import os
 import shutil
 from contextlib import contextmanager
 
@@ -12,7 +11,7 @@ from visionloop.bin.checkpoints.folders import (
     read_folders,
     show_size,
 )
-from visionloop.engine.checkpoint import RunLock, finish_rewrites
+from visionloop.engine.checkpoint import RunLock, finish_rewrites, set_aside
 from visionloop.engine.errors import UserError
 
 
@@ -94,8 +93,4 @@ def summary(doomed, kept, freed):
 
 def remove(folder):
     """Renamed first, as in the run: a removal that is cut short must not leave a folder that looks like a checkpoint."""
-    doomed = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.removed")
-    if doomed != folder:
-        shutil.rmtree(doomed, ignore_errors=True)  # of an earlier removal
-        os.rename(folder, doomed)
-    shutil.rmtree(doomed)
+    shutil.rmtree(folder if folder.name.startswith(".") else set_aside(folder))

@@ -3,7 +3,7 @@
 import json
 
 from visionloop.engine.errors import FINISHED, STOPPED
-from visionloop.engine.stop import end_process
+from visionloop.engine.stop import StopFlag, end_process
 from visionloop.engine.train import resolve_settings, train
 
 
@@ -13,6 +13,13 @@ def run_train(task_class, flags, *, config_file=None, dry_run=False):
         settings = resolve_settings(task_class, flags, config_file)
         print(json.dumps({name: setting.as_json() for name, setting in settings.items()}, indent=1))
         return
-    result = train(task_class, config_file=config_file, **flags)
+    # from here to the very end a signal is a wish to stop: none may kill the process while it gets ready, or while it leaves
+    stop = StopFlag()
+    stop.install()
+    try:
+        result = train(task_class, config_file=config_file, stop=stop, **flags)
+    except BaseException:
+        stop.uninstall()
+        raise
     # loader workers and their queues may be waiting for each other: nothing of ours is left to be done
     end_process(STOPPED if result.state == "stopped" else FINISHED)

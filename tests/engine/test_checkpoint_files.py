@@ -275,6 +275,8 @@ def test_a_crash_at_any_moment_of_writing_the_same_step_again_leaves_a_whole_fol
     for checkpoints, _ in crashes(lambda folder: write_folder(folder / step_folder_name(4), note(4)), prepare):
         finish_rewrites(checkpoints)
         assert newest_whole(checkpoints) is not None
+        write_folder(checkpoints / step_folder_name(4), note(5))  # whatever the crash has left behind is in nobody's way
+        assert content(newest_whole(checkpoints)) == 5
 
 
 def test_a_crash_at_any_moment_of_pruning_leaves_what_is_kept(tmp_path):
