@@ -3,7 +3,7 @@
 CPython 3.11 takes a lock of the interpreter in the child of a fork before it renews that lock (`PyOS_AfterFork_Child`), so a worker
 forked at the moment in which another thread holds it never starts. Such threads are gloo's, which end a collective by giving tensors
 back to Python. This process is `multiprocessing`'s fork server, forked from the run instead of started anew: it has imported
-everything already, and holds no thread.
+everything already, and holds no thread. How it is started stands on parts of `multiprocessing.forkserver` that Python 3.14 changes.
 """
 
 import os

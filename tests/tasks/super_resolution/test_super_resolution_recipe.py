@@ -21,7 +21,7 @@ from visionloop.tasks.super_resolution.task import SuperResolutionTask
 CLASSICAL = RELEASED["classical", 2]
 # architecture -> mode, scale, batch, loss of the authors
 OF_ARCHITECTURE = {
-    "tiny": ("classical", 2, 16, "l1"),
+    "tiny": ("classical", 2, 4, "l1"),
     "lightweight": ("lightweight", 2, 64, "l1"),
     "classical": ("classical", 2, 32, "l1"),
     "real-world": ("real-world", 4, 32, "l1"),
@@ -77,8 +77,9 @@ def test_an_architecture_names_its_mode_and_with_it_batch_and_loss(model, preset
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_the_authors_optimizer(model, preset):
     values = resolved(1000, model=model, preset=preset)
-    assert (values["optimizer"], values["weight_decay"], values["beta1"], values["beta2"]) == ("adam", 0.0, 0.9, 0.999)
-    assert (values["clip_grad"], values["warmup_steps"]) == (math.inf, 0)
+    assert (values["optimizer"], values["weight_decay"], values["beta1"]) == ("adam", 0.0, 0.9)
+    of_its_own = (values["beta2"], values["clip_grad"], values["warmup_steps"])
+    assert of_its_own == ((0.99, 1.0, 50) if model == "tiny" else (0.999, math.inf, 0))
     assert (values["ema"], values["ema_decay"], values["flips"]) == (True, 0.999, True)
 
 
@@ -105,10 +106,10 @@ def test_the_rate_is_halved_where_the_authors_halve_it():
 def test_the_tiny_model_is_trained_in_minutes_by_numbers_of_its_own():
     for values in (settled(), settled(model="tiny")):
         assert (values["model"], values["preset"], values["from_scratch"]) == ("tiny", "scratch", True)
-        assert (values["lr"], values["batch_size"], values["schedule"], values["lr_min"]) == (1e-3, 16, "cosine", 0.0)
-        assert (values["steps"], values["init"]) == (2500, "authors")
+        assert (values["lr"], values["batch_size"], values["schedule"], values["lr_min"]) == (2e-3, 4, "cosine", 0.0)
+        assert (values["steps"], values["init"]) == (9000, "authors")
     values = settled(mode="jpeg")
-    assert (values["scale"], values["loss"], values["batch_size"]) == (1, "charbonnier", 16)
+    assert (values["scale"], values["loss"], values["batch_size"]) == (1, "charbonnier", 4)
 
 
 def test_a_flag_beats_the_recipe_and_an_unknown_preset_or_mode_is_named():
@@ -206,7 +207,7 @@ def test_a_folder_is_told_by_its_config(tmp_path, config, architecture, mode, sc
     values = resolved(100, model=folder)
     assert (values["mode"], values["scale"], values["preset"]) == (mode, scale, "finetune")
     assert (values["loss"], values["micro_batch"]) == (OF_MODE[mode][1], MICRO_BATCH[architecture])
-    assert values["batch_size"] == (16 if architecture == "tiny" else OF_MODE[mode][0])
+    assert values["batch_size"] == (4 if architecture == "tiny" else OF_MODE[mode][0])
 
 
 def test_a_folder_for_x1_that_does_not_say_what_for_asks(tmp_path):
