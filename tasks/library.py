@@ -4,6 +4,7 @@ import re
 from contextlib import contextmanager
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.utils import logging as library_logging
@@ -45,6 +46,9 @@ def load_config(folder):
     try:
         with quiet_library():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except StrictDataclassError as error:  # a field of the wrong type or value
+        why = f"config.json: {' '.join(str(error).split())}"
+        raise UserError(f"--model {folder}: {why}", field="model", file=str(folder)) from None
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--model {folder}: {str(error).splitlines()[0]}", field="model", file=str(folder)) from None
     for name in CODE_KEYS:  # what we write must not lead anybody else to that code either

@@ -3,7 +3,6 @@
 import logging
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import Swin2SRConfig
 
 from visionloop.engine.errors import UserError
@@ -92,10 +91,7 @@ def load_model(folder):
 
 def read_config(folder):
     """The config of the Swin2SR that a folder holds. Raises UserError for any other model and for what we cannot follow."""
-    try:
-        config = load_config(folder)
-    except StrictDataclassError as error:
-        raise refusal(folder, f"config.json: {' '.join(str(error).split())}") from None
+    config = load_config(folder)
     if config.model_type != "swin2sr":
         raise refusal(folder, f"a {config.model_type} model, expected swin2sr")
     for name in ("image_size", "patch_size"):
