@@ -10,6 +10,9 @@ from visionloop.engine.config import check_value, fields_of, options_from
 from visionloop.engine.errors import STOPPED, USER_ERROR, LostProcess, UserError
 from visionloop.engine.settings import TrainConfig
 
+# before torch is there: every rank would print a long warning of what engine/prepare.py does to DDP on purpose
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
 
 def task_commands(name, config_class, load_task_class, *, explanations=(), score_options=(), predict_options=(), predict_batch=32):
     """A click group. load_task_class() imports and returns the Task.

@@ -1,36 +1,17 @@
 """The real command under the real launcher, with two processes."""
 
-import hashlib
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from PIL import Image
 from super_resolution_files import write_super_resolution_data
+from torchrun_runs import ENVIRONMENT, OPTIONS, ROOT, SIZE, TORCHRUN, bytes_of, write_classification
 
 from visionloop.datasets.synthetic_detection import write_detection
 from visionloop.datasets.synthetic_segmentation import write_segmentation
 
-ROOT = Path(__file__).parents[2]
-TORCHRUN = Path(sys.executable).with_name("torchrun")
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-OPTIONS = [
-    "--model", "tiny", "--from-scratch", "--batch-size", "6", "--micro-batch", "3", "--steps", "8", "--workers", "1",
-    "--threads", "1", "--device", "cpu", "--precision", "fp32", "--log-every", "1", "--eval-every", "4", "--save-every", "2",
-]  # fmt: skip
-
-
-SIZE = {
-    "classification": ["--image-size", "32"],
-    "detection": ["--image-size", "96"],
-    "segmentation": ["--image-size", "32"],
-    "super_resolution": ["--patch-size", "16"],
-}
 WRITERS = {"detection": write_detection, "segmentation": write_segmentation}
 
 
@@ -50,23 +31,13 @@ def pictures(request, tmp_path_factory):
         return folder
     if request.param == "super_resolution":
         return write_super_resolution_data(folder, pictures=12, size_hw=(40, 48))
-    for split, number in (("train", 9), ("val", 4)):
-        for shade, name in ((40, "dark"), (200, "light")):
-            (folder / split / name).mkdir(parents=True)
-            for i in range(number):
-                Image.new("RGB", (40, 30), (shade + 3 * i, shade, shade)).save(folder / split / name / f"{i}.png")
-    return folder
+    return write_classification(folder)
 
 
 def command(pictures, output, *options):
     script = ROOT / "bin" / f"{pictures.name}.py"
     launch = [TORCHRUN, "--standalone", "--nproc-per-node", "2", "--shutdown-timeout", "60", script, "train"]
     return [*map(str, launch), "--data", str(pictures), "--output", str(output), *SIZE[pictures.name], *OPTIONS, *options]
-
-
-def hashes(output):
-    files = [path for folder in (output / "checkpoints" / "step_00000008", output / "best") for path in folder.iterdir()]
-    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_two_processes_under_torchrun_train_stop_at_sigterm_go_on_and_end_with_the_same_bytes(pictures, tmp_path):
@@ -84,7 +55,7 @@ def test_two_processes_under_torchrun_train_stop_at_sigterm_go_on_and_end_with_t
     state = json.loads((stopped / "status.json").read_text())["state"]
     assert state in ("stopped", "finished")  # it may have been at its end
     subprocess.run(command(pictures, stopped), env=ENVIRONMENT, check=True, timeout=300)
-    assert hashes(stopped) == hashes(straight)
+    assert bytes_of(stopped) == bytes_of(straight)
 
 
 def test_a_mistake_under_torchrun_is_told_in_one_line_and_leaves_nothing(pictures, tmp_path):
