@@ -4,6 +4,8 @@ import json
 import statistics
 from collections import Counter
 
+from visionloop.engine.errors import FINISHED, STOPPED
+
 SAFE_SECONDS = 5  # besides one step: how soon after SIGTERM a checkpoint must be safe
 BETWEEN_KILLS = 600.0  # of the projection
 
@@ -17,8 +19,9 @@ def make_certificate(path):
     rounds = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     starts = [start | {"kind": row["kind"], "step_seconds": row["step_seconds"]} for row in rounds for start in row["starts"]]
     stopped = [start for start in starts if start["killed"]]
-    waits = [start["signal_seconds"] for start in stopped if "signal_seconds" in start]
-    late = [start for start in stopped if start.get("signal_seconds", 0) > start["step_seconds"] + SAFE_SECONDS]
+    # where the signal came before a process was ready for it, nothing was to be saved, and another may have waited for that one in vain
+    asked = [start for start in stopped if "signal_seconds" in start and set(start["exit_codes"]) <= {FINISHED, STOPPED}]
+    waits, late = [start["signal_seconds"] for start in asked], [s for s in asked if s["signal_seconds"] > s["step_seconds"] + SAFE_SECONDS]
     restarts = [row["last"]["restart_seconds"] for row in rounds if row["last"]["fresh"] and row["last"]["restart_seconds"]]
     repeated = [start["repeated_seconds"] for start in stopped if start["reached"]]
     return {
@@ -35,7 +38,7 @@ def make_certificate(path):
         "rounds_that_differ": [row["kind"] for row in rounds if row["differing"]],
         "repeated_steps": sum(start["repeated_steps"] for start in stopped),
         "signals": {"asked": len(waits), "late": len(late)} | spread(waits),
-        "signals_in": dict(Counter(start["injury"] for start in stopped if start.get("in_phase") and start["reached"])),
+        "signals_in": dict(Counter(start["injury"] for start in asked if start["in_phase"])),
         "restart_seconds": spread(restarts),
         "repeated_seconds": spread(repeated),
         "useful_work": 1 - (mean(restarts) + mean(repeated)) / BETWEEN_KILLS if restarts and repeated else None,

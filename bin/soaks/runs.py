@@ -76,6 +76,8 @@ class Processes:
         while self.poll() and not until():
             if time.monotonic() > deadline:
                 self.send(signal.SIGKILL)
+                while self.poll():
+                    time.sleep(0.001)
                 return False
             time.sleep(0.001)
         return True

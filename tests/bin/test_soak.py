@@ -114,7 +114,8 @@ def certificate_of(tmp_path, *rows):
 
 
 def test_the_certificate_counts_all_rounds_and_projects_the_useful_work(tmp_path):
-    found = certificate_of(tmp_path, record(), record(injury="SIGTERM", signal_seconds=1.0), record(killed=False))
+    asked = record(injury="SIGTERM", signal_seconds=1.0, in_phase=False, exit_codes=[75])
+    found = certificate_of(tmp_path, record(), asked, record(killed=False))
     assert found["stops"] == 2 and found["by_injury"] == {"SIGTERM": 1, "killed": 1} and found["repeated_steps"] == 4
     assert found["signals"] == {"asked": 1, "late": 0, "mean": 1.0, "median": 1.0, "worst": 1.0}
     assert found["useful_work"] == pytest.approx(1 - (8.0 + 4.0) / 600)
@@ -126,7 +127,7 @@ def test_the_certificate_counts_all_rounds_and_projects_the_useful_work(tmp_path
     "change",
     [
         {"lost": True}, {"unreadable": ["step_00000003"]}, {"unexpected": True}, {"hung": True}, {"differing": ["best"]},
-        {"signal_seconds": 5.6},
+        {"signal_seconds": 5.6, "in_phase": False, "exit_codes": [75]},
     ],
     ids=str,
 )  # fmt: skip
