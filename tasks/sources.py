@@ -17,6 +17,14 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
+class HubOffline(UserError):
+    """Weights that are not on this machine, and the hub cannot be asked. why: the reason by itself."""
+
+    def __init__(self, message, why):
+        super().__init__(message, code="offline", field="model")
+        self.why = why
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """What `--model` means. folder: with config.json, None for an architecture of our own; weights: read them or start at random."""
@@ -41,6 +49,16 @@ class Catalogue:
     example: str
     aliases: dict[str, str] = field(default_factory=dict)
     architecture_of: dict[str, str] = field(default_factory=dict)
+
+    def model_id(self, name):
+        """What a name stands for: the hub id of its weights, or the architecture that has none; any other name stays as it is."""
+        known = self.aliases.get(name, name)
+        return self.pretrained.get(known, known)
+
+    def names(self):
+        """{every name that is known here: its model id}."""
+        known = {*self.architectures, *self.pretrained.values(), *self.aliases, *self.architecture_of}
+        return {name: self.model_id(name) for name in sorted(known)}
 
     def is_from_scratch(self, name, from_scratch):
         """True when the weights will be random. Touches neither disk nor network."""
@@ -67,16 +85,19 @@ class Catalogue:
         architecture = self.architecture_of.get(known, known)
         if scratch and architecture in self.architectures:
             return ModelSource(architecture, None, weights=False)
-        hub_id = self.pretrained.get(known, known)
+        hub_id = self.model_id(name)
         if not HUB_ID.fullmatch(hub_id):
             raise UserError(f"--model {name}: no such folder", field="model", file=name)
         if "/" not in hub_id:
             names = ", ".join(self.architectures)
             raise UserError(f"--model {name}: neither a folder, nor one of {names}, nor a hub id such as {self.example}", field="model")
-        return ModelSource(name, self._fetch(name, hub_id, weights=not scratch), weights=not scratch)
+        return ModelSource(name, self.fetch(name, hub_id, weights=not scratch), weights=not scratch)
 
-    def _fetch(self, name, hub_id, *, weights):
-        """The local folder of a hub id: from the cache if it is whole there, else downloaded."""
+    def fetch(self, name, hub_id, *, weights=True):
+        """The local folder of a hub id: from the cache if it is whole there, else downloaded. name: what the user called it.
+
+        Raises UserError when it cannot be had.
+        """
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -88,10 +109,10 @@ class Catalogue:
         why = offline_reason()
         if why:
             what = "weights" if weights else "config"
-            raise UserError(
+            raise HubOffline(
                 f"--model {name}: the {what} of {hub_id} are not on this machine and {why}; give a local folder as --model, "
                 f"copy the hub's cache here, or use --from-scratch with one of {', '.join(self.architectures)}",
-                code="offline", field="model",
+                why,
             )
         try:
             return check_folder(snapshot_download(hub_id, allow_patterns=wanted), weights=weights)

@@ -1,15 +1,13 @@
 """What is installed: the product alone, under its own names, beside Hugging Face `datasets`."""
 
 import configparser
-import os
 import shutil
-import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
+from environments import OURS, make_environment, run, skip_without_index
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "tasks", "datasets", "metrics", "bin")
@@ -62,14 +60,6 @@ def test_the_lock_holds_every_dependency_and_the_dev_extra(setup):
     assert {requirement.split(">=")[0].lower() for requirement in wanted} - locked == set()
 
 
-def run(*command, cwd, check=True):
-    """A finished process; fails with its whole output. Nothing of the checkout or of the user's environment leaks in."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    process = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
-    assert not check or process.returncode == 0, f"{command}\n{process.stdout}\n{process.stderr}"
-    return process
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """Built from a copy, so that an old build/ cannot put deleted files into it. -P: datasets/ must not be on the path."""
@@ -101,18 +91,13 @@ def test_the_wheel_carries_license_and_notice(wheel):
 def clean_environment(wheel, setup, tmp_path_factory):
     """A new environment's bin folder: the wheel, Hugging Face datasets, and torch and the like borrowed from ours."""
     folder = tmp_path_factory.mktemp("clean")
-    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
-    python = folder / "venv/bin/python"
+    python, site = make_environment(folder / "venv", "--without-pip")
     pip = [sys.executable, "-P", "-m", "pip", "--python", python, "--disable-pip-version-check", "--no-input"]
     run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=folder)
     # a path in a .pth file adds that folder to sys.path and does not read the .pth files in it: our editable install stays off
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).stdout.strip())
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "borrowed.pth").write_text(f"{OURS}\n")
     (requirement,) = (line for line in lines(setup, "options.extras_require", "compare") if line.startswith("datasets"))
-    process = run(*pip, "install", "--timeout", 30, "--retries", 1, requirement, cwd=folder, check=False)
-    if process.returncode and "(from versions: none)" in process.stderr:
-        pytest.skip("no package index can be reached: Hugging Face datasets cannot be installed beside the wheel")
-    assert process.returncode == 0, process.stderr
+    skip_without_index(run(*pip, "install", "--timeout", 30, "--retries", 1, requirement, cwd=folder, check=False))
     return python.parent
 
 

@@ -1,0 +1,1 @@
+"""The models table for `bin/models.py`: lists, downloads, checks."""

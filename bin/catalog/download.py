@@ -2,6 +2,7 @@
 
 from visionloop.bin.catalog.tables import find_model
 from visionloop.engine.errors import UserError
+from visionloop.tasks.sources import HubOffline
 
 
 def run_download(name, task):
@@ -14,10 +15,8 @@ def run_download(name, task):
         raise UserError(f"{name}: an architecture without released weights, there is nothing to download", field="name")
     try:
         folder = table.catalogue.fetch(name, model.model_id)
-    except UserError as error:
-        if error.code != "offline":
-            raise
-        why = f"{model.model_id} is not on this machine and the hub cannot be asked"
-        raise UserError(f"{name}: {why}", code="offline", field="name", hint=str(error)) from None
+    except HubOffline as error:
+        todo = "run this where there is a network, and copy the hub's cache (HF_HOME) here"
+        raise UserError(f"{name}: {model.model_id} is not on this machine and {error.why}; {todo}", code="offline", field="name") from None
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     print(f"{model.model_id}: {size / 1e6:.0f} MB in {folder}")

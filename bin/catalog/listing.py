@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+import unicodedata
 
 from visionloop.bin.catalog.tables import TABLES, all_models, find_model
 
@@ -30,6 +31,8 @@ def run_show(name, task, *, as_json):
         print(json.dumps(row, ensure_ascii=False))
         return
     facts = [(key, show_value(key, value)) for key, value in row.items() if key not in ("sources", "use_cases")]
+    if not row["pretrained_available"]:
+        facts = [(key, "-" if key in ("performance", "weights_license") else text) for key, text in facts]
     facts += [("use case", f"{case['title']}: {case['description']} {show_scores(case)}") for case in row["use_cases"]]
     facts += [(f"source of {key}", text) for key, text in row["sources"].items()]
     width = max(len(key) for key, _ in facts)
@@ -53,7 +56,7 @@ def show_value(key, value):
     if key == "upscale_factor" and value is None:
         return "-"
     if value is None:
-        return UNKNOWN
+        return "not known" if key == "weights_license" else UNKNOWN
     if key == "params":
         return f"{value} ({show_count(value)})"
     if key == "performance":
@@ -86,5 +89,10 @@ def show_count(number):
 
 def columns(rows):
     """Lines of cells, left-aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    widths = [max(map(places, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell + " " * (width - places(cell)) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def places(text):
+    """Columns of a terminal that a text takes: two for each Korean syllable."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

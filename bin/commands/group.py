@@ -1,4 +1,4 @@
-"""The commands of a task: `train evaluate predict check replay export`, made from its settings. `--help` imports no torch."""
+"""The commands of a task: `train evaluate predict check replay export health`, made from its settings. `--help` imports no torch."""
 
 import os
 import sys
@@ -27,6 +27,7 @@ def task_commands(name, config_class, load_task_class, *, explanations=(), score
     group.add_command(check_command(config_class, load_task_class))
     group.add_command(replay_command(load_task_class))
     group.add_command(export_command(load_task_class))
+    group.add_command(health_command(load_task_class))
     return group
 
 
@@ -133,6 +134,19 @@ def export_command(load_task_class):
         run_export(load_task_class(), **options)
 
     return export
+
+
+def health_command(load_task_class):
+    @click.command("health", help="Whether this machine can train: libraries, devices, disks, shared memory. Exit code 1 where it cannot.")
+    @device_option
+    @json_option("print one object instead of lines")
+    @traceback_option
+    def health(device, as_json):
+        from visionloop.bin.commands.health import run_health
+
+        raise SystemExit(run_health(load_task_class, device, as_json=as_json))
+
+    return health
 
 
 def given_settings(config_class, names, options):

@@ -67,14 +67,15 @@ def recipe(values):
 
 def width_of(model):
     """Hidden size of a model as far as its name or its local config tells; None otherwise."""
-    if model in ARCHITECTURES:
-        return ARCHITECTURES[model][0]
+    name = CATALOGUE.architecture_of.get(model, model)
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name][0]
     return local_config(model).get("hidden_size") or (1024 if "large" in model else None)
 
 
 def kind_of(model):
     """The library's model_type as far as name or local config tells; None otherwise."""
-    if model in ARCHITECTURES:
+    if CATALOGUE.architecture_of.get(model, model) in ARCHITECTURES:
         return "vit"
     return local_config(model).get("model_type") or next((kind for kind in ("vit", "deit") if f"/{kind}-" in model), None)
 

@@ -10,13 +10,16 @@ ARCHITECTURES = {
     "vit-small": (384, 12, 6, 1536, 16, 224),
     "vit-base": (768, 12, 12, 3072, 16, 224),
 }
+RELEASED = {
+    "vit-tiny": "facebook/deit-tiny-patch16-224",
+    "vit-small": "facebook/deit-small-patch16-224",
+    "vit-base": "google/vit-base-patch16-224",
+}
+
 CATALOGUE = Catalogue(
     architectures=tuple(ARCHITECTURES),
-    pretrained={
-        "vit-tiny": "facebook/deit-tiny-patch16-224",
-        "vit-small": "facebook/deit-small-patch16-224",
-        "vit-base": "google/vit-base-patch16-224",
-    },
+    pretrained=RELEASED,
     default="tiny",
-    example="google/vit-base-patch16-224",
+    example=RELEASED["vit-base"],
+    architecture_of={hub_id: name for name, hub_id in RELEASED.items()},
 )
