@@ -1,5 +1,6 @@
 """Checkpoint folders: safetensors and json, hashed, renamed when whole. A crash at any moment leaves the older ones valid."""
 
+import errno
 import fcntl
 import json
 import math
@@ -171,8 +172,11 @@ class RunLock:
         try:
             # lockf, not flock: loader workers are forked and would keep a flock alive after this process is killed
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             self._file.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                why = f"the file system cannot lock .lock there ({error.strerror}), which keeps two runs apart"
+                raise UserError(f"--output {output}: {why}", code="no_locks", file=str(output), field="output") from None
             raise UserError(f"--output {output}: another process is running there", code="locked", file=str(output)) from None
 
     def release(self):
