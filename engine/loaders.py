@@ -150,7 +150,9 @@ class TrainingData:
             if isinstance(batch, DataError):
                 self.error = batch
                 return None
-            self.skipped.extend(skipped)
+            for name in skipped:  # the same ones come again in each epoch
+                if name not in self.skipped:
+                    self.skipped.append(name)
         self.error = too_many_skipped(self.skipped, len(self.dataset))
         if self.error:
             return None
@@ -161,8 +163,8 @@ class TrainingData:
 
 
 def too_many_skipped(names, num_samples):
-    """A DataError when the samples left out so far, each counted once, are more than 1 % of all (and more than one), else None."""
-    skipped = len(set(names))
+    """A DataError when the samples left out so far, each named once, are more than 1 % of all (and more than one), else None."""
+    skipped = len(names)
     if skipped <= max(1, MOST_SKIPPED * num_samples):
         return None
     why = f"--skip-unreadable: {skipped} of {num_samples} samples cannot be read, the last of them this one; at most 1 % are left out"

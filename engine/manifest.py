@@ -25,21 +25,30 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_manifest(folder):
+    """The content of a folder's manifest.json, every entry with size and hash; None where there is none that can be read."""
+    try:
+        with open(folder / MANIFEST, "rb") as file:
+            content = json.loads(file.read(LONGEST_READ))
+        is_whole = all({"size", "sha256"} <= entry.keys() for entry in content["files"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return content if is_whole else None
+
+
 def problems(folder):
     """What is wrong with a checkpoint folder: [] when every file of its manifest is there with its size and hash.
 
     Files that the manifest does not name are nobody's business: people leave notes there.
     """
-    try:
-        with open(folder / MANIFEST, "rb") as file:
-            content = json.loads(file.read(LONGEST_READ))
-        files = content["files"]
-        expected = {name: (entry["size"], entry["sha256"]) for name, entry in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    content = read_manifest(folder)
+    if content is None:
         return [f"{MANIFEST}: missing or unreadable"]
+    files = content["files"]
     if content.keys() != {"schema", "files", "sha256"} or content["schema"] != SCHEMA or content["sha256"] != _hash_of(files) or not files:
         return [f"{MANIFEST}: content changed"]
-    return [f"{name}: {wrong}" for name, entry in expected.items() if (wrong := _wrong_with(folder, name, *entry))]
+    found = {name: _wrong_with(folder, name, entry["size"], entry["sha256"]) for name, entry in files.items()}
+    return [f"{name}: {wrong}" for name, wrong in found.items() if wrong]
 
 
 def _wrong_with(folder, name, size, digest):

@@ -126,11 +126,16 @@ def logged(output):
     return [{k: v for k, v in row.items() if k not in ("time", "step_ms", "data_wait")} for row in rows if row["kind"] != "ledger"]
 
 
-def on_ranks(number, function, *args, context="spawn"):
-    """[function(*args) of rank 0, 1, ...], each in a process of its own, joined by gloo. Everything importable, results json-able."""
+def free_port():
+    """A TCP port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def on_ranks(number, function, *args, context="spawn"):
+    """[function(*args) of rank 0, 1, ...], each in a process of its own, joined by gloo. Everything importable, results json-able."""
+    port = free_port()
     with tempfile.TemporaryDirectory() as shared:
         start = multiprocessing.get_context(context).Process
         processes = [start(target=_rank, args=(rank, number, port, shared, function, args)) for rank in range(number)]

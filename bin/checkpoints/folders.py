@@ -7,9 +7,10 @@ from pathlib import Path
 
 from visionloop.engine.checkpoint import STEP_FOLDER, problems, read_state, step_folders
 from visionloop.engine.errors import UserError
+from visionloop.engine.manifest import MANIFEST
 
 WHOLE, DAMAGED, HALF_WRITTEN = "whole", "damaged", "half-written"
-MARKS = ("manifest.json", "state.json")  # either makes a folder a checkpoint, even a damaged one
+MARKS = (MANIFEST, "state.json")  # either makes a folder a checkpoint, even a damaged one
 HIDDEN = (".writing", ".removed")  # step folders on their way in or out
 
 
@@ -75,7 +76,7 @@ def is_checkpoint(folder):
 
 def read_folder(path, *, half_written=False):
     """The CheckpointFolder of a path; reads all of its files unless it is known to be half-written."""
-    match, manifest = STEP_FOLDER.match(path.name), path / "manifest.json"
+    match, manifest = STEP_FOLDER.match(path.name), path / MANIFEST
     wrong = [] if half_written else problems(path)
     return CheckpointFolder(
         path=path,

@@ -15,6 +15,7 @@ from visionloop.bin.checkpoints.folders import (
     show_size,
 )
 from visionloop.engine.errors import UserError
+from visionloop.engine.manifest import MANIFEST, read_manifest
 
 NOT_LISTED = "not in the manifest"
 
@@ -61,11 +62,9 @@ def describe(found):
 
 def describe_files(found):
     """{name: {"bytes", "condition"}} of what lies in the folder or should: whole, what is wrong with it, or not in the manifest."""
-    try:
-        listed = set(json.loads((found.path / "manifest.json").read_text())["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        listed = set()
-    conditions = {name: "whole" if name in listed else NOT_LISTED for name in found.sizes if name != "manifest.json"}
+    manifest = read_manifest(found.path)
+    listed = manifest["files"] if manifest else {}
+    conditions = {name: "whole" if name in listed else NOT_LISTED for name in found.sizes if name != MANIFEST}
     conditions |= {name: why for name, _, why in (problem.partition(": ") for problem in found.problems)}
     return {name: {"bytes": found.sizes.get(name, 0), "condition": why} for name, why in conditions.items()}
 

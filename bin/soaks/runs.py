@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from visionloop.bin.soaks.board import Board
 from visionloop.bin.soaks.trainee import start
 from visionloop.engine.checkpoint import newest_whole, problems, read_state, step_folders
-from visionloop.engine.trials import logged
+from visionloop.engine.trials import free_port, logged
 
 STEPS = 18
 SMALL = [
@@ -89,9 +88,7 @@ class Processes:
 
 def start_run(kind, output, board, *, log, fault=None, fresh=False):
     """Processes of the command that trains `kind` into `output`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     board_path = Path(board)
     Board(board_path, kind.processes).clear()
     pids = []

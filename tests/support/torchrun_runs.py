@@ -6,7 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from visionloop.engine.trials import logged
+from visionloop.engine.trials import free_port, logged
 
 SUPPORT, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 TORCHRUN = Path(sys.executable).with_name("torchrun")
@@ -48,12 +47,6 @@ def bytes_of(output):
     files = [path for folder in (output / "checkpoints" / f"step_{STEPS:08d}", output / "best") for path in folder.iterdir()]
     assert len(files) >= 10
     return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}, logged(output)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Runs:
