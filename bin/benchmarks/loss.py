@@ -1,10 +1,10 @@
 """What a loss costs: ours against the library's, on equal answers."""
 
-from pathlib import Path
-
 import click
 
 from visionloop.bin.benchmarks.environment import append_line, describe_environment
+from visionloop.bin.benchmarks.options import json_option, repeats_option, threads_option
+from visionloop.bin.benchmarks.tables import print_figures
 
 # a task with a criterion of its own, and the options that are for it alone
 OPTIONS = {"detection": ("batch_sizes", "layers", "queries"), "segmentation": ("shapes",)}
@@ -22,10 +22,10 @@ SHAPES = ("4,4,20,32,9,1024", "4,4,20,32,9,12544", "1,5,100,128,16,12544")
     help="segmentation: batch, levels, queries, side of the grid of logits, masks of a picture, points",
 )  # fmt: skip
 @click.option("--classes", type=int, default=80, show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True)
-@click.option("--repeats", type=int, default=15, show_default=True)
+@threads_option
+@repeats_option(15)
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="append the figures to this file, one object a line")
+@json_option
 def loss(task_name, json_file, **options):
     import torch
 
@@ -37,6 +37,5 @@ def loss(task_name, json_file, **options):
     task = {"detection": loss_detection, "segmentation": loss_segmentation}[task_name]
     for figures in task.measurements(device=pick_device(options["device"]), **used):
         figures |= describe_environment({**used, "threads": options["threads"], "device": options["device"]})
-        for name, value in figures.items():
-            click.echo(f"{name:24} {value}")
+        print_figures(figures)
         append_line(json_file, benchmark="loss", task=task_name, **figures)

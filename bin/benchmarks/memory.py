@@ -1,17 +1,26 @@
 """What one training step keeps in memory, and what recomputing activations saves and costs."""
 
 import multiprocessing
-import resource
 import statistics
-import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import click
 
 from visionloop.bin.benchmarks.environment import append_line, describe_environment
-from visionloop.bin.benchmarks.tasks import sample_data, task_option
+from visionloop.bin.benchmarks.options import (
+    batch_size_option,
+    data_option,
+    image_size_option,
+    json_option,
+    model_option,
+    repeats_option,
+    task_option,
+    threads_option,
+)
+from visionloop.bin.benchmarks.processes import in_new_process, peak_resident
+from visionloop.bin.benchmarks.tables import print_figures, print_table
+from visionloop.bin.benchmarks.tasks import sample_data
 from visionloop.bin.commands.options import device_option
 
 COLUMNS = {
@@ -28,15 +37,15 @@ MOST_DIFFERENCE = {"cpu": 0.0, "cuda": 1e-2, "mps": 1e-2}
 
 @click.command(help="Memory and time of a training step: nothing recomputed, the first kind of blocks, all blocks that can be.")
 @task_option
-@click.option("--data", help="data folder (default: the task's sample data)")
-@click.option("--model", default="tiny", show_default=True)
-@click.option("--image-size", type=int, help="side of the pictures in pixels")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
+@data_option
+@model_option
+@image_size_option
+@batch_size_option(8)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True)
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="timed steps of each case")
+@threads_option
+@repeats_option(5, "timed steps of each case")
 @device_option
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="append the figures to this file, one object a line")
+@json_option
 def memory(task_name, data, repeats, json_file, **options):
     with tempfile.TemporaryDirectory() as scratch:
         flags = {**options, "data": data or sample_data(task_name, Path(scratch))}
@@ -47,22 +56,11 @@ def memory(task_name, data, repeats, json_file, **options):
             for case, figures in cases.items():
                 figures["resident_mib"] = in_new_process("forkserver", measure_resident, task_name, flags, case)
     shared |= describe_environment({**options, "repeats": repeats})
-    width = max(map(len, ["recomputed", *cases]))
     columns = [name for name in COLUMNS if name in cases["none"]]
-    click.echo("  ".join(["recomputed".ljust(width), *columns]))
+    print_table([{"recomputed": case} | {name: figures[name] for name in columns} for case, figures in cases.items()])
     for case, figures in cases.items():
-        click.echo("  ".join([case.ljust(width), *(str(figures[name]).rjust(len(name)) for name in columns)]))
         append_line(json_file, benchmark="memory", task=task_name, case=case, **figures, **shared)
-    for name in columns:
-        click.echo(f"{name:24} {COLUMNS[name]}")
-    for name, value in shared.items():
-        click.echo(f"{name:24} {value}")
-
-
-def in_new_process(start, function, *arguments):
-    """function(*arguments) as a process of its own answers. start: a method of multiprocessing."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start)) as process:
-        return process.submit(function, *arguments).result()
+    print_figures({name: COLUMNS[name] for name in columns} | shared)
 
 
 def measure_cases(task_name, flags, repeats):
@@ -101,9 +99,3 @@ def measure_resident(task_name, flags, case):
     for _ in range(3):
         step.take(case)
     return round(peak_resident() - before, 1)
-
-
-def peak_resident():
-    """The most memory of this process so far that was in RAM, MiB."""
-    unit = 1 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

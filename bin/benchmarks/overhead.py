@@ -1,7 +1,6 @@
 """What the engine costs over a bare loop of the same model and batches."""
 
 import io
-import statistics
 import tempfile
 import time
 from contextlib import redirect_stdout
@@ -12,27 +11,37 @@ import click
 import numpy as np
 
 from visionloop.bin.benchmarks.environment import append_line, describe_environment
-from visionloop.bin.benchmarks.tasks import build_steady, sample_data, task_option
+from visionloop.bin.benchmarks.options import (
+    batch_size_option,
+    data_option,
+    image_size_option,
+    json_option,
+    model_option,
+    task_option,
+    threads_option,
+)
+from visionloop.bin.benchmarks.ratios import ratio_with_interval
+from visionloop.bin.benchmarks.tables import print_figures
+from visionloop.bin.benchmarks.tasks import build_steady, sample_data
 
 
 @click.command(help="The engine against a bare loop: same model, same batches, in turn in one process; equal weights at the end.")
 @task_option
-@click.option("--data", help="data folder (default: the task's sample data)")
-@click.option("--model", default="tiny", show_default=True)
-@click.option("--image-size", type=int, help="side of the pictures in pixels")
-@click.option("--batch-size", type=int, default=32, show_default=True)
+@data_option
+@model_option
+@image_size_option
+@batch_size_option(32)
 @click.option("--micro-batch", type=int, help="accumulate: most samples at once")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="bf16", show_default=True)
 @click.option("--steps", type=int, default=200, show_default=True)
 @click.option("--block", type=int, default=10, show_default=True, help="steps before the two take turns")
-@click.option("--threads", type=int, default=1, show_default=True)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="append the figures to this file, one object a line")
+@threads_option
+@json_option
 def overhead(task_name, data, json_file, **options):
     with tempfile.TemporaryDirectory() as scratch:
         figures = measure(task_name, data or sample_data(task_name, Path(scratch)), Path(scratch) / "run", **options)
     figures |= describe_environment(options)
-    for name, value in figures.items():
-        click.echo(f"{name:24} {value}")
+    print_figures(figures)
     append_line(json_file, benchmark="overhead", task=task_name, **figures)
 
 
@@ -162,16 +171,13 @@ class TakeTurns:
         whole = len(engine) // self.block * self.block
         # ratio block by block: both blocks of a pair saw the same moment of a noisy machine
         own, other = ((values[:whole]).reshape(-1, self.block) for values in (engine - wait, bare))
-        pairs = (np.median(own, axis=1) / np.median(other, axis=1)).tolist()
-        generator = np.random.default_rng(0)
-        medians = [np.median(generator.choice(pairs, len(pairs))) for _ in range(1000)]
-        low, high = np.percentile(medians, [2.5, 97.5])
+        ratio, (low, high) = ratio_with_interval(np.median(own, axis=1), np.median(other, axis=1))
         return {
             "bare_step_ms": round(1000 * float(np.median(bare)), 3),
             "engine_step_ms": round(1000 * float(np.median(engine - wait)), 3),
             "batch_wait_ms": round(1000 * float(np.median(wait)), 3),
-            "overhead_percent": round(100 * (statistics.median(pairs) - 1), 2),
-            "overhead_95_percent": [round(100 * (float(low) - 1), 2), round(100 * (float(high) - 1), 2)],
+            "overhead_percent": round(100 * (ratio - 1), 2),
+            "overhead_95_percent": [round(100 * (low - 1), 2), round(100 * (high - 1), 2)],
             "bare_samples_per_second": round(batch_size / float(np.median(bare)), 1),
             "weights": "equal",
         }

@@ -1,7 +1,5 @@
 """The tasks as benchmarks need them: sample data, and settings under which every step does the same work."""
 
-import click
-
 # what changes from step to step is held still: two loops take their turns at different moments, and see one step all the same.
 # Segmentation's masks stay on, as a new model has them; its random points are drawn anew from the seed of each micro-batch. Of
 # super-resolution nothing changes, and nothing of the sample data is left in the user's cache folder
@@ -14,8 +12,6 @@ STEADY = {
 SIDE = {"super_resolution": "patch_size"}  # the setting that --image-size stands for, where it is another
 # no average, and neither evaluations nor checkpoints
 ALONE = {"from_scratch": True, "workers": 0, "ema": False, "save_every": 0, "eval_every": 0}
-
-task_option = click.option("--task", "task_name", type=click.Choice(list(STEADY)), default="classification", show_default=True)
 
 
 def load_task_class(task_name):
