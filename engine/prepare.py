@@ -6,6 +6,7 @@ import warnings
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
 
+from visionloop.engine.allocator import keep_freed_memory
 from visionloop.engine.bad_steps import BadSteps
 from visionloop.engine.ema import WeightAverage, decay_for
 from visionloop.engine.errors import UserError
@@ -107,8 +108,9 @@ def pick_metric(task, key):
     return specs[key] if key else task.metrics[0]
 
 
-def set_threads(config):
-    """Threads of this process and, on CUDA, deterministic algorithms."""
+def set_process(config):
+    """Threads and freed memory of this process and, on CUDA, deterministic algorithms."""
+    keep_freed_memory()
     torch.set_num_threads(config.threads)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

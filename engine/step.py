@@ -28,10 +28,11 @@ def train_step(run, task, micro_batches, count, step):
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
 
+    is_bad = bad > 0
     for buffer, before in zip(run.trained_buffers, buffers_before, strict=True):
-        buffer.copy_(torch.where(bad > 0, before, buffer))
+        torch.where(is_bad, before, buffer, out=buffer)
     if run.average is not None:
-        run.average.update(run.module, step, bad)
+        run.average.update(step, bad)
     # an overflow of fp16 is the scaler at work until the scale has come down to 1; without a scaler the scale is 1
     at_floor = (scaler.scale(torch.ones_like(bad)) <= 1).float()
     run.bad_steps.record(bad * at_floor, step, totals)

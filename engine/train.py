@@ -18,7 +18,7 @@ from visionloop.engine.distributed import broadcast_object, join_world, leave_wo
 from visionloop.engine.errors import LostProcess, UserError
 from visionloop.engine.loader_server import start_loader_server
 from visionloop.engine.loop import fit
-from visionloop.engine.prepare import prepare_run, set_threads
+from visionloop.engine.prepare import prepare_run, set_process
 from visionloop.engine.run import resume_from
 from visionloop.engine.runfiles import stored_settings, write_run_files
 from visionloop.engine.saver import cannot_write, is_disk_error
@@ -114,7 +114,7 @@ def run_training(task, config, world, train_set, val, *, output, facts, start, s
 
     config: a TrainConfig with nothing left to resolve; facts: what must not change when the run continues.
     """
-    set_threads(config)
+    set_process(config)
     state = read_state(start) if start else None
     announce(task, config, world, train_set, val, state)
     stop.install()

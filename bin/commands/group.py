@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from visionloop.bin.commands.imports import heavy_imports
 from visionloop.bin.commands.options import device_option, json_option, model_option, traceback_option
 from visionloop.engine.config import check_value, fields_of, options_from
 from visionloop.engine.errors import STOPPED, USER_ERROR, LostProcess, UserError
@@ -38,9 +39,11 @@ def train_command(config_class, load_task_class):
     @click.option("--dry-run", is_flag=True, help="print every setting with its source and stop")
     @traceback_option
     def train(config_file, dry_run, **flags):
-        from visionloop.bin.commands.train import run_train
+        with heavy_imports():
+            from visionloop.bin.commands.train import run_train
 
-        run_train(load_task_class(), flags, config_file=config_file, dry_run=dry_run)
+            task_class = load_task_class()
+        run_train(task_class, flags, config_file=config_file, dry_run=dry_run)
 
     return train
 
@@ -61,10 +64,12 @@ def evaluate_command(config_class, load_task_class, score_options):
     @json_option("print one object {metric key: value} instead of the table")
     @traceback_option
     def evaluate(**options):
-        from visionloop.bin.commands.evaluate import run_evaluate
+        with heavy_imports():
+            from visionloop.bin.commands.evaluate import run_evaluate
 
+            task_class = load_task_class()
         settings = given_settings(config_class, score_options, options)
-        run_evaluate(load_task_class(), settings=settings, **options)
+        run_evaluate(task_class, settings=settings, **options)
 
     return evaluate
 
@@ -80,11 +85,13 @@ def predict_command(config_class, load_task_class, explanations, predict_options
     @json_option("also print the lines, in input order")
     @traceback_option
     def predict(**options):
-        from visionloop.bin.commands.predict import run_predict
+        with heavy_imports():
+            from visionloop.bin.commands.predict import run_predict
 
+            task_class = load_task_class()
         wanted = [kind for kind in explanations if options.pop(kind)]
         settings = given_settings(config_class, predict_options, options)
-        raise SystemExit(run_predict(load_task_class(), explanations=wanted, settings=settings, **options))
+        raise SystemExit(run_predict(task_class, explanations=wanted, settings=settings, **options))
 
     for kind in explanations:
         predict = click.option(f"--{kind}", is_flag=True, help=f"also draw the {kind} over each picture")(predict)
@@ -99,9 +106,11 @@ def check_command(config_class, load_task_class):
     @json_option("print one object with errors, warnings, classes and estimate")
     @traceback_option
     def check(config_file, as_json, sheet, **flags):
-        from visionloop.bin.commands.check import run_check
+        with heavy_imports():
+            from visionloop.bin.commands.check import run_check
 
-        raise SystemExit(run_check(load_task_class(), flags, config_file=config_file, as_json=as_json, sheet=sheet))
+            task_class = load_task_class()
+        raise SystemExit(run_check(task_class, flags, config_file=config_file, as_json=as_json, sheet=sheet))
 
     return check
 
@@ -115,9 +124,11 @@ def replay_command(load_task_class):
     @json_option("print one object instead of lines, the same as in replay.json")
     @traceback_option
     def replay(**options):
-        from visionloop.bin.commands.replay import run_replay
+        with heavy_imports():
+            from visionloop.bin.commands.replay import run_replay
 
-        run_replay(load_task_class(), **options)
+            task_class = load_task_class()
+        run_replay(task_class, **options)
 
     return replay
 
@@ -129,9 +140,11 @@ def export_command(load_task_class):
     @click.option("--onnx", is_flag=True, help="also model.onnx, checked against PyTorch")
     @traceback_option
     def export(**options):
-        from visionloop.bin.commands.export import run_export
+        with heavy_imports():
+            from visionloop.bin.commands.export import run_export
 
-        run_export(load_task_class(), **options)
+            task_class = load_task_class()
+        run_export(task_class, **options)
 
     return export
 

@@ -23,7 +23,7 @@ from visionloop.engine.loaders import PieceCollate, PieceSampler, SeededSamples
 from visionloop.engine.optim import build_optimizer
 from visionloop.engine.order import STEP, Order, cut_pieces, hashed, seed_host
 from visionloop.engine.precision import build_precision
-from visionloop.engine.prepare import freeze, set_threads
+from visionloop.engine.prepare import freeze, set_process
 from visionloop.engine.runfiles import stored_settings
 from visionloop.engine.settings import TrainConfig
 from visionloop.engine.step import add_gradients
@@ -63,7 +63,7 @@ def run_replay(task_class, *, run, step, output, device, as_json):
             why = f"the training samples are not those that {run} began with; what its steps saw is not known any more"
             raise UserError(f"--data {task.config.data}: {why}", code="changed_data", file=task.config.data, field="data")
         config = build(TrainConfig, settings)
-        set_threads(config)
+        set_process(config)
         pieces = make_pieces(task, train, config, step, processes_of(run))
         report = {"schema": 1, "task": task.name, "run": str(run), "step": step} | describe_pieces(train, pieces)
         report |= measure(task, config, run, step, [piece.batch for piece in pieces], world)

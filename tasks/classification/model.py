@@ -7,6 +7,8 @@ from torchvision.ops import StochasticDepth
 from transformers import AutoModelForImageClassification, ViTConfig
 
 from visionloop.engine.errors import UserError
+from visionloop.tasks.attention import NAME as ATTENTION
+from visionloop.tasks.classification.attention import KINDS
 from visionloop.tasks.classification.head import find_heads, fit_head
 from visionloop.tasks.classification.mimetic import mimetic_init
 from visionloop.tasks.classification.positions import check_patch, set_image_size
@@ -36,6 +38,8 @@ def build_model(source, classes, *, image_size=None, drop_path=0.0, zero_head=Fa
         if init == "mimetic":
             mimetic_init(module)
     set_drop_path(module, drop_path)
+    if module.config.model_type in KINDS and module.config._attn_implementation == "sdpa":
+        module.set_attn_implementation(ATTENTION)
     for name, parameter in module.named_parameters():
         if name.endswith("mask_token"):  # for pretraining: never gets a gradient here, which DDP would wait for
             parameter.requires_grad_(False)

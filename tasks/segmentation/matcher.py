@@ -67,5 +67,5 @@ def assign(costs, sizes):
         for level in range(costs.shape[1] if size else 0):
             queries, targets = linear_sum_assignment(on_host[picture, level, :, :size])
             found.append(np.stack([np.full_like(queries, picture), np.full_like(queries, level), queries, targets]))
-    pairs = torch.from_numpy(np.concatenate(found, 1)).to(costs.device)
+    pairs = torch.from_numpy(np.concatenate(found, 1)).to(costs.device, non_blocking=True)
     return Pairs(*pairs, sizes=[costs.shape[1] * min(costs.shape[2], size) for size in sizes])

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from visionloop.tasks.segmentation.attention import NAME as SPLIT_ATTENTION
+from visionloop.tasks.segmentation.upscaling import upscale
 
 
 class Heads(nn.Module):
@@ -72,6 +73,12 @@ class MaskedForward:
             levels = levels[-1:]
         mask_logits, class_logits = zip(*levels, strict=True)
         return torch.stack(mask_logits, dim=1), torch.stack(class_logits, dim=1)
+
+    def predict(self, tokens):
+        """tokens: [B, N, C], normed -> (mask logits [B, Q, h, w], class logits [B, Q, K + 1])."""
+        queries, patches = tokens[:, : self.config.num_queries], tokens[:, self.config.num_queries + self.num_prefix :]
+        maps = upscale(self.upscale_block, patches.mT.unflatten(2, self.grid_size))
+        return (self.mask_head(queries) @ maps.flatten(2)).unflatten(2, maps.shape[-2:]), self.class_predictor(queries)
 
     @torch.no_grad()
     def attention_mask(self, mask_logits, block, draws):

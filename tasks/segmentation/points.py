@@ -9,6 +9,7 @@ mask: y <= known. T is the most masks of any picture, rows beyond a picture's ow
 Mask2Former (2112.01527): 0.75 P points are the least certain of 3 P, 0.25 P are anywhere.
 """
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -152,8 +153,10 @@ def known_at(points, valid):
 
 
 def least_certain(logits, known, number):
-    """Places of the `number` logits nearest to zero in each row of [N, M], as int64 [N, number]; ignored ones come last."""
+    """Places of the `number` logits nearest to zero in each row of [N, M], as int64 [N, number] in no order; ignored ones come last."""
     doubts = logits.abs()
     if known is not None:
         doubts = doubts.masked_fill_(known <= 0, torch.inf)
+    if doubts.device.type == "cpu" and number:  # torch's takes four times as long here
+        return torch.from_numpy(np.argpartition(doubts.numpy(), number - 1, axis=1)[:, :number])
     return doubts.topk(number, 1, largest=False, sorted=False).indices

@@ -40,7 +40,7 @@ def test_the_average_is_the_written_formula_step_by_step(decay):
     expected = {name: tensor.detach().double().clone() for name, tensor in module.state_dict().items()}
     for step in range(20):
         disturb(module, step)
-        average.update(module, step, GOOD)
+        average.update(step, GOOD)
         d = min(decay, (1 + step) / (10 + step))
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point():
@@ -56,9 +56,20 @@ def test_statistics_are_averaged_and_counters_copied():
     average = WeightAverage(module, 0.9)
     module.norm.running_mean.fill_(1.0)
     module.norm.num_batches_tracked.fill_(17)
-    average.update(module, 0, GOOD)
+    average.update(0, GOOD)
     assert average.tensors["norm.running_mean"].tolist() == pytest.approx([0.9] * 8)
     assert average.tensors["norm.num_batches_tracked"] == 17
+
+
+def test_a_tensor_that_took_the_place_of_another_is_averaged():
+    module = build_model()
+    average = WeightAverage(module, 0.9)
+    module.head.weight = torch.nn.Parameter(average.tensors["head.weight"] + 1)
+    module.norm.running_mean = torch.ones(8)
+    before = average.tensors["head.weight"].clone()
+    average.update(0, GOOD)
+    torch.testing.assert_close(average.tensors["head.weight"], before + 0.9)
+    assert average.tensors["norm.running_mean"].tolist() == pytest.approx([0.9] * 8)
 
 
 def test_the_average_holds_copies_of_its_own():
@@ -75,12 +86,12 @@ def test_a_bad_step_changes_no_bit():
     average = WeightAverage(module, 0.9)
     for step in range(5):
         disturb(module, step)
-        average.update(module, step, GOOD)
+        average.update(step, GOOD)
     before = bits(average.tensors)
     counted = module.norm.num_batches_tracked.clone()
     disturb(module, 9)
     module.norm.num_batches_tracked.copy_(counted)  # the step itself puts the buffers back
-    average.update(module, 5, BAD)
+    average.update(5, BAD)
     assert bits(average.tensors) == before
 
 
@@ -92,7 +103,7 @@ def test_a_bad_step_with_a_buffer_that_is_not_finite_changes_no_bit(value):
     average = WeightAverage(module, 0.9)
     before = bits(average.tensors)
     module.running_scale.fill_(value)
-    average.update(module, 0, BAD)
+    average.update(0, BAD)
     assert bits(average.tensors) == before
 
 
@@ -102,7 +113,7 @@ def test_a_bad_step_keeps_the_sign_of_zero():
     average = WeightAverage(module, 0.9)
     before = bits(average.tensors)
     module.weight.data.fill_(1.0)
-    average.update(module, 0, BAD)
+    average.update(0, BAD)
     assert bits(average.tensors) == before
 
 
@@ -111,7 +122,7 @@ def test_a_step_without_change_keeps_the_average():
     average = WeightAverage(module, 0.9)
     before = bits(average.tensors)
     for step in range(3):
-        average.update(module, step, GOOD)
+        average.update(step, GOOD)
     assert bits(average.tensors) == before
 
 
@@ -165,7 +176,7 @@ def test_tied_weights_are_counted_once_and_stay_tied():
     average = WeightAverage(module, 0.9)
     module["first"].weight.data.add_(1)
     before = average.tensors["first.weight"].clone()
-    average.update(module, 0, GOOD)
+    average.update(0, GOOD)
     torch.testing.assert_close(average.tensors["first.weight"], before + 0.9)  # moved once: 1 - 1/10, not twice
     with average.applied(module):
         assert module["second"].weight.data_ptr() == module["first"].weight.data_ptr() == average.tensors["first.weight"].data_ptr()
@@ -182,7 +193,7 @@ def test_averages_come_back_from_disk_bit_for_bit(tmp_path):
     module = build_model()
     average = WeightAverage(module, 0.9)
     disturb(module, 0)
-    average.update(module, 0, GOOD)
+    average.update(0, GOOD)
     save_tensors(tmp_path / "averaged.safetensors", average.tensors)
     other = WeightAverage(build_model(seed=3), 0.9)
     other.load(load_tensors(tmp_path / "averaged.safetensors"))
