@@ -4,11 +4,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from visionloop.datasets.pictures import UnreadablePicture, read_picture
+from visionloop.datasets.pictures import UnreadablePicture
+from visionloop.datasets.training_pictures import DecodedPictures
 
 
 class DetectionDataset(Dataset):
     """Samples of a DetectionIndex; pixels and boxes after `transform(picture, boxes_xyxy) -> pixels, boxes_cxcywh, keep`.
+
+    pictures: where they come from, see training_pictures.py; None: from their files, whole. Of a scaled picture the transform is also
+    given the size of the whole one, in whose pixels the boxes are.
 
     A sample is {"pixel_values": uint8 [3, S, S], "boxes": float32 [G, 4] cxcywh in 0..1 of the pixel values, "class_labels": int64 [G],
     "size": int64 [2], height and width of the upright picture}. Crowds are left out, boxes are clipped to the picture and those
@@ -16,23 +20,24 @@ class DetectionDataset(Dataset):
     int64 [T], "crowd": bool [T], "areas": float64 [T]}, numpy arrays with everything, which is what evaluation compares with.
     """
 
-    def __init__(self, index, transform, with_truth=False):
+    def __init__(self, index, transform, with_truth=False, pictures=None):
         self.index, self.transform, self.with_truth = index, transform, with_truth
+        self.pictures = pictures or DecodedPictures(index)
 
     def __len__(self):
         return len(self.index)
 
     def __getitem__(self, i):
         """Raises UnreadablePicture, an OSError, that names the file; also where its size is not that of the annotations."""
-        picture = read_picture(self.index.path(i))
-        height, width = picture.shape[-2:]
+        picture, *whole_hw = self.pictures(i)
+        height, width = whole_hw[0].tolist() if whole_hw else picture.shape[-2:]
         why = size_mismatch(self.index, i, (height, width))
         if why:
             raise UnreadablePicture(self.index.path(i), why)
         boxes, labels, crowd, areas = self.index.boxes_of(i)
         boxes_xyxy, inside = clip_boxes(boxes, height, width)
         usable = inside & ~crowd
-        pixel_values, boxes_cxcywh, keep = self.transform(picture, torch.from_numpy(boxes_xyxy[usable]))
+        pixel_values, boxes_cxcywh, keep = self.transform(picture, torch.from_numpy(boxes_xyxy[usable]), *whole_hw)
         sample = {
             "pixel_values": pixel_values,
             "boxes": boxes_cxcywh,
@@ -56,7 +61,7 @@ class DetectionDataset(Dataset):
 
     def subset(self, indices):
         """A dataset of these pictures alone, in this order, with the same transform."""
-        return DetectionDataset(self.index.subset(indices), self.transform, self.with_truth)
+        return DetectionDataset(self.index.subset(indices), self.transform, self.with_truth, self.pictures.subset(indices))
 
 
 def clip_boxes(boxes_xywh, height, width):

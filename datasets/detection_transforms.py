@@ -15,6 +15,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from visionloop.datasets.photometric import Distortion
+from visionloop.datasets.scaled_pictures import resized_part
 
 ZOOM_SIDES = (1.0, 4.0)  # of the canvas, in sides of the picture
 CROP_SCALES = (0.3, 1.0)  # of either side of the crop, in sides of what is cropped
@@ -39,10 +40,15 @@ class DetectionTrainPreset:
         self.size, self.photometric, self.zoom_out, self.iou_crop, self.flip = size, photometric, zoom_out, iou_crop, flip
         self.min_size, self.strong = min_size, True
 
-    def __call__(self, picture, boxes):
+    @property
+    def least_side(self):
+        """Of a picture's shorter side, so that the smallest crop has as many pixels as the result."""
+        return int(self.size / CROP_SCALES[0]) if self.iou_crop else self.size
+
+    def __call__(self, picture, boxes, whole_hw=None):
         """picture: uint8 [3, H, W], boxes: [G, 4] xyxy in pixels, inside the picture -> see place."""
         boxes_xyxy = boxes.numpy().astype(np.float64)
-        window, keep, distortion = whole(picture), np.arange(len(boxes_xyxy)), None
+        window, keep, distortion = whole(picture, whole_hw), np.arange(len(boxes_xyxy)), None
         if self.strong:
             distortion = Distortion.draw(self.photometric)
             if random.random() < self.zoom_out:
@@ -50,7 +56,8 @@ class DetectionTrainPreset:
             if random.random() < self.iou_crop:
                 window, keep = iou_crop(window, boxes_xyxy)
         mirrored = random.random() < self.flip
-        return place(picture, boxes_xyxy, keep, window, self.size, self.min_size, mirrored=mirrored, distortion=distortion)
+        placing = {"mirrored": mirrored, "distortion": distortion, "whole_hw": whole_hw}
+        return place(picture, boxes_xyxy, keep, window, self.size, self.min_size, **placing)
 
 
 class DetectionEvalPreset:
@@ -64,9 +71,10 @@ class DetectionEvalPreset:
         return place(picture, boxes.numpy().astype(np.float64), np.arange(len(boxes)), whole(picture), self.size)
 
 
-def whole(picture):
-    """The window that shows a picture as it is: (left, top, right, bottom) in its pixels."""
-    return 0, 0, picture.shape[-1], picture.shape[-2]
+def whole(picture, whole_hw=None):
+    """The window that shows a picture as it is: (left, top, right, bottom) in its pixels, or in those of the one it was scaled from."""
+    height, width = picture.shape[-2:] if whole_hw is None else map(int, whole_hw)
+    return 0, 0, width, height
 
 
 def zoomed_out(window):
@@ -113,19 +121,24 @@ def random_crops(window):
     return np.concatenate([starts, starts + crop_sides], axis=1)[legal]
 
 
-def place(picture, boxes_xyxy, keep, window, size, min_size=0.0, *, mirrored=False, distortion=None):
+def place(picture, boxes_xyxy, keep, window, size, min_size=0.0, *, mirrored=False, distortion=None, whole_hw=None):
     """What a window shows, as a square, and the boxes in it.
 
-    boxes_xyxy: float64 [G, 4] in pixels, of which the rows `keep` are wanted. Returns (uint8 [3, size, size], float32 [K, 4] cxcywh in
-    0..1, int64 [K] rows of the boxes that are left). The part of the picture that is seen lands on whole pixels of the result and the boxes
-    go with it, so that both always agree; beyond the picture it is black.
+    boxes_xyxy: float64 [G, 4] in pixels, of which the rows `keep` are wanted. whole_hw: of a scaled picture (see scaled_pictures.py) the
+    size of the whole one, in whose pixels boxes and window then are. Returns (uint8 [3, size, size], float32 [K, 4] cxcywh in 0..1, int64
+    [K] rows of the boxes that are left). The part of the picture that is seen lands on whole pixels of the result and the boxes go with
+    it, so that both always agree; beyond the picture it is black.
     """
-    height, width = picture.shape[-2:]
+    _, _, width, height = whole(picture, whole_hw)
     left, top, right, bottom = max(window[0], 0), max(window[1], 0), min(window[2], width), min(window[3], height)
     first_x, last_x = span(left, right, window[0], window[2], size)
     first_y, last_y = span(top, bottom, window[1], window[3], size)
-    # cut out as a view; contiguous in the end, because a batch of pictures with the decoder's strides is stacked 15 times slower
-    pixels = resize(picture[:, top:bottom, left:right], last_y - first_y, last_x - first_x).contiguous()
+    shown_height, shown_width = last_y - first_y, last_x - first_x
+    if whole_hw is None:
+        # cut out as a view; contiguous in the end, because a batch of pictures with the decoder's strides is stacked 15 times slower
+        pixels = resize(picture[:, top:bottom, left:right], shown_height, shown_width).contiguous()
+    else:
+        pixels = resized_part(picture, (height, width), (top, left, bottom - top, right - left), shown_height, shown_width)
     if distortion:
         pixels = distortion(pixels)
     if pixels.shape[-2:] != (size, size):
@@ -135,7 +148,7 @@ def place(picture, boxes_xyxy, keep, window, size, min_size=0.0, *, mirrored=Fal
 
     boxes = np.minimum(np.maximum(boxes_xyxy[keep], [left, top, left, top]), [right, bottom, right, bottom])
     keep, boxes = large_enough(keep, boxes, min_size)
-    factors = np.array([(last_x - first_x) / (right - left), (last_y - first_y) / (bottom - top)] * 2)
+    factors = np.array([shown_width / (right - left), shown_height / (bottom - top)] * 2)
     boxes = (boxes - [left, top, left, top]) * factors + [first_x, first_y, first_x, first_y]
     keep, boxes = large_enough(keep, boxes, min_size)
     if mirrored:

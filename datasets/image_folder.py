@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import Dataset
 
 from visionloop.datasets.layout import DataLayoutError, is_hidden, shorten
-from visionloop.datasets.pictures import PICTURE_SUFFIXES, read_picture
+from visionloop.datasets.pictures import PICTURE_SUFFIXES
+from visionloop.datasets.training_pictures import DecodedPictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,17 +158,20 @@ def _is_picture(name):
 
 
 class ImageFolderDataset(Dataset):
-    """Samples {"pixel_values": uint8 [3, H, W] after `transform`, "label": int64 scalar} of an index."""
+    """Samples {"pixel_values": uint8 [3, H, W] after `transform`, "label": int64 scalar} of an index.
 
-    def __init__(self, index, transform):
-        self.index, self.transform = index, transform
+    pictures: where they come from, see training_pictures.py; None: from their files, whole.
+    """
+
+    def __init__(self, index, transform, pictures=None):
+        self.index, self.transform, self.pictures = index, transform, pictures or DecodedPictures(index)
 
     def __len__(self):
         return len(self.index)
 
     def __getitem__(self, i):
         """Raises UnreadablePicture, an OSError, that names the file."""
-        pixel_values = self.transform(read_picture(self.index.path(i)))
+        pixel_values = self.transform(*self.pictures(i))
         return {"pixel_values": pixel_values, "label": torch.tensor(self.index.labels[i])}
 
     @property
@@ -188,4 +192,4 @@ class ImageFolderDataset(Dataset):
 
     def subset(self, indices):
         """A dataset of these pictures alone, in this order, with the same transform."""
-        return ImageFolderDataset(self.index.subset(indices), self.transform)
+        return ImageFolderDataset(self.index.subset(indices), self.transform, self.pictures.subset(indices))

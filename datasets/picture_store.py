@@ -2,14 +2,15 @@
 
 Each picture is one raw file, uint8 [H, W, 3], with a json beside it that says what it was made from. They lie in the user's cache
 folder, `$XDG_CACHE_HOME/visionloop/pictures` or `~/.cache/visionloop/pictures`, in a folder of their own for each source folder and kind
-of picture; any of it may be deleted at any time, it is made anew. Readers map the files: all loader processes and all ranks of a
-machine share one copy in memory, which the system drops when memory is short.
+of picture; any of it may be deleted at any time, it is made anew. All loader processes and all ranks of a machine share one copy in memory
+of the files, which the system drops when memory is short.
 """
 
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
@@ -28,7 +29,8 @@ class Contents:
     """What a store is to hold, one picture for each of some files.
 
     kind: a word for what is made of a file, part of the store's folder name; folder, names: of the files; make(path): the picture, uint8
-    [H, W, 3], raises OSError where it cannot be read; measure(path): its (height, width), quickly, raises OSError too.
+    [H, W, 3], raises OSError where it cannot be read; measure(path): its (height, width), quickly, raises OSError too; whole(path): the
+    (height, width) of the picture that it is a smaller copy of, None: it is no smaller copy.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Contents:
     names: list[str]
     make: Callable
     measure: Callable
+    whole: Callable | None = None
 
     @property
     def store_folder(self):
@@ -48,11 +51,16 @@ class Contents:
 
 @dataclass(frozen=True, eq=False)
 class PictureStore:
-    """Pictures to read. raw_files: bytes [N], names in the folder; sizes_hw: int64 [N, 2], 0 of a picture that could not be read."""
+    """Pictures to read.
+
+    raw_files: bytes [N], names in the folder; sizes_hw: int64 [N, 2], 0 of a picture that could not be read; whole_hw: int64 [N, 2] of the
+    pictures that they are smaller copies of, the same where they are none.
+    """
 
     folder: Path
     raw_files: np.ndarray
     sizes_hw: np.ndarray
+    whole_hw: np.ndarray
     _maps: dict = field(default_factory=dict)  # row -> picture; each process opens its own
 
     def __getstate__(self):
@@ -70,17 +78,38 @@ class PictureStore:
         if i not in self._maps:
             if len(self._maps) >= MOST_MAPS:
                 del self._maps[next(iter(self._maps))]
-            path = self.folder / os.fsdecode(self.raw_files[i])
-            try:
-                with open(path, "rb", buffering=0) as file:
-                    self._maps[i] = np.frombuffer(mmap(file.fileno(), 0, access=ACCESS_READ), np.uint8).reshape(*self.size_hw(i), 3)
-            except (OSError, ValueError) as error:
-                raise UnreadablePicture(path, f"the copy in the cache cannot be read ({error}); start again and it is made anew") from None
+            self._maps[i] = self._open(i, partial(_map, (*self.size_hw(i), 3)))
         return self._maps[i]
+
+    def read(self, i):
+        """A copy of picture i in memory, uint8 [H, W, 3]: quicker than a new map where most of a picture is looked at."""
+        picture = np.empty((*self.size_hw(i), 3), dtype=np.uint8)
+        self._open(i, partial(_read_into, picture))
+        return picture
+
+    def _open(self, i, use):
+        """use(the open file of picture i), which raises OSError or ValueError; UnreadablePicture names the file then."""
+        path = os.path.join(self.folder, os.fsdecode(self.raw_files[i]))
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return use(file)
+        except (OSError, ValueError) as error:
+            raise UnreadablePicture(path, f"the copy in the cache cannot be read ({error}); start again and it is made anew") from None
 
     def subset(self, rows):
         """A store of these pictures alone, in this order."""
-        return replace(self, raw_files=self.raw_files[rows], sizes_hw=self.sizes_hw[rows], _maps={})
+        rows = np.asarray(rows, dtype=np.int64)
+        picked = {column: getattr(self, column)[rows] for column in ("raw_files", "sizes_hw", "whole_hw")}
+        return replace(self, **picked, _maps={})
+
+
+def _map(shape, file):
+    return np.frombuffer(mmap(file.fileno(), 0, access=ACCESS_READ), np.uint8).reshape(shape)
+
+
+def _read_into(array, file):
+    if file.readinto(array) != array.nbytes:
+        raise ValueError("it is cut short")
 
 
 def open_stores(all_contents):
@@ -127,9 +156,13 @@ def _fill(contents):
         with locked(folder), tqdm(stale, desc=f"decoding {contents.kind}", unit="picture", disable=None) as bar:
             for i in bar:
                 source = folder, contents.names[i], contents.path(contents.names[i])
-                entries[i] = current_entry(*source) or make_entry(*source, contents.make)  # another process may have made it by now
+                # another process may have made it by now
+                entries[i] = current_entry(*source) or make_entry(*source, contents.make, contents.whole)
+    sizes = [(entry["height"], entry["width"]) if entry else (0, 0) for entry in entries]
+    wholes = [entry.get("whole", size) if entry else size for entry, size in zip(entries, sizes, strict=True)]
     return PictureStore(
         folder,
         np.array([os.fsencode(entry["raw"]) if entry else b"" for entry in entries], dtype=np.bytes_),
-        np.array([(entry["height"], entry["width"]) if entry else (0, 0) for entry in entries], dtype=np.int64).reshape(-1, 2),
+        np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        np.array(wholes, dtype=np.int64).reshape(-1, 2),
     )

@@ -5,7 +5,7 @@ format, goes through Pillow. The result is what `Image.open(path).convert("RGB")
 
 - EXIF orientation is applied (a broken EXIF block counts as none);
 - 16-bit pictures are scaled to 8 bits, not clipped;
-- alpha is dropped, as torchvision, timm and transformers do: the colours under transparent pixels show;
+- alpha is dropped, as torchvision, timm and `load_image` of transformers do: the colours under transparent pixels show;
 - of an animation or a multi-page file the first frame is read.
 
 A file that ends too early is refused, even where a decoder would fill the rest with grey. Damage in the middle that
@@ -59,7 +59,11 @@ class UnreadablePicture(OSError):
 
 def read_picture(path):
     """The picture as uint8 RGB tensor [3, H, W], upright. Raises UnreadablePicture."""
-    data = _read_bytes(path)
+    return decode_picture(path, read_bytes(path))
+
+
+def decode_picture(path, data):
+    """The picture in the bytes of a file, as `read_picture` gives it. data: bytearray. Raises UnreadablePicture."""
     try:
         if data.startswith(JPEG_START):
             return _read_jpeg(data)
@@ -76,14 +80,17 @@ def read_size(path):
     try:
         with open(path, "rb") as file, Image.open(file, formats=PILLOW_FORMATS) as image:
             _check_size(image.height, image.width)
-            turned = image.format != "TIFF" and _orientation(image) >= 5  # Pillow turns TIFF by itself
+            turned = image.format != "TIFF" and orientation_of(image) >= 5  # Pillow turns TIFF by itself
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:
         raise UnreadablePicture(path, _reason(error)) from None
 
 
-def _read_bytes(path):
-    """The whole file as bytearray (torch wants writable memory); 5 us, half the time of torchvision's read_file."""
+def read_bytes(path):
+    """The whole file as bytearray (torch wants writable memory); 5 us, half the time of torchvision's read_file.
+
+    Raises UnreadablePicture; an empty file is one.
+    """
     try:
         with open(path, "rb", buffering=0) as file:
             data = bytearray(file.read())
@@ -132,7 +139,7 @@ def _read_with_pillow(data):
         raise ValueError(TRUNCATED)
     with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
         _check_size(image.height, image.width)
-        orientation = 1 if image.format == "TIFF" else _orientation(image)
+        orientation = 1 if image.format == "TIFF" else orientation_of(image)
         if orientation in UPRIGHT:
             image = image.transpose(UPRIGHT[orientation])
         if image.mode == "F":
@@ -165,7 +172,7 @@ def _check_size(height, width):
         raise ValueError(f"decompression bomb? the header says {width} x {height} pixels, more than {MAX_PIXELS} in all")
 
 
-def _orientation(image):
+def orientation_of(image):
     """EXIF orientation, 1 to 8; 1 when there is none or the block is broken. XMP is not asked: torchvision does not know it."""
     exif = Image.Exif()
     try:

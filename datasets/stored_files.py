@@ -51,17 +51,22 @@ def read_entry(folder, name):
         return None
 
 
-def make_entry(folder, name, path, make):
-    """Write the picture of a file and its json, under the lock: what the json says, or None where the file cannot be read."""
+def make_entry(folder, name, path, make, whole=None):
+    """Write the picture of a file and its json, under the lock: what the json says, or None where the file cannot be read.
+
+    make, whole: see Contents.
+    """
     try:
         source = os.stat(path)  # before it is read: a change after that is seen next time
-        picture = make(path)
+        picture, whole_hw = make(path), whole(path) if whole else None
     except OSError:
         return None
     height, width = picture.shape[:2]
     # a name of its own for each version: who reads the old one or asks the json in between sees no mixture
     raw = f"{digest(name)}-{digest(f'{source.st_size} {source.st_mtime_ns}')}.raw"
     entry = {"source": name, "bytes": source.st_size, "mtime_ns": source.st_mtime_ns, "height": height, "width": width, "raw": raw}
+    if whole_hw:
+        entry["whole"] = whole_hw
     former = read_entry(folder, name)
     _write_whole(folder / raw, np.ascontiguousarray(picture).data)
     _write_whole(folder / f"{digest(name)}.json", json.dumps(entry).encode())

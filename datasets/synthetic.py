@@ -22,10 +22,10 @@ RADII = (0.38, 0.46)  # of the circle around a shape, as a share of the shorter 
 LARGEST_TURN = np.pi / 10  # to either side
 
 
-def write_classification(folder, seed, pictures=SPLITS):
+def write_classification(folder, seed, pictures=SPLITS, sides=SIDES):
     """One shape a picture, its kind is the class: `train/<class>/0000.jpg`, `val/<class>/0000.jpg`.
 
-    folder: a Path, empty; pictures: how many of each split, dealt out over the classes in turn.
+    folder: a Path, empty; pictures: how many of each split, dealt out over the classes in turn; sides: shortest and longest, pixels.
     """
     classes = sorted(OUTLINES)
     with tqdm(total=sum(pictures.values()), desc="sample data", unit="picture", disable=None) as bar:
@@ -34,14 +34,14 @@ def write_classification(folder, seed, pictures=SPLITS):
                 (folder / split / kind).mkdir(parents=True)
             for number in range(count):
                 kind = classes[number % len(classes)]
-                scene = draw_scene(np.random.default_rng([seed, split_number, number]), kind)
+                scene = draw_scene(np.random.default_rng([seed, split_number, number]), kind, sides)
                 Image.fromarray(scene).save(folder / split / kind / f"{number // len(classes):04}.jpg", quality=90)
                 bar.update()
 
 
-def draw_scene(generator, kind):
+def draw_scene(generator, kind, sides=SIDES):
     """A texture with one shape on it: uint8 [H, W, 3]. generator: a numpy Generator, the only source of chance."""
-    height, width = random_size(generator)
+    height, width = random_size(generator, sides)
     ground = shaded_patch(generator, height, width)
     radius = generator.uniform(*RADII) * min(height, width)
     centre_xy = generator.uniform(radius, (width - radius, height - radius))
@@ -51,14 +51,14 @@ def draw_scene(generator, kind):
     return np.clip(ground * (1 - mask) + shape * mask, 0, 255).astype(np.uint8)
 
 
-def random_size(generator):
-    """(height, width), within SIDES and LARGEST_ASPECT."""
-    height = generator.integers(*SIDES, endpoint=True)
-    width = np.clip(height * generator.uniform(1 / LARGEST_ASPECT, LARGEST_ASPECT), *SIDES)
+def random_size(generator, sides=SIDES):
+    """(height, width), within these sides and LARGEST_ASPECT."""
+    height = generator.integers(*sides, endpoint=True)
+    width = np.clip(height * generator.uniform(1 / LARGEST_ASPECT, LARGEST_ASPECT), *sides)
     return int(height), int(width)
 
 
-# A task's word -> function(folder, seed) that writes its data.
+# A task's word -> function(folder, seed) that writes its data; all four know `pictures` and `sides` too.
 WRITERS = {
     "classification": write_classification,
     "detection": write_detection,

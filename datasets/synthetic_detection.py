@@ -26,10 +26,10 @@ CROWD_RADIUS, CROWD_MEMBER = 0.26, 0.06  # of the crowd and of a shape in it, as
 CROWD_GRID = 4  # members along a side
 
 
-def write_detection(folder, seed, pictures=SPLITS):
+def write_detection(folder, seed, pictures=SPLITS, sides=SIDES):
     """Write `train.json`, `val.json` in COCO form, and `train/0000.jpg`, `val/0000.jpg`.
 
-    folder: a Path, empty; pictures: how many of each split.
+    folder: a Path, empty; pictures: how many of each split; sides: shortest and longest, pixels.
     """
     with tqdm(total=sum(pictures.values()), desc="sample data", unit="picture", disable=None) as bar:
         for split_number, (split, count) in enumerate(pictures.items()):
@@ -37,7 +37,7 @@ def write_detection(folder, seed, pictures=SPLITS):
             images, annotations = [], []
             for number in range(count):
                 crowded = split == "val" and number % CROWD_EVERY == CROWD_EVERY - 1
-                scene, objects = draw_scene(np.random.default_rng([seed, split_number, number]), crowded)
+                scene, objects = draw_scene(np.random.default_rng([seed, split_number, number]), crowded, sides)
                 name = f"{number:04}.jpg"
                 Image.fromarray(scene).save(folder / split / name, quality=90)
                 images.append({"id": number + 1, "file_name": name, "width": scene.shape[1], "height": scene.shape[0]})
@@ -49,12 +49,12 @@ def write_detection(folder, seed, pictures=SPLITS):
             (folder / f"{split}.json").write_text(json.dumps(content) + "\n")
 
 
-def draw_scene(generator, crowded):
+def draw_scene(generator, crowded, sides=SIDES):
     """A texture with shapes on it: (uint8 [H, W, 3], their annotations as dicts without ids).
 
     generator: a numpy Generator, the only source of chance; crowded: the first object is a crowd.
     """
-    height, width = (int(side) for side in generator.integers(*SIDES, size=2, endpoint=True))
+    height, width = (int(side) for side in generator.integers(*sides, size=2, endpoint=True))
     scene = Scene(shaded_patch(generator, height, width))
     objects = _Objects(scene)
     if crowded:

@@ -30,10 +30,11 @@ STRIPE, STRIPE_STEP = 6, 75  # pixels; of 255, every other stripe above the one 
 BORDER_SHARE, WIDEST_BORDER = 0.5, 2  # shapes with pixels around them that are ignored; pixels
 
 
-def write_segmentation(folder, seed, pictures=SPLITS):
+def write_segmentation(folder, seed, pictures=SPLITS, sides=SIDES):
     """Write `images/train/0000.jpg`, `masks/train/0000.png` and the same for val, and `classes.json`.
 
-    folder: a Path, empty; pictures: how many of each split. The masks are palette PNG: uint8 class ids, 255 ignored.
+    folder: a Path, empty; pictures: how many of each split; sides: shortest and longest, pixels. The masks are palette PNG: uint8 class
+    ids, 255 ignored.
     """
     content = {"classes": CLASSES, "ignore_index": IGNORED, "colors": dict(zip(CLASSES, COLOURS, strict=True))}
     (folder / "classes.json").write_text(json.dumps(content) + "\n")
@@ -42,7 +43,7 @@ def write_segmentation(folder, seed, pictures=SPLITS):
             for kind in ("images", "masks"):
                 (folder / kind / split).mkdir(parents=True)
             for number in range(count):
-                picture, ids = draw_scene(np.random.default_rng([seed, split_number, number]))
+                picture, ids = draw_scene(np.random.default_rng([seed, split_number, number]), sides)
                 Image.fromarray(picture).save(folder / "images" / split / f"{number:04}.jpg", quality=90)
                 _with_palette(ids).save(folder / "masks" / split / f"{number:04}.png")
                 bar.update()
@@ -57,12 +58,12 @@ def _with_palette(ids):
     return picture
 
 
-def draw_scene(generator):
+def draw_scene(generator, sides=SIDES):
     """A texture with shapes on it, and a band below them at times: (uint8 [H, W, 3], class ids uint8 [H, W], 255 ignored).
 
     generator: a numpy Generator, the only source of chance.
     """
-    height, width = (int(side) for side in generator.integers(*SIDES, size=2, endpoint=True))
+    height, width = (int(side) for side in generator.integers(*sides, size=2, endpoint=True))
     ground = shaded_patch(generator, height, width)
     ids = np.full((height, width), GROUND, dtype=np.uint8)
     if generator.random() < BAND_SHARE:

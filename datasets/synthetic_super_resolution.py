@@ -57,10 +57,10 @@ REGIONS = {
 }
 
 
-def write_super_resolution(folder, seed, pictures=SPLITS):
+def write_super_resolution(folder, seed, pictures=SPLITS, sides=SIDES):
     """Write `train/HR/0000.png`, `val/HR/0000.png` and `val/LR_x2/0000x2.png`.
 
-    folder: a Path, empty; pictures: how many of each split.
+    folder: a Path, empty; pictures: how many of each split; sides: shortest and longest, pixels.
     """
     with tqdm(total=sum(pictures.values()), desc="sample data", unit="picture", disable=None) as bar:
         for split_number, (split, count) in enumerate(pictures.items()):
@@ -70,7 +70,7 @@ def write_super_resolution(folder, seed, pictures=SPLITS):
                 lr_folder.mkdir()
             for number in range(count):
                 region = REGIONS[split][number % len(REGIONS[split])]
-                piece = cut_piece(np.random.default_rng([seed, split_number, number]), region)
+                piece = cut_piece(np.random.default_rng([seed, split_number, number]), region, sides)
                 piece.save(folder / split / HR / f"{number:04}.png")
                 if split == "val":
                     even = np.asarray(piece)[: piece.height // 2 * 2, : piece.width // 2 * 2]
@@ -78,10 +78,10 @@ def write_super_resolution(folder, seed, pictures=SPLITS):
                 bar.update()
 
 
-def cut_piece(generator, region):
+def cut_piece(generator, region, sides=SIDES):
     """A random part of a region, mirrored half of the time: RGB. generator: a numpy Generator, the only source of chance."""
     picture = region.load()
-    width, height = (min(int(side), limit) for side, limit in zip(generator.integers(*SIDES, 2, endpoint=True), picture.size, strict=True))
+    width, height = (min(int(side), limit) for side, limit in zip(generator.integers(*sides, 2, endpoint=True), picture.size, strict=True))
     left, top = (int(generator.integers(limit + 1)) for limit in (picture.width - width, picture.height - height))
     piece = picture.crop((left, top, left + width, top + height))
     return piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else piece

@@ -13,6 +13,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from visionloop.datasets.scaled_pictures import resized_part
+
 CROP_RATIO = (3 / 4, 4 / 3)  # width over height, before the resize to a square
 ERASE_SCALE, ERASE_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)
 MID_GREY = 128  # what RandAugment shows beyond the picture's border: about zero after normalising
@@ -38,13 +40,21 @@ class ClassificationTrainPreset:
                 randaugment_ops, randaugment_magnitude, interpolation=InterpolationMode.BILINEAR, fill=[MID_GREY] * 3
             )
 
-    def __call__(self, picture):
-        """picture: uint8 [3, H, W] -> uint8 [3, size, size]."""
-        height, width = picture.shape[-2:]
+    @property
+    def least_side(self):
+        """Of a picture's shorter side, so that the smallest part drawn has as many pixels as the result, give or take one."""
+        return int(self.size / math.sqrt(self.crop_scale_min * CROP_RATIO[0]))
+
+    def __call__(self, picture, whole_hw=None):
+        """picture: uint8 [3, H, W], or a scaled one of a picture of this (height, width) -> uint8 [3, size, size]."""
+        height, width = picture.shape[-2:] if whole_hw is None else map(int, whole_hw)
         box = random_box(height, width, (self.crop_scale_min, 1.0), CROP_RATIO) or centred_box(height, width, CROP_RATIO)
-        top, left, height, width = box
-        picture = picture[:, top : top + height, left : left + width]  # a view: nothing is copied before the resize
-        picture = F.resize_image(picture, [self.size, self.size], interpolation=self.interpolation, antialias=True)
+        if whole_hw is None:
+            top, left, box_height, box_width = box
+            picture = picture[:, top : top + box_height, left : left + box_width]  # a view: nothing is copied before the resize
+            picture = F.resize_image(picture, [self.size, self.size], interpolation=self.interpolation, antialias=True)
+        else:
+            picture = resized_part(picture, (height, width), box, self.size, self.size, self.interpolation.value)
         if random.random() < self.flip:
             picture = picture.flip(-1)
         if self.randaugment:

@@ -23,6 +23,11 @@ class ClassificationConfig(TaskConfig):
     rand_augment_ops: int = option(0, "operations of RandAugment per picture; 0: off", at_least=0)
     rand_augment_magnitude: int = option(9, "their strength", at_least=0, at_most=30)
     random_erasing: float = option(0.0, "probability that a rectangle is wiped out", at_least=0, at_most=1)
+    cache: Literal["ram", "disk", "none"] = option(
+        "ram", "where decoded training pictures are kept: in memory if all fit, in the user's cache folder, nowhere", fixed=False
+    )
+    cache_memory: float = option(1.0, "GiB of the machine that --cache ram may take", at_least=0, fixed=False)
+    scaled_decode: bool = option(True, "decode JPEGs at 1/2, 1/4 or 1/8 where the smallest crop still has the result's pixels")
     init: Literal["library", "mimetic"] = option("library", "of random weights; mimetic: the structure that trained ViTs have")
     drop_path: float = option(0.0, "stochastic depth of the last layer, rising linearly from 0 at the first", at_least=0, at_most=0.95)
     zero_head: bool = option(False, "start a new head at zero, as the ViT paper fine-tunes")

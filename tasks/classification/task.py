@@ -29,6 +29,7 @@ from visionloop.tasks.classification.processor import start_transform
 from visionloop.tasks.classification.sources import CATALOGUE
 from visionloop.tasks.library import class_names
 from visionloop.tasks.per_class import name_rows
+from visionloop.tasks.picture_cache import training_pictures
 from visionloop.tasks.sources import check_folder
 
 
@@ -92,7 +93,8 @@ class ClassificationTask(Task):
 
     def build_datasets(self):
         train, val = self.splits
-        return ImageFolderDataset(train, self.train_transform), ImageFolderDataset(val, self.eval_transform)
+        pictures = training_pictures(train, self.config, self.train_transform.least_side)
+        return ImageFolderDataset(train, self.train_transform, pictures), ImageFolderDataset(val, self.eval_transform)
 
     def build_eval_dataset(self, split):
         if self.config.val_split and split != "test":

@@ -19,6 +19,11 @@ class DetectionConfig(TaskConfig):
     zoom_out: float = option(0.5, "probability that the picture is put on a canvas up to four times as wide", at_least=0, at_most=1)
     iou_crop: float = option(0.8, "probability of a crop around some boxes", at_least=0, at_most=1)
     hflip: bool = option(True, "mirror half of the training pictures")
+    cache: Literal["ram", "disk", "none"] = option(
+        "ram", "where decoded training pictures are kept: in memory if all fit, in the user's cache folder, nowhere", fixed=False
+    )
+    cache_memory: float = option(1.0, "GiB of the machine that --cache ram may take", at_least=0, fixed=False)
+    scaled_decode: bool = option(True, "decode JPEGs at 1/2, 1/4 or 1/8 where the smallest crop still has the result's pixels")
     multi_scale: int = option(0, "base size's share of the drawn sizes, 75 to 125 %; 0: one size", at_least=0)
     strong_share: float = option(0.9, "share of the run augmented strongly; then the best is reloaded", at_least=0, at_most=1)
     metric_backend: Literal["pycocotools", "faster"] = option("pycocotools", "what computes AP; faster: the same numbers", fixed=False)

@@ -29,6 +29,7 @@ from visionloop.tasks.detection.scales import draw_size, resize_batch, sizes_aro
 from visionloop.tasks.detection.sizes import ARCHITECTURES, CATALOGUE
 from visionloop.tasks.library import class_names
 from visionloop.tasks.per_class import name_rows
+from visionloop.tasks.picture_cache import training_pictures
 from visionloop.tasks.sources import check_folder
 
 
@@ -92,7 +93,8 @@ class DetectionTask(Task):
 
     def build_datasets(self):
         train, val = self.splits
-        return DetectionDataset(train, self.train_transform), self._for_evaluation(val)
+        pictures = training_pictures(train, self.config, self.train_transform.least_side)
+        return DetectionDataset(train, self.train_transform, pictures=pictures), self._for_evaluation(val)
 
     def build_eval_dataset(self, split):
         if self.config.val_split and split != "test":
@@ -142,8 +144,8 @@ class DetectionTask(Task):
         return round(self.config.strong_share * steps) if 0 < self.config.strong_share < 1 else None
 
     def to_input(self, batch):
-        # channels last: on the CPU a whole step of `tiny` took 345 ms instead of 398
-        return (batch["pixel_values"].float() / 255).contiguous(memory_format=torch.channels_last)
+        # channels last: on the CPU a whole step of `tiny` took 345 ms instead of 398; laid out anew while they are bytes: 4.0 ms for 5.6
+        return batch["pixel_values"].contiguous(memory_format=torch.channels_last).float().div_(255)
 
     def count(self, micro_batches):
         return {"boxes": sum(len(target["class_labels"]) for batch in micro_batches for target in batch["targets"])}
@@ -162,10 +164,8 @@ class DetectionTask(Task):
         return DetectionMetric(len(self.classes), self.config.metric_backend)
 
     def without_targets(self, batch):
-        return type(batch)(
-            batch | {"targets": [{name: values[:0] for name, values in target.items()} for target in batch["targets"]]},
-            step=batch.step, offset=batch.offset,
-        )
+        empty = [{name: values[:0] for name, values in target.items()} for target in batch["targets"]]
+        return type(batch)(batch | {"targets": empty}, step=batch.step, offset=batch.offset)
 
     # answers and pictures ---------------------------------------------------------------------------------------
     def read_sample(self, path):

@@ -29,9 +29,10 @@ class SegmentationConfig(TaskConfig):
     scale_min: float = option(0.5, "smallest random scale; 1 fits the whole picture into the crop", at_least=0.01)
     scale_max: float = option(2.0, "largest random scale", at_least=0.01)
     hflip: bool = option(True, "mirror half of the training pictures")
-    picture_memory: float = option(1.0, "GiB for a split's decoded pictures, where all of them fit; 0: none", at_least=0, fixed=False)
+    cache: Literal["ram", "none"] = option("ram", "where decoded pictures and masks are kept: in memory if all fit, nowhere", fixed=False)
+    cache_memory: float = option(1.0, "GiB of the machine that --cache ram may take for each split", at_least=0, fixed=False)
     score_levels: bool = option(False, "also the score of every level, not of the last alone", fixed=False)
 
     @property
     def memory_bytes(self):
-        return int(self.picture_memory * 2**30)
+        return int(self.cache_memory * 2**30) if self.cache == "ram" else 0

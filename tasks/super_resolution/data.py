@@ -3,11 +3,11 @@
 from tqdm import tqdm
 
 from visionloop.datasets.small_pictures import too_small
-from visionloop.datasets.stored_files import CacheError
 from visionloop.datasets.super_resolution import open_pairs
 from visionloop.datasets.super_resolution_layout import find_super_resolution_split, require_super_resolution_split
 from visionloop.engine.errors import UserError
 from visionloop.tasks import splits
+from visionloop.tasks.picture_cache import cache_errors
 
 NO_VALIDATION = splits.no_validation("val/HR/")
 
@@ -38,10 +38,8 @@ def open_pictures(index, cache, side=None):
     cache: "disk" or "none". side: of the training crops in pixels of the small pictures; a picture that holds none is an error here
     already, and not in the middle of a run. None: whole pictures.
     """
-    try:
+    with cache_errors():
         pairs = open_pairs(index, cache)
-    except CacheError as error:
-        raise UserError(f"--cache: {error}", code="no_cache", file=error.path, field="cache") from None
     if side is not None:
         _refuse_small(pairs, side)
     return pairs
