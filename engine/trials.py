@@ -57,7 +57,7 @@ def train_steps(task, output, *, config=CONFIG, stop_after=None, on_gradients=No
     """Run the engine in this process, or go on with the run in `output`."""
     output.mkdir(parents=True, exist_ok=True)
     train_set, val = task.build_datasets()
-    world = join_world("cpu")
+    world = join_world(config.device)
     stop = StopAfter(task, stop_after) if stop_after else StopFlag()
     start = newest_whole(output / "checkpoints")
     handle = register_optimizer_step_pre_hook(on_gradients) if on_gradients else None
@@ -88,11 +88,11 @@ def first_step(make_task, config):
     return found
 
 
-def score(make_task):
+def score(make_task, device="cpu"):
     """The scores of fresh weights on the validation pictures."""
-    task = make_task()
+    task, world = make_task(), join_world(device)
     _, val = task.build_datasets()
-    metric = evaluate_dataset(task, seeded_model(task), val, batch_size=3, world=join_world("cpu"))
+    metric = evaluate_dataset(task, seeded_model(task).to(world.device), val, batch_size=3, world=world)
     return metric.compute()
 
 

@@ -1,14 +1,14 @@
-"""What the engine costs over a bare loop of the same model and batches."""
+"""What the engine costs over a bare loop of the same model and batches, rung by rung."""
 
 import io
+import multiprocessing
+import statistics
 import tempfile
-import time
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 import click
-import numpy as np
 
 from visionloop.bin.benchmarks.environment import append_line, describe_environment
 from visionloop.bin.benchmarks.options import (
@@ -21,8 +21,18 @@ from visionloop.bin.benchmarks.options import (
     threads_option,
 )
 from visionloop.bin.benchmarks.ratios import ratio_with_interval
-from visionloop.bin.benchmarks.tables import print_figures
+from visionloop.bin.benchmarks.tables import print_figures, print_table
 from visionloop.bin.benchmarks.tasks import build_steady, sample_data
+from visionloop.bin.commands.options import device_option
+
+# each rung has all that those before it have
+RUNGS = {
+    "memory": "samples from memory; engine_step_ms and overhead without the time in which batches are made",
+    "loader": "samples from the disk by --workers; engine_step_ms and overhead from here on with waiting for a batch",
+    "logging": "metrics.jsonl and TensorBoard once a block",
+    "checkpoints": "a checkpoint every two blocks, written by a thread",
+}
+COLUMNS = ("rung", "bare_step_ms", "engine_step_ms", "batch_wait_ms", "overhead_percent", "overhead_low_percent", "overhead_high_percent")
 
 
 @click.command(help="The engine against a bare loop: same model, same batches, in turn in one process; equal weights at the end.")
@@ -33,151 +43,92 @@ from visionloop.bin.benchmarks.tasks import build_steady, sample_data
 @batch_size_option(32)
 @click.option("--micro-batch", type=int, help="accumulate: most samples at once")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="bf16", show_default=True)
-@click.option("--steps", type=int, default=200, show_default=True)
-@click.option("--block", type=int, default=10, show_default=True, help="steps before the two take turns")
+@click.option("--steps", type=click.IntRange(1), default=240, show_default=True, help="of each rung")
+@click.option("--block", type=click.IntRange(2), default=10, show_default=True, help="steps before the two take turns")
+@click.option("--rung", "rungs", type=click.Choice(list(RUNGS)), multiple=True, help="default: all; each has what those before it have")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="loader processes, in all rungs but the first")
 @threads_option
+@device_option
 @json_option
-def overhead(task_name, data, json_file, **options):
+def overhead(task_name, data, rungs, json_file, **options):
+    if options["steps"] < 6 * options["block"]:
+        raise click.BadParameter(f"expected at least six blocks of {options['block']}, since the first two warm up", param_hint="--steps")
+    chosen = [rung for rung in RUNGS if not rungs or rung in rungs]
+    if chosen != ["memory"]:
+        from visionloop.engine.loader_server import start_loader_server
+
+        start_loader_server()  # before this process has threads
+    rows, environment = [], describe_environment(options)
     with tempfile.TemporaryDirectory() as scratch:
-        figures = measure(task_name, data or sample_data(task_name, Path(scratch)), Path(scratch) / "run", **options)
-    figures |= describe_environment(options)
-    print_figures(figures)
-    append_line(json_file, benchmark="overhead", task=task_name, **figures)
+        data = data or sample_data(task_name, Path(scratch))
+        for rung in chosen:
+            rows.append({"rung": rung} | measure(task_name, data, Path(scratch) / rung, rung=rung, **options))
+            append_line(json_file, benchmark="overhead", task=task_name, **rows[-1], **environment)
+    print_table([{name: row[name] for name in COLUMNS} for row in rows])
+    print_figures({rung: RUNGS[rung] for rung in chosen} | {name: rows[-1][name] for name in rows[-1] if name not in COLUMNS} | environment)
 
 
-def measure(task_name, data, output, *, model, image_size, batch_size, micro_batch, precision, steps, block, threads):
-    """{figure: value}. The engine's loop runs as ever (logging each 50 steps, no evaluation, no checkpoint, no average)."""
-    import torch
+def measure(task_name, data, output, *, rung, steps, block, batch_size, workers, threads, **flags):
+    """{figure: value} of one rung: the engine's loop as ever, and a bare loop in turn with it. Neither evaluates nor averages weights.
 
+    flags: model, image_size, micro_batch, precision, device.
+    """
+    from visionloop.bin.benchmarks.bare_loop import BareLoop, InMemory, TakeTurns
     from visionloop.engine.config import build
     from visionloop.engine.loop import fit
-    from visionloop.engine.prepare import prepare_run, set_threads
+    from visionloop.engine.prepare import prepare_run, set_process
     from visionloop.engine.settings import TrainConfig
     from visionloop.engine.stop import StopFlag
 
-    flags = dict(data=data, model=model, image_size=image_size, batch_size=batch_size, micro_batch=micro_batch)
-    flags |= dict(precision=precision, steps=steps, threads=threads, device="cpu")
+    has = list(RUNGS)[: list(RUNGS).index(rung) + 1]
+    flags |= dict(data=data, steps=steps, batch_size=batch_size, threads=threads)
     world, task, train_set, val, settings, facts = build_steady(task_name, flags)
-    config = replace(build(TrainConfig, settings), log_every=50)
-    set_threads(config)
-    output.mkdir(parents=True)
-    run = prepare_run(
-        task, config, world, InMemory(train_set), val, output=output, settings=facts, start_step=0, evaluated_at=0, stop=StopFlag()
+    config = replace(
+        build(TrainConfig, settings),
+        workers=workers if "loader" in has else 0,
+        log_every=block if "logging" in has else steps,
+        save_every=2 * block if "checkpoints" in has else 0,
     )
-    torch.manual_seed(0)
+    set_process(config)
+    output.mkdir(parents=True)
+    others = multiprocessing.active_children()
+    samples = train_set if "loader" in has else InMemory(train_set)
+    run = prepare_run(
+        task, config, world, samples, val, output=output, settings=facts, start_step=0, evaluated_at=0, stop=StopFlag()
+    )  # fmt: skip
     bare = BareLoop(task, run, config)
-    watch = TakeTurns(task, run, bare, block)
-    run.evaluated_at = run.saved_at = steps  # neither an evaluation nor a checkpoint at the end
+    turns = TakeTurns(task, run, bare, block, others)
+    run.evaluated_at = run.saved_at = steps  # no evaluation at the end, and no checkpoint where none was asked for
     with redirect_stdout(io.StringIO()):
         fit(run, task)
-    watch.finish()
+    turns.hand_over()
     run.data.close()
     run.log.close()
-    for name, parameter in run.module.named_parameters():
-        assert torch.equal(parameter, bare.parameters[name]), f"{name} differs: the two loops did not compute the same"
-    return watch.figures(batch_size)
+    apart = bare.difference(run.module)
+    assert apart == 0 or world.device.type != "cpu", f"weights differ by {apart:.2g}: the two loops did not compute the same"
+    weights = "equal" if apart == 0 else f"equal to {apart:.1g}"
+    whole = turns.whole_blocks(together=2 if "checkpoints" in has else 1)
+    return figures_of(whole, batch_size, with_waiting="loader" in has) | {"weights": weights, "device": world.device.type}
 
 
-class InMemory:
-    """A dataset whose samples are made once, so that both loops get their batches from memory."""
+def figures_of(blocks, batch_size, *, with_waiting):
+    """{figure: value} of equally long blocks: [(steps, seconds of the engine, of them waiting for batches, seconds of the bare loop)].
 
-    def __init__(self, dataset, at_most=512):
-        self.dataset = dataset
-        self.samples = [dataset[index] for index in range(min(len(dataset), at_most))]
-        self.name = dataset.name
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        return dict(self.samples[index])
-
-
-class BareLoop:
-    """The shortest correct loop: what one would write for this model alone, without any of the engine."""
-
-    def __init__(self, task, run, config):
-        import copy
-
-        from visionloop.engine.optim import build_optimizer
-
-        self.task, self.config, self.device, self.precision = task, config, run.world.device, run.precision
-        self.count = task.count  # before it is watched
-        self.module = copy.deepcopy(run.module)
-        self.optimizer = build_optimizer(task.parameter_groups(self.module), self.module, config)
-        self.parameters = dict(self.module.named_parameters())
-
-    def step(self, micro_batches, rates):
-        import torch
-
-        from visionloop.engine.order import seed_noise
-
-        for group in self.optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
-        count = self.count(micro_batches)
-        for host_batch in micro_batches:
-            batch = host_batch.to(self.device)
-            seed_noise(self.config.seed, batch.step, batch.offset)  # for equal weights at the end
-            with self.precision.autocast():
-                loss = self.task.loss(self.module, batch, count)["loss"]
-            loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-class TakeTurns:
-    """After each block of engine steps the bare loop takes the same batches. Hangs on the socket, so `fit` is run as it is."""
-
-    def __init__(self, task, run, bare, block):
-        self.run, self.bare, self.block = run, bare, block
-        self.engine_seconds, self.wait_seconds, self.bare_seconds, self.pending = [], [], [], []
-        self._count, self._began, self._waited = task.count, None, 0.0
-        self._before_step = task.before_step
-        task.count, task.before_step = self.count, self.before_step
-
-    def before_step(self, module, step, steps):
-        self._close_step()
-        if len(self.pending) == self.block:
-            self._replay()
-        self._before_step(module, step, steps)
-        self._waited, self._began = self.run.clock.seconds["data_wait"], time.perf_counter()
-
-    def count(self, micro_batches):
-        rates = {group["name"]: group["lr"] for group in self.run.optimizer.param_groups}
-        self.pending.append((micro_batches, rates))
-        return self._count(micro_batches)
-
-    def finish(self):
-        self._close_step()
-        self._replay()
-
-    def _close_step(self):
-        if self._began is not None:
-            self.engine_seconds.append(time.perf_counter() - self._began)
-            self.wait_seconds.append(self.run.clock.seconds["data_wait"] - self._waited)
-        self._began = None
-
-    def _replay(self):
-        for micro_batches, rates in self.pending:
-            began = time.perf_counter()
-            self.bare.step(micro_batches, rates)
-            self.bare_seconds.append(time.perf_counter() - began)
-        self.pending = []
-
-    def figures(self, batch_size):
-        warm = 2 * self.block  # left out: first steps allocate
-        engine, wait, bare = (np.array(values[warm:]) for values in (self.engine_seconds, self.wait_seconds, self.bare_seconds))
-        whole = len(engine) // self.block * self.block
-        # ratio block by block: both blocks of a pair saw the same moment of a noisy machine
-        own, other = ((values[:whole]).reshape(-1, self.block) for values in (engine - wait, bare))
-        ratio, (low, high) = ratio_with_interval(np.median(own, axis=1), np.median(other, axis=1))
-        return {
-            "bare_step_ms": round(1000 * float(np.median(bare)), 3),
-            "engine_step_ms": round(1000 * float(np.median(engine - wait)), 3),
-            "batch_wait_ms": round(1000 * float(np.median(wait)), 3),
-            "overhead_percent": round(100 * (ratio - 1), 2),
-            "overhead_95_percent": [round(100 * (low - 1), 2), round(100 * (high - 1), 2)],
-            "bare_samples_per_second": round(batch_size / float(np.median(bare)), 1),
-            "weights": "equal",
-        }
+    Sums over blocks, not the median step, which would not see what happens every ten steps. Their ratio block by block: both of a pair saw
+    the same moment of a noisy machine.
+    """
+    steps = blocks[0][0]
+    engine = [seconds if with_waiting else seconds - wait for _, seconds, wait, _ in blocks]
+    bare = [row[-1] for row in blocks]
+    ratio, (low, high) = ratio_with_interval(engine, bare)
+    step_ms = {name: 1000 * statistics.median(values) / steps for name, values in (("bare", bare), ("engine", engine))}
+    return {
+        "bare_step_ms": round(step_ms["bare"], 3),
+        "engine_step_ms": round(step_ms["engine"], 3),
+        "batch_wait_ms": round(1000 * statistics.median(row[2] for row in blocks) / steps, 3),
+        "overhead_percent": round(100 * (ratio - 1), 2),
+        "overhead_low_percent": round(100 * (low - 1), 2),
+        "overhead_high_percent": round(100 * (high - 1), 2),
+        "bare_samples_per_second": round(1000 * batch_size / step_ms["bare"], 1),
+        "blocks": len(blocks),
+    }

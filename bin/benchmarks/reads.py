@@ -5,8 +5,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def counted_reads():
-    """Yields {operation: number} of what makes the host wait for a device: values read or copied to it, shapes that depend on values."""
+def counted_reads(label=str):
+    """Yields {operation: number} of what makes the host wait for a device: values read or copied to it, shapes that depend on values.
+
+    label(operation): what is counted instead, while the operation runs.
+    """
     from torch.overrides import TorchFunctionMode
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,17 +20,17 @@ def counted_reads():
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             name = function.overloadpacket.__name__
             if name in names:
-                found[name.lstrip("_")] += 1
+                found[label(name.lstrip("_"))] += 1
             elif name == "index" and has_mask(args[1]):
-                found["index by mask"] += 1
+                found[label("index by mask")] += 1
             elif name in ("index_put", "index_put_") and has_mask(args[1]) and args[2].numel() > 1:  # one value is filled in without a look
-                found["index_put by mask"] += 1
+                found[label("index_put by mask")] += 1
             return function(*args, **(kwargs or {}))
 
     class Copies(TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
             if getattr(function, "__name__", "") == "cpu":
-                found["cpu"] += 1
+                found[label("cpu")] += 1
             return function(*args, **(kwargs or {}))
 
     with Operations(), Copies():

@@ -12,7 +12,7 @@ from visionloop.engine.config import build
 from visionloop.engine.distributed import agree
 from visionloop.engine.errors import UserError
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
-from visionloop.engine.prepare import prepare_run, set_threads
+from visionloop.engine.prepare import prepare_run, set_process
 from visionloop.engine.settings import TrainConfig
 from visionloop.engine.step import train_step
 from visionloop.engine.stop import StopFlag
@@ -30,7 +30,7 @@ class SameStep:
         output.mkdir()
         world, self.task, train_set, val, settings, facts = build_steady(task_name, {"steps": 100, **flags})
         config = replace(build(TrainConfig, settings), lr=0.0, micro_batch=flags["batch_size"])
-        set_threads(config)
+        set_process(config)
         self.run = prepare_run(
             self.task, config, world, train_set, val, output=output, settings=facts, start_step=0, evaluated_at=0, stop=StopFlag()
         )
@@ -87,6 +87,12 @@ class SameStep:
 
     def weights_mib(self):
         return sum(parameter.nbytes for parameter in self.run.module.parameters()) / MIB
+
+    def held_mib(self):
+        """What is held between two steps: weights, the optimizer's state and, when on, the average."""
+        moments = [value for state in self.run.optimizer.state.values() for value in state.values()]
+        averages = list(self.run.average.tensors.values()) if self.run.average else []
+        return self.weights_mib() + sum(tensor.nbytes for tensor in moments + averages) / MIB
 
     def allocated_mib(self, case):
         """(most that CUDA's allocator held during a step, what it held before: weights, moments, batch)."""

@@ -10,7 +10,7 @@ STEADY = {
     "super_resolution": {"cache": "none"},
 }
 SIDE = {"super_resolution": "patch_size"}  # the setting that --image-size stands for, where it is another
-# no average, and neither evaluations nor checkpoints
+# no average, and neither evaluations nor checkpoints, unless a benchmark asks for them
 ALONE = {"from_scratch": True, "workers": 0, "ema": False, "save_every": 0, "eval_every": 0}
 
 
@@ -42,5 +42,5 @@ def build_steady(task_name, flags):
     task_class = load_task_class(task_name)
     world = join_world(flags["device"])
     side = {SIDE.get(task_name, "image_size"): flags.get("image_size")}
-    settings = resolve_settings(task_class, flags | {"image_size": None} | side | ALONE | STEADY[task_name])
+    settings = resolve_settings(task_class, ALONE | flags | {"image_size": None} | side | STEADY[task_name])
     return world, *build_data(task_class, settings, world, {})

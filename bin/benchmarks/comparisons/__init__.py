@@ -1,0 +1,1 @@
+"""The sides of `compare`, their recipes, and the record of their runs."""
