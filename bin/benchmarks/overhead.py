@@ -28,7 +28,8 @@ from visionloop.bin.commands.options import device_option
 # each rung has all that those before it have
 RUNGS = {
     "memory": "samples from memory; engine_step_ms and overhead without the time in which batches are made",
-    "loader": "samples from the disk by --workers; engine_step_ms and overhead from here on with waiting for a batch",
+    # counted although any loop has to load: the bare one is given its batches, and no worker runs beside it
+    "loader": "samples from the disk by --workers; from here on with waiting for a batch, and with what workers take of the machine",
     "logging": "metrics.jsonl and TensorBoard once a block",
     "checkpoints": "a checkpoint every two blocks, written by a thread",
 }

@@ -36,7 +36,7 @@ EACH_TASK = {
     "torchrun": "the same as same-bytes, of two processes under torchrun (nccl on CUDA, gloo on the CPU)",
     "recompute": "gradient checkpointing gives equal gradients, and keeps less in memory",
     "named-model": "the named model takes a training step in bf16 from random weights: its speed and peak memory",
-    "compile": "`--compile` trains, with the losses of a run without it",
+    "compile": "`--compile` trains, and its first loss is that of a run without it",
 }
 ORDER = (
     "health", "precision", "bad-step", "host-sync", "same-bytes", "ranks", "torchrun", "async-save", "recompute", "pinned", "tf32",

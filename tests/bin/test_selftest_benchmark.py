@@ -195,7 +195,9 @@ def test_the_matcher_copies_once_a_micro_batch(trial):
 def test_checks_in_one_process_hold_on_the_cpu(trial):
     assert selftest_numbers.bad_step(trial()) == {"cases": 4}
     for name in ("precision", "host_sync", "recompute"):
-        assert getattr(selftest_numbers, name)(Trial("detection", "cpu", trial().folder / name, trial().shared))
+        folder = trial().folder / name
+        folder.mkdir()
+        assert getattr(selftest_numbers, name)(Trial("detection", "cpu", folder, trial().shared))
 
 
 @pytest.mark.slow
