@@ -23,31 +23,33 @@ BATCHES = {
     "super_resolution": ("--batch-size", "4"),
 }  # fmt: skip
 SECTIONS = {
-    "startup": Section("From the command to the first step.", ("startup", "--repeats", "3"), tasks=ALL),
+    "startup": Section("From the command to the first step.", ("startup", "--repeats", "1"), tasks=ALL),
     "step": Section(
-        "The parts of a training step, and how far it is from what the machine can multiply.", ("step", "--repeats", "5"), BATCHES
+        "The parts of a training step, and how far it is from what the machine can multiply.", ("step", "--repeats", "3"), BATCHES
     ),
     "overhead": Section(
-        "The engine over a bare loop of the same model and batches, rung by rung.", ("overhead", "--steps", "80"), BATCHES
+        "The engine over a bare loop of the same model and batches: from memory; and with loader, logging and checkpoints.",
+        ("overhead", "--steps", "60", "--rung", "memory", "--rung", "checkpoints"), BATCHES,
     ),
     "data": Section(
-        "Making training batches, beside other pipelines for the same work.", ("data", "--repeats", "5", "--batches", "4"), BATCHES
+        "Making training batches, beside other pipelines for the same work.",
+        ("data", "--repeats", "3", "--batches", "4", "--workers", "0", "--workers", "1"), BATCHES,
     ),
     "loss": Section("Our criteria beside the library's.", ("loss", "--repeats", "9"), tasks=("detection", "segmentation")),
     "faults": Section("What our pages say of the library, measured again.", ("loss", "--faults"), tasks=ALL),
-    "memory": Section("A step's memory with activations kept and recomputed.", ("memory", "--repeats", "3"), BATCHES),
+    "memory": Section("A step's memory with activations kept and recomputed.", ("memory", "--repeats", "1"), BATCHES),
     "on-paper": Section("The memory of large models, at their full size.", ("on-paper",), tasks=("segmentation",)),
     "evaluation": Section(
-        "Metrics alone on made-up pictures, and a whole evaluation part by part.", ("evaluation", "--pictures", "500", "--repeats", "2")
+        "Metrics alone on made-up pictures, and a whole evaluation part by part.", ("evaluation", "--pictures", "200", "--repeats", "1")
     ),
-    "scaling": Section("Two processes beside one.", ("scaling", "--repeats", "6")),
+    "scaling": Section("Two processes beside one.", ("scaling", "--repeats", "5")),
     "predict": Section(
-        "Latency and throughput of `predict`.", ("predict", "--repeats", "2", "--pictures", "16"),
+        "Latency and throughput of `predict`.", ("predict", "--repeats", "1", "--pictures", "16"),
         {"super_resolution": ("--pictures", "1")},
     ),
     "compare": Section(
         "Beside transformers' Trainer, and timm for classification: the same work, samples a second with data included.",
-        ("compare", "--comparison", "speed", "--steps", "40", "--repeats", "2"),
+        ("compare", "--comparison", "speed", "--steps", "30", "--repeats", "1"),
     ),
 }  # fmt: skip
 NO_THREADS = ("on-paper",)
