@@ -78,6 +78,13 @@ def test_best_flags_hold_each_way_of_a_side_once_and_the_equal_one_of_all(task_n
     assert len(ours) == 4 and all(f"--cache {CACHES[task_name]}" in flags for flags in ours)
 
 
+@pytest.mark.parametrize("task_name", DEFAULTS)
+def test_each_repeat_has_every_side_once_and_ours_again_with_kept_pictures(task_name):
+    cases = speed_cases(task_name, 2, False, **SHARED)
+    sides = [*sides_of(task_name), "visionloop"]
+    assert [case.side for case in cases] == 2 * sides and [case.keep for case in cases] == 2 * ([False] * (len(sides) - 1) + [True])
+
+
 @pytest.mark.parametrize("comparison", ["same", "ours", "speed"])
 @pytest.mark.parametrize("task_name", DEFAULTS)
 def test_our_side_is_asked_for_in_settings_that_the_task_has(task_name, comparison):

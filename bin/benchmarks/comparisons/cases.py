@@ -87,7 +87,7 @@ def scored_cases(task_name, comparisons, seeds, **shared):
 
 
 def speed_cases(task_name, repeats, best_flags, **shared):
-    """[Case] of short runs: repeat by repeat, whose number is the seed, all sides in turn.
+    """[Case] of short runs: repeat by repeat, whose number is the seed, all sides in turn; ours also with kept pictures, its default.
 
     best_flags: each side in all its ways too; ours keeps decoded pictures in them.
     """
@@ -99,4 +99,6 @@ def speed_cases(task_name, repeats, best_flags, **shared):
             for side in sides_of(task_name, shared.get("mixup", 0.0)):
                 own = way if side == "visionloop" else way | {"keep": False}
                 cases.append(Case(side, task_name, "speed", repeat, **shared | own))
+            if not way:
+                cases.append(Case("visionloop", task_name, "speed", repeat, **shared, keep=True))
     return list(dict.fromkeys(cases))  # one of the ways is the equal one

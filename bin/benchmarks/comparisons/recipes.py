@@ -39,7 +39,7 @@ NEAREST = {
     },
     "segmentation": {
         "mask_annealing": "on", "backbone_rest": 0, "layer_decay": 1.0, "decay_all": False, "init": "library", "points": POINTS,
-        "share_candidates": False, "color": 0.5, "scale_min": 1.0, "scale_max": 2.0,
+        "color": 0.5, "scale_min": 1.0, "scale_max": 2.0,
     },
     "super_resolution": {"init": "library", "flips": True},
 }  # fmt: skip
@@ -48,8 +48,8 @@ DIFFERENT = {
     "half, a quarter or an eighth in ours",
     "detection": "start: as D-FINE's authors draw it in ours, narrower in the library; box and edge losses: over the pairs of all layers "
     "together in ours, each layer's own in the library; norms of the backbone: not decayed in ours; large JPEGs: as in classification",
-    "segmentation": "crops: in ours of the picture's own shape, padded where the whole is shown; elsewhere a quarter to all of the area, "
-    "squeezed; colours: hue too in ours, at odds of one half",
+    "segmentation": "points: the masks of a picture choose theirs among the same candidates in ours; crops: in ours of the picture's own "
+    "shape, padded where the whole is shown; elsewhere a quarter to all of it, squeezed; colours: hue too in ours, at odds of one half",
     "super_resolution": "first step of warm-up: rate 0 elsewhere",
 }
 
