@@ -242,6 +242,15 @@ def test_what_a_process_says_last_reaches_the_user(tmp_path):
         runs.run_process(["visionloop.bin.classification", "train", "--help"], CASE, tmp_path, longest=0.01)
 
 
+def test_other_sides_train_with_the_librarys_own_attention():
+    pytest.importorskip("accelerate")
+    pytest.importorskip("datasets")
+    from visionloop.bin.benchmarks.comparisons.trainer_classification import new_classifier
+
+    model, _ = new_classifier(["cat", "dog"], 64)
+    assert {module.config._attn_implementation for module in model.modules() if hasattr(module, "config")} == {"sdpa"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task_name", DEFAULTS)
 def test_every_side_trains_and_is_scored_by_one_command(task_name, tmp_path):

@@ -35,6 +35,7 @@ def train(case, data, output):
 def new_classifier(classes, size):
     """(the library's ViT of `tiny` with random weights, how it is to be given pictures)."""
     model = build_model(ModelSource("tiny", None, weights=False), classes, image_size=size)
+    model.set_attn_implementation("sdpa")  # its own default: our attention is for our side alone
     return model, start_transform(None, size)
 
 
