@@ -7,8 +7,8 @@ from torchvision.ops import StochasticDepth
 from transformers import AutoModelForImageClassification, ViTConfig
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.attention import NAME as ATTENTION
 from visionloop.tasks.classification.attention import KINDS
+from visionloop.tasks.classification.fused_attention import NAME as ATTENTION
 from visionloop.tasks.classification.head import find_heads, fit_head
 from visionloop.tasks.classification.mimetic import mimetic_init
 from visionloop.tasks.classification.positions import check_patch, set_image_size

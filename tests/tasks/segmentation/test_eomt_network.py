@@ -9,7 +9,7 @@ from torch import nn
 from transformers import EomtDinov3Config
 
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
-from visionloop.tasks.attention import plain_attention
+from visionloop.tasks.segmentation.attention import plain_attention
 from visionloop.tasks.segmentation.model import new_model
 from visionloop.tasks.segmentation.network import EomtForUniversalSegmentation
 
