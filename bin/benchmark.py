@@ -13,7 +13,7 @@
     bin/benchmark.py startup                            from the command to the first step
     bin/benchmark.py compare --task all --json FILE     beside transformers' Trainer and timm, same work and our own recipe
     bin/benchmark.py selftest                           on a GPU machine: what was never tried there, as a report
-    bin/benchmark.py suite                              all of it in half an hour, as one report
+    bin/benchmark.py suite                              all of it at small sizes, as one report
 """
 
 import click

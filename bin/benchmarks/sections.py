@@ -1,4 +1,4 @@
-"""What `suite` runs, and how large: all of it within half an hour on two cores."""
+"""What `suite` runs, and how large: all of it is meant for half an hour on two cores."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Every benchmark at sizes that fit half an hour, and one markdown report of them."""
+"""Every benchmark at sizes meant for half an hour, and one markdown report of them."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def folders_by_task(context, parameter, values):
     return folders
 
 
-@click.command(help="All benchmarks at small sizes, within half an hour on two cores, as one markdown report with the notes.")
+@click.command(help="All benchmarks at small sizes, meant for half an hour on two cores, as one markdown report with the notes.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default="benchmark-report.md", show_default=True)
 @click.option("--data", "folders", multiple=True, callback=folders_by_task, help="TASK=DIR: real data instead of a task's sample data")
 @click.option("--only", type=click.Choice(list(SECTIONS)), multiple=True, help="these benchmarks alone")
