@@ -17,3 +17,10 @@ def keep_freed_memory():
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt and (mallopt(M_MMAP_THRESHOLD, MOST) or mallopt(M_MMAP_THRESHOLD, MOST_OF_OLD_GLIBC)):
         mallopt(M_TRIM_THRESHOLD, MOST)
+
+
+def give_back_freed_memory():
+    """Hand what is free now back to the system, also in a process that keeps freed memory: what no step will ask for again."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim:
+        malloc_trim(0)

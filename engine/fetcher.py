@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from visionloop.engine.allocator import give_back_freed_memory
 from visionloop.engine.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class Fetcher:
         self._permits = threading.Semaphore(ahead if loader.num_workers else 0)
         # the workers are started here, in the main thread
         self._iterator, self._in_work = iter(loader), loader.dataset.in_work
+        if loader.num_workers:
+            give_back_freed_memory()  # each worker was sent a pickled data set, as large as its index
         self._pin, self._closed = pin, False
         self._thread = threading.Thread(target=self._work, name="fetcher", daemon=True)
         self._thread.start()

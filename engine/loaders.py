@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
+from visionloop.engine.allocator import give_back_freed_memory
 from visionloop.engine.fetcher import DataError, Fetcher
 from visionloop.engine.loader_server import leave_server_alone, start_loader_server
 from visionloop.engine.order import COLLATE, SAMPLE, Order, cut_pieces, seed_host
@@ -109,6 +110,7 @@ def worker_context(workers):
 
 def start_worker(_worker_id):
     """Loader workers leave stopping to the training process and use one thread each."""
+    give_back_freed_memory()  # of the data set's pickle
     leave_server_alone()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

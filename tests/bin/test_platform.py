@@ -104,7 +104,8 @@ def test_a_platform_plays_a_job_from_the_table_to_predictions(tmp_path, task):
     finished = fits("status", json.loads((folder / "status.json").read_text()))
     assert (done.returncode, finished["state"], finished["step"]) == (0, "finished", STEPS), done.stderr[-2000:]
     assert [line for line in lines_of(metrics) if line["step"] < stopped["step"]] == logged
-    assert [line["step"] for line in lines_of(metrics) if line["kind"] == "eval"] == list(range(5, STEPS + 1, 5))
+    evaluated = [line["step"] for line in lines_of(metrics) if line["kind"] == "eval"]
+    assert evaluated == sorted(set(evaluated)) and set(evaluated) >= set(range(5, STEPS + 1, 5))
     assert finished["best"]["metric"] == json.loads(run(ROOT / "bin/models.py", "metrics", "--json"))[TASK_TYPES[task]]["best"]
 
     model = shutil.copytree(folder / "best", tmp_path / "downloaded")

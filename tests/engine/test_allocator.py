@@ -22,6 +22,21 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+GIVEN_BACK = """
+import sys
+import torch
+from visionloop.bin.benchmarks.pipelines.proportional_memory import proportional_mib
+from visionloop.engine.allocator import give_back_freed_memory, keep_freed_memory
+
+keep_freed_memory()
+tensors = [torch.ones(1 << 20) for _ in range(20)]
+del tensors
+before = proportional_mib()
+give_back_freed_memory()
+print(before - proportional_mib())
+"""
+
+
 def page_faults(how):
     return int(subprocess.run([sys.executable, "-c", TEN_TIMES, how], capture_output=True, text=True, check=True).stdout)
 
@@ -29,3 +44,9 @@ def page_faults(how):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_steps_after_the_first_touch_no_new_pages():
     assert page_faults("keep") < page_faults("as it is") / 10
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_what_is_kept_can_be_given_back():
+    given_back = subprocess.run([sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, check=True).stdout
+    assert float(given_back) > 75  # of 80 MiB

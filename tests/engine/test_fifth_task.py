@@ -2,7 +2,8 @@
 
 import ast
 import json
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,16 +44,9 @@ def test_it_trains_is_scored_and_answers_through_the_commands(tmp_path, capsys):
     assert [answer["file"] for answer in answers] == [f"{i:03}.png" for i in range(8)]
 
 
-def run_words(words):
-    run_commands(commands, words)
-
-
 def train_in_process(words):
     """`train` leaves by os._exit, so that it runs in a process of its own here."""
-    process = multiprocessing.get_context("spawn").Process(target=run_words, args=(words,))
-    process.start()
-    process.join(120)
-    assert process.exitcode == 0
+    subprocess.run([sys.executable, EXAMPLE, *words], timeout=120, check=True)
 
 
 @pytest.mark.slow

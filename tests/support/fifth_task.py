@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.transforms.v2 import functional as F
 
-from visionloop.bin.commands.group import task_commands
+from visionloop.bin.commands.group import run_commands, task_commands
 from visionloop.datasets.pictures import read_picture
 from visionloop.engine.batch import Batch
 from visionloop.engine.config import option
@@ -206,3 +206,7 @@ def make_regression():
     import os
 
     return RegressionTask(RegressionConfig(data=os.environ["FIFTH_TASK_DATA"], width=8))
+
+
+if __name__ == "__main__":
+    run_commands(commands)

@@ -14,6 +14,7 @@ import torch
 from visionloop.bin.benchmarks.pipelines.proportional_memory import descendants, proportional_mib
 from visionloop.bin.benchmarks.pipelines.stages import CPU, fetch
 from visionloop.bin.benchmarks.tasks import load_task_class
+from visionloop.engine.allocator import keep_freed_memory
 from visionloop.engine.batch import Batch
 from visionloop.engine.loader_server import start_loader_server
 from visionloop.engine.loaders import TrainingData
@@ -37,6 +38,7 @@ def measure_index_memory(task_name, index_size, workers):
     proportional_mib()
     load_task_class(task_name)
     start_loader_server()  # as in a run: once everything is imported, before the index is there
+    keep_freed_memory()
     workers = sorted(set(workers))
     nothing = resident(INDEXES[task_name](1), workers)
     index = INDEXES[task_name](index_size)
