@@ -11,6 +11,7 @@
     bin/benchmark.py scaling --task classification      one process and two: speed, and time in communication
     bin/benchmark.py predict --task super_resolution    latency and throughput, tiles included
     bin/benchmark.py startup                            from the command to the first step
+    bin/benchmark.py estimate                           what `check` expects of a run beside what the run takes
     bin/benchmark.py compare --task all --json FILE     beside transformers' Trainer and timm, same work and our own recipe
     bin/benchmark.py selftest                           on a GPU machine: what was never tried there, as a report
     bin/benchmark.py suite                              all of it at small sizes, as one report
@@ -20,6 +21,7 @@ import click
 
 from visionloop.bin.benchmarks.compare import compare
 from visionloop.bin.benchmarks.data import data
+from visionloop.bin.benchmarks.estimate import estimate
 from visionloop.bin.benchmarks.evaluation import evaluation
 from visionloop.bin.benchmarks.loss import loss
 from visionloop.bin.benchmarks.memory import memory
@@ -39,7 +41,7 @@ def command():
     pass
 
 
-for benchmark in (step, overhead, data, loss, memory, on_paper, evaluation, scaling, predict, startup, compare, selftest, suite):
+for benchmark in (step, overhead, data, loss, memory, on_paper, evaluation, scaling, predict, startup, estimate, compare, selftest, suite):
     command.add_command(benchmark)
 
 

@@ -187,6 +187,10 @@ class ImageFolderDataset(Dataset):
         """Path of picture i, for messages."""
         return self.index.path(i)
 
+    def kept_bytes(self):
+        """(bytes of pictures that this process keeps now, and once all were read)."""
+        return self.pictures.kept_bytes()
+
     def fingerprint(self):
         return self.index.fingerprint()
 

@@ -31,6 +31,10 @@ class Kept:
                 self.results, self.budget = {}, 0
         return result
 
+    def kept_bytes(self):
+        """(what this process keeps now, what it will once everything was read)."""
+        return self.size, round(self.size / max(1, len(self.results)) * self.number)
+
 
 def processes_of_machine():
     """How many processes of this machine read the same data."""

@@ -113,6 +113,10 @@ class SegmentationDataset(Dataset):
         """Path of picture i, for messages."""
         return self.index.path(i)
 
+    def kept_bytes(self):
+        """(bytes of pictures and masks that this process keeps now, and once all were read)."""
+        return self._read.kept_bytes()
+
     def fingerprint(self):
         return self.index.fingerprint()
 

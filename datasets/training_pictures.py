@@ -25,6 +25,10 @@ class DecodedPictures:
         """(picture uint8 [3, H, W], upright,), or of a smaller copy (picture, int64 [2]: (H, W) of the whole). Raises UnreadablePicture."""
         return self._read(i)
 
+    def kept_bytes(self):
+        """(what this process keeps now, what it will once all were read)."""
+        return self._read.kept_bytes()
+
     def subset(self, rows):
         return DecodedPictures(self.index.subset(rows), self.least_side, self.memory)
 
@@ -51,6 +55,10 @@ class StoredPictures:
         whole_hw = self.store.whole_hw[i]
         picture = torch.from_numpy(self.store.read(i)).permute(2, 0, 1)
         return (picture,) if (whole_hw == self.store.sizes_hw[i]).all() else (picture, torch.from_numpy(whole_hw))
+
+    def kept_bytes(self):
+        """Nothing: the system drops what it holds of files when memory is short."""
+        return 0, 0
 
     def subset(self, rows):
         return StoredPictures(self.index.subset(rows), self.store.subset(rows))

@@ -1,5 +1,7 @@
 """What a run says of itself before its first step."""
 
+import shlex
+import sys
 from functools import partial
 
 import torch
@@ -26,6 +28,10 @@ def announce(task, config, world, train_set, val, state):
         )
     if task.config.from_scratch and not state:
         say(f"{task.config.model}: from random weights")
+    for line in task.notes():
+        say(line)
+    if unused := unused_gpus(world):
+        say(unused)
     if state:
         say(f"continuing after step {state['step']}")
         if [list(piece) for piece in pieces] != state["pieces"]:
@@ -35,3 +41,12 @@ def announce(task, config, world, train_set, val, state):
             f"micro-batches of {' or '.join(map(str, sizes))}, not of --micro-batch {config.micro_batch}: the model's noise depends on the "
             "number of processes; samples, order and normalisation do not"
         )
+
+
+def unused_gpus(world):
+    """The line for a single process that sees several GPUs, which uses one of them; None otherwise."""
+    number = torch.cuda.device_count() if world.device.type == "cuda" and world.size == 1 else 1
+    if number < 2:
+        return None
+    command = f"torchrun --nproc-per-node {number} --shutdown-timeout 120 {shlex.join(sys.argv)}"
+    return f"{number} GPUs visible, 1 used; on all of them: {command}"

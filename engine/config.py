@@ -14,6 +14,11 @@ from pathlib import Path
 import click
 
 from visionloop.engine.errors import UserError
+from visionloop.engine.guess import guess
+from visionloop.engine.value_types import AUTO, Amount, Duration, Interval, Seconds
+
+WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+WANTED |= {kind: kind.wanted for kind in (Interval, Duration, Amount)}
 
 
 def option(default, help, *, at_least=None, at_most=None, fixed=True):
@@ -22,26 +27,6 @@ def option(default, help, *, at_least=None, at_most=None, fixed=True):
     fixed: a run that continues must have the same value; a free one may change from start to start.
     """
     return field(default=default, metadata={"help": help, "at_least": at_least, "at_most": at_most, "fixed": fixed})
-
-
-class Seconds(float):
-    """A span of time where a number of steps would do too; written 600s."""
-
-    def __str__(self):
-        return f"{self:g}s"
-
-
-class Interval:
-    """The type of a setting that counts optimizer steps or seconds: Interval("50") is 50, Interval("600s") is Seconds(600)."""
-
-    def __new__(cls, value):
-        if isinstance(value, Seconds):
-            return value
-        text = str(value)
-        number = Seconds(text[:-1]) if text.endswith("s") else int(text)
-        if number != number or number == float("inf"):
-            raise ValueError(text)
-        return number
 
 
 @dataclass(frozen=True)
@@ -135,7 +120,8 @@ def resolve(classes, flags, *, recipe=None, config_file=None):
     file_values = read_config_file(config_file) if config_file else {}
     unknown = [name for name in file_values if name not in known]
     if unknown:
-        raise UserError(f"--config {config_file}: unknown setting {unknown[0]!r}", file=str(config_file), field=unknown[0])
+        message = f"--config {config_file}: unknown setting {unknown[0]!r}{guess(unknown[0], known)}"
+        raise UserError(message, file=str(config_file), field=unknown[0])
     settings = {name: Setting(item.default, "default") for name, (item, _) in known.items()}
     given = {name: Setting(value, f"config {config_file}") for name, value in file_values.items()}
     given |= {name: Setting(value, "flag") for name, value in flags.items() if value is not None}
@@ -157,13 +143,11 @@ def coerce(name, item, kind, value):
         raise UserError(f"{flag_of(name)}: expected a value, got null", field=name)
     if isinstance(kind, tuple):
         return value
-    wanted = {
-        int: "a whole number", float: "a number", bool: "true or false", str: "a text", Interval: "steps, or seconds as in 600s"
-    }[kind]  # fmt: skip
+    wanted = WANTED[kind]
     fits = isinstance(value, bool) if kind is bool else isinstance(value, str | int | float | Path) and not isinstance(value, bool)
     try:
         converted = kind(value) if fits else None
-        if converted is None or (kind is int and float(value) != converted):
+        if converted is None or (kind in (int, Amount) and converted != AUTO and float(value) != converted):
             raise ValueError
     except (ValueError, OverflowError):
         raise UserError(f"{flag_of(name)}: expected {wanted}, got {value!r}", field=name) from None
@@ -174,8 +158,8 @@ def check_value(name, item, kind, value):
     """Raise UserError naming the flag when a value is outside its range or choices."""
     low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
     if isinstance(kind, tuple) and value is not None and value not in kind:
-        raise UserError(f"{flag_of(name)}: expected one of {', '.join(map(str, kind))}, got {value!r}", field=name)
-    if value is None or (low is None and high is None):
+        raise UserError(f"{flag_of(name)}: expected one of {', '.join(map(str, kind))}, got {value!r}{guess(value, kind)}", field=name)
+    if value is None or value == AUTO or (low is None and high is None):
         return
     if value != value or (low is not None and value < low) or (high is not None and value > high):
         wanted = f"{low} to {high}" if low is not None and high is not None else f"at least {low}" if high is None else f"at most {high}"

@@ -8,8 +8,12 @@ from visionloop.engine.checkpoint import finish_rewrites, finish_swap, newest_wh
 from visionloop.engine.config import Setting, flag_of
 from visionloop.engine.errors import UserError
 from visionloop.engine.prepare import share_cores
+from visionloop.engine.rehearsal import REHEARSAL
+from visionloop.engine.value_types import AUTO
 
 DEFAULT_MICRO_BATCH = 32
+UNSIZED = 1000  # steps of a run with a budget, until it is known how many fit
+LENGTHS = ("steps", "epochs", "budget")
 
 
 def output_folder(settings, task_name):
@@ -29,7 +33,7 @@ def check_output(output):
         raise UserError(f"--output {output}: is a file, expected a folder", file=str(output), field="output")
     if output.is_dir() and not (output / "settings.json").is_file():
         # a start that failed or was killed before it was a run leaves these behind
-        ours = (".lock", "status.json", ".status.json", ".settings.json", ".environment.json")
+        ours = (".lock", "status.json", ".status.json", ".settings.json", ".environment.json", "budget.json", ".budget.json", REHEARSAL)
         foreign = [path.name for path in output.iterdir() if not path.name.startswith(ours)]
         if foreign:
             why = f"not empty and not a run of ours (found {sorted(foreign)[0]})"
@@ -51,13 +55,15 @@ def find_start(output, resume, say):
     return found
 
 
-def resolve_auto(settings, num_samples, device_type, stored, settle):
+def resolve_auto(settings, num_samples, device_type, stored, settle, found=None):
     """Fill what defaults to None. Returns new settings.
 
-    stored: the run's settings.json, whose auto values are kept; settle(values, steps): the task's own defaults, see Task.
+    stored: the run's settings.json, whose auto values are kept; settle(values, steps): the task's own defaults, see Task; found: {name:
+    value} of what was measured on this machine.
     """
-    value = {name: setting.value for name, setting in settings.items()}
-    steps, workers_and_threads = length_of_run(settings, num_samples), share_cores(device_type)
+    found = found or {}
+    value = {name: None if setting.value == AUTO else setting.value for name, setting in settings.items()}
+    steps, workers_and_threads = found.get("steps") or length_of_run(settings, num_samples, stored), share_cores(device_type)
     steps_per_epoch = math.ceil(num_samples / value["batch_size"])
     computed = {
         "steps": steps,
@@ -70,26 +76,40 @@ def resolve_auto(settings, num_samples, device_type, stored, settle):
         "device": device_type,
     } | settle(value, steps)
     resolved = dict(settings)
-    for name, number in computed.items():
-        if settings[name].value is None or (name == "steps" and steps != settings["steps"].value):
+    for name, number in (computed | found).items():
+        if value[name] is None or (name == "steps" and steps != value["steps"]):
             kept = stored.get(name, {})
             # what was resolved at the first start stays, except what belongs to the machine, and the length, which must not change
-            use_kept = kept.get("source") == "auto" and name not in ("workers", "device", "steps")
+            use_kept = kept.get("source") == "auto" and name not in ("workers", "device", "steps", *found)
             resolved[name] = Setting(kept["value"] if use_kept else number, "auto")
     return resolved
 
 
-def length_of_run(settings, num_samples):
-    """Optimizer steps, from --steps or --epochs: the one that was said with more weight (flag, config file, recipe)."""
+def given_length(settings):
+    """Which of --steps, --epochs and --budget decides: the one that was said with most weight (flag, config file, recipe).
+
+    Raises UserError where none is given, or two with the same weight.
+    """
     weight = ("default", "recipe", "config", "flag")
-    given = [name for name in ("steps", "epochs") if settings[name].value is not None]
+    given = [name for name in LENGTHS if settings[name].value is not None]
     if not given:
-        raise UserError("--epochs or --steps: one of the two is needed", field="steps")
-    said = [weight.index(settings[name].source.split()[0]) for name in given]
-    if len(given) == 2 and said[0] == said[1]:
-        raise UserError("--epochs: give it or --steps, not both", field="epochs")
-    if given[said.index(max(said))] == "steps":
+        raise UserError("--epochs or --steps: one of the two is needed, or --budget, a time", field="steps")
+    said = {name: weight.index(settings[name].source.split()[0]) for name in given}
+    most = [name for name in given if said[name] == max(said.values())]
+    if len(most) > 1:
+        last, *others = (flag_of(name) for name in reversed(most))
+        message = f"{last}: give it or {' or '.join(reversed(others))}, not {'both' if len(most) == 2 else 'several'}"
+        raise UserError(message, field=most[-1])
+    return most[0]
+
+
+def length_of_run(settings, num_samples, stored):
+    """Optimizer steps, from --steps, --epochs or what was found to fit --budget at the first start; until that is known, UNSIZED."""
+    given = given_length(settings)
+    if given == "steps":
         return settings["steps"].value
+    if given == "budget":
+        return stored["steps"]["value"] if "steps" in stored else UNSIZED
     return max(1, math.ceil(settings["epochs"].value * num_samples / settings["batch_size"].value))
 
 

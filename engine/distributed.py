@@ -159,19 +159,24 @@ class Agreed:
     """What all ranks know before the first forward of a step.
 
     count: {name: max(1, total over ranks) / W} for whole-number counts; stop: a rank was told to stop; save: the time for a checkpoint
-    has come; data_missing: a rank has no batch for this step, because a stop came first or a sample cannot be read.
+    has come; left: how much time the run has left, as the main rank sees it, see budget.py; data_missing: a rank has no batch for this
+    step, because a stop came first or a sample cannot be read.
     """
 
     count: dict
     stop: bool
     save: bool
+    left: int
     data_missing: bool
 
 
-def agree(world, counts, names, *, stop, save=False):
-    """The step's one collective: [counts..., stop wanted, save wanted, data missing]. counts is None on a rank without data. All ranks."""
+def agree(world, counts, names, *, stop, save=False, left=0):
+    """The step's one collective: [counts..., stop wanted, save wanted, time left, data missing]. All ranks.
+
+    counts is None on a rank without data; left is 0 on all ranks but the main one.
+    """
     row = [0.0] * len(names) if counts is None else [float(counts[name]) for name in names]
-    *totals, stops, saves, missing = sum_over_ranks(world, [*row, float(stop), float(save), float(counts is None)])
+    *totals, stops, saves, left, missing = sum_over_ranks(world, [*row, float(stop), float(save), float(left), float(counts is None)])
     # clamped before the division: the other order is wrong by half when one target meets two ranks
     count = {name: (max(1.0, total) if total == int(total) else total) / world.size for name, total in zip(names, totals, strict=True)}
-    return Agreed(count, stops > 0, saves > 0, missing > 0)
+    return Agreed(count, stops > 0, saves > 0, int(left), missing > 0)

@@ -32,8 +32,8 @@ def fit(run, task):
         with run.clock.measure("compute"):
             counts = None if micro_batches is None else task.count(micro_batches)
             # the step's one collective
-            agreed = agree(run.world, counts, task.count_names, stop=run.wants_to_stop(), save=run.wants_to_save())
-            run.stopping, run.saving = agreed.stop, agreed.save  # a step in flight is finished first
+            agreed = agree(run.world, counts, task.count_names, stop=run.wants_to_stop(), save=run.wants_to_save(), left=run.time_left())
+            run.stopping, run.saving, run.left = agreed.stop, agreed.save, agreed.left  # a step in flight is finished first
             if agreed.data_missing:
                 run.failure = unreadable_sample(run)
                 continue
@@ -46,7 +46,7 @@ def fit(run, task):
                 read = run.read_losses(losses)
                 run.log.training(step, read, float(grad_norm), rates, run.clock, config.batch_size)
                 if step <= config.log_every and run.world.is_main:
-                    run.log.pictures(step, task.draw(micro_batches[0], None))
+                    run.log.pictures(step, task.draw(micro_batches[0]))
         elif run.evaluation_due(step) or run.stopping:
             run.read_losses(losses)
         if due(step, min(config.log_every, CHECK_EVERY), config.steps) or run.stopping:

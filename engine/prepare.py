@@ -11,6 +11,7 @@ from visionloop.engine.bad_steps import BadSteps
 from visionloop.engine.ema import WeightAverage, decay_for
 from visionloop.engine.errors import UserError
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
+from visionloop.engine.guess import guess
 from visionloop.engine.loaders import TrainingData
 from visionloop.engine.optim import batch_norms, build_optimizer
 from visionloop.engine.order import cut_pieces, hashed
@@ -24,15 +25,7 @@ from visionloop.engine.saver import CheckpointWriter
 def prepare_run(task, config, world, train, val, *, output, settings, start_step, evaluated_at, stop):
     """A Run with fresh weights whose data and log begin after `start_step` and `evaluated_at` (a resume loads the rest). All ranks."""
     clock = Clock(start_step)
-    torch.manual_seed(hashed(config.seed))  # the same new weights on every rank
-    module = task.build_model().to(world.device)                                    # 1 weights
-    if config.sync_bn and world.size > 1:
-        if world.device.type != "cuda":
-            raise UserError(f"--sync-bn: works on CUDA only, this run is on {world.device.type}", field="sync_bn")
-        module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    freeze(task, module, config)
-    if config.grad_checkpointing:
-        apply_grad_checkpointing(task.grad_checkpointing_blocks(module))            # 2 recompute activations
+    module = build_module(task, config, world)                                      # 1 weights, 2 recompute activations
     model = task.compile(module) if config.compile else module                      # 3 compile
     if world.size > 1:
         model = wrap_ddp(model, world)                                              # 4 DDP
@@ -43,7 +36,7 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
     # last, when nothing can be wrong any more: these two start threads and processes
     data = TrainingData(task, train, config, world, start_step)
     log = RunLog(
-        output, world, task.metrics, steps=config.steps, start_step=start_step, evaluated_at=evaluated_at, epoch_of=data.order.epoch_of
+        output, world, task, steps=config.steps, start_step=start_step, evaluated_at=evaluated_at, epoch_of=data.order.epoch_of
     )
     return Run(
         config=config,
@@ -69,6 +62,20 @@ def prepare_run(task, config, world, train, val, *, output, settings, start_step
         start_step=start_step,
         reload_at=task.reload_best_at(config.steps),
     )
+
+
+def build_module(task, config, world):
+    """The model on its device, as it is saved, evaluated and averaged."""
+    torch.manual_seed(hashed(config.seed))  # the same new weights on every rank
+    module = task.build_model().to(world.device)                                    # 1 weights
+    if config.sync_bn and world.size > 1:
+        if world.device.type != "cuda":
+            raise UserError(f"--sync-bn: works on CUDA only, this run is on {world.device.type}", field="sync_bn")
+        module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    freeze(task, module, config)
+    if config.grad_checkpointing:
+        apply_grad_checkpointing(task.grad_checkpointing_blocks(module))            # 2 recompute activations
+    return module
 
 
 def check_piece_size(task, module, pieces):
@@ -104,7 +111,7 @@ def pick_metric(task, key):
     """The MetricSpec that picks best/."""
     specs = {spec.key: spec for spec in task.metrics}
     if key is not None and key not in specs:
-        raise UserError(f"--best-metric: expected one of {', '.join(specs)}, got {key!r}", field="best_metric")
+        raise UserError(f"--best-metric: expected one of {', '.join(specs)}, got {key!r}{guess(key, specs)}", field="best_metric")
     return specs[key] if key else task.metrics[0]
 
 

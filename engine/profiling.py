@@ -18,15 +18,19 @@ class Clock:
     def __init__(self, start_step=0):
         self.began = time.perf_counter()
         self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.last = dict.fromkeys(PARTS, 0.0)  # seconds of the last time alone
+        self.busy = dict.fromkeys(PARTS, 0.0)  # seconds that this thread had a core
         self._marked = (0.0, 0.0, start_step)
 
     @contextmanager
     def measure(self, part):
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.thread_time()
         try:
             yield
         finally:
-            self.seconds[part] += time.perf_counter() - began
+            self.busy[part] += time.thread_time() - busy
+            self.last[part] = time.perf_counter() - began
+            self.seconds[part] += self.last[part]
 
     def interval(self, step):
         """(milliseconds a step, share of them spent waiting for data) since the last call; evaluation and saves left out."""

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from visionloop.engine.budget import ENOUGH, OVER, SHORT
 from visionloop.engine.checkpoint import problems, read_state, step_folder_name
-from visionloop.engine.config import Seconds
 from visionloop.engine.distributed import barrier, sum_over_ranks
 from visionloop.engine.errors import UserError
 from visionloop.engine.optim import load_state_by_name
 from visionloop.engine.schedule import due
 from visionloop.engine.tensors import load_tensors
+from visionloop.engine.value_types import Seconds
 
 
 @dataclass
@@ -52,20 +53,27 @@ class Run:
     saving: bool = False  # a checkpoint after this step, because of the time
     stopping: bool = False
     out_of_patience: bool = False
+    budget: Any = None  # Budget, on the main rank of a run that has one
+    left: int = ENOUGH  # how much of it, as all ranks agreed
     failure: UserError | None = None
 
     @property
     def ending(self):
         """No more steps after this one."""
-        return self.stopping or self.out_of_patience or self.failure is not None
+        return self.stopping or self.out_of_patience or self.left == OVER or self.failure is not None
 
     @property
     def checkpoints(self):
         return self.output / "checkpoints"
 
     def evaluation_due(self, step):
-        """True at evaluation steps not evaluated yet: also for one that a stop interrupted, and before the best weights are reloaded."""
-        wanted = due(step, self.config.eval_every, self.config.steps) or step == self.reload_at
+        """True at evaluation steps not evaluated yet: also for one that a stop interrupted, and before the best weights are reloaded.
+
+        Where the time is up this is the last one, unless there was one the step before; where it is short that one alone is left.
+        """
+        every = 0 if self.left == SHORT else self.config.eval_every
+        wanted = due(step, every, self.config.steps) or (step == self.reload_at and self.left != SHORT)
+        wanted = wanted or (self.left == OVER and (self.best is None or step > self.evaluated_at + 1))
         return 0 < step != self.evaluated_at and wanted and not self.stopping
 
     def save_due(self, step):
@@ -85,12 +93,17 @@ class Run:
         every = self.config.save_every
         return self.world.is_main and isinstance(every, Seconds) and time.monotonic() - self.saved_time >= every
 
+    def time_left(self):
+        """ENOUGH, SHORT or OVER on the main rank of a run with a budget: clocks differ, so one decides for all. ENOUGH elsewhere."""
+        return self.budget.left(self.clock) if self.budget else ENOUGH
+
     def read_losses(self, losses):
         """{term: float} of the step just done, over all micro-batches and ranks. All ranks; syncs with the device."""
         totals = sum_over_ranks(self.world, [float(value) for value in losses.values()])
         read = {name: total / self.world.size for name, total in zip(losses, totals, strict=True)}
         self.train_loss = read["loss"]
         return read
+
 
 def load_weights(run, task, folder):
     """Weights, optimizer and average of a checkpoint folder, by name; returns its state.json."""

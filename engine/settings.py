@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from visionloop.engine.config import Interval, option
+from visionloop.engine.config import option
+from visionloop.engine.value_types import Amount, Duration, Interval
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,13 @@ class TrainConfig:
     run_name: str | None = option(None, "short for --output runs/NAME", fixed=False)
     steps: int | None = option(None, "optimizer steps in the whole run", at_least=1)
     epochs: float | None = option(None, "the same as passes over the training pictures; give one of the two", at_least=0, fixed=False)
+    budget: Duration | None = option(
+        None, "time of the whole run, as in 2h or 1h30m, not with --steps or --epochs: what fits is measured once", at_least=1, fixed=False
+    )
     batch_size: int = option(32, "samples of one optimizer step over all processes", at_least=1)
-    micro_batch: int | None = option(None, "most samples one process holds at once (default: the model's)", at_least=1, fixed=False)
+    micro_batch: Amount | None = option(
+        None, "most samples one process holds at once; auto: what memory allows (default: the model's)", at_least=1, fixed=False
+    )
     eval_batch_size: int = option(32, "pictures evaluated at once; part of what a score means", at_least=1)
     lr: float = option(1e-3, "peak learning rate", at_least=0)
     weight_decay: float = option(0.05, "on weight matrices; norms, biases and embeddings have none", at_least=0)

@@ -15,6 +15,11 @@ def failed_at_start(error):
     return {"schema": 1, "state": "failed", "step": 0, "epoch": 0, "heartbeat": time.time(), "error": error.as_dict()}
 
 
+def stopped_at_start():
+    """The content of status.json for a run that was stopped before its first step."""
+    return {"schema": 1, "state": "stopped", "step": 0, "epoch": 0, "heartbeat": time.time(), "error": None}
+
+
 class StatusFile:
     """Replaced atomically at every change and by a heartbeat. Main rank only."""
 
@@ -29,6 +34,11 @@ class StatusFile:
     def _beat(self):
         while not self._ended.wait(BEAT_SECONDS):
             self.update()
+
+    @property
+    def best(self):
+        """What was told last of the best score, or None."""
+        return self._content["best"]
 
     def update(self, **changes):
         """Change fields and write the file. eta: expected end, seconds since 1970. On a full disk the file stays as it is."""

@@ -12,12 +12,13 @@ import time
 class StopFlag:
     """Raised by SIGTERM or SIGINT; the loop reads it in the step's collective.
 
-    Repeated SIGTERM changes nothing. A second SIGINT at least 1 s after the first exits at once with 130, for a person who
-    does not want to wait for the save; sooner ones are the same key press seen twice.
+    Repeated SIGTERM changes nothing. A second SIGINT at least 1 s after the first is from a person who does not want to wait for the
+    save; sooner ones are the same key press seen twice. It raises KeyboardInterrupt, which a notebook outlives; with `ends_process` it
+    exits at once with 130.
     """
 
-    def __init__(self):
-        self.wanted = False
+    def __init__(self, *, ends_process=False):
+        self.wanted, self.ends_process = False, ends_process
         self._interrupted_at = None
         self._previous = {}
 
@@ -38,6 +39,8 @@ class StopFlag:
         now = time.monotonic()
         if number == signal.SIGINT:
             if self._interrupted_at is not None and now - self._interrupted_at >= 1:
+                if not self.ends_process:
+                    raise KeyboardInterrupt
                 end_process(130)
             self._interrupted_at = self._interrupted_at or now
         self.wanted = True

@@ -1,7 +1,10 @@
 """Scores class by class as a table: for the console, and for TensorBoard."""
 
 import math
+import re
+import unicodedata
 
+MARKS = ("Mn", "Me", "Cf")  # kinds of letters that stand above or beside others
 MOST_CLASSES = 100  # lines of a table on the console
 
 
@@ -13,16 +16,32 @@ def class_table(spec, per_class):
     rows = class_rows(spec, per_class)[: 1 + MOST_CLASSES]
     if not rows:
         return []
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    lines = [f"{row[0]:<{first}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], others, strict=True)) for row in rows]
+    first, *others = (max(map(display_width, column)) for column in zip(*rows, strict=True))
+    numbers = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], others, strict=True)) for row in rows]
+    lines = [f"{padded(row[0], first)}  {rest}" for row, rest in zip(rows, numbers, strict=True)]
     left = len(per_class) - MOST_CLASSES
     return ["", *lines] + ([f"and {left} classes more: `evaluate --output FILE.json` lists all"] if left > 0 else [])
 
 
 def class_markdown(spec, per_class):
     """The same of all classes as a markdown table."""
-    heading, *rows = ([cell.replace("|", "\\|") for cell in row] for row in class_rows(spec, per_class))
+    heading, *rows = ([escaped(cell) for cell in row] for row in class_rows(spec, per_class))
     return "\n".join("| " + " | ".join(row) + " |" for row in (heading, ["---"] + ["---:"] * (len(heading) - 1), *rows))
+
+
+def display_width(text):
+    """Columns that a text takes on a console: letters of East Asia and emoji take two, marks above others none."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else unicodedata.category(letter) not in MARKS for letter in text)
+
+
+def padded(text, width):
+    """The text with spaces behind it up to this width on a console."""
+    return text + " " * (width - display_width(text))
+
+
+def escaped(cell):
+    """A cell of a markdown table that shows the text as it is."""
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(cell.split()))
 
 
 def class_rows(spec, per_class):

@@ -9,10 +9,14 @@ import torch
 
 from visionloop.engine.metric import MetricSpec
 from visionloop.engine.optim import batch_norms, default_parameter_groups
+from visionloop.engine.reporting import Reporting
 
 
-class Task:
-    """Base of all tasks. `name` and `metrics` are class attributes; the first metric picks `best/` unless told otherwise."""
+class Task(Reporting):
+    """Base of all tasks. `name` and `metrics` are class attributes; the first metric picks `best/` unless told otherwise.
+
+    What a task may draw and tell of a run besides stands in reporting.py.
+    """
 
     name: ClassVar[str]
     metrics: ClassVar[tuple[MetricSpec, ...]]
@@ -77,22 +81,6 @@ class Task:
     def build_metric(self):
         """An empty metric, see engine/metric.py."""
         raise NotImplementedError
-
-    def draw(self, batch, predictions):
-        """{tag: uint8 array [H, W, 3]} for TensorBoard; predictions is None for a training batch."""
-        return {}
-
-    def draw_scores(self, metric):
-        """{tag: uint8 array [H, W, 3]} drawn from a whole evaluation, e.g. a confusion matrix."""
-        return {}
-
-    def per_class_scores(self, metric):
-        """{class name: {column: number}} for tables, e.g. {"cat": {"AP": 0.5, "boxes": 12}}."""
-        return {}
-
-    def reference_scores(self, metric):
-        """Scores of a trivial predictor on the same pictures, shown beside ours: {label: number}."""
-        return {}
 
     # weights ----------------------------------------------------------------------------------------------------
     def parameter_groups(self, module):
@@ -214,6 +202,10 @@ class Task:
     def reload_best_at(self, steps):
         """The step before which the best checkpoint so far is loaded whole, or None."""
         return None
+
+    def notes(self):
+        """Lines about the data that a run says once at its start, after `build_datasets`."""
+        return []
 
     def without_targets(self, batch):
         """The batch with nothing to find in it, for tasks where that is legal; None otherwise."""

@@ -3,19 +3,19 @@
 import contextlib
 import json
 import re
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from visionloop.engine.announcement import announce
+from visionloop.engine.budget import OVER, read_budget
 from visionloop.engine.checkpoint import RunLock, read_state, replace_file
-from visionloop.engine.config import build, fields_of, resolve
-from visionloop.engine.continuing import check_output, check_unchanged, find_start, fixed_settings, output_folder, resolve_auto
+from visionloop.engine.config import build, resolve
+from visionloop.engine.continuing import check_output, check_unchanged, find_start, given_length, output_folder
 from visionloop.engine.distributed import broadcast_object, join_world, leave_world, lost_process
 from visionloop.engine.errors import LostProcess, UserError
+from visionloop.engine.fitting import budget_of, fit_to_machine, settle
 from visionloop.engine.loader_server import start_loader_server
 from visionloop.engine.loop import fit
 from visionloop.engine.prepare import prepare_run, set_process
@@ -23,8 +23,10 @@ from visionloop.engine.run import resume_from
 from visionloop.engine.runfiles import stored_settings, write_run_files
 from visionloop.engine.saver import cannot_write, is_disk_error
 from visionloop.engine.settings import TrainConfig
-from visionloop.engine.status import failed_at_start
+from visionloop.engine.status import failed_at_start, stopped_at_start
 from visionloop.engine.stop import StopFlag
+from visionloop.engine.subset import Subset, spread_evenly
+from visionloop.engine.summary import summary
 
 
 @dataclass(frozen=True)
@@ -38,64 +40,55 @@ class Result:
     output: Path
 
 
-class Subset(torch.utils.data.Dataset):
-    """Some samples of a dataset, for --overfit."""
-
-    def __init__(self, dataset, indices):
-        self.dataset, self.indices = dataset, indices
-
-    def __len__(self):
-        return len(self.indices)
-
-    def __getitem__(self, index):
-        return self.dataset[int(self.indices[index])]
-
-    def name(self, index):
-        return self.dataset.name(int(self.indices[index]))
-
-    def fingerprint(self):
-        return f"{self.dataset.fingerprint()}/{len(self)}"
-
-
-def spread_evenly(num_samples, wanted):
-    """Indices of at most so many samples, int64 [n]; spread, because an index is often sorted by class."""
-    return np.unique(np.linspace(0, num_samples - 1, min(wanted, num_samples)).round().astype(int))
-
-
 def resolve_settings(task_class, flags, config_file=None):
     """{name: Setting} of a training command; what depends on the data is still None."""
     return resolve((task_class.config_class, TrainConfig), flags, recipe=task_class.recipe, config_file=config_file)
 
 
-def train(task_class, *, config_file=None, stop=None, **flags):
+def train(task_class, *, config_file=None, stop=None, began=None, **flags):
     """Train, or go on with, the run that these settings name. All ranks. Returns a Result; raises UserError for a mistake in the input.
 
-    flags: any setting of the task's config class and of TrainConfig, e.g. data="pictures", model="tiny", epochs=10.
+    flags: any setting of the task's config class and of TrainConfig, e.g. data="pictures", model="tiny", epochs=10; began: when --budget
+    began to run, by time.monotonic().
     """
-    settings = resolve_settings(task_class, flags, config_file)
-    output = output_folder(settings, task_class.name)
-    if settings["workers"].value != 0:
+    began, stop = time.monotonic() if began is None else began, stop or StopFlag()
+    given = resolve_settings(task_class, flags, config_file)
+    output = output_folder(given, task_class.name)
+    if given["budget"].value is not None:
+        given_length(given)  # before the data is read, which may take long
+    if given["workers"].value != 0:
         start_loader_server()  # before the process group, whose threads a worker must not be forked beside
     lock = None
     try:
-        world = join_world(settings["device"].value, settings["process_timeout"].value)
+        world = join_world(given["device"].value, given["process_timeout"].value)
         say = partial(print, flush=True) if world.is_main else lambda *_: None
         if world.is_main:
             check_output(output)
             lock = RunLock(output)
-        found = (find_start(output, settings["resume"].value, say), stored_settings(output)) if world.is_main else None
-        start, stored = broadcast_object(world, found)
-        task, train_set, val, settings, facts = build_data(task_class, settings, world, stored if start else {})
-        config = build(TrainConfig, settings)
-        if start:
-            state = read_state(start)
+        known = (find_start(output, given["resume"].value, say), stored_settings(output), read_budget(output)) if world.is_main else None
+        start, stored, record = broadcast_object(world, known)
+        stored = stored if start else {}
+        task, train_set, val, settings, facts = build_data(task_class, given, world, stored)
+        state = read_state(start) if start else None
+        budget = budget_of(given, settings, facts, state, record, output=output, began=began)
+        if state:
             check_unchanged(state["settings"], facts, start)
-            if state["evaluated_at"] == state["step"] and (state["step"] == config.steps or state["out_of_patience"]):
+            over = state["step"] == settings["steps"].value or state["out_of_patience"]
+            if (over and state["evaluated_at"] == state["step"]) or (budget and budget.ended_at == state["step"]):
                 say(f"{output}: this run is finished ({state['step']} steps); nothing to do")
                 return Result("finished", state["step"], state["scores"], state["best"], output)
+        found = fit_to_machine(task, given, world, train_set, val, stored, budget=budget, output=output, stop=stop, say=say)
+        if found is None:
+            say("stopped before the first step; the same command begins again")
+            if world.is_main:
+                replace_file(output / "status.json", json.dumps(stopped_at_start()) + "\n")
+            return Result("stopped", 0, {}, None, output)
+        if found:
+            settings, facts = settle(task, given, world, train_set, stored, found)
         if world.is_main:
             write_run_files(output, settings, facts, val)
-        return run_training(task, config, world, train_set, val, output=output, facts=facts, start=start, stop=stop or StopFlag())
+        config, budget = build(TrainConfig, settings), budget if world.is_main else None
+        return run_training(task, config, world, train_set, val, output=output, facts=facts, start=start, stop=stop, budget=budget)
     except Exception as error:
         told = explained(error, output)
         # a platform that watches the folder learns why nothing began; what an earlier start wrote stays
@@ -109,10 +102,11 @@ def train(task_class, *, config_file=None, stop=None, **flags):
         leave_world()
 
 
-def run_training(task, config, world, train_set, val, *, output, facts, start, stop):
+def run_training(task, config, world, train_set, val, *, output, facts, start, stop, budget=None):
     """Prepare, resume from the checkpoint folder `start` (or None), train, save. All ranks. Returns a Result.
 
-    config: a TrainConfig with nothing left to resolve; facts: what must not change when the run continues.
+    config: a TrainConfig with nothing left to resolve; facts: what must not change when the run continues; budget: a Budget on the main
+    rank of a run that has one.
     """
     set_process(config)
     state = read_state(start) if start else None
@@ -124,10 +118,14 @@ def run_training(task, config, world, train_set, val, *, output, facts, start, s
             task, config, world, train_set, val, output=output, settings=facts,
             start_step=state["step"] if state else 0, evaluated_at=state["evaluated_at"] if state else 0, stop=stop,
         )  # fmt: skip
+        run.budget = budget
         if start:
             resume_from(run, task, start)
+        if run.world.is_main:
+            run.log.budget = budget
+            run.log.status.update(best=run.best)
         step = fit(run, task)
-        return end_run(run, step)
+        return end_run(run, task, step)
     except Exception as error:
         told = explained(error, output)
         if run is not None and run.log.status is not None and error is not run.failure:
@@ -165,28 +163,29 @@ def build_data(task_class, settings, world, stored):
     if overfit:
         chosen = spread_evenly(len(train_set), overfit)
         train_set, val = Subset(train_set, chosen), Subset(task.build_eval_dataset("train"), chosen)
-    settings = resolve_auto(settings, len(train_set), world.device.type, stored, task_class.settle)
-    task.config = build(task_class.config_class, settings)  # with what the length of the run decided
-    known = fields_of(task_class.config_class, TrainConfig)
-    facts = fixed_settings(settings, known, task=task.name, data_fingerprint=train_set.fingerprint())
-    return task, train_set, val, settings, facts
+    return task, train_set, val, *settle(task, settings, world, train_set, stored)
 
 
-def end_run(run, step):
+def end_run(run, task, step):
     """Close the books. All ranks. Raises the run's failure, if any, after everything is saved."""
     run.profiler.finish()
     state = "failed" if run.failure else "stopped" if run.stopping else "finished"
+    if run.budget:
+        run.budget.ended_at = step if run.left == OVER and state == "finished" else None
+        run.budget.write()
     run.log.ledger(step, run.clock.ledger())
     if run.world.is_main:
         run.log.status.update(state=state, step=step, best=run.best, error=run.failure.as_dict() if run.failure else None, eta=None)
         if state == "finished":
-            run.log.hparams(run.settings, run.scores)
+            run.log.result(step, run.settings, run.scores)
     if run.failure:
         raise run.failure
     if state == "stopped":
         run.log.say(f"stopped and saved after step {step}; the same command goes on from there")
     elif run.best:
+        if run.left == OVER and step < run.config.steps:
+            run.log.say(f"the budget ended the run at step {step} of {run.config.steps}")
         run.log.say_classes()
-        spec = run.best_metric
-        run.log.say(f"finished: best {spec.label} {spec.show(run.best['score'])} at step {run.best['step']}, in {run.output / 'best'}")
+        for line in summary(run, task, step) if run.world.is_main else ():
+            run.log.say(line)
     return Result(state, step, run.scores, run.best, run.output)

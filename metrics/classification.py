@@ -85,6 +85,11 @@ class ClassificationMetric:
             "precision": hits / np.where(predicted > 0, predicted, np.nan),
         }
 
+    def per_picture(self):
+        """{"sample_ids": int64 [N], "losses": cross-entropy float64 [N]}, sorted by sample id."""
+        rows = self._rows()
+        return {name: rows[name].copy() for name in ("sample_ids", "losses")}
+
     def majority_accuracy(self, majority_class=None):
         """Accuracy of always answering one class: the most frequent in the evaluated pictures, or in training if given."""
         labels = self._rows()["labels"]

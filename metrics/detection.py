@@ -100,6 +100,14 @@ class DetectionMetric:
         precision = self.evaluation().average_precision
         return {"AP": precision.mean(axis=0), "AP50": precision[0], "boxes": boxes}
 
+    def per_picture(self):
+        """{"sample_ids": int64 [N], "losses": float64 [N], over the number of its boxes that are no crowd}, sorted by sample id.
+
+        nan where a picture came without its loss.
+        """
+        rows = self._rows()
+        return {"sample_ids": rows["sample_ids"].copy(), "losses": rows["losses"] / np.maximum(1, self._boxes_per_picture())}
+
     def curves(self):
         """{"recall": [101], "precision": [C, 101], "scores": [C, 101]} at IoU 0.5.
 

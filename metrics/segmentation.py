@@ -94,6 +94,18 @@ class SegmentationMetric:
         share = pixels / (pixels.sum() or np.nan)
         return {"IoU": intersection_over_union(hits, pixels, predicted), "accuracy": class_accuracy(hits, pixels), "pixels": share}
 
+    def per_picture(self):
+        """{"sample_ids": int64 [N], "miou": float64 [N], mean over the classes that truly are in the picture}, sorted by sample id.
+
+        A class that is answered but not there lowers the others' overlap and counts no zero of its own: one stray pixel would outweigh
+        the whole picture. nan without a pixel of a known class.
+        """
+        rows = self._rows()
+        union = intersection_over_union(rows["hits"], rows["pixels"], rows["predicted"])
+        present = rows["pixels"] > 0
+        overlap = np.where(present, union, 0).sum(axis=1) / np.where(present.any(axis=1), present.sum(axis=1), np.nan)
+        return {"sample_ids": rows["sample_ids"].copy(), "miou": overlap}
+
     def majority_scores(self, majority_class=None):
         """{"miou", "pixel_accuracy"} of always answering one class: the largest in the evaluated pictures, or in training if given."""
         _, pixels, _ = self._totals()

@@ -1,54 +1,34 @@
 """Words, captions and grids on pictures, with Pillow alone. Shared by the tasks' `draw.py` and by `predict`."""
 
-from functools import lru_cache
+import unicodedata
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, features
 
-# tried in this order; Pillow's own font, which knows Latin alone, is the last that must exist
-FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arialuni.ttf", "msyh.ttc")
+from visionloop.tasks.fonts import font_for, load_fonts, warn_of
+
+LEFT_TO_RIGHT = "\u200e"  # a mark without a glyph
 RIGHT, WRONG, PLAIN = (46, 139, 87), (205, 55, 45), (60, 60, 60)
 PAPER, INK = (255, 255, 255), (30, 30, 30)
-NO_GLYPH = "\U0010fffe"  # a code point that no font draws
-
-
-@lru_cache
-def load_fonts(size):
-    """The fonts of this machine that we know, Pillow's own last."""
-    found = []
-    for name in FONTS:
-        try:
-            found.append(ImageFont.truetype(name, size))
-        except OSError:
-            continue
-    return (*found, ImageFont.load_default(size))
-
-
-@lru_cache(maxsize=4096)
-def font_for(text, size):
-    """A font that has a glyph for every letter of `text`, or None."""
-    for font in load_fonts(size):
-        blank = bytes(font.getmask(NO_GLYPH))
-        if all(letter.isspace() or bytes(font.getmask(letter)) != blank for letter in set(text)):
-            return font
-    return None
 
 
 def class_label(i, classes, size=12, room=None):
-    """The name of class i, or "#i" where no font can write it; cut to `room` pixels."""
-    name = str(classes[i])
+    """The name of class i, or "#i" where no font can write it, which is said once; cut to `room` pixels."""
+    name = unicodedata.normalize("NFC", str(classes[i]))  # some file systems take letters apart
     font = font_for(name, size)
     if font is None:
+        warn_of(name, i)
         return f"#{i}"
     while room and len(name) > 1 and font.getlength(name) > room:
         name = name[:-2] + "…" if name.endswith("…") else name[:-1] + "…"
-    return name
+    leftward = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name)
+    return name + LEFT_TO_RIGHT if leftward else name  # or a number behind it would change its side
 
 
 def text_on(draw, position, text, *, size=12, color=INK, anchor="la"):
     """Write `text`; anchor as in Pillow."""
     font = font_for(text, size) or load_fonts(size)[-1]
-    draw.text(position, text, fill=color, font=font, anchor=anchor)
+    draw.text(position, text, fill=color, font=font, anchor=anchor, direction="ltr" if features.check("raqm") else None)
 
 
 def with_caption(picture, lines, *, color=PLAIN, size=12):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from visionloop.engine.errors import UserError
+from visionloop.engine.guess import guess
 
 HUB_FILES = ["config.json", "preprocessor_config.json", "model*.safetensors", "model*.safetensors.index.json"]
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -71,7 +72,7 @@ class Catalogue:
         scratch = self.is_from_scratch(model, values["from_scratch"])
         preset = values["preset"] or ("scratch" if scratch else "finetune")
         if preset not in presets:
-            raise UserError(f"--preset: expected one of {', '.join(presets)}, got {preset!r}", field="preset")
+            raise UserError(f"--preset: expected one of {', '.join(presets)}, got {preset!r}{guess(preset, presets)}", field="preset")
         return {"model": model, "preset": preset, "from_scratch": scratch}
 
     def find(self, name, from_scratch):
@@ -89,8 +90,9 @@ class Catalogue:
         if not HUB_ID.fullmatch(hub_id):
             raise UserError(f"--model {name}: no such folder", field="model", file=name)
         if "/" not in hub_id:
-            names = ", ".join(self.architectures)
-            raise UserError(f"--model {name}: neither a folder, nor one of {names}, nor a hub id such as {self.example}", field="model")
+            names, near = ", ".join(self.architectures), guess(name, self.names())
+            why = f"neither a folder, nor one of {names}, nor a hub id such as {self.example}{near}"
+            raise UserError(f"--model {name}: {why}", field="model")
         return ModelSource(name, self.fetch(name, hub_id, weights=not scratch), weights=not scratch)
 
     def fetch(self, name, hub_id, *, weights=True):

@@ -79,7 +79,8 @@ def test_the_wheel_holds_the_product_only(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts}
     markers = {ROOT / folder / "py.typed" for folder in FOLDERS}
-    assert names == {f"visionloop/{path.relative_to(ROOT)}" for path in modules | markers}
+    page = {path for kind in ("css", "html", "js", "json") for path in (ROOT / "bin/reports").glob(f"*.{kind}")}
+    assert names == {f"visionloop/{path.relative_to(ROOT)}" for path in modules | markers | page}
 
 
 def test_the_wheel_carries_license_and_notice(wheel):

@@ -31,7 +31,7 @@ def gather_pictures(input_path, folder, number, size_wh):
     """
     from PIL import Image
 
-    from visionloop.bin.commands.predict import find_pictures
+    from visionloop.tasks.input_pictures import find_pictures
 
     root, names = find_pictures(input_path)
     folder.mkdir()

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from visionloop.bin.benchmarks.turns import synchronised
-from visionloop.bin.commands.predict import LINES, WrittenAnswers, run_predict
+from visionloop.bin.commands.answers_files import LINES, WrittenAnswers
+from visionloop.bin.commands.predict import run_predict
 from visionloop.engine.distributed import pick_device
 from visionloop.engine.precision import build_precision
 from visionloop.tasks.super_resolution.answers import RESULTS

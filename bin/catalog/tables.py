@@ -1,8 +1,8 @@
 """The four tables in one, and how a name finds its model in them. No torch here."""
 
-import difflib
 
 from visionloop.engine.errors import UserError
+from visionloop.engine.guess import guess
 from visionloop.tasks.classification.catalog import TABLE as CLASSIFICATION
 from visionloop.tasks.detection.catalog import TABLE as DETECTION
 from visionloop.tasks.model_table import CHOSEN
@@ -19,7 +19,8 @@ def tables_of(task):
     wanted = task.replace("-", "_")
     found = tuple(table for table in TABLES if wanted in (table.value, table.command))
     if not found:
-        raise UserError(f"--task {task}: expected one of {', '.join(table.value for table in TABLES)}", field="task")
+        names = [table.value for table in TABLES]
+        raise UserError(f"--task {task}: expected one of {', '.join(names)}{guess(wanted, names)}", field="task")
     return found
 
 
@@ -35,9 +36,7 @@ def find_model(name, task=None):
     found = [(table, model) for table in tables if (model := table.find(name))]
     if not found:
         known = sorted({known for table in tables for known in table.catalogue.names()})
-        near = difflib.get_close_matches(name, known, n=1)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{name}: not in the table, which `list` prints{guess}", field="name")
+        raise UserError(f"{name}: not in the table, which `list` prints{guess(name, known)}", field="name")
     if len(found) > 1:
         raise UserError(f"{name}: a model of several tasks; add --task {' or '.join(table.command for table, _ in found)}", field="task")
     return found[0]

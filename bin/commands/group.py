@@ -1,14 +1,17 @@
-"""The commands of a task: `train evaluate predict check replay export health`, made from its settings. `--help` imports no torch."""
+"""The commands of a task, `train evaluate predict check replay export health completion`, from its settings. `--help` imports no torch."""
 
 import os
+import re
 import sys
 
 import click
 
+from visionloop.bin.commands.completion import add_completion, program_of
 from visionloop.bin.commands.imports import heavy_imports
 from visionloop.bin.commands.options import device_option, json_option, model_option, traceback_option
 from visionloop.engine.config import check_value, fields_of, options_from
 from visionloop.engine.errors import STOPPED, USER_ERROR, LostProcess, UserError
+from visionloop.engine.guess import guess
 from visionloop.engine.settings import TrainConfig
 
 # before torch is there: every rank would print a long warning of what engine/prepare.py does to DDP on purpose
@@ -29,6 +32,7 @@ def task_commands(name, config_class, load_task_class, *, explanations=(), score
     group.add_command(replay_command(load_task_class))
     group.add_command(export_command(load_task_class))
     group.add_command(health_command(load_task_class))
+    add_completion(group)
     return group
 
 
@@ -75,11 +79,13 @@ def evaluate_command(config_class, load_task_class, score_options):
 
 
 def predict_command(config_class, load_task_class, explanations, predict_options, predict_batch):
-    @click.command("predict", help="Answer for pictures: predictions.jsonl, labelled pictures and a contact sheet.")
+    @click.command("predict", help="Answer for pictures: predictions.jsonl, labelled pictures, a contact sheet. Stopped, it goes on.")
     @model_option
     @click.option("--input", "input_path", required=True, help="a picture, or a folder searched at any depth")
-    @click.option("--output", required=True, help="folder to write; must be absent, empty, or an earlier one of ours")
+    @click.option("--output", required=True, help="folder to write, absent, empty or an earlier one of ours; grows as OUTPUT.part")
     @click.option("--batch-size", type=click.IntRange(1), default=predict_batch, show_default=True)
+    @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="loader processes that read pictures ahead")
+    @click.option("--no-pictures", is_flag=True, help="answers alone: no pictures/ and no contact sheet")
     @options_from(config_class, only=predict_options)
     @device_option
     @json_option("also print the lines, in input order")
@@ -91,7 +97,8 @@ def predict_command(config_class, load_task_class, explanations, predict_options
             task_class = load_task_class()
         wanted = [kind for kind in explanations if options.pop(kind)]
         settings = given_settings(config_class, predict_options, options)
-        raise SystemExit(run_predict(task_class, explanations=wanted, settings=settings, **options))
+        pictures = not options.pop("no_pictures")
+        raise SystemExit(run_predict(task_class, explanations=wanted, pictures=pictures, settings=settings, **options))
 
     for kind in explanations:
         predict = click.option(f"--{kind}", is_flag=True, help=f"also draw the {kind} over each picture")(predict)
@@ -108,9 +115,11 @@ def check_command(config_class, load_task_class):
     def check(config_file, as_json, sheet, **flags):
         with heavy_imports():
             from visionloop.bin.commands.check import run_check
+            from visionloop.bin.commands.train import command_began
 
             task_class = load_task_class()
-        raise SystemExit(run_check(task_class, flags, config_file=config_file, as_json=as_json, sheet=sheet))
+        began = command_began()
+        raise SystemExit(run_check(task_class, flags, config_file=config_file, as_json=as_json, sheet=sheet, began=began))
 
     return check
 
@@ -175,12 +184,16 @@ def run_commands(group, arguments=None):
     """Run a group as a program: a mistake of the user is one line on stderr and exit code 2; `--traceback` shows the whole story."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        group.main(args=list(arguments), prog_name=f"visionloop-{group.name}", standalone_mode=False)
+        group.main(args=list(arguments), prog_name=program_of(group.name), standalone_mode=False)
     except UserError as error:
         _refuse(str(error), error, arguments)
     except click.exceptions.NoSuchOption as error:
-        guess = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
-        _refuse(f"{error.option_name}: no such option{guess}", error, arguments)
+        near = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        _refuse(f"{error.option_name}: no such option{near}", error, arguments)
+    except click.BadParameter as error:
+        kind, typed = getattr(error.param, "type", None), re.match(r"'(.*)' is not one of", error.message)
+        near = guess(typed[1], kind.choices) if typed and isinstance(kind, click.Choice) else ""
+        _refuse(" ".join(error.format_message().split()).removesuffix("." if near else "") + near, error, arguments)
     except click.UsageError as error:
         _refuse(" ".join(error.format_message().split()), error, arguments)
     except click.exceptions.Exit as error:

@@ -1,139 +1,146 @@
-"""`predict`, the same for every task."""
+"""`predict`, the same for every task: any number of pictures into one folder, by any number of processes, in any number of starts."""
 
-import json
 import os
+import re
 import sys
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
-from tqdm import tqdm
 
-from visionloop.bin.commands.output import whole_folder
-from visionloop.datasets.pictures import PICTURE_SUFFIXES
-from visionloop.engine.distributed import pick_device
-from visionloop.engine.errors import FINISHED, USER_ERROR, UserError
-from visionloop.tasks.canvas import fit_to, grid
+from visionloop.bin.commands.answers_files import LINES, PictureFiles, WrittenAnswers, write_sheets
+from visionloop.bin.commands.predict_told import Told
+from visionloop.bin.commands.predict_unfinished import UnfinishedAnswers, fingerprint_of_model, folder_of
+from visionloop.engine.answers import answer, num_batches, places_in, read_batches
+from visionloop.engine.distributed import World, barrier, broadcast_object, join_world, leave_world, lost_process
+from visionloop.engine.errors import FINISHED, STOPPED, USER_ERROR, LostProcess, UserError
+from visionloop.engine.loader_server import start_loader_server
+from visionloop.engine.saver import is_disk_error
+from visionloop.engine.stop import StopFlag
+from visionloop.engine.task import Task
+from visionloop.tasks.input_pictures import find_pictures, fingerprint
 
-LINES = "predictions.jsonl"
-SHEET_MOST = 100  # pictures on the contact sheet
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be answered, by whom, and where to. kinds: of drawn pictures, "pictures" and those of `Task.explain`."""
+
+    task: Task
+    module: torch.nn.Module
+    root: Path
+    names: list
+    batch_size: int
+    kinds: tuple
+    world: World
+    unfinished: UnfinishedAnswers
 
 
-def run_predict(task_class, *, model, input_path, output, batch_size, device, as_json, explanations, settings):
+def run_predict(task_class, *, model, input_path, output, batch_size, device, as_json, explanations, settings, workers=0, pictures=True):
     """Write predictions.jsonl, the task's own files, pictures/, contact_sheet.png and a folder per explanation. Returns the exit code.
 
     Where answers are pictures themselves, they lie in folders of the task's naming, as PNG. settings: {name: value} of the task's own, for
-    `Task.load_trained`.
+    `Task.load_trained`; pictures: False leaves out pictures/ and its sheet. All ranks.
 
-    A picture that cannot be read is named on stderr and has a line {"file", "error"}; the others go on, and the exit code is 2.
+    A picture that cannot be read is named on stderr and has a line {"file", "error"}; the others go on, and the exit code is 2. After a
+    stop it is 75, and the same call goes on.
     """
-    root, names = find_pictures(input_path)
-    task, module = task_class.load_trained(model, **settings)
-    device = pick_device(device)
-    module.to(device)
-    unreadable, sheets, png_names = 0, {}, name_pngs(names)
-    with whole_folder(output, LINES) as folder, open(folder / LINES, "w") as lines, _bar(len(names)) as bar:
-        for start in range(0, len(names), batch_size):
-            chunk = names[start : start + batch_size]
-            rows, drawn, made = answer(task, module, root, chunk, device, explanations)
-            for name, row in zip(chunk, rows, strict=True):
-                lines.write(json.dumps(row) + "\n")
-                if as_json:
-                    print(json.dumps(row))
-                if "error" in row:
-                    unreadable += 1
-                    tqdm.write(f"error: {root / name}: {row['error']}", file=sys.stderr)
-            for kind, pictures in made.items():
-                for name, picture in pictures:
-                    save_picture(folder / kind / png_names[name], picture)
-            for kind, pictures in drawn.items():
-                sheet = sheets.setdefault(kind, [])
-                for name, picture in pictures:
-                    save_picture(folder / kind / name, picture)
-                    if len(sheet) < SHEET_MOST:
-                        sheet.append(fit_to(picture, longest=task.sheet_side))
-            bar.update(len(chunk))
-        lines.flush()
-        task.write_answers(folder, WrittenAnswers(folder / LINES))
-        for kind, pictures in sheets.items():
-            name = "contact_sheet.png" if kind == "pictures" else f"{kind}_sheet.png"
-            Image.fromarray(grid(pictures)).save(folder / name)
-    print(f"{len(names) - unreadable} of {len(names)} pictures answered: {Path(output) / LINES}", file=sys.stderr)
-    return USER_ERROR if unreadable else FINISHED
+    stop = StopFlag(ends_process=True)
+    stop.install()
+    if workers:
+        start_loader_server()  # before the process group, whose threads a worker must not be forked beside
+    unfinished = None
+    try:
+        world = join_world(device)
+        root, names = find_pictures(input_path, without=(os.path.abspath(output), str(folder_of(output))))
+        task, module = task_class.load_trained(model, **settings)
+        kinds = ("pictures",) * pictures + tuple(explanations)
+        facts = {"task": task.name, "model": fingerprint_of_model(model), "input": fingerprint(root, names)}
+        facts |= {"batch_size": batch_size, "pictures": pictures, "explanations": sorted(explanations), **settings}
+        unfinished = UnfinishedAnswers(output, facts, num_batches(len(names), batch_size))
+        work = Work(task, module.to(world.device), root, names, batch_size, kinds, world, unfinished)
+        numbers = begin(work)
+        with Told(unfinished, root, len(names), as_json=as_json, silent=not world.is_main) as told:
+            answer_batches(work, numbers, told, workers=workers, stop=stop)
+            return end(work, told)
+    except Exception as error:
+        plain = explained(error, output)
+        raise plain from (None if plain is error else error)
+    finally:
+        if unfinished:
+            unfinished.release()
+        leave_world()
+        stop.uninstall()
 
 
-def _bar(total):
-    return tqdm(total=total, desc="predicting", unit="pic", disable=None, leave=False)
-
-
-class WrittenAnswers:
-    """The rows of a predictions.jsonl, without those of unreadable pictures. Read anew at each pass: a million of them need no memory."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __iter__(self):
-        with open(self.path) as lines:
-            yield from (row for row in map(json.loads, lines) if "error" not in row)
-
-
-def find_pictures(input_path):
-    """(root folder, names relative to it, sorted). Raises UserError when there is no picture."""
-    path = Path(input_path)
-    if path.is_file():
-        return path.parent, [path.name]
-    if not path.is_dir():
-        raise UserError(f"--input {path}: no such file or folder", field="input", file=str(path))
-    names = []
-    for where, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        names += [os.path.relpath(os.path.join(where, name), path) for name in files if name.lower().endswith(PICTURE_SUFFIXES)]
-    if not names:
-        raise UserError(f"--input {path}: no pictures in it ({' '.join(PICTURE_SUFFIXES)})", field="input", file=str(path))
-    return path, sorted(name for name in names if not os.path.basename(name).startswith("."))
-
-
-@torch.no_grad()
-def answer(task, module, root, names, device, explanations):
-    """(one row per name, {"pictures" or kind of explanation: (name, uint8 [H, W, 3]) of each}, {folder: (name, picture) of each}) of files.
-
-    Pictures may be made only as they are asked for: large ones need not lie in memory together.
-    """
-    samples, readable, rows = [], [], {}
-    for i, name in enumerate(names):
+def begin(work):
+    """[number of each batch to answer]. All ranks. Raises on all what the main rank finds wrong with the folder."""
+    found = None
+    if work.world.is_main:
         try:
-            samples.append(task.read_sample(root / name) | {"sample_id": torch.tensor(i)})
-            readable.append(name)
-        except OSError as error:
-            rows[name] = {"file": name, "error": getattr(error, "why", None) or error.strerror or str(error)}
-    if not samples:
-        return [rows[name] for name in names], {}, {}
-    batch = task.collate_eval(samples).to(device)
-    predictions = task.predict(module, batch)
-    answers = task.describe_predictions(batch, predictions, readable)
-    rows |= {row["file"]: row for row in answers}
-    paths = [root / name for name in readable]
-    drawn = {"pictures": task.draw_answers(paths, answers, predictions)}
-    drawn |= {kind: task.explain(module, batch, kind) for kind in explanations}
-    both = [
-        {kind: zip(readable, pictures, strict=True) for kind, pictures in kinds.items()}
-        for kinds in (drawn, task.answer_pictures(paths, predictions))
-    ]
-    return [rows[name] for name in names], *both
+            found = work.unfinished.begin()
+        except UserError as error:
+            found = error
+    found = broadcast_object(work.world, found)
+    if isinstance(found, UserError):
+        raise found
+    if not work.unfinished.folder.exists():
+        why = "this process does not see the folder that the first one made; all need the same file system"
+        raise UserError(f"--output {work.unfinished.shown}: {why}", field="output", file=str(work.unfinished.shown))
+    done = len(work.names) - count_in(work, found)
+    if done and work.world.is_main:
+        print(f"going on: {done} of {len(work.names)} pictures are answered already, in {work.unfinished.shown}", file=sys.stderr)
+    return found
 
 
-def name_pngs(names):
-    """{name: the same with .png in the place of its suffix, or behind it where another file would have the same name}."""
-    stems = {name: os.path.splitext(name)[0] for name in names}
-    count = Counter(stems.values())
-    count.update(names)  # a.jpg.jpg beside a.jpg and a.png
-    return {name: (stem if count[stem] == 1 else name) + ".png" for name, stem in stems.items()}
+def count_in(work, numbers):
+    """The pictures of these batches."""
+    return sum(len(places_in(number, work.batch_size, len(work.names))) for number in numbers)
 
 
-def save_picture(path, picture):
-    """In the format that the suffix names. picture: uint8 array [H, W] or [H, W, 3], or a Pillow image with what its `info` holds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    exif = {"exif": image.info["exif"]} if "exif" in image.info else {}  # unlike the ICC profile, Pillow takes it as an argument alone
-    image.save(path, **exif)
+def answer_batches(work, numbers, told, *, workers, stop):
+    """Answer the batches that no other rank takes. All ranks; each ends when none is left, or at a batch border after a stop."""
+    files, unfinished = PictureFiles(work.unfinished.answers, work.names), work.unfinished
+    if work.world.size > 1:
+        numbers = filter(unfinished.take, numbers)
+    reads = read_batches(work.task, work.root, work.names, batch_size=work.batch_size, numbers=numbers, workers=workers, stop=stop)
+    for read in reads:
+        answers = answer(work.task, work.module, read, work.root, work.names, work.world.device, kinds=work.kinds)
+        files.write(answers)
+        unfinished.write(read.number, answers.rows)
+        told.advance()
+
+
+def end(work, told):
+    """Put the folder together and in its place, if all is answered. All ranks. Returns the exit code."""
+    barrier(work.world)
+    unfinished, total = work.unfinished, len(work.names)
+    left = broadcast_object(work.world, unfinished.missing() if work.world.is_main else None)
+    if left:
+        done = total - count_in(work, left)
+        if work.world.is_main:
+            print(f"stopped: {done} of {total} pictures are answered, in {unfinished.shown}; the same command goes on", file=sys.stderr)
+        return STOPPED
+    if not work.world.is_main:
+        return FINISHED
+    if not unfinished.is_in_place:
+        told.advance()
+        unfinished.join_lines()
+        work.task.write_answers(unfinished.answers, WrittenAnswers(unfinished.answers / LINES))
+        write_sheets(unfinished.answers, work.kinds, work.task.sheet_side)
+    else:
+        told.tell_file(unfinished.output / LINES)
+    unfinished.finish()
+    print(f"{total - told.unreadable} of {total} pictures answered: {unfinished.output / LINES}", file=sys.stderr)
+    return USER_ERROR if told.unreadable else FINISHED
+
+
+def explained(error, output):
+    """The one line for what the machine is to blame for, as an error to raise; any other error as it is."""
+    if is_disk_error(error, os.path.abspath(output)):
+        why = f"cannot write ({error.strerror}); what is answered is kept: once there is room, the same command goes on"
+        return UserError(f"--output {output}: {why}", code="cannot_write", file=str(output), field="output")
+    if lost_process(error):
+        first = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0]  # without gloo's file name and advice
+        why = f"another process is gone or does not answer ({first}); the same command goes on with what is not answered yet"
+        return LostProcess(why, code="lost_process")
+    return error

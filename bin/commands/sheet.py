@@ -38,7 +38,7 @@ def write_sheet(task, train, config, path):
             seed_host(SAMPLE, config.seed, 0, index)
             samples.append(dataset[index] | {"sample_id": torch.tensor(index)})
         seed_host(COLLATE, config.seed, 0, 0)
-        drawn = task.draw(collate(samples), None)
+        drawn = task.draw(collate(samples))
         columns.append([with_caption(picture, [heading], size=16) for picture in drawn.values()])
     if not columns[0]:
         raise UserError(f"--sheet: {task.name} draws no training pictures", field="sheet")
@@ -54,7 +54,7 @@ def write_samples(task, samples, captions, folder):
     tiles = [
         with_caption(_widened(picture), lines)
         for (sample, batch), lines in zip(samples, captions, strict=True)
-        for picture in task.draw(task.collate([sample], batch.step, batch.offset), None).values()
+        for picture in task.draw(task.collate([sample], batch.step, batch.offset)).values()
     ]
     names = []
     for start in range(0, len(tiles), SHEET_MOST):

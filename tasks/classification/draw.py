@@ -5,27 +5,33 @@ from PIL import Image, ImageDraw
 
 from visionloop.tasks.canvas import INK, PAPER, PLAIN, RIGHT, WRONG, class_label, fit_to, font_for, grid, text_on, with_caption
 
-SIDE = 128  # of a picture in a grid
+SIDE = 128  # of a picture in a grid of training pictures
+SAMPLE_SIDE = 224  # of a picture with its answer
 MOST = 36  # pictures in a grid
 ANSWER_SIDE = 320  # longer side of a labelled picture
 MOST_ROOM = 170  # pixels for a class name beside the confusion matrix
 DARK = np.array((8, 48, 107))  # where a confusion cell holds the whole row
 
 
-def draw_batch(batch, predictions, classes):
-    """{"batch": grid} of a training batch, {"predictions": grid} with right and wrong in colour otherwise."""
-    pictures = [fit_to(picture, longest=SIDE) for picture in batch["pixel_values"][:MOST].permute(0, 2, 3, 1).cpu().numpy()]
-    truth = batch["labels"][:MOST].tolist()
-    room = SIDE - 8
-    if predictions is None:
-        tiles = [with_caption(picture, [class_label(label, classes, room=room)]) for picture, label in zip(pictures, truth, strict=True)]
-        return {"batch": grid(tiles)}
-    chosen = predictions["logits"][:MOST].argmax(dim=1).tolist()
-    tiles = []
-    for picture, label, guess in zip(pictures, truth, chosen, strict=True):
+def draw_batch(batch, classes):
+    """uint8 [H, W, 3]: a training batch with its labels."""
+    pictures, labels = pictures_of(batch, SIDE, MOST), batch["labels"][:MOST].tolist()
+    named = [[class_label(label, classes, room=SIDE - 8)] for label in labels]
+    return grid([with_caption(picture, lines) for picture, lines in zip(pictures, named, strict=True)])
+
+
+def draw_samples(batch, predictions, classes):
+    """One uint8 [h, w, 3] per picture with the answer below in the colour of right or wrong, and the truth where it is wrong."""
+    chosen, room, tiles = predictions["logits"].argmax(dim=1).tolist(), SAMPLE_SIDE - 8, []
+    for picture, label, guess in zip(pictures_of(batch, SAMPLE_SIDE), batch["labels"].tolist(), chosen, strict=True):
         lines = [class_label(guess, classes, room=room), "" if guess == label else f"is {class_label(label, classes, room=room - 16)}"]
         tiles.append(with_caption(picture, lines, color=RIGHT if guess == label else WRONG))
-    return {"predictions": grid(tiles)}
+    return tiles
+
+
+def pictures_of(batch, side, most=None):
+    """The first `most` pictures of a batch, None: all, as uint8 [h, w, 3] with a longer side of `side` pixels."""
+    return [fit_to(picture, longest=side) for picture in batch["pixel_values"][:most].permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def draw_answer(picture, answer):

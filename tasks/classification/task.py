@@ -17,7 +17,7 @@ from visionloop.tasks.classification.checks import check_folder_of_data
 from visionloop.tasks.classification.collate import collate
 from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.classification.data import index_split, training_splits
-from visionloop.tasks.classification.draw import draw_answer, draw_batch, draw_confusion
+from visionloop.tasks.classification.draw import draw_answer
 from visionloop.tasks.classification.export import export_classifier
 from visionloop.tasks.classification.folder import load_folder, save_folder
 from visionloop.tasks.classification.groups import parameter_groups, recomputed_blocks
@@ -26,14 +26,14 @@ from visionloop.tasks.classification.mixing import Mixing, mixes_at
 from visionloop.tasks.classification.model import build_model, load_model, own_image_size
 from visionloop.tasks.classification.positions import set_image_size
 from visionloop.tasks.classification.processor import start_transform
+from visionloop.tasks.classification.reporting import ClassificationReporting
 from visionloop.tasks.classification.sources import CATALOGUE
 from visionloop.tasks.library import class_names
-from visionloop.tasks.per_class import name_rows
 from visionloop.tasks.picture_cache import training_pictures
 from visionloop.tasks.sources import check_folder
 
 
-class ClassificationTask(Task):
+class ClassificationTask(ClassificationReporting, Task):
     """One label per picture; any image classifier of the library."""
 
     name = "classification"
@@ -165,14 +165,8 @@ class ClassificationTask(Task):
     def build_metric(self):
         return ClassificationMetric(len(self.classes))
 
-    def per_class_scores(self, metric):
-        return name_rows(self.classes, metric.per_class())
-
     def write_scored(self, metric, dataset, path):
         scoring.write_scored(metric, dataset, path, self.classes)
-
-    def reference_scores(self, metric):
-        return {"accuracy of always naming the most frequent class": metric.majority_accuracy()}
 
     # answers and pictures ---------------------------------------------------------------------------------------
     def read_sample(self, path):
@@ -181,14 +175,8 @@ class ClassificationTask(Task):
     def describe_predictions(self, batch, predictions, names):
         return evaluate.describe(predictions, names, self.classes)
 
-    def draw(self, batch, predictions):
-        return draw_batch(batch, predictions, self.classes)
-
-    def draw_scores(self, metric):
-        return {"confusion": draw_confusion(metric.confusion(), self.classes)}
-
     def draw_answers(self, paths, answers, predictions):
-        return [draw_answer(read_picture(path), answer) for path, answer in zip(paths, answers, strict=True)]
+        return (draw_answer(read_picture(path), answer) for path, answer in zip(paths, answers, strict=True))
 
     def explain(self, module, batch, kind):
         return draw_attention(module, self.to_input(batch), batch["pixel_values"])

@@ -21,25 +21,46 @@ def draw_precision_recall(curves, classes):
     AP50 stands in the legend, for the best and the worst six where there are more than twelve classes. A class without boxes has no curve.
     """
     precision, recall = curves["precision"], curves["recall"]
-    scores = precision.mean(axis=1)
-    shown = np.flatnonzero(~np.isnan(scores))
-    best_first = shown[np.argsort(-scores[shown], kind="stable")]
-    few = len(shown) <= MOST_NAMED
-    named = best_first if few else np.concatenate([best_first[: MOST_NAMED // 2], best_first[-(MOST_NAMED // 2) :]])
+    scores, best_first = precision.mean(axis=1), best_to_worst(precision)
+    named = outermost(best_first, MOST_NAMED)
     lines = [(precision[i], class_color(i) if i in named else PALE, 2 if i in named else 1) for i in best_first]
     lines.sort(key=lambda line: line[2])  # names over the grey of the rest
-    if len(shown) > 1:
-        lines.append((precision[shown].mean(axis=0), INK, 3))
+    if len(best_first) > 1:
+        lines.append((precision[best_first].mean(axis=0), INK, 3))
     image = Image.new("RGB", (LEFT + PLOT + LEGEND, TOP + PLOT + BOTTOM), PAPER)
     image.paste(_plot(recall, lines), (LEFT, TOP))
     draw = ImageDraw.Draw(image)
     _write_axes(draw)
-    rows = [(INK, "all classes", scores[shown].mean())] if len(shown) > 1 else []
+    rows = [(INK, "all classes", scores[best_first].mean())] if len(best_first) > 1 else []
     rows += [(class_color(i), class_label(i, classes, room=LEGEND - 110), scores[i]) for i in named]
-    if not few:
-        rows.insert(1 + MOST_NAMED // 2, (None, f"{len(shown) - len(named)} classes between", None))
+    if len(named) < len(best_first):
+        rows.insert(1 + MOST_NAMED // 2, (None, f"{len(best_first) - len(named)} classes between", None))
     _write_legend(draw, rows)
     return np.array(image)
+
+
+def recall_lines(curves, classes):
+    """[{"name", "x": recall, "y": precision}] at IoU 0.5: the mean over classes, then each class, the best first.
+
+    curves: of `DetectionMetric.curves`; of more than twelve classes with boxes, the best and the worst six.
+    """
+    precision, recall = curves["precision"], curves["recall"]
+    best_first = best_to_worst(precision)
+    lines = [("all classes", precision[best_first].mean(axis=0))] if len(best_first) > 1 else []
+    lines += [(str(classes[i]), precision[i]) for i in outermost(best_first, MOST_NAMED)]
+    return [{"name": name, "x": recall.tolist(), "y": values.tolist()} for name, values in lines]
+
+
+def best_to_worst(precision):
+    """Labels of the classes with boxes by AP50, the best first. precision: [C, 101], nan for a class without."""
+    scores = precision.mean(axis=1)
+    shown = np.flatnonzero(~np.isnan(scores))
+    return shown[np.argsort(-scores[shown], kind="stable")]
+
+
+def outermost(best_first, most):
+    """All of them, or the first and the last `most` / 2."""
+    return best_first if len(best_first) <= most else np.concatenate([best_first[: most // 2], best_first[-(most // 2) :]])
 
 
 def draw_per_class(per_class, classes):

@@ -7,30 +7,42 @@ from visionloop.tasks.canvas import PLAIN, RIGHT, fit_to, grid, with_caption
 from visionloop.tasks.detection.frames import COLORS, SPARSE, draw_boxes, with_legend
 
 SIDE = 400  # longer side of a picture in a grid
-MOST_TRAINING, MOST_PAIRS = 12, 8  # pictures in a grid
+PAIR_SIDE, NARROWEST_PAIR = 317, 300  # longer side of each of a pair, and the width that the words below one need
+MOST_TRAINING = 12  # pictures in a grid
 SHOWN_SCORE = 0.4  # predictions from here on are drawn
+PAIR_WORDS = ("left: truth, dashed: missed", f"right: found with a score from {SHOWN_SCORE}, dashed: too many")
 SAME_OBJECT = 0.5  # IoU
 SMALLEST_ANSWER, LARGEST_ANSWER = 640, 1600  # longer side
 
 
-def draw_batch(batch, predictions, classes):
-    """{"batch": grid} of a training batch with its targets, {"predictions": grid} with the truth on the left otherwise.
+def draw_batch(batch, classes):
+    """uint8 [H, W, 3]: training pictures as the network sees them, with their boxes; targets are cxcywh in 0..1 of them."""
+    tiles, labels = [], []
+    pictures = batch["pixel_values"][:MOST_TRAINING].permute(0, 2, 3, 1).cpu().numpy()
+    for pixels, target in zip(pictures, batch["targets"][:MOST_TRAINING], strict=True):
+        picture = fit_to(pixels, longest=SIDE)
+        boxes = target["boxes"].cpu().numpy().astype(np.float64) * np.tile([picture.shape[1], picture.shape[0]], 2)
+        corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+        labels.append(target["class_labels"].cpu().numpy())
+        tiles.append(draw_boxes(picture, corners, labels[-1], classes, names=not told_by_color(range(len(classes)))))
+    return with_legend(grid(tiles), np.concatenate(labels), classes, words=[f"boxes in these {len(tiles)} pictures:"])
 
-    On both sides of a pair a dashed box has no partner: missed on the left, too many on the right.
+
+def draw_samples(batch, predictions, classes):
+    """One uint8 [h, w, 3] per picture of an evaluation's batch, at most 640 px wide: the truth on the left, what was found on the right.
+
+    On both sides a dashed box has no partner: missed on the left, too many on the right.
     """
-    if predictions is None:
-        return {"batch": _training_grid(batch, classes)}
     host = {key: predictions[key].detach().float().cpu().numpy() for key in ("boxes", "scores", "labels")}
-    pictures = batch["pixel_values"][:MOST_PAIRS].permute(0, 2, 3, 1).cpu().numpy()
-    pairs, labels = [], []
-    for i, (pixels, size_hw) in enumerate(zip(pictures, batch["sizes"][:MOST_PAIRS].tolist(), strict=True)):
+    pictures, drawn = batch["pixel_values"].permute(0, 2, 3, 1).cpu().numpy(), []
+    for i, (pixels, size_hw) in enumerate(zip(pictures, batch["sizes"].tolist(), strict=True)):
         shown = host["scores"][i] >= SHOWN_SCORE
         found = {"boxes": host["boxes"][i][shown], "scores": host["scores"][i][shown], "labels": host["labels"][i][shown].astype(np.int64)}
-        pairs.append(draw_pair(pixels, size_hw, batch["truth"][i], found, classes))
-        labels += [batch["truth"][i]["labels"], found["labels"]]
-    words = ["left: truth, dashed where missed", f"right: found with a score from {SHOWN_SCORE}, dashed where too many"]
-    sheet = grid(pairs, columns=1 if len(pairs) < 3 else 2)
-    return {"predictions": with_legend(sheet, np.concatenate(labels), classes, words=words, counted=False)}
+        pair = draw_pair(pixels, size_hw, batch["truth"][i], found, classes)
+        pair = np.pad(pair, ((0, 0), (0, max(0, NARROWEST_PAIR - pair.shape[1])), (0, 0)), constant_values=255)
+        labels = np.concatenate([batch["truth"][i]["labels"], found["labels"]])
+        drawn.append(with_legend(pair, labels, classes, words=PAIR_WORDS, counted=False))
+    return drawn
 
 
 def draw_pair(pixels, size_hw, truth, found, classes):
@@ -39,7 +51,7 @@ def draw_pair(pixels, size_hw, truth, found, classes):
     pixels: uint8 [S, S, 3], squashed from a picture of size_hw; truth: as in the batch; found: "boxes" [N, 4] xyxy in pixels of the
     picture, "scores", "labels" [N].
     """
-    scale = SIDE / max(size_hw)
+    scale = PAIR_SIDE / max(size_hw)
     size_wh = max(1, round(size_hw[1] * scale)), max(1, round(size_hw[0] * scale))
     picture = np.array(Image.fromarray(pixels).resize(size_wh, Image.Resampling.BICUBIC))
     corners = np.concatenate([truth["boxes"][:, :2], truth["boxes"][:, :2] + truth["boxes"][:, 2:]], axis=1)
@@ -102,16 +114,3 @@ def draw_answer(picture, answer):
     if drawn.shape[1] < SMALLEST_ANSWER // 4:  # a narrow picture: room for the words
         drawn = np.pad(drawn, ((0, 0), (0, SMALLEST_ANSWER // 4 - drawn.shape[1]), (0, 0)), constant_values=255)
     return with_legend(drawn, labels, classes, words=() if rows else [f"nothing found with a score from {SHOWN_SCORE}"])
-
-
-def _training_grid(batch, classes):
-    """The pictures as the network sees them; targets are cxcywh in 0..1 of them."""
-    tiles, labels = [], []
-    pictures = batch["pixel_values"][:MOST_TRAINING].permute(0, 2, 3, 1).cpu().numpy()
-    for pixels, target in zip(pictures, batch["targets"][:MOST_TRAINING], strict=True):
-        picture = fit_to(pixels, longest=SIDE)
-        boxes = target["boxes"].cpu().numpy().astype(np.float64) * np.tile([picture.shape[1], picture.shape[0]], 2)
-        corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
-        labels.append(target["class_labels"].cpu().numpy())
-        tiles.append(draw_boxes(picture, corners, labels[-1], classes, names=not told_by_color(range(len(classes)))))
-    return with_legend(grid(tiles), np.concatenate(labels), classes, words=[f"boxes in these {len(tiles)} pictures:"])

@@ -12,28 +12,27 @@ from visionloop.engine.task import Task
 from visionloop.metrics.detection import DetectionMetric
 from visionloop.tasks.detection import evaluate, recipes, scoring
 from visionloop.tasks.detection.card import write_detector_card
-from visionloop.tasks.detection.charts import draw_per_class, draw_precision_recall
 from visionloop.tasks.detection.checks import check_detection_data
 from visionloop.tasks.detection.collate import collate
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.data import index_split, training_splits
 from visionloop.tasks.detection.denoising import cap_targets
-from visionloop.tasks.detection.draw import draw_answer, draw_batch
+from visionloop.tasks.detection.draw import draw_answer
 from visionloop.tasks.detection.export import export_detector
 from visionloop.tasks.detection.folder import load_folder, save_folder
 from visionloop.tasks.detection.groups import parameter_groups, recomputed_blocks
 from visionloop.tasks.detection.loss import DFineCriterion
 from visionloop.tasks.detection.model import build_model, check_image_size, learns_statistics, load_model
 from visionloop.tasks.detection.processor import read_size
+from visionloop.tasks.detection.reporting import DetectionReporting
 from visionloop.tasks.detection.scales import draw_size, resize_batch, sizes_around
 from visionloop.tasks.detection.sizes import ARCHITECTURES, CATALOGUE
 from visionloop.tasks.library import class_names
-from visionloop.tasks.per_class import name_rows
 from visionloop.tasks.picture_cache import training_pictures
 from visionloop.tasks.sources import check_folder
 
 
-class DetectionTask(Task):
+class DetectionTask(DetectionReporting, Task):
     """Boxes and their classes; D-FINE of every size."""
 
     name = "detection"
@@ -176,18 +175,8 @@ class DetectionTask(Task):
     def describe_predictions(self, batch, predictions, names):
         return evaluate.describe(predictions, batch["sizes"], names, self.classes, evaluate.LEAST_SCORE)
 
-    def draw(self, batch, predictions):
-        return draw_batch(batch, predictions, self.classes)
-
-    def draw_scores(self, metric):
-        curves = draw_precision_recall(metric.curves(), self.classes)
-        return {"precision_recall": curves, "average_precision": draw_per_class(metric.per_class(), self.classes)}
-
-    def per_class_scores(self, metric):
-        return name_rows(self.classes, metric.per_class())
-
     def draw_answers(self, paths, answers, predictions):
-        return [draw_answer(read_picture(path), answer) for path, answer in zip(paths, answers, strict=True)]
+        return (draw_answer(read_picture(path), answer) for path, answer in zip(paths, answers, strict=True))
 
     # weights ----------------------------------------------------------------------------------------------------
     def parameter_groups(self, module):

@@ -7,7 +7,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from visionloop.datasets.mask_values import IGNORED
-from visionloop.tasks.canvas import PLAIN, fit_to, grid, with_caption
+from visionloop.tasks.canvas import PLAIN, WRONG, fit_to, grid, with_caption
 from visionloop.tasks.segmentation.legend import with_legend
 
 # far apart on any picture, the first ones most; classes beyond these get what is left between them. Dark ones come late: brown is what
@@ -18,7 +18,9 @@ COLORS = (
     (130, 130, 30), (150, 245, 190), (140, 145, 155), (15, 95, 45),
 )  # fmt: skip
 SIDE = 300  # longer side of a picture in a grid
-MOST_TRAINING, MOST_TRIPLES = 12, 8  # pictures in a grid
+PART_SIDE = 317  # of each of the four parts of a sample
+MOST_TRAINING = 12  # pictures in a grid
+FOUR_WORDS = ("above: picture, wrong pixels in red", "below: truth, prediction")
 COMPARED = 0.75  # strength of colours beside the bare picture
 SMALLEST_ANSWER, LARGEST_ANSWER = 640, 1600  # longer side
 GAP = 6
@@ -79,39 +81,53 @@ def borders(ids, thickness=1):
     return found
 
 
-def draw_batch(batch, predictions, classes, colors):
-    """{"batch": grid} of a training batch with its ids; {"predictions": grid} of picture, truth and prediction side by side otherwise.
+def draw_batch(batch, classes, colors):
+    """uint8 [H, W, 3]: a training batch with its classes over it, and their names below.
 
-    batch: "pixel_values" uint8 [3, h, w] and "ids" uint8 [H, W] of each picture, stacked or in a list; predictions: {"ids": list of
-    uint8 [H, W]}; colors: uint8 [K, 3].
+    batch: "pixel_values" uint8 [3, h, w] and "ids" uint8 [H, W] of each picture, stacked or in a list; colors: uint8 [K, 3].
     """
     tiles, pixels = [], np.zeros(256, dtype=np.int64)
-    for i in range(min(len(batch["ids"]), MOST_TRAINING if predictions is None else MOST_TRIPLES)):
-        picture = fit_to(batch["pixel_values"][i].permute(1, 2, 0).cpu().numpy(), longest=SIDE)
-        truth = batch["ids"][i].cpu().numpy()
+    for pixel_values, ids in zip(batch["pixel_values"][:MOST_TRAINING], batch["ids"][:MOST_TRAINING], strict=True):
+        picture, truth = fit_to(to_array(pixel_values), longest=SIDE), ids.cpu().numpy()
         pixels += np.bincount(truth.ravel(), minlength=256)
-        if predictions is None:
-            tiles.append(overlay(picture, fit_ids(truth, picture), colors))
-            continue
-        found = predictions["ids"][i].cpu().numpy()
-        pixels += np.bincount(found.ravel(), minlength=256)
-        tiles.append(draw_triple(picture, truth, found, colors))
-    if predictions is None:
-        return {"batch": with_legend(grid(tiles), pixels, classes, colors, words=[f"classes in these {len(tiles)} pictures:"])}
-    sheet = grid(tiles, columns=1 if len(tiles) < 3 else 2)
-    return {"predictions": with_legend(sheet, pixels, classes, colors, words=["left: picture, middle: truth, right: prediction"])}
+        tiles.append(overlay(picture, fit_ids(truth, picture), colors))
+    return with_legend(grid(tiles), pixels, classes, colors, words=[f"classes in these {len(tiles)} pictures:"])
 
 
-def draw_triple(picture, truth, found, colors):
-    """Picture, truth and prediction side by side, with the share of right pixels below: uint8 [h, w, 3].
+def draw_samples(batch, predictions, classes, colors):
+    """One uint8 [h, w, 3] per picture of an evaluation's batch, at most 640 px wide: picture, what is wrong, truth, prediction.
 
-    picture: uint8 [H, W, 3]; truth, found: uint8 ids of one size, of any resolution.
+    batch: as in `draw_batch`; predictions: {"ids": list of uint8 [H, W]}.
     """
-    gap = np.full((picture.shape[0], GAP, 3), 255, dtype=np.uint8)
-    left, right = (overlay(picture, fit_ids(ids, picture), colors, COMPARED) for ids in (truth, found))
+    drawn = []
+    for pixel_values, truth, found in zip(batch["pixel_values"], batch["ids"], predictions["ids"], strict=True):
+        truth, found = truth.cpu().numpy(), found.cpu().numpy()
+        four = draw_four(fit_to(to_array(pixel_values), longest=PART_SIDE), truth, found, colors)
+        pixels = np.bincount(truth.ravel(), minlength=256) + np.bincount(found.ravel(), minlength=256)
+        drawn.append(with_legend(four, pixels, classes, colors, words=FOUR_WORDS))
+    return drawn
+
+
+def draw_four(picture, truth, found, colors):
+    """The picture and, in red, its wrong pixels; below truth and prediction, and the share of right pixels: uint8 [h, w, 3].
+
+    picture: uint8 [H, W, 3]; truth, found: uint8 ids of one size, of any resolution. Ignored pixels are black, those that are right grey.
+    """
+    true_here, found_here = (fit_ids(ids, picture) for ids in (truth, found))
+    mistakes = np.repeat(picture.mean(axis=2, keepdims=True) / 2, 3, axis=2).astype(np.uint8)
+    mistakes[true_here != found_here] = WRONG
+    mistakes[true_here == IGNORED] = 0
+    parts = [picture, mistakes, *(overlay(picture, ids, colors, COMPARED) for ids in (true_here, found_here))]
+    across, down = (np.full(shape, 255, dtype=np.uint8) for shape in ((len(picture), GAP, 3), (GAP, 2 * picture.shape[1] + GAP, 3)))
+    above, below = (np.concatenate([left, across, right], axis=1) for left, right in (parts[:2], parts[2:]))
     known = truth != IGNORED
     line = f"{100 * (truth == found)[known].mean():.1f} % of the pixels right" if known.any() else "no pixel with a known class"
-    return with_caption(np.concatenate([picture, gap, left, gap, right], axis=1), [line], color=PLAIN)
+    return with_caption(np.concatenate([above, down, below]), [line], color=PLAIN)
+
+
+def to_array(pixel_values):
+    """uint8 tensor [3, H, W] -> numpy [H, W, 3]."""
+    return pixel_values.permute(1, 2, 0).cpu().numpy()
 
 
 def draw_answer(picture, ids, classes, colors):

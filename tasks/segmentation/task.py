@@ -12,30 +12,29 @@ from visionloop.datasets.segmentation_transforms import SegmentationEvalPreset, 
 from visionloop.engine.task import Task
 from visionloop.metrics.segmentation import SegmentationMetric
 from visionloop.tasks.library import class_names
-from visionloop.tasks.per_class import name_rows
 from visionloop.tasks.pixels import Normalise
 from visionloop.tasks.segmentation import answers, evaluate, recipes, scoring
 from visionloop.tasks.segmentation.annealing import parse_annealing
 from visionloop.tasks.segmentation.by_heart import window_samples
 from visionloop.tasks.segmentation.card import write_segmenter_card
-from visionloop.tasks.segmentation.charts import draw_confusion, draw_per_class
 from visionloop.tasks.segmentation.checks import check_segmentation_data
 from visionloop.tasks.segmentation.collate import collate, collate_eval
 from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.segmentation.data import index_split, training_splits
-from visionloop.tasks.segmentation.draw import class_colors, draw_answer, draw_batch
+from visionloop.tasks.segmentation.draw import class_colors, draw_answer
 from visionloop.tasks.segmentation.export import export_segmenter
 from visionloop.tasks.segmentation.folder import load_folder, save_folder
 from visionloop.tasks.segmentation.groups import parameter_groups
 from visionloop.tasks.segmentation.loss import EomtCriterion
 from visionloop.tasks.segmentation.model import build_model, load_model, source_config
 from visionloop.tasks.segmentation.processor import statistics_of
+from visionloop.tasks.segmentation.reporting import SegmentationReporting
 from visionloop.tasks.segmentation.sizes import CATALOGUE
 from visionloop.tasks.segmentation.validation_loss import losses_of_pictures
 from visionloop.tasks.sources import check_folder
 
 
-class SegmentationTask(Task):
+class SegmentationTask(SegmentationReporting, Task):
     """One class per pixel; EoMT of every size, on a ViT or on DINOv3."""
 
     name = "segmentation"
@@ -171,15 +170,6 @@ class SegmentationTask(Task):
 
     def answer_pictures(self, paths, predictions):
         return answers.answer_files(predictions, self.colors)
-
-    def draw(self, batch, predictions):
-        return draw_batch(batch, predictions, self.classes, self.colors)
-
-    def draw_scores(self, metric):
-        return {"confusion": draw_confusion(metric.confusion(), self.classes), "iou": draw_per_class(metric.per_class(), self.classes)}
-
-    def per_class_scores(self, metric):
-        return name_rows(self.classes, metric.per_class())
 
     def draw_answers(self, paths, answers, predictions):
         pairs = zip(map(read_picture, paths), predictions["ids"], strict=True)

@@ -157,14 +157,19 @@ def _describe(train, sizes_hw, patch, found):
     crops = pixels / (train.scale * patch) ** 2
     area = f"{pixels / 1e6:.1f} million pixels, {crops:.0f} crops of {train.scale * patch} x {train.scale * patch} side by side"
     found["lines"].append(f"{len(train)} pictures in train with {area}")
-    if train.scale == 1:
-        return
-    if train.lr_folder:
-        found["lines"].append(f"small pictures are read from {lr_folder_name(train.scale)}/")
-        return
-    others = other_lr_folders(train)
-    beside = f"; {', '.join(others)} beside it {'is' if len(others) == 1 else 'are'} not used" if others else ""
-    found["lines"].append(f"small pictures are made from {Path(train.folder).name}/ by MATLAB's bicubic rule, x{train.scale}{beside}")
+    found["lines"] += small_pictures(train)
+
+
+def small_pictures(index):
+    """[a line that says where the small pictures of a split come from]; [] where there are none."""
+    if index.scale == 1:
+        return []
+    if index.lr_folder:
+        return [f"small pictures are read from {lr_folder_name(index.scale)}/"]
+    others = other_lr_folders(index)
+    unused = f"{', '.join(others)} beside it {'is' if len(others) == 1 else 'are'} not used"
+    beside = unused if others else f"there is no {lr_folder_name(index.scale)}/ beside it"
+    return [f"small pictures are made from {Path(index.folder).name}/ by MATLAB's bicubic rule, x{index.scale}; {beside}"]
 
 
 def _describe_cache(indexes, found):

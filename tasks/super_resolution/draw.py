@@ -9,30 +9,29 @@ from visionloop.tasks.canvas import PLAIN, RIGHT, grid, with_caption
 PANEL = 256  # longest side of a panel, in pixels of the drawing
 CROP = 128  # longest side of an evaluation's crop, in pixels of the result: each is drawn as four
 WHOLE = 512  # longest side of what is drawn of a training sample: crops whole, of larger pictures the part with most detail
-MOST_TRAINING, MOST_ROWS = 12, 6  # pictures in a grid
+MOST_TRAINING = 12  # pictures in a grid
 GAP = 6
 STRIP = 3 * PANEL + 2 * GAP  # width of an answer's strip, the same for all pictures
 MARGIN = 4  # of input pixels that the bicubic of a crop is made with; the kernel reaches 2
 DIFFERENCE = 4  # how much larger differences are drawn at x1
 
 
-def draw_batch(batch, predictions, scale, border=None):
-    """{"batch": grid} of a training batch, input beside truth; {"predictions": grid} of an evaluation's otherwise.
+def draw_batch(batch):
+    """uint8 [H, W, 3]: a training batch, input beside truth. batch: "pixel_values" uint8 [3, h, w] and "hr", stacked or in lists."""
+    pairs = zip(batch["pixel_values"][:MOST_TRAINING], batch["hr"][:MOST_TRAINING], strict=True)
+    return with_caption(grid([draw_pair(to_array(lr), to_array(hr)) for lr, hr in pairs]), ["left: input, right: truth"])
 
-    Of a picture that is evaluated the part with most detail in the truth is shown, the same each time: input, bicubic, result and truth,
-    with the PSNR of the whole picture. batch: "pixel_values" uint8 [3, h, w] and "hr", with predictions "bicubic" too, uint8
-    [3, s*h, s*w], stacked or in lists; predictions: {"pictures": list of uint8 [3, s*h, s*w]}, None for a training batch; border: pixels
-    that PSNR leaves out, None: the scale, and 0 at x1.
+
+def draw_samples(batch, predictions, scale, border=None):
+    """One uint8 [h, w, 3] per picture of an evaluation's batch: input and bicubic, below result and truth.
+
+    Shown is the part with most detail in the truth, the same each time, with the PSNR on Y of the whole picture. batch: lists of uint8
+    [3, h, w] under "pixel_values" and [3, s*h, s*w] under "hr" and "bicubic"; predictions: {"pictures": list of uint8 [3, s*h, s*w]};
+    border: pixels that PSNR leaves out, None: the scale, and 0 at x1.
     """
-    if predictions is None:
-        pairs = zip(batch["pixel_values"][:MOST_TRAINING], batch["hr"][:MOST_TRAINING], strict=True)
-        tiles = [draw_pair(to_array(lr), to_array(hr)) for lr, hr in pairs]
-        return {"batch": with_caption(grid(tiles), ["left: input, right: truth"])}
     border = (scale if scale > 1 else 0) if border is None else border
-    columns = batch["pixel_values"], batch["bicubic"], predictions["pictures"], batch["hr"]
-    rows = [draw_comparison(*(to_array(column[i]) for column in columns), border) for i in range(min(MOST_ROWS, len(batch["hr"])))]
-    words = "dB: PSNR on Y of the whole picture; shown is the part with most detail"
-    return {"predictions": with_caption(grid(rows, columns=1 if len(rows) < 3 else 2), [words])}
+    columns = zip(batch["pixel_values"], batch["bicubic"], predictions["pictures"], batch["hr"], strict=True)
+    return [draw_comparison(*map(to_array, pictures), border) for pictures in columns]
 
 
 def draw_pair(lr, hr):
@@ -43,7 +42,7 @@ def draw_pair(lr, hr):
 
 
 def draw_comparison(lr, bicubic, result, hr, border=0):
-    """uint8 [h, w, 3]: input, bicubic, result and truth of one picture's part with most detail, captions below.
+    """uint8 [h, 518, 3]: input and bicubic, below result and truth, of one picture's part with most detail, captions below each.
 
     lr: uint8 [h, w, 3]; the others uint8 [s*h, s*w, 3]. At x1 the input is its own bicubic and stands there once.
     """
@@ -56,7 +55,10 @@ def draw_comparison(lr, bicubic, result, hr, border=0):
     colors = [PLAIN, PLAIN, RIGHT if after > before else PLAIN, PLAIN]
     if scale == 1:
         panels, captions, colors = panels[1:], [f"input {before:.2f} dB", *captions[2:]], colors[1:]
-    return side_by_side(panels, captions, colors)
+    first = len(panels) - 2  # result and truth stand in one row
+    above, below = (side_by_side(panels[part], captions[part], colors[part]) for part in (slice(first), slice(first, None)))
+    above = np.pad(above, ((0, GAP), (0, below.shape[1] - above.shape[1]), (0, 0)), constant_values=255)
+    return np.concatenate([above, below])
 
 
 def draw_answer(picture, result):

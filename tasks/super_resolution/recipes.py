@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from visionloop.engine.errors import UserError
+from visionloop.engine.guess import guess
 from visionloop.tasks.super_resolution.config import RESTORATION
 from visionloop.tasks.super_resolution.sizes import ARCHITECTURES, CATALOGUE, scale_of
 
@@ -50,7 +51,7 @@ def recipe(values):
         raise UserError("--best-metric lpips: needs --lpips-weights", field="best_metric")
     mode = values["mode"] or mode_of(model)
     if mode not in OF_MODE:
-        raise UserError(f"--mode: expected one of {', '.join(OF_MODE)}, got {mode!r}", field="mode")
+        raise UserError(f"--mode: expected one of {', '.join(OF_MODE)}, got {mode!r}{guess(mode, OF_MODE)}", field="mode")
     scale = values["scale"] or (1 if mode in RESTORATION else scale_of(model) or _local_config(model).get("upscale"))
     if scale is not None and (scale == 1) != (mode in RESTORATION):
         why = "denoise and jpeg keep the size" if scale > 1 else "name what is restored with --mode denoise or jpeg"

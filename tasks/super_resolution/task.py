@@ -1,7 +1,6 @@
 """Super-resolution and restoration, wired to the engine's socket. What is done stands in the files beside this one."""
 
 import logging
-import math
 from functools import cached_property
 
 from visionloop.datasets.pictures import read_picture
@@ -15,23 +14,24 @@ from visionloop.tasks.sources import check_folder
 from visionloop.tasks.super_resolution import answers, evaluate, recipes, scoring
 from visionloop.tasks.super_resolution.by_heart import cut_lesson, require_pairs
 from visionloop.tasks.super_resolution.card import write_super_resolver_card
-from visionloop.tasks.super_resolution.checks import check_super_resolution_data
+from visionloop.tasks.super_resolution.checks import check_super_resolution_data, small_pictures
 from visionloop.tasks.super_resolution.collate import collate, collate_eval
 from visionloop.tasks.super_resolution.config import RESTORATION, SuperResolutionConfig
 from visionloop.tasks.super_resolution.data import index_split, open_pictures, training_splits
-from visionloop.tasks.super_resolution.draw import STRIP, draw_answer, draw_batch
+from visionloop.tasks.super_resolution.draw import STRIP, draw_answer
 from visionloop.tasks.super_resolution.export import export_super_resolver
 from visionloop.tasks.super_resolution.folder import load_folder, make_plain, save_folder, save_plain_folder
 from visionloop.tasks.super_resolution.loss import SuperResolutionCriterion
 from visionloop.tasks.super_resolution.model import build_model, load_model, source_config
 from visionloop.tasks.super_resolution.modes import border_of, build_degradation, note_mode, noted_degradation
 from visionloop.tasks.super_resolution.network import recomputed_blocks
+from visionloop.tasks.super_resolution.reporting import SuperResolutionReporting
 from visionloop.tasks.super_resolution.sizes import CATALOGUE, start_of
 
 log = logging.getLogger(__name__)
 
 
-class SuperResolutionTask(Task):
+class SuperResolutionTask(SuperResolutionReporting, Task):
     """Larger and cleaner pictures; Swin2SR in all its modes."""
 
     name = "super_resolution"
@@ -107,6 +107,9 @@ class SuperResolutionTask(Task):
         pairs = open_pictures(train, self.config.cache, self.train_transform.side)
         return SuperResolutionDataset(pairs, self.train_transform), self._for_evaluation(val)
 
+    def notes(self):
+        return small_pictures(self.splits[0])
+
     def build_eval_dataset(self, split):
         if self.config.val_split and split != "test":
             return self._for_evaluation(self.splits[split == "val"])
@@ -163,10 +166,6 @@ class SuperResolutionTask(Task):
     def build_metric(self):
         return SuperResolutionMetric(self.border, self.lpips)
 
-    def reference_scores(self, metric):
-        # at x1 nothing is known of what finished pictures were restored from
-        return {name: score for name, score in metric.bicubic_scores().items() if not math.isnan(score)}
-
     # answers and pictures ---------------------------------------------------------------------------------------
     def read_sample(self, path):
         return SuperResolutionEvalPreset(scale=self.scale)(read_picture(path).permute(1, 2, 0).numpy())
@@ -176,9 +175,6 @@ class SuperResolutionTask(Task):
 
     def answer_pictures(self, paths, predictions):
         return answers.answer_files(paths, predictions, self.scale)
-
-    def draw(self, batch, predictions):
-        return draw_batch(batch, predictions, self.scale, self.border)
 
     def draw_answers(self, paths, answers, predictions):
         return (draw_answer(read_picture(path), picture) for path, picture in zip(paths, predictions["pictures"], strict=True))

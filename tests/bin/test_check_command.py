@@ -180,8 +180,7 @@ class BetterThanOthers(Learner):
     coin = 0.75
 
     def reference_scores(self, metric):
-        assert len(metric) == 4  # of the six: those that are scored
-        return {"a coin": self.coin}
+        return {"a coin": self.coin if len(metric) == 4 else 2.0}  # four of the six are scored; of others the goal is out of reach
 
     def lessons(self, samples):
         return samples[:5], samples[2:]

@@ -55,7 +55,7 @@ def test_evaluate_prints_what_the_run_had_scored(command, best, data, tmp_path):
     truth = json.loads((data / "val.json").read_text())
     assert list(per_class) == [category["name"] for category in truth["categories"]]
     assert sum(row["boxes"] for row in per_class.values()) == len(truth["annotations"])
-    for tag in ("precision_recall", "average_precision"):
+    for tag in ("precision_recall", "average_precision", "confusion"):
         assert (tmp_path / "out" / f"scores_{tag}.png").exists()
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from visionloop.bin.commands.tables import score_table
 from visionloop.engine.metric import MetricSpec
-from visionloop.engine.tables import MOST_CLASSES, class_markdown, class_table
+from visionloop.engine.tables import MOST_CLASSES, class_markdown, class_table, display_width
 
 SPEC = MetricSpec("mAP", "AP", "percent", True, "")
 TASK = SimpleNamespace(metrics=(SPEC, MetricSpec("val_loss", "loss", "float", False, "")))
@@ -34,3 +34,14 @@ def test_a_markdown_table_has_every_class():
     heading, rule, *rows = class_markdown(SPEC, many).splitlines()
     assert (heading, rule) == ("| class | AP | boxes |", "| --- | ---: | ---: |")
     assert len(rows) == len(many) and rows[0] == "| on\\|off | 50.00 % | 0 |" and rows[-1] == "| class 106 | 50.00 % | 106 |"
+
+
+def test_columns_stand_below_each_other_for_names_of_any_script():
+    rows = {name: {"AP": 0.5} for name in ("고양이 둘", "Ёж", "a b", "猫", "e\u0301")}
+    widths = {display_width(line) for line in class_table(SPEC, rows)[1:]}
+    assert len(widths) == 1 and [display_width(name) for name in rows] == [9, 2, 3, 2, 1]
+
+
+def test_a_markdown_table_shows_names_as_they_are():
+    row = class_markdown(SPEC, {"a|b_*<i>\nc": {"AP": 0.5}}).splitlines()
+    assert len(row) == 3 and row[-1] == "| a\\|b\\_\\*\\<i\\> c | 50.00 % |"

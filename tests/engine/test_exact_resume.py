@@ -51,11 +51,11 @@ def run(output, stop_after, settings):
 
 
 def bytes_of(output):
-    """SHA-256 of every file of the last checkpoint and of best/, and the logged numbers."""
-    folders = [output / "checkpoints" / f"step_{STEPS:08d}", output / "best"]
+    """SHA-256 of every file of the last checkpoint, of best/ and of the records of evaluations, and the logged numbers."""
+    folders = [output / "checkpoints" / f"step_{STEPS:08d}", output / "best", *(output / "evaluations").iterdir()]
     files = [path for folder in folders for path in folder.iterdir()]
     hashes = {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    assert len(hashes) >= 6
+    assert len(hashes) >= 6 + 3 + 16  # three records, pictures beside two of them at least
     return hashes, logged(output)
 
 

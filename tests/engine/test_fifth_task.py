@@ -32,6 +32,9 @@ def test_it_trains_is_scored_and_answers_through_the_commands(tmp_path, capsys):
     train_in_process(["train", "--data", str(data), "--output", str(output), *small])
     evals = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines() if '"eval"' in line]
     assert evals[-1]["metrics"]["mae"] < evals[0]["metrics"]["mae"]
+    record = json.loads((output / "evaluations/step_00000060/record.json").read_text())  # of a task that draws and tells nothing more
+    assert record["scores"] == evals[-1]["metrics"] and record["classes"] is record["confusion"] is record["sample_score"] is None
+    assert record["fixed"][0] == {"name": "val/000.png", "picture": None, "score": None} and record["worst"] == record["curves"] == []
     capsys.readouterr()
     run_commands(commands, ["evaluate", "--model", str(output / "best"), "--data", str(data), "--device", "cpu", "--json"])
     best = min(line["metrics"]["mae"] for line in evals)

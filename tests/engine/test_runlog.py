@@ -44,7 +44,7 @@ def open_log(tmp_path):
 
     def build(world=MAIN, start_step=0):
         log = RunLog(
-            tmp_path, world, ToyTask.metrics, steps=100, start_step=start_step, evaluated_at=start_step, epoch_of=lambda step: step // 10
+            tmp_path, world, ToyTask, steps=100, start_step=start_step, evaluated_at=start_step, epoch_of=lambda step: step // 10
         )
         logs.append(log)
         return log
@@ -62,7 +62,8 @@ def tell_everything(log):
     log.training(10, {"loss": 1.5, "loss_class": 1.5}, 0.7, {"all": 1e-3}, clock, 8)
     log.scores(10, {"accuracy": 0.5, "val_loss": 0.7}, raw={"accuracy": 0.4, "val_loss": 0.8}, train_loss=1.5)
     log.pictures(10, {"pictures": torch.zeros(8, 8, 3, dtype=torch.uint8).numpy()})
-    log.layout(["loss"])
+    log.classes(10, ToyTask.metrics[0], {"left": {"accuracy": 0.5, "pictures": 3}})
+    log.result(10, {"lr": 0.1}, {"accuracy": 0.5})
     log.ledger(10, clock.ledger())
     log.say("said"), log.warn("warned"), log.flush()
 
@@ -307,7 +308,7 @@ def test_a_run_ends_with_the_scores_of_each_class_and_tensorboard_has_them_of_ev
     train(ByClass, output=str(tmp_path), steps=4, log_every=2, eval_every=2, **TOY)
     out = capsys.readouterr().out
     assert out.count("class  ") == 1  # at the end alone
-    assert [line.split() for line in out.splitlines()[-4:-1]][1:] == [["left", "25.00", "%", "23"], ["right", "-", "0"]]
+    assert [line.split() for line in out.splitlines()[-7:-4]][1:] == [["left", "25.00", "%", "23"], ["right", "-", "0"]]
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     tables = board.Tensors("classes/text_summary")

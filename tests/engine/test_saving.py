@@ -11,12 +11,12 @@ from toy_task import ToyTask
 
 from visionloop.engine import faults
 from visionloop.engine.checkpoint import newest_whole, problems, prune, step_folders, write_folder, write_json
-from visionloop.engine.config import Interval, Seconds
 from visionloop.engine.errors import UserError
 from visionloop.engine.saver import CheckpointWriter
 from visionloop.engine.tensors import host_copies
 from visionloop.engine.train import train
 from visionloop.engine.trials import on_ranks
+from visionloop.engine.value_types import Interval, Seconds
 
 STEPS = 8
 SETTINGS = dict(

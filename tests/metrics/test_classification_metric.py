@@ -131,6 +131,14 @@ def test_the_majority_baseline_answers_one_class():
     assert metric.majority_accuracy(majority_class=0) == 0.3
 
 
+def test_every_picture_has_its_loss_in_the_order_of_ids():
+    logits, labels, _ = evidence(9, 4, 1)
+    table = measured(logits, labels, torch.arange(9).flip(0)).per_picture()
+    assert table["sample_ids"].tolist() == list(range(9))
+    expected = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none").flip(0)
+    assert table["losses"] == pytest.approx(expected.numpy()) and table["losses"].dtype == np.float64
+
+
 def test_without_pictures_every_score_is_nan():
     metric = ClassificationMetric(5)
     assert len(metric) == 0

@@ -213,6 +213,14 @@ def test_the_validation_loss_is_per_box():
     assert math.isnan(broken.compute()["val_loss"]) and broken.compute([0, 0])["val_loss"] == 2
 
 
+def test_every_picture_has_its_loss_per_box_that_is_no_crowd():
+    boxes = [(0, 0, 0, 9, 9), (0, 20, 20, 9, 9), (0, 40, 40, 9, 9)]
+    pictures = [picture(boxes, crowd=[2], loss=3.0), picture(loss=0.5), picture(boxes[:1])]
+    table = measured(pictures, 1, sample_ids=[7, 2, 4]).per_picture()
+    assert table["sample_ids"].tolist() == [2, 4, 7]
+    assert np.array_equal(table["losses"], [0.5, np.nan, 1.5], equal_nan=True)
+
+
 def test_the_validation_loss_is_left_out_where_none_was_given():
     with_loss, without = picture([(0, 0, 0, 10, 10)], loss=1.0), picture([(0, 0, 0, 10, 10)])
     assert "val_loss" not in measured([without], 1).compute() and "val_loss" not in measured([without], 1).compute([0])

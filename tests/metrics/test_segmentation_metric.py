@@ -154,6 +154,17 @@ def test_an_absent_class_is_no_zero_and_a_false_alarm_is():
     assert measured([picture(truth, [[0, 0], [0, 3]])], 5).compute()["miou"] == pytest.approx(0.75 / 2)
 
 
+def test_every_picture_has_the_overlap_of_the_classes_that_are_in_it():
+    pictures = [
+        picture([[0, 0, 1, 1]], [[0, 1, 1, 1]]),  # 1 of 2, 2 of 3
+        picture([[0, 0, 0, 0]], [[0, 0, 0, 2]]),  # 3 of 4; what is not there is no zero of its own
+        picture([[255, 255]], [[0, 1]]),
+    ]
+    table = measured(pictures, 3, sample_ids=[5, 1, 3]).per_picture()
+    assert table["sample_ids"].tolist() == [1, 3, 5]
+    assert table["miou"] == pytest.approx([3 / 4, math.nan, (1 / 2 + 2 / 3) / 2], nan_ok=True)
+
+
 def test_ignored_pixels_take_no_part_whatever_was_predicted_there():
     seen = picture([[0, 1]], [[0, 0]], 1.0)
     ignored = picture(np.full((3, 4), 255), np.arange(12).reshape(3, 4) % 2, 3.0)

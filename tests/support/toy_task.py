@@ -155,8 +155,19 @@ class ToyTask(Task):
     def build_metric(self):
         return ToyMetric()
 
-    def draw(self, batch, predictions):
+    sample_score = MetricSpec("toy_loss", "loss", "float", False, "cross-entropy")
+
+    def draw(self, batch):
         return {"pictures": batch["pixel_values"][0].permute(1, 2, 0).cpu().numpy()}
+
+    def draw_samples(self, batch, predictions):
+        return [picture.permute(1, 2, 0).cpu().numpy() for picture in batch["pixel_values"]]
+
+    def draw_gallery(self, pictures, captions):
+        return np.concatenate(pictures, axis=1)
+
+    def sample_scores(self, metric):
+        return metric.rows[:, 0].astype(np.int64), metric.rows[:, 2]
 
     def backbone(self, module):
         return module.stem

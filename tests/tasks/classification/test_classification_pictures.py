@@ -7,7 +7,7 @@ import torch
 from visionloop.engine.errors import UserError
 from visionloop.tasks.canvas import RIGHT, WRONG, class_label, font_for, grid
 from visionloop.tasks.classification.attention import attention_maps, draw_attention, roll_out
-from visionloop.tasks.classification.draw import draw_answer, draw_batch, draw_confusion
+from visionloop.tasks.classification.draw import draw_answer, draw_batch, draw_confusion, draw_samples
 from visionloop.tasks.classification.model import load_model, new_model
 from visionloop.tasks.sources import ModelSource
 
@@ -18,13 +18,11 @@ def holds(picture, color):
 
 def test_predictions_are_coloured_by_right_and_wrong():
     batch = {"pixel_values": torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "labels": torch.tensor([0, 1])}
-    drawn = {}
-    for guesses in ((0, 1), (1, 0)):
-        logits = torch.eye(2)[list(guesses)]
-        drawn[guesses] = draw_batch(batch, {"logits": logits}, ["ant", "bee"])["predictions"]
-    assert holds(drawn[0, 1], RIGHT) and not holds(drawn[0, 1], WRONG)
-    assert holds(drawn[1, 0], WRONG) and not holds(drawn[1, 0], RIGHT)
-    assert draw_batch(batch, None, ["ant", "bee"])["batch"].dtype == np.uint8
+    first, second = draw_samples(batch, {"logits": torch.eye(2)[[0, 0]]}, ["ant", "bee"])
+    assert first.dtype == second.dtype == np.uint8 and first.shape == second.shape
+    assert holds(first, RIGHT) and not holds(first, WRONG)
+    assert holds(second, WRONG) and not holds(second, RIGHT)
+    assert draw_batch(batch, ["ant", "bee"]).dtype == np.uint8
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 100, 300])

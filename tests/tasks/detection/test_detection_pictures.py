@@ -6,7 +6,8 @@ import torch
 
 from visionloop.tasks.canvas import PLAIN, RIGHT
 from visionloop.tasks.detection.charts import BAR, draw_per_class, draw_precision_recall
-from visionloop.tasks.detection.draw import draw_answer, draw_batch, find_partners, overlaps
+from visionloop.tasks.detection.confusion import confuse_boxes
+from visionloop.tasks.detection.draw import PAIR_SIDE, draw_answer, draw_batch, draw_samples, find_partners, overlaps
 from visionloop.tasks.detection.frames import COLORS, EDGE, class_color, draw_boxes, with_legend
 
 CLASSES = ["ant", "bee", "cat"]
@@ -118,18 +119,21 @@ def test_a_training_batch_shows_its_targets_in_place():
             {"boxes": torch.zeros(0, 4), "class_labels": torch.zeros(0, dtype=torch.int64)},
         ],
     }
-    drawn = draw_batch(batch, None, CLASSES)
-    assert list(drawn) == ["batch"] and drawn["batch"].dtype == np.uint8
-    assert where(drawn["batch"][:406], class_color(1)) == (6 + 100, 6 + 150, 6 + 299, 6 + 249)  # 400 px wide, 6 px of margin
-    assert not holds(drawn["batch"], class_color(0))
+    drawn = draw_batch(batch, CLASSES)
+    assert drawn.dtype == np.uint8
+    assert where(drawn[:406], class_color(1)) == (6 + 100, 6 + 150, 6 + 299, 6 + 249)  # 400 px wide, 6 px of margin
+    assert not holds(drawn, class_color(0))
 
 
 def test_predictions_are_scaled_from_the_pixels_of_the_file():
     batch = evaluation_batch([[(0, 30, 15, 60, 30)]])  # the middle of 120 x 60, seen by the network as 64 x 64
-    drawn = draw_batch(batch, predictions_of([[(0, 0.9, 30, 15, 90, 45), (1, 0.1, 0, 0, 20, 20)]]), ["ant", "bee"])["predictions"]
-    left, right = drawn[6:206, 6:406], drawn[6:206, 412:812]  # 400 x 200 each
-    assert where(left, class_color(0)) == (100, 50, 299, 149)
-    assert where(right[50:], class_color(0)) == (100, 0, 299, 99)
+    (drawn,) = draw_samples(batch, predictions_of([[(0, 0.9, 30, 15, 90, 45), (1, 0.1, 0, 0, 20, 20)]]), ["ant", "bee"])
+    height, middle = PAIR_SIDE // 2, PAIR_SIDE + 6
+    left, right = drawn[:height, :PAIR_SIDE], drawn[:height, middle : middle + PAIR_SIDE]
+    box = np.array([30, 15, 90, 45]) * PAIR_SIDE / 120
+    assert np.abs(np.array(where(left, class_color(0))) - box).max() <= 1
+    top = round(box[1])
+    assert np.abs(np.array(where(right[top:], class_color(0))) - box + [0, top, 0, top]).max() <= 1  # above it stands its score
     assert not holds(drawn, class_color(1))  # below the score from which on it is drawn
     assert holds(drawn, RIGHT)
 
@@ -138,12 +142,12 @@ def test_missed_and_superfluous_boxes_are_counted_and_dashed():
     truth = [(0, 10, 10, 20, 20), (0, 60, 10, 40, 40)]
     right, wrong_class, elsewhere = (0, 0.9, 10, 10, 30, 30), (1, 0.8, 60, 10, 100, 50), (0, 0.7, 0, 40, 10, 60)
     batch = evaluation_batch([truth])
-    drawn = draw_batch(batch, predictions_of([[right, wrong_class, elsewhere]]), CLASSES)["predictions"]
-    perfect = draw_batch(batch, predictions_of([[right, (0, 0.8, 60, 10, 100, 50)]]), CLASSES)["predictions"]
+    (drawn,) = draw_samples(batch, predictions_of([[right, wrong_class, elsewhere]]), CLASSES)
+    (perfect,) = draw_samples(batch, predictions_of([[right, (0, 0.8, 60, 10, 100, 50)]]), CLASSES)
     assert holds(drawn, PLAIN) and not holds(drawn, RIGHT) and holds(perfect, RIGHT)
 
     def colored(picture):  # of the frames on the left
-        return (picture[6:206, 6:406] == np.array(class_color(0))).all(axis=-1).sum()
+        return (picture[: PAIR_SIDE // 2, :PAIR_SIDE] == np.array(class_color(0))).all(axis=-1).sum()
 
     assert colored(drawn) < colored(perfect)
 
@@ -164,6 +168,20 @@ def test_partners_are_found_best_first_and_once():
     assert hit.tolist() == [] and not used.any()
 
 
+def test_confusions_tell_right_wrong_missed_and_invented():
+    boxes = np.array([[0, 0, 10, 10], [50, 0, 10, 10], [0, 50, 10, 10], [50, 50, 40, 40], [200, 0, 9, 9.0]])
+    state = {
+        "sample_ids": np.array([3, 5]), "num_truth": np.array([4, 1]), "num_detections": np.array([6, 1]), "truth_boxes": boxes,
+        "truth_labels": np.array([0, 0, 1, 1, 0]), "truth_crowd": np.array([False, False, False, True, False]),
+        # right; a worse one of another class at the same box; wrong class; in a crowd; of low score; at nothing. Alone in the second: right
+        "boxes": np.concatenate([boxes[[0, 0, 1]], [[60, 60, 5, 5], [0, 50, 10, 10], [90, 90, 5, 5]], boxes[4:]]),
+        "scores": np.array([0.5, 0.9, 0.8, 0.7, 0.3, 0.6, 0.9]), "labels": np.array([0, 1, 1, 1, 1, 0, 0]),
+    }  # fmt: skip
+    assert confuse_boxes(state, 2).tolist() == [[2, 1, 0], [0, 0, 1], [1, 1, 0]]
+    empty = {column: values[:0] for column, values in state.items()}
+    assert confuse_boxes(empty, 2).tolist() == np.zeros((3, 3)).tolist()
+
+
 def test_overlaps_are_those_of_pycocotools():
     mask = pytest.importorskip("pycocotools.mask")
     generator = np.random.default_rng(0)
@@ -175,17 +193,23 @@ def test_overlaps_are_those_of_pycocotools():
 
 def test_pictures_without_truth_or_predictions_are_drawn():
     batch = evaluation_batch([[], [(2, 5, 5, 50, 40)], []])
-    drawn = draw_batch(batch, predictions_of([[(0, 0.1, 0, 0, 9, 9)], [(0, 0.1, 0, 0, 9, 9)], [(1, 0.9, 10, 10, 60, 50)]]), CLASSES)
-    assert holds(drawn["predictions"], class_color(2)) and holds(drawn["predictions"], class_color(1))
-    assert not holds(drawn["predictions"], class_color(0))
+    found = predictions_of([[(0, 0.1, 0, 0, 9, 9)], [(0, 0.1, 0, 0, 9, 9)], [(1, 0.9, 10, 10, 60, 50)]])
+    drawn = draw_samples(batch, found, CLASSES)
+    held = [[holds(picture, class_color(i)) for i in range(3)] for picture in drawn]
+    assert held == [[False] * 3, [False, False, True], [False, True, False]]
 
 
-def test_many_pictures_make_a_sheet_of_bounded_size():
-    batch = evaluation_batch([[(0, 5, 5, 50, 40)]] * 40, size_hw=(100, 100))
-    sheet = draw_batch(batch, predictions_of([[(0, 0.9, 5, 5, 55, 45)]] * 40), CLASSES)["predictions"]
-    assert max(sheet.shape) < 2000
+@pytest.mark.parametrize("size_hw", [(100, 100), (30, 400), (400, 30)])
+def test_a_sample_is_at_most_as_wide_as_a_record_keeps_it_and_its_words_fit(size_hw):
+    batch = evaluation_batch([[(0, 5, 5, 50, 40)]], size_hw=size_hw)
+    (drawn,) = draw_samples(batch, predictions_of([[(0, 0.9, 5, 5, 55, 45)]]), CLASSES)
+    assert 300 <= drawn.shape[1] <= 640 and drawn.dtype == np.uint8
+
+
+def test_many_training_pictures_make_a_sheet_of_bounded_size():
+    batch = evaluation_batch([[]] * 40, size_hw=(100, 100))
     targets = [{"boxes": torch.tensor([[0.5, 0.5, 0.5, 0.5]]), "class_labels": torch.tensor([i % 3])} for i in range(40)]
-    assert max(draw_batch(batch | {"targets": targets}, None, CLASSES)["batch"].shape) < 2000
+    assert max(draw_batch(batch | {"targets": targets}, CLASSES).shape) < 2000
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (600, 10), (10, 600), (480, 640), (300, 4000)])

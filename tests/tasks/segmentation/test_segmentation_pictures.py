@@ -6,9 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from visionloop.tasks.canvas import WRONG
 from visionloop.tasks.segmentation.answers import answer_files, describe
 from visionloop.tasks.segmentation.charts import BAR, draw_confusion, draw_per_class
-from visionloop.tasks.segmentation.draw import COLORS, SIDE, borders, class_colors, color_picture, draw_answer, draw_batch, overlay
+from visionloop.tasks.segmentation.draw import (
+    COLORS,
+    PART_SIDE,
+    SIDE,
+    borders,
+    class_colors,
+    color_picture,
+    draw_answer,
+    draw_batch,
+    draw_samples,
+    overlay,
+)
 from visionloop.tasks.segmentation.legend import MOST_NAMES, NARROWEST, with_legend
 
 CLASSES = ("ant", "bee", "cat")
@@ -77,35 +89,45 @@ def test_borders_are_as_thick_as_told():
 def test_a_training_batch_shows_its_classes_in_place(stacked):
     batch = batch_of([halves(64, 64), halves(64, 64, 2, 255)])
     batch = {key: torch.stack(values) for key, values in batch.items()} if stacked else batch
-    drawn = draw_batch(batch, None, CLASSES, PAINT)
-    assert list(drawn) == ["batch"] and drawn["batch"].dtype == np.uint8
-    first = drawn["batch"][6 : 6 + SIDE, 6 : 6 + SIDE]
+    drawn = draw_batch(batch, CLASSES, PAINT)
+    assert drawn.dtype == np.uint8
+    first = drawn[6 : 6 + SIDE, 6 : 6 + SIDE]
     assert np.array_equal(first, overlay(ground(SIDE, SIDE), halves(SIDE, SIDE), PAINT))
-    assert all(holds(drawn["batch"][-40:], color) for color in PAINT)  # the legend
+    assert all(holds(drawn[-40:], color) for color in PAINT)  # the legend
 
 
-def test_predictions_stand_beside_the_truth():
-    truth, found = halves(30, 60), halves(30, 60, 0, 2)
-    drawn = draw_batch(batch_of([truth]), {"ids": [torch.from_numpy(found)]}, CLASSES, PAINT)["predictions"]
-    tiles = [drawn[6 : 6 + SIDE, start : start + SIDE] for start in (6, 12 + SIDE, 18 + 2 * SIDE)]
-    assert (tiles[0] == 128).all()
-    assert holds(tiles[1], PAINT[1]) and not holds(tiles[1], PAINT[2])
-    assert holds(tiles[2], PAINT[2]) and not holds(tiles[2], PAINT[1])
-    right = draw_batch(batch_of([truth]), {"ids": [torch.from_numpy(truth)]}, CLASSES, PAINT)["predictions"]
-    assert (drawn[6 + SIDE : 24 + SIDE] != right[6 + SIDE : 24 + SIDE]).any()  # 50.0 % and 100.0 % of the pixels right
+def test_predictions_stand_beside_the_truth_and_below_what_is_wrong():
+    truth, found = halves(60, 60), halves(60, 60, 0, 2)
+    (drawn,) = draw_samples(batch_of([truth]), {"ids": [torch.from_numpy(found)]}, CLASSES, PAINT)
+    side, far = slice(PART_SIDE), slice(PART_SIDE + 6, 2 * PART_SIDE + 6)
+    picture, mistakes, true, answered = drawn[side, side], drawn[side, far], drawn[far, side], drawn[far, far]
+    assert (picture == 128).all()
+    wrong = (mistakes == np.array(WRONG)).all(axis=-1)
+    assert not wrong[:, :150].any() and wrong[:, -150:].all()  # the right half is of another class
+    assert holds(true, PAINT[1]) and not holds(true, PAINT[2])
+    assert holds(answered, PAINT[2]) and not holds(answered, PAINT[1])
+    (right,) = draw_samples(batch_of([truth]), {"ids": [torch.from_numpy(truth)]}, CLASSES, PAINT)
+    assert not holds(right[side, far], WRONG)
+    below = slice(far.stop, far.stop + 18)
+    assert (drawn[below] != right[below]).any()  # 50.0 % and 100.0 % of the pixels right
 
 
 def test_a_picture_of_ignored_pixels_alone_is_drawn():
     ids = np.full((30, 60), 255, dtype=np.uint8)
-    drawn = draw_batch(batch_of([ids]), {"ids": [torch.zeros(30, 60, dtype=torch.uint8)]}, CLASSES, PAINT)["predictions"]
-    assert drawn.dtype == np.uint8
-    assert draw_batch(batch_of([ids]), None, CLASSES, PAINT)["batch"].dtype == np.uint8
+    (drawn,) = draw_samples(batch_of([ids]), {"ids": [torch.zeros(30, 60, dtype=torch.uint8)]}, CLASSES, PAINT)
+    assert drawn.dtype == np.uint8 and not holds(drawn, WRONG)
+    assert draw_batch(batch_of([ids]), CLASSES, PAINT).dtype == np.uint8
 
 
-def test_many_pictures_make_a_sheet_of_bounded_size():
-    batch = batch_of([halves()] * 40)
-    assert max(draw_batch(batch, {"ids": batch["ids"]}, CLASSES, PAINT)["predictions"].shape) < 2000
-    assert max(draw_batch(batch, None, CLASSES, PAINT)["batch"].shape) < 2000
+def test_many_training_pictures_make_a_sheet_of_bounded_size():
+    assert max(draw_batch(batch_of([halves()] * 40), CLASSES, PAINT).shape) < 2000
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (30, 600), (600, 30), (64, 64)])
+def test_a_sample_is_at_most_as_wide_as_a_record_keeps_it(height, width):
+    batch = batch_of([halves(height, width)])
+    (drawn,) = draw_samples(batch, {"ids": batch["ids"]}, CLASSES, PAINT)
+    assert 200 <= drawn.shape[1] <= 640
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (600, 10), (10, 600), (96, 72), (480, 640), (300, 4000)])

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
+from visionloop.bin.commands.answers_files import save_picture
 from visionloop.bin.commands.group import run_commands
-from visionloop.bin.commands.predict import save_picture
 from visionloop.bin.super_resolution import commands
 from visionloop.datasets.pictures import EXIF_ORIENTATION, UPRIGHT, read_picture
 from visionloop.datasets.resize import matlab_resize

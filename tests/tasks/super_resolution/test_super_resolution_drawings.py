@@ -14,7 +14,7 @@ from visionloop.metrics.image_quality import psnr
 from visionloop.tasks.super_resolution import draw
 from visionloop.tasks.super_resolution.card import write_super_resolver_card
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
-from visionloop.tasks.super_resolution.draw import PANEL, STRIP, bicubic_part, busiest_part, draw_answer, draw_batch, to_array
+from visionloop.tasks.super_resolution.draw import PANEL, STRIP, bicubic_part, busiest_part, draw_answer, draw_batch, draw_samples, to_array
 from visionloop.tasks.super_resolution.evaluate import METRICS
 from visionloop.tasks.super_resolution.folder import save_plain_folder
 
@@ -56,29 +56,25 @@ def test_a_part_is_enlarged_as_it_is_within_the_whole_picture(scale):
 
 def test_a_training_batch_shows_each_pair_in_its_place():
     lr, hr = torch.stack([noise(24, 24, i) for i in range(3)]), torch.stack([noise(48, 48, i) for i in range(3)])
-    drawn = draw_batch({"pixel_values": lr, "hr": hr}, None, 2)
-    assert list(drawn) == ["batch"] and drawn["batch"].dtype == np.uint8
-    first = drawn["batch"][6 : 6 + 192, 6:]
+    drawn = draw_batch({"pixel_values": lr, "hr": hr})
+    assert drawn.dtype == np.uint8
+    first = drawn[6 : 6 + 192, 6:]
     assert np.array_equal(first[:, :192], to_array(lr[0]).repeat(8, 0).repeat(8, 1))
     assert np.array_equal(first[:, 194:386], to_array(hr[0]).repeat(4, 0).repeat(4, 1))
 
 
 def test_an_evaluation_shows_input_bicubic_result_and_truth_of_one_part():
     batch, predictions = evaluated()
-    drawn = draw_batch(batch, predictions, 2)
-    assert list(drawn) == ["predictions"] and drawn["predictions"].dtype == np.uint8
+    first, second = draw_samples(batch, predictions, 2)
+    assert first.dtype == second.dtype == np.uint8 and second.shape[1] == 2 * PANEL + GAP
     rows, columns = busiest_part(to_array(batch["hr"][1]), 2, 128)
-    four = (to_array(values[1]) for values in (batch["pixel_values"], batch["bicubic"], predictions["pictures"], batch["hr"]))
-    panels = draw.draw_comparison(*four, border=2)
     part = np.s_[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
     expected = [to_array(batch["pixel_values"][1])[rows, columns].repeat(2, 0).repeat(2, 1)]
     expected += [to_array(values[1])[part] for values in (batch["bicubic"], predictions["pictures"], batch["hr"])]
     for i, picture in enumerate(expected):
-        left = i * (PANEL + GAP)
-        assert np.array_equal(panels[:PANEL, left : left + PANEL], picture.repeat(2, 0).repeat(2, 1))
-    below = drawn["predictions"][6 + panels.shape[0] + GAP :]
-    assert np.array_equal(below[: panels.shape[0], 6 : 6 + panels.shape[1]], panels)  # the second row of the grid
-    assert np.array_equal(draw_batch(batch, predictions, 2)["predictions"], drawn["predictions"])
+        top, left = i // 2 * (PANEL + 18 + GAP), i % 2 * (PANEL + GAP)  # 18: a caption
+        assert np.array_equal(second[top : top + PANEL, left : left + PANEL], picture.repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(draw_samples(batch, predictions, 2)[1], second)
 
 
 def captions(monkeypatch):
@@ -95,28 +91,29 @@ def captions(monkeypatch):
 
 def test_captions_hold_the_scores_of_the_whole_picture_without_its_border(monkeypatch):
     seen, (batch, predictions) = captions(monkeypatch), evaluated(sizes=((100, 90),))
-    draw_batch(batch, predictions, 2)
+    draw_samples(batch, predictions, 2)
     hr, bicubic, result = (to_array(values[0]) for values in (batch["hr"], batch["bicubic"], predictions["pictures"]))
     before, after = (psnr(picture, hr, border=2) for picture in (bicubic, result))
     words = [words for words, _ in seen[:4]]
     assert words == ["input", f"bicubic {before:.2f} dB", f"result {after:.2f} dB", "truth"]
     assert after > before and seen[2][1] == draw.RIGHT and seen[1][1] == draw.PLAIN
     seen.clear()
-    draw_batch(batch, {"pictures": batch["bicubic"]}, 2, border=0)
+    draw_samples(batch, {"pictures": batch["bicubic"]}, 2, border=0)
     assert seen[2] == (f"result {psnr(bicubic, hr):.2f} dB", draw.PLAIN)  # no better: not green
 
 
 def test_at_x1_the_input_stands_there_once(monkeypatch):
     seen, (batch, predictions) = captions(monkeypatch), evaluated(scale=1, sizes=((90, 140),))
-    drawn = draw_batch(batch, predictions, 1)["predictions"]
+    (drawn,) = draw_samples(batch, predictions, 1)
     noisy, hr = (to_array(batch[name][0]) for name in ("pixel_values", "hr"))
-    assert seen[0][0] == f"input {psnr(noisy, hr):.2f} dB" and drawn.shape[1] == 3 * PANEL + 2 * GAP + 12
+    assert seen[0][0] == f"input {psnr(noisy, hr):.2f} dB" and drawn.shape[1] == 2 * PANEL + GAP
+    assert [words for words, _ in seen] == [seen[0][0], f"result {psnr(to_array(predictions['pictures'][0]), hr):.2f} dB", "truth"]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (5, 3)])
 def test_pictures_of_a_few_pixels_are_drawn_too(size):
     batch, predictions = evaluated(4, [size])
-    assert draw_batch(batch, predictions, 4)["predictions"].shape[1] == 4 * PANEL + 3 * GAP + 12
+    assert draw_samples(batch, predictions, 4)[0].shape[1] == 2 * PANEL + GAP
     assert draw_answer(batch["pixel_values"][0], predictions["pictures"][0]).shape[1] == STRIP
 
 

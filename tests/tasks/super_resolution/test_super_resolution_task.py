@@ -405,7 +405,7 @@ def test_of_large_pictures_a_part_is_drawn_and_crops_whole():
     batch = {"pixel_values": [torch.zeros(size, dtype=torch.uint8) for size in sizes]}
     batch["hr"] = [torch.zeros(3, 2 * height, 2 * width, dtype=torch.uint8) for _, height, width in sizes]
     for i, (height, width) in enumerate([(192, 386), (128, 258), (512, 1026)]):
-        picture = SmallTask(QUIET).draw({name: column[i : i + 1] for name, column in batch.items()}, None)["batch"]
+        picture = SmallTask(QUIET).draw({name: column[i : i + 1] for name, column in batch.items()})["batch"]
         assert height <= picture.shape[0] < height + 60 and width <= picture.shape[1] < width + 60
 
 

@@ -1,0 +1,235 @@
+"use strict";
+// Tables, bars, and the confusion matrix.
+
+const section = (id, title, ...children) => make("section", { id }, make("h2", {}, title), ...children);
+const scroll = (...children) => make("div", { class: "scroll", tabindex: 0 }, ...children);
+const PART_COLOURS = 6, WORST_CONFUSIONS = 12;
+const wallTime = (ledger) => sum(Object.values(ledger.parts).map(({ seconds }) => seconds));
+const cellOf = (cell) => (cell instanceof Node ? cell : make("td", {}, cell));
+const row = (heading, cells, attributes = {}) => make("tr", attributes, make("th", { scope: "row" }, heading), ...cells.map(cellOf));
+const headOf = (name) => (name instanceof Node ? name : make("th", { scope: "col" }, name));
+const head = (...names) => make("thead", {}, make("tr", {}, ...names.map(headOf)));
+const runName = (run) => make("span", { class: "run" }, swatch(run.place), run.name);
+const runHead = (run) => make("th", { scope: "col" }, runName(run));
+
+function duration(seconds) {
+  if (seconds === null) return "-";
+  const whole = Math.round(seconds), hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
+  if (hours) return `${hours} h ${String(minutes).padStart(2, "0")} min`;
+  return minutes ? `${minutes} min ${String(whole % 60).padStart(2, "0")} s` : `${seconds.toFixed(1)} s`;
+}
+
+// A number in a cell, with a bar behind it that is as long as the number's share of `most`; counts have none.
+function barCell(value, format, most, colour) {
+  if (format === "integer" || value === null) return make("td", {}, show(format, value));
+  const width = `${Math.max(0, Math.min(100, most && (100 * value) / most)).toFixed(1)}%`;
+  return make("td", { class: "bar" }, make("span", { style: { width, background: colour } }), make("b", {}, show(format, value)));
+}
+
+// columns: [{name, format, values, colour}] beside `names`; a click on a heading sorts, another one turns the order round.
+function sortedTable(first, rowNames, columns) {
+  const body = make("tbody"), order = rowNames.map((_, i) => i);
+  const mostOf = ({ format, values }) => (format === "percent" ? 1 : Math.max(...values.map((value) => value || 0)));
+  const cells = columns.map((column) => column.values.map((value) => barCell(value, column.format, mostOf(column), column.colour)));
+  const rows = rowNames.map((name, i) => row(name, cells.map((column) => column[i])));
+  let sorted = null, rising = true;
+  function sort(j) {
+    [rising, sorted] = [sorted === j ? !rising : j < 0, j];
+    const values = j < 0 ? rowNames.map((_, i) => i) : columns[j].values;
+    const missing = (i) => values[i] === null;
+    order.sort((a, b) => missing(a) - missing(b) || (rising ? 1 : -1) * (values[a] - values[b]) || a - b);
+    const way = rising ? "ascending" : "descending";
+    headings.forEach((heading, k) => heading.setAttribute("aria-sort", k - 1 === j ? way : "none"));
+    body.replaceChildren(...order.map((i) => rows[i]));
+  }
+  const button = (name, k) => make("button", { click: () => sort(k - 1) }, name);
+  const names = [first, ...columns.map(({ name }) => name)];
+  const headings = names.map((name, k) => make("th", { scope: "col", "aria-sort": "none" }, button(name, k)));
+  body.append(...rows);
+  return scroll(make("table", { class: "sorted" }, head(...headings), body));
+}
+
+function ledgers(runs) {
+  const starts = runs.flatMap((run) => run.ledgers.map((ledger) => ({ run, ledger, total: wallTime(ledger) })));
+  if (!starts.length) return null;
+  const parts = [...new Set(starts.flatMap(({ ledger }) => Object.keys(ledger.parts)))];
+  const colour = (part) => `var(--part-${parts.indexOf(part) % PART_COLOURS})`;
+  const share = (seconds, total) => (total ? (100 * seconds) / total : 0);
+  const bar = ({ run, ledger, total }) => {
+    let left = 0;
+    const pieces = Object.entries(ledger.parts).map(([part, { seconds }]) => {
+      const width = share(seconds, total), told = `${part.replace("_", " ")} ${duration(seconds)}, ${width.toFixed(1)} %`;
+      left += width;
+      return shape("rect", { x: left - width, y: 0, width, height: 10, style: { fill: colour(part) } }, shape("title", {}, told));
+    });
+    const about = { viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": `time of ${run.name}` };
+    return make("div", { class: "ledger" }, runName(run), shape("svg", about, pieces));
+  };
+  const heading = ({ run, ledger }) => make("th", { scope: "col" }, runName(run), make("small", {}, ` to step ${ledger.step}`));
+  const cell = (part, { ledger, total }) => {
+    const found = ledger.parts[part];
+    return found ? make("td", {}, duration(found.seconds), make("small", {}, ` ${share(found.seconds, total).toFixed(1)} %`)) : "-";
+  };
+  const name = (part) => make("span", { class: "run" }, colourBox(colour(part)), part.replace("_", " "));
+  const rows = parts.map((part) => row(name(part), starts.map((start) => cell(part, start))));
+  const all = row("all", starts.map(({ total }) => duration(total)));
+  const text = make("p", {}, "Wall time of each start of a run, by what it was spent on; a start that was killed has left none.");
+  const table = make("table", {}, head("part", ...starts.map(heading)), make("tbody", {}, rows, all));
+  return section("ledger", "Where the time went", text, ...starts.map(bar), scroll(table));
+}
+
+function classTables(runs) {
+  const known = runs.filter((run) => run.last_evaluation && run.last_evaluation.classes);
+  if (!known.length) return null;
+  const compared = grouped(known, (run) => run.task).filter((group) => group.length > 1).map(comparedClasses);
+  const tables = known.map((run) => {
+    const { step, classes } = run.last_evaluation;
+    const columns = classes.columns.map(({ key, format }, j) => {
+      return { name: key, format, values: classes.rows.map(({ values }) => values[j]), colour: colourOf(run.place) };
+    });
+    const table = sortedTable("class", classes.rows.map(({ name }) => name), columns);
+    return make("div", {}, make("h3", {}, runName(run), ` at step ${step}`), table);
+  });
+  const text = make("p", {}, "Of the last evaluation. A click on a heading sorts.");
+  return section("classes", "Classes", text, ...compared, make("div", { class: "beside" }, tables));
+}
+
+// One column of several runs beside each other, by class.
+function comparedClasses(runs) {
+  const tables = runs.map((run) => run.last_evaluation.classes);
+  const columns = [...new Map(tables.flatMap((table) => table.columns.map((column) => [column.key, column]))).values()];
+  const names = [...new Set(tables.flatMap((table) => table.rows.map(({ name }) => name)))];
+  const place = make("div");
+  function choose({ key, format }) {
+    const valuesOf = ({ columns: own, rows }) => {
+      const j = own.findIndex((column) => column.key === key), values = new Map(rows.map((line) => [line.name, line.values[j]]));
+      return names.map((name) => values.get(name) ?? null);
+    };
+    const shown = runs.map((run, k) => ({ name: run.name, format, values: valuesOf(tables[k]), colour: colourOf(run.place) }));
+    place.replaceChildren(sortedTable("class", names, shown));
+  }
+  const first = columns.find((column) => column.format !== "integer") || columns[0];
+  const options = columns.map((column) => make("option", { selected: column === first }, column.key));
+  const select = make("select", { change: () => choose(columns[select.selectedIndex]) }, options);
+  choose(first);
+  return make("div", { class: "compared" }, make("label", {}, "compare ", select), place);
+}
+
+function confusions(runs) {
+  const known = runs.filter((run) => run.last_evaluation && run.last_evaluation.confusion);
+  if (!known.length) return null;
+  const text = make("p", {}, "Rows are the truth, columns the answers; a cell's colour is its share of the row. Point at one to read it.");
+  const blocks = known.map(({ last_evaluation: { step, confusion }, ...run }) => {
+    return make("div", {}, make("h3", {}, runName(run), ` at step ${step}`), matrix(confusion), mostConfused(confusion));
+  });
+  return section("confusion", "Confusion matrix", text, make("div", { class: "beside" }, blocks));
+}
+
+const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
+const whole = (number) => number.toLocaleString("en");
+const shareOf = (counts, i, j) => counts[i][j] / (sum(counts[i]) || 1);
+// letters of Korean, Chinese and Japanese are nearly twice as wide
+const places = (name) => [...name].reduce((number, letter) => number + (letter > "\u2e80" ? 1.8 : 1), 0);
+const cut = (name) => (name.length > 16 ? `${name.slice(0, 15)}\u2026` : name);
+
+// Cells are drawn where something was counted, so that 200 classes are no 40,000 elements.
+function matrix({ classes, counts, unit }) {
+  const n = classes.length, size = n <= 12 ? 34 : n <= 30 ? 20 : n <= 60 ? 12 : 5, named = size > 5;
+  const margin = named ? 8 + 6.6 * Math.max(...classes.map((name) => places(cut(name)))) : 4, side = margin + n * size + 2;
+  const label = `confusion matrix of ${n} classes`;
+  const svg = shape("svg", { class: "confusion", width: side, height: side, role: "img", "aria-label": label });
+  svg.append(shape("rect", { x: margin, y: margin, width: n * size, height: n * size, class: "frame" }));
+  counts.forEach((line, i) => line.forEach((count, j) => {
+    if (!count) return;
+    const x = margin + j * size, y = margin + i * size, share = shareOf(counts, i, j), strength = share ** 0.6;
+    const opacity = (0.08 + 0.92 * strength).toFixed(3);
+    svg.append(shape("rect", { x, y, width: size, height: size, class: i === j ? "right" : "wrong", "fill-opacity": opacity }));
+    const middle = { x: x + size / 2, y: y + size / 2 + 4, "text-anchor": "middle", class: strength > 0.6 ? "on" : null };
+    if (size > 30) svg.append(shape("text", middle, (100 * share).toFixed(0)));
+  }));
+  if (named) classes.forEach((name, i) => {
+    const middle = margin + (i + 0.5) * size + 4, above = `translate(${middle} ${margin - 5}) rotate(-90)`;
+    svg.append(shape("text", { x: margin - 5, y: middle, "text-anchor": "end" }, cut(name)));
+    svg.append(shape("text", { transform: above }, cut(name)));
+  });
+  const told = make("p", { class: "told", "aria-live": "polite" }, `${whole(sum(counts.flat()))} ${unit}`);
+  function point(event) {
+    const box = svg.getBoundingClientRect();
+    const [i, j] = [event.clientY - box.top, event.clientX - box.left].map((place) => Math.floor((place - margin) / size));
+    if (i < 0 || j < 0 || i >= n || j >= n) return;
+    const share = `${(100 * shareOf(counts, i, j)).toFixed(1)} % of ${whole(sum(counts[i]))}`;
+    told.textContent = `truth ${classes[i]}, answer ${classes[j]}: ${whole(counts[i][j])} ${unit}, ${share}`;
+  }
+  for (const kind of ["pointermove", "pointerdown"]) svg.addEventListener(kind, point);
+  return make("div", {}, scroll(svg), told);
+}
+
+function mostConfused({ classes, counts, unit }) {
+  const pairs = counts.flatMap((line, i) => line.map((count, j) => ({ count, i, j }))).filter(({ count, i, j }) => i !== j && count);
+  if (!pairs.length) return make("p", {}, "Nothing was confused.");
+  const worst = pairs.sort((a, b) => b.count - a.count).slice(0, WORST_CONFUSIONS);
+  const share = (i, j) => `${(100 * shareOf(counts, i, j)).toFixed(1)} %`;
+  const rows = worst.map(({ count, i, j }) => row(classes[i], [classes[j], whole(count), share(i, j)]));
+  const caption = make("caption", {}, "The most frequent confusions");
+  return scroll(make("table", {}, caption, head("truth", "answered", unit, "of the truth"), make("tbody", {}, rows)));
+}
+
+// A table of named values, a column for each run. valueOf(run, name): {value, source} or undefined.
+function valueTable(runs, names, valueOf, marked) {
+  const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const source = (found) => (found.source ? make("small", {}, ` ${found.source}`) : null);
+  const cell = (found) => (found ? make("td", {}, text(found.value), source(found)) : "-");
+  const rows = names.map((name) => row(name, runs.map((run) => cell(valueOf(run, name))), { class: marked.has(name) ? "differs" : null }));
+  return scroll(make("table", { class: "values" }, head("", ...runs.map(runHead)), make("tbody", {}, rows)));
+}
+
+function differing(runs, names, valueOf) {
+  const told = (run, name) => JSON.stringify((valueOf(run, name) || {}).value);
+  return new Set(names.filter((name) => new Set(runs.map((run) => told(run, name))).size > 1));
+}
+
+function settings(runs) {
+  const names = [...new Set(runs.flatMap((run) => Object.keys(run.settings)))].sort(), several = runs.length > 1;
+  if (!names.length) return null;
+  const valueOf = (run, name) => run.settings[name], differs = differing(runs, names, valueOf);
+  const isGiven = (run, name) => valueOf(run, name) && valueOf(run, name).source !== "default";
+  const given = names.filter((name) => !differs.has(name) && runs.some((run) => isGiven(run, name)));
+  const rest = names.filter((name) => !differs.has(name) && !given.includes(name));
+  const part = (title, list, open) => {
+    if (!list.length) return null;
+    return make("details", { open }, make("summary", {}, `${title} (${list.length})`), valueTable(runs, list, valueOf, differs));
+  };
+  const equal = several && !differs.size ? make("p", {}, "All settings are the same.") : null;
+  const others = [part(several ? "The same, and not the default" : "Not the default", given, !several), part("Defaults", rest, false)];
+  return section("settings", "Settings", equal, part("Different between the runs", [...differs], true), ...others);
+}
+
+function environments(runs) {
+  const names = [...new Set(runs.flatMap((run) => Object.keys(run.environment)))].filter((name) => name !== "command");
+  if (!names.length) return null;
+  const valueOf = (run, name) => (name in run.environment ? { value: run.environment[name] } : undefined);
+  return section("environment", "Environment", valueTable(runs, names, valueOf, differing(runs, names, valueOf)));
+}
+
+// A text to be copied: the button marks it, and puts it on the clipboard where the browser lets a page do so.
+function copied(text) {
+  const block = make("pre", { tabindex: 0 }, text);
+  const button = make("button", { click: async () => {
+    getSelection().selectAllChildren(block);
+    await navigator.clipboard.writeText(text);
+    button.textContent = "copied";
+  } }, "copy");
+  return make("div", { class: "copy" }, block, button);
+}
+
+function repeats(runs) {
+  const block = (run) => {
+    const { command, from_settings: fromSettings, commit } = run.repeat;
+    const typed = command && [make("p", {}, "The command as it was typed, with another folder for its output:"),
+      copied(commit ? `git checkout ${commit}\n${command}` : command)];
+    const read = fromSettings && [make("p", {}, "Or with the settings that the run resolved:"), copied(fromSettings)];
+    const nothing = typed || read ? [] : [make("p", {}, "The folder does not tell how the run was started.")];
+    return make("div", {}, make("h3", {}, runName(run)), ...(typed || []), ...(read || []), ...nothing);
+  };
+  return section("repeat", "How to repeat", ...runs.map(block));
+}

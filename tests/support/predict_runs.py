@@ -1,0 +1,139 @@
+"""Runs of `predict` on models of random weights, in this process and in forked ones, undisturbed or not."""
+
+import gc
+import multiprocessing
+import os
+import sys
+
+import numpy as np
+import torch
+from segmentation_files import write_segmentation_data
+from super_resolution_files import some_picture, write_picture, write_super_resolution_data
+from torchrun_runs import write_classification
+
+from visionloop.bin.benchmarks.predict_cases import write_random
+from visionloop.bin.benchmarks.tasks import load_task_class
+from visionloop.bin.commands.group import run_commands
+from visionloop.bin.commands.predict import run_predict
+from visionloop.datasets.synthetic_detection import write_detection
+from visionloop.engine.trials import free_port
+
+SIZES_WH = [(37, 91), (64, 64), (120, 33), (100, 75), (48, 150), (17, 19), (61, 60)]
+DATA = {
+    "classification": write_classification,
+    "detection": lambda folder: write_detection(folder, 0, pictures={"train": 2, "val": 2}),
+    "segmentation": lambda folder: write_segmentation_data(folder, pictures=2),
+    "super_resolution": lambda folder: write_super_resolution_data(folder, pictures=2, size_hw=(80, 80)),
+}
+LONGEST = 120  # seconds that forked processes may take on a loaded machine
+
+
+def write_mixed(folder):
+    """Seven pictures of different sizes, in two folders and formats; the folder."""
+    for i, (width, height) in enumerate(SIZES_WH):
+        write_picture(folder / ("deep" if i % 3 == 0 else ".") / f"{i}.{'jpg' if i % 2 else 'png'}", some_picture(f"p{i}", height, width))
+    return folder
+
+
+def write_model(task_name, folder):
+    """A folder that `predict --model` takes, whose answers differ from picture to picture; the folder."""
+    (folder / "data").mkdir(parents=True)
+    DATA[task_name](folder / "data")
+    write_random(task_name, "tiny", str(folder / "data"), folder / "plain")
+    task, module = load_task_class(task_name).load_trained(folder / "plain")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    (folder / "model").mkdir()
+    task.save(module, module.state_dict(), folder / "model")
+    return folder / "model"
+
+
+def predict(task_class, model, input_path, output, **changes):
+    """The exit code of `run_predict`, two pictures a batch."""
+    options = {"batch_size": 2, "device": "cpu", "as_json": False, "explanations": (), "settings": {}}
+    return run_predict(task_class, model=model, input_path=input_path, output=output, **options | changes)
+
+
+def interrupted(task_class, after, act):
+    """The same task, but act() is called in this process before batch number `after` goes through the network."""
+
+    class Interrupted(task_class):
+        calls = 0
+
+        def predict(self, module, batch):
+            if Interrupted.calls == after:
+                act()
+            Interrupted.calls += 1
+            return super().predict(module, batch)
+
+        def __reduce__(self):
+            return _plain_task, (task_class, self.__dict__)  # loader processes, which only read, know no class of this function
+
+    return Interrupted
+
+
+def _plain_task(task_class, attributes):
+    task = object.__new__(task_class)
+    task.__dict__ |= attributes
+    return task
+
+
+def files_of(folder):
+    """{path below the folder: its bytes}."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def kill(number):
+    """act of `interrupted`."""
+    return lambda: os.kill(os.getpid(), number)
+
+
+def forked(task_class, processes, log, *, acts=(), **arguments):
+    """`predict` by so many forked processes: ([exit code of each], what they printed). acts: (after, act) of each, or None."""
+    import visionloop.bin.commands.group  # noqa: F401 - once here, not in every process
+
+    port, started = free_port(), []
+    for rank in range(processes):
+        environment = {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        act = acts[rank] if rank < len(acts) else None
+        work = (interrupted(task_class, *act) if act else task_class, environment, log, arguments)
+        started.append(multiprocessing.get_context("fork").Process(target=_predict, args=work))
+        started[-1].start()
+    for process in started:
+        process.join(LONGEST)
+    codes = [process.exitcode for process in started]
+    for process in started:
+        process.kill()
+        process.join()
+    return codes, log.read_text()
+
+
+def _predict(task_class, environment, log, arguments):
+    gc.freeze()  # or this process copies all that its parent has imported, when it collects
+    os.environ |= environment
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115 - to the end of the process
+    os.dup2(sys.stderr.fileno(), 2)
+
+    def command(**_):
+        raise SystemExit(predict(task_class, **arguments))
+
+    class Group:  # what `run_commands` runs: it turns errors into lines and exit codes
+        name = "predict"
+        main = staticmethod(lambda **_: command())
+
+    run_commands(Group, [])
+
+
+def rows_differ(rows):
+    """Whether not all rows say the same: else a comparison proves nothing."""
+    return len({str({key: value for key, value in row.items() if key not in ("file", "width", "height")}) for row in rows}) > 1
+
+
+def largest_difference(first, second):
+    """Between two lists of arrays of equal shapes."""
+    pairs = zip(first, second, strict=True)
+    return max(float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).max(initial=0)) for a, b in pairs)
