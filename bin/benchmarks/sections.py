@@ -42,11 +42,13 @@ SECTIONS = {
     "evaluation": Section(
         "Metrics alone on made-up pictures, and a whole evaluation part by part.", ("evaluation", "--pictures", "200", "--repeats", "1")
     ),
-    "scaling": Section("Two processes beside one.", ("scaling", "--repeats", "5")),
+    "scaling": Section("Two processes beside one.", ("scaling", "--repeats", "3")),
     "predict": Section(
-        "Latency and throughput of `predict`.", ("predict", "--repeats", "1", "--pictures", "16"),
-        {"super_resolution": ("--pictures", "1")},
+        "Latency and throughput of `predict`.", ("predict", "--repeats", "1"),
+        dict.fromkeys(TASKS, ("--pictures", "16", "--batch-size", "1", "--batch-size", "8"))
+        | {"super_resolution": ("--pictures", "1", "--picture-size", "288x224")},
     ),
+    "estimate": Section("What `check` expects of a run, and what the run takes.", ("estimate", "--steps", "40"), tasks=ALL),
     "compare": Section(
         "Beside transformers' Trainer, and timm for classification: the same work, samples a second with data included.",
         ("compare", "--comparison", "speed", "--steps", "30", "--repeats", "1"),
