@@ -100,6 +100,9 @@ def read_class_file(path):
     try:
         with open(path, "rb") as file:
             content = json.loads(file.read())
+    except FileNotFoundError as error:
+        expected = 'expected {"classes": ["sky", "road", ..]}, names of the mask values 0, 1, ..'
+        raise DataLayoutError(path, f"{error.strerror}; {expected}") from None
     except OSError as error:
         raise DataLayoutError(path, error.strerror or str(error)) from None
     except (ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from visionloop.datasets.coco import inspect_coco, raise_first_error
-from visionloop.datasets.layout import SPLIT_FOLDERS, DataLayoutError, is_hidden, shorten
+from visionloop.datasets.layout import SPLIT_FOLDERS, DataLayoutError, is_hidden, nearby, shorten
 from visionloop.datasets.yolo import inspect_yolo
 from visionloop.datasets.yolo_description import read_description
 
@@ -38,7 +38,8 @@ def require_detection_split(data, split, classes=None, *, need_pictures=True):
     if index is None:
         there = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
         name = SPLIT_FOLDERS[split][0]
-        raise DataLayoutError(data, f"expected {EXPECTED.format(name)}; found {shorten(there) or 'nothing'}")
+        hint = nearby(data, lambda folder: find_annotations(folder, split))
+        raise DataLayoutError(data, f"expected {EXPECTED.format(name)}; found {shorten(there) or 'nothing'}{hint}")
     return index
 
 

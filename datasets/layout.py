@@ -1,5 +1,6 @@
 """Where the splits of a data folder lie, and the error for a folder that is laid out otherwise."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -34,7 +35,32 @@ def require_split(data, split, expected="<class>/*.jpg"):
     if folder:
         return folder
     there = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
-    raise DataLayoutError(data, f"expected {SPLIT_FOLDERS[split][0]}/{expected}, found {shorten(there) or 'nothing'}")
+    hint = nearby(data, lambda folder: has_classes(find_split(folder, split)))
+    raise DataLayoutError(data, f"expected {SPLIT_FOLDERS[split][0]}/{expected}, found {shorten(there) or 'nothing'}{hint}")
+
+
+def nearby(data, fits):
+    """The end of a message, "; did you mean FOLDER?": the only one right below `data` that fits, or the nearest of two above; or "".
+
+    fits(folder): whether it is laid out as expected; a DataLayoutError counts as no.
+    """
+    data = Path(data)
+
+    def is_right(folder):
+        with contextlib.suppress(DataLayoutError, OSError):
+            return bool(fits(folder))
+        return False
+
+    below = [Path(entry) for entry in os.scandir(data) if entry.is_dir() and not is_hidden(entry.name)]
+    right = [folder for folder in below if is_right(folder)]
+    if not right:
+        right = [folder for folder in data.parents[:2] if is_right(folder)][:1]
+    return f"; did you mean {right[0]}?" if len(right) == 1 else ""
+
+
+def has_classes(folder):
+    """Whether there are folders in this one, which may be None."""
+    return folder is not None and any(entry.is_dir() and not is_hidden(entry.name) for entry in os.scandir(folder))
 
 
 def is_hidden(name):

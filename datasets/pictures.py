@@ -193,4 +193,6 @@ def _reason(error):
         return f"decompression bomb? {error}"
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
+    if "truncated" in str(error).lower():  # each of Pillow's decoders has words of its own
+        return TRUNCATED
     return (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -7,7 +7,7 @@ import numpy as np
 
 from visionloop.datasets.class_file import read_class_file
 from visionloop.datasets.coco import join_paths
-from visionloop.datasets.layout import SPLIT_FOLDERS, DataLayoutError, find_split, is_hidden, shorten
+from visionloop.datasets.layout import SPLIT_FOLDERS, DataLayoutError, find_split, is_hidden, nearby, shorten
 from visionloop.datasets.masks import MASK_SUFFIXES
 from visionloop.datasets.pictures import PICTURE_SUFFIXES
 from visionloop.datasets.segmentation import SegmentationIndex
@@ -44,7 +44,8 @@ def require_segmentation_split(data, split, classes=None):
     there = sorted(entry.name for entry in os.scandir(pictures if pictures.is_dir() else data) if not is_hidden(entry.name))
     where = f" in {PICTURES}/" if pictures.is_dir() else ""
     expected = f"{PICTURES}/{name}/x.jpg with {MASKS}/{name}/x.png and {CLASSES}"
-    raise DataLayoutError(data, f"expected {expected}; found{where} {shorten(there) or 'nothing'}")
+    hint = "" if pictures.is_dir() else nearby(data, lambda folder: find_split(folder / PICTURES, split))
+    raise DataLayoutError(data, f"expected {expected}; found{where} {shorten(there) or 'nothing'}{hint}")
 
 
 def masks_without_picture(index):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from visionloop.datasets.coco import join_paths
-from visionloop.datasets.layout import SPLIT_FOLDERS, DataLayoutError, find_split, is_hidden, shorten
+from visionloop.datasets.layout import SPLIT_FOLDERS, DataLayoutError, find_split, is_hidden, nearby, shorten
 from visionloop.datasets.pictures import PICTURE_SUFFIXES
 from visionloop.datasets.segmentation_layout import files_below
 
@@ -104,7 +104,8 @@ def require_super_resolution_split(data, split, scale):
     index = find_super_resolution_split(data, split, scale)
     if index is not None:
         return index
-    raise DataLayoutError(data, f"expected {SPLIT_FOLDERS[split][0]}/{HR}/x.png, found {_listed(data)}")
+    hint = nearby(data, lambda folder: (there := find_split(folder, split)) and (there / HR).is_dir())
+    raise DataLayoutError(data, f"expected {SPLIT_FOLDERS[split][0]}/{HR}/x.png, found {_listed(data)}{hint}")
 
 
 def lr_folder_name(scale):

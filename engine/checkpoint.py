@@ -181,3 +181,11 @@ class RunLock:
 
     def release(self):
         self._file.close()
+
+    def discard(self):
+        """Release it, and take the folder away where nothing but the lock is in it."""
+        path = Path(self._file.name)
+        if os.listdir(path.parent) == [path.name]:
+            path.unlink()
+            path.parent.rmdir()
+        self.release()

@@ -51,12 +51,13 @@ class RunLog:
             self._bar.update()
         if step == self._start_step + 20 and self._bar is None:
             left = self._seconds_left(step)
-            self.say(f"step {step}/{self.steps}  expected end in {_duration(left)}, at {_clock_in(left)}")
+            more = "" if self._scores or self.budget else "; evaluations come on top"
+            self.say(f"step {step}/{self.steps}  expected end in {_duration(left)}, at {_clock_in(left)}{more}")
         elif step == self._start_step + 1:
             self._second_step = time.perf_counter()
 
     def _seconds_left(self, step, step_ms=0.0):
-        """Until the end at the pace of this start, evaluations and saves included."""
+        """Until the end at the pace of this start, with the evaluations and saves that it has had."""
         done = step - self._start_step - 1  # the first step allocates and warms up; the host's clock is enough here
         a_step = (time.perf_counter() - self._second_step) / done if self._second_step and done > 0 else step_ms / 1000
         left = (self.steps - step) * a_step
@@ -100,7 +101,7 @@ class RunLog:
         self._board.scalars(step, {f"eval_raw/{key}": value for key, value in (raw or {}).items()})
         self.say(f"step {step}/{self.steps}  evaluation: " + "  ".join(self._shown(scores, intervals or {})))
         for label, value in (reference or {}).items():
-            self.say(f"  {label}: {value:.4f}")
+            self.say(f"  {label}: {next(iter(self.metrics.values())).show(value)}")
 
     def _shown(self, scores, intervals):
         for key, value in scores.items():

@@ -91,10 +91,13 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
         return run_training(task, config, world, train_set, val, output=output, facts=facts, start=start, stop=stop, budget=budget)
     except Exception as error:
         told = explained(error, output)
-        # a platform that watches the folder learns why nothing began; what an earlier start wrote stays
         if lock and isinstance(told, UserError) and not (output / "status.json").exists():
             with contextlib.suppress(OSError):
-                replace_file(output / "status.json", json.dumps(failed_at_start(told)) + "\n")
+                if given["output"].value or given["run_name"].value:
+                    # a platform that watches the folder learns why nothing began; what an earlier start wrote stays
+                    replace_file(output / "status.json", json.dumps(failed_at_start(told)) + "\n")
+                else:
+                    lock.discard()  # nobody asked for this folder: its name is made of the settings that were wrong
         raise told from (None if told is error else error)
     finally:
         if lock:

@@ -36,7 +36,7 @@ def backend_classes(backend):
         from faster_coco_eval import COCO as FasterCOCO
         from faster_coco_eval import COCOeval_faster
     except ImportError:
-        raise ValueError("backend faster: faster-coco-eval is not installed; pip install 'visionloop[fasteval]'") from None
+        raise ValueError("backend faster: faster-coco-eval is not installed; pip install -e '.[fasteval]'") from None
     return FasterCOCO, COCOeval_faster
 
 

@@ -21,7 +21,7 @@ def find_splits(data, val_split, found, *, find, require, missing):
 
     find(split) gives an index or None, require(split) an index; both raise DataLayoutError. missing: said without a validation split.
     """
-    indexes, absent = {}, []
+    indexes, absent, is_elsewhere = {}, [], False
     for split in ("train", "val", "test"):
         try:
             index = (require if split == "train" else find)(split)
@@ -30,12 +30,13 @@ def find_splits(data, val_split, found, *, find, require, missing):
                 note(found, "errors", error.path, error.why)
             if not Path(data).is_dir():
                 return {}
+            is_elsewhere |= split == "train" and Path(error.path) == Path(data)  # then a missing val/ says nothing new
             continue
         if index is None:
             absent.append(split)
         else:
             indexes[split] = index
-    if "train" in indexes and "val" in absent and not val_split:
+    if "val" in absent and not val_split and not is_elsewhere:
         note(found, "errors", data, missing)
     return indexes
 
@@ -83,4 +84,5 @@ def report_copies(copies, found):
             same = f"is in {first_split} too" if path == first_path else f"the same picture as {first_path}"
             note(found, "warnings", path, f"{same}: {split} is not independent of {first_split}")
     if len(classes) == len(splits) == 1:
-        note(found, "warnings", first_path, f"{len(copies)} files with the same content in {first_split}/{first_class}")
+        others = shorten([Path(path).name for _, _, path in copies[1:]])
+        note(found, "warnings", first_path, f"{len(copies)} files with the same content in {first_split}/{first_class}: {others} too")

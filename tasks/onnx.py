@@ -22,7 +22,7 @@ def export_onnx(network, trial, folder, output_names, *, any_batch=True, align=N
         import onnxruntime
         import onnxscript  # noqa: F401  the exporter needs it and says so less clearly
     except ImportError as error:
-        raise UserError(f"--onnx: {error.name} is not installed; pip install 'visionloop[onnx]'", field="onnx") from None
+        raise UserError(f"--onnx: {error.name} is not installed; pip install -e '.[onnx]'", field="onnx") from None
     path = Path(folder) / FILE_NAME
     network.eval()
     program = torch.onnx.export(

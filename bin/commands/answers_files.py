@@ -11,6 +11,7 @@ from PIL import Image
 from visionloop.tasks.canvas import fit_to, grid
 
 LINES = "predictions.jsonl"
+SHEET = "contact_sheet.png"
 SHEET_MOST = 100  # pictures on the contact sheet
 
 
@@ -68,4 +69,4 @@ def write_sheets(folder, kinds, side):
     first = [row["file"] for row in itertools.islice(WrittenAnswers(folder / LINES), SHEET_MOST)]
     for kind in kinds if first else ():
         small = [fit_to(np.asarray(Image.open(folder / kind / name).convert("RGB")), longest=side) for name in first]
-        Image.fromarray(grid(small)).save(folder / ("contact_sheet.png" if kind == "pictures" else f"{kind}_sheet.png"))
+        Image.fromarray(grid(small)).save(folder / (SHEET if kind == "pictures" else f"{kind}_sheet.png"))

@@ -63,10 +63,12 @@ def try_out(task, given, found, sheet, getting_ready):
     seed_host(given["seed"].value)
     train, val = task.build_datasets()
     getting_ready += time.monotonic() - began
+    lines = []
     if sheet:
         write_sheet(task, train, build(TrainConfig, given), sheet)
+        lines.append(f"written: {sheet}")
     estimate = estimate_run(task, given, train, val, getting_ready=getting_ready)
-    lines = [f"{len(train)} training and {len(val)} validation pictures"]
+    lines.append(f"{len(train)} training and {len(val)} validation pictures")
     expected, first = task.expected_first_loss(), estimate.first_loss
     if expected is not None:
         lines.append(f"loss at initialisation {first:.3f}, expected {expected:.3f}")

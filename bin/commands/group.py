@@ -8,8 +8,9 @@ import click
 
 from visionloop.bin.commands.completion import add_completion, program_of
 from visionloop.bin.commands.imports import heavy_imports
-from visionloop.bin.commands.options import device_option, json_option, model_option, traceback_option
-from visionloop.engine.config import check_value, fields_of, options_from
+from visionloop.bin.commands.options import device_option, json_option, model_option, threads_option, traceback_option
+from visionloop.bin.commands.typed import given_settings, use_threads
+from visionloop.engine.config import options_from
 from visionloop.engine.errors import STOPPED, USER_ERROR, LostProcess, UserError
 from visionloop.engine.guess import guess
 from visionloop.engine.settings import TrainConfig
@@ -65,13 +66,15 @@ def evaluate_command(config_class, load_task_class, score_options):
     @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="loader processes")
     @options_from(config_class, only=score_options)
     @device_option
+    @threads_option
     @json_option("print one object {metric key: value} instead of the table")
     @traceback_option
-    def evaluate(**options):
+    def evaluate(threads, **options):
         with heavy_imports():
             from visionloop.bin.commands.evaluate import run_evaluate
 
             task_class = load_task_class()
+        use_threads(threads)
         settings = given_settings(config_class, score_options, options)
         run_evaluate(task_class, settings=settings, **options)
 
@@ -88,13 +91,15 @@ def predict_command(config_class, load_task_class, explanations, predict_options
     @click.option("--no-pictures", is_flag=True, help="answers alone: no pictures/ and no contact sheet")
     @options_from(config_class, only=predict_options)
     @device_option
+    @threads_option
     @json_option("also print the lines, in input order")
     @traceback_option
-    def predict(**options):
+    def predict(threads, **options):
         with heavy_imports():
             from visionloop.bin.commands.predict import run_predict
 
             task_class = load_task_class()
+        use_threads(threads)
         wanted = [kind for kind in explanations if options.pop(kind)]
         settings = given_settings(config_class, predict_options, options)
         pictures = not options.pop("no_pictures")
@@ -171,17 +176,11 @@ def health_command(load_task_class):
     return health
 
 
-def given_settings(config_class, names, options):
-    """{name: value} of the settings that were typed, taken out of `options`. Raises UserError for a value out of its range."""
-    fields = fields_of(config_class)
-    given = {name: value for name in names if (value := options.pop(name)) is not None}
-    for name, value in given.items():
-        check_value(name, *fields[name], value)
-    return given
-
-
 def run_commands(group, arguments=None):
-    """Run a group as a program: a mistake of the user is one line on stderr and exit code 2; `--traceback` shows the whole story."""
+    """Run a group as a program: a mistake of the user is one line on stderr and exit code 2; `--traceback` shows the whole story.
+
+    Ctrl-C in a command that does not see to it itself is one line too, and exit code 75.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         group.main(args=list(arguments), prog_name=program_of(group.name), standalone_mode=False)
@@ -194,8 +193,16 @@ def run_commands(group, arguments=None):
         kind, typed = getattr(error.param, "type", None), re.match(r"'(.*)' is not one of", error.message)
         near = guess(typed[1], kind.choices) if typed and isinstance(kind, click.Choice) else ""
         _refuse(" ".join(error.format_message().split()).removesuffix("." if near else "") + near, error, arguments)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)  # the help, line by line
+        raise SystemExit(USER_ERROR) from None
     except click.UsageError as error:
         _refuse(" ".join(error.format_message().split()), error, arguments)
+    except click.Abort as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt) or "--traceback" in arguments:
+            raise (error.__cause__ or error) from None  # an EOFError, a defect of ours, is a wish to stop to click
+        click.echo("stopped; the same command can be run again", err=True)
+        raise SystemExit(STOPPED) from None
     except click.exceptions.Exit as error:
         raise SystemExit(error.exit_code) from None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from visionloop.bin.commands.answers_files import LINES, PictureFiles, WrittenAnswers, write_sheets
+from visionloop.bin.commands.answers_files import LINES, SHEET, PictureFiles, WrittenAnswers, write_sheets
 from visionloop.bin.commands.predict_told import Told
 from visionloop.bin.commands.predict_unfinished import UnfinishedAnswers, fingerprint_of_model, folder_of
 from visionloop.engine.answers import answer, num_batches, places_in, read_batches
@@ -130,7 +130,8 @@ def end(work, told):
     else:
         told.tell_file(unfinished.output / LINES)
     unfinished.finish()
-    print(f"{total - told.unreadable} of {total} pictures answered: {unfinished.output / LINES}", file=sys.stderr)
+    sheets = [path for path in (unfinished.output / LINES, unfinished.output / SHEET) if path.exists()]
+    print(f"{total - told.unreadable} of {total} pictures answered: {', '.join(map(str, sheets))}", file=sys.stderr)
     return USER_ERROR if told.unreadable else FINISHED
 
 

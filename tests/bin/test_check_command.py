@@ -44,8 +44,9 @@ def test_check_of_detection_prints_what_a_run_costs_and_writes_the_sheet(command
 
 
 def test_lines_for_people_are_printed_without_json(command, data):
-    code, printed, _ = command("check", "--data", data, *SMALL)
-    assert code == 0 and "category ids run from 1 to 5 without 1 of them; labels are 0 to 3" in printed.splitlines()
+    code, printed, _ = command("check", "--data", data, *SMALL, "--sheet", data / "sheet.png")
+    assert code == 0 and f"written: {data / 'sheet.png'}" in printed.splitlines()
+    assert "category ids run from 1 to 5 without 1 of them; labels are 0 to 3" in printed.splitlines()
     assert any(line.startswith("boxes at 96 px: ") for line in printed.splitlines())
 
 

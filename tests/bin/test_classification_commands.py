@@ -53,6 +53,20 @@ def test_help_imports_neither_torch_nor_transformers():
     assert "--crop-scale-min" in result.stdout and "--no-hflip" in result.stdout
 
 
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, EOFError])
+def test_ctrl_c_is_one_line_and_a_defect_keeps_its_traceback(command, monkeypatch, tmp_path, raised):
+    def load_trained(*arguments, **settings):
+        raise raised
+
+    monkeypatch.setattr(ClassificationTask, "load_trained", load_trained)
+    arguments = ("evaluate", "--model", tmp_path, "--data", tmp_path)
+    if raised is KeyboardInterrupt:
+        assert command(*arguments) == (75, "", "\nstopped; the same command can be run again\n")
+        arguments += ("--traceback",)
+    with pytest.raises(raised):
+        command(*arguments)
+
+
 def test_a_misspelt_option_gets_one_line_with_a_guess(command):
     code, _, errors = command("train", "--bach-size", "4")
     assert code == 2 and errors == "error: --bach-size: no such option; did you mean --batch-size?\n"
@@ -125,6 +139,15 @@ def test_predict_answers_in_input_order_and_goes_on_after_a_broken_picture(comma
         logits = model(**processor(Image.open(tmp_path / "in" / "a.png"), return_tensors="pt")).logits
     assert model.config.id2label[logits.argmax().item()] == rows[0]["label"]
     assert logits.softmax(1).max().item() == pytest.approx(rows[0]["score"], abs=1e-5)
+
+
+def test_evaluate_and_predict_take_the_threads_that_they_are_given(command, best, data, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    assert command("evaluate", "--model", best, "--data", data, "--threads", "1")[0] == 0
+    assert command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out", "--threads", "3")[0] == 0
+    assert command("evaluate", "--model", best, "--data", data)[0] == 0
+    assert taken == [1, 3]
 
 
 def test_predict_leaves_a_foreign_folder_alone(command, best, data, tmp_path):

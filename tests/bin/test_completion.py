@@ -57,6 +57,7 @@ def refused(capsys, *arguments, group=commands):
     (("trian",), "error: No such command 'trian'. Did you mean 'train'?"),
     (("train", "--batchsize", "3"), "error: --batchsize: no such option; did you mean --batch-size?"),
     (("train", "--precision", "fp23"), "'fp32', 'bf16', 'fp16'; did you mean fp32?"),
+    (("train", "--device", "gpu"), "'cuda', 'mps', 'cpu'; did you mean cuda?"),
     (("train", "--precision", "nonsense"), "'fp32', 'bf16', 'fp16'."),
     (("train", "--dry-run", "--preset", "scrach"), "got 'scrach'; did you mean scratch?"),
 ])  # fmt: skip

@@ -80,7 +80,7 @@ def test_a_stopped_and_a_crashed_run_go_on_to_the_same_bytes(whole, task_name, t
     printed, told = capsys.readouterr()
     assert watching.calls == 2 and "going on: 4 of 8 pictures are answered already" in told
     assert printed.encode() == files[LINES]  # all lines, also those of earlier starts
-    assert "7 of 8 pictures answered" in told and told.count("error: ") == 1
+    assert f"7 of 8 pictures answered: {output / LINES}, {output / 'contact_sheet.png'}\n" in told and told.count("error: ") == 1
     assert files_of(output) == files
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

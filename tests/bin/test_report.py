@@ -379,6 +379,11 @@ def test_a_mistake_is_one_line(command, run, arguments, message):
     assert command(*(argument.format(**places) for argument in arguments)) == (2, "", message.format(**places))
 
 
+def test_without_arguments_the_help_is_shown_line_by_line(command):
+    code, printed, told = command()
+    assert (code, printed) == (2, "") and told.startswith("Usage: ") and "\n  list " in told and "\n  write " in told
+
+
 def test_the_page_lies_in_the_folder_of_its_run_unless_told_otherwise(command, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     other = shutil.copytree(run, tmp_path / "other")

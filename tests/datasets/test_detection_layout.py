@@ -126,6 +126,8 @@ def test_a_missing_training_split_says_what_was_expected_and_what_is_there(tmp_p
         require_detection_split(tmp_path, "train")
     write_coco(tmp_path)
     assert len(require_detection_split(tmp_path, "train")) == 3
+    with pytest.raises(DataLayoutError, match=rf"found nothing; did you mean {tmp_path}\?$"):
+        require_detection_split(tmp_path / "pictures", "train")
 
 
 def test_a_missing_data_folder_is_told(tmp_path):

@@ -171,6 +171,17 @@ def test_a_missing_split_says_what_is_there_instead(tmp_path):
         require_split(tmp_path, "train")
 
 
+def test_a_folder_one_level_too_high_or_too_low_is_answered_with_the_right_one(tmp_path):
+    (tmp_path / "outer" / "pets" / "train" / "cats").mkdir(parents=True)
+    (tmp_path / "outer" / "boxes" / "train").mkdir(parents=True)  # without classes
+    for wrong in ("outer", "outer/pets/train", "outer/pets/train/cats"):
+        with pytest.raises(DataLayoutError, match=rf"found .*; did you mean {tmp_path}/outer/pets\?$"):
+            require_split(tmp_path / wrong, "train")
+    (tmp_path / "outer" / "birds" / "train" / "owls").mkdir(parents=True)
+    with pytest.raises(DataLayoutError, match=r"found birds, boxes, pets$"):
+        require_split(tmp_path / "outer", "train")
+
+
 def test_a_sample_is_the_picture_and_its_label(class_tree):
     folder = class_tree(["a/x.png", "b/y.png"])
     dataset = ImageFolderDataset(scan(folder), ClassificationEvalPreset(size=8, resize=(8, 8)))

@@ -125,6 +125,9 @@ def test_a_jpeg_cut_anywhere_is_an_error(tmp_path, colours, progressive):
         path.write_bytes(data[:length])
         with pytest.raises(UnreadablePicture):
             read_picture(path)
+    path.write_bytes(data[:100])  # before the frame's header, where Pillow alone is asked
+    with pytest.raises(UnreadablePicture, match="truncated: the end of the file is missing"):
+        read_picture(path)
 
 
 def test_a_jpeg_whose_end_is_zeros_is_an_error(tmp_path, colours):

@@ -76,8 +76,13 @@ def test_missing_folders_and_files_are_named(data):
     with pytest.raises(DataLayoutError, match="masks/val: no such folder; expected a mask"):
         find_segmentation_split(data, "val")
     (data / "classes.json").unlink()
-    with pytest.raises(DataLayoutError, match=r"classes\.json: No such file"):
+    with pytest.raises(DataLayoutError, match=r"classes\.json: No such file or directory; expected \{\"classes\": \["):
         find_segmentation_split(data, "train")
+
+
+def test_the_folder_of_the_pictures_is_answered_with_the_one_above(data):
+    with pytest.raises(DataLayoutError, match=rf"; did you mean {data}\?$"):
+        require_segmentation_split(data / "images", "train")
 
 
 def test_files_that_differ_in_their_suffix_alone_are_an_error(data):

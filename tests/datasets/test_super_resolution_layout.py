@@ -56,6 +56,12 @@ def test_a_large_picture_that_is_itself_called_so_keeps_its_own(tmp_path):
     assert small_names(require_super_resolution_split(tmp_path, "train", 2)) == ["a.png", "ax2.png"]
 
 
+def test_the_folder_of_the_pictures_is_answered_with_the_one_above(data):
+    for wrong in (data / "train", data / "train" / "HR"):
+        with pytest.raises(DataLayoutError, match=rf"; did you mean {data}\?$"):
+            require_super_resolution_split(wrong, "train", 2)
+
+
 def test_without_small_pictures_of_the_scale_they_are_to_be_made(data):
     for scale in (1, 3, 4, 8):
         index = require_super_resolution_split(data, "train", scale)

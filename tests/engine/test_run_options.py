@@ -103,6 +103,16 @@ def test_a_mistake_at_the_start_is_in_status_json_and_the_folder_stays_usable(tm
     assert train(ToyTask, output=str(tmp_path), **SETTINGS).state == "finished"
 
 
+def test_a_mistake_at_the_start_leaves_no_folder_that_nobody_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no training samples"):
+        train(ToyTask, pictures=0, **SETTINGS)
+    assert list((tmp_path / "runs").iterdir()) == []
+    with pytest.raises(UserError, match="no training samples"):
+        train(ToyTask, run_name="first", pictures=0, **SETTINGS)
+    assert (tmp_path / "runs" / "first" / "status.json").exists()
+
+
 def test_deterministic_names_what_has_no_deterministic_backward(tmp_path, capsys):
     class Sampling(ToyTask):
         undeterministic = ("grid_sample",)

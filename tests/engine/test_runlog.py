@@ -91,6 +91,12 @@ def test_infinite_and_undefined_numbers_become_null(open_log, tmp_path):
     assert eval_row["train_loss"] is None and eval_row["val_loss"] is None
 
 
+def test_the_score_of_a_trivial_answer_is_shown_as_the_first_score_is(open_log, capsys):
+    open_log().scores(3, {"accuracy": 0.5, "val_loss": 0.7}, reference={"always left": 0.25})
+    shown = capsys.readouterr().out
+    assert ToyTask.metrics[0].format == "percent" and "accuracy 50.00 %" in shown and "  always left: 25.00 %\n" in shown
+
+
 def test_a_line_is_on_disk_as_soon_as_it_is_said(open_log, tmp_path):
     log = open_log()
     log.scores(3, {"accuracy": 0.5, "val_loss": 0.7})

@@ -91,6 +91,13 @@ def test_a_missing_validation_split_is_an_error_unless_one_is_made(data):
     assert "--val-split 0.2" in check(data)["errors"][0]["why"] and check(data, val_split=0.2)["errors"] == []
 
 
+def test_a_missing_partner_does_not_hide_a_missing_validation_split(data):
+    shutil.rmtree(data / "val")
+    (data / "train/LR_x2/t05x2.png").unlink()
+    (_, pair), (path, why) = whys(check(data))
+    assert "t05.png" in pair and path == "data" and "--val-split 0.2" in why
+
+
 def test_jpeg_as_truth_is_told_by_content_not_by_name(data):
     picture = Image.fromarray(some_picture("compressed", 70, 80))
     picture.save(data / "train/HR/t04.png", "JPEG", quality=95)
@@ -170,4 +177,4 @@ def test_a_full_disk_is_told(data, monkeypatch):
 @pytest.mark.skipif(not REAL.is_dir(), reason="no T91 and Set5 beside the repository")
 def test_real_data_is_sound():
     found = check(REAL, patch=24)
-    assert found["errors"] == [] and whys(found, "warnings") == [("t36.png", "2 files with the same content in train/")]
+    assert found["errors"] == [] and whys(found, "warnings") == [("t36.png", "2 files with the same content in train/: t65.png too")]
