@@ -1,25 +1,18 @@
 """`--micro-batch auto`: legal, as large as fits, tried only where it is expected to fit, the same on all ranks."""
 
-import json
-import os
 import resource
-from pathlib import Path
 
 import pytest
 import torch
-import torch.utils.tensorboard
-from toy_task import ToyTask
+from hungry_toy import MIB, SETTINGS, HungryToy, micro_batch_of_poor_ranks
 
 from visionloop.engine import memory
 from visionloop.engine.errors import UserError
-from visionloop.engine.memory import THREADS, HostMemory, group_free, no_memory, virtual_bytes
+from visionloop.engine.memory import HostMemory, group_free, no_memory
 from visionloop.engine.micro_batch import expected, largest_fitting, legal_sizes
 from visionloop.engine.order import cut_pieces
 from visionloop.engine.train import train
 from visionloop.engine.trials import on_ranks
-
-MIB = 2**20
-SETTINGS = dict(batch_size=24, steps=2, threads=1, workers=0, device="cpu", precision="fp32", eval_every=0, save_every=0)
 
 
 @pytest.mark.parametrize(("batch_size", "processes", "smallest"), [(32, 1, 1), (32, 3, 1), (13, 2, 2), (7, 7, 1), (1024, 8, 2)])
@@ -62,32 +55,8 @@ def test_a_step_is_expected_to_take_a_part_that_all_have_and_a_part_for_each_sam
     assert expected([], 8) == 0 and expected([(2, 60), (4, 80)], 16) == 200 and expected([(2, 60)], 4) == 120
 
 
-class HungryToy(ToyTask):
-    """Keeps 4 MiB of each sample from the forward to the backward pass."""
-
-    def loss(self, model, batch, count):
-        kept = torch.ones(len(batch), MIB, requires_grad=True)
-        losses = super().loss(model, batch, count)
-        return losses | {"loss": losses["loss"] + 0 * kept.exp().sum()}
-
-
-class PoorToy(HungryToy):
-    """On the second rank, a process that may take 150 MiB more than it has, threads aside."""
-
-    def build_model(self):
-        if os.environ["RANK"] == "1":
-            resource.setrlimit(resource.RLIMIT_AS, (virtual_bytes() + THREADS + 150 * MIB, resource.RLIM_INFINITY))
-        return super().build_model()
-
-
-def chosen(output):
-    train(PoorToy, output=output, micro_batch="auto", **SETTINGS)
-    return json.loads((Path(output) / "settings.json").read_text())["settings"]["micro_batch"]
-
-
 def test_the_rank_with_the_least_memory_decides_for_all_and_it_is_stored(tmp_path):
-    torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True)  # imports more than it is here about
-    found = on_ranks(2, chosen, str(tmp_path / "run"), context="fork")
+    found = on_ranks(2, micro_batch_of_poor_ranks, str(tmp_path / "run"))
     stored = found[0]
     assert found[0] == found[1] and stored["source"] == "auto" and 1 <= stored["value"] < 12
 
