@@ -80,6 +80,14 @@ def test_every_option_that_a_page_shows_exists(launcher):
         assert not strange or launcher == "train", f"{command.page}: {command.line}: {strange}"
 
 
+def test_no_required_option_of_a_benchmark_is_left_out():
+    benchmarks = importlib.import_module("visionloop.bin.benchmark").command.commands
+    for command in (command for command in COMMANDS if command.launcher() == "benchmark"):
+        name, *words = command.line.split("bin/benchmark.py", 1)[1].split()
+        missing = [option.opts for option in benchmarks[name].params if option.required and not set(option.opts) & set(words)]
+        assert not missing, f"{command}: {missing}"
+
+
 def test_every_command_is_played_here_or_has_tests_of_its_tool_or_says_that_it_was_not_run():
     played = {tuple(command.words()) for task in WRITERS for command in played_for(task)}
     for command in COMMANDS:
