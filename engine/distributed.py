@@ -1,6 +1,7 @@
 """The processes of a run. Everything works without a process group: then there is one rank."""
 
 import os
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ def leave_world():
 def lost_process(error):
     """True for what a collective raises when another rank is gone or does not answer in time."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in LOST))
+
+
+def lost_why(error):
+    """The first sentence of such an error, without gloo's file name and advice."""
+    return re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0]
 
 
 def sum_over_ranks(world, numbers):

@@ -72,11 +72,12 @@ def report(run, task, step, metric, scores, raw, chosen):
     reference = task.reference_scores(metric)
     run.log.scores(step, scores, raw=raw, intervals=intervals, train_loss=run.train_loss, reference=reference)
     run.log.pictures(step, task.draw_scores(metric) | draw_galleries(task, chosen))
-    run.log.classes(step, task.metrics[0], task.per_class_scores(metric))
+    per_class = task.per_class_scores(metric)
+    run.log.classes(step, task.metrics[0], per_class)
     run.log.status.update(best=run.best)
     record = make_record(
         task, metric, step=step, epoch=run.data.order.epoch_of(step), scores=scores, raw=raw, intervals=intervals, reference=reference,
-        chosen=chosen,
+        per_class=per_class, chosen=chosen,
     )  # fmt: skip
     unwritten = write_record(run.output, record, chosen)
     if unwritten:

@@ -33,8 +33,11 @@ QUALITY = 85  # of JPEG
 DIGITS = 5  # of the numbers of a curve
 
 
-def make_record(task, metric, *, step, epoch, scores, raw, intervals, reference, chosen):
-    """The content of record.json; the names of pictures are those that `write_record` gives them. chosen: see gallery.py."""
+def make_record(task, metric, *, step, epoch, scores, raw, intervals, reference, per_class, chosen):
+    """The content of record.json; the names of pictures are those that `write_record` gives them.
+
+    per_class: of `Task.per_class_scores`; chosen: see gallery.py.
+    """
     spec = task.sample_score
     listed = {
         kind: [
@@ -52,7 +55,7 @@ def make_record(task, metric, *, step, epoch, scores, raw, intervals, reference,
         "raw_scores": raw,
         "intervals": intervals,
         "reference": reference,
-        "classes": class_table_of(task.per_class_scores(metric), task.metrics[0].format),
+        "classes": class_table_of(per_class, task.metrics[0].format),
         "confusion": confusion_of(task, metric),
         "curves": [curve_of(curve) for curve in task.curves(metric)],
         "sample_score": shown,

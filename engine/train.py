@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from visionloop.engine.budget import OVER, read_budget
 from visionloop.engine.checkpoint import RunLock, read_state, replace_file
 from visionloop.engine.config import build, resolve
 from visionloop.engine.continuing import check_output, check_unchanged, find_start, given_length, output_folder
-from visionloop.engine.distributed import broadcast_object, join_world, leave_world, lost_process
+from visionloop.engine.distributed import broadcast_object, join_world, leave_world, lost_process, lost_why
 from visionloop.engine.errors import LostProcess, UserError
 from visionloop.engine.fitting import budget_of, fit_to_machine, settle
 from visionloop.engine.loader_server import start_loader_server
@@ -149,9 +148,8 @@ def explained(error, output):
     if is_disk_error(error, output):
         return cannot_write(output, error)
     if lost_process(error):
-        first = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0]  # without gloo's file name and advice
-        why = f"another process of this run is gone or does not answer ({first}); the same command goes on from the newest checkpoint"
-        return LostProcess(why, code="lost_process")
+        why = f"another process of this run is gone or does not answer ({lost_why(error)})"
+        return LostProcess(f"{why}; the same command goes on from the newest checkpoint", code="lost_process")
     return error
 
 

@@ -1,7 +1,6 @@
 """`predict`, the same for every task: any number of pictures into one folder, by any number of processes, in any number of starts."""
 
 import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from visionloop.bin.commands.answers_files import LINES, SHEET, PictureFiles, Wr
 from visionloop.bin.commands.predict_told import Told
 from visionloop.bin.commands.predict_unfinished import UnfinishedAnswers, fingerprint_of_model, folder_of
 from visionloop.engine.answers import answer, num_batches, places_in, read_batches
-from visionloop.engine.distributed import World, barrier, broadcast_object, join_world, leave_world, lost_process
+from visionloop.engine.distributed import World, barrier, broadcast_object, join_world, leave_world, lost_process, lost_why
 from visionloop.engine.errors import FINISHED, STOPPED, USER_ERROR, LostProcess, UserError
 from visionloop.engine.loader_server import start_loader_server
 from visionloop.engine.saver import is_disk_error
@@ -141,7 +140,6 @@ def explained(error, output):
         why = f"cannot write ({error.strerror}); what is answered is kept: once there is room, the same command goes on"
         return UserError(f"--output {output}: {why}", code="cannot_write", file=str(output), field="output")
     if lost_process(error):
-        first = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0]  # without gloo's file name and advice
-        why = f"another process is gone or does not answer ({first}); the same command goes on with what is not answered yet"
+        why = f"another process is gone or does not answer ({lost_why(error)}); the same command goes on with what is not answered yet"
         return LostProcess(why, code="lost_process")
     return error

@@ -3,19 +3,17 @@
 from typing import ClassVar
 
 from visionloop.engine.metric import MetricSpec
-from visionloop.engine.reporting import Reporting
 from visionloop.tasks.classification.draw import draw_batch, draw_confusion, draw_samples
-from visionloop.tasks.gallery import draw_gallery
-from visionloop.tasks.per_class import name_rows
+from visionloop.tasks.reporting import ClassReporting
 
 
-class ClassificationReporting(Reporting):
+class ClassificationReporting(ClassReporting):
     """Pictures with labels, the confusion matrix, cross-entropy picture by picture."""
 
     sample_score = MetricSpec("cross_entropy", "cross-entropy", "float", False, "of the true class, without label smoothing")
     score_charts: ClassVar = {"accuracy": ("accuracy", "accuracy_top5", "mean_class_accuracy")}
     class_curves = ("accuracy", "precision")
-    draw_gallery = staticmethod(draw_gallery)
+    score_column = "losses"
 
     def draw(self, batch):
         return {"batch": draw_batch(batch, self.classes)}
@@ -25,13 +23,6 @@ class ClassificationReporting(Reporting):
 
     def draw_scores(self, metric):
         return {"confusion": draw_confusion(metric.confusion(), self.classes)}
-
-    def sample_scores(self, metric):
-        rows = metric.per_picture()
-        return rows["sample_ids"], rows["losses"]
-
-    def per_class_scores(self, metric):
-        return name_rows(self.classes, metric.per_class())
 
     def reference_scores(self, metric):
         return {"accuracy of always naming the most frequent class": metric.majority_accuracy()}

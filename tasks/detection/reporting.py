@@ -3,16 +3,14 @@
 from typing import ClassVar
 
 from visionloop.engine.metric import MetricSpec
-from visionloop.engine.reporting import Reporting
 from visionloop.tasks.classification.draw import draw_confusion
 from visionloop.tasks.detection.charts import draw_per_class, draw_precision_recall, recall_lines
 from visionloop.tasks.detection.confusion import NOTHING, confuse_boxes
 from visionloop.tasks.detection.draw import draw_batch, draw_samples
-from visionloop.tasks.gallery import draw_gallery
-from visionloop.tasks.per_class import name_rows
+from visionloop.tasks.reporting import ClassReporting
 
 
-class DetectionReporting(Reporting):
+class DetectionReporting(ClassReporting):
     """Boxes found beside the true ones, precision against recall, confusions, the validation loss picture by picture."""
 
     sample_score = MetricSpec("loss_per_box", "loss per box", "float", False, "the validation loss of the picture over its boxes")
@@ -23,7 +21,7 @@ class DetectionReporting(Reporting):
         "average recall by size": ("AR_small", "AR_medium", "AR_large"),
     }
     class_curves = ("AP", "AP50")
-    draw_gallery = staticmethod(draw_gallery)
+    score_column = "losses"
 
     def draw(self, batch):
         return {"batch": draw_batch(batch, self.classes)}
@@ -36,13 +34,6 @@ class DetectionReporting(Reporting):
         classes, counts, _ = self.confusion(metric)
         bars = draw_per_class(metric.per_class(), self.classes)
         return {"precision_recall": curves, "average_precision": bars, "confusion": draw_confusion(counts, classes)}
-
-    def sample_scores(self, metric):
-        rows = metric.per_picture()
-        return rows["sample_ids"], rows["losses"]
-
-    def per_class_scores(self, metric):
-        return name_rows(self.classes, metric.per_class())
 
     def confusion(self, metric):
         return (*self.classes, NOTHING), confuse_boxes(metric.state(), len(self.classes)), "boxes"

@@ -293,7 +293,7 @@ def record():
     task, metric = TellingToy(ToyConfig(data="toy", model="toy")), ToyMetric()
     chosen = {"fixed": [Shown(0, "a.png", 0.5, np.zeros((8, 8, 3), dtype=np.uint8))], "worst": []}
     parts = {"step": 3, "epoch": 0, "scores": {"accuracy": math.nan}, "raw": None, "intervals": {}, "reference": {}}
-    return make_record(task, metric, chosen=chosen, **parts), chosen
+    return make_record(task, metric, per_class=task.per_class_scores(metric), chosen=chosen, **parts), chosen
 
 
 def test_a_record_that_exists_is_replaced_whole(record, tmp_path):
