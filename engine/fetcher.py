@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 
 import torch
 
@@ -12,6 +13,7 @@ from visionloop.engine.allocator import give_back_freed_memory
 from visionloop.engine.errors import UserError
 
 log = logging.getLogger(__name__)
+END_SECONDS = 5  # for the exit code of a loader process whose connection has broken
 SLOW_SECONDS = 60  # of waiting for one batch: then it is said which sample is being made, and again each time the wait has doubled
 
 
@@ -58,19 +60,25 @@ class Fetcher:
                 batch = next(self._iterator)
                 self._batches.put(batch if not self._pin or isinstance(batch[0], DataError) else (batch[0].pin_memory(), batch[1]))
             except BaseException as error:  # any defect in making a sample belongs to the main thread
-                self._batches.put(self._lost_worker() or error)
+                self._batches.put(self._lost_worker(error) or error)
                 return
 
-    def _lost_worker(self):
+    def _lost_worker(self, error):
         """(DataError, ()) when a loader process was killed, else None."""
-        for number, worker in enumerate(getattr(self._iterator, "_workers", ())):
+        workers = getattr(self._iterator, "_workers", ())
+        if workers and isinstance(error, (EOFError, OSError)):  # what a batch's memory is taken over by closes before the process has ended
+            wait([worker.sentinel for worker in workers], timeout=END_SECONDS)
+        for number, worker in enumerate(workers):
             if worker.exitcode is not None and worker.exitcode < 0:
                 why = f"the loader process that was making it was killed by signal {-worker.exitcode}; is there memory enough?"
                 return DataError(", ".join(self._in_work([number])) or "no sample", why, code="lost_worker"), ()
         return None
 
     def fetch(self, number, give_up):
-        """The next `number` batches, or None as soon as `give_up()` is true while one of them is not there yet."""
+        """The next `number` batches, or None as soon as `give_up()` is true while one of them is not there yet.
+
+        Fewer, where the last is a DataError: after a lost loader process no other comes.
+        """
         for _ in range(number):
             self._permits.release()
         batches, began, patience = [], time.monotonic(), SLOW_SECONDS
@@ -88,6 +96,8 @@ class Fetcher:
             if isinstance(item, BaseException):
                 raise item
             batches.append(item)
+            if isinstance(item[0], DataError):
+                break
         return batches
 
     def close(self):

@@ -257,6 +257,31 @@ def test_a_killed_loader_process_is_told_with_the_sample_that_it_was_making():
     assert "killed by signal 9" in str(data.error.as_user_error())
 
 
+class LosesItsWorker:
+    """A loader whose connection breaks while the process at its other end is still being killed."""
+
+    num_workers = 1
+
+    def __init__(self):
+        self.dataset = SeededSamples(ToyPictures(5, split="train"), Order(5, 4, 0), workers=1)
+        self.dataset._making[0] = 4
+        self._workers = [multiprocessing.get_context("spawn").Process(target=signal.raise_signal, args=(signal.SIGKILL,))]
+
+    def __iter__(self):
+        self._workers[0].start()
+        return self
+
+    def __next__(self):
+        raise EOFError
+
+
+def test_a_loader_process_whose_connection_breaks_before_it_has_ended_is_told_as_killed():
+    loses_its_worker = fetcher.Fetcher(LosesItsWorker(), ahead=1)
+    [(error, _)] = loses_its_worker.fetch(2, never)  # and the second is not waited for
+    loses_its_worker.close()
+    assert error.name == "train/4.png" and error.code == "lost_worker"
+
+
 class Broken(ToyPictures):
     def __getitem__(self, index):
         raise KeyError("a defect in the dataset")
@@ -344,11 +369,11 @@ def test_the_workers_are_gone_after_close(kind):
 
 
 def test_the_fetching_thread_is_gone_after_close():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     data = training_data()
     data.fetch(never)
     data.close()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) - before == set()
 
 
 # evaluation -----------------------------------------------------------------------------------------------------
