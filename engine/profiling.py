@@ -1,13 +1,12 @@
 """Where the time and memory go: the run's clock and ledger, and a profiler trace of a few steps."""
 
-import resource
-import sys
 import time
 from contextlib import contextmanager
 
 import torch
 
 from visionloop.engine.errors import UserError
+from visionloop.engine.memory import peak_bytes
 
 PARTS = ("compute", "data_wait", "logging", "evaluation", "checkpointing")
 
@@ -51,8 +50,7 @@ def peak_gib(device):
     """Peak memory in GiB: of the CUDA allocator, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    scale = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB here
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30
+    return peak_bytes() / 2**30
 
 
 class StepProfiler:

@@ -15,6 +15,7 @@ from visionloop.engine.profiling import peak_gib
 from visionloop.engine.records import cut_records
 from visionloop.engine.status import StatusFile
 from visionloop.engine.tables import class_table
+from visionloop.engine.value_types import duration_text
 
 
 class RunLog:
@@ -52,7 +53,7 @@ class RunLog:
         if step == self._start_step + 20 and self._bar is None:
             left = self._seconds_left(step)
             more = "" if self._scores or self.budget else "; evaluations come on top"
-            self.say(f"step {step}/{self.steps}  expected end in {_duration(left)}, at {_clock_in(left)}{more}")
+            self.say(f"step {step}/{self.steps}  expected end in {duration_text(left)}, at {_clock_in(left)}{more}")
         elif step == self._start_step + 1:
             self._second_step = time.perf_counter()
 
@@ -89,7 +90,7 @@ class RunLog:
         if self._bar is not None:  # which is cut at the terminal's edge: what people look for comes first
             self._bar.set_postfix_str(f"{score}ends {_clock_in(left)}  {told}")
         else:
-            self.say(f"step {step}/{self.steps}  {told}  {score}ends in {_duration(left)}, at {_clock_in(left)}")
+            self.say(f"step {step}/{self.steps}  {told}  {score}ends in {duration_text(left)}, at {_clock_in(left)}")
 
     def scores(self, step, scores, *, raw=None, intervals=None, train_loss=None, reference=None):
         """An evaluation. scores: of the weights that best/ may hold; raw: of the training weights, with EMA."""
@@ -180,9 +181,3 @@ def cut_lines(path, step, evaluated_at):
 
 def _clock_in(seconds):
     return time.strftime("%H:%M", time.localtime(time.time() + seconds))
-
-
-def _duration(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"

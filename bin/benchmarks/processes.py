@@ -1,9 +1,9 @@
 """Work that needs a process of its own, for a peak of memory or a start that nothing before it has changed."""
 
 import multiprocessing
-import resource
-import sys
 from concurrent.futures import ProcessPoolExecutor
+
+from visionloop.engine.memory import peak_bytes
 
 
 def in_new_process(start, function, *arguments):
@@ -14,5 +14,4 @@ def in_new_process(start, function, *arguments):
 
 def peak_resident():
     """The most memory of this process so far that was in RAM, MiB."""
-    unit = 1 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return peak_bytes() / 2**20

@@ -215,7 +215,7 @@ def test_a_missing_package_is_told_in_one_line(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         run_commands(compare.compare, ["--json", str(tmp_path / "runs.json")])
     assert left.value.code == 2
-    assert capsys.readouterr().err == "error: compare: accelerate is not installed; pip install 'visionloop[compare]'\n"
+    assert capsys.readouterr().err == "error: compare: accelerate is not installed; pip install -e '.[compare]'\n"
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,8 @@ def test_a_run_on_two_nodes_is_stopped_queued_again_and_finished(tmp_path):
     job.options = ["--data", str(write_classification(tmp_path / "pictures")), *SIZE["classification"], *OPTIONS, "--steps", "120"]
 
     script = job.start()
-    job.wait_for((job.run / "metrics.jsonl").exists, seconds=LONGEST)
+    metrics = job.run / "metrics.jsonl"
+    job.wait_for(lambda: metrics.exists() and metrics.stat().st_size, seconds=LONGEST)  # a step is done
     script.send_signal(signal.SIGTERM)
     code, requeues, said = job.end(script, seconds=LONGEST)
     stopped = json.loads((job.run / "status.json").read_text())

@@ -265,7 +265,7 @@ class LosesItsWorker:
     def __init__(self):
         self.dataset = SeededSamples(ToyPictures(5, split="train"), Order(5, 4, 0), workers=1)
         self.dataset._making[0] = 4
-        self._workers = [multiprocessing.get_context("spawn").Process(target=signal.raise_signal, args=(signal.SIGKILL,))]
+        self._workers = [multiprocessing.get_context("fork").Process(target=self.die_soon)]
 
     def __iter__(self):
         self._workers[0].start()
@@ -273,6 +273,11 @@ class LosesItsWorker:
 
     def __next__(self):
         raise EOFError
+
+    @staticmethod
+    def die_soon():
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_loader_process_whose_connection_breaks_before_it_has_ended_is_told_as_killed():

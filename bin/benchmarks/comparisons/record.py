@@ -71,7 +71,7 @@ def peer_versions():
     try:
         return {name: metadata.version(name) for name in PEERS}
     except metadata.PackageNotFoundError as error:
-        raise UserError(f"compare: {error.name} is not installed; pip install 'visionloop[compare]'") from None
+        raise UserError(f"compare: {error.name} is not installed; pip install -e '.[compare]'") from None
 
 
 def fingerprint(folder):
