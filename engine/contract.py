@@ -5,6 +5,7 @@ must add up to the same gradient.
 """
 
 import json
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +26,14 @@ from visionloop.engine.trials import (
     train_steps,
 )
 
+# a forked process need not import everything anew, and the checks are on the CPU; elsewhere a fork is not safe beside system libraries
+START = "fork" if sys.platform == "linux" else "spawn"
+
 
 def check_task(make_task, *, folder=None):
     """Raise AssertionError naming the invariant that the task breaks; return the names of those it keeps.
 
-    make_task: a callable at module level without arguments (other processes import it) that makes the task, noise off.
+    make_task: a callable at module level without arguments (other processes may import it) that makes the task, noise off.
     folder: where the runs are written (default: a temporary one).
     """
     kept = []
@@ -70,10 +74,10 @@ def accumulation(make_task, folder):
 def ranks(make_task, folder):
     """2 processes == 1 in samples, loss and gradient; 1, 2 and 3 give one evaluation."""
     whole, scores = first_step(make_task, CONFIG), score(make_task)
-    for step in on_ranks(2, first_step, make_task, CONFIG):
+    for step in on_ranks(2, first_step, make_task, CONFIG, context=START):
         assert_same_step(whole, step, "ranks: 2 processes against 1")
     for number in (2, 3):
-        for other in on_ranks(number, score, make_task):
+        for other in on_ranks(number, score, make_task, context=START):
             assert json.dumps(other) == json.dumps(scores), f"ranks: evaluation on {number} processes gives {other}, on one {scores}"
 
 

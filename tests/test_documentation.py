@@ -142,7 +142,11 @@ def played_words(command):
     if "--step" in words:
         words[words.index("--step") + 1] = "1"
     if "train" in (words[1], launcher):
-        words += ["--workers", "0", "--threads", "1"] + (["--steps", "2", "--warmup-steps", "1"] if "--epochs" not in words else [])
+        words += ["--workers", "0", "--threads", "1"]
+        if "--epochs" in words:
+            words[words.index("--epochs") + 1] = "2"
+        else:
+            words += ["--steps", "2", "--warmup-steps", "1"]
     return words
 
 

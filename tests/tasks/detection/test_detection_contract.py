@@ -28,7 +28,7 @@ def test_all_terms_of_the_loss_keep_what_holds_for_them(check, tmp_path):
 
 def test_a_rank_without_a_box_neither_hangs_nor_drops_a_gradient():
     whole = first_step(make_half_empty_task, CONFIG)
-    for step in on_ranks(2, first_step, make_half_empty_task, CONFIG):
+    for step in on_ranks(2, first_step, make_half_empty_task, CONFIG, context="fork"):
         assert_same_step(whole, step, "a rank without a box")
 
 

@@ -23,7 +23,7 @@ def test_segmentation_keeps_the_contract():
 
 def test_a_rank_without_a_mask_neither_hangs_nor_drops_a_gradient():
     whole = first_step(make_half_empty_task, CONFIG)
-    for step in on_ranks(2, first_step, make_half_empty_task, CONFIG):
+    for step in on_ranks(2, first_step, make_half_empty_task, CONFIG, context="fork"):
         assert_same_step(whole, step, "a rank without a mask")
 
 
