@@ -21,6 +21,15 @@ from visionloop.bin.commands.options import device_option
 # steps of a run as bin/demo makes it
 STEPS = {"classification": 500, "detection": 400, "segmentation": 400, "super_resolution": 450}
 LOOK_SECONDS = 0.1  # between two looks at a running command
+# in a small process of its own: what the system calls a command's peak begins with the peak of the process that started it
+PEAK_OF = """
+import os, subprocess, sys
+with subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL) as process:
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+print(usage.ru_maxrss)
+sys.exit(process.returncode)
+"""
 COLUMNS = {
     "seconds": "from the start of the process to its end",
     "memory_gib": "the most of the training process, without loader processes, that was in RAM; with CUDA, on the device",
@@ -68,19 +77,16 @@ def compare_task(task_name, *, data, steps, workers, threads, device):
 
 def watch(arguments, output, **environment):
     """{"seconds", "memory_gib", "disk_gib"} of a command of this interpreter that writes into `output`. Raises CalledProcessError."""
-    most, began = 0, time.monotonic()
-    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, env=os.environ | environment) as process:
-        while True:
+    most, began, measured = 0, time.monotonic(), [sys.executable, "-S", "-c", PEAK_OF, sys.executable, *arguments]
+    with subprocess.Popen(measured, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as process:
+        while process.poll() is None:
             most = max(most, folder_bytes(output))
-            done, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if done:
-                break
             time.sleep(LOOK_SECONDS)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        peak = process.stdout.read()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, arguments)
     unit = 1 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes
-    found = {"seconds": time.monotonic() - began, "memory_gib": usage.ru_maxrss * unit / 2**30, "disk_gib": most / 2**30}
+    found = {"seconds": time.monotonic() - began, "memory_gib": int(peak) * unit / 2**30, "disk_gib": most / 2**30}
     return {name: round(value, 4) for name, value in found.items()}
 
 

@@ -23,6 +23,11 @@ def test_memory_and_disk_of_a_run_are_within_a_quarter_of_what_check_expects(tmp
     assert 0.8 < ratios["memory_gib"] < 1.25 and 0.8 < ratios["disk_gib"] < 1.25
 
 
+def test_the_peak_of_a_command_is_its_own_and_not_that_of_the_process_that_starts_it(tmp_path):
+    taken = b"1" * 2**29  # the peak of this process is above it from here on
+    assert len(taken) == 2**29 and watch(["-c", "pass"], tmp_path)["memory_gib"] < 0.1
+
+
 def test_a_command_is_watched_while_its_folder_grows_and_shrinks(tmp_path):
     code = """
 import os, sys, time

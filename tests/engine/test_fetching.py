@@ -324,16 +324,16 @@ class Held(ToyPictures):
         return super().__getitem__(index)
 
 
-@pytest.mark.parametrize(("workers", "seconds"), [(0, 60), (1, 0.4)])
-def test_a_stop_is_seen_within_half_a_second_while_a_sample_is_slow(workers, seconds):
+@pytest.mark.parametrize(("workers", "seconds"), [(0, 60), (1, 10)])
+def test_a_stop_is_seen_at_once_while_a_sample_is_slow(workers, seconds):
     dataset, before = Held(seconds), set(threading.enumerate())
     data = training_data(dataset, workers=workers)
     began = time.monotonic()
     assert data.fetch(lambda: True) is None
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 3  # in 0.2 s where nothing else runs
     assert data.error is None
     data.close()
-    assert time.monotonic() - began < 1.5, "close does not wait for the sample"
+    assert time.monotonic() - began < 6, "close does not wait for the sample"
     # a thread of this process that goes on making samples would draw from the next test's generators
     dataset.gate.set()
     for thread in set(threading.enumerate()) - before:
@@ -370,7 +370,7 @@ def test_the_workers_are_gone_after_close(kind):
     began = time.monotonic()
     data.close()
     assert set(multiprocessing.active_children()) - before == set()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 6
 
 
 def test_the_fetching_thread_is_gone_after_close():
