@@ -67,7 +67,10 @@ class Fetcher:
         """(DataError, ()) when a loader process was killed, else None."""
         workers = getattr(self._iterator, "_workers", ())
         if workers and isinstance(error, (EOFError, OSError)):  # what a batch's memory is taken over by closes before the process has ended
-            wait([worker.sentinel for worker in workers], timeout=END_SECONDS)
+            ended = wait([worker.sentinel for worker in workers], timeout=END_SECONDS)
+            for worker in workers:
+                if worker.sentinel in ended:
+                    worker.join()  # the sentinel too may be sooner than the exit code
         for number, worker in enumerate(workers):
             if worker.exitcode is not None and worker.exitcode < 0:
                 why = f"the loader process that was making it was killed by signal {-worker.exitcode}; is there memory enough?"
