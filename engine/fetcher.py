@@ -117,4 +117,9 @@ class Fetcher:
                 worker.kill()
             for worker in self._iterator._workers:
                 worker.join()
+            # Its own end would now take a lock that a process killed in the wrong microsecond holds for ever.
+            self._iterator._shutdown = True
+            for indices in self._iterator._index_queues:
+                indices.cancel_join_thread()
+                indices.close()
         self._iterator = None

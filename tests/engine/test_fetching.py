@@ -373,6 +373,16 @@ def test_the_workers_are_gone_after_close(kind):
     assert time.monotonic() - began < 6
 
 
+def test_close_takes_no_lock_that_a_killed_loader_process_may_have_held():
+    data = training_data(workers=1)
+    data.fetch(never)
+    data._fetcher._iterator._workers_done_event._cond.acquire()  # as by a process that asks whether it is to end, in the moment of its end
+    closing = threading.Thread(target=data.close, daemon=True)
+    closing.start()
+    closing.join(timeout=20)
+    assert not closing.is_alive()
+
+
 def test_the_fetching_thread_is_gone_after_close():
     before = set(threading.enumerate())
     data = training_data()
