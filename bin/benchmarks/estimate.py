@@ -77,7 +77,7 @@ def compare_task(task_name, *, data, steps, workers, threads, device):
 
 def watch(arguments, output, **environment):
     """{"seconds", "memory_gib", "disk_gib"} of a command of this interpreter that writes into `output`. Raises CalledProcessError."""
-    most, began, measured = 0, time.monotonic(), [sys.executable, "-S", "-c", PEAK_OF, sys.executable, *arguments]
+    most, began, measured = 0, time.monotonic(), [sys.executable, "-IS", "-c", PEAK_OF, sys.executable, *arguments]
     with subprocess.Popen(measured, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as process:
         while process.poll() is None:
             most = max(most, folder_bytes(output))
