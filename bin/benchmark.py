@@ -4,7 +4,6 @@
     bin/benchmark.py overhead --task classification     the engine over a bare loop, then with loader, logging, checkpoints
     bin/benchmark.py data --task detection              samples a second, beside other pipelines; memory of a large index
     bin/benchmark.py loss --task detection              our criterion beside the library's, detection or segmentation
-    bin/benchmark.py loss --faults                      what our pages say of the library, measured again
     bin/benchmark.py memory --task segmentation         a step's memory and time with activations kept and recomputed
     bin/benchmark.py on-paper --task segmentation       the memory that large models need, without having it
     bin/benchmark.py evaluation --task detection        the metrics' time, and where an evaluation's goes

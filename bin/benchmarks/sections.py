@@ -36,7 +36,6 @@ SECTIONS = {
         ("data", "--repeats", "3", "--batches", "4", "--workers", "0", "--workers", "1"), BATCHES,
     ),
     "loss": Section("Our criteria beside the library's.", ("loss", "--repeats", "9"), tasks=("detection", "segmentation")),
-    "faults": Section("What our pages say of the library, measured again.", ("loss", "--faults"), tasks=ALL),
     "memory": Section("A step's memory with activations kept and recomputed.", ("memory", "--repeats", "1"), BATCHES),
     "on-paper": Section("The memory of large models, at their full size.", ("on-paper",), tasks=("segmentation",)),
     "evaluation": Section(

@@ -1,1 +1,0 @@
-"""What our pages say of the library, one function a claim."""
