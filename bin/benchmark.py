@@ -1,19 +1,22 @@
 """Where time and memory go, on this machine, and what to change.
 
-    bin/benchmark.py step --task classification         the parts of a training step, and how far it is from the machine's limit
-    bin/benchmark.py overhead --task classification     the engine over a bare loop, then with loader, logging, checkpoints
-    bin/benchmark.py data --task detection              samples a second, beside other pipelines; memory of a large index
-    bin/benchmark.py loss --task detection              our criterion beside the library's, detection or segmentation
-    bin/benchmark.py memory --task segmentation         a step's memory and time with activations kept and recomputed
-    bin/benchmark.py on-paper --task segmentation       the memory that large models need, without having it
-    bin/benchmark.py evaluation --task detection        the metrics' time, and where an evaluation's goes
-    bin/benchmark.py scaling --task classification      one process and two: speed, and time in communication
-    bin/benchmark.py predict --task super_resolution    latency and throughput, tiles included
-    bin/benchmark.py startup                            from the command to the first step
-    bin/benchmark.py estimate                           what `check` expects of a run beside what the run takes
-    bin/benchmark.py compare --task all --json FILE     beside transformers' Trainer and timm, same work and our own recipe
-    bin/benchmark.py selftest                           on a GPU machine: what was never tried there, as a report
-    bin/benchmark.py suite                              all of it at small sizes, as one report
+bin/benchmark.py step --task classification         the parts of a training step, and how far it is
+from the machine's limit bin/benchmark.py overhead --task classification     the engine over a bare
+loop, then with loader, logging, checkpoints bin/benchmark.py data --task detection
+samples a second, beside other pipelines; memory of a large index bin/benchmark.py loss --task
+detection              our criterion beside the library's, detection or segmentation
+bin/benchmark.py loss --faults                      what our pages say of the library, measured
+again bin/benchmark.py memory --task segmentation         a step's memory and time with activations
+kept and recomputed bin/benchmark.py on-paper --task segmentation       the memory that large models
+need, without having it bin/benchmark.py evaluation --task detection        the metrics' time, and
+where an evaluation's goes bin/benchmark.py scaling --task classification      one process and two:
+speed, and time in communication bin/benchmark.py predict --task super_resolution    latency and
+throughput, tiles included bin/benchmark.py startup                            from the command to
+the first step bin/benchmark.py estimate                           what `check` expects of a run
+beside what the run takes bin/benchmark.py compare --task all --json FILE     beside transformers'
+Trainer and timm, same work and our own recipe bin/benchmark.py selftest
+on a GPU machine: what was never tried there, as a report bin/benchmark.py suite
+all of it at small sizes, as one report
 """
 
 import click
@@ -32,15 +35,33 @@ from visionloop.bin.benchmarks.selftest import selftest
 from visionloop.bin.benchmarks.startup import startup
 from visionloop.bin.benchmarks.step import step
 from visionloop.bin.benchmarks.suite import suite
-from visionloop.bin.commands.group import run_commands
+from visionloop.bin.commands.cli import run_commands
 
 
-@click.group("benchmark", help="Measure the engine on this machine. Figures are medians; say the machine's load when you quote them.")
+@click.group(
+    "benchmark",
+    help="Measure the engine on this machine. Figures are medians; say the machine's load when you quote them.",
+)
 def command():
     pass
 
 
-for benchmark in (step, overhead, data, loss, memory, on_paper, evaluation, scaling, predict, startup, estimate, compare, selftest, suite):
+for benchmark in (
+    step,
+    overhead,
+    data,
+    loss,
+    memory,
+    on_paper,
+    evaluation,
+    scaling,
+    predict,
+    startup,
+    estimate,
+    compare,
+    selftest,
+    suite,
+):
     command.add_command(benchmark)
 
 

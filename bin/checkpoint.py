@@ -5,34 +5,40 @@
     bin/checkpoint.py verify runs/flowers                 exit code 1 where something is damaged
     bin/checkpoint.py prune runs/flowers --keep 2 --dry-run
 
-PATH is a run's folder or its checkpoints/; for inspect and verify also one checkpoint folder, or a best/.
+PATH is a run's folder or its checkpoints/; for inspect and verify also one checkpoint folder, or a
+best/.
 """
 
 import click
 
-from visionloop.bin.commands.group import run_commands
-from visionloop.bin.commands.options import json_option, traceback_option
+from visionloop.bin.commands.cli import json_option, run_commands, traceback_option
 
 
 @click.group(
-    "checkpoint", help="Look at the checkpoints of a run, check that they are whole, remove old ones.",
+    "checkpoint",
+    help="Look at the checkpoints of a run, check that they are whole, remove old ones.",
     context_settings={"max_content_width": 120},
 )
 def command():
     pass
 
 
-@command.command("list", help="A line for each checkpoint of the run in PATH. Every file is read: a second or so for a GiB.")
+@command.command(
+    "list",
+    help="A line for each checkpoint of the run in PATH. Every file is read: a second or so for a GiB.",
+)
 @click.argument("path")
 @json_option("print one object instead of the table")
 @traceback_option
 def list_checkpoints(path, as_json):
-    from visionloop.bin.checkpoints.listing import run_list
+    from visionloop.bin.checkpoints.report import run_list
 
     run_list(path, as_json=as_json)
 
 
-@command.command("inspect", help="What is in the checkpoint PATH, or in the newest whole one of the run in PATH.")
+@command.command(
+    "inspect", help="What is in the checkpoint PATH, or in the newest whole one of the run in PATH."
+)
 @click.argument("path")
 @json_option("print one object instead of lines")
 @traceback_option
@@ -42,19 +48,31 @@ def inspect(path, as_json):
     run_inspect(path, as_json=as_json)
 
 
-@command.command("verify", help="Read every file of the checkpoints and best/ of the run in PATH, or of one of them. Damage: exit code 1.")
+@command.command(
+    "verify",
+    help="Read every file of the checkpoints and best/ of the run in PATH, or of one of them. Damage: exit code 1.",
+)
 @click.argument("path")
 @json_option("print one object instead of lines")
 @traceback_option
 def verify(path, as_json):
-    from visionloop.bin.checkpoints.verification import run_verify
+    from visionloop.bin.checkpoints.report import run_verify
 
     raise SystemExit(run_verify(path, as_json=as_json))
 
 
-@command.command("prune", help="Remove all checkpoints of the run in PATH but the newest whole ones and the best. Not while it runs.")
+@command.command(
+    "prune",
+    help="Remove all checkpoints of the run in PATH but the newest whole ones and the best. Not while it runs.",
+)
 @click.argument("path")
-@click.option("--keep", type=click.IntRange(1), required=True, metavar="N", help="how many of the newest whole ones stay")
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    required=True,
+    metavar="N",
+    help="how many of the newest whole ones stay",
+)
 @click.option("--dry-run", is_flag=True, help="say what would be removed, and remove nothing")
 @traceback_option
 def prune(path, keep, dry_run):

@@ -1,16 +1,18 @@
 r"""Image classification from the command line.
 
 One GPU, or none:
-    python bin/classification.py train --data pictures/ --model google/vit-base-patch16-224 --epochs 10
+    python bin/classification.py train --data pictures/ --model google/vit-base-patch16-224 --epochs
+    10
 Eight GPUs of one machine, the same run:
     torchrun --nproc-per-node 8 --shutdown-timeout 120 \
         bin/classification.py train --data pictures/ --model google/vit-base-patch16-224 --epochs 10
 And then:
-    python bin/classification.py evaluate --model runs/classification-pictures-vit-base-patch16-224/best --data pictures/
-    python bin/classification.py predict --model .../best --input holiday/ --output answers/ --attention
+    python bin/classification.py evaluate --model
+    runs/classification-pictures-vit-base-patch16-224/best --data pictures/ python
+    bin/classification.py predict --model .../best --input holiday/ --output answers/ --attention
 """
 
-from visionloop.bin.commands.group import run_commands, task_commands
+from visionloop.bin.commands.cli import run_commands, task_commands
 from visionloop.tasks.classification.config import ClassificationConfig
 
 
@@ -21,7 +23,9 @@ def load_task_class():
     return ClassificationTask
 
 
-commands = task_commands("classification", ClassificationConfig, load_task_class, explanations=("attention",))
+commands = task_commands(
+    "classification", ClassificationConfig, load_task_class, explanations=("attention",)
+)
 
 
 def main():

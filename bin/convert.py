@@ -4,26 +4,28 @@
     bin/convert.py yolo football/ data/football --pictures link
     bin/convert.py imagefolder flowers/ data/flowers
     bin/convert.py masks labelled/ data/cells --val-split 0.2
-    bin/convert.py lpips --backbone alexnet.safetensors --heads alex.safetensors --output lpips.safetensors
+    bin/convert.py lpips --backbone alexnet.safetensors --heads alex.safetensors --output
+    lpips.safetensors
 
-For detection OUTPUT then holds train.json, val.json and test.json (COCO), as far as the source has them, and the pictures in folders of
-the same names; for segmentation, which `masks` is for, images/train/, masks/train/ and so on, and classes.json. convert.json says where
-all came from and what was left out. With `--pictures none` the folders of pictures are links to the folders of the source, so that
-pictures are found as long as nobody moves the source.
+For detection OUTPUT then holds train.json, val.json and test.json (COCO), as far as the source has
+them, and the pictures in folders of the same names; for segmentation, which `masks` is for,
+images/train/, masks/train/ and so on, and classes.json. convert.json says where all came from and
+what was left out. With `--pictures none` the folders of pictures are links to the folders of the
+source, so that pictures are found as long as nobody moves the source.
 """
 
 from functools import partial
 
 import click
 
-from visionloop.bin.commands.group import run_commands
-from visionloop.bin.commands.options import traceback_option
+from visionloop.bin.commands.cli import run_commands, traceback_option
 
 HOW = ["copy", "link", "none"]
 
 
 @click.group(
-    "convert", help="Turn annotations in other forms into COCO json or masks, and weights into the file that LPIPS reads.",
+    "convert",
+    help="Turn annotations in other forms into COCO json or masks, and weights into the file that LPIPS reads.",
     context_settings={"max_content_width": 120},
 )
 def command():
@@ -36,29 +38,46 @@ def conversion(name, help):
     def decorate(function):
         for option in (
             traceback_option,
-            click.option("--skip-broken", is_flag=True, help="leave out what is broken, and say so"),
             click.option(
-                "--pictures", type=click.Choice(HOW), default="copy", show_default=True,
+                "--skip-broken", is_flag=True, help="leave out what is broken, and say so"
+            ),
+            click.option(
+                "--pictures",
+                type=click.Choice(HOW),
+                default="copy",
+                show_default=True,
                 help="in OUTPUT: copies; a symbolic link for each; or none, and a link to the source's folder for each split",
             ),
             click.argument("output"),  # applied from the last to the first
             click.argument("source"),
         ):
             function = option(function)
-        return command.command(name, help=f"{help} OUTPUT must be absent, empty, or an earlier conversion, which it replaces.")(function)
+        return command.command(
+            name,
+            help=f"{help} OUTPUT must be absent, empty, or an earlier conversion, which it replaces.",
+        )(function)
 
     return decorate
 
 
 val_split_option = click.option(
-    "--val-split", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+    "--val-split",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
     help="share of train that becomes val, where there is no val",
 )
 
 
-@conversion("voc", "Pascal VOC: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt. Without lists all is train.")
+@conversion(
+    "voc",
+    "Pascal VOC: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt. Without lists all is train.",
+)
 @click.option(
-    "--difficult", type=click.Choice(["keep", "crowd", "drop"]), default="keep", show_default=True,
+    "--difficult",
+    type=click.Choice(["keep", "crowd", "drop"]),
+    default="keep",
+    show_default=True,
     help="objects marked difficult: like others; as crowd, so that finding or missing them does not count; or not at all",
 )
 @val_split_option
@@ -75,7 +94,9 @@ def yolo(**options):
     _convert_boxes("yolo", read_yolo_splits, **options)
 
 
-@conversion("imagefolder", "Folders by class: train/<class>/*.jpg. One box around each whole picture.")
+@conversion(
+    "imagefolder", "Folders by class: train/<class>/*.jpg. One box around each whole picture."
+)
 def imagefolder(**options):
     from visionloop.bin.converters.imagefolder import read_image_folder
 
@@ -87,13 +108,23 @@ def imagefolder(**options):
     "Outlines or coloured masks as class ids, for segmentation: COCO json with polygons or run lengths; Pascal VOC: "
     "SegmentationClass/*.png, JPEGImages/, ImageSets/Segmentation/*.txt; labelme: one json beside each picture.",
 )
-@click.option("--from", "kind", type=click.Choice(["coco", "voc", "labelme"]), help="what SOURCE is, where it is not clear")
 @click.option(
-    "--classes", "classes_file", metavar="FILE",
+    "--from",
+    "kind",
+    type=click.Choice(["coco", "voc", "labelme"]),
+    help="what SOURCE is, where it is not clear",
+)
+@click.option(
+    "--classes",
+    "classes_file",
+    metavar="FILE",
     help="voc: classes.json or CVAT's labelmap.txt with names and colours; default: the labelmap.txt of SOURCE, or VOC's 21 classes",
 )
 @click.option(
-    "--background", metavar="NAME|ignore", default="background", show_default=True,
+    "--background",
+    metavar="NAME|ignore",
+    default="background",
+    show_default=True,
     help="pixels without annotation: a class of this name, which is then class 0; or ignored",
 )
 @val_split_option
@@ -102,14 +133,34 @@ def masks(kind, classes_file, background, val_split, **options):
     from visionloop.bin.converters.mask_sources import read_masks
     from visionloop.bin.converters.masks import MASKS
 
-    read = partial(read_masks, kind=kind, background=background, val_split=val_split, classes_file=classes_file)
+    read = partial(
+        read_masks, kind=kind, background=background, val_split=val_split, classes_file=classes_file
+    )
     convert("masks", read, MASKS, **options)
 
 
-@command.command("lpips", help="The file that super-resolution's --lpips-weights takes: AlexNet and the heads of LPIPS 0.1 in one.")
-@click.option("--backbone", required=True, metavar="FILE", help="torchvision's AlexNet as safetensors; a pickle (.pth) is not opened")
-@click.option("--heads", required=True, metavar="FILE", help="the published heads, lin0.model.1.weight and so on, as safetensors")
-@click.option("--output", required=True, metavar="FILE", help="safetensors file to write; must be absent, or an earlier one of ours")
+@command.command(
+    "lpips",
+    help="The file that super-resolution's --lpips-weights takes: AlexNet and the heads of LPIPS 0.1 in one.",
+)
+@click.option(
+    "--backbone",
+    required=True,
+    metavar="FILE",
+    help="torchvision's AlexNet as safetensors; a pickle (.pth) is not opened",
+)
+@click.option(
+    "--heads",
+    required=True,
+    metavar="FILE",
+    help="the published heads, lin0.model.1.weight and so on, as safetensors",
+)
+@click.option(
+    "--output",
+    required=True,
+    metavar="FILE",
+    help="safetensors file to write; must be absent, or an earlier one of ours",
+)
 @traceback_option
 def lpips(backbone, heads, output):
     from visionloop.bin.converters.lpips import convert_lpips

@@ -10,7 +10,7 @@ And then:
     python bin/detection.py predict --model .../best --input street/ --output answers/
 """
 
-from visionloop.bin.commands.group import run_commands, task_commands
+from visionloop.bin.commands.cli import run_commands, task_commands
 from visionloop.tasks.detection.config import DetectionConfig
 
 

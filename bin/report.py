@@ -2,16 +2,16 @@
 
     bin/report.py runs/flowers                            writes runs/flowers/report.html
     bin/report.py runs/flowers runs/flowers-2 --output compared.html
-    bin/report.py runs/flowers --json flowers.json        the object that the page is drawn from, alone
-    bin/report.py list                                    which runs there are below runs/
+    bin/report.py runs/flowers --json flowers.json        the object that the page is drawn from,
+    alone bin/report.py list                                    which runs there are below runs/
 
-Of a run that is still going on, was killed or failed as well: what is missing is said in the page. bin/reports/README.md tells more.
+Of a run that is still going on, was killed or failed as well: what is missing is said in the page.
+bin/reports/README.md tells more.
 """
 
 import click
 
-from visionloop.bin.commands.group import run_commands
-from visionloop.bin.commands.options import json_option, traceback_option
+from visionloop.bin.commands.cli import json_option, run_commands, traceback_option
 
 
 class ReportGroup(click.Group):
@@ -24,17 +24,31 @@ class ReportGroup(click.Group):
 
 
 @click.group(
-    "report", cls=ReportGroup, help="One HTML page of runs: RUN [RUN ..], the same as `write RUN [RUN ..]`.",
+    "report",
+    cls=ReportGroup,
+    help="One HTML page of runs: RUN [RUN ..], the same as `write RUN [RUN ..]`.",
     context_settings={"max_content_width": 120},
 )
 def command():
     pass
 
 
-@command.command("write", help="Write one page of all the runs in RUN.. A run that is called like a command: ./list.")
+@command.command(
+    "write",
+    help="Write one page of all the runs in RUN.. A run that is called like a command: ./list.",
+)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--output", metavar="FILE.html", help="default: report.html, in the run's folder if it is one run")
-@click.option("--json", "json_file", metavar="FILE", help="write the page's object there; without --output nothing else")
+@click.option(
+    "--output",
+    metavar="FILE.html",
+    help="default: report.html, in the run's folder if it is one run",
+)
+@click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    help="write the page's object there; without --output nothing else",
+)
 @traceback_option
 def write(runs, output, json_file):
     from visionloop.bin.reports.writing import run_report

@@ -17,16 +17,26 @@ MARKER = "sample_data.json"
 VERSION = 1  # raised when the same seed would give other data
 
 
-@click.command(help="Write the sample data of TASK into DIR, which must not exist, or be empty, or hold just this data already.")
+@click.command(
+    help="Write the sample data of TASK into DIR, which must not exist, or be empty, or hold just this data already."
+)
 @click.argument("task")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="other pictures of the same kind")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="other pictures of the same kind",
+)
 def command(task, folder, seed):
-    from visionloop.datasets.synthetic import WRITERS  # here: `--help` must be quick
+    from visionloop.datasets.synthetic.writers import WRITERS  # here: `--help` must be quick
 
     task = task.replace("-", "_")
     if task not in WRITERS:
-        raise UserError(f"no sample data for task {task!r}; there is {', '.join(sorted(WRITERS))}", field="task")
+        raise UserError(
+            f"no sample data for task {task!r}; there is {', '.join(sorted(WRITERS))}", field="task"
+        )
     wanted = {"task": task, "seed": seed, "version": VERSION}
     try:
         if is_written(folder, wanted):
@@ -34,7 +44,10 @@ def command(task, folder, seed):
             return
         write(folder, wanted, WRITERS[task])
     except OSError as error:
-        raise UserError(f"{error.filename or folder}: {error.strerror or error}", file=str(error.filename or folder)) from None
+        raise UserError(
+            f"{error.filename or folder}: {error.strerror or error}",
+            file=str(error.filename or folder),
+        ) from None
     click.echo(f"{folder}: wrote the {task} sample data with seed {seed}")
 
 
@@ -48,10 +61,20 @@ def is_written(folder, wanted):
         return False
     found = read_marker(folder / MARKER)
     if found is None:
-        raise UserError(f"{folder}: not empty, and not sample data of ours; nothing was written", file=str(folder))
-    differing = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in wanted.items() if found.get(key) != value]
+        raise UserError(
+            f"{folder}: not empty, and not sample data of ours; nothing was written",
+            file=str(folder),
+        )
+    differing = [
+        f"{key} {found.get(key)!r}, not {value!r}"
+        for key, value in wanted.items()
+        if found.get(key) != value
+    ]
     if differing:
-        raise UserError(f"{folder}: holds sample data with {'; '.join(differing)}; remove it or choose another folder", file=str(folder))
+        raise UserError(
+            f"{folder}: holds sample data with {'; '.join(differing)}; remove it or choose another folder",
+            file=str(folder),
+        )
     return True
 
 

@@ -1,16 +1,19 @@
 r"""Semantic segmentation from the command line.
 
 One GPU, or none:
-    python bin/segmentation.py train --data streets/ --model tue-mps/ade20k_semantic_eomt_large_512 --epochs 30
+    python bin/segmentation.py train --data streets/ --model tue-mps/ade20k_semantic_eomt_large_512
+    --epochs 30
 Eight GPUs of one machine, the same run:
     torchrun --nproc-per-node 8 --shutdown-timeout 120 \
-        bin/segmentation.py train --data streets/ --model facebook/dinov2-with-registers-base --epochs 30
+        bin/segmentation.py train --data streets/ --model facebook/dinov2-with-registers-base
+        --epochs 30
 And then:
-    python bin/segmentation.py evaluate --model runs/segmentation-streets-ade20k_semantic_eomt_large_512/best --data streets/
-    python bin/segmentation.py predict --model .../best --input photos/ --output answers/
+    python bin/segmentation.py evaluate --model
+    runs/segmentation-streets-ade20k_semantic_eomt_large_512/best --data streets/ python
+    bin/segmentation.py predict --model .../best --input photos/ --output answers/
 """
 
-from visionloop.bin.commands.group import run_commands, task_commands
+from visionloop.bin.commands.cli import run_commands, task_commands
 from visionloop.tasks.segmentation.config import SegmentationConfig
 
 
@@ -21,7 +24,9 @@ def load_task_class():
     return SegmentationTask
 
 
-commands = task_commands("segmentation", SegmentationConfig, load_task_class, score_options=("score_levels",))
+commands = task_commands(
+    "segmentation", SegmentationConfig, load_task_class, score_options=("score_levels",)
+)
 
 
 def main():

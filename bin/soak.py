@@ -3,7 +3,8 @@ r"""Kill training runs at random moments, in many ways, and prove that they end 
 python bin/soak.py soak/ --kills 50
 python bin/soak.py soak/ --task detection --processes 2 --workers 0 --kills 10
 
-Everything lies in the folder: sample data, the undisturbed runs, and the record of all rounds, to which each call adds.
+Everything lies in the folder: sample data, the undisturbed runs, and the record of all rounds, to
+which each call adds.
 """
 
 import itertools
@@ -13,22 +14,44 @@ from pathlib import Path
 
 import click
 
-from visionloop.bin.commands.group import run_commands
-from visionloop.bin.commands.options import json_option, traceback_option
+from visionloop.bin.commands.cli import json_option, run_commands, traceback_option
 from visionloop.engine.errors import DEFECT, FINISHED, UserError
 
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
 PICTURES = {"train": 24, "val": 2}
 
 
-@click.command("soak", help="Kill runs at random and compare what they end with. FOLDER keeps the record; each call adds to it.")
+@click.command(
+    "soak",
+    help="Kill runs at random and compare what they end with. FOLDER keeps the record; each call adds to it.",
+)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="default: all four; may be given more than once")
-@click.option("--processes", type=click.IntRange(1, 8), multiple=True, default=(1, 2), show_default=True)
+@click.option(
+    "--task",
+    "tasks",
+    type=click.Choice(TASKS),
+    multiple=True,
+    help="default: all four; may be given more than once",
+)
+@click.option(
+    "--processes", type=click.IntRange(1, 8), multiple=True, default=(1, 2), show_default=True
+)
 @click.option("--workers", type=click.IntRange(0), multiple=True, default=(0, 2), show_default=True)
-@click.option("--kills", type=click.IntRange(0), default=10, show_default=True, help="of each combination, those on record included")
+@click.option(
+    "--kills",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="of each combination, those on record included",
+)
 @click.option("--data", help="data folder of the one task; default: sample data of a few pictures")
-@click.option("--seed", type=int, default=0, show_default=True, help="of the moments; a call that adds to a record goes on from there")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="of the moments; a call that adds to a record goes on from there",
+)
 @json_option("print the certificate as one json object")
 @traceback_option
 def command(folder, tasks, processes, workers, kills, data, seed, as_json):
@@ -43,7 +66,10 @@ def command(folder, tasks, processes, workers, kills, data, seed, as_json):
     folder.mkdir(parents=True, exist_ok=True)
     for task in tasks:
         preload(task)
-    kinds = [Kind(task, *rest, data or sample_data(folder, task)) for task, *rest in itertools.product(tasks, processes, workers)]
+    kinds = [
+        Kind(task, *rest, data or sample_data(folder, task))
+        for task, *rest in itertools.product(tasks, processes, workers)
+    ]
     with small_disk(folder / "runs") as fillable:
         records = kill_until(Soak(folder, seed, fillable=fillable), kinds, kills)
     certificate = make_certificate(records)
@@ -70,7 +96,7 @@ def kill_until(soak, kinds, kills):
 
 def sample_data(folder, task):
     """The folder of the task's sample data, written at the first call."""
-    from visionloop.datasets.synthetic import WRITERS
+    from visionloop.datasets.synthetic.writers import WRITERS
 
     target = folder / "data" / task
     if not target.exists():

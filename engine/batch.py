@@ -6,8 +6,9 @@ import torch
 class Batch(dict):
     """The tensors and lists of one micro-batch, and its place in the run.
 
-    step: the optimizer step it belongs to; offset: position of its first sample in the global batch of that step.
-    Always holds "pixel_values" (uint8 on the wire) and "sample_ids" (int64 [B], indices into the dataset).
+    step: the optimizer step it belongs to; offset: position of its first sample in the global batch
+    of that step. Always holds "pixel_values" (uint8 on the wire) and "sample_ids" (int64 [B],
+    indices into the dataset).
     """
 
     def __init__(self, items=(), *, step=0, offset=0):
@@ -20,7 +21,11 @@ class Batch(dict):
 
     def map_tensors(self, function):
         """The same batch with `function` applied to every tensor, in lists and dicts too."""
-        return Batch({key: _map(value, function) for key, value in self.items()}, step=self.step, offset=self.offset)
+        return Batch(
+            {key: _map(value, function) for key, value in self.items()},
+            step=self.step,
+            offset=self.offset,
+        )
 
     def to(self, device):
         return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))

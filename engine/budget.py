@@ -5,11 +5,12 @@ import json
 import time
 from dataclasses import asdict, dataclass, fields
 
-from visionloop.engine.checkpoint import replace_file
+from visionloop.engine.checkpoints.files import replace_file
+from visionloop.engine.config.options import duration_text
 from visionloop.engine.errors import UserError
-from visionloop.engine.value_types import duration_text
 
-# enough for what comes next; for the last evaluation and save only, not for one before; to be ended now
+# enough for what comes next; for the last evaluation and save only, not for one before; to be ended
+# now
 ENOUGH, SHORT, OVER = range(3)
 BEAT_SECONDS = 5  # of time used are lost at most when the process is killed
 LEAVING_SECONDS = 0.5  # from the last save to the end of the process
@@ -31,8 +32,9 @@ class Figures:
 class Budget:
     """The time of a run, on its main rank.
 
-    seconds: all of it; steps: that were found to fit; used: before this start; began: of this start, by time.monotonic(); key: of the
-    settings that the steps were found for; ended_at: the step at which the time was up.
+    seconds: all of it; steps: that were found to fit; used: before this start; began: of this
+    start, by time.monotonic(); key: of the settings that the steps were found for; ended_at: the
+    step at which the time was up.
     """
 
     folder: object
@@ -57,14 +59,30 @@ class Budget:
         evaluation = clock.last["evaluation"] or self.figures.evaluation
         ending = step + evaluation + self.figures.last_save + LEAVING_SECONDS
         after_step = self.remaining() - ending
-        # half as long again: an evaluation that takes longer than the one before must not end the run early
-        return OVER if after_step <= 0 else SHORT if after_step <= 1.5 * evaluation + self.figures.save else ENOUGH
+        # half as long again: an evaluation that takes longer than the one before must not end the
+        # run early
+        return (
+            OVER
+            if after_step <= 0
+            else SHORT
+            if after_step <= 1.5 * evaluation + self.figures.save
+            else ENOUGH
+        )
 
     def write(self):
         """Put the time used so far on the disk, where there is room."""
         self._written = time.monotonic()
-        row = {"schema": 1, "budget_seconds": self.seconds, "used_seconds": round(self.seconds - self.remaining(), 3), "steps": self.steps}
-        row |= {"key": self.key, "ended_at": self.ended_at, "figures": self.figures and asdict(self.figures)}
+        row = {
+            "schema": 1,
+            "budget_seconds": self.seconds,
+            "used_seconds": round(self.seconds - self.remaining(), 3),
+            "steps": self.steps,
+        }
+        row |= {
+            "key": self.key,
+            "ended_at": self.ended_at,
+            "figures": self.figures and asdict(self.figures),
+        }
         with contextlib.suppress(OSError):  # what really must be written will say so
             replace_file(self.folder / "budget.json", json.dumps(row, indent=1) + "\n")
 

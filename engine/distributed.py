@@ -36,12 +36,23 @@ _joined = None  # the World of this process, for the one task that sums inside i
 def pick_device(name, local_rank=0):
     """The torch.device for `--device`; None picks CUDA, then MPS, then the CPU. Raises UserError when it is not there."""
     if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     if name == "cuda":
         if not torch.cuda.is_available():
-            raise UserError("--device cuda: no CUDA device is visible to this process", field="device")
+            raise UserError(
+                "--device cuda: no CUDA device is visible to this process", field="device"
+            )
         if local_rank >= torch.cuda.device_count():
-            raise UserError(f"--nproc-per-node: process {local_rank} has no GPU, {torch.cuda.device_count()} are visible", field="device")
+            raise UserError(
+                f"--nproc-per-node: process {local_rank} has no GPU, {torch.cuda.device_count()} are visible",
+                field="device",
+            )
         return torch.device("cuda", local_rank)
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps: this machine has no Metal device", field="device")
@@ -51,7 +62,8 @@ def pick_device(name, local_rank=0):
 def join_world(device_name, timeout_seconds=1800):
     """Read torchrun's environment and join its group: nccl for CUDA gradients, gloo for the rest. All ranks.
 
-    timeout_seconds: how long a collective waits for the other ranks; then it raises what `lost_process` knows.
+    timeout_seconds: how long a collective waits for the other ranks; then it raises what
+    `lost_process` knows.
     """
     global _joined
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -67,8 +79,18 @@ def join_world(device_name, timeout_seconds=1800):
         store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
         store.set_timeout(timeout)
         store = dist.PrefixStore(name_start(store, rank, size, timeout_seconds), store)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=timeout)
-    group = dist.new_group(backend="gloo", timeout=timeout) if device.type == "cuda" else dist.group.WORLD
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
+        )
+    group = (
+        dist.new_group(backend="gloo", timeout=timeout)
+        if device.type == "cuda"
+        else dist.group.WORLD
+    )
     _joined = World(rank, local_rank, size, device, group)
     return _joined
 
@@ -76,9 +98,10 @@ def join_world(device_name, timeout_seconds=1800):
 def name_start(store, rank, size, timeout_seconds):
     """A name that the processes of this start agree on and that no earlier start had. All ranks.
 
-    torchrun keeps its store over --max-restarts, with the addresses of the processes that are gone: whoever reads one of those before
-    it is written anew never connects (seen). Its count of restarts is no such name, each node has its own. So the
-    first rank answers questions that are asked under names of their own, and answers again whoever asks anew.
+    torchrun keeps its store over --max-restarts, with the addresses of the processes that are gone:
+    whoever reads one of those before it is written anew never connects (seen). Its count of
+    restarts is no such name, each node has its own. So the first rank answers questions that are
+    asked under names of their own, and answers again whoever asks anew.
     """
     if rank:
         question = secrets.token_hex(8)
@@ -86,7 +109,11 @@ def name_start(store, rank, size, timeout_seconds):
         name = store.get(f"answer/{question}").decode()
         store.set(f"{name}/{rank}", "heard")
         return name
-    name, silent, deadline = secrets.token_hex(8), range(1, size), time.monotonic() + timeout_seconds
+    name, silent, deadline = (
+        secrets.token_hex(8),
+        range(1, size),
+        time.monotonic() + timeout_seconds,
+    )
     while silent := [other for other in silent if not store.check([f"{name}/{other}"])]:
         if time.monotonic() > deadline:
             raise dist.DistStoreError(f"Timed out waiting for process {silent[0]} to start")
@@ -107,7 +134,9 @@ def leave_world():
 
 def lost_process(error):
     """True for what a collective raises when another rank is gone or does not answer in time."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in LOST))
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)
+    )
 
 
 def lost_why(error):
@@ -164,9 +193,10 @@ def barrier(world):
 class Agreed:
     """What all ranks know before the first forward of a step.
 
-    count: {name: max(1, total over ranks) / W} for whole-number counts; stop: a rank was told to stop; save: the time for a checkpoint
-    has come; left: how much time the run has left, as the main rank sees it, see budget.py; data_missing: a rank has no batch for this
-    step, because a stop came first or a sample cannot be read.
+    count: {name: max(1, total over ranks) / W} for whole-number counts; stop: a rank was told to
+    stop; save: the time for a checkpoint has come; left: how much time the run has left, as the
+    main rank sees it, see budget.py; data_missing: a rank has no batch for this step, because a
+    stop came first or a sample cannot be read.
     """
 
     count: dict
@@ -182,7 +212,12 @@ def agree(world, counts, names, *, stop, save=False, left=0):
     counts is None on a rank without data; left is 0 on all ranks but the main one.
     """
     row = [0.0] * len(names) if counts is None else [float(counts[name]) for name in names]
-    *totals, stops, saves, left, missing = sum_over_ranks(world, [*row, float(stop), float(save), float(left), float(counts is None)])
+    *totals, stops, saves, left, missing = sum_over_ranks(
+        world, [*row, float(stop), float(save), float(left), float(counts is None)]
+    )
     # clamped before the division: the other order is wrong by half when one target meets two ranks
-    count = {name: (max(1.0, total) if total == int(total) else total) / world.size for name, total in zip(names, totals, strict=True)}
+    count = {
+        name: (max(1.0, total) if total == int(total) else total) / world.size
+        for name, total in zip(names, totals, strict=True)
+    }
     return Agreed(count, stops > 0, saves > 0, int(left), missing > 0)

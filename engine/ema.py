@@ -19,7 +19,10 @@ def named_state(module):
 def averaged_state(module, average):
     """{name in memory: averaged tensor}, tied names too. average: {first name: tensor}, like `WeightAverage.tensors`."""
     first_names = {id(tensor): name for name, tensor in named_state(module).items()}
-    return {name: average[first_names[id(tensor)]] for name, tensor in module.state_dict(keep_vars=True).items()}
+    return {
+        name: average[first_names[id(tensor)]]
+        for name, tensor in module.state_dict(keep_vars=True).items()
+    }
 
 
 def decay_for(decay, steps):
@@ -37,25 +40,37 @@ def place_of(module, name):
 class WeightAverage:
     """average <- average + (1 - d_t)(weight - average), d_t = min(decay, (1 + t)/(10 + t)) at step t.
 
-    Floating tensors are averaged, whole-number buffers copied. A module-shaped copy would still run the original's weights
-    once wrapped, so `applied` lends the averaged tensors to the module instead.
+    Floating tensors are averaged, whole-number buffers copied. A module-shaped copy would still run
+    the original's weights once wrapped, so `applied` lends the averaged tensors to the module
+    instead.
     """
 
     def __init__(self, module, decay):
         self.decay = decay
-        self.tensors = {name: tensor.detach().clone() for name, tensor in named_state(module).items()}
+        self.tensors = {
+            name: tensor.detach().clone() for name, tensor in named_state(module).items()
+        }
         # a state dict made at each step would cost half of the update: D-FINE's has 684 names
         self._places = {name: place_of(module, name) for name in self.tensors}
-        self._floating = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
-        # The formula is one step of plain SGD from the average towards the weight, and the fused one skips a bad step on the device.
-        self._steps = torch.optim.SGD([self.tensors[name] for name in self._floating], lr=1.0, fused=True)
+        self._floating = [
+            name for name, tensor in self.tensors.items() if tensor.is_floating_point()
+        ]
+        # The formula is one step of plain SGD from the average towards the weight, and the fused
+        # one skips a bad step on the device.
+        self._steps = torch.optim.SGD(
+            [self.tensors[name] for name in self._floating], lr=1.0, fused=True
+        )
 
     @torch.no_grad()
     def update(self, step, bad):
         """After the optimizer step `step` (0-based). bad: 0/1 float tensor on the device; a bad step changes no bit."""
         live = {name: owner[key] for name, (owner, key) in self._places.items()}
         averages = [self.tensors[name] for name in self._floating]
-        for average, way in zip(averages, torch._foreach_sub(averages, [live[name] for name in self._floating]), strict=True):
+        for average, way in zip(
+            averages,
+            torch._foreach_sub(averages, [live[name] for name in self._floating]),
+            strict=True,
+        ):
             average.grad = way
         self._steps.param_groups[0]["lr"] = 1 - min(self.decay, (1 + step) / (10 + step))
         self._steps.found_inf = bad
@@ -81,7 +96,9 @@ class WeightAverage:
 
     def load(self, tensors):
         """Copy a checkpoint's tensors; raises ValueError when names or shapes differ."""
-        if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in self.tensors.items()}:
+        if {name: t.shape for name, t in tensors.items()} != {
+            name: t.shape for name, t in self.tensors.items()
+        }:
             raise ValueError("averaged weights do not fit the model: other names or shapes")
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])

@@ -9,7 +9,8 @@ STOPPED = 75  # saved; run me again (EX_TEMPFAIL)
 class UserError(ValueError):
     """A mistake in the input, told in one line: the file or flag, the field, what was expected.
 
-    code: a short word for programs (`status.json`); file, field, hint: where and what to do, when known.
+    code: a short word for programs (`status.json`); file, field, hint: where and what to do, when
+    known.
     """
 
     def __init__(self, message, *, code="bad_input", file=None, field=None, hint=None):
@@ -18,7 +19,13 @@ class UserError(ValueError):
 
     def as_dict(self):
         """The `error` object of `status.json`."""
-        return {"code": self.code, "file": self.file, "field": self.field, "hint": self.hint, "message": str(self)}
+        return {
+            "code": self.code,
+            "file": self.file,
+            "field": self.field,
+            "hint": self.hint,
+            "message": str(self),
+        }
 
 
 class LostProcess(UserError):

@@ -11,11 +11,16 @@ from visionloop.engine.optim import batch_norms
 def apply_grad_checkpointing(blocks):
     """Make each module recompute its forward in the backward pass instead of keeping activations.
 
-    Several of our models refuse the library's own switch, so the wrapper is ours. Names in the state dict do not change.
+    Several of our models refuse the library's own switch, so the wrapper is ours. Names in the
+    state dict do not change.
     """
     for block in blocks:
-        trained = [layer for layer in batch_norms(block) if layer.training and layer.track_running_stats]
-        assert not trained, "a trained BatchNorm inside a recomputed block would count its statistics twice"
+        trained = [
+            layer for layer in batch_norms(block) if layer.training and layer.track_running_stats
+        ]
+        assert not trained, (
+            "a trained BatchNorm inside a recomputed block would count its statistics twice"
+        )
         block.forward = functools.partial(_recomputed, block.forward)
 
 

@@ -1,12 +1,12 @@
 """The training loop, told in the order it happens. Everything else in this folder is called from here."""
 
-from visionloop.engine.bad_steps import CHECK_EVERY, check_bad_steps
+from visionloop.engine.checkpoints.resume import reload_best
+from visionloop.engine.checkpoints.save import save_checkpoint
 from visionloop.engine.distributed import agree, gather_objects
-from visionloop.engine.evaluate import evaluate
-from visionloop.engine.order import STEP, seed_host
-from visionloop.engine.run import reload_best
-from visionloop.engine.schedule import due, set_lr
-from visionloop.engine.snapshot import save_checkpoint
+from visionloop.engine.evaluation.evaluate import evaluate
+from visionloop.engine.lr_schedule import due, set_lr
+from visionloop.engine.nonfinite import CHECK_EVERY, check_bad_steps
+from visionloop.engine.seeding import STEP, seed_host
 from visionloop.engine.step import train_step
 
 
@@ -14,7 +14,9 @@ def fit(run, task):
     """Train from run.start_step to the end, or to a stop. All ranks. Returns the step reached; run.failure says what went wrong."""
     config, step = run.config, run.start_step
     while True:
-        if run.evaluation_due(step):  # all ranks, each on its own shard; first of all one that a stop interrupted
+        if run.evaluation_due(
+            step
+        ):  # all ranks, each on its own shard; first of all one that a stop interrupted
             evaluate(run, task, step)
         if run.save_due(step):  # all ranks enter, the main rank copies; a thread writes
             save_checkpoint(run, task, step)
@@ -27,13 +29,26 @@ def fit(run, task):
         rates = set_lr(run.optimizer, step, config)
         seed_host(STEP, config.seed, step)  # what a task draws per step is one for all ranks
         task.before_step(run.module, step, config.steps)
-        with run.clock.measure("data_wait"):  # host batches of the whole step; the loop never blocks in a loader
+        with run.clock.measure(
+            "data_wait"
+        ):  # host batches of the whole step; the loop never blocks in a loader
             micro_batches = run.data.fetch(give_up=run.stop)
         with run.clock.measure("compute"):
             counts = None if micro_batches is None else task.count(micro_batches)
             # the step's one collective
-            agreed = agree(run.world, counts, task.count_names, stop=run.wants_to_stop(), save=run.wants_to_save(), left=run.time_left())
-            run.stopping, run.saving, run.left = agreed.stop, agreed.save, agreed.left  # a step in flight is finished first
+            agreed = agree(
+                run.world,
+                counts,
+                task.count_names,
+                stop=run.wants_to_stop(),
+                save=run.wants_to_save(),
+                left=run.time_left(),
+            )
+            run.stopping, run.saving, run.left = (
+                agreed.stop,
+                agreed.save,
+                agreed.left,
+            )  # a step in flight is finished first
             if agreed.data_missing:
                 run.failure = unreadable_sample(run)
                 continue
@@ -41,7 +56,9 @@ def fit(run, task):
         step += 1
 
         run.log.advance(step)
-        if due(step, config.log_every, config.steps):  # the only host syncs of the loop, here and below
+        if due(
+            step, config.log_every, config.steps
+        ):  # the only host syncs of the loop, here and below
             with run.clock.measure("logging"):
                 read = run.read_losses(losses)
                 run.log.training(step, read, float(grad_norm), rates, run.clock, config.batch_size)

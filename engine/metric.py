@@ -24,12 +24,15 @@ class MetricSpec:
 class Metric(Protocol):
     """Evidence about pictures that merges exactly: integers, and floats kept per picture.
 
-    `compute(picks)` scores the pictures at these positions (repeats count again), all of them for None; the engine
-    draws its confidence intervals with it. `len(metric)` is the number of pictures seen. Every task reports `val_loss`.
+    `compute(picks)` scores the pictures at these positions (repeats count again), all of them for
+    None; the engine draws its confidence intervals with it. `len(metric)` is the number of pictures
+    seen. Every task reports `val_loss`.
     """
 
     def update(self, predictions: Any, batch: Batch) -> None: ...
     def state(self) -> dict: ...  # numpy arrays only, one row per picture where possible
-    def merge(self, states: list) -> None: ...  # replaces the content; sorted by sample id, so the order of states is no matter
+    def merge(
+        self, states: list
+    ) -> None: ...  # replaces the content; sorted by sample id, so the order of states is no matter
     def compute(self, picks=None) -> dict: ...  # {metric key: float}
     def __len__(self) -> int: ...

@@ -16,7 +16,9 @@ class Precision:
     scaler: torch.amp.GradScaler
 
     def autocast(self):
-        return torch.autocast(self.device_type, dtype=DTYPES[self.name], enabled=self.name != "fp32")
+        return torch.autocast(
+            self.device_type, dtype=DTYPES[self.name], enabled=self.name != "fp32"
+        )
 
     def scaler_state(self):
         """The scaler's state as json-able numbers; empty when it is disabled."""
@@ -33,5 +35,7 @@ def build_precision(name, device, *, tf32=True):
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
     scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
-    scaler.scale(torch.ones((), device=device))  # creates the scale now, so that a state can be loaded into it
+    scaler.scale(
+        torch.ones((), device=device)
+    )  # creates the scale now, so that a state can be loaded into it
     return Precision(name, device.type, scaler)

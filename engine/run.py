@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from visionloop.engine.budget import ENOUGH, OVER, SHORT
-from visionloop.engine.checkpoint import problems, read_state, step_folder_name
-from visionloop.engine.distributed import barrier, sum_over_ranks
+from visionloop.engine.config.options import Seconds
+from visionloop.engine.distributed import sum_over_ranks
 from visionloop.engine.errors import UserError
-from visionloop.engine.optim import load_state_by_name
-from visionloop.engine.schedule import due
-from visionloop.engine.tensors import load_tensors
-from visionloop.engine.value_types import Seconds
+from visionloop.engine.lr_schedule import due
 
 
 @dataclass
@@ -38,7 +35,9 @@ class Run:
     bad_steps: Any
     profiler: Any
     best_metric: Any  # MetricSpec
-    settings: dict  # {name: value} of those that must not change when the run continues, with the data's fingerprint
+    # {name: value} of those that must not change when the run continues, with the data's
+    # fingerprint
+    settings: dict
     start_step: int = 0
     reload_at: int | None = None  # the step before which the best weights so far are loaded
     # what a checkpoint's state.json holds besides
@@ -60,7 +59,9 @@ class Run:
     @property
     def ending(self):
         """No more steps after this one."""
-        return self.stopping or self.out_of_patience or self.left == OVER or self.failure is not None
+        return (
+            self.stopping or self.out_of_patience or self.left == OVER or self.failure is not None
+        )
 
     @property
     def checkpoints(self):
@@ -69,11 +70,16 @@ class Run:
     def evaluation_due(self, step):
         """True at evaluation steps not evaluated yet: also for one that a stop interrupted, and before the best weights are reloaded.
 
-        Where the time is up this is the last one, unless there was one the step before; where it is short that one alone is left.
+        Where the time is up this is the last one, unless there was one the step before; where it is
+        short that one alone is left.
         """
         every = 0 if self.left == SHORT else self.config.eval_every
-        wanted = due(step, every, self.config.steps) or (step == self.reload_at and self.left != SHORT)
-        wanted = wanted or (self.left == OVER and (self.best is None or step > self.evaluated_at + 1))
+        wanted = due(step, every, self.config.steps) or (
+            step == self.reload_at and self.left != SHORT
+        )
+        wanted = wanted or (
+            self.left == OVER and (self.best is None or step > self.evaluated_at + 1)
+        )
         return 0 < step != self.evaluated_at and wanted and not self.stopping
 
     def save_due(self, step):
@@ -82,7 +88,12 @@ class Run:
             return False
         is_best = self.best is not None and self.best["step"] == step
         every = 0 if isinstance(self.config.save_every, Seconds) else self.config.save_every
-        return self.ending or self.saving or is_best or (step > 0 and due(step, every, self.config.steps))
+        return (
+            self.ending
+            or self.saving
+            or is_best
+            or (step > 0 and due(step, every, self.config.steps))
+        )
 
     def wants_to_stop(self):
         """This rank's part of the answer: a signal, or a checkpoint that could not be written."""
@@ -91,7 +102,11 @@ class Run:
     def wants_to_save(self):
         """True on the main rank once --save-every has passed, where it is in seconds: clocks differ, so one decides for all."""
         every = self.config.save_every
-        return self.world.is_main and isinstance(every, Seconds) and time.monotonic() - self.saved_time >= every
+        return (
+            self.world.is_main
+            and isinstance(every, Seconds)
+            and time.monotonic() - self.saved_time >= every
+        )
 
     def time_left(self):
         """ENOUGH, SHORT or OVER on the main rank of a run with a budget: clocks differ, so one decides for all. ENOUGH elsewhere."""
@@ -103,40 +118,3 @@ class Run:
         read = {name: total / self.world.size for name, total in zip(losses, totals, strict=True)}
         self.train_loss = read["loss"]
         return read
-
-
-def load_weights(run, task, folder):
-    """Weights, optimizer and average of a checkpoint folder, by name; returns its state.json."""
-    task.load(run.module, folder)
-    try:
-        load_state_by_name(run.optimizer, run.module, load_tensors(folder / "optimizer.safetensors"))
-        if run.average:
-            run.average.load(load_tensors(folder / "averaged.safetensors"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: {error}", code="bad_checkpoint", file=str(folder)) from None
-    return read_state(folder)
-
-
-def resume_from(run, task, folder):
-    """Put the run where the checkpoint was written."""
-    state = load_weights(run, task, folder)
-    run.precision.load_scaler_state(state["scaler"])
-    run.start_step = run.saved_at = state["step"]
-    run.scores, run.best, run.evaluated_at = state["scores"], state["best"], state["evaluated_at"]
-    run.evaluations_since_best, run.train_loss = state["evaluations_since_best"], state["train_loss"]
-    run.out_of_patience = state["out_of_patience"]
-    run.data.skipped.extend(state["skipped"] if run.world.is_main else [])
-
-
-def reload_best(run, task):
-    """Go on from the best weights so far, with their optimizer and average; the step count goes on. All ranks."""
-    if run.best is None:
-        return
-    if run.world.is_main:
-        run.writer.wait()
-    barrier(run.world)
-    folder = run.checkpoints / step_folder_name(run.best["step"])
-    wrong = problems(folder)
-    if wrong:
-        raise UserError(f"{folder}: the best weights, to go on from, are damaged ({wrong[0]})", code="bad_checkpoint", file=str(folder))
-    load_weights(run, task, folder)

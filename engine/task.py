@@ -1,6 +1,7 @@
 """The task socket: everything the engine asks of a task.
 
-A task is one object. It never touches DDP, autocast, checkpoints or ranks; the engine never looks into a batch or a prediction.
+A task is one object. It never touches DDP, autocast, checkpoints or ranks; the engine never looks
+into a batch or a prediction.
 """
 
 from typing import ClassVar
@@ -9,7 +10,60 @@ import torch
 
 from visionloop.engine.metric import MetricSpec
 from visionloop.engine.optim import batch_norms, default_parameter_groups
-from visionloop.engine.reporting import Reporting
+
+# What a task may show of a run beyond its scores. Every hook has a default that shows nothing.
+
+
+class Reporting:
+    """The part of the task socket that draws and tells. The engine never looks into a batch or a prediction; it asks here."""
+
+    sample_score: ClassVar[MetricSpec | None] = (
+        None  # what `sample_scores` gives; None: no picture is better or worse than another
+    )
+    score_charts: ClassVar[
+        dict[str, tuple[str, ...]]
+    ] = {}  # {title: patterns of metric keys in one chart}; others get their own
+    class_curves: ClassVar[
+        tuple[str, ...]
+    ] = ()  # columns of `per_class_scores` that are worth a curve over the run
+
+    # pictures --------------------
+    def draw(self, batch):
+        """{tag: uint8 array [H, W, 3]} of a training batch, as the network sees it."""
+        return {}
+
+    def draw_samples(self, batch, predictions):
+        """One uint8 array [H, W, 3] for each picture of an evaluation's batch, prediction beside truth; [] for a task that draws none."""
+        return []
+
+    def draw_gallery(self, pictures, captions):
+        """uint8 array [H, W, 3] with all pictures and a caption below each, or None. pictures: of `draw_samples`, at most 640 px wide."""
+        return None
+
+    def draw_scores(self, metric):
+        """{tag: uint8 array [H, W, 3]} drawn from a whole evaluation, e.g. a confusion matrix."""
+        return {}
+
+    # numbers --------------------
+    def sample_scores(self, metric):
+        """(sample ids int64 [N], float64 [N]): the `sample_score` of every picture evaluated; nan where a picture has none."""
+        raise NotImplementedError
+
+    def per_class_scores(self, metric):
+        """{class name: {column: number}} for tables, e.g. {"cat": {"AP": 0.5, "boxes": 12}}."""
+        return {}
+
+    def reference_scores(self, metric):
+        """Scores of a trivial predictor on the same pictures, shown beside ours: {label: number}."""
+        return {}
+
+    def confusion(self, metric):
+        """(class names, whole numbers [C, C] with the truth in rows, what is counted, e.g. "pictures"), or None."""
+        return None
+
+    def curves(self, metric):
+        """[{"title", "x": label, "y": label, "lines": [{"name", "x": [numbers], "y": [numbers]}]}], e.g. precision against recall."""
+        return []
 
 
 class Task(Reporting):
@@ -20,13 +74,23 @@ class Task(Reporting):
 
     name: ClassVar[str]
     metrics: ClassVar[tuple[MetricSpec, ...]]
-    config_class: ClassVar[type]  # a frozen dataclass, see engine/config.py
+    config_class: ClassVar[type]  # a frozen dataclass, see engine/config/options.py
     count_names: ClassVar[tuple[str, ...]]  # the keys of `count`, known before there is a batch
-    scored_suffix: ClassVar[str | None] = None  # of the file that `write_scored` writes; None: this task has none
-    undeterministic: ClassVar[tuple[str, ...]] = ()  # operations of its training without a deterministic backward on CUDA
-    overfit_share: ClassVar[float] = 0.8  # of its loss that one batch is below after the 60 steps of `check_task`
-    sheet_side: ClassVar[int] = 200  # longer side of one of `draw_answers` on the contact sheet, in pixels
-    overfit_goal: ClassVar[tuple[str, float | str] | None] = None  # (metric key, score or label of a reference score), for `lessons`
+    scored_suffix: ClassVar[str | None] = (
+        None  # of the file that `write_scored` writes; None: this task has none
+    )
+    undeterministic: ClassVar[
+        tuple[str, ...]
+    ] = ()  # operations of its training without a deterministic backward on CUDA
+    overfit_share: ClassVar[float] = (
+        0.8  # of its loss that one batch is below after the 60 steps of `check_task`
+    )
+    sheet_side: ClassVar[int] = (
+        200  # longer side of one of `draw_answers` on the contact sheet, in pixels
+    )
+    overfit_goal: ClassVar[tuple[str, float | str] | None] = (
+        None  # (metric key, score or label of a reference score), for `lessons`
+    )
 
     def __init__(self, config):
         self.config = config
@@ -36,12 +100,13 @@ class Task(Reporting):
         """What the chosen model and preset change in the defaults: {setting: value}, given all values settled so far."""
         return {}
 
-    # data -----------------------------------------------------------------------------------------------------------
+    # data --------------------
     def build_datasets(self):
         """(train, val): datasets of samples, each a dict of tensors; with augmentation in train alone.
 
-        A dataset has `__len__`, `__getitem__(index)`, `name(index) -> str` (a path, for messages) and `fingerprint() -> str` (changes
-        when the samples do). It can be pickled. `__getitem__` raises OSError for what it cannot read.
+        A dataset has `__len__`, `__getitem__(index)`, `name(index) -> str` (a path, for messages)
+        and `fingerprint() -> str` (changes when the samples do). It can be pickled. `__getitem__`
+        raises OSError for what it cannot read.
         """
         raise NotImplementedError
 
@@ -57,7 +122,7 @@ class Task(Reporting):
         """A Batch for evaluation; may keep a list where sizes differ."""
         return self.collate(samples, 0, 0)
 
-    # computation ------------------------------------------------------------------------------------------------
+    # computation --------------------
     def build_model(self):
         """An nn.Module with weights, the head fitted to the data's classes, in train mode, on the CPU, in fp32."""
         raise NotImplementedError
@@ -82,11 +147,12 @@ class Task(Reporting):
         """An empty metric, see engine/metric.py."""
         raise NotImplementedError
 
-    # weights ----------------------------------------------------------------------------------------------------
+    # weights --------------------
     def parameter_groups(self, module):
         """[{"name", "params", "lr_scale", "weight_decay", "warmup", "start"}].
 
-        weight_decay None: the run's, warmup None: the run's; start: the step before which the group rests, 0 where it is left out.
+        weight_decay None: the run's, warmup None: the run's; start: the step before which the group
+        rests, 0 where it is left out.
         """
         return default_parameter_groups(module)
 
@@ -110,21 +176,23 @@ class Task(Reporting):
         """Like `save`, for people: corrected weights where the library needs them, labels, a model card."""
         self.save(module, tensors, folder)
 
-    # trained models, for evaluate, predict, check and export -------------------------------------------------------
+    # trained models, for evaluate, predict, check and export --------------------
     @classmethod
     def load_trained(cls, folder, *, data=None, val_split=0.0):
         """(task, module in eval mode) of a Hugging Face folder. Classes, sizes and transforms are the folder's own: nothing is refitted.
 
-        data: the folder that `build_eval_dataset` reads; labels there are matched by name, a class the model lacks is a UserError.
-        A task may take settings besides, by their names in its config: those that its launcher offers for `evaluate` (`score_options`)
-        and for `predict` (`predict_options`).
+        data: the folder that `build_eval_dataset` reads; labels there are matched by name, a class
+        the model lacks is a UserError. A task may take settings besides, by their names in its
+        config: those that its launcher offers for `evaluate` (`score_options`) and for `predict`
+        (`predict_options`).
         """
         raise NotImplementedError
 
     def check_data(self):
         """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: number}} of the data folder, everything at once.
 
-        It may hold "lines" too: [text], what else is worth knowing, printed for people and left out of --json.
+        It may hold "lines" too: [text], what else is worth knowing, printed for people and left out
+        of --json.
         """
         raise NotImplementedError
 
@@ -143,7 +211,8 @@ class Task(Reporting):
     def write_answers(self, folder, answers):
         """Files beside predictions.jsonl in forms that other tools read.
 
-        answers: all rows of `describe_predictions`, to be walked over as often as need be; nobody holds them all.
+        answers: all rows of `describe_predictions`, to be walked over as often as need be; nobody
+        holds them all.
         """
 
     @classmethod
@@ -162,8 +231,9 @@ class Task(Reporting):
     def answer_pictures(self, paths, predictions):
         """{folder: one picture for each file}: answers that are pictures themselves, written as PNG; {} for none.
 
-        paths: of the files. A picture: uint8 array [H, W] or [H, W, 3], or a Pillow image, whose `info` keeps "icc_profile" and "exif".
-        Both here and in `draw_answers` pictures may come one by one from a generator, so that large ones do not fill the memory.
+        paths: of the files. A picture: uint8 array [H, W] or [H, W, 3], or a Pillow image, whose
+        `info` keeps "icc_profile" and "exif". Both here and in `draw_answers` pictures may come one
+        by one from a generator, so that large ones do not fill the memory.
         """
         return {}
 
@@ -175,7 +245,7 @@ class Task(Reporting):
         """Like `save_best`, of a module of `load_trained`, corrected in place; ONNX too when asked for. Returns lines about checks."""
         raise NotImplementedError
 
-    # optional ---------------------------------------------------------------------------------------------------
+    # optional --------------------
     def smallest_piece(self, module):
         """The fewest samples a micro-batch may hold while training: 2 with a trained BatchNorm, or when samples are mixed."""
         return 2 if any(layer.training for layer in batch_norms(module)) else 1

@@ -7,25 +7,33 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from visionloop.engine.announcement import announce
+from visionloop.engine.autotune.fit import budget_of, fit_to_machine
 from visionloop.engine.budget import OVER, read_budget
-from visionloop.engine.checkpoint import RunLock, read_state, replace_file
-from visionloop.engine.config import build, resolve
-from visionloop.engine.continuing import check_output, check_unchanged, find_start, given_length, output_folder
-from visionloop.engine.distributed import broadcast_object, join_world, leave_world, lost_process, lost_why
+from visionloop.engine.checkpoints.files import replace_file
+from visionloop.engine.checkpoints.folder import read_state
+from visionloop.engine.checkpoints.lock import RunLock
+from visionloop.engine.checkpoints.resume import resume_from
+from visionloop.engine.checkpoints.start import check_output, check_unchanged, find_start
+from visionloop.engine.checkpoints.writer import cannot_write, is_disk_error
+from visionloop.engine.config.options import build, resolve
+from visionloop.engine.config.resolve import given_length, output_folder, settle
+from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.data.forkserver import start_loader_server
+from visionloop.engine.data.subsets import Subset, spread_evenly
+from visionloop.engine.distributed import (
+    broadcast_object,
+    join_world,
+    leave_world,
+    lost_process,
+    lost_why,
+)
 from visionloop.engine.errors import LostProcess, UserError
-from visionloop.engine.fitting import budget_of, fit_to_machine, settle
-from visionloop.engine.loader_server import start_loader_server
+from visionloop.engine.logging.messages import announce, summary
+from visionloop.engine.logging.run_files import stored_settings, write_run_files
+from visionloop.engine.logging.status_file import failed_at_start, stopped_at_start
 from visionloop.engine.loop import fit
 from visionloop.engine.prepare import prepare_run, set_process
-from visionloop.engine.run import resume_from
-from visionloop.engine.runfiles import stored_settings, write_run_files
-from visionloop.engine.saver import cannot_write, is_disk_error
-from visionloop.engine.settings import TrainConfig
-from visionloop.engine.status import failed_at_start, stopped_at_start
-from visionloop.engine.stop import StopFlag
-from visionloop.engine.subset import Subset, spread_evenly
-from visionloop.engine.summary import summary
+from visionloop.engine.system.signals import StopFlag
 
 
 @dataclass(frozen=True)
@@ -41,14 +49,19 @@ class Result:
 
 def resolve_settings(task_class, flags, config_file=None):
     """{name: Setting} of a training command; what depends on the data is still None."""
-    return resolve((task_class.config_class, TrainConfig), flags, recipe=task_class.recipe, config_file=config_file)
+    return resolve(
+        (task_class.config_class, TrainConfig),
+        flags,
+        recipe=task_class.recipe,
+        config_file=config_file,
+    )
 
 
 def train(task_class, *, config_file=None, stop=None, began=None, **flags):
     """Train, or go on with, the run that these settings name. All ranks. Returns a Result; raises UserError for a mistake in the input.
 
-    flags: any setting of the task's config class and of TrainConfig, e.g. data="pictures", model="tiny", epochs=10; began: when --budget
-    began to run, by time.monotonic().
+    flags: any setting of the task's config class and of TrainConfig, e.g. data="pictures",
+    model="tiny", epochs=10; began: when --budget began to run, by time.monotonic().
     """
     began, stop = time.monotonic() if began is None else began, stop or StopFlag()
     given = resolve_settings(task_class, flags, config_file)
@@ -56,7 +69,8 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
     if given["budget"].value is not None:
         given_length(given)  # before the data is read, which may take long
     if given["workers"].value != 0:
-        start_loader_server()  # before the process group, whose threads a worker must not be forked beside
+        # before the process group, whose threads a worker must not be forked beside
+        start_loader_server()
     lock = None
     try:
         world = join_world(given["device"].value, given["process_timeout"].value)
@@ -64,7 +78,15 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
         if world.is_main:
             check_output(output)
             lock = RunLock(output)
-        known = (find_start(output, given["resume"].value, say), stored_settings(output), read_budget(output)) if world.is_main else None
+        known = (
+            (
+                find_start(output, given["resume"].value, say),
+                stored_settings(output),
+                read_budget(output),
+            )
+            if world.is_main
+            else None
+        )
         start, stored, record = broadcast_object(world, known)
         stored = stored if start else {}
         task, train_set, val, settings, facts = build_data(task_class, given, world, stored)
@@ -73,10 +95,23 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
         if state:
             check_unchanged(state["settings"], facts, start)
             over = state["step"] == settings["steps"].value or state["out_of_patience"]
-            if (over and state["evaluated_at"] == state["step"]) or (budget and budget.ended_at == state["step"]):
+            if (over and state["evaluated_at"] == state["step"]) or (
+                budget and budget.ended_at == state["step"]
+            ):
                 say(f"{output}: this run is finished ({state['step']} steps); nothing to do")
                 return Result("finished", state["step"], state["scores"], state["best"], output)
-        found = fit_to_machine(task, given, world, train_set, val, stored, budget=budget, output=output, stop=stop, say=say)
+        found = fit_to_machine(
+            task,
+            given,
+            world,
+            train_set,
+            val,
+            stored,
+            budget=budget,
+            output=output,
+            stop=stop,
+            say=say,
+        )
         if found is None:
             say("stopped before the first step; the same command begins again")
             if world.is_main:
@@ -87,16 +122,29 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
         if world.is_main:
             write_run_files(output, settings, facts, val)
         config, budget = build(TrainConfig, settings), budget if world.is_main else None
-        return run_training(task, config, world, train_set, val, output=output, facts=facts, start=start, stop=stop, budget=budget)
+        return run_training(
+            task,
+            config,
+            world,
+            train_set,
+            val,
+            output=output,
+            facts=facts,
+            start=start,
+            stop=stop,
+            budget=budget,
+        )
     except Exception as error:
         told = explained(error, output)
         if lock and isinstance(told, UserError) and not (output / "status.json").exists():
             with contextlib.suppress(OSError):
                 if given["output"].value or given["run_name"].value:
-                    # a platform that watches the folder learns why nothing began; what an earlier start wrote stays
+                    # a platform that watches the folder learns why nothing began; what an earlier
+                    # start wrote stays
                     replace_file(output / "status.json", json.dumps(failed_at_start(told)) + "\n")
                 else:
-                    lock.discard()  # nobody asked for this folder: its name is made of the settings that were wrong
+                    # nobody asked for this folder: its name is made of the settings that were wrong
+                    lock.discard()
         raise told from (None if told is error else error)
     finally:
         if lock:
@@ -107,8 +155,8 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
 def run_training(task, config, world, train_set, val, *, output, facts, start, stop, budget=None):
     """Prepare, resume from the checkpoint folder `start` (or None), train, save. All ranks. Returns a Result.
 
-    config: a TrainConfig with nothing left to resolve; facts: what must not change when the run continues; budget: a Budget on the main
-    rank of a run that has one.
+    config: a TrainConfig with nothing left to resolve; facts: what must not change when the run
+    continues; budget: a Budget on the main rank of a run that has one.
     """
     set_process(config)
     state = read_state(start) if start else None
@@ -131,12 +179,18 @@ def run_training(task, config, world, train_set, val, *, output, facts, start, s
     except Exception as error:
         told = explained(error, output)
         if run is not None and run.log.status is not None and error is not run.failure:
-            known = told if isinstance(told, UserError) else UserError(f"{type(error).__name__}: {error}", code="defect")
+            known = (
+                told
+                if isinstance(told, UserError)
+                else UserError(f"{type(error).__name__}: {error}", code="defect")
+            )
             run.log.status.update(state="failed", error=known.as_dict())
         raise told from (None if told is error else error)
     finally:
         if run is not None:
-            with contextlib.suppress(Exception):  # what went wrong is on its way; the thread is only not left alone
+            with contextlib.suppress(
+                Exception
+            ):  # what went wrong is on its way; the thread is only not left alone
                 run.writer.wait()
             run.data.close()
             run.log.close()
@@ -149,7 +203,9 @@ def explained(error, output):
         return cannot_write(output, error)
     if lost_process(error):
         why = f"another process of this run is gone or does not answer ({lost_why(error)})"
-        return LostProcess(f"{why}; the same command goes on from the newest checkpoint", code="lost_process")
+        return LostProcess(
+            f"{why}; the same command goes on from the newest checkpoint", code="lost_process"
+        )
     return error
 
 
@@ -159,7 +215,9 @@ def build_data(task_class, settings, world, stored):
     train_set, val = task.build_datasets()
     for part, name in ((train_set, "training"), (val, "validation")):
         if not len(part):
-            raise UserError(f"--data {task.config.data}: no {name} samples", field="data", file=task.config.data)
+            raise UserError(
+                f"--data {task.config.data}: no {name} samples", field="data", file=task.config.data
+            )
     overfit = settings["overfit"].value
     if overfit:
         chosen = spread_evenly(len(train_set), overfit)
@@ -176,7 +234,13 @@ def end_run(run, task, step):
         run.budget.write()
     run.log.ledger(step, run.clock.ledger())
     if run.world.is_main:
-        run.log.status.update(state=state, step=step, best=run.best, error=run.failure.as_dict() if run.failure else None, eta=None)
+        run.log.status.update(
+            state=state,
+            step=step,
+            best=run.best,
+            error=run.failure.as_dict() if run.failure else None,
+            eta=None,
+        )
         if state == "finished":
             run.log.result(step, run.settings, run.scores)
     if run.failure:

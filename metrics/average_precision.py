@@ -6,8 +6,9 @@ import numpy as np
 class Resampler:
     """COCO's average precision over all areas with at most 100 detections, each picture taken as often as wanted.
 
-    Matching looks at one picture at a time, so a sample of pictures changes only how often each match counts. Equal to
-    COCOeval.accumulate on a data set in which the pictures are really repeated, but for one freedom: equal scores of one class
+    Matching looks at one picture at a time, so a sample of pictures changes only how often each
+    match counts. Equal to COCOeval.accumulate on a data set in which the pictures are really
+    repeated, but for one freedom: equal scores of one class
     *within* one picture, which COCO counts in the order a b a b, stand here as a a b b.
     """
 
@@ -18,13 +19,21 @@ class Resampler:
         self.num_classes, self.num_thresholds = len(params.catIds), len(params.iouThrs)
         pictures, most = len(params.imgIds), params.maxDets[-1]
         self.truth = np.zeros((self.num_classes, pictures), dtype=np.int64)  # boxes to find
-        detected, hits, ignored = [], [], []  # per class: pictures; per class and threshold: positions in `detected`
+        detected, hits, ignored = (
+            [],
+            [],
+            [],
+        )  # per class: pictures; per class and threshold: positions in `detected`
         start = 0
         for label in range(self.num_classes):
             first = label * len(params.areaRng) * pictures
-            found = [match for match in evaluator.evalImgs[first : first + pictures] if match is not None]
+            found = [
+                match for match in evaluator.evalImgs[first : first + pictures] if match is not None
+            ]
             for match in found:
-                self.truth[label, match["image_id"]] = np.count_nonzero(np.asarray(match["gtIgnore"]) == 0)
+                self.truth[label, match["image_id"]] = np.count_nonzero(
+                    np.asarray(match["gtIgnore"]) == 0
+                )
             picture_of, is_hit, is_ignored = _in_order_of_score(found, self.num_thresholds, most)
             detected.append(picture_of)
             hits += [start + np.flatnonzero(row) for row in is_hit]
@@ -36,24 +45,36 @@ class Resampler:
         segment_of_hit = np.repeat(np.arange(len(hits)), np.diff(self.hit_bounds))
         self.class_start = np.repeat(_bounds(detected)[:-1], self.num_thresholds)[segment_of_hit]
         self.ignored_start = _bounds(ignored)[segment_of_hit]
-        before = _joined([np.searchsorted(rows, at) for rows, at in zip(ignored, hits, strict=True)])
+        before = _joined(
+            [np.searchsorted(rows, at) for rows, at in zip(ignored, hits, strict=True)]
+        )
         self.ignored_before = self.ignored_start + before
         self.hit_start = self.hit_bounds[segment_of_hit]
 
     def average_precision(self, weights):
         """float64 [T, C], nan for a class without truth. weights: int64 [pictures], how often each counts."""
         counts = weights[self.pictures]
-        seen, ignored, found = _running(counts), _running(counts[self.ignored]), _running(counts[self.hits])
+        seen, ignored, found = (
+            _running(counts),
+            _running(counts[self.ignored]),
+            _running(counts[self.hits]),
+        )
         right = found[1:] - found[self.hit_start]
-        counted = seen[self.hits + 1] - seen[self.class_start] - (ignored[self.ignored_before] - ignored[self.ignored_start])
+        counted = (
+            seen[self.hits + 1]
+            - seen[self.class_start]
+            - (ignored[self.ignored_before] - ignored[self.ignored_start])
+        )
         precision = right / (counted + np.spacing(1))  # as COCOeval does it, to the bit
         for start, stop in zip(self.hit_bounds[:-1], self.hit_bounds[1:], strict=True):
             backwards = precision[start:stop][::-1]
             np.maximum.accumulate(backwards, out=backwards)
         truth = self.truth @ weights
-        # the first detection at which enough of a segment's boxes are found; at recall 0 COCO takes the very first detection,
-        # whose precision from there on is that of the first hit
-        wanted = np.repeat(np.maximum(hits_needed(self.recall, truth), 1), self.num_thresholds, axis=0)  # [C*T, R]
+        # the first detection at which enough of a segment's boxes are found; at recall 0 COCO takes
+        # the very first detection, whose precision from there on is that of the first hit
+        wanted = np.repeat(
+            np.maximum(hits_needed(self.recall, truth), 1), self.num_thresholds, axis=0
+        )  # [C*T, R]
         wanted += found[self.hit_bounds[:-1], None]
         at = np.searchsorted(found[1:], wanted)
         reached = wanted <= found[self.hit_bounds[1:], None]
@@ -84,9 +105,15 @@ def _in_order_of_score(found, num_thresholds, most):
         return np.zeros(0, dtype=np.int64), nothing, nothing
     scores = np.concatenate([match["dtScores"][:most] for match in found])
     order = np.argsort(-scores, kind="stable")
-    picture_of = np.repeat([match["image_id"] for match in found], [len(match["dtScores"][:most]) for match in found])
-    matched = np.concatenate([match["dtMatches"][:, :most] for match in found], axis=1)[:, order] != 0
-    ignored = np.concatenate([match["dtIgnore"][:, :most] for match in found], axis=1)[:, order].astype(bool)
+    picture_of = np.repeat(
+        [match["image_id"] for match in found], [len(match["dtScores"][:most]) for match in found]
+    )
+    matched = (
+        np.concatenate([match["dtMatches"][:, :most] for match in found], axis=1)[:, order] != 0
+    )
+    ignored = np.concatenate([match["dtIgnore"][:, :most] for match in found], axis=1)[
+        :, order
+    ].astype(bool)
     return picture_of[order], matched & ~ignored, ignored
 
 

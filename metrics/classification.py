@@ -3,14 +3,21 @@
 import numpy as np
 import torch
 
-COLUMNS = {"sample_ids": np.int64, "labels": np.int64, "predictions": np.int64, "in_top5": np.bool_, "losses": np.float64}
+COLUMNS = {
+    "sample_ids": np.int64,
+    "labels": np.int64,
+    "predictions": np.int64,
+    "in_top5": np.bool_,
+    "losses": np.float64,
+}
 
 
 class ClassificationMetric:
     """Accuracy, top-5 accuracy, mean accuracy over classes and cross-entropy, with the confusion matrix.
 
-    A tie goes to the lowest class index, in the prediction and in the rank; a nan logit never wins. Classes without a
-    picture take no part in `mean_class_accuracy`. `val_loss` is the plain cross-entropy, in float64.
+    A tie goes to the lowest class index, in the prediction and in the rank; a nan logit never wins.
+    Classes without a picture take no part in `mean_class_accuracy`. `val_loss` is the plain
+    cross-entropy, in float64.
     """
 
     def __init__(self, num_classes):
@@ -23,7 +30,9 @@ class ClassificationMetric:
         logits = predictions["logits"].detach().float().cpu().double().numpy()
         labels = batch["labels"].detach().cpu().numpy()
         if logits.shape != (len(labels), self.num_classes):
-            raise ValueError(f"logits: expected shape {(len(labels), self.num_classes)}, got {logits.shape}")
+            raise ValueError(
+                f"logits: expected shape {(len(labels), self.num_classes)}, got {logits.shape}"
+            )
         comparable = np.where(np.isnan(logits), -np.inf, logits)
         self._append(
             sample_ids=batch["sample_ids"].detach().cpu().numpy(),
@@ -49,7 +58,8 @@ class ClassificationMetric:
     def compute(self, picks=None):
         """{"accuracy", "accuracy_top5" from 5 classes on, "mean_class_accuracy", "val_loss"} of the pictures at `picks`.
 
-        picks: positions in the order of sample ids, repeats count again; None: all. nan where there are no pictures.
+        picks: positions in the order of sample ids, repeats count again; None: all. nan where there
+        are no pictures.
         """
         rows = self._rows()
         if picks is not None:
@@ -62,7 +72,9 @@ class ClassificationMetric:
         scores = {"accuracy": correct.sum() / count}
         if self.num_classes >= 5:
             scores["accuracy_top5"] = rows["in_top5"].sum() / count
-        scores["mean_class_accuracy"] = (hits[shown] / pictures[shown]).sum() / (shown.sum() or np.nan)
+        scores["mean_class_accuracy"] = (hits[shown] / pictures[shown]).sum() / (
+            shown.sum() or np.nan
+        )
         scores["val_loss"] = rows["losses"].sum() / count
         return {key: float(value) for key, value in scores.items()}
 
@@ -70,7 +82,9 @@ class ClassificationMetric:
         """int64 [C, C]: rows are true classes, columns predicted ones."""
         rows = self._rows()
         cells = rows["labels"] * self.num_classes + rows["predictions"]
-        return np.bincount(cells, minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
+        return np.bincount(cells, minlength=self.num_classes**2).reshape(
+            self.num_classes, self.num_classes
+        )
 
     def per_class(self):
         """{"pictures": int64 [C], "accuracy": share of a class's pictures found, "precision": share of its predictions right}.
@@ -96,16 +110,22 @@ class ClassificationMetric:
         if not len(labels):
             return float("nan")
         pictures = np.bincount(labels, minlength=self.num_classes)
-        return float(pictures.max() if majority_class is None else pictures[majority_class]) / len(labels)
+        return float(pictures.max() if majority_class is None else pictures[majority_class]) / len(
+            labels
+        )
 
     def _append(self, **columns):
-        self._batches.append({column: np.asarray(columns[column], dtype=kind) for column, kind in COLUMNS.items()})
+        self._batches.append(
+            {column: np.asarray(columns[column], dtype=kind) for column, kind in COLUMNS.items()}
+        )
         self._table = None
 
     def _rows(self):
         if self._table is None:
             whole = {
-                column: np.concatenate([np.empty(0, kind), *(batch[column] for batch in self._batches)])
+                column: np.concatenate(
+                    [np.empty(0, kind), *(batch[column] for batch in self._batches)]
+                )
                 for column, kind in COLUMNS.items()
             }
             order = np.argsort(whole["sample_ids"], kind="stable")
@@ -116,10 +136,14 @@ class ClassificationMetric:
 def label_rank(logits, labels):
     """How many classes stand before the true one, equals before it by lower index: int64 [B]. logits: [B, C] without nan."""
     true_logits = np.take_along_axis(logits, labels[:, None], axis=1)
-    before = (logits > true_logits) | ((logits == true_logits) & (np.arange(logits.shape[1]) < labels[:, None]))
+    before = (logits > true_logits) | (
+        (logits == true_logits) & (np.arange(logits.shape[1]) < labels[:, None])
+    )
     return before.sum(1)
 
 
 def cross_entropy(logits, labels):
     """float64 [B], each row by itself. logits: float64 [B, C]."""
-    return torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), reduction="none").numpy()
+    return torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(labels), reduction="none"
+    ).numpy()

@@ -5,8 +5,19 @@ import numpy as np
 from visionloop.metrics.average_precision import Resampler, mean_of_known
 from visionloop.metrics.coco_evaluation import SCORE_KEYS, backend_classes, evaluated, summed_up
 
-PICTURES = {"sample_ids": np.int64, "losses": np.float64, "has_loss": np.bool_, "num_truth": np.int64, "num_detections": np.int64}
-TRUTH = {"truth_boxes": np.float64, "truth_labels": np.int64, "truth_crowd": np.bool_, "truth_areas": np.float64}
+PICTURES = {
+    "sample_ids": np.int64,
+    "losses": np.float64,
+    "has_loss": np.bool_,
+    "num_truth": np.int64,
+    "num_detections": np.int64,
+}
+TRUTH = {
+    "truth_boxes": np.float64,
+    "truth_labels": np.int64,
+    "truth_crowd": np.bool_,
+    "truth_areas": np.float64,
+}
 DETECTIONS = {"boxes": np.float64, "scores": np.float64, "labels": np.int64}
 # xywh in pixels; float32 would move overlaps that are exactly a threshold to its other side
 COLUMNS = PICTURES | TRUTH | DETECTIONS
@@ -15,10 +26,12 @@ COLUMNS = PICTURES | TRUTH | DETECTIONS
 class DetectionMetric:
     """COCO's average precision and recall of boxes, and the validation loss.
 
-    IoU 0.5 to 0.95 in steps of 0.05, 101 recall points, at most 100 detections per picture and class; crowds are neither to be
-    found nor a mistake; small ends at 32 x 32 pixels of annotated area, medium at 96 x 96. Pictures without a detection count.
-    Equal scores stand in the order of sample ids, then as they came. A detection that is not finite is none: COCO would take a nan
-    overlap for a match. `val_loss` is the sum of the pictures' losses over the number of boxes that are no crowd.
+    IoU 0.5 to 0.95 in steps of 0.05, 101 recall points, at most 100 detections per picture and
+    class; crowds are neither to be found nor a mistake; small ends at 32 x 32 pixels of annotated
+    area, medium at 96 x 96. Pictures without a detection count. Equal scores stand in the order of
+    sample ids, then as they came. A detection that is not finite is none: COCO would take a nan
+    overlap for a match. `val_loss` is the sum of the pictures' losses over the number of boxes that
+    are no crowd.
     """
 
     def __init__(self, num_classes, backend="pycocotools"):
@@ -31,15 +44,25 @@ class DetectionMetric:
     def update(self, predictions, batch):
         """Take in a batch; costs one copy to the host.
 
-        predictions: {"boxes": [B, K, 4] xyxy in pixels of the original picture, "scores": [B, K], "labels": int [B, K]} and, or not,
-        "losses": [B], each the sum over a picture. batch: {"sample_ids": int [B], "truth": B dicts of numpy arrays with "boxes"
-        [T, 4] xywh, "labels", "crowd", "areas" [T]}. Raises ValueError for other shapes and for labels that are no class.
+        predictions: {"boxes": [B, K, 4] xyxy in pixels of the original picture, "scores": [B, K],
+        "labels": int [B, K]} and, or not, "losses": [B], each the sum over a picture. batch:
+        {"sample_ids": int [B], "truth": B dicts of numpy arrays with "boxes" [T, 4] xywh, "labels",
+        "crowd", "areas" [T]}. Raises ValueError for other shapes and for labels that are no class.
         """
         truth, losses = batch["truth"], predictions.get("losses")
-        corners, scores, labels = (_on_host(predictions[key]) for key in ("boxes", "scores", "labels"))
-        if corners.shape != (len(truth), *scores.shape[1:], 4) or not scores.shape == labels.shape == corners.shape[:2]:
-            raise ValueError(f"predictions of {len(truth)} pictures: boxes {corners.shape}, scores {scores.shape}, labels {labels.shape}")
-        sides = np.maximum(corners[..., 2:].astype(np.float64) - corners[..., :2], 0)  # inside out is without size; COCO would forget it
+        corners, scores, labels = (
+            _on_host(predictions[key]) for key in ("boxes", "scores", "labels")
+        )
+        if (
+            corners.shape != (len(truth), *scores.shape[1:], 4)
+            or not scores.shape == labels.shape == corners.shape[:2]
+        ):
+            raise ValueError(
+                f"predictions of {len(truth)} pictures: boxes {corners.shape}, scores {scores.shape}, labels {labels.shape}"
+            )
+        sides = np.maximum(
+            corners[..., 2:].astype(np.float64) - corners[..., :2], 0
+        )  # inside out is without size; COCO would forget it
         boxes = np.concatenate([corners[..., :2], sides], axis=-1)
         finite = np.isfinite(boxes).all(axis=-1) & np.isfinite(scores)
         columns = {
@@ -48,16 +71,24 @@ class DetectionMetric:
             "has_loss": np.full(len(truth), losses is not None),
             "num_truth": [len(one["boxes"]) for one in truth],
             "num_detections": finite.sum(axis=1),
-            "truth_boxes": np.concatenate([np.empty((0, 4)), *(np.reshape(one["boxes"], (-1, 4)) for one in truth)]),
+            "truth_boxes": np.concatenate(
+                [np.empty((0, 4)), *(np.reshape(one["boxes"], (-1, 4)) for one in truth)]
+            ),
             "boxes": boxes[finite],
             "scores": scores[finite],
             "labels": labels[finite],
         }
-        for column, key in (("truth_labels", "labels"), ("truth_crowd", "crowd"), ("truth_areas", "areas")):
+        for column, key in (
+            ("truth_labels", "labels"),
+            ("truth_crowd", "crowd"),
+            ("truth_areas", "areas"),
+        ):
             columns[column] = np.concatenate([np.empty(0), *(one[key] for one in truth)])
         for column in ("truth_labels", "labels"):
             if not ((columns[column] >= 0) & (columns[column] < self.num_classes)).all():
-                raise ValueError(f"{column}: expected 0 to {self.num_classes - 1}, got {columns[column].min()} to {columns[column].max()}")
+                raise ValueError(
+                    f"{column}: expected 0 to {self.num_classes - 1}, got {columns[column].min()} to {columns[column].max()}"
+                )
         self._append(columns)
 
     def state(self):
@@ -77,12 +108,17 @@ class DetectionMetric:
     def compute(self, picks=None):
         """{key: float}: COCO's twelve numbers, nan where there is nothing to find, and `val_loss` when every picture came with its loss.
 
-        picks: positions in the order of sample ids, repeats count again; then `mAP`, `mAP50` and `val_loss` alone, quickly.
+        picks: positions in the order of sample ids, repeats count again; then `mAP`, `mAP50` and
+        `val_loss` alone, quickly.
         """
         rows = self._rows()
         if picks is None:
             weights = np.ones(len(self), dtype=np.int64)
-            scores = dict(self.evaluation().scores) if len(self) else dict.fromkeys(SCORE_KEYS, float("nan"))
+            scores = (
+                dict(self.evaluation().scores)
+                if len(self)
+                else dict.fromkeys(SCORE_KEYS, float("nan"))
+            )
         else:
             weights = np.bincount(np.asarray(picks, dtype=np.int64), minlength=len(self))
             precision = self._resampler().average_precision(weights)
@@ -106,16 +142,24 @@ class DetectionMetric:
         nan where a picture came without its loss.
         """
         rows = self._rows()
-        return {"sample_ids": rows["sample_ids"].copy(), "losses": rows["losses"] / np.maximum(1, self._boxes_per_picture())}
+        return {
+            "sample_ids": rows["sample_ids"].copy(),
+            "losses": rows["losses"] / np.maximum(1, self._boxes_per_picture()),
+        }
 
     def curves(self):
         """{"recall": [101], "precision": [C, 101], "scores": [C, 101]} at IoU 0.5.
 
-        precision: the largest at this recall or beyond, 0 where it is not reached, nan for a class without truth; its mean is AP50.
-        scores: the score down to which detections are taken for this recall; nan where it is not reached.
+        precision: the largest at this recall or beyond, 0 where it is not reached, nan for a class
+        without truth; its mean is AP50. scores: the score down to which detections are taken for
+        this recall; nan where it is not reached.
         """
         evaluation = self.evaluation()
-        return {"recall": evaluation.recall, "precision": evaluation.precision, "scores": evaluation.thresholds}
+        return {
+            "recall": evaluation.recall,
+            "precision": evaluation.precision,
+            "scores": evaluation.thresholds,
+        }
 
     def evaluation(self):
         """The whole `Evaluation`, kept until the content changes. Takes seconds to minutes: pycocotools matches in plain Python."""
@@ -128,7 +172,9 @@ class DetectionMetric:
 
     def _resampler(self):
         if self._matches is None:  # faster-coco-eval keeps its matches to itself
-            self._matches = Resampler(evaluated(self._rows(), self.num_classes, all_areas_only=True))
+            self._matches = Resampler(
+                evaluated(self._rows(), self.num_classes, all_areas_only=True)
+            )
         return self._matches
 
     def _boxes_per_picture(self):
@@ -137,7 +183,9 @@ class DetectionMetric:
         return np.bincount(picture_of[~rows["truth_crowd"]], minlength=len(self))
 
     def _append(self, columns):
-        self._batches.append({column: np.asarray(columns[column], dtype=kind) for column, kind in COLUMNS.items()})
+        self._batches.append(
+            {column: np.asarray(columns[column], dtype=kind) for column, kind in COLUMNS.items()}
+        )
         self._forget()
 
     def _forget(self):
@@ -145,8 +193,14 @@ class DetectionMetric:
 
     def _rows(self):
         if self._table is None:
-            none_yet = {column: np.empty((0, 4) if column.endswith("boxes") else 0, kind) for column, kind in COLUMNS.items()}
-            whole = {column: np.concatenate([rows, *(batch[column] for batch in self._batches)]) for column, rows in none_yet.items()}
+            none_yet = {
+                column: np.empty((0, 4) if column.endswith("boxes") else 0, kind)
+                for column, kind in COLUMNS.items()
+            }
+            whole = {
+                column: np.concatenate([rows, *(batch[column] for batch in self._batches)])
+                for column, rows in none_yet.items()
+            }
             order = np.argsort(whole["sample_ids"], kind="stable")
             rows_of = dict.fromkeys(PICTURES, order)
             rows_of |= dict.fromkeys(TRUTH, ragged_rows(whole["num_truth"], order))

@@ -1,8 +1,9 @@
 """PSNR and SSIM of one picture as the super-resolution literature measures them, in float64, wherever the pixels lie.
 
-Y is 16 + (65.481 R + 128.553 G + 24.966 B) / 255 of ITU-R BT.601, in 16..235 and not rounded, although the peak stays 255; a border of
-`scale` pixels is cut off first, and the scores of a data set are means over its pictures. Training logs of other projects often show
-RGB, which is 1.5 to 3 dB lower: a score without channel and border cannot be compared.
+Y is 16 + (65.481 R + 128.553 G + 24.966 B) / 255 of ITU-R BT.601, in 16..235 and not rounded,
+although the peak stays 255; a border of `scale` pixels is cut off first, and the scores of a data
+set are means over its pictures. Training logs of other projects often show RGB, which is 1.5 to 3
+dB lower: a score without channel and border cannot be compared.
 """
 
 import math
@@ -15,17 +16,19 @@ LUMA_WEIGHTS, LUMA_OFFSET = (65.481, 128.553, 24.966), 16  # of R, G, B in units
 PEAK = 255
 SIGMA, WINDOW = 1.5, 11
 STABILIZERS = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2  # C1 and C2
-# What is worked on at a time. On a CPU it stays in a core's cache: SSIM on Y of 512 x 512 RGB pixels takes 9.5 ms so, 11.8 with tiles half
-# as large or twice, and scikit-image's 42 to 47 ms (one core). A GPU takes what 0.5 GiB holds.
+# What is worked on at a time. On a CPU it stays in a core's cache: SSIM on Y of 512 x 512 RGB
+# pixels takes 9.5 ms so, 11.8 with tiles half as large or twice, and scikit-image's 42 to 47 ms
+# (one core). A GPU takes what 0.5 GiB holds.
 CPU_TILE_HW, GPU_TILE_HW = (64, 256), (1024, 2048)
 
 
 def psnr(prediction, target, *, border=0, channel="y"):
     """Peak signal-to-noise ratio in dB, 10 log10(255^2 / mean squared difference); inf for equal pictures.
 
-    prediction, target: uint8 [H, W, 3], or [H, W] taken as Y as it stands, numpy or torch on any device. border: pixels cut off each
-    side. channel: "y", or "rgb" for one mean over the three channels. Raises ValueError for other dtypes and shapes, for two shapes,
-    and where the border leaves nothing.
+    prediction, target: uint8 [H, W, 3], or [H, W] taken as Y as it stands, numpy or torch on any
+    device. border: pixels cut off each side. channel: "y", or "rgb" for one mean over the three
+    channels. Raises ValueError for other dtypes and shapes, for two shapes, and where the border
+    leaves nothing.
     """
     x, y = cropped_pair(prediction, target, border, channel)
     squares = torch.zeros((), dtype=torch.float64, device=x.device)
@@ -39,9 +42,11 @@ def psnr(prediction, target, *, border=0, channel="y"):
 def ssim(prediction, target, *, border=0, channel="y"):
     """Mean structural similarity, at most 1, over all positions of the window inside the picture (Wang et al. 2004).
 
-    Window: 11 x 11 Gaussian of sigma 1.5; population covariance; C1 = (0.01 * 255)^2, C2 = (0.03 * 255)^2. Equal to scikit-image's
-    structural_similarity(a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False). Arguments and errors as
-    of `psnr`; "rgb" is the mean over channels. Raises ValueError too when a side is below 11 pixels without the border.
+    Window: 11 x 11 Gaussian of sigma 1.5; population covariance; C1 = (0.01 * 255)^2, C2 = (0.03 *
+    255)^2. Equal to scikit-image's structural_similarity(a, b, data_range=255,
+    gaussian_weights=True, sigma=1.5, use_sample_covariance=False). Arguments and errors as of
+    `psnr`; "rgb" is the mean over channels. Raises ValueError too when a side is below 11 pixels
+    without the border.
     """
     x, y = cropped_pair(prediction, target, border, channel, smallest=WINDOW)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
@@ -67,7 +72,10 @@ def to_channel(picture, channel):
     return picture[..., channel].double()
 
 
-TO_PLANES = {"y": (to_luma,), "rgb": tuple(partial(to_channel, channel=channel) for channel in range(3))}
+TO_PLANES = {
+    "y": (to_luma,),
+    "rgb": tuple(partial(to_channel, channel=channel) for channel in range(3)),
+}
 
 
 def cropped_pair(prediction, target, border, channel, smallest=1):
@@ -77,14 +85,20 @@ def cropped_pair(prediction, target, border, channel, smallest=1):
     """
     prediction, target = to_tensor(prediction, "prediction"), to_tensor(target, "target")
     if prediction.shape != target.shape:
-        raise ValueError(f"prediction and target differ in shape: {tuple(prediction.shape)} and {tuple(target.shape)}")
+        raise ValueError(
+            f"prediction and target differ in shape: {tuple(prediction.shape)} and {tuple(target.shape)}"
+        )
     if channel not in TO_PLANES:
         raise ValueError(f"channel: expected one of {', '.join(TO_PLANES)}, got {channel!r}")
     if channel == "rgb" and prediction.ndim == 2:
-        raise ValueError(f'channel="rgb": expected pictures [H, W, 3], got {tuple(prediction.shape)}')
+        raise ValueError(
+            f'channel="rgb": expected pictures [H, W, 3], got {tuple(prediction.shape)}'
+        )
     height, width = prediction.shape[:2]
     if border < 0 or min(height, width) - 2 * border < smallest:
-        raise ValueError(f"border {border}: leaves less than {smallest} x {smallest} of {height} x {width} pixels")
+        raise ValueError(
+            f"border {border}: leaves less than {smallest} x {smallest} of {height} x {width} pixels"
+        )
     inside = slice(border, height - border), slice(border, width - border)
     return prediction[inside], target.to(prediction.device)[inside]
 
@@ -92,10 +106,14 @@ def cropped_pair(prediction, target, border, channel, smallest=1):
 def to_tensor(picture, name):
     """A uint8 tensor [H, W] or [H, W, 3] on the memory of the picture where that is possible; ValueError names what is wrong."""
     if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
-        picture = torch.from_numpy(np.require(picture, requirements=["C", "W"]))  # read-only memory and negative strides are copied
+        picture = torch.from_numpy(
+            np.require(picture, requirements=["C", "W"])
+        )  # read-only memory and negative strides are copied
     if not isinstance(picture, torch.Tensor) or picture.dtype != torch.uint8:
         what = getattr(picture, "dtype", type(picture).__name__)
-        raise ValueError(f"{name}: expected uint8 pixels in a numpy array or torch tensor, got {what}")
+        raise ValueError(
+            f"{name}: expected uint8 pixels in a numpy array or torch tensor, got {what}"
+        )
     if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
         raise ValueError(f"{name}: expected [H, W, 3] or [H, W], got {tuple(picture.shape)}")
     return picture.cpu() if picture.device.type == "mps" else picture  # which has no float64
@@ -112,10 +130,13 @@ def tiles(picture, overlap=0):
 def ssim_map(x, y):
     """float64 [H - 10, W - 10]: SSIM at each position of the window. x, y: float64 [H, W].
 
-    (2 mx my + c1) (2 cov + c2) / ((mx^2 + my^2 + c1) (vx + vy + c2)): of the two variances only the sum is needed, so that four pictures
-    are filtered and not five. In place, which takes a fifth off the whole.
+    (2 mx my + c1) (2 cov + c2) / ((mx^2 + my^2 + c1) (vx + vy + c2)): of the two variances only the
+    sum is needed, so that four pictures are filtered and not five. In place, which takes a fifth
+    off the whole.
     """
-    mean_x, mean_y, mean_squares, mean_product = blur(blur(torch.stack([x, y, x * x + y * y, x * y]), 1), 2)
+    mean_x, mean_y, mean_squares, mean_product = blur(
+        blur(torch.stack([x, y, x * x + y * y, x * y]), 1), 2
+    )
     of_means, squared_means = mean_x * mean_y, (mean_x * mean_x).addcmul_(mean_y, mean_y)
     covariance, variances = mean_product.sub_(of_means), mean_squares.sub_(squared_means)
     c1, c2 = STABILIZERS
@@ -128,13 +149,17 @@ def blur(planes, dim):
     length = planes.shape[dim] - WINDOW + 1
     blurred = planes.narrow(dim, 0, length) * GAUSSIAN[0]
     for offset in range(1, WINDOW):
-        blurred.add_(planes.narrow(dim, offset, length), alpha=GAUSSIAN[offset])  # one pass over memory each
+        blurred.add_(
+            planes.narrow(dim, offset, length), alpha=GAUSSIAN[offset]
+        )  # one pass over memory each
     return blurred
 
 
 def gaussian_window():
     """[float] * 11 of sum 1."""
-    weights = [math.exp(-((offset - WINDOW // 2) ** 2) / (2 * SIGMA**2)) for offset in range(WINDOW)]
+    weights = [
+        math.exp(-((offset - WINDOW // 2) ** 2) / (2 * SIGMA**2)) for offset in range(WINDOW)
+    ]
     return [weight / math.fsum(weights) for weight in weights]
 
 

@@ -7,11 +7,13 @@ import numpy as np
 from visionloop.metrics.image_quality import WINDOW, psnr, ssim
 from visionloop.metrics.lpips import SMALLEST_SIDE
 
-# What a picture counts at most in a mean of PSNR. Equal pictures have infinite PSNR, and one of them (a plain sky, a clean input left
-# alone) would make the mean of a whole data set infinite: no evaluation would be better than another, and json has no such number. The
-# literature's code does one of two things: it keeps inf (cszn/KAIR utils/utils_image.py), or counts equal pictures as 100 dB
-# (YT3DVision/APANet common/psnr.py). We do the second, and for all above it: otherwise a picture with one value of 200 000 off by one
-# would score more than a perfect one. Networks reach 20 to 60 dB, so that no published number is touched.
+# What a picture counts at most in a mean of PSNR. Equal pictures have infinite PSNR, and one of
+# them (a plain sky, a clean input left alone) would make the mean of a whole data set infinite: no
+# evaluation would be better than another, and json has no such number. The literature's code does
+# one of two things: it keeps inf (cszn/KAIR utils/utils_image.py), or counts equal pictures as 100
+# dB (YT3DVision/APANet common/psnr.py). We do the second, and for all above it: otherwise a picture
+# with one value of 200 000 off by one would score more than a perfect one. Networks reach 20 to 60
+# dB, so that no published number is touched.
 HIGHEST_PSNR = 100.0
 
 SCORES = ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "lpips")
@@ -21,9 +23,11 @@ BICUBIC_SCORES = ("bicubic_psnr", "bicubic_ssim")
 class SuperResolutionMetric:
     """Means over pictures of PSNR and SSIM on Y, the same on RGB, LPIPS when its network is given, and the loss; bicubic beside them.
 
-    Y, border, window: metrics/image_quality.py. LPIPS sees the whole picture, as in XPixelGroup/BasicSR scripts/metrics/calculate_lpips.py.
-    A picture that is too small for a score (SSIM: a side below 11 without the border; PSNR: nothing left; LPIPS: a side below 31) has
-    nan there and is left out of that mean. In means of PSNR a picture counts at most 100 dB; `per_picture` shows it as it is, inf too.
+    Y, border, window: metrics/image_quality.py. LPIPS sees the whole picture, as in
+    XPixelGroup/BasicSR scripts/metrics/calculate_lpips.py. A picture that is too small for a score
+    (SSIM: a side below 11 without the border; PSNR: nothing left; LPIPS: a side below 31) has nan
+    there and is left out of that mean. In means of PSNR a picture counts at most 100 dB;
+    `per_picture` shows it as it is, inf too.
     """
 
     def __init__(self, border, lpips=None):
@@ -35,14 +39,19 @@ class SuperResolutionMetric:
     def update(self, predictions, batch):
         """Score a batch, each picture where it lies.
 
-        predictions: {"pictures": B uint8 [3, H, W]} and, or not, "losses": float [B]. batch: {"hr", "bicubic": B uint8 [3, H, W] each, or
-        larger: the top left part counts, "sample_ids": int [B]}. Raises ValueError where they are smaller.
+        predictions: {"pictures": B uint8 [3, H, W]} and, or not, "losses": float [B]. batch: {"hr",
+        "bicubic": B uint8 [3, H, W] each, or larger: the top left part counts, "sample_ids": int
+        [B]}. Raises ValueError where they are smaller.
         """
         pictures, losses = predictions["pictures"], predictions.get("losses")
-        rows = [self._score(*row) for row in zip(pictures, batch["hr"], batch["bicubic"], strict=True)]
+        rows = [
+            self._score(*row) for row in zip(pictures, batch["hr"], batch["bicubic"], strict=True)
+        ]
         columns = {name: [row[name] for row in rows] for name in (*SCORES, *BICUBIC_SCORES)}
         columns["sample_ids"] = batch["sample_ids"].detach().cpu().numpy()
-        columns["val_loss"] = np.full(len(rows), np.nan) if losses is None else losses.detach().cpu().numpy()
+        columns["val_loss"] = (
+            np.full(len(rows), np.nan) if losses is None else losses.detach().cpu().numpy()
+        )
         columns["has_loss"] = np.full(len(rows), losses is not None)
         self._append(columns)
 
@@ -62,20 +71,34 @@ class SuperResolutionMetric:
     def compute(self, picks=None):
         """{"psnr", "ssim", "psnr_rgb", "ssim_rgb", "lpips" when there is a network for it, "val_loss" when every picture came with one}.
 
-        picks: positions in the order of sample ids, repeats count again; None: all. nan where no picture has the score.
+        picks: positions in the order of sample ids, repeats count again; None: all. nan where no
+        picture has the score.
         """
         rows, count = self._rows(), len(self)
-        weights = np.ones(count, dtype=np.int64) if picks is None else np.bincount(np.asarray(picks, dtype=np.int64), minlength=count)
-        scores = {name: mean_score(name, rows[name], weights) for name in SCORES if name != "lpips" or self.lpips is not None}
+        weights = (
+            np.ones(count, dtype=np.int64)
+            if picks is None
+            else np.bincount(np.asarray(picks, dtype=np.int64), minlength=count)
+        )
+        scores = {
+            name: mean_score(name, rows[name], weights)
+            for name in SCORES
+            if name != "lpips" or self.lpips is not None
+        }
         if count and rows["has_loss"].all():
             drawn = weights > 0  # zero times a nan would be nan
-            scores["val_loss"] = float((rows["val_loss"][drawn] * weights[drawn]).sum() / (weights.sum() or np.nan))
+            scores["val_loss"] = float(
+                (rows["val_loss"][drawn] * weights[drawn]).sum() / (weights.sum() or np.nan)
+            )
         return scores
 
     def bicubic_scores(self):
         """{"bicubic PSNR", "bicubic SSIM"}: on Y, of the same pictures enlarged without a network; at x1, of the input itself."""
         rows, weights = self._rows(), np.ones(len(self), dtype=np.int64)
-        return {f"bicubic {name.split('_')[1].upper()}": mean_score(name, rows[name], weights) for name in BICUBIC_SCORES}
+        return {
+            f"bicubic {name.split('_')[1].upper()}": mean_score(name, rows[name], weights)
+            for name in BICUBIC_SCORES
+        }
 
     def per_picture(self):
         """{"sample_ids", the names of `compute`, "bicubic_psnr", "bicubic_ssim"}: an array each, sorted by sample id.
@@ -89,17 +112,29 @@ class SuperResolutionMetric:
     def _score(self, prediction, hr, bicubic):
         """{score: float} of one picture, nan where it is too small."""
         height, width = prediction.shape[-2:]
-        hr, bicubic = (picture[..., :height, :width].to(prediction.device) for picture in (hr, bicubic))
+        hr, bicubic = (
+            picture[..., :height, :width].to(prediction.device) for picture in (hr, bicubic)
+        )
         if not hr.shape == bicubic.shape == prediction.shape:
             sizes = f"{tuple(hr.shape)} and {tuple(bicubic.shape)}"
-            raise ValueError(f"hr and bicubic: expected {tuple(prediction.shape)} or larger, got {sizes}")
+            raise ValueError(
+                f"hr and bicubic: expected {tuple(prediction.shape)} or larger, got {sizes}"
+            )
         ours, truth, plain = (picture.permute(1, 2, 0) for picture in (prediction, hr, bicubic))
         inside = min(height, width) - 2 * self.border
         scores = {"lpips": self._lpips_score(prediction, hr)}
         for name, measure, smallest in (("psnr", psnr, 1), ("ssim", ssim, WINDOW)):
-            for column, picture, channel in ((name, ours, "y"), (f"{name}_rgb", ours, "rgb"), (f"bicubic_{name}", plain, "y")):
+            for column, picture, channel in (
+                (name, ours, "y"),
+                (f"{name}_rgb", ours, "rgb"),
+                (f"bicubic_{name}", plain, "y"),
+            ):
                 fits = inside >= smallest
-                scores[column] = measure(picture, truth, border=self.border, channel=channel) if fits else math.nan
+                scores[column] = (
+                    measure(picture, truth, border=self.border, channel=channel)
+                    if fits
+                    else math.nan
+                )
         return scores
 
     def _lpips_score(self, prediction, hr):
@@ -109,12 +144,20 @@ class SuperResolutionMetric:
         return self.lpips(prediction[None], hr[None]).item()
 
     def _append(self, columns):
-        self._batches.append({column: np.asarray(columns[column], dtype=none.dtype) for column, none in no_rows().items()})
+        self._batches.append(
+            {
+                column: np.asarray(columns[column], dtype=none.dtype)
+                for column, none in no_rows().items()
+            }
+        )
         self._table = None
 
     def _rows(self):
         if self._table is None:
-            whole = {column: np.concatenate([none, *(batch[column] for batch in self._batches)]) for column, none in no_rows().items()}
+            whole = {
+                column: np.concatenate([none, *(batch[column] for batch in self._batches)])
+                for column, none in no_rows().items()
+            }
             order = np.argsort(whole["sample_ids"], kind="stable")
             self._table = {column: values[order] for column, values in whole.items()}
         return self._table
@@ -123,7 +166,9 @@ class SuperResolutionMetric:
 def no_rows():
     """The columns without a row."""
     columns = {"sample_ids": np.empty(0, np.int64), "has_loss": np.empty(0, np.bool_)}
-    return columns | {name: np.empty(0, np.float64) for name in (*SCORES, *BICUBIC_SCORES, "val_loss")}
+    return columns | {
+        name: np.empty(0, np.float64) for name in (*SCORES, *BICUBIC_SCORES, "val_loss")
+    }
 
 
 def mean_score(name, values, weights):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from visionloop.datasets.layout import DataLayoutError, shorten
-from visionloop.datasets.pictures import read_picture
+from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.layout import DataLayoutError, shorten
 
 
 def note(found, kind, path, why):
@@ -19,18 +19,23 @@ def note(found, kind, path, why):
 def find_splits(data, val_split, found, *, find, require, missing):
     """{split: index} of the splits of a data folder that can be read; problems of the layout go into `found`.
 
-    find(split) gives an index or None, require(split) an index; both raise DataLayoutError. missing: said without a validation split.
+    find(split) gives an index or None, require(split) an index; both raise DataLayoutError.
+    missing: said without a validation split.
     """
     indexes, absent, is_elsewhere = {}, [], False
     for split in ("train", "val", "test"):
         try:
             index = (require if split == "train" else find)(split)
         except DataLayoutError as error:
-            if {"path": error.path, "why": error.why} not in found["errors"]:  # a file that describes all splits is wrong once
+            if {"path": error.path, "why": error.why} not in found[
+                "errors"
+            ]:  # a file that describes all splits is wrong once
                 note(found, "errors", error.path, error.why)
             if not Path(data).is_dir():
                 return {}
-            is_elsewhere |= split == "train" and Path(error.path) == Path(data)  # then a missing val/ says nothing new
+            is_elsewhere |= split == "train" and Path(error.path) == Path(
+                data
+            )  # then a missing val/ says nothing new
             continue
         if index is None:
             absent.append(split)
@@ -44,16 +49,28 @@ def find_splits(data, val_split, found, *, find, require, missing):
 def note_strangers(found, folder, paths, what):
     """A warning about files in `folder` that belong to nothing, if there are any. what: they are."""
     if paths:
-        note(found, "warnings", folder, f"{len(paths)} {what}: {shorten([Path(path).name for path in paths])}")
+        note(
+            found,
+            "warnings",
+            folder,
+            f"{len(paths)} {what}: {shorten([Path(path).name for path in paths])}",
+        )
 
 
 def decode_all(indexes, found, *, skip_missing=False):
     """Decode every picture once: yields (split, row, path, (height, width), digest of the file) for those that can be read.
 
-    indexes: {split: anything with a length and `path(i)`}. The others become errors in `found`, each by its path; skip_missing: not
-    those that are no file, which were told before. A path that a split names twice comes once.
+    indexes: {split: anything with a length and `path(i)`}. The others become errors in `found`,
+    each by its path; skip_missing: not those that are no file, which were told before. A path that
+    a split names twice comes once.
     """
-    with tqdm(total=sum(map(len, indexes.values())), desc="reading pictures", unit="pic", disable=None, leave=False) as bar:
+    with tqdm(
+        total=sum(map(len, indexes.values())),
+        desc="reading pictures",
+        unit="pic",
+        disable=None,
+        leave=False,
+    ) as bar:
         for split, index in indexes.items():
             seen = set()
             for row in range(len(index)):
@@ -66,7 +83,12 @@ def decode_all(indexes, found, *, skip_missing=False):
                     size_hw = tuple(read_picture(path).shape[-2:])
                     digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
                 except OSError as error:
-                    note(found, "errors", path, getattr(error, "why", None) or error.strerror or str(error))
+                    note(
+                        found,
+                        "errors",
+                        path,
+                        getattr(error, "why", None) or error.strerror or str(error),
+                    )
                     continue
                 yield split, row, path, size_hw, digest
 
@@ -79,10 +101,24 @@ def report_copies(copies, found):
     classes, splits = {label for _, label, _ in copies}, Counter(split for split, _, _ in copies)
     for split, label, path in copies[1:]:
         if label != first_class:
-            note(found, "warnings", path, f"the same picture as {first_path}, there of class {first_class}")
+            note(
+                found,
+                "warnings",
+                path,
+                f"the same picture as {first_path}, there of class {first_class}",
+            )
         elif split != first_split:
-            same = f"is in {first_split} too" if path == first_path else f"the same picture as {first_path}"
+            same = (
+                f"is in {first_split} too"
+                if path == first_path
+                else f"the same picture as {first_path}"
+            )
             note(found, "warnings", path, f"{same}: {split} is not independent of {first_split}")
     if len(classes) == len(splits) == 1:
         others = shorten([Path(path).name for _, _, path in copies[1:]])
-        note(found, "warnings", first_path, f"{len(copies)} files with the same content in {first_split}/{first_class}: {others} too")
+        note(
+            found,
+            "warnings",
+            first_path,
+            f"{len(copies)} files with the same content in {first_split}/{first_class}: {others} too",
+        )

@@ -2,9 +2,9 @@
 
 from contextlib import contextmanager
 
-from visionloop.datasets.layout import DataLayoutError
+from visionloop.datasets.io.layout import DataLayoutError
+from visionloop.engine.data.subsets import hash_split
 from visionloop.engine.errors import UserError
-from visionloop.engine.splits import hash_split
 
 
 def require_data(data, expected):
@@ -30,14 +30,20 @@ def no_validation(expected):
 def train_and_val(data, val_split, train, val, *, missing, strata=None):
     """(training index, validation index): the data's own, or where `val` is None a share of `train` set aside by hash of the path.
 
-    missing: of `no_validation`; strata: index -> a label for each picture, within which the share is taken. Raises UserError where a share
-    is asked for beside a validation split, and where there is neither.
+    missing: of `no_validation`; strata: index -> a label for each picture, within which the share
+    is taken. Raises UserError where a share is asked for beside a validation split, and where there
+    is neither.
     """
     if val is not None:
         if val_split:
-            raise UserError(f"--val-split: {data} has a validation split; leave the option out", field="val_split")
+            raise UserError(
+                f"--val-split: {data} has a validation split; leave the option out",
+                field="val_split",
+            )
         return train, val
     if not val_split:
         raise UserError(f"{data}: {missing}", code="bad_layout", file=str(data), field="val_split")
-    rows = hash_split([train.name(i) for i in range(len(train))], strata(train) if strata else None, val_split)
+    rows = hash_split(
+        [train.name(i) for i in range(len(train))], strata(train) if strata else None, val_split
+    )
     return tuple(train.subset(part) for part in rows)

@@ -1,7 +1,7 @@
 """Every command that a page shows is run, by this file or by the tests of its tool, or says that it was not; and its options exist.
 
-Hub models are tiny ones under the same ids, in a cache of the hub's layout; data folders hold a dozen sample pictures; runs are cut to a
-few steps.
+Hub models are tiny ones under the same ids, in a cache of the hub's layout; data folders hold a
+dozen sample pictures; runs are cut to a few steps.
 """
 
 import importlib
@@ -17,8 +17,8 @@ import pytest
 from page_commands import ROOT, commands_of, pages
 from small_hub import fill_hub
 
-from visionloop.datasets.pictures import PICTURE_SUFFIXES
-from visionloop.datasets.synthetic import WRITERS
+from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.synthetic.writers import WRITERS
 
 COMMANDS = [command for page in pages() for command in commands_of(page)]
 # folders that the pages speak of: a task's sample data, or pictures alone
@@ -28,7 +28,14 @@ DATA = {
     "t91-set5": "super_resolution", "holiday": None, "slides": None, "small": None,
 }  # fmt: skip
 # the suite itself, a shell's words, and names that stand for any launcher
-NOT_PLAYED = ("bin/test", "bin/setup-environment", "source ", "tensorboard ", "python bin/x.py", "torchrun bin/x.py")
+NOT_PLAYED = (
+    "bin/test",
+    "bin/setup-environment",
+    "source ",
+    "tensorboard ",
+    "python bin/x.py",
+    "torchrun bin/x.py",
+)
 SECONDS = 600  # that the commands of a task may take on a busy machine
 
 
@@ -62,15 +69,22 @@ def played_for(task):
 def options_of(launcher):
     """The options of all commands of a launcher."""
     module = importlib.import_module(f"visionloop.bin.{launcher}")
-    known, left = set(), [value for value in vars(module).values() if isinstance(value, click.Command)]
+    known, left = (
+        set(),
+        [value for value in vars(module).values() if isinstance(value, click.Command)],
+    )
     while left:
         command = left.pop()
         left += getattr(command, "commands", {}).values()
-        known |= {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        known |= {
+            name for option in command.params for name in (*option.opts, *option.secondary_opts)
+        }
     return known
 
 
-@pytest.mark.parametrize("launcher", sorted({command.launcher() for command in COMMANDS} - {None, "x"}))
+@pytest.mark.parametrize(
+    "launcher", sorted({command.launcher() for command in COMMANDS} - {None, "x"})
+)
 def test_every_option_that_a_page_shows_exists(launcher):
     known = options_of(launcher)
     for command in (command for command in COMMANDS if command.launcher() == launcher):
@@ -84,7 +98,11 @@ def test_no_required_option_of_a_benchmark_is_left_out():
     benchmarks = importlib.import_module("visionloop.bin.benchmark").command.commands
     for command in (command for command in COMMANDS if command.launcher() == "benchmark"):
         name, *words = command.line.split("bin/benchmark.py", 1)[1].split()
-        missing = [option.opts for option in benchmarks[name].params if option.required and not set(option.opts) & set(words)]
+        missing = [
+            option.opts
+            for option in benchmarks[name].params
+            if option.required and not set(option.opts) & set(words)
+        ]
         assert not missing, f"{command}: {missing}"
 
 
@@ -124,16 +142,28 @@ def lay_out(folder, commands, data_sets):
         words = command.line.split()
         for option, word in pairwise(words):
             name = word.strip("/")
-            if name in DATA and option in ("--data", "--input", "--dataset_path") and not (folder / name).exists():
+            if (
+                name in DATA
+                and option in ("--data", "--input", "--dataset_path")
+                and not (folder / name).exists()
+            ):
                 task = DATA[name] if option != "--input" or DATA[name] is None else None
-                shutil.copytree(data_sets[command.launcher() if task and command.launcher() in WRITERS else task], folder / name)
+                shutil.copytree(
+                    data_sets[
+                        command.launcher() if task and command.launcher() in WRITERS else task
+                    ],
+                    folder / name,
+                )
 
 
 def played_words(command):
     """The words to run; RUN stands for the folder of the newest run there."""
     words, launcher = command.words(), command.launcher()
     words = words[words.index(f"bin/{launcher}.py") :]
-    words = [{"best/": "RUN/best", "NAME": "tiny"}.get(word, word.replace("runs/NAME", "RUN")) for word in words]
+    words = [
+        {"best/": "RUN/best", "NAME": "tiny"}.get(word, word.replace("runs/NAME", "RUN"))
+        for word in words
+    ]
     if "--overfit" in words:  # learns for minutes; run by the tests of `check`
         place = words.index("--overfit")
         words = words[:place] + words[place + 2 :]
@@ -156,10 +186,25 @@ def test_the_commands_of_the_pages_run_as_they_stand_there(task, hub, data_sets,
     commands = played_for(task)
     lay_out(tmp_path, commands, data_sets)
     lines = [played_words(command) for command in commands]
-    environment = os.environ | {"HF_HOME": str(hub), "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    player = [sys.executable, "-P", ROOT / "tests/support/command_player.py"]
-    given = {"input": json.dumps(lines), "cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": SECONDS}
+    environment = os.environ | {
+        "HF_HOME": str(hub),
+        "HF_HUB_OFFLINE": "1",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    player = [sys.executable, "-P", ROOT / "tests/support/command_runner.py"]
+    given = {
+        "input": json.dumps(lines),
+        "cwd": tmp_path,
+        "env": environment,
+        "capture_output": True,
+        "text": True,
+        "timeout": SECONDS,
+    }
     done = subprocess.run(player, **given, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    for command, words, (code, printed) in zip(commands, lines, json.loads(done.stdout), strict=True):
-        assert code == 0, f"{command.page}: {command.line}\nrun as {' '.join(words)}\n{printed[-3000:]}"
+    for command, words, (code, printed) in zip(
+        commands, lines, json.loads(done.stdout), strict=True
+    ):
+        assert code == 0, (
+            f"{command.page}: {command.line}\nrun as {' '.join(words)}\n{printed[-3000:]}"
+        )

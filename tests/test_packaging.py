@@ -38,7 +38,9 @@ def test_every_package_of_the_five_folders_is_listed(setup):
         if "__pycache__" not in path.parts
     }
     assert set(lines(setup, "options", "packages")) == found
-    assert set(lines(setup, "options", "package_dir")) == {f"visionloop.{folder} = {folder}" for folder in FOLDERS}
+    assert set(lines(setup, "options", "package_dir")) == {
+        f"visionloop.{folder} = {folder}" for folder in FOLDERS
+    }
 
 
 def test_every_package_has_an_init_and_the_namespace_has_none(setup):
@@ -49,14 +51,22 @@ def test_every_package_has_an_init_and_the_namespace_has_none(setup):
 
 def test_every_launcher_is_a_console_script(setup):
     launchers = {path.stem for path in (ROOT / "bin").glob("*.py")} - {"__init__"}
-    expected = {f"visionloop-{name.replace('_', '-')}": f"visionloop.bin.{name}" for name in launchers}
+    expected = {
+        f"visionloop-{name.replace('_', '-')}": f"visionloop.bin.{name}" for name in launchers
+    }
     assert console_scripts(setup) == expected
 
 
 def test_the_lock_holds_every_dependency_and_the_dev_extra(setup):
-    pinned = [line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    pinned = [
+        line.split("==")[0]
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     locked = {name.lower().replace("_", "-") for name in pinned}
-    wanted = lines(setup, "options", "install_requires") + lines(setup, "options.extras_require", "dev")
+    wanted = lines(setup, "options", "install_requires") + lines(
+        setup, "options.extras_require", "dev"
+    )
     assert {requirement.split(">=")[0].lower() for requirement in wanted} - locked == set()
 
 
@@ -64,27 +74,52 @@ def test_the_lock_holds_every_dependency_and_the_dev_extra(setup):
 def wheel(tmp_path_factory):
     """Built from a copy, so that an old build/ cannot put deleted files into it. -P: datasets/ must not be on the path."""
     folder = tmp_path_factory.mktemp("wheel")
-    # a copy names what a clone would hold; everything else in the checkout is data, runs and environments
+    # a copy names what a clone would hold; everything else in the checkout is data, runs and
+    # environments
     source = folder / "source"
     for name in (*FOLDERS, "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
-    run(sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source, cwd=folder)
+    run(
+        sys.executable,
+        "-P",
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        folder,
+        source,
+        cwd=folder,
+    )
     (path,) = folder.glob("*.whl")
     return path
 
 
 def test_the_wheel_holds_the_product_only(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    modules = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts}
+    modules = {
+        path
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+        if "__pycache__" not in path.parts
+    }
     markers = {ROOT / folder / "py.typed" for folder in FOLDERS}
-    page = {path for kind in ("css", "html", "js", "json") for path in (ROOT / "bin/reports").glob(f"*.{kind}")}
+    page = {
+        path
+        for kind in ("css", "html", "js", "json")
+        for path in (ROOT / "bin/reports").glob(f"*.{kind}")
+    }
     assert names == {f"visionloop/{path.relative_to(ROOT)}" for path in modules | markers | page}
 
 
 def test_the_wheel_carries_license_and_notice(wheel):
-    names = {name.split("/")[-1] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/licenses/" in name}
+    names = {
+        name.split("/")[-1]
+        for name in zipfile.ZipFile(wheel).namelist()
+        if ".dist-info/licenses/" in name
+    }
     assert names == {"LICENSE", "NOTICE"}
 
 
@@ -93,17 +128,35 @@ def clean_environment(wheel, setup, tmp_path_factory):
     """A new environment's bin folder: the wheel, Hugging Face datasets, and torch and the like borrowed from ours."""
     folder = tmp_path_factory.mktemp("clean")
     python, site = make_environment(folder / "venv", "--without-pip")
-    pip = [sys.executable, "-P", "-m", "pip", "--python", python, "--disable-pip-version-check", "--no-input"]
+    pip = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
     run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=folder)
-    # a path in a .pth file adds that folder to sys.path and does not read the .pth files in it: our editable install stays off
+    # a path in a .pth file adds that folder to sys.path and does not read the .pth files in it: our
+    # editable install stays off
     (site / "borrowed.pth").write_text(f"{OURS}\n")
-    (requirement,) = (line for line in lines(setup, "options.extras_require", "compare") if line.startswith("datasets"))
-    skip_without_index(run(*pip, "install", "--timeout", 30, "--retries", 1, requirement, cwd=folder, check=False))
+    (requirement,) = (
+        line
+        for line in lines(setup, "options.extras_require", "compare")
+        if line.startswith("datasets")
+    )
+    skip_without_index(
+        run(*pip, "install", "--timeout", 30, "--retries", 1, requirement, cwd=folder, check=False)
+    )
     return python.parent
 
 
 @pytest.mark.slow
-def test_the_installed_wheel_and_hugging_face_datasets_live_side_by_side(clean_environment, tmp_path):
+def test_the_installed_wheel_and_hugging_face_datasets_live_side_by_side(
+    clean_environment, tmp_path
+):
     code = """
 import sys
 from pathlib import Path
@@ -118,6 +171,8 @@ assert datasets is not visionloop.datasets and hasattr(datasets, "load_dataset")
 
 
 @pytest.mark.slow
-def test_every_installed_command_shows_its_help_from_a_foreign_folder(clean_environment, setup, tmp_path):
+def test_every_installed_command_shows_its_help_from_a_foreign_folder(
+    clean_environment, setup, tmp_path
+):
     for name in console_scripts(setup):
         assert "Usage:" in run(clean_environment / name, "--help", cwd=tmp_path).stdout

@@ -16,14 +16,14 @@ from segmentation_files import write_segmentation_data
 from super_resolution_files import write_super_resolution_data
 
 from visionloop.bin import classification, detection, segmentation, super_resolution
-from visionloop.bin.commands.group import run_commands
-from visionloop.datasets.class_file import plain_class_file
-from visionloop.datasets.coco import read_coco
-from visionloop.datasets.layout import DataLayoutError
-from visionloop.datasets.masks import UnreadableMask, read_mask
-from visionloop.datasets.pictures import MAX_PIXELS
-from visionloop.datasets.synthetic_detection import write_detection
-from visionloop.datasets.yolo import read_yolo
+from visionloop.bin.commands.cli import run_commands
+from visionloop.datasets.detection.index import read_coco
+from visionloop.datasets.detection.yolo import read_yolo
+from visionloop.datasets.io.images import MAX_PIXELS
+from visionloop.datasets.io.layout import DataLayoutError
+from visionloop.datasets.segmentation.class_file import plain_class_file
+from visionloop.datasets.segmentation.masks import UnreadableMask, read_mask
+from visionloop.datasets.synthetic.detection import write_detection
 from visionloop.engine.errors import UserError
 from visionloop.engine.train import train
 from visionloop.tasks.classification.task import ClassificationTask
@@ -31,15 +31,36 @@ from visionloop.tasks.detection.task import DetectionTask
 from visionloop.tasks.segmentation.task import SegmentationTask
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
-COMMANDS = {module.__name__.split(".")[-1]: module.commands for module in (classification, detection, segmentation, super_resolution)}
+COMMANDS = {
+    module.__name__.split(".")[-1]: module.commands
+    for module in (classification, detection, segmentation, super_resolution)
+}
 TASKS = {"classification": ClassificationTask, "detection": DetectionTask, "segmentation": SegmentationTask,
          "super_resolution": SuperResolutionTask}  # fmt: skip
-SHORT = dict(batch_size=4, workers=0, threads=1, precision="fp32", device="cpu", eval_every=0, ema=False, steps=2, save_every=1, keep=2)
+SHORT = dict(
+    batch_size=4,
+    workers=0,
+    threads=1,
+    precision="fp32",
+    device="cpu",
+    eval_every=0,
+    ema=False,
+    steps=2,
+    save_every=1,
+    keep=2,
+)
 SIZES = {"classification": {"image_size": 32}, "detection": {"image_size": 96}, "segmentation": {"image_size": 32},
          "super_resolution": {"patch_size": 16, "cache": "none"}}  # fmt: skip
 AUTO_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForImageClassification", "AutoModelForObjectDetection",
                 "AutoModelForUniversalSegmentation", "AutoModelForImageToImage", "AutoImageProcessor")  # fmt: skip
-PICKLES = ("pytorch_model.bin", "optimizer.bin", "scheduler.bin", "random_states_0.pkl", "training_args.bin", "model.pt")
+PICKLES = (
+    "pytorch_model.bin",
+    "optimizer.bin",
+    "scheduler.bin",
+    "random_states_0.pkl",
+    "training_args.bin",
+    "model.pt",
+)
 
 
 def write_classes(folder):
@@ -48,7 +69,9 @@ def write_classes(folder):
         for label in ("dark", "light"):
             (folder / split / label).mkdir(parents=True)
             for i in range(4):
-                Image.new("RGB", (40, 32), (200 * (label == "light"), 20 * i, 9)).save(folder / split / label / f"{i}.png")
+                Image.new("RGB", (40, 32), (200 * (label == "light"), 20 * i, 9)).save(
+                    folder / split / label / f"{i}.png"
+                )
 
 
 WRITERS = {
@@ -57,7 +80,12 @@ WRITERS = {
     "segmentation": lambda folder: write_segmentation_data(folder, pictures=4),
     "super_resolution": lambda folder: write_super_resolution_data(folder, pictures=4, given=[2]),
 }
-PICTURES = {"classification": "val", "detection": "val", "segmentation": "images/val", "super_resolution": "val/LR_x2"}
+PICTURES = {
+    "classification": "val",
+    "detection": "val",
+    "segmentation": "images/val",
+    "super_resolution": "val/LR_x2",
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +109,14 @@ class Trained:
         return 0
 
     def train(self, output, **settings):
-        return train(TASKS[self.task], data=str(self.data), output=str(output), **SHORT, **SIZES[self.task], **settings)
+        return train(
+            TASKS[self.task],
+            data=str(self.data),
+            output=str(output),
+            **SHORT,
+            **SIZES[self.task],
+            **settings,
+        )
 
 
 @pytest.fixture(scope="module", params=list(COMMANDS))
@@ -113,7 +148,10 @@ def plant(folder, marker):
         (folder / f"{name}.py").write_text(code)
     for name in ("config.json", "preprocessor_config.json"):
         content = json.loads((folder / name).read_text())
-        content |= {"auto_map": dict.fromkeys(AUTO_CLASSES, "modeling_trap.Trap"), "trust_remote_code": True}
+        content |= {
+            "auto_map": dict.fromkeys(AUTO_CLASSES, "modeling_trap.Trap"),
+            "trust_remote_code": True,
+        }
         (folder / name).write_text(json.dumps(content))
 
 
@@ -122,31 +160,64 @@ def test_the_trap_that_the_others_are_about_works(tmp_path):
     assert (tmp_path / "sprung").exists()
 
 
-# nothing that is read can run ----------------------------------------------------------------------------------
+# nothing that is read can run --------------------
 
 
 @pytest.mark.parametrize("place", ["best", "checkpoints/step_00000002"])
 def test_pickles_and_code_beside_the_weights_are_never_opened(trained, tmp_path, place):
     model, marker = shutil.copytree(trained.run / place, tmp_path / "model"), tmp_path / "sprung"
     plant(model, marker)
-    assert trained("evaluate", "--model", model, "--data", trained.data, "--json", "--device", "cpu") == 0
-    assert trained("predict", "--model", model, "--input", trained.pictures, "--output", tmp_path / "answers", "--device", "cpu") == 0
+    assert (
+        trained("evaluate", "--model", model, "--data", trained.data, "--json", "--device", "cpu")
+        == 0
+    )
+    assert (
+        trained(
+            "predict",
+            "--model",
+            model,
+            "--input",
+            trained.pictures,
+            "--output",
+            tmp_path / "answers",
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     assert trained("export", "--model", model, "--output", tmp_path / "exported") == 0
     trained.train(tmp_path / "run", model=str(model))
     assert not marker.exists()
     # what is passed on holds none of it
-    written = [path for folder in ("exported", "run/best") for path in (tmp_path / folder).rglob("*") if path.is_file()]
-    assert not [path.name for path in written if path.name in PICKLES or path.suffix == ".py" or b"modeling_trap" in path.read_bytes()]
+    written = [
+        path
+        for folder in ("exported", "run/best")
+        for path in (tmp_path / folder).rglob("*")
+        if path.is_file()
+    ]
+    assert not [
+        path.name
+        for path in written
+        if path.name in PICKLES or path.suffix == ".py" or b"modeling_trap" in path.read_bytes()
+    ]
 
 
 def test_a_run_goes_on_beside_planted_pickles(trained, tmp_path):
     run, marker = shutil.copytree(trained.run, tmp_path / "run"), tmp_path / "sprung"
     shutil.rmtree(run / "checkpoints" / "step_00000002")
     for name in PICKLES:
-        for folder in (run, run / "best", run / "checkpoints", run / "checkpoints" / "step_00000001"):
+        for folder in (
+            run,
+            run / "best",
+            run / "checkpoints",
+            run / "checkpoints" / "step_00000001",
+        ):
             (folder / name).write_bytes(pickle.dumps(Trap(marker)))
     trained.train(run, model="tiny", from_scratch=True)
-    again, straight = (folder / "checkpoints" / "step_00000002" / "model.safetensors" for folder in (run, trained.run))
+    again, straight = (
+        folder / "checkpoints" / "step_00000002" / "model.safetensors"
+        for folder in (run, trained.run)
+    )
     assert again.read_bytes() == straight.read_bytes() and not marker.exists()
 
 
@@ -158,10 +229,20 @@ def test_a_model_of_pickles_or_code_alone_is_one_line(trained, tmp_path, capsys,
         (model / "model.safetensors").unlink()
     else:
         config = json.loads((model / "config.json").read_text())
-        (model / "config.json").write_text(json.dumps(config | {"model_type": "trap", "architectures": ["Trap"]}))
+        (model / "config.json").write_text(
+            json.dumps(config | {"model_type": "trap", "architectures": ["Trap"]})
+        )
     for arguments in (
         ("evaluate", "--model", model, "--data", trained.data),
-        ("predict", "--model", model, "--input", trained.pictures, "--output", tmp_path / "answers"),
+        (
+            "predict",
+            "--model",
+            model,
+            "--input",
+            trained.pictures,
+            "--output",
+            tmp_path / "answers",
+        ),
         ("export", "--model", model, "--output", tmp_path / "exported"),
     ):
         capsys.readouterr()
@@ -170,12 +251,26 @@ def test_a_model_of_pickles_or_code_alone_is_one_line(trained, tmp_path, capsys,
         assert errors.startswith("error: --model") and errors.count("\n") == 1
     with pytest.raises(UserError, match=r"^--model"):
         trained.train(tmp_path / "run", model=str(model))
-    assert not marker.exists() and not (tmp_path / "answers").exists() and not (tmp_path / "exported").exists()
+    assert (
+        not marker.exists()
+        and not (tmp_path / "answers").exists()
+        and not (tmp_path / "exported").exists()
+    )
 
 
-# nothing is written elsewhere -----------------------------------------------------------------------------------
+# nothing is written elsewhere --------------------
 
-ODD_NAMES = ("..png", "a b.png", "-x.png", "%2e%2e%2fx.png", "..\\..\\x.png", "line\nfeed.png", "$(touch x).png", "é\u202e.png", "~.png")
+ODD_NAMES = (
+    "..png",
+    "a b.png",
+    "-x.png",
+    "%2e%2e%2fx.png",
+    "..\\..\\x.png",
+    "line\nfeed.png",
+    "$(touch x).png",
+    "é\u202e.png",
+    "~.png",
+)
 
 
 def test_answers_lie_in_the_output_folder_whatever_the_pictures_are_called(trained, tmp_path):
@@ -186,15 +281,31 @@ def test_answers_lie_in_the_output_folder_whatever_the_pictures_are_called(train
         shutil.copy(picture, path)
     before = set(tmp_path.rglob("*"))
     way = tmp_path / "in" / "deep" / ".." / ".." / "in"
-    assert trained("predict", "--model", trained.run / "best", "--input", way, "--output", tmp_path / "out", "--device", "cpu") == 0
+    assert (
+        trained(
+            "predict",
+            "--model",
+            trained.run / "best",
+            "--input",
+            way,
+            "--output",
+            tmp_path / "out",
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     new = {path for path in tmp_path.rglob("*") if path not in before}
     assert all(path == tmp_path / "out" or tmp_path / "out" in path.parents for path in new)
-    files = [json.loads(line)["file"] for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    files = [
+        json.loads(line)["file"]
+        for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    ]
     # a name that begins with a dot is hidden
     assert sorted(files) == sorted(f"deep/{name}" for name in ODD_NAMES if not name.startswith("."))
 
 
-# names of files in files ----------------------------------------------------------------------------------------
+# names of files in files --------------------
 
 OUTSIDE = ("../secret.png", "../../etc/passwd", "a/../../secret.png", "/etc/passwd", "..")
 
@@ -222,7 +333,9 @@ def test_a_coco_file_name_that_leads_out_is_one_line(secret, name):
 def test_a_yolo_path_that_leads_out_is_one_line(secret, name, listed):
     if listed:
         (secret / "list.txt").write_text(f"{name}\n")
-    (secret / "data.yaml").write_text(f"names: [cat]\ntrain: {'list.txt' if listed else f'[{name!r}]'}\n")
+    (secret / "data.yaml").write_text(
+        f"names: [cat]\ntrain: {'list.txt' if listed else f'[{name!r}]'}\n"
+    )
     with pytest.raises(DataLayoutError, match=r"leads out of|leads to") as caught:
         read_yolo(secret / "data.yaml", "train")
     assert "\n" not in str(caught.value)
@@ -234,7 +347,9 @@ def test_pictures_behind_links_are_read(secret, tmp_path):
     path = write_coco(tmp_path / "store", content)
     (secret / "train").mkdir()
     for picture in content["images"]:
-        (secret / "train" / picture["file_name"]).symlink_to(path.parent / "train" / picture["file_name"])
+        (secret / "train" / picture["file_name"]).symlink_to(
+            path.parent / "train" / picture["file_name"]
+        )
     shutil.copy(path, secret / "train.json")
     assert len(read_coco(secret / "train.json", secret / "train")) == 3
     (secret / "images").symlink_to(path.parent / "train")
@@ -251,17 +366,22 @@ def test_predictions_about_other_files_are_one_line(tmp_path, capsys, task, name
     data.mkdir()
     WRITERS[task](data)
     answers = tmp_path / "x.jsonl"
-    answers.write_text(json.dumps({"file": name, "label": "dark", "score": 1.0, "detections": []}) + "\n")
+    answers.write_text(
+        json.dumps({"file": name, "label": "dark", "score": 1.0, "detections": []}) + "\n"
+    )
     assert Trained(task, data, tmp_path)("evaluate", "--predictions", answers, "--data", data) == 2
     errors = capsys.readouterr().err
-    assert errors.startswith(f"error: --predictions {answers}: line 1: file is ") and errors.count("\n") == 1
+    assert (
+        errors.startswith(f"error: --predictions {answers}: line 1: file is ")
+        and errors.count("\n") == 1
+    )
 
 
-# too large to be a picture --------------------------------------------------------------------------------------
+# too large to be a picture --------------------
 
 
 def test_a_mask_that_is_a_decompression_bomb_is_refused_from_its_header(tmp_path):
-    """For pictures see tests/datasets/test_pictures.py."""
+    """For pictures see tests/datasets/io/test_images.py."""
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "x.png")
     side = 1 + int(MAX_PIXELS**0.5)
     content = bytearray((tmp_path / "x.png").read_bytes())
@@ -275,5 +395,18 @@ def test_a_mask_that_is_a_decompression_bomb_is_refused_from_its_header(tmp_path
 def test_a_pickle_called_a_picture_is_no_picture(trained, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.png").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    assert trained("predict", "--model", trained.run / "best", "--input", tmp_path / "in", "--output", tmp_path / "out") == 2
-    assert "not a picture of a known format" in capsys.readouterr().err and not os.path.exists(tmp_path / "sprung")
+    assert (
+        trained(
+            "predict",
+            "--model",
+            trained.run / "best",
+            "--input",
+            tmp_path / "in",
+            "--output",
+            tmp_path / "out",
+        )
+        == 2
+    )
+    assert "not a picture of a known format" in capsys.readouterr().err and not os.path.exists(
+        tmp_path / "sprung"
+    )

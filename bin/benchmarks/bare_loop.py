@@ -11,8 +11,8 @@ import torch
 
 from visionloop.bin.benchmarks.turns import synchronised
 from visionloop.engine.optim import build_optimizer
-from visionloop.engine.order import seed_noise
 from visionloop.engine.precision import build_precision
+from visionloop.engine.seeding import seed_noise
 
 
 class InMemory:
@@ -60,21 +60,31 @@ class BareLoop:
 
     def difference(self, module):
         """Of our weights from those of `module`: the largest, relative to the norm of its tensor; 0 where all bits are equal."""
-        pairs = [(parameter.detach(), self.parameters[name].detach()) for name, parameter in module.named_parameters()]
-        return max(0.0 if torch.equal(a, b) else float((a - b).norm() / a.norm().clamp(min=1e-30)) for a, b in pairs)
+        pairs = [
+            (parameter.detach(), self.parameters[name].detach())
+            for name, parameter in module.named_parameters()
+        ]
+        return max(
+            0.0 if torch.equal(a, b) else float((a - b).norm() / a.norm().clamp(min=1e-30))
+            for a, b in pairs
+        )
 
 
 class TakeTurns:
     """After each block of engine steps the bare loop takes the same batches. Hangs on the socket, so `fit` is run as it is.
 
-    Turns change in the middle between two multiples of `block`: what is written at such a step is in the engine's turn, and a thread that
-    writes has half a block of the engine's steps to slow down. What it needs beyond that the engine waits for.
+    Turns change in the middle between two multiples of `block`: what is written at such a step is
+    in the engine's turn, and a thread that writes has half a block of the engine's steps to slow
+    down. What it needs beyond that the engine waits for.
     """
 
     def __init__(self, task, run, bare, block, others):
         """others: processes that were there before the loader's workers."""
         self.run, self.bare, self.block, self.others = run, bare, block, others
-        self.blocks, self.pending = [], []  # blocks: (steps, seconds of the engine, of them waiting for batches, seconds of the bare loop)
+        self.blocks, self.pending = (
+            [],
+            [],
+        )  # blocks: (steps, seconds of the engine, of them waiting for batches, seconds of the bare loop)
         self._count, self._before_step, self._began = task.count, task.before_step, None
         task.count, task.before_step = self.count, self.before_step
 
@@ -117,7 +127,9 @@ class TakeTurns:
 @contextlib.contextmanager
 def paused(others):
     """The loader's workers rest until the end of the block: they neither take a core from what is timed, nor work ahead meanwhile."""
-    workers = [process.pid for process in multiprocessing.active_children() if process not in others]
+    workers = [
+        process.pid for process in multiprocessing.active_children() if process not in others
+    ]
     send(workers, signal.SIGSTOP)
     try:
         yield

@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from visionloop.bin.benchmarks.comparisons.cases import DEFAULTS, PRECISIONS, SPEED_STEPS, WARM, scored_cases, speed_cases
+from visionloop.bin.benchmarks.comparisons.cases import (
+    DEFAULTS,
+    PRECISIONS,
+    SPEED_STEPS,
+    WARM,
+    scored_cases,
+    speed_cases,
+)
 from visionloop.bin.benchmarks.comparisons.comparison_tables import ratio_rows, side_rows
 from visionloop.bin.benchmarks.comparisons.record import Record, fingerprint, peer_versions
 from visionloop.bin.benchmarks.comparisons.runs import FailedRun, run_case
@@ -19,25 +26,74 @@ from visionloop.engine.errors import UserError
 PICTURES = {"train": 600, "val": 60}  # of a side of one's own
 
 
-@click.command(help="The Trainer of transformers, parts of timm, and visionloop. Needs the extra `compare`.")
-@click.option("--task", "task_name", type=click.Choice([*DEFAULTS, "all"]), default="classification", show_default=True)
+@click.command(
+    help="The Trainer of transformers, parts of timm, and visionloop. Needs the extra `compare`."
+)
+@click.option(
+    "--task",
+    "task_name",
+    type=click.Choice([*DEFAULTS, "all"]),
+    default="classification",
+    show_default=True,
+)
 @data_option
-@click.option("--picture-side", type=click.IntRange(16), help="classification: sample data of JPEG files with sides of so many pixels")
+@click.option(
+    "--picture-side",
+    type=click.IntRange(16),
+    help="classification: sample data of JPEG files with sides of so many pixels",
+)
 @click.option(
     "--comparison", "comparisons", multiple=True, type=click.Choice(["same", "ours", "speed"]), default=("same", "ours"), show_default=True,
     help="same: the Trainer's recipe on both sides; ours: our preset against it; speed: short runs, nothing is scored; may be repeated",
 )  # fmt: skip
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="same, ours: runs of each side, from seed 0 on")
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="speed: runs of each side")
-@click.option("--best-flags", is_flag=True, help="speed: also every side with fp32 and bf16, compiled or not; ours keeps pictures then")
-@click.option("--give-up", type=click.IntRange(1), default=900, show_default=True, help="speed: seconds after which a run has failed")
-@click.option("--steps", type=click.IntRange(WARM + 1), help=f"default: by task; speed: {SPEED_STEPS}")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="same, ours: runs of each side, from seed 0 on",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="speed: runs of each side",
+)
+@click.option(
+    "--best-flags",
+    is_flag=True,
+    help="speed: also every side with fp32 and bf16, compiled or not; ours keeps pictures then",
+)
+@click.option(
+    "--give-up",
+    type=click.IntRange(1),
+    default=900,
+    show_default=True,
+    help="speed: seconds after which a run has failed",
+)
+@click.option(
+    "--steps", type=click.IntRange(WARM + 1), help=f"default: by task; speed: {SPEED_STEPS}"
+)
 @click.option("--batch-size", type=click.IntRange(1), help="default: by task")
 @image_size_option
 @click.option("--precision", type=click.Choice(PRECISIONS), help="default: by task")
-@click.option("--hflip/--no-hflip", default=True, show_default=True, help="mirror half of the training pictures, on every side")
-@click.option("--mixup", type=click.FloatRange(0), default=0.0, show_default=True, help="classification, speed: alpha, timm and ours")
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="loader processes")
+@click.option(
+    "--hflip/--no-hflip",
+    default=True,
+    show_default=True,
+    help="mirror half of the training pictures, on every side",
+)
+@click.option(
+    "--mixup",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="classification, speed: alpha, timm and ours",
+)
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, show_default=True, help="loader processes"
+)
 @threads_option
 @click.option("--core", type=click.IntRange(0), help="pin every run to this core")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -67,8 +123,12 @@ def check_options(names, data, picture_side, options):
     if data and not Path(data).is_dir():
         raise click.BadParameter(f"{data}: no such folder", param_hint="--data")
     if picture_side and (data or names != ["classification"]):
-        raise click.BadParameter("for the sample data of classification", param_hint="--picture-side")
-    if options["mixup"] and (names != ["classification"] or set(options["comparisons"]) != {"speed"}):
+        raise click.BadParameter(
+            "for the sample data of classification", param_hint="--picture-side"
+        )
+    if options["mixup"] and (
+        names != ["classification"] or set(options["comparisons"]) != {"speed"}
+    ):
         raise click.BadParameter("for classification with --comparison speed", param_hint="--mixup")
 
 
@@ -90,7 +150,7 @@ def find_data(task_name, data, picture_side, scratch):
         return str(Path(data).resolve()), Path(data).resolve().name
     if picture_side is None:
         return sample_data(task_name, scratch), "sample data"
-    from visionloop.datasets.synthetic import write_classification
+    from visionloop.datasets.synthetic.writers import write_classification
 
     folder = scratch / "data"
     folder.mkdir()
@@ -98,12 +158,30 @@ def find_data(task_name, data, picture_side, scratch):
     return str(folder), f"sample data of {picture_side} px"
 
 
-def plan(task_name, *, comparisons, seeds, repeats, best_flags, steps, batch_size, image_size, precision, **shared):
+def plan(
+    task_name,
+    *,
+    comparisons,
+    seeds,
+    repeats,
+    best_flags,
+    steps,
+    batch_size,
+    image_size,
+    precision,
+    **shared,
+):
     """[Case] of one task in the order in which they run."""
     own_steps, own_batch, own_size, own_precision = DEFAULTS[task_name]
-    shared |= {"batch_size": batch_size or own_batch, "size": image_size or own_size, "precision": precision or own_precision}
+    shared |= {
+        "batch_size": batch_size or own_batch,
+        "size": image_size or own_size,
+        "precision": precision or own_precision,
+    }
     whole = [name for name in ("same", "ours") if name in comparisons]
-    cases = scored_cases(task_name, whole, seeds, steps=steps or own_steps, **shared) if whole else []
+    cases = (
+        scored_cases(task_name, whole, seeds, steps=steps or own_steps, **shared) if whole else []
+    )
     if "speed" in comparisons:
         cases += speed_cases(task_name, repeats, best_flags, steps=steps or SPEED_STEPS, **shared)
     return cases
@@ -118,7 +196,9 @@ def run_cases(cases, record, data, scratch, give_up):
             described = record.describe(case)  # with the load of the machine before the run
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
                 row = record.add(described, run_or_note(case, data, Path(folder), give_up))
-            tqdm.write(f"{case.title}: " + row.get("error", f"{row.get('samples_per_second')} samples/s"))
+            tqdm.write(
+                f"{case.title}: " + row.get("error", f"{row.get('samples_per_second')} samples/s")
+            )
         rows.append(row)
     return rows
 
@@ -135,7 +215,9 @@ def run_or_note(case, data, folder, give_up):
 
 def tell(task_name, rows):
     """Tables of runs of one kind."""
-    click.echo(f"\n{task_name}: {rows[0]['steps']} steps of {rows[0]['batch_size']}, {rows[0]['size']} px, {rows[0]['data']}")
+    click.echo(
+        f"\n{task_name}: {rows[0]['steps']} steps of {rows[0]['batch_size']}, {rows[0]['size']} px, {rows[0]['data']}"
+    )
     for table in (side_rows(task_name, rows), ratio_rows(task_name, rows)):
         if table:
             click.echo()
@@ -143,6 +225,8 @@ def tell(task_name, rows):
     for row in rows:
         if "error" in row:
             click.echo(f"failed: {row['side']}, {row['flags']}: {row['error']}")
-    differences = dict.fromkeys(row["differs"] for row in rows if row["comparison"] == "same" and "differs" in row)
+    differences = dict.fromkeys(
+        row["differs"] for row in rows if row["comparison"] == "same" and "differs" in row
+    )
     for difference in differences:
         click.echo(f"same recipe but for: {difference}")

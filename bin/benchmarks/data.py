@@ -1,8 +1,9 @@
 """What making training batches costs, stage by stage and by number of loader processes, beside other pipelines on the same files.
 
-All of it is per core: one process with one thread, or as many loader processes as stand in the row. Ours leaves floats and normalising to
-the device (`to_input`); where it is compared with others that stage is counted, on the CPU, so that nobody wins by computing less.
-Every picture is read and decoded each time, unless --set turns one of the task's caches on.
+All of it is per core: one process with one thread, or as many loader processes as stand in the row.
+Ours leaves floats and normalising to the device (`to_input`); where it is compared with others that
+stage is counted, on the CPU, so that nobody wins by computing less. Every picture is read and
+decoded each time, unless --set turns one of the task's caches on.
 """
 
 import statistics
@@ -40,31 +41,68 @@ WORKERS, INDEX_WORKERS = (0, 1, 2), (0, 2, 4)
 )
 @task_option
 @data_option
-@click.option("--picture-side", type=click.IntRange(16), help="instead of --data: sample pictures of this side in pixels")
+@click.option(
+    "--picture-side",
+    type=click.IntRange(16),
+    help="instead of --data: sample pictures of this side in pixels",
+)
 @model_option
 @image_size_option
 @batch_size_option(32, "samples of a batch, the same ones in each turn")
 @click.option(
-    "--workers", type=click.IntRange(0), multiple=True, help="loader processes, may be given again  [default: 0 1 2; index: 0 2 4]"
+    "--workers",
+    type=click.IntRange(0),
+    multiple=True,
+    help="loader processes, may be given again  [default: 0 1 2; index: 0 2 4]",
 )
-@click.option("--batches", type=click.IntRange(1), default=8, show_default=True, help="of the loader in each turn")
-@click.option("--warm-up", type=click.IntRange(0), default=1, show_default=True, help="batches before them, of each loader process")
-@click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="a setting of `train`, e.g. cache=disk; may be given again")
-@click.option("--index-size", type=click.IntRange(1), help="measure the memory of an index of so many made-up entries, and nothing else")
+@click.option(
+    "--batches",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="of the loader in each turn",
+)
+@click.option(
+    "--warm-up",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="batches before them, of each loader process",
+)
+@click.option(
+    "--set",
+    "given",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="a setting of `train`, e.g. cache=disk; may be given again",
+)
+@click.option(
+    "--index-size",
+    type=click.IntRange(1),
+    help="measure the memory of an index of so many made-up entries, and nothing else",
+)
 @threads_option
 @repeats_option(9)
 @json_option
 def data(task_name, data, picture_side, workers, index_size, threads, json_file, **options):
-    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more processes than cores are asked for here
+    warnings.filterwarnings(
+        "ignore", message="This DataLoader will create"
+    )  # more processes than cores are asked for here
     if index_size:
         rows = measure_index(task_name, index_size, workers or INDEX_WORKERS)
         options = {}
     else:
         if data and picture_side:
-            raise click.BadParameter("--picture-side makes sample pictures, --data names pictures that are there: one of the two")
+            raise click.BadParameter(
+                "--picture-side makes sample pictures, --data names pictures that are there: one of the two"
+            )
         with tempfile.TemporaryDirectory() as scratch:
-            rows = measure(task_name, data, picture_side, workers or WORKERS, threads, Path(scratch), **options)
-    shared = describe_environment({**options, "data": data, "picture_side": picture_side, "threads": threads})
+            rows = measure(
+                task_name, data, picture_side, workers or WORKERS, threads, Path(scratch), **options
+            )
+    shared = describe_environment(
+        {**options, "data": data, "picture_side": picture_side, "threads": threads}
+    )
     for row in rows:
         append_line(json_file, benchmark="data", task=task_name, **row, **shared)
     print_figures(shared)
@@ -80,16 +118,35 @@ def measure_index(task_name, index_size, workers):
     return rows
 
 
-def measure(task_name, data, picture_side, workers, threads, scratch, *, model, image_size, batch_size, batches, warm_up, given, repeats):
+def measure(
+    task_name,
+    data,
+    picture_side,
+    workers,
+    threads,
+    scratch,
+    *,
+    model,
+    image_size,
+    batch_size,
+    batches,
+    warm_up,
+    given,
+    repeats,
+):
     """Rows of figures, printed too: the stages of ours, the whole loader by number of processes, and each other pipeline against ours."""
     import torch
     from tqdm import tqdm
 
-    from visionloop.bin.benchmarks.pipelines.settings import build_training, cache_beside, write_sample
+    from visionloop.bin.benchmarks.pipelines.settings import (
+        build_training,
+        cache_beside,
+        write_sample,
+    )
     from visionloop.bin.benchmarks.pipelines.sides import pipelines_of
     from visionloop.bin.benchmarks.pipelines.stages import LoaderTurns, StageTurns, mean_side
     from visionloop.bin.benchmarks.tasks import load_task_class
-    from visionloop.engine.loader_server import start_loader_server
+    from visionloop.engine.data.forkserver import start_loader_server
     from visionloop.engine.train import spread_evenly
 
     torch.set_num_threads(threads)
@@ -101,7 +158,10 @@ def measure(task_name, data, picture_side, workers, threads, scratch, *, model, 
         flags = {"data": data, "model": model, "image_size": image_size, "batch_size": batch_size}
         task, dataset, config = build_training(task_name, flags, given)
         indices = spread_evenly(len(dataset), batch_size).tolist()
-        stages, loaders = StageTurns(task, dataset), LoaderTurns(task, dataset, config, batches, warm_up)
+        stages, loaders = (
+            StageTurns(task, dataset),
+            LoaderTurns(task, dataset, config, batches, warm_up),
+        )
         others, does = pipelines_of(task_name, task, dataset)
         by_workers = {number: [] for number in workers}
         for turn in tqdm(range(repeats + 1), desc="turns", unit="turn", disable=None):
@@ -111,14 +171,23 @@ def measure(task_name, data, picture_side, workers, threads, scratch, *, model, 
             for number, seconds in by_workers.items():
                 if turn:  # the first one warms the files up, which takes no loader
                     seconds.append(loaders.take(number))
-    shared = {"batch_size": len(indices), "picture_mean_side": mean_side(dataset, indices), "cache": task.config.cache}
+    shared = {
+        "batch_size": len(indices),
+        "picture_mean_side": mean_side(dataset, indices),
+        "cache": task.config.cache,
+    }
     tables = [
         [stage_row(stages.seconds, len(indices))],
         [loader_row(number, seconds, batch_size) for number, seconds in by_workers.items()],
-        [other_row(name, does[name], other.seconds[1:], stages.whole[1:], len(indices)) for name, other in others.items()],
+        [
+            other_row(name, does[name], other.seconds[1:], stages.whole[1:], len(indices))
+            for name, other in others.items()
+        ],
     ]
     for table in filter(None, tables):
-        print_table([{name: value for name, value in row.items() if name != "does"} for row in table])
+        print_table(
+            [{name: value for name, value in row.items() if name != "does"} for row in table]
+        )
         click.echo()
     print_figures({**STAGES, **does, **shared})
     return [row | shared for table in tables for row in table]
@@ -127,17 +196,31 @@ def measure(task_name, data, picture_side, workers, threads, scratch, *, model, 
 def stage_row(seconds, samples):
     """{figure: value} of ours. seconds: {stage: [of a batch of so many samples]}, the first turn a warm-up."""
     medians = {stage: statistics.median(values[1:]) / samples for stage, values in seconds.items()}
-    whole = statistics.median(map(sum, zip(*(values[1:] for values in seconds.values()), strict=True))) / samples
+    whole = (
+        statistics.median(map(sum, zip(*(values[1:] for values in seconds.values()), strict=True)))
+        / samples
+    )
     rates = {f"{stage}_per_second": round(1 / value) for stage, value in medians.items()}
     times = {f"{stage}_ms": round(1000 * value, 3) for stage, value in medians.items()}
-    return {"part": "stages", **rates, "samples_per_second": round(1 / whole, 1), **times, "sample_ms": round(1000 * whole, 3)}
+    return {
+        "part": "stages",
+        **rates,
+        "samples_per_second": round(1 / whole, 1),
+        **times,
+        "sample_ms": round(1000 * whole, 3),
+    }
 
 
 def loader_row(workers, seconds, batch_size):
     """{figure: value} of the engine's TrainingData. seconds: [of a batch]; batches come uint8, without `to_input`."""
     rate = batch_size / statistics.median(seconds)
     per_core = rate / max(1, workers)
-    return {"part": "loader", "workers": workers, "samples_per_second": round(rate, 1), "samples_per_second_and_core": round(per_core, 1)}
+    return {
+        "part": "loader",
+        "workers": workers,
+        "samples_per_second": round(rate, 1),
+        "samples_per_second_and_core": round(per_core, 1),
+    }
 
 
 def other_row(name, does, seconds, own_seconds, samples):

@@ -10,7 +10,10 @@ def describe_environment(options):
     """Sizes, versions, machine and its load: {name: value}."""
     return {
         "options": {name: value for name, value in options.items() if value is not None},
-        "versions": {name: metadata.version(name) for name in ("visionloop", "torch", "torchvision", "transformers")},
+        "versions": {
+            name: metadata.version(name)
+            for name in ("visionloop", "torch", "torchvision", "transformers")
+        },
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "load": [round(value, 1) for value in os.getloadavg()],
     }

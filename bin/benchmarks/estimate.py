@@ -16,12 +16,13 @@ from visionloop.bin.benchmarks.options import json_option, threads_option
 from visionloop.bin.benchmarks.startup import launcher, run
 from visionloop.bin.benchmarks.tables import print_figures, print_table
 from visionloop.bin.benchmarks.tasks import STEADY, sample_data
-from visionloop.bin.commands.options import device_option
+from visionloop.bin.commands.cli import device_option
 
 # steps of a run as bin/demo makes it
 STEPS = {"classification": 500, "detection": 400, "segmentation": 400, "super_resolution": 450}
 LOOK_SECONDS = 0.1  # between two looks at a running command
-# in a small process of its own: what the system calls a command's peak begins with the peak of the process that started it
+# in a small process of its own: what the system calls a command's peak begins with the peak of the
+# process that started it
 PEAK_OF = """
 import os, subprocess, sys
 with subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL) as process:
@@ -37,8 +38,17 @@ COLUMNS = {
 }
 
 
-@click.command(help="What `check` expects of a run of `tiny` on sample data beside what the run takes: time, memory, disk.")
-@click.option("--task", "task_names", type=click.Choice(list(STEADY)), multiple=True, default=list(STEADY), show_default=True)
+@click.command(
+    help="What `check` expects of a run of `tiny` on sample data beside what the run takes: time, memory, disk."
+)
+@click.option(
+    "--task",
+    "task_names",
+    type=click.Choice(list(STEADY)),
+    multiple=True,
+    default=list(STEADY),
+    show_default=True,
+)
 @click.option("--data", help="data folder of the one task (default: the task's sample data)")
 @click.option("--steps", type=click.IntRange(2), help="of the run (default: as in bin/demo)")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True)
@@ -61,11 +71,21 @@ def compare_task(task_name, *, data, steps, workers, threads, device):
         (Path(scratch) / "new").mkdir()
         folder = data or sample_data(task_name, Path(scratch) / "new")
         words = ["--data", folder, "--model", "tiny", "--steps", str(steps or STEPS[task_name])]
-        words += ["--threads", str(threads), "--workers", str(workers), *(["--device", device] if device else [])]
+        words += [
+            "--threads",
+            str(threads),
+            "--workers",
+            str(workers),
+            *(["--device", device] if device else []),
+        ]
         cache = {"XDG_CACHE_HOME": str(Path(scratch) / "cache")}
-        expected = json.loads(run([launcher(task_name), "check", *words, "--json"], **cache).stdout)["estimate"]
+        expected = json.loads(
+            run([launcher(task_name), "check", *words, "--json"], **cache).stdout
+        )["estimate"]
         output = Path(scratch) / "run"
-        measured = watch([launcher(task_name), "train", *words, "--output", str(output)], output, **cache)
+        measured = watch(
+            [launcher(task_name), "train", *words, "--output", str(output)], output, **cache
+        )
         if device == "cuda":
             measured["memory_gib"] = last_peak(output)
     return [
@@ -77,8 +97,14 @@ def compare_task(task_name, *, data, steps, workers, threads, device):
 
 def watch(arguments, output, **environment):
     """{"seconds", "memory_gib", "disk_gib"} of a command of this interpreter that writes into `output`. Raises CalledProcessError."""
-    most, began, measured = 0, time.monotonic(), [sys.executable, "-IS", "-c", PEAK_OF, sys.executable, *arguments]
-    with subprocess.Popen(measured, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as process:
+    most, began, measured = (
+        0,
+        time.monotonic(),
+        [sys.executable, "-IS", "-c", PEAK_OF, sys.executable, *arguments],
+    )
+    with subprocess.Popen(
+        measured, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+    ) as process:
         while process.poll() is None:
             most = max(most, folder_bytes(output))
             time.sleep(LOOK_SECONDS)
@@ -86,7 +112,11 @@ def watch(arguments, output, **environment):
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, arguments)
     unit = 1 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes
-    found = {"seconds": time.monotonic() - began, "memory_gib": int(peak) * unit / 2**30, "disk_gib": most / 2**30}
+    found = {
+        "seconds": time.monotonic() - began,
+        "memory_gib": int(peak) * unit / 2**30,
+        "disk_gib": most / 2**30,
+    }
     return {name: round(value, 4) for name, value in found.items()}
 
 

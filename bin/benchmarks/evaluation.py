@@ -1,8 +1,10 @@
 """What scores cost: each task's metric beside other implementations of it, and the parts of a whole evaluation.
 
-The metrics see made-up answers. Where another implementation is installed its numbers must be ours to within the tolerance in the row, or
-the command fails; what it is set to for that stands in the row. An evaluation runs in fp32, whatever precision a run trains in (on CUDA
-with matrix products in TF32, but for --no-tf32): the last row says whether a network in bf16 gives the same scores, and how much sooner.
+The metrics see made-up answers. Where another implementation is installed its numbers must be ours
+to within the tolerance in the row, or the command fails; what it is set to for that stands in the
+row. An evaluation runs in fp32, whatever precision a run trains in (on CUDA with matrix products in
+TF32, but for --no-tf32): the last row says whether a network in bf16 gives the same scores, and how
+much sooner.
 """
 
 import statistics
@@ -24,7 +26,7 @@ from visionloop.bin.benchmarks.options import (
 )
 from visionloop.bin.benchmarks.ratios import ratio_with_interval
 from visionloop.bin.benchmarks.tables import print_figures, print_table
-from visionloop.bin.commands.options import device_option
+from visionloop.bin.commands.cli import device_option
 
 PICTURES, FEWER_PICTURES = 5000, {"super_resolution": 100}  # as COCO's validation split; as DIV2K's
 PARTS = {
@@ -36,21 +38,55 @@ PARTS = {
 }
 
 
-@click.command(help="What scores cost: metrics on made-up pictures beside other implementations; and a whole evaluation, part by part.")
+@click.command(
+    help="What scores cost: metrics on made-up pictures beside other implementations; and a whole evaluation, part by part."
+)
 @task_option
-@click.option("--pictures", type=click.IntRange(0), help="made up; 0: no metric alone  [default: 5000, super_resolution: 100]")
-@click.option("--picture-side", type=click.IntRange(16), default=256, show_default=True, help="of made-up masks and pictures")
-@click.option("--classes", type=click.IntRange(2, 255), help="of made-up answers  [default: by task]")
+@click.option(
+    "--pictures",
+    type=click.IntRange(0),
+    help="made up; 0: no metric alone  [default: 5000, super_resolution: 100]",
+)
+@click.option(
+    "--picture-side",
+    type=click.IntRange(16),
+    default=256,
+    show_default=True,
+    help="of made-up masks and pictures",
+)
+@click.option(
+    "--classes", type=click.IntRange(2, 255), help="of made-up answers  [default: by task]"
+)
 @data_option
 @model_option
 @image_size_option
 @batch_size_option(16, "pictures at a time")
-@click.option("--steps", type=click.IntRange(0), default=20, show_default=True, help="of training before the evaluation; 0: no evaluation")
+@click.option(
+    "--steps",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="of training before the evaluation; 0: no evaluation",
+)
 @threads_option
 @repeats_option(3)
 @device_option
 @json_option
-def evaluation(task_name, pictures, picture_side, classes, data, model, image_size, batch_size, steps, threads, repeats, device, json_file):
+def evaluation(
+    task_name,
+    pictures,
+    picture_side,
+    classes,
+    data,
+    model,
+    image_size,
+    batch_size,
+    steps,
+    threads,
+    repeats,
+    device,
+    json_file,
+):
     import torch
 
     from visionloop.engine.distributed import pick_device
@@ -59,13 +95,36 @@ def evaluation(task_name, pictures, picture_side, classes, data, model, image_si
     place, rows = pick_device(device), []
     pictures = FEWER_PICTURES.get(task_name, PICTURES) if pictures is None else pictures
     if pictures:
-        rows += measure_metric(task_name, place, repeats, pictures=pictures, side=picture_side, classes=classes, batch_size=batch_size)
+        rows += measure_metric(
+            task_name,
+            place,
+            repeats,
+            pictures=pictures,
+            side=picture_side,
+            classes=classes,
+            batch_size=batch_size,
+        )
     if steps:
         with tempfile.TemporaryDirectory() as scratch:
-            flags = {"data": data, "model": model, "image_size": image_size, "batch_size": batch_size, "threads": threads, "steps": steps}
+            flags = {
+                "data": data,
+                "model": model,
+                "image_size": image_size,
+                "batch_size": batch_size,
+                "threads": threads,
+                "steps": steps,
+            }
             rows += measure_whole(task_name, place, repeats, flags, Path(scratch))
-    given = {"data": data, "model": model, "image_size": image_size, "batch_size": batch_size, "steps": steps}
-    shared = describe_environment({**given, "threads": threads, "repeats": repeats, "device": place.type})
+    given = {
+        "data": data,
+        "model": model,
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "steps": steps,
+    }
+    shared = describe_environment(
+        {**given, "threads": threads, "repeats": repeats, "device": place.type}
+    )
     for row in rows:
         append_line(json_file, benchmark="evaluation", task=task_name, **row, **shared)
     print_figures(shared)
@@ -82,8 +141,13 @@ def measure_metric(task_name, device, repeats, **sizes):
     for _ in tqdm(range(repeats), desc="metrics", unit="turn", disable=None):
         for name, side in sides.items():
             taken[name].append(take(side, batches, device))
-    rows = [metric_row(name, side, taken, worst_difference, sizes["pictures"]) for name, side in sides.items()]
-    print_table([{column: value for column, value in row.items() if column != "does"} for row in rows])
+    rows = [
+        metric_row(name, side, taken, worst_difference, sizes["pictures"])
+        for name, side in sides.items()
+    ]
+    print_table(
+        [{column: value for column, value in row.items() if column != "does"} for row in rows]
+    )
     print_figures({name: side.does for name, side in sides.items()})
     click.echo()
     return rows
@@ -91,7 +155,10 @@ def measure_metric(task_name, device, repeats, **sizes):
 
 def metric_row(name, side, taken, worst_difference, pictures):
     """{figure: value} of one side; the last ones against the side it is compared with."""
-    update, compute = (statistics.median(getattr(one, part) for one in taken[name]) for part in ("update", "compute"))
+    update, compute = (
+        statistics.median(getattr(one, part) for one in taken[name])
+        for part in ("update", "compute")
+    )
     row = {
         "part": "metric",
         "side": name,
@@ -107,10 +174,18 @@ def metric_row(name, side, taken, worst_difference, pictures):
         "does": side.does,
     }
     if side.against:
-        own, other = ([one.update + one.compute for one in taken[which]] for which in (name, side.against))
+        own, other = (
+            [one.update + one.compute for one in taken[which]] for which in (name, side.against)
+        )
         ratio, interval = ratio_with_interval(own, other)
-        worst = worst_difference(name, taken[name][-1].scores, taken[side.against][-1].scores, side.tolerance)
-        row |= {"times_as_long": round(ratio, 2), "times_as_long_95": [round(value, 2) for value in interval], "largest_difference": worst}
+        worst = worst_difference(
+            name, taken[name][-1].scores, taken[side.against][-1].scores, side.tolerance
+        )
+        row |= {
+            "times_as_long": round(ratio, 2),
+            "times_as_long_95": [round(value, 2) for value in interval],
+            "largest_difference": worst,
+        }
     return row
 
 
@@ -119,7 +194,9 @@ def measure_whole(task_name, device, repeats, flags, scratch):
     from visionloop.bin.benchmarks.scores.whole_evaluation import compare_precisions, trained_task
 
     task, module, dataset = trained_task(task_name, flags, device, scratch)
-    shares, agreement = compare_precisions(task, module, dataset, device, batch_size=flags["batch_size"], repeats=repeats)
+    shares, agreement = compare_precisions(
+        task, module, dataset, device, batch_size=flags["batch_size"], repeats=repeats
+    )
     print_table(shares)
     click.echo()
     print_figures(PARTS | agreement)

@@ -18,11 +18,21 @@ def measurements(*, batch_sizes, device, repeats, **shape):
         outputs, targets = random_answers(batch_size, device, **shape)
         leaves = [tensor for tensor in vars(outputs).values() if tensor_with_gradient(tensor)]
         criterion, library = criterion_of(shape["classes"]), library_loss_of(shape["classes"])
-        sides = {"criterion": partial(criterion, outputs, targets), "library": partial(library, outputs, targets)}
+        sides = {
+            "criterion": partial(criterion, outputs, targets),
+            "library": partial(library, outputs, targets),
+        }
         medians, ratios, reads = take_turns(sides, leaves, device, repeats)
         boxes = sum(len(target["boxes"]) for target in targets)
         times_faster = {"times_faster": ratios["criterion"]}
-        yield {"batch_size": batch_size, "boxes": boxes, **medians, **times_faster, **reads, "network_reads": network_reads}
+        yield {
+            "batch_size": batch_size,
+            "boxes": boxes,
+            **medians,
+            **times_faster,
+            **reads,
+            "network_reads": network_reads,
+        }
 
 
 def tensor_with_gradient(value):
@@ -80,7 +90,9 @@ def random_answers(batch_size, device, *, layers, queries, classes):
     base = boxes(batch_size, 1, total)
     leaves = {
         "intermediate_logits": normal(layers + 1, total, classes) - 3,
-        "intermediate_reference_points": (base + 0.02 * normal(layers + 1, total, 4)).clamp(0.01, 0.99),
+        "intermediate_reference_points": (base + 0.02 * normal(layers + 1, total, 4)).clamp(
+            0.01, 0.99
+        ),
         "intermediate_predicted_corners": normal(layers, total, 4 * 33),
         "enc_topk_logits": normal(queries, classes) - 3,
         "enc_topk_bboxes": base[:, 0, skip:].clone(),
@@ -91,7 +103,9 @@ def random_answers(batch_size, device, *, layers, queries, classes):
         initial_reference_points=base.expand(-1, layers, -1, -1).to(device), denoising_meta_values=meta,
     )  # fmt: skip
     labels = [torch.randint(0, classes, (size,), generator=generator) for size in sizes]
-    return outputs, [{"class_labels": ids.to(device), "boxes": boxes(len(ids)).to(device)} for ids in labels]
+    return outputs, [
+        {"class_labels": ids.to(device), "boxes": boxes(len(ids)).to(device)} for ids in labels
+    ]
 
 
 def reads_of_the_network():

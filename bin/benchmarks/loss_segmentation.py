@@ -12,13 +12,16 @@ NUMBERS = ("batch_size", "levels", "queries", "grid", "masks", "points")
 def measurements(*, shapes, classes, device, repeats):
     """Yields {figure: value} of each shape: medians of forward and backward in ms, their ratios, and host reads by operation.
 
-    "criterion" is ours, "own_points" with share_candidates=False, "dense" with points=0: another objective, no sampling at all.
+    "criterion" is ours, "own_points" with share_candidates=False, "dense" with points=0: another
+    objective, no sampling at all.
     """
     from visionloop.tasks.segmentation.loss import EomtCriterion
 
     for shape in map(numbers_of, shapes):
         if shape["masks"] > classes:
-            raise click.BadParameter(f"--shape: {shape['masks']} masks of a picture, each of a class of its own, and {classes} classes")
+            raise click.BadParameter(
+                f"--shape: {shape['masks']} masks of a picture, each of a class of its own, and {classes} classes"
+            )
         answers, masks, labels = random_answers(classes, device, **shape)
         points = shape["points"]
         ways = {
@@ -26,9 +29,14 @@ def measurements(*, shapes, classes, device, repeats):
             "own_points": equal_points(classes, points, share_candidates=False),
             "dense": EomtCriterion(classes, points=0),
         }
-        sides = {name: partial(total_of, criterion, *answers, masks, labels) for name, criterion in ways.items()}
+        sides = {
+            name: partial(total_of, criterion, *answers, masks, labels)
+            for name, criterion in ways.items()
+        }
         # the library cannot read bool masks
-        sides["library"] = partial(library_loss_of(classes, points), *answers, [maps.float() for maps in masks], labels)
+        sides["library"] = partial(
+            library_loss_of(classes, points), *answers, [maps.float() for maps in masks], labels
+        )
         medians, ratios, reads = take_turns(sides, answers, device, repeats)
         ratios = {f"{name}_times_faster": ratio for name, ratio in ratios.items()}
         yield {**shape, "masks": sum(map(len, masks)), **medians, **ratios, **reads}
@@ -38,7 +46,9 @@ def numbers_of(shape):
     """{name: number} of a --shape."""
     numbers = [int(number) if number.strip().isdecimal() else 0 for number in shape.split(",")]
     if len(numbers) != len(NUMBERS) or min(numbers) < 1:
-        raise click.BadParameter(f"expected {len(NUMBERS)} numbers from 1 with commas between them ({', '.join(NUMBERS)}), got {shape!r}")
+        raise click.BadParameter(
+            f"expected {len(NUMBERS)} numbers from 1 with commas between them ({', '.join(NUMBERS)}), got {shape!r}"
+        )
     return dict(zip(NUMBERS, numbers, strict=True))
 
 
@@ -63,16 +73,25 @@ def library_loss_of(num_classes, points):
     from transformers.models.eomt.modeling_eomt import EomtLoss
 
     config = EomtConfig(num_labels=num_classes, train_num_points=points)
-    weights = {"loss_cross_entropy": config.class_weight, "loss_mask": config.mask_weight, "loss_dice": config.dice_weight}
+    weights = {
+        "loss_cross_entropy": config.class_weight,
+        "loss_mask": config.mask_weight,
+        "loss_dice": config.dice_weight,
+    }
     criterion = EomtLoss(config, weights)
 
     def compute(mask_logits, class_logits, masks, labels):
         criterion.to(mask_logits.device)
         *others, last = (
-            {"masks_queries_logits": mask_logits[:, level], "class_queries_logits": class_logits[:, level]}
+            {
+                "masks_queries_logits": mask_logits[:, level],
+                "class_queries_logits": class_logits[:, level],
+            }
             for level in range(mask_logits.shape[1])
         )
-        found = criterion(**last, mask_labels=masks, class_labels=labels, auxiliary_predictions=others)
+        found = criterion(
+            **last, mask_labels=masks, class_labels=labels, auxiliary_predictions=others
+        )
         return sum(weights[name.rstrip("_0123456789")] * value for name, value in found.items())
 
     return compute
@@ -86,11 +105,19 @@ def random_answers(classes, device, *, batch_size, levels, queries, grid, masks,
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape):
-        return torch.randn(batch_size, levels, queries, *shape, generator=generator).to(device).requires_grad_()
+        return (
+            torch.randn(batch_size, levels, queries, *shape, generator=generator)
+            .to(device)
+            .requires_grad_()
+        )
 
     answers = normal(grid, grid), normal(classes + 1)
-    spread = min(4, masks - 1, classes - masks) if batch_size > 1 else 0  # pictures differ, and have so many in the mean
-    sizes = (masks + torch.randint(-spread, spread + 1, (batch_size,), generator=generator)).tolist()
+    spread = (
+        min(4, masks - 1, classes - masks) if batch_size > 1 else 0
+    )  # pictures differ, and have so many in the mean
+    sizes = (
+        masks + torch.randint(-spread, spread + 1, (batch_size,), generator=generator)
+    ).tolist()
     targets, labels = [], []
     for size in sizes:
         rough = torch.rand(1, size, 6, 6, generator=generator)

@@ -1,15 +1,34 @@
 """Rows of figures as markdown, for people."""
 
-COMMON = ("benchmark", "options", "versions", "machine", "load")  # said once for the whole report, or in the command line
+COMMON = (
+    "benchmark",
+    "options",
+    "versions",
+    "machine",
+    "load",
+)  # said once for the whole report, or in the command line
 MOST_COLUMNS = 9
 
 
 def rows_as_markdown(rows):
     """Lines of a table of json rows. What is equal in several rows stands once above it; few long rows are laid on their side."""
     columns = list(dict.fromkeys(name for row in rows for name in row if name not in COMMON))
-    same = [name for name in columns if len(rows) > 1 and all(row.get(name) == rows[0].get(name) for row in rows)]
+    same = [
+        name
+        for name in columns
+        if len(rows) > 1 and all(row.get(name) == rows[0].get(name) for row in rows)
+    ]
     columns = [name for name in columns if name not in same]
-    lines = ["In all rows: " + ", ".join(f"{name} {shown(rows[0].get(name))}" for name in same) + ".", ""] if same else []
+    lines = (
+        [
+            "In all rows: "
+            + ", ".join(f"{name} {shown(rows[0].get(name))}" for name in same)
+            + ".",
+            "",
+        ]
+        if same
+        else []
+    )
     cells = [[shown(row.get(name)) for name in columns] for row in rows]
     if len(columns) > MOST_COLUMNS and len(rows) < len(columns):
         head, *body = [list(line) for line in zip(columns, *cells, strict=True)]

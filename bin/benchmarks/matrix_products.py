@@ -5,11 +5,20 @@ import statistics
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-SIDES = {"cpu": 2048, "mps": 4096, "cuda": 8192}  # of a matrix large enough that more would not be faster
-# the counter knows the kernels of attention on CUDA alone; these two are the CPU's. Values: of the shapes of what they are given
+SIDES = {
+    "cpu": 2048,
+    "mps": 4096,
+    "cuda": 8192,
+}  # of a matrix large enough that more would not be faster
+# the counter knows the kernels of attention on CUDA alone; these two are the CPU's. Values: of the
+# shapes of what they are given
 ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4]),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: (
+        sdpa_flop_count(*shapes[:3])
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **_: (
+        sdpa_backward_flop_count(*shapes[:4])
+    ),
 }
 
 
@@ -19,7 +28,9 @@ class MatrixProduct:
     def __init__(self, dtype, device, clock):
         """clock: () -> seconds, once the device has done all it was given."""
         self.side, self.clock, self.rates = SIDES[device.type], clock, []
-        self.first, self.second = (torch.randn(self.side, self.side, device=device).to(dtype) for _ in range(2))
+        self.first, self.second = (
+            torch.randn(self.side, self.side, device=device).to(dtype) for _ in range(2)
+        )
         torch.matmul(self.first, self.second)  # warms up
 
     def flops_per_second(self):

@@ -21,7 +21,7 @@ from visionloop.bin.benchmarks.options import (
 from visionloop.bin.benchmarks.processes import in_new_process, peak_resident
 from visionloop.bin.benchmarks.tables import print_figures, print_table
 from visionloop.bin.benchmarks.tasks import sample_data
-from visionloop.bin.commands.options import device_option
+from visionloop.bin.commands.cli import device_option
 
 COLUMNS = {
     "saved_mib": "kept by autograd from the forward to the backward pass, besides weights",
@@ -35,7 +35,9 @@ COLUMNS = {
 MOST_DIFFERENCE = {"cpu": 0.0, "cuda": 1e-2, "mps": 1e-2}
 
 
-@click.command(help="Memory and time of a training step: nothing recomputed, the first kind of blocks, all blocks that can be.")
+@click.command(
+    help="Memory and time of a training step: nothing recomputed, the first kind of blocks, all blocks that can be."
+)
 @task_option
 @data_option
 @model_option
@@ -51,13 +53,23 @@ def memory(task_name, data, repeats, json_file, **options):
         flags = {**options, "data": data or sample_data(task_name, Path(scratch))}
         shared, cases = in_new_process("spawn", measure_cases, task_name, flags, repeats)
         if shared["device"] == "cpu":
-            # forked by a server that has imported all of it: quicker, and a peak of its own. That of a spawned one begins at our peak
-            multiprocessing.set_forkserver_preload([f"visionloop.tasks.{task_name}.task", "visionloop.bin.benchmarks.same_step"])
+            # forked by a server that has imported all of it: quicker, and a peak of its own. That
+            # of a spawned one begins at our peak
+            multiprocessing.set_forkserver_preload(
+                [f"visionloop.tasks.{task_name}.task", "visionloop.bin.benchmarks.same_step"]
+            )
             for case, figures in cases.items():
-                figures["resident_mib"] = in_new_process("forkserver", measure_resident, task_name, flags, case)
+                figures["resident_mib"] = in_new_process(
+                    "forkserver", measure_resident, task_name, flags, case
+                )
     shared |= describe_environment({**options, "repeats": repeats})
     columns = [name for name in COLUMNS if name in cases["none"]]
-    print_table([{"recomputed": case} | {name: figures[name] for name in columns} for case, figures in cases.items()])
+    print_table(
+        [
+            {"recomputed": case} | {name: figures[name] for name in columns}
+            for case, figures in cases.items()
+        ]
+    )
     for case, figures in cases.items():
         append_line(json_file, benchmark="memory", task=task_name, case=case, **figures, **shared)
     print_figures({name: COLUMNS[name] for name in columns} | shared)
@@ -76,7 +88,9 @@ def measure_cases(task_name, flags, repeats):
         if step.device.type == "cuda":
             most, before = step.allocated_mib(case)
             cases[case] |= {"allocated_mib": round(most, 1), "held_mib": round(before, 1)}
-    assert apart <= MOST_DIFFERENCE[step.device.type], f"gradients differ by {apart:.2g}: recomputing did not compute the same"
+    assert apart <= MOST_DIFFERENCE[step.device.type], (
+        f"gradients differ by {apart:.2g}: recomputing did not compute the same"
+    )
     del plain
     seconds = {case: [] for case in cases}
     for _ in range(repeats):
@@ -84,9 +98,16 @@ def measure_cases(task_name, flags, repeats):
             taken.append(step.take(case))
     for case, taken in seconds.items():
         ratios = [own / other for own, other in zip(taken, seconds["none"], strict=True)]
-        cases[case] |= {"step_ms": round(1000 * statistics.median(taken), 1), "times_as_long": round(statistics.median(ratios), 2)}
+        cases[case] |= {
+            "step_ms": round(1000 * statistics.median(taken), 1),
+            "times_as_long": round(statistics.median(ratios), 2),
+        }
     gradients = "equal" if apart == 0 else f"equal to {apart:.1g}"
-    return {"device": step.device.type, "weights_mib": round(step.weights_mib(), 1), "gradients": gradients}, cases
+    return {
+        "device": step.device.type,
+        "weights_mib": round(step.weights_mib(), 1),
+        "gradients": gradients,
+    }, cases
 
 
 def measure_resident(task_name, flags, case):

@@ -17,8 +17,13 @@ COLUMNS = {
 }
 
 
-@click.command("on-paper", help="Memory of a training step of the table's models at their full size, computed without that memory.")
-@click.option("--task", "task_name", type=click.Choice(TASKS), default="segmentation", show_default=True)
+@click.command(
+    "on-paper",
+    help="Memory of a training step of the table's models at their full size, computed without that memory.",
+)
+@click.option(
+    "--task", "task_name", type=click.Choice(TASKS), default="segmentation", show_default=True
+)
 @click.option("--model", help="one model of the table (default: all)")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True)
 @json_option

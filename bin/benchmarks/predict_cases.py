@@ -27,11 +27,12 @@ class Case(NamedTuple):
 def gather_pictures(input_path, folder, number, size_wh):
     """So many files in a new folder: of a picture, or of a folder at even distances, some several times where it has fewer.
 
-    size_wh: to resize them to, or None. A name says its place, so that any order of names is that of the folder.
+    size_wh: to resize them to, or None. A name says its place, so that any order of names is that
+    of the folder.
     """
     from PIL import Image
 
-    from visionloop.tasks.input_pictures import find_pictures
+    from visionloop.tasks.input_images import find_pictures
 
     root, names = find_pictures(input_path)
     folder.mkdir()
@@ -44,14 +45,24 @@ def gather_pictures(input_path, folder, number, size_wh):
         try:
             Image.open(source).convert("RGB").resize(size_wh).save(target)
         except OSError as error:
-            raise UserError(f"--input: {source}: {error}", field="input", file=str(source)) from None
+            raise UserError(
+                f"--input: {source}: {error}", field="input", file=str(source)
+            ) from None
 
 
 def write_random(task_name, model, data, folder):
     """A folder that `predict --model` takes, of an architecture with random weights."""
     import torch
 
-    flags = {"data": data, "model": model, "batch_size": 4, "steps": 1, "device": "cpu", "threads": 1, "precision": "fp32"}
+    flags = {
+        "data": data,
+        "model": model,
+        "batch_size": 4,
+        "steps": 1,
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+    }
     _, task, *_ = build_steady(task_name, flags)
     torch.manual_seed(0)
     module = task.build_model()
@@ -66,14 +77,23 @@ def watch(task_name, folder, tile, options):
     from visionloop.bin.benchmarks.watched_task import WatchedTask
 
     torch.set_num_threads(options["threads"])
-    return WatchedTask(load_task_class(task_name), folder, options["device"], {} if tile is None else {"tile": tile})
+    return WatchedTask(
+        load_task_class(task_name),
+        folder,
+        options["device"],
+        {} if tile is None else {"tile": tile},
+    )
 
 
 def run_once(watched, scratch, case):
     """WatchedTask.run; its output folder is scratch/answers."""
-    code, *found = watched.run(scratch / "pictures", scratch / "answers", case.batch_size, case.precision)
+    code, *found = watched.run(
+        scratch / "pictures", scratch / "answers", case.batch_size, case.precision
+    )
     if code == USER_ERROR:
-        raise UserError("--input: not all pictures can be read; `predict` names them", field="input")
+        raise UserError(
+            "--input: not all pictures can be read; `predict` names them", field="input"
+        )
     return found
 
 
@@ -87,7 +107,10 @@ def measure_cases(task_name, folder, scratch, cases, repeats, options):
 
     from visionloop.bin.benchmarks.watched_task import largest_difference, results_of
 
-    watched = {tile: watch(task_name, folder, tile, options) for tile in dict.fromkeys(case.tile for case in cases)}
+    watched = {
+        tile: watch(task_name, folder, tile, options)
+        for tile in dict.fromkeys(case.tile for case in cases)
+    }
     device, number = watched[cases[0].tile].device, len(list((scratch / "pictures").iterdir()))
     rows, whole = {}, None
     for case in cases:  # this first run of each warms up
@@ -102,16 +125,24 @@ def measure_cases(task_name, folder, scratch, cases, repeats, options):
             whole = whole or results
             rows[case] |= {"largest_difference": largest_difference(results, whole), "exact": exact}
     batches, rates = {case: [] for case in cases}, {case: [] for case in cases}
-    for _, case in tqdm([*itertools.product(range(repeats), cases)], unit="run", disable=None, leave=False):
+    for _, case in tqdm(
+        [*itertools.product(range(repeats), cases)], unit="run", disable=None, leave=False
+    ):
         found, seconds, _ = run_once(watched[case.tile], scratch, case)
         batches[case] += found[: number // case.batch_size]
         rates[case].append(number / seconds)
     for case, row in rows.items():
         times = 1000 * np.diff(np.array(batches[case]), axis=1)  # reading, network, answers
         whole_batch = times.sum(1)
-        row |= {"batch_ms": round(float(np.median(whole_batch)), 2), "batch_p95_ms": round(float(np.percentile(whole_batch, 95)), 2)}
+        row |= {
+            "batch_ms": round(float(np.median(whole_batch)), 2),
+            "batch_p95_ms": round(float(np.percentile(whole_batch, 95)), 2),
+        }
         parts = np.median(times, axis=0).tolist()
-        row |= {name: round(value, 2) for name, value in zip(("reading_ms", "network_ms", "answers_ms"), parts, strict=True)}
+        row |= {
+            name: round(value, 2)
+            for name, value in zip(("reading_ms", "network_ms", "answers_ms"), parts, strict=True)
+        }
         row["pictures_per_second"] = round(statistics.median(rates[case]), 2)
     return device.type, list(rows.values())
 

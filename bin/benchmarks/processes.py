@@ -3,7 +3,7 @@
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from visionloop.engine.memory import peak_bytes
+from visionloop.engine.system.memory import peak_bytes
 
 
 def in_new_process(start, function, *arguments):

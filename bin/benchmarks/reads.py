@@ -14,7 +14,16 @@ def counted_reads(label=str):
     from torch.utils._python_dispatch import TorchDispatchMode
 
     found = Counter()
-    names = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "unique", "_unique", "_unique2"}
+    names = {
+        "_local_scalar_dense",
+        "is_nonzero",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "unique",
+        "_unique",
+        "_unique2",
+    }
 
     class Operations(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -23,7 +32,9 @@ def counted_reads(label=str):
                 found[label(name.lstrip("_"))] += 1
             elif name == "index" and has_mask(args[1]):
                 found[label("index by mask")] += 1
-            elif name in ("index_put", "index_put_") and has_mask(args[1]) and args[2].numel() > 1:  # one value is filled in without a look
+            elif (
+                name in ("index_put", "index_put_") and has_mask(args[1]) and args[2].numel() > 1
+            ):  # one value is filled in without a look
                 found[label("index_put by mask")] += 1
             return function(*args, **(kwargs or {}))
 

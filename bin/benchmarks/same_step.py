@@ -8,14 +8,14 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from visionloop.bin.benchmarks.tasks import build_steady
-from visionloop.engine.config import build
+from visionloop.engine.config.options import build
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.distributed import agree
 from visionloop.engine.errors import UserError
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
 from visionloop.engine.prepare import prepare_run, set_process
-from visionloop.engine.settings import TrainConfig
 from visionloop.engine.step import train_step
-from visionloop.engine.stop import StopFlag
+from visionloop.engine.system.signals import StopFlag
 
 MIB = 2**20
 
@@ -23,16 +23,28 @@ MIB = 2**20
 class SameStep:
     """The engine's own `train_step` at learning rate 0: forward, loss, backward, optimizer, and the weights stay what they are.
 
-    cases: {name: blocks to recompute}, see cases_of. flags: settings of the run; output: a new folder for what a run writes.
+    cases: {name: blocks to recompute}, see cases_of. flags: settings of the run; output: a new
+    folder for what a run writes.
     """
 
     def __init__(self, task_name, flags, output):
         output.mkdir()
-        world, self.task, train_set, val, settings, facts = build_steady(task_name, {"steps": 100, **flags})
+        world, self.task, train_set, val, settings, facts = build_steady(
+            task_name, {"steps": 100, **flags}
+        )
         config = replace(build(TrainConfig, settings), lr=0.0, micro_batch=flags["batch_size"])
         set_process(config)
         self.run = prepare_run(
-            self.task, config, world, train_set, val, output=output, settings=facts, start_step=0, evaluated_at=0, stop=StopFlag()
+            self.task,
+            config,
+            world,
+            train_set,
+            val,
+            output=output,
+            settings=facts,
+            start_step=0,
+            evaluated_at=0,
+            stop=StopFlag(),
         )
         self.device = world.device
         self.micro_batches = self.run.data.fetch(give_up=lambda: False)
@@ -41,7 +53,9 @@ class SameStep:
         if self.micro_batches is None:
             error = self.run.data.error
             raise UserError(f"{error.name}: {error.why}", code="unreadable_sample", file=error.name)
-        self.count = agree(world, self.task.count(self.micro_batches), self.task.count_names, stop=False).count
+        self.count = agree(
+            world, self.task.count(self.micro_batches), self.task.count_names, stop=False
+        ).count
         self.task.before_step(self.run.module, 0, config.steps)
         self.cases = cases_of(self.task.grad_checkpointing_blocks(self.run.module))
 
@@ -63,7 +77,11 @@ class SameStep:
         found = {}
 
         def note(optimizer, args, kwargs):
-            found.update((name, weight.grad.clone()) for name, weight in self.run.module.named_parameters() if weight.grad is not None)
+            found.update(
+                (name, weight.grad.clone())
+                for name, weight in self.run.module.named_parameters()
+                if weight.grad is not None
+            )
 
         handle = self.run.optimizer.register_step_pre_hook(note)
         self.take(case)
@@ -72,7 +90,9 @@ class SameStep:
 
     def saved_mib(self, case):
         """What autograd keeps from the forward to the backward pass, besides weights, each storage once."""
-        weights = {parameter.untyped_storage().data_ptr() for parameter in self.run.module.parameters()}
+        weights = {
+            parameter.untyped_storage().data_ptr() for parameter in self.run.module.parameters()
+        }
         kept = {}
 
         def keep(tensor):

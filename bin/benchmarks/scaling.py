@@ -19,7 +19,7 @@ from visionloop.bin.benchmarks.options import (
 )
 from visionloop.bin.benchmarks.tables import print_figures, print_table
 from visionloop.bin.benchmarks.tasks import sample_data
-from visionloop.bin.commands.options import device_option
+from visionloop.bin.commands.cli import device_option
 from visionloop.engine.errors import UserError
 
 COLUMNS = {
@@ -36,15 +36,21 @@ SHARED = {
 }
 
 
-@click.command(help="1, 2, .. processes: strong scaling (the batch is divided) and weak (each has as much), against one process alone.")
+@click.command(
+    help="1, 2, .. processes: strong scaling (the batch is divided) and weak (each has as much), against one process alone."
+)
 @task_option
 @data_option
 @model_option
 @image_size_option
 @batch_size_option(16, "samples of a step of one process; of strong scaling, of all")
-@click.option("--processes", type=click.IntRange(1), multiple=True, default=[1, 2], show_default=True)
+@click.option(
+    "--processes", type=click.IntRange(1), multiple=True, default=[1, 2], show_default=True
+)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=4, show_default=True, help="of each kind in a turn")
+@click.option(
+    "--steps", type=click.IntRange(1), default=4, show_default=True, help="of each kind in a turn"
+)
 @threads_option
 @repeats_option(10, "turns")
 @device_option
@@ -53,14 +59,18 @@ def scaling(task_name, data, batch_size, processes, steps, repeats, device, json
     import torch
 
     from visionloop.bin.benchmarks.scaling_ranks import batch_sizes, figures_of, measure_rank
-    from visionloop.engine.trials import on_ranks
+    from visionloop.engine.testing.short_runs import on_ranks
 
     processes = sorted(set(processes))
     if batch_size < processes[-1]:
-        raise click.BadParameter(f"--batch-size {batch_size}: less than one sample for each of --processes {processes[-1]}")
+        raise click.BadParameter(
+            f"--batch-size {batch_size}: less than one sample for each of --processes {processes[-1]}"
+        )
     enough = torch.cuda.device_count() >= processes[-1]
     if device == "cuda" and not enough:
-        raise click.BadParameter(f"--processes {processes[-1]}: {torch.cuda.device_count()} GPUs are visible")
+        raise click.BadParameter(
+            f"--processes {processes[-1]}: {torch.cuda.device_count()} GPUs are visible"
+        )
     flags = {**options, "device": device or ("cuda" if enough else "cpu")}
     shared = {**flags, "batch_size": batch_size, "steps": steps, "repeats": repeats}
     table = []
@@ -73,10 +83,23 @@ def scaling(task_name, data, batch_size, processes, steps, repeats, device, json
                 raise UserError(found["error"])
             turns = found.pop("turns")
             for mode in sizes:
-                row = {"processes": number, "scaling": mode, **figures_of(turns, mode, sizes), **found}
+                row = {
+                    "processes": number,
+                    "scaling": mode,
+                    **figures_of(turns, mode, sizes),
+                    **found,
+                }
                 table.append(row)
-                append_line(json_file, benchmark="scaling", task=task_name, **row, **describe_environment(shared))
+                append_line(
+                    json_file,
+                    benchmark="scaling",
+                    task=task_name,
+                    **row,
+                    **describe_environment(shared),
+                )
     print_table([{name: row[name] for name in ("processes", "scaling", *COLUMNS)} for row in table])
     if processes[-1] > 1:
-        print_figures({name: table[-1][name] for name in ("collectives_95_percent", "gradient_mib", *SHARED)})
+        print_figures(
+            {name: table[-1][name] for name in ("collectives_95_percent", "gradient_mib", *SHARED)}
+        )
     print_figures(COLUMNS | SHARED | describe_environment(shared))

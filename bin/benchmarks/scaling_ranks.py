@@ -1,7 +1,7 @@
 """What one of several processes does for the benchmark of scaling, and what the seconds of all of them say.
 
-The engine's steps on a batch in memory, in turn: with the step's collectives and without them, and one process alone while the others wait
-for it, all within seconds of each other.
+The engine's steps on a batch in memory, in turn: with the step's collectives and without them, and
+one process alone while the others wait for it, all within seconds of each other.
 """
 
 import statistics
@@ -52,7 +52,12 @@ class RankStep:
         """Of the counts' collective, when all ranks come to it at once."""
         barrier(self.run.world)
         began = self.same.clock()
-        agree(self.run.world, dict.fromkeys(self.task.count_names, 1), self.task.count_names, stop=False)
+        agree(
+            self.run.world,
+            dict.fromkeys(self.task.count_names, 1),
+            self.task.count_names,
+            stop=False,
+        )
         return self.same.clock() - began
 
     def all_reduce_seconds(self, buffer):
@@ -76,14 +81,21 @@ def without_collectives():
 
 def batch_sizes(processes, batch_size):
     """{mode: samples of a step over all processes}. batch_size: of one process alone."""
-    return {"one": batch_size} if processes == 1 else {"strong": batch_size, "weak": processes * batch_size}
+    return (
+        {"one": batch_size}
+        if processes == 1
+        else {"strong": batch_size, "weak": processes * batch_size}
+    )
 
 
 def measure_rank(task_name, flags, sizes, steps, repeats):
     """{"error": line}, or {"turns": [of `take_turn`], "gradient_mib", "agree_ms", "all_reduce_ms"}. All ranks. sizes: of `batch_sizes`."""
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            modes = {mode: RankStep(task_name, flags, Path(scratch) / mode, size) for mode, size in sizes.items()}
+            modes = {
+                mode: RankStep(task_name, flags, Path(scratch) / mode, size)
+                for mode, size in sizes.items()
+            }
     except UserError as error:  # every rank has the same reason
         return {"error": str(error)}
     for step in modes.values():
@@ -92,7 +104,9 @@ def measure_rank(task_name, flags, sizes, steps, repeats):
             step.alone()
     turns = [take_turn(modes, steps) for _ in range(repeats)]
     trained = step.run.trained_parameters
-    buffer = torch.zeros(sum(parameter.numel() for parameter in trained), device=step.run.world.device)
+    buffer = torch.zeros(
+        sum(parameter.numel() for parameter in trained), device=step.run.world.device
+    )
     return {
         "turns": turns,
         "gradient_mib": round(buffer.nbytes / 2**20, 2),
@@ -114,7 +128,9 @@ def take_turn(modes, steps):
     for mode, step in modes.items():
         world, own = step.run.world, {"joined": [], "alone": []}
         for _ in range(steps):
-            barrier(world)  # both begin together on all ranks, and stand side by side on a noisy machine
+            barrier(
+                world
+            )  # both begin together on all ranks, and stand side by side on a noisy machine
             own["joined"].append(step.joined())
             barrier(world)
             own["alone"].append(step.alone())
@@ -128,10 +144,13 @@ def take_turn(modes, steps):
 def figures_of(turns, mode, sizes):
     """{figure: value} of one mode. turns: what `take_turn` gave the first rank, each time; sizes: of `batch_sizes`.
 
-    A joined step ends when the slowest rank has computed and the collectives are over. So what it takes beyond the slowest rank's own step
-    is the cost of collectives, DDP's bookkeeping included, and what the slowest takes beyond the mean of the ranks is waiting.
+    A joined step ends when the slowest rank has computed and the collectives are over. So what it
+    takes beyond the slowest rank's own step is the cost of collectives, DDP's bookkeeping included,
+    and what the slowest takes beyond the mean of the ranks is waiting.
     """
-    joined, alone = (np.array([turn[mode][kind] for turn in turns]) for kind in ("joined", "alone"))  # [turns, W, steps]
+    joined, alone = (
+        np.array([turn[mode][kind] for turn in turns]) for kind in ("joined", "alone")
+    )  # [turns, W, steps]
     first = np.array([turn["first"] for turn in turns]).mean(1)
     step, slowest, mean = joined.mean((1, 2)), alone.max(1).mean(1), alone.mean((1, 2))
     processes = joined.shape[1]

@@ -3,7 +3,15 @@
 from dataclasses import dataclass, field
 
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
-WITH_DATA = ("step", "overhead", "data", "memory", "evaluation", "scaling", "compare")  # benchmarks that --data is handed to
+WITH_DATA = (
+    "step",
+    "overhead",
+    "data",
+    "memory",
+    "evaluation",
+    "scaling",
+    "compare",
+)  # benchmarks that --data is handed to
 ALL = ("all",)
 
 
@@ -36,6 +44,7 @@ SECTIONS = {
         ("data", "--repeats", "3", "--batches", "4", "--workers", "0", "--workers", "1"), BATCHES,
     ),
     "loss": Section("Our criteria beside the library's.", ("loss", "--repeats", "9"), tasks=("detection", "segmentation")),
+    "faults": Section("What our pages say of the library, measured again.", ("loss", "--faults"), tasks=ALL),
     "memory": Section("A step's memory with activations kept and recomputed.", ("memory", "--repeats", "1"), BATCHES),
     "on-paper": Section("The memory of large models, at their full size.", ("on-paper",), tasks=("segmentation",)),
     "evaluation": Section(
@@ -59,7 +68,11 @@ NO_THREADS = ("on-paper",)
 def arguments_of(name, task, folders, threads):
     """Words of the command line of one run. folders: {task: data folder}."""
     section = SECTIONS[name]
-    words = [*section.command, *([] if (task,) == ALL else ["--task", task]), *section.by_task.get(task, ())]
+    words = [
+        *section.command,
+        *([] if (task,) == ALL else ["--task", task]),
+        *section.by_task.get(task, ()),
+    ]
     if name in WITH_DATA and task in folders:
         words += ["--data", folders[task]]
     return words if name in NO_THREADS else [*words, "--threads", str(threads)]

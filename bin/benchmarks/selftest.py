@@ -13,8 +13,14 @@ from tqdm import tqdm
 from visionloop.bin.benchmarks.environment import append_line, describe_environment
 from visionloop.bin.benchmarks.options import json_option
 from visionloop.bin.benchmarks.selftest_checks import choose
-from visionloop.bin.benchmarks.selftest_process import FAILED, NOT_POSSIBLE, NOT_RUN, OK, CheckProcess
-from visionloop.bin.commands.options import device_option
+from visionloop.bin.benchmarks.selftest_process import (
+    FAILED,
+    NOT_POSSIBLE,
+    NOT_RUN,
+    OK,
+    CheckProcess,
+)
+from visionloop.bin.commands.cli import device_option
 from visionloop.engine.errors import DEFECT, UserError
 
 LONGEST = 180  # seconds of one check: then it hangs
@@ -22,9 +28,19 @@ TO_START = 300  # seconds that a new process may need to import everything
 SIGNS = {OK: "ok", FAILED: "**failed**", NOT_POSSIBLE: NOT_POSSIBLE, NOT_RUN: NOT_RUN}
 
 
-@click.command(help="Try what needs a GPU: precisions, nccl, equal bytes, host syncs, memory, speed. Prints a page of markdown to paste.")
-@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="for all checks; what does not fit is not run")
-@click.option("--only", "names", multiple=True, help="a check or a kind of them, see --list; may be repeated")
+@click.command(
+    help="Try what needs a GPU: precisions, nccl, equal bytes, host syncs, memory, speed. Prints a page of markdown to paste."
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.1),
+    default=10.0,
+    show_default=True,
+    help="for all checks; what does not fit is not run",
+)
+@click.option(
+    "--only", "names", multiple=True, help="a check or a kind of them, see --list; may be repeated"
+)
 @click.option("--list", "as_list", is_flag=True, help="name the checks in their order, and stop")
 @device_option
 @json_option
@@ -43,8 +59,19 @@ def selftest(minutes, names, as_list, device, json_file):
     environment = describe_environment({"minutes": minutes, "only": list(names) or None}) | machine
     click.echo("\n".join(report_lines(checks, results, environment)))
     for check, result in zip(checks, results, strict=True):
-        figures = {name: value for name, value in result.items() if name != "figures"} | result["figures"] | environment
-        append_line(json_file, benchmark="selftest", check=check.name, task=check.task, proves=check.proves, **figures)
+        figures = (
+            {name: value for name, value in result.items() if name != "figures"}
+            | result["figures"]
+            | environment
+        )
+        append_line(
+            json_file,
+            benchmark="selftest",
+            check=check.name,
+            task=check.task,
+            proves=check.proves,
+            **figures,
+        )
     if any(result["state"] == FAILED for result in results):
         sys.exit(DEFECT)
 
@@ -53,7 +80,11 @@ def selftest(minutes, names, as_list, device, json_file):
 def environment_of_checks(scratch):
     """Nothing is asked of the network, and nothing is left in the user's cache folder."""
     before = dict(os.environ)
-    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": f"{scratch}/cache"}
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": f"{scratch}/cache",
+    }
     try:
         yield
     finally:
@@ -65,19 +96,31 @@ def run_all(checks, scratch, device, deadline):
     """(facts of the device, one result a check). The process of the next check gets ready while one runs."""
     waiting = [CheckProcess(scratch / f"{number}.log") for number in range(2)]
     try:
-        machine = waiting.pop(0).run(None, trial_arguments(None, device, scratch, "machine"), TO_START)
+        machine = waiting.pop(0).run(
+            None, trial_arguments(None, device, scratch, "machine"), TO_START
+        )
         if machine["state"] == FAILED:
             raise UserError(machine["reason"].removeprefix("UserError: "), field="device")
         facts, results = machine["figures"], []
         for number, check in enumerate(tqdm(checks, unit="check", disable=None)):
             left = deadline - time.monotonic()
             if left <= 0:
-                results.append({"state": NOT_RUN, "reason": "", "seconds": 0.0, "figures": {}, "traceback": None})
+                results.append(
+                    {
+                        "state": NOT_RUN,
+                        "reason": "",
+                        "seconds": 0.0,
+                        "figures": {},
+                        "traceback": None,
+                    }
+                )
                 continue
             process = waiting.pop()
             if number + 1 < len(checks):
                 waiting.append(CheckProcess(scratch / f"{check.name.replace(':', '-')}.log"))
-            given = trial_arguments(check.task, facts["device"], scratch, check.name.replace(":", "-"))
+            given = trial_arguments(
+                check.task, facts["device"], scratch, check.name.replace(":", "-")
+            )
             result = process.run(check.kind, given, min(LONGEST, left))
             if result["state"] == FAILED and result["seconds"] >= left:
                 result |= {"state": NOT_RUN, "reason": f"cut after {left:.0f} s"}

@@ -45,7 +45,11 @@ ORDER = (
 CHECKS = [
     check
     for kind in ORDER
-    for check in ([Check(kind, ONCE[kind])] if kind in ONCE else [Check(kind, EACH_TASK[kind], task) for task in STEADY])
+    for check in (
+        [Check(kind, ONCE[kind])]
+        if kind in ONCE
+        else [Check(kind, EACH_TASK[kind], task) for task in STEADY]
+    )
 ]
 
 
@@ -54,5 +58,7 @@ def choose(names):
     known = {check.name for check in CHECKS} | set(ORDER)
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"no check {unknown[0]!r}; there are {', '.join(ORDER)}, and each with a task as in precision:detection")
+        raise ValueError(
+            f"no check {unknown[0]!r}; there are {', '.join(ORDER)}, and each with a task as in precision:detection"
+        )
     return [check for check in CHECKS if not names or {check.name, check.kind} & set(names)]

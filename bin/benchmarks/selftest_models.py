@@ -11,9 +11,16 @@ import torch
 from visionloop.bin.benchmarks.processes import peak_resident
 from visionloop.bin.benchmarks.same_step import SameStep
 from visionloop.bin.benchmarks.selftest_trial import NotPossible, quiet_task
-from visionloop.engine.trials import CONFIG, assert_same_step, first_step, on_ranks, score
+from visionloop.engine.testing.short_runs import (
+    CONFIG,
+    assert_same_step,
+    first_step,
+    on_ranks,
+    score,
+)
 
-# the four that are named first in the catalogues, and the samples of a step to begin with; half as many where memory is short
+# the four that are named first in the catalogues, and the samples of a step to begin with; half as
+# many where memory is short
 NAMED = {
     "classification": ("vit-base", 32),
     "detection": ("dfine-xlarge", 8),
@@ -61,14 +68,24 @@ def named_model(trial):
 
 def measure(trial, model, batch_size):
     """{figure: value}: medians of step times, and the peak of the allocator on CUDA, of the whole process on the CPU."""
-    flags = dict(data=str(trial.data()), model=model, batch_size=batch_size, precision="bf16", threads=1, device=trial.device)
+    flags = dict(
+        data=str(trial.data()),
+        model=model,
+        batch_size=batch_size,
+        precision="bf16",
+        threads=1,
+        device=trial.device,
+    )
     step = SameStep(trial.task_name, flags, trial.folder / f"of-{batch_size}")
     plain, *_, every = step.cases
     figures = {"batch_size": batch_size, "weights_mib": round(step.weights_mib(), 1)}
     for case, name in ((plain, ""), (every, "recomputed_")):
         seconds = [step.take(case) for _ in range(3 + TIMED)][3:]
         step_ms = 1000 * statistics.median(seconds)
-        figures |= {f"{name}step_ms": round(step_ms, 1), f"{name}samples_per_second": round(1000 * batch_size / step_ms, 1)}
+        figures |= {
+            f"{name}step_ms": round(step_ms, 1),
+            f"{name}samples_per_second": round(1000 * batch_size / step_ms, 1),
+        }
         peak = step.allocated_mib(case)[0] if step.device.type == "cuda" else peak_resident()
         figures[f"{name}peak_gib"] = round(peak / 1024, 2)
     return figures

@@ -17,7 +17,9 @@ class CheckProcess:
     def __init__(self, log):
         self.log = log
         self._connection, other = multiprocessing.Pipe()
-        self._process = multiprocessing.get_context("spawn").Process(target=_serve, args=(other, str(log)))
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_serve, args=(other, str(log))
+        )
         self._process.start()
         other.close()
 
@@ -29,7 +31,12 @@ class CheckProcess:
             if self._connection.poll(seconds):
                 result = self._connection.recv()
             else:
-                result = {"state": FAILED, "reason": f"has not ended after {seconds:.0f} s", "figures": {}, "traceback": self._tail()}
+                result = {
+                    "state": FAILED,
+                    "reason": f"has not ended after {seconds:.0f} s",
+                    "figures": {},
+                    "traceback": self._tail(),
+                }
                 self._end(signal.SIGTERM, 20)  # a launcher ends its own
         except (EOFError, OSError):  # nobody is there any more
             self._process.join(5)
@@ -104,13 +111,27 @@ def run_check(function, trial_arguments):
 
     torch.set_num_threads(1)
     try:
-        return {"state": OK, "reason": "", "figures": function(Trial(**trial_arguments)), "traceback": None}
+        return {
+            "state": OK,
+            "reason": "",
+            "figures": function(Trial(**trial_arguments)),
+            "traceback": None,
+        }
     except NotPossible as error:
         return {"state": NOT_POSSIBLE, "reason": str(error), "figures": {}, "traceback": None}
     except BaseException as error:
         first_line = (str(error).splitlines() or [""])[0]
-        reason = first_line if isinstance(error, AssertionError) and first_line else f"{type(error).__name__}: {first_line}"
-        return {"state": FAILED, "reason": reason, "figures": {}, "traceback": traceback.format_exc()}
+        reason = (
+            first_line
+            if isinstance(error, AssertionError) and first_line
+            else f"{type(error).__name__}: {first_line}"
+        )
+        return {
+            "state": FAILED,
+            "reason": reason,
+            "figures": {},
+            "traceback": traceback.format_exc(),
+        }
 
 
 def describe_device(trial):
@@ -120,7 +141,10 @@ def describe_device(trial):
     from visionloop.engine.distributed import pick_device
 
     device = pick_device(trial.device)
-    found = {"device": device.type, "device_count": torch.cuda.device_count() if device.type == "cuda" else 1}
+    found = {
+        "device": device.type,
+        "device_count": torch.cuda.device_count() if device.type == "cuda" else 1,
+    }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         found |= {

@@ -11,17 +11,18 @@ import time
 from visionloop.bin.benchmarks.selftest_trial import SIDES, NotPossible
 from visionloop.bin.benchmarks.tasks import SIDE, load_task_class
 from visionloop.bin.benchmarks.watched_run import read_notes
-from visionloop.engine import faults
 from visionloop.engine.errors import STOPPED
+from visionloop.engine.system import fault_injection
+from visionloop.engine.testing.short_runs import logged
 from visionloop.engine.train import train
-from visionloop.engine.trials import logged
 
 STEPS, STOP_IN = 8, 4
 OPTIONS = [
     "--model", "tiny", "--from-scratch", "--steps", str(STEPS), "--threads", "1", "--log-every", "1", "--eval-every", "4",
     "--save-every", "2", "--keep", "9",
 ]  # fmt: skip
-# the last part of a detector's run begins with the best weights so far: which those are hangs on a score of few pictures
+# the last part of a detector's run begins with the best weights so far: which those are hangs on a
+# score of few pictures
 MORE = {"detection": ["--strong-share", "1"], "super_resolution": ["--cache", "none"]}
 WATCHED = ["-m", "visionloop.bin.benchmarks.watched_run"]
 LOSSES_APART = 1e-5  # relative, where an operation has no deterministic backward
@@ -29,16 +30,28 @@ LOSSES_APART = 1e-5  # relative, where an operation has no deterministic backwar
 
 def health(trial):
     """The command of one task; what it prints is the same for all, but for the import of the task."""
-    done = finish(start(["-m", "visionloop.bin.classification", "health", "--json", "--device", trial.device]))
+    done = finish(
+        start(["-m", "visionloop.bin.classification", "health", "--json", "--device", trial.device])
+    )
     report = json.loads(done)
-    return {"devices_seen": len(report["devices"]), "warnings": "; ".join(report["warnings"]) or "none"}
+    return {
+        "devices_seen": len(report["devices"]),
+        "warnings": "; ".join(report["warnings"]) or "none",
+    }
 
 
 def train_options(trial, output, *options, task_name=None):
     """Arguments of the task's command for a short run."""
     task_name = task_name or trial.task_name
     side = [f"--{SIDE.get(task_name, 'image_size').replace('_', '-')}", str(SIDES[task_name])]
-    places = ["--data", str(trial.data(task_name)), "--output", str(output), "--device", trial.device]
+    places = [
+        "--data",
+        str(trial.data(task_name)),
+        "--output",
+        str(output),
+        "--device",
+        trial.device,
+    ]
     return ["train", *places, *side, *OPTIONS, *MORE.get(task_name, ()), *options]
 
 
@@ -61,7 +74,16 @@ def finish(process, *codes):
 
 def same_bytes(trial):
     """One process, the two first starts at the same time."""
-    options = [*precision_of(trial, trial.task_name), "--batch-size", "6", "--micro-batch", "3", "--workers", "1", "--deterministic"]
+    options = [
+        *precision_of(trial, trial.task_name),
+        "--batch-size",
+        "6",
+        "--micro-batch",
+        "3",
+        "--workers",
+        "1",
+        "--deterministic",
+    ]
     return compare_runs(trial, WATCHED, options, stopped_code=STOPPED)
 
 
@@ -78,20 +100,37 @@ def torchrun_all(trial):
 
 
 def under_torchrun(trial, task_name, processes):
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--shutdown-timeout", "60", *WATCHED]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        "--shutdown-timeout",
+        "60",
+        *WATCHED,
+    ]
     sizes = ["--batch-size", str(4 * processes), "--micro-batch", "2"]
     options = [*precision_of(trial, task_name), *sizes, "--workers", "1", "--deterministic"]
-    return compare_runs(trial, launch, options, stopped_code=1, task_name=task_name) | {"processes": processes}
+    return compare_runs(trial, launch, options, stopped_code=1, task_name=task_name) | {
+        "processes": processes
+    }
 
 
 def precision_of(trial, task_name):
     """bf16 on CUDA where bytes are compared, fp32 where losses are, and where bf16 takes far longer."""
-    return ["--precision", "bf16" if trial.device == "cuda" and trial.is_exact(task_name) else "fp32"]
+    return [
+        "--precision",
+        "bf16" if trial.device == "cuda" and trial.is_exact(task_name) else "fp32",
+    ]
 
 
 def compare_runs(trial, launch, options, *, stopped_code, task_name=None):
     """Run straight through, and stopped and gone on with. stopped_code: with which the stopped start ends."""
-    task_name, outputs = task_name or trial.task_name, [trial.folder / name for name in ("straight", "stopped")]
+    task_name, outputs = (
+        task_name or trial.task_name,
+        [trial.folder / name for name in ("straight", "stopped")],
+    )
 
     def begin(output, **environment):
         arguments = train_options(trial, output, *options, task_name=task_name)
@@ -101,7 +140,9 @@ def compare_runs(trial, launch, options, *, stopped_code, task_name=None):
     finish(straight)
     finish(stopped, stopped_code)
     status = json.loads((outputs[1] / "status.json").read_text())
-    assert (status["state"], status["step"]) == ("stopped", STOP_IN + 1), f"told to stop in step {STOP_IN + 1}, it is {status}"
+    assert (status["state"], status["step"]) == ("stopped", STOP_IN + 1), (
+        f"told to stop in step {STOP_IN + 1}, it is {status}"
+    )
     finish(begin(outputs[1]))
     trained = [read_notes(f"{output}.notes") for output in outputs]
     assert trained[0] == trained[1], "other samples, another order or other counts"
@@ -119,7 +160,9 @@ def compare_runs(trial, launch, options, *, stopped_code, task_name=None):
 
 def largest_apart(first, second):
     """The largest relative difference of the losses of two logs."""
-    return max(abs(a - b) / abs(a) for a, b in zip(losses_of(first), losses_of(second), strict=True))
+    return max(
+        abs(a - b) / abs(a) for a, b in zip(losses_of(first), losses_of(second), strict=True)
+    )
 
 
 def losses_of(rows):
@@ -129,7 +172,10 @@ def losses_of(rows):
 def hashes(output, *folders):
     """{file: SHA-256} below these folders of a run."""
     files = [path for folder in folders for path in (output / folder).rglob("*") if path.is_file()]
-    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def async_save(trial):
@@ -152,29 +198,47 @@ def async_save(trial):
 
     train(Reaching, output=str(outputs[0]), save_async=False, **settings)
     reached.clear()
-    faults.arm(hold)
+    fault_injection.arm(hold)
     try:
         train(Reaching, output=str(outputs[1]), save_async=True, **settings)
     finally:
-        faults.arm(None)
-    return {"equal_files": equal_files(*(hashes(output, "checkpoints", "best") for output in outputs))}
+        fault_injection.arm(None)
+    return {
+        "equal_files": equal_files(*(hashes(output, "checkpoints", "best") for output in outputs))
+    }
 
 
 def equal_files(first, second, told=""):
     """How many there are; AssertionError where one differs. first, second: of `hashes`."""
-    differing = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+    differing = sorted(
+        name for name in first.keys() | second.keys() if first.get(name) != second.get(name)
+    )
     assert first, "nothing was written"
-    assert not differing, f"{len(differing)} of {len(first)} files differ, first {differing[0]}{told}"
+    assert not differing, (
+        f"{len(differing)} of {len(first)} files differ, first {differing[0]}{told}"
+    )
     return len(first)
 
 
 def compiled(trial):
     """Two runs at the same time."""
-    options = ["--precision", "fp32", "--no-tf32", "--batch-size", "4", "--micro-batch", "4", "--workers", "0"]
+    options = [
+        "--precision",
+        "fp32",
+        "--no-tf32",
+        "--batch-size",
+        "4",
+        "--micro-batch",
+        "4",
+        "--workers",
+        "0",
+    ]
     began, outputs = time.monotonic(), {name: trial.folder / name for name in ("plain", "compiled")}
     module = ["-m", f"visionloop.bin.{trial.task_name}"]
     processes = [start([*module, *train_options(trial, outputs["plain"], *options)])]
-    processes.append(start([*module, *train_options(trial, outputs["compiled"], *options, "--compile")]))
+    processes.append(
+        start([*module, *train_options(trial, outputs["compiled"], *options, "--compile")])
+    )
     for process in processes:
         finish(process)
     rows = [logged(output) for output in outputs.values()]
@@ -182,7 +246,11 @@ def compiled(trial):
     apart = abs(first - other) / first
     assert apart <= 1e-3, f"the first loss is {other}, {first} without --compile"
     seconds = round(time.monotonic() - began, 1)
-    return {"first_loss_difference": apart, "loss_difference": largest_apart(*rows), "start_and_train_seconds": seconds}
+    return {
+        "first_loss_difference": apart,
+        "loss_difference": largest_apart(*rows),
+        "start_and_train_seconds": seconds,
+    }
 
 
 def mps(trial):
@@ -194,7 +262,16 @@ def mps(trial):
     if trial.device != "mps":
         raise NotPossible(f"--device is {trial.device}")
     for task_name in SIDES:
-        options = ["--precision", "fp32", "--batch-size", "4", "--micro-batch", "4", "--workers", "0"]
+        options = [
+            "--precision",
+            "fp32",
+            "--batch-size",
+            "4",
+            "--micro-batch",
+            "4",
+            "--workers",
+            "0",
+        ]
         arguments = train_options(trial, trial.folder / task_name, *options, task_name=task_name)
         finish(start(["-m", f"visionloop.bin.{task_name}", *arguments]))
     return {"tasks": len(SIDES)}

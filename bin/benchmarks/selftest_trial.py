@@ -7,16 +7,21 @@ from pathlib import Path
 import torch
 
 from visionloop.bin.benchmarks.tasks import load_task_class
-from visionloop.datasets.synthetic import WRITERS
+from visionloop.datasets.synthetic.writers import WRITERS
 from visionloop.engine.distributed import join_world
 from visionloop.engine.optim import batch_norms
 from visionloop.engine.prepare import prepare_run, set_process
 from visionloop.engine.step import train_step
-from visionloop.engine.stop import StopFlag
-from visionloop.engine.trials import CONFIG
+from visionloop.engine.system.signals import StopFlag
+from visionloop.engine.testing.short_runs import CONFIG
 
 PICTURES = {"train": 12, "val": 7}  # the last evaluation batch is smaller, also on two processes
-SIDES = {"classification": 32, "detection": 96, "segmentation": 32, "super_resolution": 16}  # of the training pictures, in pixels
+SIDES = {
+    "classification": 32,
+    "detection": 96,
+    "segmentation": 32,
+    "super_resolution": 16,
+}  # of the training pictures, in pixels
 # the network draws nothing, and what the host draws for a picture does not matter here
 QUIET = {
     "classification": {"image_size": SIDES["classification"], "drop_path": 0.0},
@@ -69,7 +74,11 @@ class Trial:
 def tiny_task(task_name, data, **settings):
     """The task with its tiny model from random weights. settings: of its config class."""
     task_class = load_task_class(task_name)
-    return task_class(task_class.config_class(**{"model": "tiny", "from_scratch": True, "data": str(data)} | settings))
+    return task_class(
+        task_class.config_class(
+            **{"model": "tiny", "from_scratch": True, "data": str(data)} | settings
+        )
+    )
 
 
 def quiet_task(task_name, data):

@@ -39,11 +39,15 @@ class Case:
         """One turn: a step alone, one in parts, and a matrix product of the same precision."""
         self.seconds.append(self.take())
         self.parts.append(take_in_parts(self.step, self.recomputed))
-        self.shares.append(1e9 * self.facts["gflop"] / self.seconds[-1] / product.flops_per_second())
+        self.shares.append(
+            1e9 * self.facts["gflop"] / self.seconds[-1] / product.flops_per_second()
+        )
 
     def row(self, first, batch_size):
         """{figure: value}. first: the Case that times are compared with."""
-        medians = {f"{part}_ms": milliseconds(turn[part] for turn in self.parts) for part in self.parts[0]}
+        medians = {
+            f"{part}_ms": milliseconds(turn[part] for turn in self.parts) for part in self.parts[0]
+        }
         ratio, (low, high) = ratio_with_interval(self.seconds, first.seconds)
         return {
             **self.facts,
@@ -59,31 +63,58 @@ class Case:
 def measure_cases(task_name, flags, names, repeats):
     """({figure of all cases: value}, [{figure: value} of each case]).
 
-    names: [(precision, whether activations are recomputed, whether compiled)]. flags: settings of the run without these.
+    names: [(precision, whether activations are recomputed, whether compiled)]. flags: settings of
+    the run without these.
     """
     flags = flags | {"precision": names[0][0]}
     with tempfile.TemporaryDirectory() as scratch:
         plain = SameStep(task_name, flags, Path(scratch) / "run")
         compiled = {
-            again: SameStep(task_name, flags | {"compile": True, "grad_checkpointing": again}, Path(scratch) / f"compiled_{again}")
+            again: SameStep(
+                task_name,
+                flags | {"compile": True, "grad_checkpointing": again},
+                Path(scratch) / f"compiled_{again}",
+            )
             for again in sorted({again for _, again, is_compiled in names if is_compiled})
         }
-    blocks = {again: list(plain.cases)[-again] for again in (False, True)}  # recomputed: none, or all
-    gflop = {again: round(count_flops(partial(plain.take, case)) / 1e9, 3) for again, case in blocks.items()}
+    blocks = {
+        again: list(plain.cases)[-again] for again in (False, True)
+    }  # recomputed: none, or all
+    gflop = {
+        again: round(count_flops(partial(plain.take, case)) / 1e9, 3)
+        for again, case in blocks.items()
+    }
     cases = []
     for name, again, is_compiled in tqdm.tqdm(names, desc="first steps", disable=None):
         precision = build_precision(name, plain.device, tf32=plain.run.config.tf32)
         words = [name, "recomputed" if again else "", "compiled" if is_compiled else ""]
-        facts = {"case": " ".join(filter(None, words)), "precision": name, "grad_checkpointing": again, "compiled": is_compiled}
+        facts = {
+            "case": " ".join(filter(None, words)),
+            "precision": name,
+            "grad_checkpointing": again,
+            "compiled": is_compiled,
+        }
         facts |= {"recomputed": blocks[again], "gflop": gflop[again]}
         # a compiled run recomputes by itself
-        cases.append(Case(*((compiled[again], "none") if is_compiled else (plain, blocks[again])), precision, facts))
+        cases.append(
+            Case(
+                *((compiled[again], "none") if is_compiled else (plain, blocks[again])),
+                precision,
+                facts,
+            )
+        )
         facts |= take_first_steps(cases[-1])
-    products = {precision: MatrixProduct(DTYPES[precision], plain.device, plain.clock) for precision, _, _ in names}
+    products = {
+        precision: MatrixProduct(DTYPES[precision], plain.device, plain.clock)
+        for precision, _, _ in names
+    }
     for _ in tqdm.trange(repeats, desc="turns", disable=None):
         for case in cases:
             case.measure(products[case.precision.name])
-    rates = {f"matmul_{name}_gflops_per_second": product.median_gflops() for name, product in products.items()}
+    rates = {
+        f"matmul_{name}_gflops_per_second": product.median_gflops()
+        for name, product in products.items()
+    }
     shared = {"device": plain.device.type, "held_mib": round(plain.held_mib(), 1)} | rates
     return shared, [case.row(cases[0], flags["batch_size"]) for case in cases]
 
@@ -94,7 +125,9 @@ def take_first_steps(case):
     first, *_ = [case.take() for _ in range(WARM_STEPS)]
     facts = {"peak_mib": None}
     if case.facts["compiled"]:
-        reasons = {reason.splitlines()[0]: times for reason, times in counters["graph_break"].items()}
+        reasons = {
+            reason.splitlines()[0]: times for reason, times in counters["graph_break"].items()
+        }
         facts |= {"compile_s": round(first, 1), "graphs": counters["stats"]["unique_graphs"]}
         facts |= {"graph_breaks": sum(reasons.values()), "break_reasons": reasons}
     if case.step.device.type == "cuda":

@@ -10,7 +10,8 @@ from visionloop.engine import step as engine_step
 def take_in_parts(step, case):
     """One step of a SameStep with an average: {part: seconds}; "rest" is what no other part claims.
 
-    On CUDA the device is waited for at each part's edges, so the parts together take longer than a step that is left alone.
+    On CUDA the device is waited for at each part's edges, so the parts together take longer than a
+    step that is left alone.
     """
     run, seconds = step.run, {}
     calls = {

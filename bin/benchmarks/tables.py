@@ -7,10 +7,15 @@ def print_table(rows):
     """Lines of aligned columns. rows: [{column: value}], the columns of the first; numbers to the right."""
     columns = list(rows[0])
     cells = [[shown(row[column]) for column in columns] for row in rows]
-    widths = [max(len(column), *(len(row[at]) for row in cells)) for at, column in enumerate(columns)]
+    widths = [
+        max(len(column), *(len(row[at]) for row in cells)) for at, column in enumerate(columns)
+    ]
     numeric = [all(is_number(row[column]) for row in rows) for column in columns]
     for line in (columns, *cells):
-        padded = (cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(line, widths, numeric, strict=True))
+        padded = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        )
         click.echo("  ".join(padded).rstrip())
 
 

@@ -24,9 +24,14 @@ def take_turns(sides, leaves, device, repeats):
             torch.autograd.grad(compute(), leaves, allow_unused=True)
             if turn:  # the first one warms up
                 seconds[name].append(synchronised(device) - began)
-    medians = {f"{name}_ms": round(1000 * statistics.median(values), 2) for name, values in seconds.items()}
+    medians = {
+        f"{name}_ms": round(1000 * statistics.median(values), 2) for name, values in seconds.items()
+    }
     library = seconds.pop("library")
-    shares = {name: [other / own for own, other in zip(values, library, strict=True)] for name, values in seconds.items()}
+    shares = {
+        name: [other / own for own, other in zip(values, library, strict=True)]
+        for name, values in seconds.items()
+    }
     ratios = {name: round(statistics.median(values), 2) for name, values in shares.items()}
     return medians, ratios, reads
 

@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from visionloop.bin.benchmarks.turns import synchronised
-from visionloop.bin.commands.answers_files import LINES, WrittenAnswers
 from visionloop.bin.commands.predict import run_predict
+from visionloop.bin.commands.predict_files import LINES, WrittenAnswers
 from visionloop.engine.distributed import pick_device
 from visionloop.engine.precision import build_precision
-from visionloop.tasks.super_resolution.answers import RESULTS
+from visionloop.tasks.super_resolution.result_images import RESULTS
 
 
 class Batch(NamedTuple):
@@ -32,11 +32,23 @@ class WatchedTask:
     """
 
     def __init__(self, task_class, folder, device_name, settings):
-        self.folder, self.device_name, self.device = str(folder), device_name, pick_device(device_name)
+        self.folder, self.device_name, self.device = (
+            str(folder),
+            device_name,
+            pick_device(device_name),
+        )
         self.task, self.module = task_class.load_trained(self.folder, **settings)
         self.sheet_side = self.task.sheet_side
-        self._read, self._predict, self._write = self.task.read_sample, self.task.predict, self.task.write_answers
-        self.task.read_sample, self.task.predict, self.task.write_answers = self.read_sample, self.predict, self.write_answers
+        self._read, self._predict, self._write = (
+            self.task.read_sample,
+            self.task.predict,
+            self.task.write_answers,
+        )
+        self.task.read_sample, self.task.predict, self.task.write_answers = (
+            self.read_sample,
+            self.predict,
+            self.write_answers,
+        )
         self._forward, self.module.forward = self.module.forward, self.forward
         self.marks, self.inputs, self.precision = [], 0, None
 
@@ -55,7 +67,11 @@ class WatchedTask:
         seconds = synchronised(self.device) - began
         *marks, (end,) = self.marks
         ends = [mark[0] for mark in (*marks[1:], (end,))]
-        batches = [Batch(*mark, written) for mark, written in zip(marks, ends, strict=True) if len(mark) == 3]  # else no file was readable
+        batches = [
+            Batch(*mark, written)
+            for mark, written in zip(marks, ends, strict=True)
+            if len(mark) == 3
+        ]  # else no file was readable
         return code, batches, seconds, self.inputs
 
     def read_sample(self, path):
@@ -75,16 +91,22 @@ class WatchedTask:
 
     def forward(self, *args, **named):
         self.inputs += len(args[0] if args else named["pixel_values"])
-        with self.precision.autocast():  # around the network alone: what is made of its answers is fp32 in any precision
+        with (
+            self.precision.autocast()
+        ):  # around the network alone: what is made of its answers is fp32 in any precision
             return self._forward(*args, **named)
 
 
 def results_of(output):
     """([result of each picture, uint8 array], whether every one is the whole picture's) of super-resolution."""
     names = sorted(path for path in (Path(output) / RESULTS).rglob("*") if path.is_file())
-    return [np.asarray(Image.open(name)) for name in names], all(row["exact"] for row in WrittenAnswers(Path(output) / LINES))
+    return [np.asarray(Image.open(name)) for name in names], all(
+        row["exact"] for row in WrittenAnswers(Path(output) / LINES)
+    )
 
 
 def largest_difference(first, second):
     """Between two lists of pictures, of 255."""
-    return max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in zip(first, second, strict=True))
+    return max(
+        int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in zip(first, second, strict=True)
+    )

@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionloop.engine.checkpoint import STEP_FOLDER, problems, read_state, step_folders
+from visionloop.engine.checkpoints.folder import STEP_FOLDER, problems, read_state, step_folders
+from visionloop.engine.checkpoints.manifest import MANIFEST
 from visionloop.engine.errors import UserError
-from visionloop.engine.manifest import MANIFEST
 
 WHOLE, DAMAGED, HALF_WRITTEN = "whole", "damaged", "half-written"
 MARKS = (MANIFEST, "state.json")  # either makes a folder a checkpoint, even a damaged one
@@ -18,8 +18,8 @@ HIDDEN = (".writing", ".removed")  # step folders on their way in or out
 class CheckpointFolder:
     """One folder. step: None of best/; problems: why it is damaged; sizes: {relative path: bytes} of all its files, sorted.
 
-    written: when it was completed, or when its folder last changed, seconds since 1970; content: its state.json, {} where that is
-    missing or not to be trusted.
+    written: when it was completed, or when its folder last changed, seconds since 1970; content:
+    its state.json, {} where that is missing or not to be trusted.
     """
 
     path: Path
@@ -58,20 +58,30 @@ def find_places(path):
     if step_folders(folder):
         return Places(folder, None)
     guess = f"; did you mean {folder.parent}?" if is_checkpoint(folder) else ""
-    raise UserError(f"{path}: neither a run's folder nor its checkpoints/{guess}", file=str(path), field="path")
+    raise UserError(
+        f"{path}: neither a run's folder nor its checkpoints/{guess}", file=str(path), field="path"
+    )
 
 
 def existing_folder(path):
     """The absolute path of a folder. Raises UserError where there is none."""
     folder = Path(os.path.abspath(path))
     if not folder.is_dir():
-        raise UserError(f"{path}: {'not a folder' if folder.exists() else 'no such folder'}", file=str(path), field="path")
+        raise UserError(
+            f"{path}: {'not a folder' if folder.exists() else 'no such folder'}",
+            file=str(path),
+            field="path",
+        )
     return folder
 
 
 def is_checkpoint(folder):
     """True for a checkpoint folder or a best/, whole or not."""
-    return bool(STEP_FOLDER.match(folder.name)) or folder.name == "best" or any((folder / name).is_file() for name in MARKS)
+    return (
+        bool(STEP_FOLDER.match(folder.name))
+        or folder.name == "best"
+        or any((folder / name).is_file() for name in MARKS)
+    )
 
 
 def read_folder(path, *, half_written=False):
@@ -85,7 +95,9 @@ def read_folder(path, *, half_written=False):
         problems=wrong,
         sizes=file_sizes(path),
         written=(manifest if manifest.is_file() else path).stat().st_mtime,
-        content={} if half_written or any(why.startswith(MARKS) for why in wrong) else read_content(path),
+        content={}
+        if half_written or any(why.startswith(MARKS) for why in wrong)
+        else read_content(path),
     )
 
 
@@ -101,7 +113,10 @@ def read_folders(checkpoints):
 
 def half_written_folders(checkpoints):
     """[CheckpointFolder] of what a write or a removal left behind that was stopped, or is going on, by name."""
-    return read_present(sorted(path for path in checkpoints.glob(".step_*") if path.name.endswith(HIDDEN)), half_written=True)
+    return read_present(
+        sorted(path for path in checkpoints.glob(".step_*") if path.name.endswith(HIDDEN)),
+        half_written=True,
+    )
 
 
 def read_present(paths, **options):

@@ -14,8 +14,8 @@ from visionloop.bin.checkpoints.folders import (
     read_folders,
     show_size,
 )
+from visionloop.engine.checkpoints.manifest import MANIFEST, read_manifest
 from visionloop.engine.errors import UserError
-from visionloop.engine.manifest import MANIFEST, read_manifest
 
 NOT_LISTED = "not in the manifest"
 
@@ -40,10 +40,14 @@ def choose_folder(path):
 def describe(found):
     """{field: value} of a CheckpointFolder."""
     content, files = found.content, describe_files(found)
-    weights = {name: count_numbers(found.path / name) for name in files if name.endswith(".safetensors")}
+    weights = {
+        name: count_numbers(found.path / name) for name in files if name.endswith(".safetensors")
+    }
     for name, count in weights.items():
         files[name]["numbers"] = count
-    models = [count for name, count in weights.items() if name.startswith("model")]  # one, or several of a large model
+    models = [
+        count for name, count in weights.items() if name.startswith("model")
+    ]  # one, or several of a large model
     return {
         "folder": str(found.path),
         "condition": found.condition,
@@ -64,9 +68,16 @@ def describe_files(found):
     """{name: {"bytes", "condition"}} of what lies in the folder or should: whole, what is wrong with it, or not in the manifest."""
     manifest = read_manifest(found.path)
     listed = manifest["files"] if manifest else {}
-    conditions = {name: "whole" if name in listed else NOT_LISTED for name in found.sizes if name != MANIFEST}
-    conditions |= {name: why for name, _, why in (problem.partition(": ") for problem in found.problems)}
-    return {name: {"bytes": found.sizes.get(name, 0), "condition": why} for name, why in conditions.items()}
+    conditions = {
+        name: "whole" if name in listed else NOT_LISTED for name in found.sizes if name != MANIFEST
+    }
+    conditions |= {
+        name: why for name, _, why in (problem.partition(": ") for problem in found.problems)
+    }
+    return {
+        name: {"bytes": found.sizes.get(name, 0), "condition": why}
+        for name, why in conditions.items()
+    }
 
 
 def count_numbers(path):
@@ -87,7 +98,9 @@ def as_lines(facts):
         f"task        {show(facts['task'])}",
         # BatchNorm statistics lie among the weights
         f"parameters  {'-' if parameters is None else format(parameters, ',')}, in model.safetensors, with buffers",
-        f"best        {best['metric']} {best['score']:.4f} at step {best['step']}" if best else "best        none yet",
+        f"best        {best['metric']} {best['score']:.4f} at step {best['step']}"
+        if best
+        else "best        none yet",
         f"pieces      {show(facts['pieces'])} of a global batch",
         f"evaluated   at step {show(facts['evaluated_at'])}",
         *(f"  {name}: {show(value)}" for name, value in facts["scores"].items()),

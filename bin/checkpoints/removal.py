@@ -11,15 +11,17 @@ from visionloop.bin.checkpoints.folders import (
     read_folders,
     show_size,
 )
-from visionloop.engine.checkpoint import RunLock, finish_rewrites, set_aside
+from visionloop.engine.checkpoints.folder import finish_rewrites, set_aside
+from visionloop.engine.checkpoints.lock import RunLock
 from visionloop.engine.errors import UserError
 
 
 def run_prune(path, *, keep, dry_run):
     """Remove all but the newest `keep` whole checkpoints and the best one, and say which and how many bytes that freed.
 
-    A damaged one does not count among those that are kept and is removed, unless it is the best. Without a whole one nothing is removed:
-    something may yet be saved from the damaged. Raises UserError while a run holds the lock.
+    A damaged one does not count among those that are kept and is removed, unless it is the best.
+    Without a whole one nothing is removed: something may yet be saved from the damaged. Raises
+    UserError while a run holds the lock.
     """
     places = find_places(path)
     if dry_run:
@@ -37,7 +39,9 @@ def run_prune(path, *, keep, dry_run):
                 remove(found.path)
                 print(f"removed {describe(found)}")
     except OSError as error:
-        raise UserError(f"{error.filename or path}: {error.strerror or error}", file=str(error.filename or path)) from None
+        raise UserError(
+            f"{error.filename or path}: {error.strerror or error}", file=str(error.filename or path)
+        ) from None
     print(summary(doomed, kept, "freed"))
 
 
@@ -87,7 +91,10 @@ def describe(found):
 def summary(doomed, kept, freed):
     """The last line: what was gained and what stays."""
     total = sum(found.size for found in doomed)
-    stays = ", ".join(str(found.step) + ("" if found.condition == WHOLE else f" ({found.condition})") for found in kept)
+    stays = ", ".join(
+        str(found.step) + ("" if found.condition == WHOLE else f" ({found.condition})")
+        for found in kept
+    )
     return f"{total} bytes {freed} ({show_size(total)}); kept: step {stays}"
 
 

@@ -14,7 +14,11 @@ def run_export(task_class, *, model, output, onnx):
         done = task.export(module, folder, onnx=onnx)
         written, again = module.state_dict(), task_class.load_trained(folder)[1].state_dict()
         assert written.keys() == again.keys(), "export changed the names of weights"
-        assert all(tensor.equal(again[name]) for name, tensor in written.items()), "export changed a weight"
+        assert all(tensor.equal(again[name]) for name, tensor in written.items()), (
+            "export changed a weight"
+        )
         done = [f"{len(written)} tensors read back bit for bit", *done]
-        (folder / REPORT).write_text(json.dumps({"schema": 1, "task": task.name, "checks": done}, indent=1) + "\n")
+        (folder / REPORT).write_text(
+            json.dumps({"schema": 1, "task": task.name, "checks": done}, indent=1) + "\n"
+        )
     print("\n".join([f"exported to {output}", *done]))

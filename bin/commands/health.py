@@ -16,9 +16,12 @@ from visionloop.engine.errors import DEFECT, FINISHED, UserError
 GIB = 2**30
 # what a module is called where it is not the distribution's name
 MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}
-LEAST_DISK = 0.1  # GiB in the current folder: less holds no checkpoint of any model but the tiny ones
+LEAST_DISK = (
+    0.1  # GiB in the current folder: less holds no checkpoint of any model but the tiny ones
+)
 LITTLE_DISK = 5  # GiB: a few checkpoints of the larger models
-LITTLE_SHARED = 1  # GiB; a container without --shm-size has 1/16, and a loader process that finds it full is killed
+# GiB; a container without --shm-size has 1/16, and a loader process that finds it full is killed
+LITTLE_SHARED = 1
 
 
 def run_health(load_task_class, device, *, as_json):
@@ -39,7 +42,9 @@ def check_versions(report):
     try:
         required = metadata.requires("visionloop") or []
     except metadata.PackageNotFoundError:
-        report["warnings"].append("visionloop is not installed as a package: which versions it needs is not known")
+        report["warnings"].append(
+            "visionloop is not installed as a package: which versions it needs is not known"
+        )
         return {}
     found = {"visionloop": metadata.version("visionloop")}
     for requirement in map(Requirement, required):
@@ -52,7 +57,9 @@ def check_versions(report):
             report["errors"].append(f"{requirement.name}: not installed")
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            report["errors"].append(f"{requirement.name}: version {version}, needed is {requirement.specifier}")
+            report["errors"].append(
+                f"{requirement.name}: version {version}, needed is {requirement.specifier}"
+            )
     return found
 
 
@@ -60,7 +67,13 @@ def check_imports(report, load_task_class):
     """Import every library that is installed, and the task itself; an error for each that fails."""
     for name, version in report["versions"].items():
         if version is not None:
-            _try(report, name, lambda name=name: importlib.import_module(MODULES.get(name.lower(), name.replace("-", "_"))))
+            _try(
+                report,
+                name,
+                lambda name=name: importlib.import_module(
+                    MODULES.get(name.lower(), name.replace("-", "_"))
+                ),
+            )
     _try(report, "the task", load_task_class)
 
 
@@ -88,12 +101,24 @@ def find_devices(report, wanted):
     found = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        found.append({"name": properties.name, "kind": "cuda", "memory_gib": round(properties.total_memory / GIB, 1)})
+        found.append(
+            {
+                "name": properties.name,
+                "kind": "cuda",
+                "memory_gib": round(properties.total_memory / GIB, 1),
+            }
+        )
     if torch.backends.mps.is_available():
         found.append({"name": platform.machine(), "kind": "mps", "memory_gib": None})
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found.append({"name": f"{platform.machine()}, {cores} cores", "kind": "cpu", "memory_gib": round(memory / GIB, 1)})
+    found.append(
+        {
+            "name": f"{platform.machine()}, {cores} cores",
+            "kind": "cpu",
+            "memory_gib": round(memory / GIB, 1),
+        }
+    )
     try:
         device = pick_device(wanted)
         ones = torch.ones(8, 8, device=device)
@@ -104,7 +129,9 @@ def find_devices(report, wanted):
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
-        report["warnings"].append(f"{device}: its memory is taken, so that it could not be tried")  # by a training, most likely
+        report["warnings"].append(
+            f"{device}: its memory is taken, so that it could not be tried"
+        )  # by a training, most likely
     return found
 
 
@@ -112,7 +139,7 @@ def folders():
     """{what it is: Path} of the folders that fill up: where runs are written, decoded pictures, weights of the hub."""
     found = {"current": Path.cwd()}
     with contextlib.suppress(ImportError):  # what is missing here is among the errors already
-        from visionloop.datasets.stored_files import cache_folder
+        from visionloop.datasets.cache.store_files import cache_folder
 
         found["cache"] = cache_folder()
         found["weights"] = Path(importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE)
@@ -138,18 +165,24 @@ def check_shared_memory(report, folder="/dev/shm"):
         return None
     size = shutil.disk_usage(folder).total / GIB
     if size < LITTLE_SHARED:
-        report["warnings"].append(f"{folder}: {size:.2f} GiB; start the container with --shm-size 8g, or train with --workers 0")
+        report["warnings"].append(
+            f"{folder}: {size:.2f} GiB; start the container with --shm-size 8g, or train with --workers 0"
+        )
     return round(size, 2)
 
 
 def lines_of(report):
     """The report for people."""
-    yield f"Python {report['python']}, " + ", ".join(f"{name} {version or 'missing'}" for name, version in report["versions"].items())
+    yield f"Python {report['python']}, " + ", ".join(
+        f"{name} {version or 'missing'}" for name, version in report["versions"].items()
+    )
     for device in report["devices"]:
         memory = f", {device['memory_gib']} GiB" if device["memory_gib"] is not None else ""
         yield f"{device['kind']}: {device['name']}{memory}"
     for what, disk in report["disks"].items():
-        yield f"{what} folder {disk['path']}: {disk['free_gib']} GiB free" + ("" if disk["writable"] else ", cannot be written")
+        yield f"{what} folder {disk['path']}: {disk['free_gib']} GiB free" + (
+            "" if disk["writable"] else ", cannot be written"
+        )
     shared = report["shared_memory_gib"]
     yield "shared memory: " + (f"{shared} GiB" if shared is not None else "no /dev/shm")
     for kind in ("errors", "warnings"):

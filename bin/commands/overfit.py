@@ -9,11 +9,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
-from visionloop.engine.evaluate import evaluate_dataset
+from visionloop.engine.evaluation.evaluate import evaluate_dataset
+from visionloop.engine.lr_schedule import lr_factor
 from visionloop.engine.optim import build_optimizer
-from visionloop.engine.order import hashed, seed_noise
 from visionloop.engine.prepare import check_piece_size, freeze
-from visionloop.engine.schedule import lr_factor
+from visionloop.engine.seeding import hashed, seed_noise
 from visionloop.engine.train import Subset, spread_evenly
 
 CYCLE = 300  # steps from the full rate down to none; then once more from the top
@@ -41,24 +41,32 @@ class Lesson:
 def require_goal(task):
     """UserError for a task of which it is not known what it must reach."""
     if task.overfit_goal is None:
-        raise UserError(f"--overfit: nothing is known of what {task.name} must reach", field="overfit")
+        raise UserError(
+            f"--overfit: nothing is known of what {task.name} must reach", field="overfit"
+        )
 
 
 def learn_by_heart(task, config, *, device, say, steps=STEPS):
     """(line about a success, None) or (None, why it failed) of training on config.overfit pictures of the training split.
 
-    They come as in evaluation, without augmentation, in one optimizer step each time, in fp32; see `Task.lessons`. Ends as soon as
-    `task.overfit_goal` is reached, a number or what a trivial predictor scores on the same pictures. say(line): told every 25 steps.
-    Raises UserError for what training would refuse too.
+    They come as in evaluation, without augmentation, in one optimizer step each time, in fp32; see
+    `Task.lessons`. Ends as soon as `task.overfit_goal` is reached, a number or what a trivial
+    predictor scores on the same pictures. say(line): told every 25 steps. Raises UserError for what
+    training would refuse too.
     """
     dataset = task.build_eval_dataset("train")
     dataset = Subset(dataset, spread_evenly(len(dataset), config.overfit))
     torch.manual_seed(hashed(config.seed))
     module = task.build_model().to(device)
     freeze(task, module, config)
-    samples, scored = task.lessons([dataset[i] | {"sample_id": torch.tensor(i)} for i in range(len(dataset))])
+    samples, scored = task.lessons(
+        [dataset[i] | {"sample_id": torch.tensor(i)} for i in range(len(dataset))]
+    )
     pieces = math.ceil(len(samples) / config.micro_batch)
-    cuts = [(piece * len(samples) // pieces, (piece + 1) * len(samples) // pieces) for piece in range(pieces)]
+    cuts = [
+        (piece * len(samples) // pieces, (piece + 1) * len(samples) // pieces)
+        for piece in range(pieces)
+    ]
     check_piece_size(task, module, cuts)
     batches = [task.collate(samples[start:stop], steps, start) for start, stop in cuts]
     key, goal = task.overfit_goal
@@ -66,25 +74,35 @@ def learn_by_heart(task, config, *, device, say, steps=STEPS):
     lesson, began = Lesson(), time.perf_counter()
     for done in train_on(task, module, batches, config, lesson, device, steps):
         world = World(0, 0, 1, device)
-        metric = evaluate_dataset(task, module, scored, batch_size=config.eval_batch_size, world=world)
+        metric = evaluate_dataset(
+            task, module, scored, batch_size=config.eval_batch_size, world=world
+        )
         lesson.scores[done] = score = metric.compute()[key]
         lesson.goal = task.reference_scores(metric)[goal] if isinstance(goal, str) else goal
         seconds = time.perf_counter() - began
-        say(f"{done} steps, {seconds:.0f} s: loss {lesson.losses[-1]:.3f}, {spec.label} {spec.show(score)}")
+        say(
+            f"{done} steps, {seconds:.0f} s: loss {lesson.losses[-1]:.3f}, {spec.label} {spec.show(score)}"
+        )
         if lesson.learned:
             reached = f"; {goal}: {spec.show(lesson.goal)}" if isinstance(goal, str) else ""
-            return f"{len(dataset)} pictures learned by heart: {spec.label} {spec.show(score)} after {done} steps{reached}", None
+            return (
+                f"{len(dataset)} pictures learned by heart: {spec.label} {spec.show(score)} after {done} steps{reached}",
+                None,
+            )
     return None, explain_failure(lesson, spec, len(dataset))
 
 
 def train_on(task, module, batches, config, lesson, device, steps):
     """Trains `module` on the same batches for so many steps; yields the number of steps done, every 25 and at the end.
 
-    To the task every step is one past its last, where none of its own augmentation is left. A loss that is not finite ends it.
+    To the task every step is one past its last, where none of its own augmentation is left. A loss
+    that is not finite ends it.
     """
     optimizer = build_optimizer(task.parameter_groups(module), module, config)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    count = {name: number or 1 for name, number in task.count(batches).items()}  # pictures may all be empty
+    count = {
+        name: number or 1 for name, number in task.count(batches).items()
+    }  # pictures may all be empty
     for step in range(steps):
         factor = lr_factor(step % CYCLE, CYCLE, schedule="cosine", warmup_steps=WARMUP)
         for group in optimizer.param_groups:

@@ -1,23 +1,93 @@
 """`predict`, the same for every task: any number of pictures into one folder, by any number of processes, in any number of starts."""
 
+import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tqdm.auto import tqdm
 
-from visionloop.bin.commands.answers_files import LINES, SHEET, PictureFiles, WrittenAnswers, write_sheets
-from visionloop.bin.commands.predict_told import Told
-from visionloop.bin.commands.predict_unfinished import UnfinishedAnswers, fingerprint_of_model, folder_of
-from visionloop.engine.answers import answer, num_batches, places_in, read_batches
-from visionloop.engine.distributed import World, barrier, broadcast_object, join_world, leave_world, lost_process, lost_why
+from visionloop.bin.commands.predict_files import (
+    LINES,
+    SHEET,
+    PictureFiles,
+    WrittenAnswers,
+    write_sheets,
+)
+from visionloop.bin.commands.predict_resume import (
+    UnfinishedAnswers,
+    fingerprint_of_model,
+    folder_of,
+)
+from visionloop.engine.checkpoints.writer import is_disk_error
+from visionloop.engine.data.forkserver import start_loader_server
+from visionloop.engine.distributed import (
+    World,
+    barrier,
+    broadcast_object,
+    join_world,
+    leave_world,
+    lost_process,
+    lost_why,
+)
 from visionloop.engine.errors import FINISHED, STOPPED, USER_ERROR, LostProcess, UserError
-from visionloop.engine.loader_server import start_loader_server
-from visionloop.engine.saver import is_disk_error
-from visionloop.engine.stop import StopFlag
+from visionloop.engine.logging.console import is_watched
+from visionloop.engine.predict import answer, num_batches, places_in, read_batches
+from visionloop.engine.system.signals import StopFlag
 from visionloop.engine.task import Task
-from visionloop.tasks.input_pictures import find_pictures, fingerprint
+from visionloop.tasks.input_images import find_pictures, fingerprint
+
+# What `predict` says while it works: its bar, the lines in input order, the pictures that cannot be
+# read.
+
+
+class Told:
+    """Tells the lines of each batch once all before it are done, whoever answered it and in whichever start.
+
+    unfinished: an UnfinishedAnswers; root: of the pictures; silent: in all processes but one.
+    """
+
+    def __init__(self, unfinished, root, num_pictures, *, as_json, silent):
+        self.unfinished, self.root, self.as_json, self.silent = unfinished, root, as_json, silent
+        self.batches = self.unreadable = 0  # told so far
+        self._bar = tqdm(
+            total=num_pictures,
+            desc="predicting",
+            unit="pic",
+            disable=silent or not is_watched(),
+            leave=False,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()
+
+    def advance(self):
+        """Tell what is done since the last call."""
+        while not self.silent and self.batches < self.unfinished.num_batches:
+            try:
+                self.tell_file(self.unfinished.lines_of(self.batches))
+            except FileNotFoundError:
+                return
+            self.batches += 1
+
+    def tell_file(self, path):
+        """Tell the lines of a file."""
+        with open(path) as lines:
+            for line in lines:
+                if self.as_json:
+                    print(line, end="")
+                row = (
+                    json.loads(line) if '"error": ' in line else {}
+                )  # within a text the quotes would be escaped
+                if "error" in row:
+                    self.unreadable += 1
+                    tqdm.write(f"error: {self.root / row['file']}: {row['error']}", file=sys.stderr)
+                self._bar.update()
 
 
 @dataclass(frozen=True)
@@ -34,29 +104,57 @@ class Work:
     unfinished: UnfinishedAnswers
 
 
-def run_predict(task_class, *, model, input_path, output, batch_size, device, as_json, explanations, settings, workers=0, pictures=True):
+def run_predict(
+    task_class,
+    *,
+    model,
+    input_path,
+    output,
+    batch_size,
+    device,
+    as_json,
+    explanations,
+    settings,
+    workers=0,
+    pictures=True,
+):
     """Write predictions.jsonl, the task's own files, pictures/, contact_sheet.png and a folder per explanation. Returns the exit code.
 
-    Where answers are pictures themselves, they lie in folders of the task's naming, as PNG. settings: {name: value} of the task's own, for
-    `Task.load_trained`; pictures: False leaves out pictures/ and its sheet. All ranks.
+    Where answers are pictures themselves, they lie in folders of the task's naming, as PNG.
+    settings: {name: value} of the task's own, for `Task.load_trained`; pictures: False leaves out
+    pictures/ and its sheet. All ranks.
 
-    A picture that cannot be read is named on stderr and has a line {"file", "error"}; the others go on, and the exit code is 2. After a
-    stop it is 75, and the same call goes on.
+    A picture that cannot be read is named on stderr and has a line {"file", "error"}; the others go
+    on, and the exit code is 2. After a stop it is 75, and the same call goes on.
     """
     stop = StopFlag(ends_process=True)
     stop.install()
     if workers:
-        start_loader_server()  # before the process group, whose threads a worker must not be forked beside
+        # before the process group, whose threads a worker must not be forked beside
+        start_loader_server()
     unfinished = None
     try:
         world = join_world(device)
-        root, names = find_pictures(input_path, without=(os.path.abspath(output), str(folder_of(output))))
+        root, names = find_pictures(
+            input_path, without=(os.path.abspath(output), str(folder_of(output)))
+        )
         task, module = task_class.load_trained(model, **settings)
         kinds = ("pictures",) * pictures + tuple(explanations)
-        facts = {"task": task.name, "model": fingerprint_of_model(model), "input": fingerprint(root, names)}
-        facts |= {"batch_size": batch_size, "pictures": pictures, "explanations": sorted(explanations), **settings}
+        facts = {
+            "task": task.name,
+            "model": fingerprint_of_model(model),
+            "input": fingerprint(root, names),
+        }
+        facts |= {
+            "batch_size": batch_size,
+            "pictures": pictures,
+            "explanations": sorted(explanations),
+            **settings,
+        }
         unfinished = UnfinishedAnswers(output, facts, num_batches(len(names), batch_size))
-        work = Work(task, module.to(world.device), root, names, batch_size, kinds, world, unfinished)
+        work = Work(
+            task, module.to(world.device), root, names, batch_size, kinds, world, unfinished
+        )
         numbers = begin(work)
         with Told(unfinished, root, len(names), as_json=as_json, silent=not world.is_main) as told:
             answer_batches(work, numbers, told, workers=workers, stop=stop)
@@ -84,10 +182,17 @@ def begin(work):
         raise found
     if not work.unfinished.folder.exists():
         why = "this process does not see the folder that the first one made; all need the same file system"
-        raise UserError(f"--output {work.unfinished.shown}: {why}", field="output", file=str(work.unfinished.shown))
+        raise UserError(
+            f"--output {work.unfinished.shown}: {why}",
+            field="output",
+            file=str(work.unfinished.shown),
+        )
     done = len(work.names) - count_in(work, found)
     if done and work.world.is_main:
-        print(f"going on: {done} of {len(work.names)} pictures are answered already, in {work.unfinished.shown}", file=sys.stderr)
+        print(
+            f"going on: {done} of {len(work.names)} pictures are answered already, in {work.unfinished.shown}",
+            file=sys.stderr,
+        )
     return found
 
 
@@ -101,9 +206,19 @@ def answer_batches(work, numbers, told, *, workers, stop):
     files, unfinished = PictureFiles(work.unfinished.answers, work.names), work.unfinished
     if work.world.size > 1:
         numbers = filter(unfinished.take, numbers)
-    reads = read_batches(work.task, work.root, work.names, batch_size=work.batch_size, numbers=numbers, workers=workers, stop=stop)
+    reads = read_batches(
+        work.task,
+        work.root,
+        work.names,
+        batch_size=work.batch_size,
+        numbers=numbers,
+        workers=workers,
+        stop=stop,
+    )
     for read in reads:
-        answers = answer(work.task, work.module, read, work.root, work.names, work.world.device, kinds=work.kinds)
+        answers = answer(
+            work.task, work.module, read, work.root, work.names, work.world.device, kinds=work.kinds
+        )
         files.write(answers)
         unfinished.write(read.number, answers.rows)
         told.advance()
@@ -117,7 +232,10 @@ def end(work, told):
     if left:
         done = total - count_in(work, left)
         if work.world.is_main:
-            print(f"stopped: {done} of {total} pictures are answered, in {unfinished.shown}; the same command goes on", file=sys.stderr)
+            print(
+                f"stopped: {done} of {total} pictures are answered, in {unfinished.shown}; the same command goes on",
+                file=sys.stderr,
+            )
         return STOPPED
     if not work.world.is_main:
         return FINISHED
@@ -129,8 +247,13 @@ def end(work, told):
     else:
         told.tell_file(unfinished.output / LINES)
     unfinished.finish()
-    sheets = [path for path in (unfinished.output / LINES, unfinished.output / SHEET) if path.exists()]
-    print(f"{total - told.unreadable} of {total} pictures answered: {', '.join(map(str, sheets))}", file=sys.stderr)
+    sheets = [
+        path for path in (unfinished.output / LINES, unfinished.output / SHEET) if path.exists()
+    ]
+    print(
+        f"{total - told.unreadable} of {total} pictures answered: {', '.join(map(str, sheets))}",
+        file=sys.stderr,
+    )
     return USER_ERROR if told.unreadable else FINISHED
 
 
@@ -138,7 +261,9 @@ def explained(error, output):
     """The one line for what the machine is to blame for, as an error to raise; any other error as it is."""
     if is_disk_error(error, os.path.abspath(output)):
         why = f"cannot write ({error.strerror}); what is answered is kept: once there is room, the same command goes on"
-        return UserError(f"--output {output}: {why}", code="cannot_write", file=str(output), field="output")
+        return UserError(
+            f"--output {output}: {why}", code="cannot_write", file=str(output), field="output"
+        )
     if lost_process(error):
         why = f"another process is gone or does not answer ({lost_why(error)}); the same command goes on with what is not answered yet"
         return LostProcess(why, code="lost_process")

@@ -7,20 +7,25 @@ import torch
 from PIL import Image
 
 from visionloop.engine.errors import UserError
-from visionloop.engine.order import COLLATE, SAMPLE, seed_host
+from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
 from visionloop.engine.train import spread_evenly
-from visionloop.tasks.canvas import grid, with_caption
+from visionloop.tasks.drawing.canvas import grid, with_caption
 
 PICTURES = 12
 SHEET_MOST = 48  # pictures on one of the sheets of a batch
 NARROWEST = 160  # pixels below a picture that its caption needs
-HEADINGS = ("as the network sees them in the first steps of training", "the same pictures as evaluation sees them")
+HEADINGS = (
+    "as the network sees them in the first steps of training",
+    "the same pictures as evaluation sees them",
+)
 
 
 def require_png(path):
     """UserError unless a picture can be written there under this name."""
     if Path(path).suffix.lower() != ".png" or Path(path).is_dir():
-        raise UserError(f"--sheet {path}: expected the name of a .png file", field="sheet", file=str(path))
+        raise UserError(
+            f"--sheet {path}: expected the name of a .png file", field="sheet", file=str(path)
+        )
 
 
 def write_sheet(task, train, config, path):
@@ -31,7 +36,10 @@ def write_sheet(task, train, config, path):
     picks = spread_evenly(len(train), PICTURES).tolist()
     task.before_sample(0, config.steps or 1)
     columns = []
-    sources = ((train, lambda samples: task.collate(samples, 0, 0)), (task.build_eval_dataset("train"), task.collate_eval))
+    sources = (
+        (train, lambda samples: task.collate(samples, 0, 0)),
+        (task.build_eval_dataset("train"), task.collate_eval),
+    )
     for (dataset, collate), heading in zip(sources, HEADINGS, strict=True):
         samples = []
         for index in picks:
@@ -43,13 +51,16 @@ def write_sheet(task, train, config, path):
     if not columns[0]:
         raise UserError(f"--sheet: {task.name} draws no training pictures", field="sheet")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grid([picture for row in zip(*columns, strict=True) for picture in row], columns=2)).save(path)
+    Image.fromarray(
+        grid([picture for row in zip(*columns, strict=True) for picture in row], columns=2)
+    ).save(path)
 
 
 def write_samples(task, samples, captions, folder):
     """Writes pictures_1.png, pictures_2.png, .. into the folder: what `task.draw` makes of each sample alone. Returns their names.
 
-    samples: [(sample, the Batch that it is a part of)]; captions: lines of text, for each sample. No sheets for a task that draws nothing.
+    samples: [(sample, the Batch that it is a part of)]; captions: lines of text, for each sample.
+    No sheets for a task that draws nothing.
     """
     tiles = [
         with_caption(_widened(picture), lines)
@@ -65,4 +76,6 @@ def write_samples(task, samples, captions, folder):
 
 def _widened(picture):
     """On white paper as wide as a caption."""
-    return np.pad(picture, ((0, 0), (0, max(0, NARROWEST - picture.shape[1])), (0, 0)), constant_values=255)
+    return np.pad(
+        picture, ((0, 0), (0, max(0, NARROWEST - picture.shape[1])), (0, 0)), constant_values=255
+    )

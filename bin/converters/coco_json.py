@@ -8,8 +8,8 @@ from visionloop.bin.converters.conversion import Form
 def write_coco(path, index):
     """Write the json of an index, row by row.
 
-    Names, boxes, areas and ids are those of the index, digit by digit; annotations are numbered from 1, because pycocotools takes an id
-    of 0 for none.
+    Names, boxes, areas and ids are those of the index, digit by digit; annotations are numbered
+    from 1, because pycocotools takes an id of 0 for none.
     """
     with open(path, "w", encoding="ascii") as file:
         file.write('{"categories": ')
@@ -36,9 +36,15 @@ def _annotations(index):
     number = 0
     for i, image_id in enumerate(index.image_ids):
         # to Python's numbers picture by picture: all at once would not be small for a moment
-        for box, label, crowd, area in zip(*(column.tolist() for column in index.boxes_of(i)), strict=True):
+        for box, label, crowd, area in zip(
+            *(column.tolist() for column in index.boxes_of(i)), strict=True
+        ):
             number += 1
-            row = {"id": number, "image_id": image_id.item(), "category_id": index.category_ids[label]}
+            row = {
+                "id": number,
+                "image_id": image_id.item(),
+                "category_id": index.category_ids[label],
+            }
             yield row | {"bbox": box, "area": area, "iscrowd": int(crowd)}
 
 

@@ -8,14 +8,32 @@ from pathlib import Path
 
 import numpy as np
 
-from visionloop.bin.converters.masks import IGNORED, MaskSplit, place_background, refuse_many, told_size_is_wrong
-from visionloop.bin.converters.outlines import BrokenOutline, area, check_corners, encode_polygons, encode_runs, paint
-from visionloop.datasets.coco import choose_folder
-from visionloop.datasets.coco_columns import SECTIONS, UNKNOWN, read_categories, read_pictures
-from visionloop.datasets.detection_layout import find_annotations
-from visionloop.datasets.detection_problems import Report
-from visionloop.datasets.json_values import column, look_up, show
-from visionloop.datasets.layout import SPLIT_FOLDERS, DataLayoutError, shorten
+from visionloop.bin.converters.masks import (
+    IGNORED,
+    MaskSplit,
+    place_background,
+    refuse_many,
+    told_size_is_wrong,
+)
+from visionloop.bin.converters.outlines import (
+    BrokenOutline,
+    area,
+    check_corners,
+    encode_polygons,
+    encode_runs,
+    paint,
+)
+from visionloop.datasets.detection.coco_columns import (
+    SECTIONS,
+    UNKNOWN,
+    read_categories,
+    read_pictures,
+)
+from visionloop.datasets.detection.index import choose_folder
+from visionloop.datasets.detection.layout import find_annotations
+from visionloop.datasets.detection.problems import Report
+from visionloop.datasets.io.json_columns import column, look_up, show
+from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, shorten
 
 SPLITS = ("train", "val", "test")
 KEPT = ("id", "image_id", "category_id", "iscrowd", "segmentation")  # of an annotation
@@ -24,8 +42,9 @@ KEPT = ("id", "image_id", "category_id", "iscrowd", "segmentation")  # of an ann
 def read_coco_masks(source, findings, *, background):
     """{split: MaskSplit} of a folder with COCO jsons, as detection finds them, or of a single json.
 
-    findings: takes what is broken; background: see place_background. Where annotations overlap, the smaller one lies on top; a crowd is
-    ignored where nothing else lies on it. Raises DataLayoutError.
+    findings: takes what is broken; background: see place_background. Where annotations overlap, the
+    smaller one lies on top; a crowd is ignored where nothing else lies on it. Raises
+    DataLayoutError.
     """
     splits, classes = {}, None
     for split, path in find_jsons(source).items():
@@ -55,13 +74,24 @@ def find_jsons(source):
     source = Path(source)
     if source.is_file():
         return {"train": source}
-    found = {split: path for split in SPLITS if (path := find_annotations(source, split)) and path.suffix == ".json"}
+    found = {
+        split: path
+        for split in SPLITS
+        if (path := find_annotations(source, split)) and path.suffix == ".json"
+    }
     if found:
         return found
     others = sorted([*source.glob("*.json"), *source.glob("annotations/*.json")])
     if len(others) != 1:
-        there = f"several json files ({shorten([path.name for path in others])})" if others else "no json"
-        raise DataLayoutError(source, f"holds {there}; expected train.json, or annotations/instances_train*.json, and the same for val")
+        there = (
+            f"several json files ({shorten([path.name for path in others])})"
+            if others
+            else "no json"
+        )
+        raise DataLayoutError(
+            source,
+            f"holds {there}; expected train.json, or annotations/instances_train*.json, and the same for val",
+        )
     return {"train": others[0]}
 
 
@@ -69,7 +99,12 @@ def _picture_folders(json_file, split):
     """Folders that the file names of a json may be relative to, the likeliest first."""
     data = json_file.parent.parent if json_file.parent.name == "annotations" else json_file.parent
     names = dict.fromkeys([json_file.stem.removeprefix("instances_"), *SPLIT_FOLDERS[split]])
-    folders = [*(data / name for name in names), *(data / "images" / name for name in names), data / "images", data]
+    folders = [
+        *(data / name for name in names),
+        *(data / "images" / name for name in names),
+        data / "images",
+        data,
+    ]
     return [os.fspath(folder) for folder in folders]
 
 
@@ -84,7 +119,9 @@ def _read_sections(path):
     for name in SECTIONS:
         entries = data.get(name) if isinstance(data, dict) else None
         if not isinstance(entries, list) or not all(type(entry) is dict for entry in entries):
-            raise DataLayoutError(path, f"section {name!r} is {show(entries)}, expected a list of objects")
+            raise DataLayoutError(
+                path, f"section {name!r} is {show(entries)}, expected a list of objects"
+            )
     return data
 
 
@@ -108,7 +145,9 @@ def _numbers(polygon):
 def _sort(annotations, row_of, num_pictures, path, findings):
     """The annotations of each picture, in the file's order."""
     by_picture = [[] for _ in range(num_pictures)]
-    for entry, row in zip(annotations, look_up(row_of, column(annotations, "image_id")).tolist(), strict=True):
+    for entry, row in zip(
+        annotations, look_up(row_of, column(annotations, "image_id")).tolist(), strict=True
+    ):
         if row >= 0:
             by_picture[row].append(entry)
         elif row == UNKNOWN:
@@ -163,5 +202,9 @@ def encode(segmentation, size_hw):
         raise BrokenOutline(f"segmentation is {show(segmentation)}: no outline")
     if not all(isinstance(polygon, array | list) for polygon in segmentation):
         raise BrokenOutline("segmentation is a list of numbers, expected a list of polygons")
-    polygons = [polygon for polygon in (check_corners(polygon, size_hw) for polygon in segmentation) if len(polygon) >= 3]
+    polygons = [
+        polygon
+        for polygon in (check_corners(polygon, size_hw) for polygon in segmentation)
+        if len(polygon) >= 3
+    ]
     return encode_polygons(polygons, size_hw) if polygons else None

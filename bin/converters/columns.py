@@ -5,19 +5,27 @@ from array import array
 
 import numpy as np
 
-from visionloop.datasets.coco import DetectionIndex, join_paths
+from visionloop.datasets.detection.index import DetectionIndex
+from visionloop.datasets.io.paths import join_paths
 
 
 class GrowingIndex:
     """The pictures and boxes of one split, in columns: no Python object per box, however many there are.
 
-    folder: of the pictures; numbers: {class name: number in order of first appearance}, which the splits of a data set share.
+    folder: of the pictures; numbers: {class name: number in order of first appearance}, which the
+    splits of a data set share.
     """
 
     def __init__(self, source, folder, numbers):
         self.source, self.folder, self.numbers = os.fspath(source), os.fspath(folder), numbers
         self.names = []
-        self.sizes, self.counts, self.boxes, self.labels, self.crowd = array("q"), array("q"), array("d"), array("q"), array("b")
+        self.sizes, self.counts, self.boxes, self.labels, self.crowd = (
+            array("q"),
+            array("q"),
+            array("d"),
+            array("q"),
+            array("b"),
+        )
 
     def __len__(self):
         return len(self.names)
@@ -35,7 +43,9 @@ class GrowingIndex:
     def index(self):
         """The DetectionIndex. Classes are sorted by name and have the ids 1, 2, ...; so have the pictures, in order of addition."""
         classes = tuple(sorted(self.numbers))
-        label_of = np.zeros(max(1, len(classes)), dtype=np.int32)  # a class's number -> its place by name
+        label_of = np.zeros(
+            max(1, len(classes)), dtype=np.int32
+        )  # a class's number -> its place by name
         for label, kind in enumerate(classes):
             label_of[self.numbers[kind]] = label
         boxes = np.array(self.boxes, dtype=np.float64).reshape(-1, 4)
@@ -47,7 +57,9 @@ class GrowingIndex:
             **join_paths(self.names),
             image_ids=np.arange(1, len(self) + 1),
             sizes_hw=np.array(self.sizes, dtype=np.int64).reshape(-1, 2),
-            offsets=np.concatenate([[0], np.array(self.counts, dtype=np.int64).cumsum()]).astype(np.int64),
+            offsets=np.concatenate([[0], np.array(self.counts, dtype=np.int64).cumsum()]).astype(
+                np.int64
+            ),
             boxes=boxes,
             labels=label_of[np.array(self.labels, dtype=np.int64)],
             crowd=np.array(self.crowd, dtype=bool),

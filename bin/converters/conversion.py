@@ -11,8 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from visionloop.bin.commands.output import whole_folder
-from visionloop.datasets.layout import DataLayoutError, is_hidden
-from visionloop.datasets.pictures import PICTURE_SUFFIXES
+from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.io.layout import DataLayoutError, is_hidden
 from visionloop.engine.errors import UserError
 
 MARK = "convert.json"
@@ -37,9 +37,10 @@ class Findings:
 class Form:
     """What a conversion writes beside the pictures.
 
-    annotate(splits, folder, findings) -> {split: index}: writes the annotations and gives what can be taken over of each split; an
-    index has `folder`, `classes`, `name(i)`, `path(i)` and a length; count(index): of what there is to learn from, called `one` and
-    `many`; pictures: where in the output those of a split lie; whole_folders: no others may lie there.
+    annotate(splits, folder, findings) -> {split: index}: writes the annotations and gives what can
+    be taken over of each split; an index has `folder`, `classes`, `name(i)`, `path(i)` and a
+    length; count(index): of what there is to learn from, called `one` and `many`; pictures: where
+    in the output those of a split lie; whole_folders: no others may lie there.
     """
 
     annotate: Callable
@@ -53,27 +54,51 @@ class Form:
 def convert(kind, read, form, source, output, *, pictures, skip_broken):
     """Write `output` in a Form from what `read(source, findings)` gives: {split: index} with the same classes.
 
-    pictures: "copy" or "link" them to the form's folder of the split, or "none": that folder is then a link to the one they lie in.
-    Raises UserError; without `skip_broken` also when anything was found broken, and nothing is written then.
+    pictures: "copy" or "link" them to the form's folder of the split, or "none": that folder is
+    then a link to the one they lie in. Raises UserError; without `skip_broken` also when anything
+    was found broken, and nothing is written then.
     """
     refuse_overlap(source, output)
     findings = Findings()
     try:
         with whole_folder(output, MARK) as folder:
-            splits = form.annotate({split: index for split, index in read(source, findings).items() if len(index)}, folder, findings)
+            splits = form.annotate(
+                {split: index for split, index in read(source, findings).items() if len(index)},
+                folder,
+                findings,
+            )
             tell(findings, skip_broken)
             splits = {split: index for split, index in splits.items() if len(index)}
             check_not_empty(source, splits, form)
             for split, index in splits.items():
-                deliver_pictures(index, folder / form.pictures.format(split), pictures, form.whole_folders)
-            counts = {split: {"pictures": len(index), form.many: form.count(index)} for split, index in splits.items()}
-            mark = {"schema": 1, "kind": kind, "source": os.path.abspath(source), "pictures": pictures, "splits": counts}
-            (folder / MARK).write_text(json.dumps(mark | {"left_out": findings.problems}, indent=1) + "\n")
+                deliver_pictures(
+                    index, folder / form.pictures.format(split), pictures, form.whole_folders
+                )
+            counts = {
+                split: {"pictures": len(index), form.many: form.count(index)}
+                for split, index in splits.items()
+            }
+            mark = {
+                "schema": 1,
+                "kind": kind,
+                "source": os.path.abspath(source),
+                "pictures": pictures,
+                "splits": counts,
+            }
+            (folder / MARK).write_text(
+                json.dumps(mark | {"left_out": findings.problems}, indent=1) + "\n"
+            )
     except DataLayoutError as error:
         raise UserError(str(error), file=error.path) from None
     except OSError as error:
-        raise UserError(f"{error.filename or output}: {error.strerror or error}", file=str(error.filename or output)) from None
-    shown = "; ".join(f"{split}: " + ", ".join(f"{number} {what}" for what, number in count.items()) for split, count in counts.items())
+        raise UserError(
+            f"{error.filename or output}: {error.strerror or error}",
+            file=str(error.filename or output),
+        ) from None
+    shown = "; ".join(
+        f"{split}: " + ", ".join(f"{number} {what}" for what, number in count.items())
+        for split, count in counts.items()
+    )
     print(f"{output}: {shown}; {len(next(iter(splits.values())).classes)} classes")
 
 
@@ -81,7 +106,11 @@ def refuse_overlap(source, output):
     """An output that holds the source would be replaced together with it."""
     source, output = Path(source).resolve(), Path(output).resolve()
     if output in (source, *source.parents):
-        raise UserError(f"{output}: is or holds the source {source}; choose another output folder", field="output", file=str(output))
+        raise UserError(
+            f"{output}: is or holds the source {source}; choose another output folder",
+            field="output",
+            file=str(output),
+        )
 
 
 def check_not_empty(source, splits, form):
@@ -90,22 +119,31 @@ def check_not_empty(source, splits, form):
         raise UserError(f"{source}: not one picture to convert", field="source", file=str(source))
     if not any(form.count(index) for index in splits.values()):
         number = sum(map(len, splits.values()))
-        raise UserError(f"{source}: {number} pictures, but not one {form.one}", field="source", file=str(source))
+        raise UserError(
+            f"{source}: {number} pictures, but not one {form.one}", field="source", file=str(source)
+        )
 
 
 def tell(findings, skip_broken):
     """Notes and problems on stderr, one a line. Raises UserError when there are problems and they are not to be skipped."""
     for why, places in findings.notes.items():
-        print(f"note: {places[0]}: {why}" + (f" ({len(places)} such)" if len(places) > 1 else ""), file=sys.stderr)
+        print(
+            f"note: {places[0]}: {why}" + (f" ({len(places)} such)" if len(places) > 1 else ""),
+            file=sys.stderr,
+        )
     problems = [f"{place}: {why}" for place, why in findings.problems]
     if len(problems) == 1 and not skip_broken:
-        raise UserError(problems[0], file=findings.problems[0][0], hint="--skip-broken leaves it out")
+        raise UserError(
+            problems[0], file=findings.problems[0][0], hint="--skip-broken leaves it out"
+        )
     for line in problems[:MOST_SHOWN]:
         print(f"{'warning: left out' if skip_broken else 'error'}: {line}", file=sys.stderr)
     if len(problems) > MOST_SHOWN:
         print(f"... and {len(problems) - MOST_SHOWN} more", file=sys.stderr)
     if problems and not skip_broken:
-        raise UserError(f"{len(problems)} problems, nothing was written; --skip-broken leaves them out")
+        raise UserError(
+            f"{len(problems)} problems, nothing was written; --skip-broken leaves them out"
+        )
 
 
 def deliver_pictures(index, folder, how, whole_folder):
@@ -123,12 +161,24 @@ def deliver_pictures(index, folder, how, whole_folder):
 def refuse_strangers(index):
     """The folder of an index holds its pictures alone, or UserError."""
     known = {os.path.normpath(index.path(i)) for i in range(len(index))}
-    files = (os.path.normpath(os.path.join(level, name)) for level, _, names in os.walk(index.folder) for name in names)
-    pictures = (path for path in files if path.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(os.path.basename(path)))
+    files = (
+        os.path.normpath(os.path.join(level, name))
+        for level, _, names in os.walk(index.folder)
+        for name in names
+    )
+    pictures = (
+        path
+        for path in files
+        if path.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(os.path.basename(path))
+    )
     strangers = [path for path in pictures if path not in known]
     if strangers:
         why = f"--pictures none: {index.folder} holds {len(strangers)} pictures that are not of this split"
-        raise UserError(f"{why}, like {os.path.basename(min(strangers))}; use --pictures link", field="pictures", file=index.folder)
+        raise UserError(
+            f"{why}, like {os.path.basename(min(strangers))}; use --pictures link",
+            field="pictures",
+            file=index.folder,
+        )
 
 
 def deliver(picture, target, *, as_link):

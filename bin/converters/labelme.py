@@ -8,11 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from visionloop.bin.converters.masks import IGNORED, MaskSplit, place_background, refuse_many, told_size_is_wrong
-from visionloop.bin.converters.outlines import BrokenOutline, check_corners, circle, encode_polygons, paint
-from visionloop.datasets.json_values import is_text, show
-from visionloop.datasets.layout import DataLayoutError, find_split, is_hidden
-from visionloop.datasets.pictures import PICTURE_SUFFIXES
+from visionloop.bin.converters.masks import (
+    IGNORED,
+    MaskSplit,
+    place_background,
+    refuse_many,
+    told_size_is_wrong,
+)
+from visionloop.bin.converters.outlines import (
+    BrokenOutline,
+    check_corners,
+    circle,
+    encode_polygons,
+    paint,
+)
+from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.io.json_columns import is_text, show
+from visionloop.datasets.io.layout import DataLayoutError, find_split, is_hidden
 
 SPLITS = ("train", "val", "test")
 IGNORE_LABEL, BACKGROUND_LABEL = "__ignore__", "_background_"  # words of labelme's own
@@ -26,20 +38,33 @@ class _BrokenFile(ValueError):
 def read_labelme(source, findings, *, background):
     """{split: MaskSplit} of the jsons in train/, val/ and test/, or of all as "train" where there are no such folders.
 
-    findings: takes what is broken; background: see place_background. Where shapes overlap, the later one in the file lies on top; those
-    labelled `__ignore__` are ignored, those labelled `_background_` are as if nothing were there. Raises DataLayoutError.
+    findings: takes what is broken; background: see place_background. Where shapes overlap, the
+    later one in the file lies on top; those labelled `__ignore__` are ignored, those labelled
+    `_background_` are as if nothing were there. Raises DataLayoutError.
     """
-    folders = {split: folder for split in SPLITS if (folder := find_split(source, split))} or {"train": Path(source)}
+    folders = {split: folder for split in SPLITS if (folder := find_split(source, split))} or {
+        "train": Path(source)
+    }
     found = {split: _read_folder(folder, findings) for split, folder in folders.items()}
     if not any(found.values()) and not findings.problems:
         raise DataLayoutError(source, "no json of labelme in it; expected one beside each picture")
-    labels = {shape["label"].strip() for pictures in found.values() for _, shapes, _ in pictures.values() for shape in shapes}
+    labels = {
+        shape["label"].strip()
+        for pictures in found.values()
+        for _, shapes, _ in pictures.values()
+        for shape in shapes
+    }
     classes, rest = place_background(sorted(labels - {IGNORE_LABEL, BACKGROUND_LABEL}), background)
     refuse_many(source, classes)
-    value_of = {name: value for value, name in enumerate(classes)} | {IGNORE_LABEL: IGNORED, BACKGROUND_LABEL: rest}
+    value_of = {name: value for value, name in enumerate(classes)} | {
+        IGNORE_LABEL: IGNORED,
+        BACKGROUND_LABEL: rest,
+    }
     draw = partial(_draw, value_of=value_of, rest=rest)
     return {
-        split: MaskSplit(os.fspath(folders[split]), list(pictures), list(pictures.values()), draw, classes, rest)
+        split: MaskSplit(
+            os.fspath(folders[split]), list(pictures), list(pictures.values()), draw, classes, rest
+        )
         for split, pictures in found.items()
     }
 
@@ -68,10 +93,18 @@ def _read_folder(folder, findings):
                 findings.problem(path, str(error))
                 continue
             key = os.path.normpath(os.path.join(os.path.relpath(level, folder), picture))
-            pictures[key] = (path, data["shapes"], (data.get("imageHeight"), data.get("imageWidth")))
+            pictures[key] = (
+                path,
+                data["shapes"],
+                (data.get("imageHeight"), data.get("imageWidth")),
+            )
         jsons = {_stem(name) for name in files if name.lower().endswith(".json")}
         for name in files:
-            if name.lower().endswith(PICTURE_SUFFIXES) and name not in annotated and _stem(name) not in jsons:
+            if (
+                name.lower().endswith(PICTURE_SUFFIXES)
+                and name not in annotated
+                and _stem(name) not in jsons
+            ):
                 findings.note(os.path.join(level, name), "picture without annotations, left out")
     return pictures
 
@@ -94,15 +127,23 @@ def _read_json(path):
         raise _BrokenFile(f"'shapes' is {show(data['shapes'])}, expected a list")
     for number, shape in enumerate(data["shapes"], 1):
         if not isinstance(shape, dict) or not is_text(shape.get("label")):
-            raise _BrokenFile(f"shape {number}: label is {show(shape.get('label') if isinstance(shape, dict) else shape)}")
+            raise _BrokenFile(
+                f"shape {number}: label is {show(shape.get('label') if isinstance(shape, dict) else shape)}"
+            )
     return data
 
 
 def _find_picture(json_name, image_path, files):
     """The name of the picture beside a json: the last part of `imagePath`, or else the one that is called like the json."""
-    if is_text(image_path) and (name := re.split(r"[/\\]", image_path)[-1]) in files:  # written on Windows, it has backslashes
+    if (
+        is_text(image_path) and (name := re.split(r"[/\\]", image_path)[-1]) in files
+    ):  # written on Windows, it has backslashes
         return name
-    named_alike = [name for name in files if _stem(name) == _stem(json_name) and name.lower().endswith(PICTURE_SUFFIXES)]
+    named_alike = [
+        name
+        for name in files
+        if _stem(name) == _stem(json_name) and name.lower().endswith(PICTURE_SUFFIXES)
+    ]
     if len(named_alike) != 1:
         raise _BrokenFile(f"its picture {show(image_path)} is not beside it")
     return named_alike[0]
@@ -116,7 +157,10 @@ def _draw(entry, size_hw, findings, *, value_of, rest):
         return findings.problem(path, why)
     ids = np.full(size_hw, rest, dtype=np.uint8)
     for number, shape in enumerate(shapes, 1):
-        label, kind = shape["label"].strip(), shape.get("shape_type") or "polygon"  # early versions knew polygons only
+        label, kind = (
+            shape["label"].strip(),
+            shape.get("shape_type") or "polygon",
+        )  # early versions knew polygons only
         place = f"shape {number} ({label})"
         if kind in WITHOUT_AREA:
             findings.note(f"{path}: {place}", f"a {kind} covers no pixel, left out")
@@ -132,10 +176,14 @@ def _draw(entry, size_hw, findings, *, value_of, rest):
 
 def corners_of(kind, points, size_hw):
     """A shape as polygon, float64 [N, 2] in pixels. Raises BrokenOutline."""
-    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+    if not isinstance(points, list) or not all(
+        isinstance(point, list) and len(point) == 2 for point in points
+    ):
         raise BrokenOutline(f"points is {show(points)}, expected a list of [x, y]")
     corners = check_corners([value for point in points for value in point], size_hw)
-    if (kind == "polygon" and len(corners) >= 3) or (kind == "rectangle" and len(corners) == 4):  # newer versions turn rectangles
+    if (kind == "polygon" and len(corners) >= 3) or (
+        kind == "rectangle" and len(corners) == 4
+    ):  # newer versions turn rectangles
         return corners
     if kind == "rectangle" and len(corners) == 2:
         (left, top), (right, bottom) = corners

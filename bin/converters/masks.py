@@ -11,8 +11,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from visionloop.bin.converters.conversion import Form
-from visionloop.datasets.layout import DataLayoutError
-from visionloop.datasets.pictures import UnreadablePicture, read_size
+from visionloop.datasets.io.images import UnreadablePicture, read_size
+from visionloop.datasets.io.layout import DataLayoutError
 
 IGNORED = 255
 MOST_CLASSES = 255  # ids 0..254
@@ -22,10 +22,11 @@ MOST_CLASSES = 255  # ids 0..254
 class MaskSplit:
     """Pictures whose masks are drawn one after the other.
 
-    folder: of the pictures; names: their paths relative to it; entries: what is known of each; draw(entry, size_hw, findings) gives the
-    mask, uint8 [H, W] with class ids and 255 for ignored, or None where something is broken, which it tells the findings; classes: names
-    by id; rest: the value of pixels without annotation; colors: {class: [red, green, blue]}, as far as known; regions: classes drawn in
-    each picture, summed, without `rest`.
+    folder: of the pictures; names: their paths relative to it; entries: what is known of each;
+    draw(entry, size_hw, findings) gives the mask, uint8 [H, W] with class ids and 255 for ignored,
+    or None where something is broken, which it tells the findings; classes: names by id; rest: the
+    value of pixels without annotation; colors: {class: [red, green, blue]}, as far as known;
+    regions: classes drawn in each picture, summed, without `rest`.
     """
 
     folder: str
@@ -48,13 +49,16 @@ class MaskSplit:
 
     def subset(self, rows):
         """The same with these pictures alone, in this order."""
-        return replace(self, names=[self.names[i] for i in rows], entries=[self.entries[i] for i in rows])
+        return replace(
+            self, names=[self.names[i] for i in rows], entries=[self.entries[i] for i in rows]
+        )
 
 
 def place_background(names, background):
     """(classes, rest): the classes by id, and the value of pixels that nothing covers.
 
-    background: name of the class that these pixels have, which is then class 0; "ignore": they are ignored.
+    background: name of the class that these pixels have, which is then class 0; "ignore": they are
+    ignored.
     """
     if background == "ignore":
         return tuple(names), IGNORED
@@ -64,14 +68,23 @@ def place_background(names, background):
 def write_masks(splits, folder, findings):
     """`classes.json`, and `masks/<split>/` with a grey PNG for each picture that can be read and drawn: {split: MaskSplit} of those."""
     kept = {}
-    with tqdm(total=sum(map(len, splits.values())), desc="drawing masks", unit="pic", disable=None, leave=False) as bar:
+    with tqdm(
+        total=sum(map(len, splits.values())),
+        desc="drawing masks",
+        unit="pic",
+        disable=None,
+        leave=False,
+    ) as bar:
         for split, index in splits.items():
             rows, regions, written = [], 0, {}
             for i in range(len(index)):
                 bar.update()
                 target = Path(index.name(i)).with_suffix(".png")
                 if written.setdefault(target, index.name(i)) != index.name(i):
-                    findings.problem(index.path(i), f"{written[target]} has the same name but for the suffix, and would have the same mask")
+                    findings.problem(
+                        index.path(i),
+                        f"{written[target]} has the same name but for the suffix, and would have the same mask",
+                    )
                     continue
                 ids = _draw(index, i, findings)
                 if ids is None:
@@ -98,14 +111,18 @@ def _draw(index, i, findings):
 def _write_classes(path, index):
     content = {"classes": index.classes, "ignore_index": IGNORED}
     if index.colors:
-        content["colors"] = {name: index.colors[name] for name in index.classes if name in index.colors}
+        content["colors"] = {
+            name: index.colors[name] for name in index.classes if name in index.colors
+        }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def refuse_many(source, classes):
     """No more classes than a mask of bytes can tell apart, or DataLayoutError."""
     if len(classes) > MOST_CLASSES:
-        raise DataLayoutError(source, f"{len(classes)} classes, but masks of 8 bits tell {MOST_CLASSES} apart")
+        raise DataLayoutError(
+            source, f"{len(classes)} classes, but masks of 8 bits tell {MOST_CLASSES} apart"
+        )
 
 
 def told_size_is_wrong(said_hw, size_hw):
@@ -120,4 +137,11 @@ def count_regions(index):
     return index.regions
 
 
-MASKS = Form(write_masks, count_regions, one="annotated region", many="regions", pictures="images/{}", whole_folders=True)
+MASKS = Form(
+    write_masks,
+    count_regions,
+    one="annotated region",
+    many="regions",
+    pictures="images/{}",
+    whole_folders=True,
+)

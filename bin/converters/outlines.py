@@ -5,9 +5,10 @@ import math
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from visionloop.datasets.json_values import is_number, show
+from visionloop.datasets.io.json_columns import is_number, show
 
-FARTHEST = 10  # times the longer side of the picture: a corner farther off is a mistake, and would cost memory
+# times the longer side of the picture: a corner farther off is a mistake, and would cost memory
+FARTHEST = 10
 CIRCLE_CORNERS = 64
 
 
@@ -25,7 +26,9 @@ def check_corners(numbers, size_hw):
     corners = np.array(numbers, dtype=np.float64).reshape(-1, 2)
     farthest = np.abs(corners).max(initial=0)
     if farthest > FARTHEST * max(size_hw):
-        raise BrokenOutline(f"a corner at {farthest:g}, far outside the picture of {size_hw[1]} x {size_hw[0]} (width x height)")
+        raise BrokenOutline(
+            f"a corner at {farthest:g}, far outside the picture of {size_hw[1]} x {size_hw[0]} (width x height)"
+        )
     return corners
 
 
@@ -38,18 +41,24 @@ def circle(centre, rim):
 
 def encode_polygons(polygons, size_hw):
     """The run lengths of everything inside at least one of the polygons, float64 [N, 2] each, as pycocotools keeps them."""
-    return coco_mask.merge(coco_mask.frPyObjects([polygon.reshape(-1).tolist() for polygon in polygons], *size_hw))
+    return coco_mask.merge(
+        coco_mask.frPyObjects([polygon.reshape(-1).tolist() for polygon in polygons], *size_hw)
+    )
 
 
 def encode_runs(runs, size_hw):
     """The same of COCO's {"size": [height, width], "counts": numbers or compressed text}. Raises BrokenOutline."""
     size = runs.get("size")
     if size != list(size_hw):
-        raise BrokenOutline(f"size is {show(size)}, but the picture's is {list(size_hw)} (height, width)")
+        raise BrokenOutline(
+            f"size is {show(size)}, but the picture's is {list(size_hw)} (height, width)"
+        )
     counts = runs.get("counts")
     if isinstance(counts, str):
         counts = _decompress(counts)
-    elif not isinstance(counts, list) or not all(isinstance(count, int) and not isinstance(count, bool) for count in counts):
+    elif not isinstance(counts, list) or not all(
+        isinstance(count, int) and not isinstance(count, bool) for count in counts
+    ):
         raise BrokenOutline(f"counts is {show(counts)}, neither whole numbers nor text")
     # pycocotools does not ask, and would write beyond the picture
     if min(counts, default=0) < 0 or sum(counts) != size_hw[0] * size_hw[1]:

@@ -7,10 +7,10 @@ from tqdm import tqdm
 
 from visionloop.bin.converters.columns import GrowingIndex
 from visionloop.bin.converters.voc_xml import BrokenAnnotation, read_voc_xml
-from visionloop.datasets.layout import DataLayoutError, is_hidden, shorten
-from visionloop.datasets.pictures import PICTURE_SUFFIXES, UnreadablePicture, read_size
+from visionloop.datasets.io.images import PICTURE_SUFFIXES, UnreadablePicture, read_size
+from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
+from visionloop.engine.data.subsets import hash_split
 from visionloop.engine.errors import UserError
-from visionloop.engine.splits import hash_split
 
 SPLITS = ("train", "val", "test")
 XML, PICTURES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
@@ -19,18 +19,30 @@ XML, PICTURES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 def read_voc(source, findings, *, difficult, val_split):
     """{split: DetectionIndex} of a VOC folder, or of the one VOC folder below `source`.
 
-    difficult: "keep" objects marked so as they are, mark them as "crowd", or "drop" them; val_split: share of train that becomes val
-    where there is no list of val; findings: takes what is broken and what was left out. Raises DataLayoutError and UserError.
+    difficult: "keep" objects marked so as they are, mark them as "crowd", or "drop" them;
+    val_split: share of train that becomes val where there is no list of val; findings: takes what
+    is broken and what was left out. Raises DataLayoutError and UserError.
     """
     root = find_voc_root(source)
     stems = list_splits(root)
     if val_split and "val" in stems:
-        raise UserError(f"--val-split: {root} has a val list already", field="val_split", file=str(root))
+        raise UserError(
+            f"--val-split: {root} has a val list already", field="val_split", file=str(root)
+        )
     if val_split and "train" in stems:
         train, val = hash_split(stems["train"], None, val_split)
-        stems |= {"train": [stems["train"][i] for i in train], "val": [stems["train"][i] for i in val]}
+        stems |= {
+            "train": [stems["train"][i] for i in train],
+            "val": [stems["train"][i] for i in val],
+        }
     reader = _Reader(root, findings, difficult)
-    with tqdm(total=sum(map(len, stems.values())), desc="reading annotations", unit="xml", disable=None, leave=False) as bar:
+    with tqdm(
+        total=sum(map(len, stems.values())),
+        desc="reading annotations",
+        unit="xml",
+        disable=None,
+        leave=False,
+    ) as bar:
         for split, names in stems.items():
             for stem in names:
                 reader.add(split, stem)
@@ -47,9 +59,15 @@ def find_voc_root(source, annotations=XML, suffix=".xml"):
     found = [folder for folder in candidates if (folder / annotations).is_dir()]
     if not found:
         there = sorted(name for name in os.listdir(source) if not is_hidden(name))
-        raise DataLayoutError(source, f"expected {annotations}/*{suffix} and {PICTURES}/, found {shorten(there) or 'nothing'}")
+        raise DataLayoutError(
+            source,
+            f"expected {annotations}/*{suffix} and {PICTURES}/, found {shorten(there) or 'nothing'}",
+        )
     if len(found) > 1:
-        raise DataLayoutError(source, f"holds several data sets ({shorten([folder.name for folder in found])}); name one of them")
+        raise DataLayoutError(
+            source,
+            f"holds several data sets ({shorten([folder.name for folder in found])}); name one of them",
+        )
     if not (found[0] / PICTURES).is_dir():
         raise DataLayoutError(found[0], f"{PICTURES}/ is missing")
     return found[0]
@@ -64,7 +82,11 @@ def list_splits(root, folder=LISTS, annotations=XML, suffix=".xml"):
     found = {split: lists[split] for split in SPLITS if lists[split] is not None}
     if found:
         return found
-    names = [name for name in os.listdir(root / annotations) if name.lower().endswith(suffix) and not is_hidden(name)]
+    names = [
+        name
+        for name in os.listdir(root / annotations)
+        if name.lower().endswith(suffix) and not is_hidden(name)
+    ]
     return {"train": sorted(name[: -len(suffix)] for name in names)}
 
 
@@ -81,7 +103,9 @@ def wrong_files(files):
     """What is wrong with the files of one name, or None: there is to be one."""
     if len(files) == 1:
         return None
-    there = f"several pictures of this name: {', '.join(files)}" if files else "no picture of this name"
+    there = (
+        f"several pictures of this name: {', '.join(files)}" if files else "no picture of this name"
+    )
     return f"{there} in {PICTURES}/"
 
 
@@ -106,7 +130,9 @@ class _Reader:
 
     def add(self, split, stem):
         """One picture with its boxes."""
-        rows = self.splits.setdefault(split, GrowingIndex(self.root, self.root / PICTURES, self.numbers))
+        rows = self.splits.setdefault(
+            split, GrowingIndex(self.root, self.root / PICTURES, self.numbers)
+        )
         xml = self.root / XML / f"{stem}.xml"
         files = self.files.get(stem, [])
         try:
@@ -116,7 +142,9 @@ class _Reader:
             size_hw = read_size(self.root / PICTURES / files[0])
             if annotation.size_hw not in (None, size_hw):
                 said, real = ("{1} x {0}".format(*size) for size in (annotation.size_hw, size_hw))
-                raise BrokenAnnotation(f"<size> is {said}, but {PICTURES}/{files[0]} is {real} (width x height, upright)")
+                raise BrokenAnnotation(
+                    f"<size> is {said}, but {PICTURES}/{files[0]} is {real} (width x height, upright)"
+                )
         except UnreadablePicture as error:
             self.findings.problem(error.path, error.why)
         except BrokenAnnotation as error:

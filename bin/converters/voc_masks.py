@@ -8,11 +8,17 @@ import numpy as np
 from PIL import Image
 
 from visionloop.bin.converters.masks import IGNORED, MaskSplit, place_background
-from visionloop.bin.converters.voc import PICTURES, find_voc_root, list_pictures, list_splits, wrong_files
-from visionloop.datasets.class_file import plain_class_file, read_class_file
-from visionloop.datasets.layout import DataLayoutError
-from visionloop.datasets.masks import UnreadableMask, read_mask
-from visionloop.datasets.segmentation import mask_mismatch
+from visionloop.bin.converters.voc import (
+    PICTURES,
+    find_voc_root,
+    list_pictures,
+    list_splits,
+    wrong_files,
+)
+from visionloop.datasets.io.layout import DataLayoutError
+from visionloop.datasets.segmentation.class_file import plain_class_file, read_class_file
+from visionloop.datasets.segmentation.dataset import mask_mismatch
+from visionloop.datasets.segmentation.masks import UnreadableMask, read_mask
 
 MASKS, LISTS = "SegmentationClass", "ImageSets/Segmentation"
 COLOUR_MAP = "labelmap.txt"
@@ -27,9 +33,10 @@ VOC_CLASSES = (
 def read_voc_masks(source, findings, *, background, classes_file=None):
     """{split: MaskSplit} of a folder with SegmentationClass/, or of the one such folder below `source`.
 
-    findings: takes what is broken; background: name for the class called "background", which becomes class 0, or "ignore"; where there
-    is no such class it has no effect; classes_file: classes.json or CVAT's labelmap.txt; None: the folder's labelmap.txt, or else the 21
-    classes of VOC, if the masks have their colours. Raises DataLayoutError.
+    findings: takes what is broken; background: name for the class called "background", which
+    becomes class 0, or "ignore"; where there is no such class it has no effect; classes_file:
+    classes.json or CVAT's labelmap.txt; None: the folder's labelmap.txt, or else the 21 classes of
+    VOC, if the masks have their colours. Raises DataLayoutError.
     """
     root = find_voc_root(source, MASKS, ".png")
     if classes_file is None and (root / COLOUR_MAP).is_file():
@@ -44,9 +51,19 @@ def read_voc_masks(source, findings, *, background, classes_file=None):
             new_ids[value] = rest
     colors = None
     if class_file.colors is not None:
-        colors = {classes[new_ids[value]]: colour.tolist() for value, colour in enumerate(class_file.colors) if new_ids[value] != IGNORED}
+        colors = {
+            classes[new_ids[value]]: colour.tolist()
+            for value, colour in enumerate(class_file.colors)
+            if new_ids[value] != IGNORED
+        }
     files = list_pictures(root)
-    draw = partial(_draw, root=root, class_file=class_file, new_ids=new_ids, grey_is_named=classes_file is not None)
+    draw = partial(
+        _draw,
+        root=root,
+        class_file=class_file,
+        new_ids=new_ids,
+        grey_is_named=classes_file is not None,
+    )
     splits = {}
     for split, stems in list_splits(root, LISTS, MASKS, ".png").items():
         good = []
@@ -55,7 +72,15 @@ def read_voc_masks(source, findings, *, background, classes_file=None):
                 findings.problem(root / MASKS / f"{stem}.png", why)
             else:
                 good.append(stem)
-        splits[split] = MaskSplit(os.fspath(root / PICTURES), [files[stem][0] for stem in good], good, draw, classes, rest, colors)
+        splits[split] = MaskSplit(
+            os.fspath(root / PICTURES),
+            [files[stem][0] for stem in good],
+            good,
+            draw,
+            classes,
+            rest,
+            colors,
+        )
     return splits
 
 
@@ -113,11 +138,19 @@ def _read_colour_map(path):
             continue
         name, _, rest = (part.strip() for part in line.partition(":"))
         parts = [part.strip() for part in rest.split(":")[0].split(",")]
-        if not name or len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part) < 256 for part in parts):
-            raise DataLayoutError(path, f"line {number}: {line[:60]!r}, expected name:red,green,blue with 0 to 255")
+        if (
+            not name
+            or len(parts) != 3
+            or not all(part.isascii() and part.isdigit() and int(part) < 256 for part in parts)
+        ):
+            raise DataLayoutError(
+                path, f"line {number}: {line[:60]!r}, expected name:red,green,blue with 0 to 255"
+            )
         colour = tuple(map(int, parts))
         if name in colour_of or colour in colour_of.values():
-            raise DataLayoutError(path, f"line {number}: the name or the colour of {name!r} is there twice")
+            raise DataLayoutError(
+                path, f"line {number}: the name or the colour of {name!r} is there twice"
+            )
         colour_of[name] = colour
     return tuple(colour_of), list(colour_of.values())
 
@@ -127,7 +160,9 @@ def _draw(stem, size_hw, findings, *, root, class_file, new_ids, grey_is_named):
     path = root / MASKS / f"{stem}.png"
     ids = read_mask(path, class_file).numpy()
     if not grey_is_named and not _has_colours(path):
-        raise UnreadableMask(path, "is grey, and nothing names the classes of its values; give --classes")
+        raise UnreadableMask(
+            path, "is grey, and nothing names the classes of its values; give --classes"
+        )
     if why := mask_mismatch(size_hw, ids.shape):
         raise UnreadableMask(path, why)
     return new_ids[ids]

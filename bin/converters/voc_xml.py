@@ -25,7 +25,8 @@ class VocAnnotation:
     def boxes_in(self, height, width):
         """(boxes, inside): float64 [G, 4] xywh clipped to the picture, 0-based; bool [G], False where the file's box reaches beyond it.
 
-        The pixels xmin..xmax are counted from 1 and all belong to the box: x = xmin - 1, w = xmax - xmin + 1.
+        The pixels xmin..xmax are counted from 1 and all belong to the box: x = xmin - 1, w = xmax -
+        xmin + 1.
         """
         near, far = self.corners[:, :2] - 1, self.corners[:, 2:]
         kept_near, kept_far = near.clip(0), np.minimum(far, (width, height))
@@ -39,7 +40,9 @@ def read_voc_xml(path):
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         line, column = error.position
-        raise BrokenAnnotation(f"line {line}, column {column + 1}: {str(error).split(': line')[0]}") from None
+        raise BrokenAnnotation(
+            f"line {line}, column {column + 1}: {str(error).split(': line')[0]}"
+        ) from None
     except (ValueError, LookupError) as error:  # an encoding that the parser does not know
         raise BrokenAnnotation(str(error)) from None
     if root.tag != "annotation":
@@ -57,7 +60,9 @@ def read_voc_xml(path):
         kinds.append(kind)
         corners.append([_number(box, tag, f"{where}: <bndbox>") for tag in CORNERS])
         difficult.append((element.findtext("difficult") or "").strip() == "1")
-    return VocAnnotation(_size_hw(root), kinds, np.array(corners, dtype=np.float64).reshape(-1, 4), difficult)
+    return VocAnnotation(
+        _size_hw(root), kinds, np.array(corners, dtype=np.float64).reshape(-1, 4), difficult
+    )
 
 
 def _size_hw(root):

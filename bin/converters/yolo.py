@@ -1,7 +1,7 @@
 """A YOLO folder, which training reads as it lies there, as COCO json for other programs."""
 
-from visionloop.datasets.detection_layout import find_annotations, inspect_detection_split
-from visionloop.datasets.layout import DataLayoutError
+from visionloop.datasets.detection.layout import find_annotations, inspect_detection_split
+from visionloop.datasets.io.layout import DataLayoutError
 
 SPLITS = ("train", "val", "test")
 
@@ -9,7 +9,8 @@ SPLITS = ("train", "val", "test")
 def read_yolo_splits(source, findings):
     """{split: DetectionIndex} of a YOLO folder, read as training reads it.
 
-    findings: takes pictures that cannot be read and lines that are no boxes; the index is without them. Raises DataLayoutError.
+    findings: takes pictures that cannot be read and lines that are no boxes; the index is without
+    them. Raises DataLayoutError.
     """
     splits = {}
     for split in SPLITS:
@@ -27,5 +28,7 @@ def read_yolo_splits(source, findings):
         if index is not None:
             splits[split] = index
     if not splits and not findings.problems:
-        raise DataLayoutError(source, "no YOLO data in it; expected data.yaml with names, train and val")
+        raise DataLayoutError(
+            source, "no YOLO data in it; expected data.yaml with names, train and val"
+        )
     return splits

@@ -5,7 +5,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from visionloop.bin.catalog.tables import TABLES
+from visionloop.bin.model_zoo.listing import TABLES
 from visionloop.bin.reports.curves import MOST_POINTS, score_curves, training_curves
 from visionloop.bin.reports.labels import task_facts
 from visionloop.bin.reports.records import (
@@ -18,11 +18,23 @@ from visionloop.bin.reports.records import (
     read_records,
     worst_samples,
 )
-from visionloop.bin.reports.run_folder import as_object, best_of, is_number, number_or_none, read_run, state_of
-from visionloop.engine.checkpoint import finite
+from visionloop.bin.reports.run_folder import (
+    as_object,
+    best_of,
+    is_number,
+    number_or_none,
+    read_run,
+    state_of,
+)
+from visionloop.engine.checkpoints.files import finite
 
 TASKS = tuple(table.command for table in TABLES)
-LIMITS = {"points": MOST_POINTS, "fixed_samples": FIXED_SAMPLES, "fixed_steps": FIXED_STEPS, "worst_samples": WORST_SAMPLES}
+LIMITS = {
+    "points": MOST_POINTS,
+    "fixed_samples": FIXED_SAMPLES,
+    "fixed_steps": FIXED_STEPS,
+    "worst_samples": WORST_SAMPLES,
+}
 
 
 def report_of(paths):
@@ -32,15 +44,19 @@ def report_of(paths):
     runs = [describe_run(folder, name) for folder, name in zip(folders, names, strict=True)]
     keys = {}
     for run in runs:
-        keys.setdefault(run["task"], {}).update(dict.fromkeys(curve["key"] for curve in run["scores"]))
-    return finite({
-        "schema": 1,
-        "made": time.time(),
-        "visionloop": metadata.version("visionloop"),
-        "limits": LIMITS,
-        "tasks": [task_facts(task, list(scores)) for task, scores in keys.items()],
-        "runs": runs,
-    })
+        keys.setdefault(run["task"], {}).update(
+            dict.fromkeys(curve["key"] for curve in run["scores"])
+        )
+    return finite(
+        {
+            "schema": 1,
+            "made": time.time(),
+            "visionloop": metadata.version("visionloop"),
+            "limits": LIMITS,
+            "tasks": [task_facts(task, list(scores)) for task, scores in keys.items()],
+            "runs": runs,
+        }
+    )
 
 
 def names_of(paths):
@@ -76,7 +92,10 @@ def describe_run(folder, name):
         "last_evaluation": last_evaluation(records),
         "fixed": fixed_samples(records, notes),
         "worst": worst_samples(records, notes),
-        "settings": {key: {"value": row["value"], "source": str(row.get("source", ""))} for key, row in folder.settings.items()},
+        "settings": {
+            key: {"value": row["value"], "source": str(row.get("source", ""))}
+            for key, row in folder.settings.items()
+        },
         "environment": folder.environment,
         "repeat": how_to_repeat(folder),
         "notes": notes,
@@ -86,7 +105,10 @@ def describe_run(folder, name):
 def progress(status, lines):
     """state, error, step, steps, epoch, heartbeat and eta; without a status.json as far as the log tells."""
     last = max(lines, key=lambda line: line["step"], default={})
-    known = {name: number_or_none(status.get(name)) for name in ("step", "steps", "epoch", "heartbeat", "eta")}
+    known = {
+        name: number_or_none(status.get(name))
+        for name in ("step", "steps", "epoch", "heartbeat", "eta")
+    }
     for name in ("step", "epoch"):
         known[name] = number_or_none(last.get(name)) if known[name] is None else known[name]
     message = as_object(status.get("error")).get("message")
@@ -103,13 +125,24 @@ def spent(training):
     if not training:
         return None
     pairs = zip([0, *(line["step"] for line in training)], training, strict=False)
-    return sum((line["step"] - before) * line["step_ms"] / 1000 for before, line in pairs if is_number(line.get("step_ms")))
+    return sum(
+        (line["step"] - before) * line["step_ms"] / 1000
+        for before, line in pairs
+        if is_number(line.get("step_ms"))
+    )
 
 
 def ledger_of(line):
     """{"step", "parts": {part: {"seconds", "share"}}}."""
-    rows = {name: row for name, row in line.items() if isinstance(row, dict) and is_number(row.get("seconds"))}
-    parts = {name: {"seconds": row["seconds"], "share": number_or_none(row.get("share"))} for name, row in rows.items()}
+    rows = {
+        name: row
+        for name, row in line.items()
+        if isinstance(row, dict) and is_number(row.get("seconds"))
+    }
+    parts = {
+        name: {"seconds": row["seconds"], "share": number_or_none(row.get("share"))}
+        for name, row in rows.items()
+    }
     return {"step": line["step"], "parts": parts}
 
 
@@ -119,15 +152,23 @@ def how_to_repeat(folder):
     settings = shlex.quote(str(folder.path / "settings.json"))
     place = "--run-name" if folder.value("run_name") else "--output"
     return {
-        "command": typed(list(map(str, words)), folder.environment.get("processes")) if isinstance(words, list) and words else None,
-        "from_settings": f"python bin/{task}.py train --config {settings} {place} NEW" if task in TASKS else None,
+        "command": typed(list(map(str, words)), folder.environment.get("processes"))
+        if isinstance(words, list) and words
+        else None,
+        "from_settings": f"python bin/{task}.py train --config {settings} {place} NEW"
+        if task in TASKS
+        else None,
         "commit": text_or_none(folder.environment.get("git_commit")),
     }
 
 
 def typed(words, processes):
     """A command line; with several processes as if on one machine, since nothing tells of others."""
-    start = f"torchrun --nproc-per-node {processes} " if is_number(processes) and processes > 1 else "python "
+    start = (
+        f"torchrun --nproc-per-node {processes} "
+        if is_number(processes) and processes > 1
+        else "python "
+    )
     return (start if words[0].endswith(".py") else "") + shlex.join(words)
 
 

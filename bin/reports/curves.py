@@ -11,7 +11,8 @@ SPEED = ("step_ms", "data_wait")
 def training_curves(lines):
     """[{"name", "group", "logged", "gaps", "steps", "values", "low", "high"}] of the `train` lines.
 
-    logged: how many points there were; gaps: how many of them are no finite number; low, high: None of a curve that is short enough.
+    logged: how many points there were; gaps: how many of them are no finite number; low, high: None
+    of a curve that is short enough.
     """
     named = ((name, value) for line in lines for name, value in line.items() if name not in ABOUT)
     names = dict.fromkeys(name for name, value in named if value is None or is_number(value))
@@ -19,24 +20,34 @@ def training_curves(lines):
     for name in names:
         points = [(line["step"], number_or_none(line[name])) for line in lines if name in line]
         gaps = sum(value is None for _, value in points)
-        found.append({"name": name, "group": group_of(name), "logged": len(points), "gaps": gaps} | summarize(points))
+        found.append(
+            {"name": name, "group": group_of(name), "logged": len(points), "gaps": gaps}
+            | summarize(points)
+        )
     return found
 
 
 def summarize(points, most=MOST_POINTS):
     """{"steps", "values", "low", "high"} of [(step, value or None)]: as they are, or means of at most `most` / 2 equal stretches.
 
-    Means and not some of the points, so that smoothing them is smoothing the run; low, high: the least and the greatest of each
-    stretch, so that no spike is lost.
+    Means and not some of the points, so that smoothing them is smoothing the run; low, high: the
+    least and the greatest of each stretch, so that no spike is lost.
     """
     if len(points) <= most:
-        return {"steps": [step for step, _ in points], "values": [short(value) for _, value in points], "low": None, "high": None}
+        return {
+            "steps": [step for step, _ in points],
+            "values": [short(value) for _, value in points],
+            "low": None,
+            "high": None,
+        }
     rows = []
     for stretch in stretches(len(points), most // 2):
         known = [points[i][1] for i in stretch if points[i][1] is not None]
         numbers = (sum(known) / len(known), min(known), max(known)) if known else (None, None, None)
         rows.append((points[stretch[len(stretch) // 2]][0], *map(short, numbers)))
-    return dict(zip(("steps", "values", "low", "high"), map(list, zip(*rows, strict=True)), strict=True))
+    return dict(
+        zip(("steps", "values", "low", "high"), map(list, zip(*rows, strict=True)), strict=True)
+    )
 
 
 def stretches(number, parts):
@@ -56,7 +67,8 @@ def group_of(name):
 def score_curves(lines, intervals):
     """[{"key", "logged", "steps", "values", "raw", "low", "high"}] of the `eval` lines.
 
-    intervals: {step: {key: [low, high]}}. raw: of the training weights beside averaged ones; a list without any number is None.
+    intervals: {step: {key: [low, high]}}. raw: of the training weights beside averaged ones; a list
+    without any number is None.
     """
     keys = dict.fromkeys(key for line in lines for key in as_object(line.get("metrics")))
     found = []
@@ -66,15 +78,22 @@ def score_curves(lines, intervals):
         kept = thin(values)
         chosen = [with_key[i] for i in kept]
         spans = [intervals.get(line["step"], {}).get(key) or (None, None) for line in chosen]
-        found.append({
-            "key": key,
-            "logged": len(values),
-            "steps": [line["step"] for line in chosen],
-            "values": [short(values[i]) for i in kept],
-            "raw": some([short(number_or_none(as_object(line.get("metrics_raw")).get(key))) for line in chosen]),
-            "low": some([short(low) for low, _ in spans]),
-            "high": some([short(high) for _, high in spans]),
-        })
+        found.append(
+            {
+                "key": key,
+                "logged": len(values),
+                "steps": [line["step"] for line in chosen],
+                "values": [short(values[i]) for i in kept],
+                "raw": some(
+                    [
+                        short(number_or_none(as_object(line.get("metrics_raw")).get(key)))
+                        for line in chosen
+                    ]
+                ),
+                "low": some([short(low) for low, _ in spans]),
+                "high": some([short(high) for _, high in spans]),
+            }
+        )
     return found
 
 

@@ -5,11 +5,22 @@ import os
 import time
 from pathlib import Path
 
-from visionloop.bin.catalog.listing import columns
-from visionloop.bin.reports.run_folder import as_object, best_of, is_run, number_or_none, read_object, state_of
+from visionloop.bin.model_zoo.listing import columns
+from visionloop.bin.reports.run_folder import (
+    as_object,
+    best_of,
+    is_run,
+    number_or_none,
+    read_object,
+    state_of,
+)
 from visionloop.engine.errors import UserError
 
-FACTS = ("status.json", "settings.json", "metrics.jsonl")  # the first one there tells when the run last did something
+FACTS = (
+    "status.json",
+    "settings.json",
+    "metrics.jsonl",
+)  # the first one there tells when the run last did something
 
 
 def run_list(folder, *, as_json):
@@ -19,7 +30,10 @@ def run_list(folder, *, as_json):
         why = "not a folder" if top.exists() else "no such folder"
         raise UserError(f"{folder}: {why}, expected one with runs", file=folder, field="folder")
     now = time.time()
-    rows = sorted((describe(path, top, now) for path in find_runs(top)), key=lambda row: (row["age_seconds"], row["name"]))
+    rows = sorted(
+        (describe(path, top, now) for path in find_runs(top)),
+        key=lambda row: (row["age_seconds"], row["name"]),
+    )
     if as_json:
         print(json.dumps(rows))
         return
@@ -59,9 +73,28 @@ def table(rows):
     for row in rows:
         best = row["best"]
         # the key is enough: what it is called stands beside code that imports torch
-        score = f"{best['metric']} {best['score']:.4f} at step {best['step']}" if best and best["score"] is not None else "-"
-        done = "-" if row["step"] is None else f"{row['step']}/{row['steps']}" if row["steps"] else str(row["step"])
-        cells.append((row["name"], row["task"] or "-", row["state"], done, score, show_age(row["age_seconds"])))
+        score = (
+            f"{best['metric']} {best['score']:.4f} at step {best['step']}"
+            if best and best["score"] is not None
+            else "-"
+        )
+        done = (
+            "-"
+            if row["step"] is None
+            else f"{row['step']}/{row['steps']}"
+            if row["steps"]
+            else str(row["step"])
+        )
+        cells.append(
+            (
+                row["name"],
+                row["task"] or "-",
+                row["state"],
+                done,
+                score,
+                show_age(row["age_seconds"]),
+            )
+        )
     return columns(cells)
 
 

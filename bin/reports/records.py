@@ -44,7 +44,10 @@ def last_evaluation(records):
     record = records[-1][1]
     return {
         "step": record["step"],
-        "reference": {label: number_or_none(value) for label, value in as_object(record.get("reference")).items()},
+        "reference": {
+            label: number_or_none(value)
+            for label, value in as_object(record.get("reference")).items()
+        },
         "classes": record.get("classes"),
         "confusion": record.get("confusion"),
         "curves": record.get("curves") or [],
@@ -61,37 +64,63 @@ def worst_samples(records, notes):
         return None
     folder, record = drawn[-1]
     shown = samples(folder, record, "worst", WORST_SAMPLES, notes)
-    return {"step": record["step"], "score": record.get("sample_score"), "known": len(record["worst"]), "samples": shown}
+    return {
+        "step": record["step"],
+        "score": record.get("sample_score"),
+        "known": len(record["worst"]),
+        "samples": shown,
+    }
 
 
 def fixed_samples(records, notes):
     """{"score", "known", "evaluations", "shown": [{"step", "samples"}]}, None without any.
 
-    evaluations: how many kept pictures of these samples; shown: some of them, evenly spread, both ends among them.
+    evaluations: how many kept pictures of these samples; shown: some of them, evenly spread, both
+    ends among them.
     """
     drawn = with_pictures(records, "fixed")
     if not drawn:
         return None
     chosen = [drawn[i] for i in spread(len(drawn), FIXED_STEPS)]
-    shown = [{"step": record["step"], "samples": samples(folder, record, "fixed", FIXED_SAMPLES, notes)} for folder, record in chosen]
+    shown = [
+        {"step": record["step"], "samples": samples(folder, record, "fixed", FIXED_SAMPLES, notes)}
+        for folder, record in chosen
+    ]
     last = drawn[-1][1]
-    return {"score": last.get("sample_score"), "known": len(last["fixed"]), "evaluations": len(drawn), "shown": shown}
+    return {
+        "score": last.get("sample_score"),
+        "known": len(last["fixed"]),
+        "evaluations": len(drawn),
+        "shown": shown,
+    }
 
 
 def with_pictures(records, kind):
     """Those of [(folder, record)] that name a picture: a run keeps them at some of its evaluations."""
-    return [(folder, record) for folder, record in records if any(row.get("picture") for row in record.get(kind) or [])]
+    return [
+        (folder, record)
+        for folder, record in records
+        if any(row.get("picture") for row in record.get(kind) or [])
+    ]
 
 
 def spread(number, most):
     """At most `most` of range(number), evenly, both ends among them."""
-    return list(range(number)) if number <= most else [round(i * (number - 1) / (most - 1)) for i in range(most)]
+    return (
+        list(range(number))
+        if number <= most
+        else [round(i * (number - 1) / (most - 1)) for i in range(most)]
+    )
 
 
 def samples(folder, record, kind, most, notes):
     """[{"name", "score", "picture"}]; picture: a data: address, None where the file is not to be had."""
     return [
-        {"name": str(row["name"]), "score": number_or_none(row.get("score")), "picture": picture_data(folder, row.get("picture"), notes)}
+        {
+            "name": str(row["name"]),
+            "score": number_or_none(row.get("score")),
+            "picture": picture_data(folder, row.get("picture"), notes),
+        }
         for row in (record.get(kind) or [])[:most]
     ]
 

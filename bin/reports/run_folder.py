@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionloop.engine.checkpoint import finite
+from visionloop.engine.checkpoints.files import finite
 from visionloop.engine.errors import UserError
 
 MARKS = ("settings.json", "status.json", "metrics.jsonl")  # any of them makes a folder a run's
@@ -38,17 +38,29 @@ def read_run(path):
     """The RunFolder of a path. Raises UserError for what is no run's folder."""
     folder = Path(os.path.abspath(path))
     if not folder.is_dir():
-        raise UserError(f"{path}: {'not a folder' if folder.exists() else 'no such folder'}, expected a run's", file=str(path), field="run")
+        raise UserError(
+            f"{path}: {'not a folder' if folder.exists() else 'no such folder'}, expected a run's",
+            file=str(path),
+            field="run",
+        )
     if not is_run(folder):
         parents = [parent for parent in (folder.parent, folder.parent.parent) if is_run(parent)]
         below = "; `list` shows the runs below a folder"
         guess = f"; did you mean {parents[0]}?" if parents else below
-        raise UserError(f"{path}: not a run's folder (none of {', '.join(MARKS)} in it){guess}", file=str(path), field="run")
+        raise UserError(
+            f"{path}: not a run's folder (none of {', '.join(MARKS)} in it){guess}",
+            file=str(path),
+            field="run",
+        )
     notes = []
     settings = read_object(folder / "settings.json", notes).get("settings")
     return RunFolder(
         path=folder,
-        settings={name: row for name, row in as_object(settings).items() if isinstance(row, dict) and "value" in row},
+        settings={
+            name: row
+            for name, row in as_object(settings).items()
+            if isinstance(row, dict) and "value" in row
+        },
         environment=read_object(folder / "environment.json", notes),
         status=read_object(folder / "status.json", notes),
         lines=read_lines(folder / "metrics.jsonl", notes),
@@ -88,7 +100,9 @@ def read_lines(path, notes):
     if wrong == [len(texts)]:
         notes.append(f"{path.name}: the last line is half-written and left out")
     elif wrong:
-        notes.append(f"{path.name}: {len(wrong)} lines are no lines of a run and left out, the first is line {wrong[0]}")
+        notes.append(
+            f"{path.name}: {len(wrong)} lines are no lines of a run and left out, the first is line {wrong[0]}"
+        )
     return {kind: [by_step[step] for step in sorted(by_step)] for kind, by_step in kinds.items()}
 
 
@@ -98,7 +112,11 @@ def parse_line(text):
         line = json.loads(text)
     except ValueError:
         return None
-    fits = isinstance(line, dict) and isinstance(line.get("step"), int) and isinstance(line.get("kind"), str)
+    fits = (
+        isinstance(line, dict)
+        and isinstance(line.get("step"), int)
+        and isinstance(line.get("kind"), str)
+    )
     return finite(line) if fits else None
 
 
@@ -117,7 +135,12 @@ def best_of(status):
     if not (isinstance(best.get("metric"), str) and is_number(best.get("step"))):
         return None
     scores = {key: number_or_none(value) for key, value in as_object(best.get("scores")).items()}
-    return {"metric": best["metric"], "score": number_or_none(best.get("score")), "step": best["step"], "scores": scores}
+    return {
+        "metric": best["metric"],
+        "score": number_or_none(best.get("score")),
+        "step": best["step"],
+        "scores": scores,
+    }
 
 
 def as_object(value):

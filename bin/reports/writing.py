@@ -6,7 +6,7 @@ from pathlib import Path
 from visionloop.bin.checkpoints.folders import show_size
 from visionloop.bin.reports.contents import report_of
 from visionloop.bin.reports.page import make_page
-from visionloop.engine.checkpoint import replace_file
+from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.errors import UserError
 
 
@@ -26,10 +26,17 @@ def run_report(paths, *, output, json_file):
 def write(path, text, flag):
     """Write the file whole and say so. Raises UserError where that is not possible."""
     if path.is_dir():
-        raise UserError(f"{flag} {path}: is a folder, expected a file", field=flag[2:], file=str(path))
+        raise UserError(
+            f"{flag} {path}: is a folder, expected a file", field=flag[2:], file=str(path)
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, text)
     except OSError as error:
-        raise UserError(f"{flag} {path}: cannot write ({error.strerror})", code="cannot_write", field=flag[2:], file=str(path)) from None
+        raise UserError(
+            f"{flag} {path}: cannot write ({error.strerror})",
+            code="cannot_write",
+            field=flag[2:],
+            file=str(path),
+        ) from None
     print(f"{path}: {show_size(path.stat().st_size)}")

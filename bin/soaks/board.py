@@ -4,8 +4,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from visionloop.engine.profiling import PARTS, Clock
-from visionloop.engine.runlog import RunLog
+from visionloop.engine.logging.run_log import RunLog
+from visionloop.engine.system.profiling import PARTS, Clock
 
 PHASES = ("other", *PARTS)
 

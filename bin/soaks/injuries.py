@@ -5,8 +5,8 @@ import signal
 import time
 
 from visionloop.bin.soaks.runs import newest_step
-from visionloop.engine.checkpoint import step_folders
-from visionloop.engine.faults import POINTS
+from visionloop.engine.checkpoints.folder import step_folders
+from visionloop.engine.system.fault_injection import POINTS
 
 FAULT_SHARE = 0.25
 FAULTS = [f"killed {point}" for point in POINTS]
@@ -16,7 +16,9 @@ OTHERS = ("killed", "SIGTERM", "SIGTERM in evaluation", "SIGTERM in a data wait"
 ONE_RANK = "one rank killed"
 WEIGHTS = {"killed": 4, "SIGTERM": 2}  # against 1 of the others
 # exit codes of a process that was not itself killed; a run may always have been at its end
-EXPECTED = {name: {0, 75} for name in OTHERS if name.startswith("SIGTERM")} | {name: {0, 2} for name in DISKS}
+EXPECTED = {name: {0, 75} for name in OTHERS if name.startswith("SIGTERM")} | {
+    name: {0, 2} for name in DISKS
+}
 SURVIVOR = {0, 75}  # of the process whose peer was killed
 
 
@@ -31,30 +33,52 @@ def choose(generator, kind):
 def fault_of(injury, generator, writes):
     """The fault that a trainee is armed with, or None. writes: how many checkpoints are still to be written, about."""
     if injury in FAULTS:
-        return {"point": injury.removeprefix("killed "), "after": generator.randrange(max(1, writes)), "action": "kill"}
+        return {
+            "point": injury.removeprefix("killed "),
+            "after": generator.randrange(max(1, writes)),
+            "action": "kill",
+        }
     if injury in DISKS:
-        return {"point": generator.choice(POINTS), "after": generator.randrange(max(1, writes)), "action": DISKS[injury]}
+        return {
+            "point": generator.choice(POINTS),
+            "after": generator.randrange(max(1, writes)),
+            "action": DISKS[injury],
+        }
     return None
 
 
 def inflict(injury, processes, board, generator, seconds):
     """Do to the processes what the injury is, and wait until they are gone. seconds: about how long they would run.
 
-    Returns {"exit_codes", "hung", and for a signal that asks: "signal_seconds", until the last process was gone}.
+    Returns {"exit_codes", "hung", and for a signal that asks: "signal_seconds", until the last
+    process was gone}.
     """
     told = {}
     if injury.startswith("SIGTERM"):
-        phase = {"SIGTERM in evaluation": "evaluation", "SIGTERM in a data wait": "data_wait"}.get(injury)
+        phase = {"SIGTERM in evaluation": "evaluation", "SIGTERM in a data wait": "data_wait"}.get(
+            injury
+        )
         moment = time.monotonic() + generator.uniform(0, seconds)
-        processes.wait(until=lambda: time.monotonic() > moment or (phase is not None and board.phase() == phase and board.step() > 0))
+        processes.wait(
+            until=lambda: (
+                time.monotonic() > moment
+                or (phase is not None and board.phase() == phase and board.step() > 0)
+            )
+        )
         told = {"in_phase": phase is not None and board.phase() == phase}
         # torchrun passes a signal on to all of its processes; a platform may send it to one
         asked = time.monotonic()
-        processes.send(signal.SIGTERM, None if generator.random() < 0.7 else [generator.randrange(len(processes.pids))])
+        processes.send(
+            signal.SIGTERM,
+            None if generator.random() < 0.7 else [generator.randrange(len(processes.pids))],
+        )
     elif injury in ("killed", *DAMAGE, ONE_RANK):
         moment = time.monotonic() + generator.uniform(0, seconds)
         processes.wait(until=lambda: time.monotonic() > moment)
-        processes.send(signal.SIGKILL, [generator.randrange(len(processes.pids))] if injury == ONE_RANK else None)
+        processes.send(
+            signal.SIGKILL,
+            [generator.randrange(len(processes.pids))] if injury == ONE_RANK else None,
+        )
     on_time = processes.wait()
     processes.wait(5)
     if injury.startswith("SIGTERM") and 75 in processes.exit_codes:
@@ -68,7 +92,9 @@ def unexpected(injury, exit_codes, reached):
     if len(exit_codes) > 1:
         allowed |= SURVIVOR
     if injury.startswith("SIGTERM") and not reached:
-        allowed.add(-signal.SIGTERM)  # it came before the run was ready for it: there was nothing to save
+        allowed.add(
+            -signal.SIGTERM
+        )  # it came before the run was ready for it: there was nothing to save
     return not set(exit_codes) <= allowed
 
 
@@ -77,7 +103,9 @@ def damage(injury, output, generator):
     folders = [folder for _, folder in step_folders(output / "checkpoints")]
     if len(folders) < 2 or newest_step(output) == 0:
         return None
-    path = generator.choice([path for path in sorted(folders[-1].rglob("*")) if path.is_file() and path.stat().st_size])
+    path = generator.choice(
+        [path for path in sorted(folders[-1].rglob("*")) if path.is_file() and path.stat().st_size]
+    )
     size = path.stat().st_size
     if injury == "truncated file":
         os.truncate(path, generator.randrange(size))

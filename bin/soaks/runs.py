@@ -10,8 +10,8 @@ from pathlib import Path
 
 from visionloop.bin.soaks.board import Board
 from visionloop.bin.soaks.trainee import start
-from visionloop.engine.checkpoint import newest_whole, problems, read_state, step_folders
-from visionloop.engine.trials import free_port, logged
+from visionloop.engine.checkpoints.folder import newest_whole, problems, read_state, step_folders
+from visionloop.engine.testing.short_runs import free_port, logged
 
 STEPS = 18
 SMALL = [
@@ -42,7 +42,16 @@ class Kind:
         return f"{self.task}-{self.processes}p-{self.workers}w"
 
     def arguments(self, output):
-        return ["--data", self.data, "--output", str(output), "--workers", str(self.workers), *SIZES[self.task], *SMALL]
+        return [
+            "--data",
+            self.data,
+            "--output",
+            str(output),
+            "--workers",
+            str(self.workers),
+            *SIZES[self.task],
+            *SMALL,
+        ]
 
 
 @dataclass
@@ -95,9 +104,22 @@ def start_run(kind, output, board, *, log, fault=None, fresh=False):
     for rank in range(kind.processes):
         environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         if kind.processes > 1:
-            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(kind.processes)}
-            environment |= {"LOCAL_WORLD_SIZE": str(kind.processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        plan = {"task": kind.task, "arguments": kind.arguments(output), "environment": environment, "board": str(board_path)}
+            environment |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(kind.processes),
+            }
+            environment |= {
+                "LOCAL_WORLD_SIZE": str(kind.processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+        plan = {
+            "task": kind.task,
+            "arguments": kind.arguments(output),
+            "environment": environment,
+            "board": str(board_path),
+        }
         pids.append(start(plan | {"log": f"{log}.{rank}", "fault": fault}, fresh=fresh))
     return Processes(pids)
 
@@ -117,5 +139,10 @@ def fingerprint(output):
     """{what: SHA-256}: every file of the last checkpoint and of best/, and the logged losses and scores."""
     folders = [output / "checkpoints" / f"step_{STEPS:08d}", output / "best"]
     files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
-    found = {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return found | {"metrics.jsonl": hashlib.sha256(json.dumps(logged(output)).encode()).hexdigest()}
+    found = {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+    return found | {
+        "metrics.jsonl": hashlib.sha256(json.dumps(logged(output)).encode()).hexdigest()
+    }

@@ -14,7 +14,10 @@ def small_disk(folder):
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={MIB}m", "soak", str(folder)]
     # a call that was killed leaves its disk mounted: that one will do
-    if not folder.is_mount() and (shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode):
+    if not folder.is_mount() and (
+        shutil.which("mount") is None
+        or subprocess.run(command, capture_output=True, check=False).returncode
+    ):
         yield False
         return
     try:

@@ -9,17 +9,18 @@ import sys
 import traceback
 from pathlib import Path
 
-from visionloop.bin.commands.group import run_commands
+from visionloop.bin.commands.cli import run_commands
 from visionloop.bin.soaks.board import Board
-from visionloop.engine.faults import arm
+from visionloop.engine.system.fault_injection import arm
 
 
 def start(plan, *, fresh):
     """Start a trainee in a session of its own; returns its process id.
 
-    plan: {"task", "arguments" of the command, "environment", "board", "log": file for what it prints, "fault": None or {"point", "after":
-    how often it is passed first, "action": "kill" or the name of an errno}}. fresh: a new interpreter, which imports everything; otherwise
-    a fork of this process, which must have no threads.
+    plan: {"task", "arguments" of the command, "environment", "board", "log": file for what it
+    prints, "fault": None or {"point", "after": how often it is passed first, "action": "kill" or
+    the name of an errno}}. fresh: a new interpreter, which imports everything; otherwise a fork of
+    this process, which must have no threads.
     """
     pid = os.fork()
     if pid:
@@ -31,7 +32,10 @@ def start(plan, *, fresh):
         for stream in (1, 2):
             os.dup2(log, stream)
         if fresh:
-            os.execv(sys.executable, [sys.executable, "-m", "visionloop.bin.soaks.trainee", json.dumps(plan)])
+            os.execv(
+                sys.executable,
+                [sys.executable, "-m", "visionloop.bin.soaks.trainee", json.dumps(plan)],
+            )
         run(plan)
         code = 0
     except SystemExit as left:
@@ -47,7 +51,10 @@ def start(plan, *, fresh):
 def run(plan):
     """Train as the launcher would, in this process."""
     os.environ |= plan["environment"]
-    rank, processes = int(plan["environment"].get("RANK", 0)), int(plan["environment"].get("WORLD_SIZE", 1))
+    rank, processes = (
+        int(plan["environment"].get("RANK", 0)),
+        int(plan["environment"].get("WORLD_SIZE", 1)),
+    )
     Board(Path(plan["board"]), processes).watch(rank)
     if plan["fault"]:
         arm(make_fault(**plan["fault"]))
@@ -56,7 +63,7 @@ def run(plan):
 
 
 def make_fault(point, after, action):
-    """A function for engine/faults.py: kills this process, or fails like a disk, at a point that was passed `after` times."""
+    """A function for engine/system/fault_injection.py: kills this process, or fails like a disk, at a point that was passed `after` times."""
     passed = 0
 
     def fault(reached, folder):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from visionloop.datasets.image_folder import scan
-from visionloop.datasets.layout import DataLayoutError, find_split, require_split
+from visionloop.datasets.classification.image_folder import scan
+from visionloop.datasets.io.layout import DataLayoutError, find_split, require_split
 from visionloop.tasks.checks import decode_all, note, report_copies
 from visionloop.tasks.classification.data import require_data
 
@@ -45,7 +45,12 @@ def _scan_splits(data, val_split, found):
             if not Path(data).is_dir():
                 return {}
     if "train" in indexes and find_split(data, "val") is None and not val_split:
-        note(found, "errors", data, "no val/ folder; add one, or set a share of train/ aside with --val-split 0.2")
+        note(
+            found,
+            "errors",
+            data,
+            "no val/ folder; add one, or set a share of train/ aside with --val-split 0.2",
+        )
     return indexes
 
 
@@ -54,7 +59,12 @@ def _check_counts(train, counts, found):
         note(found, "errors", train.folder, "one class alone; there is nothing to tell apart")
     for name, count in zip(train.classes, counts.tolist(), strict=True):
         if count < FEW:
-            note(found, "warnings", Path(train.folder) / name, f"{count} pictures; a class wants at least {FEW}")
+            note(
+                found,
+                "warnings",
+                Path(train.folder) / name,
+                f"{count} pictures; a class wants at least {FEW}",
+            )
     if counts.min() and counts.max() > IMBALANCE * counts.min():
         most, least = train.classes[counts.argmax()], train.classes[counts.argmin()]
         why = f"classes differ in size: {counts.max()} of {most}, {counts.min()} of {least}; consider --class-weights balanced"
@@ -65,14 +75,23 @@ def _check_class_names(indexes, found):
     known = set(indexes["train"].classes)
     for split, index in indexes.items():
         for name in sorted(set(index.classes) - known):
-            note(found, "errors", Path(index.folder) / name, f"no class of that name in train/ ({_close_to(name, known)})")
+            note(
+                found,
+                "errors",
+                Path(index.folder) / name,
+                f"no class of that name in train/ ({_close_to(name, known)})",
+            )
         for name in sorted(known - set(index.classes)):
             note(found, "warnings", index.folder, f"no pictures of class {name} in {split}/")
 
 
 def _close_to(name, known):
     same = [other for other in sorted(known) if other.strip().lower() == name.strip().lower()]
-    return f"there is {same[0]}: capitals and spaces count" if same else f"there are {', '.join(sorted(known)[:5])}"
+    return (
+        f"there is {same[0]}: capitals and spaces count"
+        if same
+        else f"there are {', '.join(sorted(known)[:5])}"
+    )
 
 
 def _check_files(indexes, found):

@@ -2,40 +2,20 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from visionloop.engine.errors import UserError
+from visionloop.tasks.huggingface.positions import check_patch, resize_grid
 
-# These add one learned vector per patch. Others convolve, have positions relative to a window, or (dinov2) interpolate in every forward.
+# These add one learned vector per patch. Others convolve, have positions relative to a window, or
+# (dinov2) interpolate in every forward.
 WITH_POSITION_GRID = ("vit", "deit")
-
-
-def resize_grid(positions, num_special, old_hw, new_hw):
-    """positions: [1, num_special + h*w, C] -> [1, num_special + H*W, C], bicubic in fp32; class and distillation rows kept.
-
-    Antialiased, which equals timm's resample_abs_pos_embed and matters when shrinking (14 -> 10: 20 % of the field's
-    standard deviation); the library's own interpolation has none.
-    """
-    special, grid = positions[:, :num_special], positions[:, num_special:]
-    grid = grid.float().reshape(1, *old_hw, -1).permute(0, 3, 1, 2)  # [1, C, h, w]
-    grid = F.interpolate(grid, size=new_hw, mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([special.float(), grid.flatten(2).mT], dim=1)
-
-
-def check_patch(config, size):
-    """The model's patch size in pixels. Raises UserError when `size` is no multiple: the library would drop the rest silently."""
-    patch = getattr(config, "patch_size", 1)
-    patch = patch if isinstance(patch, int) else patch[0]
-    if size % patch:
-        raise UserError(f"--image-size {size}: expected a multiple of the model's patch size {patch}", field="image_size")
-    return patch
 
 
 def set_image_size(module, size):
     """Make `module` read pictures of size x size. Returns True when position embeddings were resized.
 
-    Writes config.image_size and the sizes that the embeddings remember, so that training runs without interpolating each step
-    and the exported folder agrees with itself.
+    Writes config.image_size and the sizes that the embeddings remember, so that training runs
+    without interpolating each step and the exported folder agrees with itself.
     """
     config = module.config
     patch = check_patch(config, size)
@@ -44,7 +24,10 @@ def set_image_size(module, size):
     if old_hw == (size, size):
         return False
     if config.model_type == "beit":
-        raise UserError(f"--image-size {size}: beit's relative positions are for {old_hw[0]} px and cannot be resized", field="image_size")
+        raise UserError(
+            f"--image-size {size}: beit's relative positions are for {old_hw[0]} px and cannot be resized",
+            field="image_size",
+        )
     if config.model_type not in WITH_POSITION_GRID:
         return False  # its config keeps the old size, which the shapes of its weights may follow
     embeddings = module.base_model.embeddings
@@ -52,7 +35,9 @@ def set_image_size(module, size):
     grid_hw = old_hw[0] // patch, old_hw[1] // patch
     num_special = positions.shape[1] - grid_hw[0] * grid_hw[1]
     with torch.no_grad():
-        embeddings.position_embeddings = nn.Parameter(resize_grid(positions, num_special, grid_hw, (size // patch, size // patch)))
+        embeddings.position_embeddings = nn.Parameter(
+            resize_grid(positions, num_special, grid_hw, (size // patch, size // patch))
+        )
     config.image_size = size
     embeddings.image_size = (size, size)
     embeddings.patch_embeddings.image_size = (size, size)

@@ -1,22 +1,32 @@
 """Presets: what `--preset` and the kind of start change in the defaults. Sources: the recipe's table and our own runs.
 
-quick     the library's example, with warm-up: what people expect from a first run of a pretrained model
-finetune  MAE's and BEiT's fine-tuning, for pretrained weights (default with weights)
-scratch   a small model from random weights on small data (default without weights)
+quick     the library's example, with warm-up: what people expect from a first run of a pretrained
+model finetune  MAE's and BEiT's fine-tuning, for pretrained weights (default with weights) scratch
+a small model from random weights on small data (default without weights)
 """
 
 import json
 from pathlib import Path
 
-from visionloop.datasets.layout import SPLIT_FOLDERS, is_hidden
-from visionloop.tasks.classification.sources import ARCHITECTURES, CATALOGUE
+from visionloop.datasets.io.layout import SPLIT_FOLDERS, is_hidden
+from visionloop.tasks.classification.architectures import ARCHITECTURES, CATALOGUE
 
 PRESETS = ("quick", "finetune", "scratch")
-EPOCHS = {"quick": 3.0, "finetune": 20.0, "scratch": 100.0}  # where neither --epochs nor --steps is given
+EPOCHS = {
+    "quick": 3.0,
+    "finetune": 20.0,
+    "scratch": 100.0,
+}  # where neither --epochs nor --steps is given
 MANY_PICTURES = 10_000  # from here on mixup and cutmix pay when fine-tuning
 WIDTH_OF_SMALL, WIDTH_OF_BASE = 384, 768
 
-QUICK = {"lr": 5e-5, "weight_decay": 0.01, "schedule": "cosine", "crop_scale_min": 0.35, "ema": False}
+QUICK = {
+    "lr": 5e-5,
+    "weight_decay": 0.01,
+    "schedule": "cosine",
+    "crop_scale_min": 0.35,
+    "ema": False,
+}
 FINETUNE = {
     "weight_decay": 0.05,
     "schedule": "cosine",
@@ -31,7 +41,8 @@ FINETUNE = {
     "ema": True,
 }
 GENTLE = {"crop_scale_min": 0.7, "rand_augment_ops": 0, "random_erasing": 0.0}
-# Tuned on 1633 photographs of hand signs at 64 px, 1000 steps of 32: the start of the weights is worth far more than all else.
+# Tuned on 1633 photographs of hand signs at 64 px, 1000 steps of 32: the start of the weights is
+# worth far more than all else.
 SCRATCH = {
     "lr": 5e-4,
     "weight_decay": 0.05,
@@ -50,16 +61,32 @@ def recipe(values):
     if values["epochs"] is None and values["steps"] is None:
         advised["epochs"] = EPOCHS[preset]
     if preset == "quick":
-        return advised | QUICK | ({"warmup_steps": round(0.1 * values["steps"])} if values["steps"] else {})
+        return (
+            advised
+            | QUICK
+            | ({"warmup_steps": round(0.1 * values["steps"])} if values["steps"] else {})
+        )
     if preset == "scratch":
-        return advised | SCRATCH | {"init": "mimetic" if kind_of(model) in ("vit", "deit") else "library"}
+        return (
+            advised
+            | SCRATCH
+            | {"init": "mimetic" if kind_of(model) in ("vit", "deit") else "library"}
+        )
     width = width_of(model) or WIDTH_OF_BASE
-    # narrow models bear, and need, larger steps: the rate goes with one over the width; and they have no capacity to spare for
-    # strong augmentation, nor so much to keep in their lower layers
-    advised |= FINETUNE | (GENTLE if width < WIDTH_OF_SMALL else {}) | {
-        "lr": 5e-4 * values["batch_size"] / 256 * max(1.0, WIDTH_OF_BASE / width),
-        "layer_decay": 0.85 if width < WIDTH_OF_SMALL else 0.75 if width > WIDTH_OF_BASE else 0.65,
-    }
+    # narrow models bear, and need, larger steps: the rate goes with one over the width; and they
+    # have no capacity to spare for strong augmentation, nor so much to keep in their lower layers
+    advised |= (
+        FINETUNE
+        | (GENTLE if width < WIDTH_OF_SMALL else {})
+        | {
+            "lr": 5e-4 * values["batch_size"] / 256 * max(1.0, WIDTH_OF_BASE / width),
+            "layer_decay": 0.85
+            if width < WIDTH_OF_SMALL
+            else 0.75
+            if width > WIDTH_OF_BASE
+            else 0.65,
+        }
+    )
     if has_many_pictures(values["data"]):
         advised |= {"mixup": 0.8, "cutmix": 1.0}
     return advised
@@ -77,7 +104,9 @@ def kind_of(model):
     """The library's model_type as far as name or local config tells; None otherwise."""
     if CATALOGUE.architecture_of.get(model, model) in ARCHITECTURES:
         return "vit"
-    return local_config(model).get("model_type") or next((kind for kind in ("vit", "deit") if f"/{kind}-" in model), None)
+    return local_config(model).get("model_type") or next(
+        (kind for kind in ("vit", "deit") if f"/{kind}-" in model), None
+    )
 
 
 def local_config(model):

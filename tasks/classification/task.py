@@ -5,32 +5,42 @@ from functools import cached_property
 
 import torch
 
-from visionloop.datasets.image_folder import ImageFolderDataset
-from visionloop.datasets.pictures import read_picture
-from visionloop.datasets.transforms import ClassificationTrainPreset
+from visionloop.datasets.classification.image_folder import ImageFolderDataset
+from visionloop.datasets.classification.transforms import ClassificationTrainPreset
+from visionloop.datasets.io.images import read_picture
 from visionloop.engine.task import Task
 from visionloop.metrics.classification import ClassificationMetric
-from visionloop.tasks.classification import evaluate, recipes, scoring
-from visionloop.tasks.classification.attention import draw_attention
-from visionloop.tasks.classification.card import write_classifier_card
+from visionloop.tasks.classification import evaluate, recipes, saved_predictions
+from visionloop.tasks.classification.architectures import CATALOGUE
+from visionloop.tasks.classification.attention_rollout import draw_attention
 from visionloop.tasks.classification.checks import check_folder_of_data
-from visionloop.tasks.classification.collate import collate
 from visionloop.tasks.classification.config import ClassificationConfig
-from visionloop.tasks.classification.data import index_split, training_splits
-from visionloop.tasks.classification.draw import draw_answer
-from visionloop.tasks.classification.export import export_classifier
-from visionloop.tasks.classification.folder import load_folder, save_folder
-from visionloop.tasks.classification.groups import parameter_groups, recomputed_blocks
-from visionloop.tasks.classification.loss import balanced_class_weights, classification_loss
-from visionloop.tasks.classification.mixing import Mixing, mixes_at
-from visionloop.tasks.classification.model import build_model, load_model, own_image_size
+from visionloop.tasks.classification.data import collate, index_split, training_splits
+from visionloop.tasks.classification.export import (
+    export_classifier,
+    load_folder,
+    save_folder,
+    write_classifier_card,
+)
+from visionloop.tasks.classification.loss import (
+    Mixing,
+    balanced_class_weights,
+    classification_loss,
+    mixes_at,
+)
+from visionloop.tasks.classification.model import (
+    build_model,
+    load_model,
+    own_image_size,
+    parameter_groups,
+    recomputed_blocks,
+)
 from visionloop.tasks.classification.positions import set_image_size
 from visionloop.tasks.classification.processor import start_transform
-from visionloop.tasks.classification.reporting import ClassificationReporting
-from visionloop.tasks.classification.sources import CATALOGUE
-from visionloop.tasks.library import class_names
-from visionloop.tasks.picture_cache import training_pictures
-from visionloop.tasks.sources import check_folder
+from visionloop.tasks.classification.visualize import ClassificationReporting, draw_answer
+from visionloop.tasks.huggingface.hub import check_folder
+from visionloop.tasks.huggingface.loading import class_names
+from visionloop.tasks.image_cache import training_pictures
 
 
 class ClassificationTask(ClassificationReporting, Task):
@@ -43,7 +53,7 @@ class ClassificationTask(ClassificationReporting, Task):
     overfit_goal = ("accuracy", 0.99)
     scored_suffix = ".jsonl"
     recipe = staticmethod(recipes.recipe)
-    score_predictions = classmethod(scoring.score_predictions)
+    score_predictions = classmethod(saved_predictions.score_predictions)
 
     def __init__(self, config, classes=None):
         """classes: names in order of id, where a trained model brings them; None: those of the training folder."""
@@ -54,12 +64,14 @@ class ClassificationTask(ClassificationReporting, Task):
     @classmethod
     def load_trained(cls, folder, *, data=None, val_split=0.0):
         module = load_model(check_folder(folder))
-        classes = class_names(module.config) or [f"LABEL_{i}" for i in range(module.config.num_labels)]
+        classes = class_names(module.config) or [
+            f"LABEL_{i}" for i in range(module.config.num_labels)
+        ]
         task = cls(ClassificationConfig(data=data, model=str(folder), val_split=val_split), classes)
         set_image_size(module, task.eval_transform.size)
         return task, module.eval()
 
-    # data -------------------------------------------------------------------------------------------------------
+    # data --------------------
     @cached_property
     def splits(self):
         """(training index, validation index)."""
@@ -77,7 +89,13 @@ class ClassificationTask(ClassificationReporting, Task):
     def eval_transform(self):
         own_size = own_image_size(self.source)
         config = self.config
-        return start_transform(self.source.folder, own_size, size=config.image_size, style=config.eval_resize, crop_pct=config.crop_pct)
+        return start_transform(
+            self.source.folder,
+            own_size,
+            size=config.image_size,
+            style=config.eval_resize,
+            crop_pct=config.crop_pct,
+        )
 
     @cached_property
     def train_transform(self):
@@ -94,12 +112,16 @@ class ClassificationTask(ClassificationReporting, Task):
     def build_datasets(self):
         train, val = self.splits
         pictures = training_pictures(train, self.config, self.train_transform.least_side)
-        return ImageFolderDataset(train, self.train_transform, pictures), ImageFolderDataset(val, self.eval_transform)
+        return ImageFolderDataset(train, self.train_transform, pictures), ImageFolderDataset(
+            val, self.eval_transform
+        )
 
     def build_eval_dataset(self, split):
         if self.config.val_split and split != "test":
             return ImageFolderDataset(self.splits[split == "val"], self.eval_transform)
-        return ImageFolderDataset(index_split(self.config.data, split, self.classes), self.eval_transform)
+        return ImageFolderDataset(
+            index_split(self.config.data, split, self.classes), self.eval_transform
+        )
 
     def collate(self, samples, step, offset):
         return collate(samples, step, offset)
@@ -107,7 +129,7 @@ class ClassificationTask(ClassificationReporting, Task):
     def check_data(self):
         return check_folder_of_data(self.config.data, self.config.val_split)
 
-    # computation ------------------------------------------------------------------------------------------------
+    # computation --------------------
     def build_model(self):
         config = self.config
         return build_model(
@@ -123,15 +145,26 @@ class ClassificationTask(ClassificationReporting, Task):
     def mixing(self):
         config = self.config
         return Mixing(
-            mixup=config.mixup, cutmix=config.cutmix, prob=config.mixup_prob, switch=config.mixup_switch, num_classes=len(self.classes)
+            mixup=config.mixup,
+            cutmix=config.cutmix,
+            prob=config.mixup_prob,
+            switch=config.mixup_switch,
+            num_classes=len(self.classes),
         )
 
     def constants_on(self, device):
         """(scale, shift, class weights or None) on the device: pixels * scale + shift is scaled to 0..1 and normalised."""
         if device not in self.constants:
-            mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (self.eval_transform.mean, self.eval_transform.std))
+            mean, std = (
+                torch.tensor(numbers).view(1, 3, 1, 1)
+                for numbers in (self.eval_transform.mean, self.eval_transform.std)
+            )
             balanced = self.config.class_weights == "balanced"
-            weights = balanced_class_weights(self.splits[0].labels, len(self.classes)).to(device) if balanced else None
+            weights = (
+                balanced_class_weights(self.splits[0].labels, len(self.classes)).to(device)
+                if balanced
+                else None
+            )
             self.constants[device] = (1 / (255 * std)).to(device), (-mean / std).to(device), weights
         return self.constants[device]
 
@@ -154,7 +187,13 @@ class ClassificationTask(ClassificationReporting, Task):
             pixels, targets = self.mixing(pixels, targets)
         logits = model(pixel_values=pixels).logits
         weights = self.constants_on(pixels.device)[-1]
-        return classification_loss(logits, targets, count, label_smoothing=self.config.label_smoothing, class_weights=weights)
+        return classification_loss(
+            logits,
+            targets,
+            count,
+            label_smoothing=self.config.label_smoothing,
+            class_weights=weights,
+        )
 
     def expected_first_loss(self):
         return math.log(len(self.classes))
@@ -166,9 +205,9 @@ class ClassificationTask(ClassificationReporting, Task):
         return ClassificationMetric(len(self.classes))
 
     def write_scored(self, metric, dataset, path):
-        scoring.write_scored(metric, dataset, path, self.classes)
+        saved_predictions.write_scored(metric, dataset, path, self.classes)
 
-    # answers and pictures ---------------------------------------------------------------------------------------
+    # answers and pictures --------------------
     def read_sample(self, path):
         return {"pixel_values": self.eval_transform(read_picture(path))}
 
@@ -176,12 +215,15 @@ class ClassificationTask(ClassificationReporting, Task):
         return evaluate.describe(predictions, names, self.classes)
 
     def draw_answers(self, paths, answers, predictions):
-        return (draw_answer(read_picture(path), answer) for path, answer in zip(paths, answers, strict=True))
+        return (
+            draw_answer(read_picture(path), answer)
+            for path, answer in zip(paths, answers, strict=True)
+        )
 
     def explain(self, module, batch, kind):
         return draw_attention(module, self.to_input(batch), batch["pixel_values"])
 
-    # weights ----------------------------------------------------------------------------------------------------
+    # weights --------------------
     def parameter_groups(self, module):
         return parameter_groups(module, self.config.layer_decay)
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from visionloop.datasets.detection import size_mismatch
-from visionloop.datasets.detection_layout import DESCRIPTIONS, inspect_detection_split, require_detection_split
-from visionloop.datasets.layout import DataLayoutError, shorten
+from visionloop.datasets.detection.dataset import size_mismatch
+from visionloop.datasets.detection.layout import (
+    DESCRIPTIONS,
+    inspect_detection_split,
+    require_detection_split,
+)
+from visionloop.datasets.io.layout import DataLayoutError, shorten
 from visionloop.tasks.checks import decode_all, note, report_copies
 from visionloop.tasks.detection.data import NO_VALIDATION, require_data
 
@@ -23,7 +27,8 @@ LARGEST_ZOOM = 1.5  # enlarged further than this, pictures show nothing new
 def check_detection_data(data, val_split, image_size):
     """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: boxes in training}, "lines": [..]} of a folder with boxes.
 
-    Reads every picture. lines: about ids and the sizes of the boxes, in their pictures and at `image_size`. Nothing is written.
+    Reads every picture. lines: about ids and the sizes of the boxes, in their pictures and at
+    `image_size`. Nothing is written.
     """
     require_data(data)
     found = {"errors": [], "warnings": [], "classes": {}, "lines": []}
@@ -57,7 +62,12 @@ def _inspect_splits(data, val_split, found):
         index, problems = inspected
         for kind, path, why in problems:
             # the description of a YOLO data set is one for all splits
-            note(found, f"{kind}s", path, f"{split}: {why}" if Path(path).name in DESCRIPTIONS else why)
+            note(
+                found,
+                f"{kind}s",
+                path,
+                f"{split}: {why}" if Path(path).name in DESCRIPTIONS else why,
+            )
         if index is not None:
             indexes[split] = index
     if "train" in indexes and "val" in absent and not val_split:
@@ -67,7 +77,9 @@ def _inspect_splits(data, val_split, found):
 
 def _check_pictures(indexes, found):
     """{split: sizes as decoded, int64 [N, 2]}, 0 where a picture cannot be read. Says which are, are of another size or there twice."""
-    sizes_hw = {split: np.zeros((len(index), 2), dtype=np.int64) for split, index in indexes.items()}
+    sizes_hw = {
+        split: np.zeros((len(index), 2), dtype=np.int64) for split, index in indexes.items()
+    }
     places = defaultdict(list)  # digest -> [(split, class, path)]
     for split, row, path, size_hw, digest in decode_all(indexes, found, skip_missing=True):
         sizes_hw[split][row] = size_hw
@@ -88,26 +100,44 @@ def _check_counts(train, found):
         return
     few = [f"{count} of {name}" for name, count in found["classes"].items() if 0 < count < FEW]
     if few:
-        note(found, "warnings", train.source, f"few boxes: {shorten(few)}; a class wants at least {FEW}")
+        note(
+            found,
+            "warnings",
+            train.source,
+            f"few boxes: {shorten(few)}; a class wants at least {FEW}",
+        )
     a_picture = np.diff(train.offsets)
     line = f"{len(train)} pictures, {int((a_picture == 0).sum())} of them without boxes; {len(train.labels)} boxes in train"
-    found["lines"].append(f"{line}, {a_picture.mean():.1f} a picture, {a_picture.max()} at most, {int(train.crowd.sum())} of crowds")
+    found["lines"].append(
+        f"{line}, {a_picture.mean():.1f} a picture, {a_picture.max()} at most, {int(train.crowd.sum())} of crowds"
+    )
 
 
 def _check_categories(indexes, found):
     """What differs between splits; a name that the training split does not know is an error of its own, told before."""
     train = indexes["train"]
     for split, index in indexes.items():
-        unlisted = [name for name, key in zip(index.classes, index.category_ids, strict=True) if key is None]
+        unlisted = [
+            name for name, key in zip(index.classes, index.category_ids, strict=True) if key is None
+        ]
         if unlisted:
-            note(found, "warnings", index.source, f"does not list {len(unlisted)} categories of train: {shorten(unlisted)}")
+            note(
+                found,
+                "warnings",
+                index.source,
+                f"does not list {len(unlisted)} categories of train: {shorten(unlisted)}",
+            )
         pairs = zip(index.category_ids, train.category_ids, strict=True)
         if any(own != known for own, known in pairs if own is not None):
-            found["lines"].append(f"category ids of {split} differ from those of train; the classes are matched by name")
+            found["lines"].append(
+                f"category ids of {split} differ from those of train; the classes are matched by name"
+            )
     ids = train.category_ids
     if all(isinstance(key, int) for key in ids) and ids[-1] - ids[0] >= len(ids):
         skipped = ids[-1] - ids[0] + 1 - len(ids)
-        found["lines"].append(f"category ids run from {ids[0]} to {ids[-1]} without {skipped} of them; labels are 0 to {len(ids) - 1}")
+        found["lines"].append(
+            f"category ids run from {ids[0]} to {ids[-1]} without {skipped} of them; labels are 0 to {len(ids) - 1}"
+        )
 
 
 def _check_sizes(train, sizes_hw, image_size, found):
@@ -128,11 +158,19 @@ def _check_sizes(train, sizes_hw, image_size, found):
         if wanted <= LARGEST_ZOOM * np.median(sizes_hw[sizes_hw.all(axis=1)].max(axis=1)):
             advice = f"consider --image-size {wanted}"
         why = f"{100 * share:.0f} % of the boxes are smaller than {FINEST_GRID} x {FINEST_GRID} px at {image_size} px"
-        note(found, "warnings", train.source, f"{why}, hard to find on the network's grids; {advice}")
+        note(
+            found, "warnings", train.source, f"{why}, hard to find on the network's grids; {advice}"
+        )
 
 
 def describe_sides(sides, edges):
     """One line with the shares of sides [N] below, between and above the edges, all in pixels."""
     shares = np.histogram(sides, [0, *edges, np.inf])[0] / len(sides)
-    words = [f"smaller than {edges[0]} px", *(f"{low} to {high}" for low, high in pairwise(edges)), "larger"]
-    return ", ".join(f"{100 * share:.0f} % {word}" for share, word in zip(shares, words, strict=True))
+    words = [
+        f"smaller than {edges[0]} px",
+        *(f"{low} to {high}" for low, high in pairwise(edges)),
+        "larger",
+    ]
+    return ", ".join(
+        f"{100 * share:.0f} % {word}" for share, word in zip(shares, words, strict=True)
+    )

@@ -1,7 +1,8 @@
 """Random weights as D-FINE's authors draw them.
 
-Sources: `Peterande/D-FINE`, src/zoo/dfine/dfine_decoder.py and hybrid_encoder.py (the `_reset_parameters` of each module). The library
-draws almost every weight from N(0, 0.01) or N(0, 0.02) instead, with which small networks learn slowly.
+Sources: `Peterande/D-FINE`, src/zoo/dfine/dfine_decoder.py and hybrid_encoder.py (the
+`_reset_parameters` of each module). The library draws almost every weight from N(0, 0.01) or N(0,
+0.02) instead, with which small networks learn slowly.
 """
 
 import math
@@ -18,7 +19,10 @@ def initialize(module, class_prior=0.01):
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and layer not in kept:
             layer.reset_parameters()
-    for block in [*decoder.layers, *(layer for stack in network.encoder.aifi for layer in stack.layers)]:
+    for block in [
+        *decoder.layers,
+        *(layer for stack in network.encoder.aifi for layer in stack.layers),
+    ]:
         _initialize_attention(block.self_attn)
     for layer in decoder.layers:
         for linear in _linears(layer.mlp):
@@ -41,7 +45,11 @@ def _kept_layers(network):
     """Layers whose start in the library is the authors' already: gates, sampling offsets and attention weights, quality estimators."""
     kept = set()
     for layer in network.decoder.layers:
-        kept |= {layer.gateway.gate, layer.encoder_attn.sampling_offsets, layer.encoder_attn.attention_weights}
+        kept |= {
+            layer.gateway.gate,
+            layer.encoder_attn.sampling_offsets,
+            layer.encoder_attn.attention_weights,
+        }
     return kept | {_linears(estimator.reg_conf)[-1] for estimator in network.decoder.lqe_layers}
 
 

@@ -1,19 +1,22 @@
 """Presets: what `--preset` and the size of the model change in the defaults.
 
-finetune  released weights on new data (default with weights): the authors' Objects365-to-custom configs
-scratch   random weights (default without weights): the authors' COCO configs; `tiny` by our own runs
+finetune  released weights on new data (default with weights): the authors' Objects365-to-custom
+configs scratch   random weights (default without weights): the authors' COCO configs; `tiny` by our
+own runs
 
-Source: configs/dfine of `Peterande/D-FINE` (commit 4a1f73a). Rates there are for their batch sizes and scale with ours.
+Source: configs/dfine of `Peterande/D-FINE` (commit 4a1f73a). Rates there are for their batch sizes
+and scale with ours.
 """
 
 import json
 from pathlib import Path
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.detection.sizes import ARCHITECTURES, CATALOGUE
+from visionloop.tasks.detection.architectures import ARCHITECTURES, CATALOGUE
 
 PRESETS = ("finetune", "scratch")
-# size -> (batch, lr, backbone lr, weight decay, epochs, share of them with strong augmentation, repeats of the base size)
+# size -> (batch, lr, backbone lr, weight decay, epochs, share of them with strong augmentation,
+# repeats of the base size)
 SCRATCH = {
     "dfine-nano": (128, 8e-4, 4e-4, 1e-4, 160, 148 / 160, 0),
     "dfine-small": (32, 2e-4, 1e-4, 1e-4, 132, 120 / 132, 20),
@@ -36,7 +39,8 @@ TINY = {
     # few weights at few pixels: with zoom-out and crops nothing was learned in 700 steps
     "zoom_out": 0.0,
     "iou_crop": 0.0,
-    "precision": "fp32",  # convolutions of 8 channels are no faster in bf16; on the CPU they take three times as long
+    # convolutions of 8 channels are no faster in bf16; on the CPU they take three times as long
+    "precision": "fp32",
     "weight_decay": 1e-4,
     "schedule": "cosine",
     "lr_min": 0.0,
@@ -46,7 +50,14 @@ TINY = {
 TINY_EPOCHS = 60.0
 LONGEST_WARMUP = 500  # steps; a twentieth of shorter runs
 # pictures of 640 px that a process holds at once; --batch-size stays what it is
-MICRO_BATCH = {"tiny": 32, "dfine-nano": 32, "dfine-small": 16, "dfine-medium": 8, "dfine-large": 8, "dfine-xlarge": 4}
+MICRO_BATCH = {
+    "tiny": 32,
+    "dfine-nano": 32,
+    "dfine-small": 16,
+    "dfine-medium": 8,
+    "dfine-large": 8,
+    "dfine-xlarge": 4,
+}
 
 
 def recipe(values):
@@ -54,13 +65,18 @@ def recipe(values):
     advised = CATALOGUE.start(values, PRESETS)
     model, preset = advised["model"], advised["preset"]
     if values["layer_decay"] != 1:
-        raise UserError("--layer-decay: not for detection; --backbone-lr-scale slows the backbone down", field="layer_decay")
+        raise UserError(
+            "--layer-decay: not for detection; --backbone-lr-scale slows the backbone down",
+            field="layer_decay",
+        )
     advised["ema_decay"] = 0.9999
     size = size_of(model)
     endless = values["epochs"] is None and values["steps"] is None
     if size == "tiny":
         return advised | TINY | ({"epochs": TINY_EPOCHS} if endless else {})
-    batch, lr, backbone_lr, weight_decay, epochs, strong_share, repeats = (FINETUNE if preset == "finetune" else SCRATCH)[size]
+    batch, lr, backbone_lr, weight_decay, epochs, strong_share, repeats = (
+        FINETUNE if preset == "finetune" else SCRATCH
+    )[size]
     advised |= {
         "lr": lr * values["batch_size"] / batch,
         "backbone_lr_scale": backbone_lr / lr,
@@ -76,7 +92,10 @@ def recipe(values):
 
 def settle(values, steps):
     """The authors' warm-up of 500 steps, shortened for short runs; micro-batches by the size of the model."""
-    return {"warmup_steps": min(LONGEST_WARMUP, round(0.05 * steps)), "micro_batch": MICRO_BATCH[size_of(values["model"])]}
+    return {
+        "warmup_steps": min(LONGEST_WARMUP, round(0.05 * steps)),
+        "micro_batch": MICRO_BATCH[size_of(values["model"])],
+    }
 
 
 def size_of(model):

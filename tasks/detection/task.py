@@ -4,32 +4,45 @@ from functools import cached_property
 
 import torch
 
-from visionloop.datasets.detection import DetectionDataset
-from visionloop.datasets.detection_transforms import DetectionEvalPreset, DetectionTrainPreset
-from visionloop.datasets.pictures import read_picture
+from visionloop.datasets.detection.dataset import DetectionDataset
+from visionloop.datasets.detection.transforms import DetectionEvalPreset, DetectionTrainPreset
+from visionloop.datasets.io.images import read_picture
 from visionloop.engine.distributed import sum_over_joined
 from visionloop.engine.task import Task
 from visionloop.metrics.detection import DetectionMetric
-from visionloop.tasks.detection import evaluate, recipes, scoring
-from visionloop.tasks.detection.card import write_detector_card
+from visionloop.tasks.detection import evaluate, recipes, saved_predictions
+from visionloop.tasks.detection.architectures import ARCHITECTURES, CATALOGUE
 from visionloop.tasks.detection.checks import check_detection_data
-from visionloop.tasks.detection.collate import collate
 from visionloop.tasks.detection.config import DetectionConfig
-from visionloop.tasks.detection.data import index_split, training_splits
-from visionloop.tasks.detection.denoising import cap_targets
-from visionloop.tasks.detection.draw import draw_answer
-from visionloop.tasks.detection.export import export_detector
-from visionloop.tasks.detection.folder import load_folder, save_folder
-from visionloop.tasks.detection.groups import parameter_groups, recomputed_blocks
+from visionloop.tasks.detection.data import (
+    cap_targets,
+    collate,
+    draw_size,
+    index_split,
+    resize_batch,
+    sizes_around,
+    training_splits,
+)
+from visionloop.tasks.detection.export import (
+    export_detector,
+    load_folder,
+    read_size,
+    save_folder,
+    write_detector_card,
+)
 from visionloop.tasks.detection.loss import DFineCriterion
-from visionloop.tasks.detection.model import build_model, check_image_size, learns_statistics, load_model
-from visionloop.tasks.detection.processor import read_size
-from visionloop.tasks.detection.reporting import DetectionReporting
-from visionloop.tasks.detection.scales import draw_size, resize_batch, sizes_around
-from visionloop.tasks.detection.sizes import ARCHITECTURES, CATALOGUE
-from visionloop.tasks.library import class_names
-from visionloop.tasks.picture_cache import training_pictures
-from visionloop.tasks.sources import check_folder
+from visionloop.tasks.detection.model import (
+    build_model,
+    check_image_size,
+    learns_statistics,
+    load_model,
+    parameter_groups,
+    recomputed_blocks,
+)
+from visionloop.tasks.detection.visualize import DetectionReporting, draw_answer
+from visionloop.tasks.huggingface.hub import check_folder
+from visionloop.tasks.huggingface.loading import class_names
+from visionloop.tasks.image_cache import training_pictures
 
 
 class DetectionTask(DetectionReporting, Task):
@@ -41,13 +54,15 @@ class DetectionTask(DetectionReporting, Task):
     count_names = ("boxes",)
     overfit_goal = ("mAP50", 0.9)
     undeterministic = ("grid_sample",)  # of the decoder's deformable attention
-    overfit_share = 0.95  # the distributions' entropy and the class loss, which grows with the overlap, stay
+    overfit_share = (
+        0.95  # the distributions' entropy and the class loss, which grows with the overlap, stay
+    )
     scored_suffix = ".json"
     recipe = staticmethod(recipes.recipe)
     settle = staticmethod(recipes.settle)
-    score_predictions = classmethod(scoring.score_predictions)
-    write_scored = staticmethod(scoring.write_scored)
-    write_answers = staticmethod(scoring.write_answers)
+    score_predictions = classmethod(saved_predictions.score_predictions)
+    write_scored = staticmethod(saved_predictions.write_scored)
+    write_answers = staticmethod(saved_predictions.write_answers)
 
     def __init__(self, config, classes=None):
         """classes: names in order of label, where a trained model brings them; None: those of the training split."""
@@ -59,10 +74,14 @@ class DetectionTask(DetectionReporting, Task):
     @classmethod
     def load_trained(cls, folder, *, data=None, val_split=0.0):
         module = load_model(check_folder(folder))
-        classes = class_names(module.config) or [f"LABEL_{i}" for i in range(module.config.num_labels)]
-        return cls(DetectionConfig(data=data, model=str(folder), val_split=val_split), classes), module.eval()
+        classes = class_names(module.config) or [
+            f"LABEL_{i}" for i in range(module.config.num_labels)
+        ]
+        return cls(
+            DetectionConfig(data=data, model=str(folder), val_split=val_split), classes
+        ), module.eval()
 
-    # data -------------------------------------------------------------------------------------------------------
+    # data --------------------
     @cached_property
     def splits(self):
         """(training index, validation index)."""
@@ -80,7 +99,11 @@ class DetectionTask(DetectionReporting, Task):
     def image_size(self):
         if self.config.image_size:
             return self.config.image_size
-        return read_size(self.source.folder) if self.source.folder else ARCHITECTURES[self.source.name][2]
+        return (
+            read_size(self.source.folder)
+            if self.source.folder
+            else ARCHITECTURES[self.source.name][2]
+        )
 
     @cached_property
     def train_transform(self):
@@ -93,7 +116,9 @@ class DetectionTask(DetectionReporting, Task):
     def build_datasets(self):
         train, val = self.splits
         pictures = training_pictures(train, self.config, self.train_transform.least_side)
-        return DetectionDataset(train, self.train_transform, pictures=pictures), self._for_evaluation(val)
+        return DetectionDataset(
+            train, self.train_transform, pictures=pictures
+        ), self._for_evaluation(val)
 
     def build_eval_dataset(self, split):
         if self.config.val_split and split != "test":
@@ -112,21 +137,33 @@ class DetectionTask(DetectionReporting, Task):
     def check_data(self):
         return check_detection_data(self.config.data, self.config.val_split, self.image_size)
 
-    # computation ------------------------------------------------------------------------------------------------
+    # computation --------------------
     def build_model(self):
         config = self.config
-        module = build_model(self.source, self.classes, backbone_bn=config.backbone_bn, class_prior=config.class_prior)
+        module = build_model(
+            self.source,
+            self.classes,
+            backbone_bn=config.backbone_bn,
+            class_prior=config.class_prior,
+        )
         check_image_size(module.config, self.image_size)
         decoder = module.model.decoder
         self.criterion = DFineCriterion(
-            len(self.classes), reg_max=module.config.max_num_bins, reg_scale=decoder.reg_scale.item(), up=decoder.up.item(), **self.weights
+            len(self.classes),
+            reg_max=module.config.max_num_bins,
+            reg_scale=decoder.reg_scale.item(),
+            up=decoder.up.item(),
+            **self.weights,
         )
         return module
 
     @cached_property
     def weights(self):
         """{"vfl", "bbox", "giou", "fgl", "ddf"}: weights of the loss terms."""
-        return {name: getattr(self.config, f"weight_{name}") for name in ("vfl", "bbox", "giou", "fgl", "ddf")}
+        return {
+            name: getattr(self.config, f"weight_{name}")
+            for name in ("vfl", "bbox", "giou", "fgl", "ddf")
+        }
 
     @cached_property
     def sizes(self):
@@ -143,44 +180,68 @@ class DetectionTask(DetectionReporting, Task):
         return round(self.config.strong_share * steps) if 0 < self.config.strong_share < 1 else None
 
     def to_input(self, batch):
-        # channels last: on the CPU a whole step of `tiny` took 345 ms instead of 398; laid out anew while they are bytes: 4.0 ms for 5.6
+        # channels last: on the CPU a whole step of `tiny` took 345 ms instead of 398; laid out anew
+        # while they are bytes: 4.0 ms for 5.6
         return batch["pixel_values"].contiguous(memory_format=torch.channels_last).float().div_(255)
 
     def count(self, micro_batches):
-        return {"boxes": sum(len(target["class_labels"]) for batch in micro_batches for target in batch["targets"])}
+        return {
+            "boxes": sum(
+                len(target["class_labels"])
+                for batch in micro_batches
+                for target in batch["targets"]
+            )
+        }
 
     def loss(self, model, batch, count):
         pixels = self.to_input(batch)
         denoised = cap_targets(batch["targets"], self.config.denoising)
         outputs = model(resize_batch(pixels, self.size_now or pixels.shape[-1]), labels=denoised)
-        return self.criterion(outputs, batch["targets"], count, denoising_targets=denoised, sum_over_ranks=sum_over_joined)
+        return self.criterion(
+            outputs,
+            batch["targets"],
+            count,
+            denoising_targets=denoised,
+            sum_over_ranks=sum_over_joined,
+        )
 
     def predict(self, model, batch):
         weights = {name: self.weights[name] for name in ("vfl", "bbox", "giou")}
-        return evaluate.predict(model, self.to_input(batch), batch["sizes"], batch.get("targets"), weights)
+        return evaluate.predict(
+            model, self.to_input(batch), batch["sizes"], batch.get("targets"), weights
+        )
 
     def build_metric(self):
         return DetectionMetric(len(self.classes), self.config.metric_backend)
 
     def without_targets(self, batch):
-        empty = [{name: values[:0] for name, values in target.items()} for target in batch["targets"]]
+        empty = [
+            {name: values[:0] for name, values in target.items()} for target in batch["targets"]
+        ]
         return type(batch)(batch | {"targets": empty}, step=batch.step, offset=batch.offset)
 
-    # answers and pictures ---------------------------------------------------------------------------------------
+    # answers and pictures --------------------
     def read_sample(self, path):
         picture = read_picture(path)
         pixels, _, _ = DetectionEvalPreset(size=self.image_size)(picture, torch.zeros(0, 4))
         return {"pixel_values": pixels, "size": torch.tensor(picture.shape[-2:])}
 
     def describe_predictions(self, batch, predictions, names):
-        return evaluate.describe(predictions, batch["sizes"], names, self.classes, evaluate.LEAST_SCORE)
+        return evaluate.describe(
+            predictions, batch["sizes"], names, self.classes, evaluate.LEAST_SCORE
+        )
 
     def draw_answers(self, paths, answers, predictions):
-        return (draw_answer(read_picture(path), answer) for path, answer in zip(paths, answers, strict=True))
+        return (
+            draw_answer(read_picture(path), answer)
+            for path, answer in zip(paths, answers, strict=True)
+        )
 
-    # weights ----------------------------------------------------------------------------------------------------
+    # weights --------------------
     def parameter_groups(self, module):
-        return parameter_groups(module, self.config.backbone_lr_scale, decay_biases=not learns_statistics(module.config))
+        return parameter_groups(
+            module, self.config.backbone_lr_scale, decay_biases=not learns_statistics(module.config)
+        )
 
     def backbone(self, module):
         return module.model.backbone
@@ -201,7 +262,12 @@ class DetectionTask(DetectionReporting, Task):
 
     def save_best(self, module, tensors, folder, scores):
         self.save(module, tensors, folder)
-        write_detector_card(folder, self, scores, None if self.given_classes else [len(index) for index in self.splits])
+        write_detector_card(
+            folder,
+            self,
+            scores,
+            None if self.given_classes else [len(index) for index in self.splits],
+        )
 
     def export(self, module, folder, *, onnx=False):
         self.save(module, module.state_dict(), folder)

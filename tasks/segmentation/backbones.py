@@ -1,6 +1,7 @@
 """A plain ViT as the start of EoMT: DINOv2 with and without registers, ViT, DINOv3.
 
-With the ViT's own size of picture and patch, hidden states before the queries are the ViT's to the last bit.
+With the ViT's own size of picture and patch, hidden states before the queries are the ViT's to the
+last bit.
 """
 
 import re
@@ -9,14 +10,15 @@ import torch
 from transformers import AutoModel, EomtConfig, EomtDinov3Config
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.library import load_config, load_weights
+from visionloop.tasks.huggingface.loading import load_config, load_weights
+from visionloop.tasks.segmentation.architectures import SIDE
 from visionloop.tasks.segmentation.positions import resample_patches, resize_table
-from visionloop.tasks.segmentation.sizes import SIDE
 
 KINDS = ("dinov2", "dinov2_with_registers", "vit", "dinov3_vit")
 NUM_QUERIES = 100
 LEAST_SIDE = 196  # a ViT of smaller pictures than that keeps its size
-# what a folder may lack or have too much of: parts around the trunk, of classifiers and of pretraining
+# what a folder may lack or have too much of: parts around the trunk, of classifiers and of
+# pretraining
 AROUND_THE_TRUNK = re.compile(r"pooler\.|mask_token|classifier\.|lm_head\.|decoder\.")
 TRUNK = ("embeddings.", "layers.", "layernorm.")
 # the library's name of a weight in the backbone -> in EoMT; what is not listed has the same name
@@ -33,8 +35,9 @@ RENAMED["dinov2_with_registers"] = RENAMED["dinov2"]
 def eomt_config(config, folder):
     """The config of an EoMT on the backbone of `config`, for pictures of the size that suits it. Raises UserError.
 
-    Patches whose side is no power of two (DINOv2's 14) become the next larger (16): each upscaling block of the mask head doubles the
-    resolution, up to a quarter of the picture's. Joint blocks: the last 3 of 12, 4 of 24, 5 of 40, a third at most.
+    Patches whose side is no power of two (DINOv2's 14) become the next larger (16): each upscaling
+    block of the mask head doubles the resolution, up to a quarter of the picture's. Joint blocks:
+    the last 3 of 12, 4 of 24, 5 of 40, a third at most.
     """
     layers, patch = config.num_hidden_layers, _new_patch(config)
     fields = {
@@ -52,7 +55,9 @@ def eomt_config(config, folder):
         same = ("intermediate_size", "use_gated_mlp", "query_bias", "key_bias", "value_bias", "proj_bias", "mlp_bias",
                 "pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")  # fmt: skip
         rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-        return EomtDinov3Config(**fields, rope_parameters=rope, **{name: getattr(config, name) for name in same})
+        return EomtDinov3Config(
+            **fields, rope_parameters=rope, **{name: getattr(config, name) for name in same}
+        )
     if config.model_type == "vit":
         if config.intermediate_size % config.hidden_size:
             why = f"its MLP's width {config.intermediate_size} is no multiple of its width {config.hidden_size}, which EoMT wants"
@@ -63,7 +68,9 @@ def eomt_config(config, folder):
 
 def load_backbone(folder):
     """The bare ViT of a folder, in fp32; a classifier's head is left out. Raises UserError when a weight of the trunk is missing."""
-    return load_weights(AutoModel, folder, load_config(folder), lambda _, name: bool(AROUND_THE_TRUNK.search(name)))
+    return load_weights(
+        AutoModel, folder, load_config(folder), lambda _, name: bool(AROUND_THE_TRUNK.search(name))
+    )
 
 
 @torch.no_grad()
@@ -76,7 +83,10 @@ def carry_trunk(backbone, module):
         if name in stored and stored[name].shape == tensor.shape:
             tensor.copy_(stored[name])
         elif name in stored:
-            _refuse(backbone.name_or_path, f"{name} is {list(stored[name].shape)} there and {list(tensor.shape)} in EoMT")
+            _refuse(
+                backbone.name_or_path,
+                f"{name} is {list(stored[name].shape)} there and {list(tensor.shape)} in EoMT",
+            )
         elif "layer_scale" in name:
             tensor.fill_(1)  # ViT has none
         elif name.endswith("_proj.bias"):
@@ -92,14 +102,21 @@ def trunk_weights(backbone, module):
         for pattern, replacement in RENAMED[config.model_type]:
             name = re.sub(pattern, replacement, name)
         renamed[name] = tensor
-    positions = renamed.pop("embeddings.position_embeddings", None)  # [1, 1 + h*w, C]; DINOv3 has none
+    positions = renamed.pop(
+        "embeddings.position_embeddings", None
+    )  # [1, 1 + h*w, C]; DINOv3 has none
     if positions is not None:
         # EoMT's class token has no position of its own
         renamed["embeddings.cls_token"] = renamed["embeddings.cls_token"] + positions[:, :1]
         patch_hw, size_hw = _pair(config.patch_size), _pair(config.image_size)
         grid_hw = (size_hw[0] // patch_hw[0], size_hw[1] // patch_hw[1])
-        renamed["embeddings.position_embeddings.weight"] = resize_table(positions[0, 1:], grid_hw, tuple(module.grid_size))
-    for name in ("embeddings.patch_embeddings.projection.weight", "embeddings.patch_embeddings.weight"):
+        renamed["embeddings.position_embeddings.weight"] = resize_table(
+            positions[0, 1:], grid_hw, tuple(module.grid_size)
+        )
+    for name in (
+        "embeddings.patch_embeddings.projection.weight",
+        "embeddings.patch_embeddings.weight",
+    ):
         if name in renamed:
             renamed[name] = resample_patches(renamed[name], module.config.patch_size)
     return renamed

@@ -3,21 +3,51 @@
 import torch
 
 from visionloop.engine.metric import MetricSpec
-from visionloop.engine.order import hashed
-from visionloop.tasks.segmentation.windows import semantic_maps
+from visionloop.engine.seeding import hashed
+from visionloop.tasks.segmentation.sliding_window import semantic_maps
 
 METRICS = (
-    MetricSpec("miou", "mIoU", "percent", True, "intersection over union, mean over the classes that occur in truth or answer"),
-    MetricSpec("pixel_accuracy", "pixel accuracy", "percent", True, "share of the pixels that are not ignored"),
-    MetricSpec("mean_class_accuracy", "mean class accuracy", "percent", True, "share of each class's pixels found, mean over the classes"),
-    MetricSpec("val_loss", "validation loss", "float", False, "the last level's loss of whole pictures, resized and padded to a square"),
+    MetricSpec(
+        "miou",
+        "mIoU",
+        "percent",
+        True,
+        "intersection over union, mean over the classes that occur in truth or answer",
+    ),
+    MetricSpec(
+        "pixel_accuracy",
+        "pixel accuracy",
+        "percent",
+        True,
+        "share of the pixels that are not ignored",
+    ),
+    MetricSpec(
+        "mean_class_accuracy",
+        "mean class accuracy",
+        "percent",
+        True,
+        "share of each class's pixels found, mean over the classes",
+    ),
+    MetricSpec(
+        "val_loss",
+        "validation loss",
+        "float",
+        False,
+        "the last level's loss of whole pictures, resized and padded to a square",
+    ),
 )
 
 
 def level_metrics(levels):
     """The MetricSpec of each level's mIoU but the last's, which is `miou`."""
     return tuple(
-        MetricSpec(f"miou_level_{i}", f"mIoU before joint block {i}", "percent", True, "the same score of an earlier level's prediction")
+        MetricSpec(
+            f"miou_level_{i}",
+            f"mIoU before joint block {i}",
+            "percent",
+            True,
+            "the same score of an earlier level's prediction",
+        )
         for i in range(levels)
     )
 
@@ -25,9 +55,10 @@ def level_metrics(levels):
 def predict(module, normalise, batch, side, *, levels=False, losses=None):
     """{"ids": [uint8 [H, W] for each picture], "losses": float32 [B] with `losses`, "level_ids": [uint8 [S - 1, H, W]] with `levels`}.
 
-    normalise: uint8 [N, 3, h, w] -> what the network reads; batch: of `collate_eval`; losses(mask logits, class logits, batch) ->
-    [B] of the fitted pictures by the last level. Queries whose masks are being lifted are drawn by sample id, so that a score in
-    mid-training depends on neither the batch nor the rank.
+    normalise: uint8 [N, 3, h, w] -> what the network reads; batch: of `collate_eval`; losses(mask
+    logits, class logits, batch) -> [B] of the fitted pictures by the last level. Queries whose
+    masks are being lifted are drawn by sample id, so that a score in mid-training depends on
+    neither the batch nor the rank.
     """
     ids = batch["sample_ids"].tolist()
 
@@ -52,5 +83,8 @@ def lifting_draws(module, keys, device):
     if not any(0 < probability < 1 for probability in module.mask_probs):
         return None
     shape = len(module.mask_probs), module.config.num_queries
-    rows = [torch.rand(shape, generator=torch.Generator().manual_seed(hashed(*key) >> 1)) for key in keys]
+    rows = [
+        torch.rand(shape, generator=torch.Generator().manual_seed(hashed(*key) >> 1))
+        for key in keys
+    ]
     return torch.stack(rows).to(device)

@@ -34,8 +34,9 @@ def softplus(logits):
 def matching_costs(x, y, known, log_classes, labels, weights):
     """Cost of each query of each level for each true mask of its own picture, float32 [B, S, Q, T]; all finite.
 
-    x: mask logits [B, S*Q, P]; y: [B, T, P]; known: [B, P] or None (see `points`); log_classes: [B, S, Q, K + 1],
-    log-probabilities; labels: [B, T]. weights: of minus the class's probability, cross-entropy and dice.
+    x: mask logits [B, S*Q, P]; y: [B, T, P]; known: [B, P] or None (see `points`); log_classes: [B,
+    S, Q, K + 1], log-probabilities; labels: [B, T]. weights: of minus the class's probability,
+    cross-entropy and dice.
     """
     num_levels, num_queries = log_classes.shape[1:3]
     known = torch.ones_like(x[:, :1]) if known is None else known[:, None]  # [B, 1, P]
@@ -43,7 +44,8 @@ def matching_costs(x, y, known, log_classes, labels, weights):
     sums, number = columns.sum(1, keepdim=True).split((y.shape[1], 1), -1)
     probability = x.sigmoid()
     logit_sums, probability_sums = x @ columns, probability @ columns  # [B, S*Q, T + 1]
-    # softplus(x) = (x + |x|) / 2 - log(max(p, 1 - p)); in place, for these are the largest tensors of all
+    # softplus(x) = (x + |x|) / 2 - log(max(p, 1 - p)); in place, for these are the largest tensors
+    # of all
     peak = probability.sub_(0.5).abs_().add_(0.5).log_()
     surplus = (logit_sums[..., -1:] + x.abs() @ known.mT) / 2 - peak @ known.mT
     # y softplus(-x) + (1 - y) softplus(x) = softplus(x) - x y
@@ -52,20 +54,26 @@ def matching_costs(x, y, known, log_classes, labels, weights):
     masks = (weights[1] * entropy + weights[2] * dice).unflatten(1, (num_levels, num_queries))
     index = labels[:, None, None].expand(-1, num_levels, num_queries, -1)
     cost = masks - weights[0] * log_classes.gather(-1, index).exp()
-    return cost.nan_to_num_(nan=_COST_OF_NONSENSE, posinf=_COST_OF_NONSENSE, neginf=_COST_OF_NONSENSE)
+    return cost.nan_to_num_(
+        nan=_COST_OF_NONSENSE, posinf=_COST_OF_NONSENSE, neginf=_COST_OF_NONSENSE
+    )
 
 
 def assign(costs, sizes):
     """The cheapest one-to-one assignment (Hungarian) of each picture and level, as Pairs on the device of the costs.
 
-    costs: [B, S, Q, T]; sizes: true masks of each picture. Each picture and level gives min(Q, masks) pairs. Costs one copy to the host, if
-    there is any mask, and one back.
+    costs: [B, S, Q, T]; sizes: true masks of each picture. Each picture and level gives min(Q,
+    masks) pairs. Costs one copy to the host, if there is any mask, and one back.
     """
     found = [np.zeros((4, 0), np.int64)]
     on_host = costs.cpu().numpy() if any(sizes) else None
     for picture, size in enumerate(sizes):
         for level in range(costs.shape[1] if size else 0):
             queries, targets = linear_sum_assignment(on_host[picture, level, :, :size])
-            found.append(np.stack([np.full_like(queries, picture), np.full_like(queries, level), queries, targets]))
+            found.append(
+                np.stack(
+                    [np.full_like(queries, picture), np.full_like(queries, level), queries, targets]
+                )
+            )
     pairs = torch.from_numpy(np.concatenate(found, 1)).to(costs.device, non_blocking=True)
     return Pairs(*pairs, sizes=[costs.shape[1] * min(costs.shape[2], size) for size in sizes])

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from visionloop.tasks.classification.positions import check_patch, resize_grid
+from visionloop.tasks.huggingface.positions import check_patch, resize_grid
 
 
 def resize_table(table, old_hw, new_hw):
@@ -16,7 +16,8 @@ def resize_table(table, old_hw, new_hw):
 def set_image_size(module, size):
     """Make an EoMT read pictures of size x size. Raises UserError when that is no multiple of its patch.
 
-    The library's network has one size, and loading a table of another would draw all positions anew.
+    The library's network has one size, and loading a table of another would draw all positions
+    anew.
     """
     config = module.config
     check_patch(config, size)
@@ -24,8 +25,14 @@ def set_image_size(module, size):
         return
     grid_hw = (size // config.patch_size,) * 2
     embeddings = module.embeddings
-    if hasattr(embeddings, "position_embeddings"):  # DINOv3 turns keys and queries instead, whatever the size
-        table = resize_table(embeddings.position_embeddings.weight, (config.image_size // config.patch_size,) * 2, grid_hw)
+    if hasattr(
+        embeddings, "position_embeddings"
+    ):  # DINOv3 turns keys and queries instead, whatever the size
+        table = resize_table(
+            embeddings.position_embeddings.weight,
+            (config.image_size // config.patch_size,) * 2,
+            grid_hw,
+        )
         embeddings.position_embeddings = nn.Embedding(*table.shape)
         embeddings.position_embeddings.weight.copy_(table)
         embeddings.register_buffer("position_ids", torch.arange(len(table))[None], persistent=False)
@@ -38,13 +45,18 @@ def set_image_size(module, size):
 def resample_patches(weight, side):
     """The filter [C, 3, p, p] for patches of `side` pixels that answers to an enlarged patch as the old one did to the patch.
 
-    With R the bicubic resize, the new filter is pinv(R^T) w, so that <w', R x> = <w, x>. Resizing the filter itself, as if it were a
-    picture, misses that by far. (FlexiViT, arXiv:2212.08013, section 3.4.)
+    With R the bicubic resize, the new filter is pinv(R^T) w, so that <w', R x> = <w, x>. Resizing
+    the filter itself, as if it were a picture, misses that by far. (FlexiViT, arXiv:2212.08013,
+    section 3.4.)
     """
     old = weight.shape[-1]
     if old == side:
         return weight
     basis = torch.eye(old * old, dtype=torch.float64).reshape(-1, 1, old, old)
-    resize = F.interpolate(basis, size=(side, side), mode="bicubic", antialias=True, align_corners=False).flatten(1).T  # R
+    resize = (
+        F.interpolate(basis, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
+        .flatten(1)
+        .T
+    )  # R
     resampled = weight.double().flatten(2) @ torch.linalg.pinv(resize.T).T  # [C, 3, side * side]
     return resampled.reshape(*weight.shape[:2], side, side).to(weight.dtype)

@@ -1,8 +1,9 @@
 """Presets: what `--preset` and the size of the model change in the defaults.
 
 finetune  a trained ViT or EoMT (default with weights): the authors' configs
-scratch   random weights (default without): one warm-up for all, no decay of rates over layers; `tiny` by our own runs
-short     like finetune, without masks from the first step on: for runs too short to lift them gradually
+scratch   random weights (default without): one warm-up for all, no decay of rates over layers;
+`tiny` by our own runs short     like finetune, without masks from the first step on: for runs too
+short to lift them gradually
 
 Source: configs/**/semantic and training/lightning_module.py of `tue-mps/eomt` (commit 7bd19dd).
 """
@@ -10,7 +11,7 @@ Source: configs/**/semantic and training/lightning_module.py of `tue-mps/eomt` (
 import json
 from pathlib import Path
 
-from visionloop.tasks.segmentation.sizes import CATALOGUE, RELEASED
+from visionloop.tasks.segmentation.architectures import CATALOGUE, RELEASED
 
 PRESETS = ("finetune", "scratch", "short")
 AUTHORS = {
@@ -18,16 +19,21 @@ AUTHORS = {
     "lr": 1e-4,
     "weight_decay": 0.05,
     "schedule": "poly",
-    "clip_grad": 0.01,  # norms are 4 to 25: every step is a normalised gradient, and the size of the loss hardly matters
+    # norms are 4 to 25: every step is a normalised gradient, and the size of the loss hardly
+    # matters
+    "clip_grad": 0.01,
     "ema": False,
 }
 EPOCHS = {"finetune": 31.0, "scratch": 100.0, "short": 31.0}
-# Tuned on 70 street scenes at 96 px; with the library's random start mIoU was 4 points lower after 400 steps.
+# Tuned on 70 street scenes at 96 px; with the library's random start mIoU was 4 points lower after
+# 400 steps.
 TINY = {"batch_size": 8, "lr": 1e-3}
 TINY_EPOCHS = 60.0
-HEADS_WARMUP = 0.0125  # share of the run; the ViT's is twice as long: the authors' 500 and 1000 of 40 000 steps
+# share of the run; the ViT's is twice as long: the authors' 500 and 1000 of 40 000 steps
+HEADS_WARMUP = 0.0125
 SCRATCH_WARMUP = 0.025
-# A trained EoMT needs no masks; in so few steps lifting them again costs more than it gives (recipe of short runs).
+# A trained EoMT needs no masks; in so few steps lifting them again costs more than it gives (recipe
+# of short runs).
 FEW_STEPS = 2000
 # crops of 512 px that a process holds at once; --batch-size stays what it is
 MICRO_BATCH = {"tiny": 32, "eomt-small": 16, "eomt-base": 8, "eomt-large": 4, "eomt-giant": 1}
@@ -52,7 +58,9 @@ def settle(values, steps):
     scratch = values["preset"] == "scratch"
     warmup = max(1, round((SCRATCH_WARMUP if scratch else HEADS_WARMUP) * steps))
     known = warmup if values["warmup_steps"] is None else values["warmup_steps"]
-    few = values["preset"] == "short" or (steps < FEW_STEPS and not values["from_scratch"] and is_trained_eomt(values["model"]))
+    few = values["preset"] == "short" or (
+        steps < FEW_STEPS and not values["from_scratch"] and is_trained_eomt(values["model"])
+    )
     return {
         "warmup_steps": warmup,
         "backbone_rest": 0 if scratch else known,
@@ -69,7 +77,13 @@ def size_of(model):
     if name in CATALOGUE.architectures:
         return name
     width = _local_config(model).get("hidden_size", 0)
-    widths = (("tiny", 192), ("eomt-small", 384), ("eomt-base", 768), ("eomt-large", 1024), ("eomt-giant", 1536))
+    widths = (
+        ("tiny", 192),
+        ("eomt-small", 384),
+        ("eomt-base", 768),
+        ("eomt-large", 1024),
+        ("eomt-giant", 1536),
+    )
     return next((name for name, most in widths if 0 < width <= most), None)
 
 

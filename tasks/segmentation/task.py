@@ -5,33 +5,45 @@ from functools import cached_property, partial
 import torch
 from torch import nn
 
-from visionloop.datasets.mask_values import IGNORED
-from visionloop.datasets.pictures import read_picture
-from visionloop.datasets.segmentation import SegmentationDataset
-from visionloop.datasets.segmentation_transforms import SegmentationEvalPreset, SegmentationTrainPreset
+from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.segmentation.dataset import SegmentationDataset
+from visionloop.datasets.segmentation.mask_values import IGNORED
+from visionloop.datasets.segmentation.transforms import (
+    SegmentationEvalPreset,
+    SegmentationTrainPreset,
+)
 from visionloop.engine.task import Task
 from visionloop.metrics.segmentation import SegmentationMetric
-from visionloop.tasks.library import class_names
-from visionloop.tasks.pixels import Normalise
-from visionloop.tasks.segmentation import answers, evaluate, recipes, scoring
-from visionloop.tasks.segmentation.annealing import parse_annealing
-from visionloop.tasks.segmentation.by_heart import window_samples
-from visionloop.tasks.segmentation.card import write_segmenter_card
+from visionloop.tasks.huggingface.hub import check_folder
+from visionloop.tasks.huggingface.loading import class_names
+from visionloop.tasks.normalize import Normalise
+from visionloop.tasks.segmentation import evaluate, recipes, saved_predictions
+from visionloop.tasks.segmentation.architectures import CATALOGUE
 from visionloop.tasks.segmentation.checks import check_segmentation_data
-from visionloop.tasks.segmentation.collate import collate, collate_eval
 from visionloop.tasks.segmentation.config import SegmentationConfig
-from visionloop.tasks.segmentation.data import index_split, training_splits
-from visionloop.tasks.segmentation.draw import class_colors, draw_answer
-from visionloop.tasks.segmentation.export import export_segmenter
-from visionloop.tasks.segmentation.folder import load_folder, save_folder
-from visionloop.tasks.segmentation.groups import parameter_groups
-from visionloop.tasks.segmentation.loss import EomtCriterion
-from visionloop.tasks.segmentation.model import build_model, load_model, source_config
-from visionloop.tasks.segmentation.processor import statistics_of
-from visionloop.tasks.segmentation.reporting import SegmentationReporting
-from visionloop.tasks.segmentation.sizes import CATALOGUE
-from visionloop.tasks.segmentation.validation_loss import losses_of_pictures
-from visionloop.tasks.sources import check_folder
+from visionloop.tasks.segmentation.data import (
+    collate,
+    collate_eval,
+    index_split,
+    training_splits,
+    window_samples,
+)
+from visionloop.tasks.segmentation.export import (
+    export_segmenter,
+    load_folder,
+    save_folder,
+    statistics_of,
+    write_segmenter_card,
+)
+from visionloop.tasks.segmentation.loss import EomtCriterion, losses_of_pictures
+from visionloop.tasks.segmentation.mask_annealing import parse_annealing
+from visionloop.tasks.segmentation.model import (
+    build_model,
+    load_model,
+    parameter_groups,
+    source_config,
+)
+from visionloop.tasks.segmentation.visualize import SegmentationReporting, class_colors, draw_answer
 
 
 class SegmentationTask(SegmentationReporting, Task):
@@ -41,27 +53,37 @@ class SegmentationTask(SegmentationReporting, Task):
     metrics = evaluate.METRICS
     config_class = SegmentationConfig
     count_names = ("masks", "class_weight")
-    overfit_goal = ("miou", 0.7)  # what is thin in a street at 96 px has no pixel of its own: 0.79 is all that four of them give
+    overfit_goal = (
+        "miou",
+        0.7,
+    )  # what is thin in a street at 96 px has no pixel of its own: 0.79 is all that four of them give
     recipe = staticmethod(recipes.recipe)
     settle = staticmethod(recipes.settle)
     collate = staticmethod(collate)
     collate_eval = staticmethod(collate_eval)
-    score_predictions = classmethod(scoring.score_predictions)
+    score_predictions = classmethod(saved_predictions.score_predictions)
 
     def __init__(self, config, classes=None):
         """classes: names in order of id, where a trained model brings them; None: those of the data's classes.json."""
         super().__init__(config)
         self.given_classes = classes
-        self.num_levels = self.model_config.num_blocks if config.score_levels else 0  # besides the last
+        self.num_levels = (
+            self.model_config.num_blocks if config.score_levels else 0
+        )  # besides the last
         self.metrics = evaluate.METRICS + evaluate.level_metrics(self.num_levels)
 
     @classmethod
     def load_trained(cls, folder, *, data=None, val_split=0.0, **settings):
         module = load_model(check_folder(folder))
-        classes = class_names(module.config) or [f"LABEL_{i}" for i in range(module.config.num_labels)]
-        return cls(SegmentationConfig(data=data, model=str(folder), val_split=val_split, **settings), classes), module.eval()
+        classes = class_names(module.config) or [
+            f"LABEL_{i}" for i in range(module.config.num_labels)
+        ]
+        return cls(
+            SegmentationConfig(data=data, model=str(folder), val_split=val_split, **settings),
+            classes,
+        ), module.eval()
 
-    # data -------------------------------------------------------------------------------------------------------
+    # data --------------------
     @cached_property
     def splits(self):
         """(training index, validation index)."""
@@ -74,7 +96,10 @@ class SegmentationTask(SegmentationReporting, Task):
     @cached_property
     def colors(self):
         """uint8 [K, 3]: the data's own where it has some, else ours."""
-        return class_colors(self.classes, self.splits[0].colors if self.config.data and not self.given_classes else None)
+        return class_colors(
+            self.classes,
+            self.splits[0].colors if self.config.data and not self.given_classes else None,
+        )
 
     @cached_property
     def source(self):
@@ -84,7 +109,12 @@ class SegmentationTask(SegmentationReporting, Task):
     def model_config(self):
         """The library's config of the model as it will be built, but for the classes."""
         config = self.config
-        return source_config(self.source, image_size=config.image_size, num_queries=config.num_queries, num_blocks=config.num_blocks)
+        return source_config(
+            self.source,
+            image_size=config.image_size,
+            num_queries=config.num_queries,
+            num_blocks=config.num_blocks,
+        )
 
     @property
     def image_size(self):
@@ -98,8 +128,12 @@ class SegmentationTask(SegmentationReporting, Task):
     def build_datasets(self):
         config, (train, val) = self.config, self.splits
         scale, flip = (config.scale_min, config.scale_max), 0.5 if config.hflip else 0.0
-        transform = SegmentationTrainPreset(size=self.image_size, color=config.color, scale=scale, flip=flip)
-        return SegmentationDataset(train, transform, memory=self.config.memory_bytes), self._for_evaluation(val)
+        transform = SegmentationTrainPreset(
+            size=self.image_size, color=config.color, scale=scale, flip=flip
+        )
+        return SegmentationDataset(
+            train, transform, memory=self.config.memory_bytes
+        ), self._for_evaluation(val)
 
     def build_eval_dataset(self, split):
         if self.config.val_split and split != "test":
@@ -107,17 +141,26 @@ class SegmentationTask(SegmentationReporting, Task):
         return self._for_evaluation(index_split(self.config.data, split, self.classes))
 
     def _for_evaluation(self, index):
-        return SegmentationDataset(index, SegmentationEvalPreset(size=self.image_size), with_truth=True, memory=self.config.memory_bytes)
+        return SegmentationDataset(
+            index,
+            SegmentationEvalPreset(size=self.image_size),
+            with_truth=True,
+            memory=self.config.memory_bytes,
+        )
 
     def lessons(self, samples):
-        return [part for sample in samples for part in window_samples(sample, self.image_size)], samples
+        return [
+            part for sample in samples for part in window_samples(sample, self.image_size)
+        ], samples
 
     def check_data(self):
         return check_segmentation_data(self.config.data, self.config.val_split, self.image_size)
 
-    # computation ------------------------------------------------------------------------------------------------
+    # computation --------------------
     def build_model(self):
-        self.annealing = parse_annealing(self.config.mask_annealing or "auto", self.model_config.num_blocks)
+        self.annealing = parse_annealing(
+            self.config.mask_annealing or "auto", self.model_config.num_blocks
+        )
         return build_model(self.source, self.classes, self.model_config, self.config.init)
 
     @cached_property
@@ -142,44 +185,73 @@ class SegmentationTask(SegmentationReporting, Task):
         pictures = [len(labels) for batch in micro_batches for labels in batch["labels"]]
         num_queries = self.model_config.num_queries
         pairs = sum(min(num_queries, masks) for masks in pictures)
-        return {"masks": pairs, "class_weight": pairs + self.config.no_object_weight * (len(pictures) * num_queries - pairs)}
+        return {
+            "masks": pairs,
+            "class_weight": pairs
+            + self.config.no_object_weight * (len(pictures) * num_queries - pairs),
+        }
 
     def loss(self, model, batch, count):
         mask_logits, class_logits = model(self.to_input(batch))
-        ids = batch["fitted_ids"] if "fitted_ids" in batch else batch["ids"]  # pictures as evaluation sees them have both
-        masks = [one == labels[:, None, None] for one, labels in zip(ids, batch["labels"], strict=True)]
-        return self.criterion(mask_logits, class_logits, masks, batch["labels"], count, valid=ids != IGNORED)
+        ids = (
+            batch["fitted_ids"] if "fitted_ids" in batch else batch["ids"]
+        )  # pictures as evaluation sees them have both
+        masks = [
+            one == labels[:, None, None] for one, labels in zip(ids, batch["labels"], strict=True)
+        ]
+        return self.criterion(
+            mask_logits, class_logits, masks, batch["labels"], count, valid=ids != IGNORED
+        )
 
     def predict(self, model, batch):
         losses = partial(losses_of_pictures, self.criterion) if "fitted" in batch else None
-        return evaluate.predict(model, self.normalise, batch, self.image_size, levels=self.config.score_levels, losses=losses)
+        return evaluate.predict(
+            model,
+            self.normalise,
+            batch,
+            self.image_size,
+            levels=self.config.score_levels,
+            losses=losses,
+        )
 
     def build_metric(self):
         return SegmentationMetric(len(self.classes), self.num_levels)
 
     def without_targets(self, batch):
-        empty = {"ids": torch.full_like(batch["ids"], IGNORED), "labels": [labels[:0] for labels in batch["labels"]]}
+        empty = {
+            "ids": torch.full_like(batch["ids"], IGNORED),
+            "labels": [labels[:0] for labels in batch["labels"]],
+        }
         return type(batch)(batch | empty, step=batch.step, offset=batch.offset)
 
-    # answers and pictures ---------------------------------------------------------------------------------------
+    # answers and pictures --------------------
     def read_sample(self, path):
         return SegmentationEvalPreset(size=self.image_size)(read_picture(path))
 
     def describe_predictions(self, batch, predictions, names):
-        return answers.describe(predictions, names, self.classes)
+        return saved_predictions.describe(predictions, names, self.classes)
 
     def answer_pictures(self, paths, predictions):
-        return answers.answer_files(predictions, self.colors)
+        return saved_predictions.answer_files(predictions, self.colors)
 
     def draw_answers(self, paths, answers, predictions):
         pairs = zip(map(read_picture, paths), predictions["ids"], strict=True)
-        return (draw_answer(picture.permute(1, 2, 0).numpy(), ids.cpu().numpy(), self.classes, self.colors) for picture, ids in pairs)
+        return (
+            draw_answer(
+                picture.permute(1, 2, 0).numpy(), ids.cpu().numpy(), self.classes, self.colors
+            )
+            for picture, ids in pairs
+        )
 
-    # weights ----------------------------------------------------------------------------------------------------
+    # weights --------------------
     def parameter_groups(self, module):
         config = self.config
         return parameter_groups(
-            module, layer_decay=config.layer_decay, rest=config.backbone_rest, warmup=config.backbone_warmup, decay_all=config.decay_all
+            module,
+            layer_decay=config.layer_decay,
+            rest=config.backbone_rest,
+            warmup=config.backbone_warmup,
+            decay_all=config.decay_all,
         )
 
     def backbone(self, module):
@@ -202,7 +274,12 @@ class SegmentationTask(SegmentationReporting, Task):
 
     def save_best(self, module, tensors, folder, scores):
         self.save(module, tensors, folder)
-        write_segmenter_card(folder, self, scores, None if self.given_classes else [len(index) for index in self.splits])
+        write_segmenter_card(
+            folder,
+            self,
+            scores,
+            None if self.given_classes else [len(index) for index in self.splits],
+        )
 
     def export(self, module, folder, *, onnx=False):
         self.save(module, module.state_dict(), folder)

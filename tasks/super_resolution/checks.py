@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from visionloop.datasets.layout import shorten
-from visionloop.datasets.picture_store import GIB, free_bytes, missing_bytes
-from visionloop.datasets.pictures import JPEG_START
-from visionloop.datasets.small_pictures import pair_mismatch, shrink, too_small
-from visionloop.datasets.stored_files import OTHER_WAYS, cache_folder
-from visionloop.datasets.super_resolution import DecodedPairs, pair_contents
-from visionloop.datasets.super_resolution_layout import (
+from visionloop.datasets.cache.store import GIB, free_bytes, missing_bytes
+from visionloop.datasets.cache.store_files import OTHER_WAYS, cache_folder
+from visionloop.datasets.io.images import JPEG_START
+from visionloop.datasets.io.layout import shorten
+from visionloop.datasets.super_resolution.dataset import DecodedPairs, pair_contents
+from visionloop.datasets.super_resolution.downscale import pair_mismatch, shrink, too_small
+from visionloop.datasets.super_resolution.layout import (
     SuperResolutionIndex,
     find_super_resolution_split,
     lr_folder_name,
@@ -26,10 +26,13 @@ from visionloop.tasks.checks import decode_all, find_splits, note, note_stranger
 from visionloop.tasks.super_resolution.data import NO_VALIDATION, require_data
 
 FEW = 20  # training pictures below which a network learns them by heart
-TINY = 64  # pixels of a side below which a score says little: the borders are cut off, and SSIM looks at 11 x 11 pixels
-COMPARED = 50  # pairs of a split whose small picture is made again and compared: 0.2 s each for 2K pictures
-# Mean difference of a small picture to the bicubic one, of 255, that is worth a warning. Pillow's and torch's antialiased bicubic are 0.2
-# away on Set5, bicubic without antialias 2.6 to 6.
+# pixels of a side below which a score says little: the borders are cut off, and SSIM looks at 11 x
+# 11 pixels
+TINY = 64
+# pairs of a split whose small picture is made again and compared: 0.2 s each for 2K pictures
+COMPARED = 50
+# Mean difference of a small picture to the bicubic one, of 255, that is worth a warning. Pillow's
+# and torch's antialiased bicubic are 0.2 away on Set5, bicubic without antialias 2.6 to 6.
 UNLIKE = 1.0
 
 
@@ -48,9 +51,9 @@ class SmallPictures(NamedTuple):
 def check_super_resolution_data(data, val_split, scale, patch):
     """{"errors": [{"path", "why"}], "warnings": [..], "classes": {}, "lines": [..]} of a folder with large and perhaps small pictures.
 
-    Reads every picture. scale: 1 for restoration at the same size; patch: side of the training crops in pixels of the small pictures, with
-    the margin of a degradation. lines: how much there is to train on, where the small pictures come from, what the cache takes. Nothing is
-    written.
+    Reads every picture. scale: 1 for restoration at the same size; patch: side of the training
+    crops in pixels of the small pictures, with the margin of a degradation. lines: how much there
+    is to train on, where the small pictures come from, what the cache takes. Nothing is written.
     """
     require_data(data)
     found = {"errors": [], "warnings": [], "classes": {}, "lines": []}
@@ -67,10 +70,18 @@ def check_super_resolution_data(data, val_split, scale, patch):
 
 def _find_splits(data, val_split, scale, found):
     """{split: index} of the splits that can be read; problems of the layout go into `found`."""
-    find, require = (partial(function, data, scale=scale) for function in (find_super_resolution_split, require_super_resolution_split))
+    find, require = (
+        partial(function, data, scale=scale)
+        for function in (find_super_resolution_split, require_super_resolution_split)
+    )
     indexes = find_splits(data, val_split, found, find=find, require=require, missing=NO_VALIDATION)
     for index in indexes.values():
-        note_strangers(found, index.lr_folder, small_without_picture(index), "small pictures without a large one")
+        note_strangers(
+            found,
+            index.lr_folder,
+            small_without_picture(index),
+            "small pictures without a large one",
+        )
     return indexes
 
 
@@ -84,8 +95,17 @@ def _check_pictures(indexes, found):
             if file.read(len(JPEG_START)) == JPEG_START:
                 jpegs[split].append(indexes[split].name(row))
     for split, names in jpegs.items():
-        what = "their traces of compression are learned" if split == "train" else "their traces of compression count as the truth"
-        note(found, "warnings", indexes[split].folder, f"{len(names)} of {len(indexes[split])} pictures are JPEG, {what}: {shorten(names)}")
+        what = (
+            "their traces of compression are learned"
+            if split == "train"
+            else "their traces of compression count as the truth"
+        )
+        note(
+            found,
+            "warnings",
+            indexes[split].folder,
+            f"{len(names)} of {len(indexes[split])} pictures are JPEG, {what}: {shorten(names)}",
+        )
     for copies in places.values():
         report_copies(copies, found)
     return large_hw
@@ -110,7 +130,12 @@ def _check_pairs(indexes, large_hw, found):
 
 def _compare(index, rows, found):
     """A warning about small pictures that are not the bicubic of their large ones. rows: of pairs of the right sizes."""
-    picked = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).round().astype(int))]
+    picked = [
+        rows[i]
+        for i in np.unique(
+            np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).round().astype(int)
+        )
+    ]
     unlike, grey = {}, []
     for row in tqdm(picked, desc="comparing pairs", unit="pair", disable=None, leave=False):
         small, large = DecodedPairs(index).whole(row)
@@ -126,7 +151,12 @@ def _compare(index, rows, found):
         names = sorted(unlike, key=unlike.get, reverse=True)
         rows = shorten([f"{name} by {unlike[name]:.1f}" for name in names])
         why = f"{len(unlike)} of {len(picked)} small pictures differ from the bicubic of their large ones, of 255 and on average: {rows}"
-        note(found, "warnings", index.lr_folder, f"{why}; made with another kernel, not aligned, or compressed?")
+        note(
+            found,
+            "warnings",
+            index.lr_folder,
+            f"{why}; made with another kernel, not aligned, or compressed?",
+        )
 
 
 def is_grey(picture):
@@ -140,7 +170,11 @@ def _check_sizes(split, index, sizes_hw, patch, found):
     for row, (height, width) in sizes_hw.items():
         small_hw = height // index.scale, width // index.scale
         if min(small_hw) < (patch if split == "train" else 1):
-            why = too_small(*small_hw, patch, index.scale) if split == "train" else f"is {height} x {width}, too small for x{index.scale}"
+            why = (
+                too_small(*small_hw, patch, index.scale)
+                if split == "train"
+                else f"is {height} x {width}, too small for x{index.scale}"
+            )
             note(found, "errors", index.path(row), why)
         elif split != "train" and min(height, width) < TINY:
             tiny.append(index.name(row))
@@ -152,7 +186,12 @@ def _check_sizes(split, index, sizes_hw, patch, found):
 def _describe(train, sizes_hw, patch, found):
     """How much there is to train on, and where the small pictures come from."""
     if len(train) < FEW:
-        note(found, "warnings", train.folder, f"{len(train)} pictures are few: a network soon knows them by heart; a hundred are a start")
+        note(
+            found,
+            "warnings",
+            train.folder,
+            f"{len(train)} pictures are few: a network soon knows them by heart; a hundred are a start",
+        )
     pixels = sum(height * width for height, width in sizes_hw.values())
     crops = pixels / (train.scale * patch) ** 2
     area = f"{pixels / 1e6:.1f} million pixels, {crops:.0f} crops of {train.scale * patch} x {train.scale * patch} side by side"
@@ -169,7 +208,9 @@ def small_pictures(index):
     others = other_lr_folders(index)
     unused = f"{', '.join(others)} beside it {'is' if len(others) == 1 else 'are'} not used"
     beside = unused if others else f"there is no {lr_folder_name(index.scale)}/ beside it"
-    return [f"small pictures are made from {Path(index.folder).name}/ by MATLAB's bicubic rule, x{index.scale}; {beside}"]
+    return [
+        f"small pictures are made from {Path(index.folder).name}/ by MATLAB's bicubic rule, x{index.scale}; {beside}"
+    ]
 
 
 def _describe_cache(indexes, found):
@@ -177,6 +218,13 @@ def _describe_cache(indexes, found):
     needed = sum(missing_bytes(contents) for index in indexes for contents in pair_contents(index))
     free = free_bytes()
     amount = f"{needed / GIB:.2f} GiB" if needed else "nothing more"
-    found["lines"].append(f"decoded pictures take {amount} in {cache_folder()}, {free / GIB:.0f} GiB are free; --cache none does without")
+    found["lines"].append(
+        f"decoded pictures take {amount} in {cache_folder()}, {free / GIB:.0f} GiB are free; --cache none does without"
+    )
     if needed > free:
-        note(found, "warnings", cache_folder(), f"{needed / GIB:.2f} GiB of decoded pictures do not fit; {OTHER_WAYS}")
+        note(
+            found,
+            "warnings",
+            cache_folder(),
+            f"{needed / GIB:.2f} GiB of decoded pictures do not fit; {OTHER_WAYS}",
+        )

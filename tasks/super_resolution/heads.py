@@ -1,8 +1,9 @@
 """The heads of Swin2SR over the library's parts: the picture and, for compressed input, the auxiliary picture at the input's size.
 
-The library computes the same but for two heads: without an upsampler it divides the input by `img_range` and adds the mean once more;
-with `pixelshuffle_aux` it resizes the raw input where the authors resize what the network reads, and it drops the auxiliary picture.
-Source: models/network_swin2sr.py of `mv-lab/swin2sr`.
+The library computes the same but for two heads: without an upsampler it divides the input by
+`img_range` and adds the mean once more; with `pixelshuffle_aux` it resizes the raw input where the
+authors resize what the network reads, and it drops the auxiliary picture. Source:
+models/network_swin2sr.py of `mv-lab/swin2sr`.
 """
 
 import torch
@@ -14,8 +15,9 @@ DIFFERENT_HEADS = ("", "pixelshuffle_aux")  # where the library's answer is not 
 def reconstruct(module, features, pixel_values):
     """(picture [B, 3, sH, sW], auxiliary picture [B, 3, H, W] or None), fp32, neither clamped.
 
-    features: [B, C, H, W] of the body; pixel_values: [B, 3, H, W] in 0..1, what the body was given; module: with the library's parts and
-    `official_heads`, which says whose way of those two heads is followed.
+    features: [B, C, H, W] of the body; pixel_values: [B, 3, H, W] in 0..1, what the body was given;
+    module: with the library's parts and `official_heads`, which says whose way of those two heads
+    is followed.
     """
     body, kind = module.swin2sr, module.upsampler
     if kind == "pixelshuffle_aux":
@@ -23,10 +25,14 @@ def reconstruct(module, features, pixel_values):
         return raw / body.img_range + body.mean, raw_aux / body.img_range + body.mean
     if kind == "":
         residual = in_fp32(module.final_convolution, features)
-        if module.official_heads:  # (x - mean) * range + residual, back to 0..1: mean and range cancel out
+        if (
+            module.official_heads
+        ):  # (x - mean) * range + residual, back to 0..1: mean and range cancel out
             return pixel_values + residual / body.img_range, None
         return (pixel_values + residual) / body.img_range + body.mean, None
-    raw = {"pixelshuffle": _pixelshuffle, "pixelshuffledirect": _direct, "nearest+conv": _nearest}[kind](module.upsample, features)
+    raw = {"pixelshuffle": _pixelshuffle, "pixelshuffledirect": _direct, "nearest+conv": _nearest}[
+        kind
+    ](module.upsample, features)
     return raw / body.img_range + body.mean, None
 
 
@@ -37,7 +43,9 @@ def in_fp32(convolution, features):
 
 
 def _pixelshuffle(head, features):
-    return in_fp32(head.final_convolution, head.upsample(head.activation(head.conv_before_upsample(features))))
+    return in_fp32(
+        head.final_convolution, head.upsample(head.activation(head.conv_before_upsample(features)))
+    )
 
 
 def _direct(head, features):
@@ -54,13 +62,18 @@ def _nearest(head, features):
 def _with_aux(module, features, pixel_values):
     """Both pictures as the network knows them, mean and range not yet undone.
 
-    The authors resize the padded input to the size of the unpadded one, which squeezes it; their test script pads before the call, and
-    so no size is squeezed there, nor here.
+    The authors resize the padded input to the size of the unpadded one, which squeezes it; their
+    test script pads before the call, and so no size is squeezed there, nor here.
     """
     head, body = module.upsample, module.swin2sr
     height, width = pixel_values.shape[-2:]
     source = (pixel_values - body.mean) * body.img_range if module.official_heads else pixel_values
-    large = F.interpolate(source, size=(height * module.upscale, width * module.upscale), mode="bicubic", align_corners=False)
+    large = F.interpolate(
+        source,
+        size=(height * module.upscale, width * module.upscale),
+        mode="bicubic",
+        align_corners=False,
+    )
     aux = in_fp32(head.conv_aux, head.activation(head.conv_before_upsample(features)))
     x = head.upsample(head.conv_after_aux(aux)) + head.conv_bicubic(large)
     return in_fp32(head.final_convolution, x), aux

@@ -1,7 +1,7 @@
 """The losses of Swin2SR: between pixels, of the auxiliary picture, and of what a Gaussian takes away.
 
-Sources: models/loss.py of `cszn/KAIR` (Charbonnier) and arXiv 2209.11345, section 3 (the two others, whose weights its authors did not
-publish). The library has no loss at all.
+Sources: models/loss.py of `cszn/KAIR` (Charbonnier) and arXiv 2209.11345, section 3 (the two
+others, whose weights its authors did not publish). The library has no loss at all.
 """
 
 import torch
@@ -14,12 +14,15 @@ SIGMA, RADIUS = 1.0, 2  # of the Gaussian, in pixels: 5 x 5
 class SuperResolutionCriterion:
     """Distance of the picture to the true one, and where their weights are above 0 the auxiliary and the frequency term.
 
-    kind: "l1" or "charbonnier", sqrt(d^2 + eps^2), of the pixel term; the two others are L1. aux_weight: of the distance between the
-    auxiliary picture and the true one at the input's size, bicubic with antialiasing. frequency_weight: of the distance between what a
-    5x5 Gaussian takes away from each. scale: how many times larger than the input the picture is.
+    kind: "l1" or "charbonnier", sqrt(d^2 + eps^2), of the pixel term; the two others are L1.
+    aux_weight: of the distance between the auxiliary picture and the true one at the input's size,
+    bicubic with antialiasing. frequency_weight: of the distance between what a 5x5 Gaussian takes
+    away from each. scale: how many times larger than the input the picture is.
     """
 
-    def __init__(self, kind="l1", *, charbonnier_eps=EPS, aux_weight=0.0, frequency_weight=0.0, scale=1):
+    def __init__(
+        self, kind="l1", *, charbonnier_eps=EPS, aux_weight=0.0, frequency_weight=0.0, scale=1
+    ):
         if kind not in ("l1", "charbonnier"):
             raise ValueError(f"kind of loss: expected l1 or charbonnier, got {kind!r}")
         self.kind, self.charbonnier_eps, self.scale = kind, charbonnier_eps, scale
@@ -28,10 +31,12 @@ class SuperResolutionCriterion:
     def __call__(self, outputs, hr, count=None):
         """{"loss", "loss_pixel"} and where used "loss_aux", "loss_frequency": terms unweighted, "loss" their weighted sum, fp32.
 
-        outputs: {"sr": [B, 3, H, W], "aux": [B, 3, H / s, W / s] or None}; hr: the true pictures [B, 3, H, W] in 0..1.
+        outputs: {"sr": [B, 3, H, W], "aux": [B, 3, H / s, W / s] or None}; hr: the true pictures
+        [B, 3, H, W] in 0..1.
 
-        count: {"pixels": B * H * W of the optimizer step / ranks}: a sum over pixels and channels is divided by 3 * pixels, the auxiliary
-        one by 3 * pixels / s^2, so that micro-batches add up, and ranks average, to the mean over the whole batch. None: that of this call.
+        count: {"pixels": B * H * W of the optimizer step / ranks}: a sum over pixels and channels
+        is divided by 3 * pixels, the auxiliary one by 3 * pixels / s^2, so that micro-batches add
+        up, and ranks average, to the mean over the whole batch. None: that of this call.
         """
         with torch.autocast(hr.device.type, enabled=False):
             hr = hr.float()
@@ -40,7 +45,9 @@ class SuperResolutionCriterion:
             total = pixel = self._distances(difference).sum() / numbers
             terms = {"loss_pixel": pixel}
             if self.aux_weight and outputs["aux"] is not None:
-                terms["loss_aux"] = self._aux_distance(outputs["aux"].float(), hr) / (numbers / self.scale**2)
+                terms["loss_aux"] = self._aux_distance(outputs["aux"].float(), hr) / (
+                    numbers / self.scale**2
+                )
                 total = total + self.aux_weight * terms["loss_aux"]
             if self.frequency_weight:
                 terms["loss_frequency"] = high_frequencies(difference).abs().sum() / numbers
@@ -59,7 +66,8 @@ class SuperResolutionCriterion:
 def shrink(pictures, scale):
     """pictures: [B, C, H, W] -> [B, C, H / scale, W / scale], bicubic with antialiasing, not clamped.
 
-    The kernel is MATLAB's; borders differ by a grey level or two, since weights beyond the picture are left out instead of mirrored.
+    The kernel is MATLAB's; borders differ by a grey level or two, since weights beyond the picture
+    are left out instead of mirrored.
     """
     size = [side // scale for side in pictures.shape[-2:]]
     return F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False)
@@ -68,7 +76,8 @@ def shrink(pictures, scale):
 def high_frequencies(difference):
     """difference: of two pictures, [B, C, H, W] -> what a 5x5 Gaussian of sigma 1 takes away from it, the same shape.
 
-    The filter is linear: this is the difference of what it takes away from each. Outside of the picture nothing differs.
+    The filter is linear: this is the difference of what it takes away from each. Outside of the
+    picture nothing differs.
     """
     channels = difference.shape[1]
     places = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float32, device=difference.device)

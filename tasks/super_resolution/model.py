@@ -3,30 +3,59 @@
 import logging
 
 import torch
+from torch import nn
 from transformers import Swin2SRConfig
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.library import load_config, load_weights
-from visionloop.tasks.super_resolution.correction import clear, is_plain, make_official, undo
-from visionloop.tasks.super_resolution.initialization import initialize
+from visionloop.tasks.huggingface.loading import load_config, load_weights
+from visionloop.tasks.super_resolution.architectures import (
+    ARCHITECTURES,
+    SCALES_OF_HEAD,
+    config_fields,
+)
 from visionloop.tasks.super_resolution.network import Swin2SRForImageSuperResolution
-from visionloop.tasks.super_resolution.sizes import ARCHITECTURES, SCALES_OF_HEAD, config_fields
+from visionloop.tasks.super_resolution.weight_conversion import clear, is_plain, make_official, undo
+
+# Random weights as Swin2SR's authors draw them.
+#
+# Source: `_init_weights` in models/network_swin2sr.py of `mv-lab/swin2sr`, which knows Linear and
+# LayerNorm alone. The library draws the convolutions from a normal of 0.02 too, half as wide as
+# theirs for 24 channels.
+
+
+@torch.no_grad()
+def initialize(module):
+    """Draw all convolutions anew, as torch does by default. Linear layers and norms are as the library has drawn them."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.reset_parameters()
+
 
 log = logging.getLogger(__name__)
 # what an older file may have too much of: numbers that follow from the config
-MAY_BE_TOO_MUCH = (".relative_coords_table", ".relative_position_index", ".attn_mask", "swin2sr.mean")
+MAY_BE_TOO_MUCH = (
+    ".relative_coords_table",
+    ".relative_position_index",
+    ".attn_mask",
+    "swin2sr.mean",
+)
 # the part of each head that depends on the scale; another head is new as a whole
-PARTS_OF_SCALE = {"pixelshuffle": "upsample.upsample.", "pixelshuffle_aux": "upsample.upsample.", "pixelshuffledirect": "upsample.conv."}
+PARTS_OF_SCALE = {
+    "pixelshuffle": "upsample.upsample.",
+    "pixelshuffle_aux": "upsample.upsample.",
+    "pixelshuffledirect": "upsample.conv.",
+}
 HEADS = ("upsample.", "final_convolution.")
 
 
 def build_model(source, config, *, official_heads=True, init="authors"):
     """The network of `source`, in fp32 on the CPU, in train mode.
 
-    config: of `source_config`. A folder of another scale gives all its weights but those of the upsampler that do not fit, and one line
-    names what is new. From x1 and to x1 the whole head is new. official_heads: train the authors' heads; weights that were corrected for
-    plain transformers are turned back first. False: weights as they are, heads as plain transformers has them. init: of random weights, see
-    `new_model`.
+    config: of `source_config`. A folder of another scale gives all its weights but those of the
+    upsampler that do not fit, and one line names what is new. From x1 and to x1 the whole head is
+    new. official_heads: train the authors' heads; weights that were corrected for plain
+    transformers are turned back first. False: weights as they are, heads as plain transformers has
+    them. init: of random weights, see `new_model`.
     """
     if source.weights:
         module = load_model(source.folder)
@@ -43,9 +72,10 @@ def build_model(source, config, *, official_heads=True, init="authors"):
 def source_config(source, *, scale=None, image_size=None):
     """The library's config of the network that a ModelSource stands for.
 
-    scale: None keeps the folder's own, or takes an architecture's default. image_size: side of the training pictures in pixels of the
-    input. It decides about random weights alone, whether blocks shift their windows; a network with weights keeps what it was trained with.
-    Raises UserError for a scale that there is no head for, and for a size at which nothing would shift.
+    scale: None keeps the folder's own, or takes an architecture's default. image_size: side of the
+    training pictures in pixels of the input. It decides about random weights alone, whether blocks
+    shift their windows; a network with weights keeps what it was trained with. Raises UserError for
+    a scale that there is no head for, and for a size at which nothing would shift.
     """
     if source.folder is None:
         config = new_config(source.name, scale, image_size)
@@ -86,7 +116,12 @@ def load_model(folder):
     """The Swin2SR of a folder, in fp32, as it is: its own scale, and heads as its config says. Raises UserError for a wrong weight."""
     config = read_config(folder)
     config.dtype = torch.float32
-    return load_weights(Swin2SRForImageSuperResolution, folder, config, lambda _, name: name.endswith(MAY_BE_TOO_MUCH))
+    return load_weights(
+        Swin2SRForImageSuperResolution,
+        folder,
+        config,
+        lambda _, name: name.endswith(MAY_BE_TOO_MUCH),
+    )
 
 
 def read_config(folder):
@@ -108,9 +143,15 @@ def read_config(folder):
         ("resi_connection", "1conv", "the library builds half of the other kind"),
     ):
         if getattr(config, name) != value:
-            raise refusal(folder, f"config.json has {name} {getattr(config, name)!r}, expected {value!r}: {why}")
+            raise refusal(
+                folder,
+                f"config.json has {name} {getattr(config, name)!r}, expected {value!r}: {why}",
+            )
     if config.upscale not in SCALES_OF_HEAD.get(config.upsampler, ()):
-        raise refusal(folder, f"config.json has upsampler {config.upsampler!r} and upscale {config.upscale}, which do not go together")
+        raise refusal(
+            folder,
+            f"config.json has upsampler {config.upsampler!r} and upscale {config.upscale}, which do not go together",
+        )
     return config
 
 
@@ -128,10 +169,16 @@ def _head_for(config, scale, folder):
     """The upsampler of another scale: the folder's own where it can be built; after x1 the one of the authors' network of that width."""
     if scale == 1:
         return ""
-    upsampler = config.upsampler or ("pixelshuffle" if config.embed_dim > 60 else "pixelshuffledirect")
+    upsampler = config.upsampler or (
+        "pixelshuffle" if config.embed_dim > 60 else "pixelshuffledirect"
+    )
     if scale not in SCALES_OF_HEAD[upsampler]:
         scales = ", ".join(map(str, SCALES_OF_HEAD[upsampler]))
-        raise UserError(f"--scale {scale}: the head of {folder} ({upsampler}) is for {scales}", field="scale", file=str(folder))
+        raise UserError(
+            f"--scale {scale}: the head of {folder} ({upsampler}) is for {scales}",
+            field="scale",
+            file=str(folder),
+        )
     return upsampler
 
 
@@ -151,11 +198,23 @@ def _to_scale(module, config, folder, init):
     old, new = module.state_dict(), larger.state_dict()
     same_head = module.upsampler == larger.upsampler
     may_be_new = (PARTS_OF_SCALE[module.upsampler],) if same_head else HEADS
-    fitting = {name: tensor for name, tensor in old.items() if name in new and new[name].shape == tensor.shape}
+    fitting = {
+        name: tensor
+        for name, tensor in old.items()
+        if name in new and new[name].shape == tensor.shape
+    }
     if not same_head:
         fitting = {name: tensor for name, tensor in fitting.items() if not name.startswith(HEADS)}
     fresh = sorted(new.keys() - fitting.keys())
-    assert all(name.startswith(may_be_new) for name in {*fresh, *(old.keys() - fitting.keys())}), "the body fits any head"
+    assert all(name.startswith(may_be_new) for name in {*fresh, *(old.keys() - fitting.keys())}), (
+        "the body fits any head"
+    )
     larger.load_state_dict(fitting, strict=False)
-    log.warning("%s: from x%d to x%d, new weights: %s", folder, module.scale, larger.scale, ", ".join(fresh) or "none")
+    log.warning(
+        "%s: from x%d to x%d, new weights: %s",
+        folder,
+        module.scale,
+        larger.scale,
+        ", ".join(fresh) or "none",
+    )
     return larger

@@ -1,10 +1,14 @@
 """What the modes differ in besides architecture and recipe: how the input is spoiled, and which border scores leave out."""
 
-from visionloop.datasets.degradations import GaussianNoise, Jpeg
+from visionloop.datasets.super_resolution.degradations import GaussianNoise, Jpeg
 from visionloop.engine.errors import UserError
 
 # mode -> (degradation of the input, the setting that says how much); the others have clean input
-DEGRADATIONS = {"denoise": (GaussianNoise, "noise"), "jpeg": (Jpeg, "quality"), "compressed": (Jpeg, "quality")}
+DEGRADATIONS = {
+    "denoise": (GaussianNoise, "noise"),
+    "jpeg": (Jpeg, "quality"),
+    "compressed": (Jpeg, "quality"),
+}
 
 
 def build_degradation(config):
@@ -29,7 +33,11 @@ def note_mode(network_config, config):
 def noted_degradation(network_config):
     """{"noise" or "quality": text} that `note_mode` wrote."""
     names = {name for _, name in DEGRADATIONS.values()}
-    return {name: getattr(network_config, f"visionloop_{name}") for name in names if hasattr(network_config, f"visionloop_{name}")}
+    return {
+        name: getattr(network_config, f"visionloop_{name}")
+        for name in names
+        if hasattr(network_config, f"visionloop_{name}")
+    }
 
 
 def border_of(mode, scale):

@@ -3,16 +3,17 @@
 import transformers
 from torch.nn import functional as F
 
-from visionloop.tasks.super_resolution.correction import is_plain
 from visionloop.tasks.super_resolution.heads import head_reach, reconstruct
+from visionloop.tasks.super_resolution.weight_conversion import is_plain
 
 
 class Swin2SRForImageSuperResolution(transformers.Swin2SRForImageSuperResolution):
     """The library's network; its own forward, which fails on sizes that windows do not divide, never runs.
 
-    The name is the library's, because `save_pretrained` writes the name of the class into config.json. official_heads: whose way is
-    followed where the library's head is not the authors' (see heads.py); False, what plain transformers computes, only for weights that
-    were corrected for it, as config.json then says.
+    The name is the library's, because `save_pretrained` writes the name of the class into
+    config.json. official_heads: whose way is followed where the library's head is not the authors'
+    (see heads.py); False, what plain transformers computes, only for weights that were corrected
+    for it, as config.json then says.
     """
 
     def __init__(self, config):
@@ -42,8 +43,9 @@ class Swin2SRForImageSuperResolution(transformers.Swin2SRForImageSuperResolution
     def reach(self):
         """Pixels of the input, to each side, beyond which nothing changes a pixel of the picture.
 
-        One block sees its whole window, shifted or not, and each 3x3 convolution one pixel more; the pixel in a window whose way is
-        longest counts. With windows of 8 and `pixelshuffledirect` that is 8 * (blocks / 2) + 7; other heads see 2 or 4 pixels more.
+        One block sees its whole window, shifted or not, and each 3x3 convolution one pixel more;
+        the pixel in a window whose way is longest counts. With windows of 8 and
+        `pixelshuffledirect` that is 8 * (blocks / 2) + 7; other heads see 2 or 4 pixels more.
         """
         seen = [(place, *self._seen_by(place)) for place in range(self.window)]
         return max(max(place - low, high - place) for place, low, high in seen)
@@ -56,7 +58,10 @@ class Swin2SRForImageSuperResolution(transformers.Swin2SRForImageSuperResolution
             low, high = low - 1, high + 1  # the stage's convolution
             for block in reversed(stage.layers):
                 side, shift = block.window_size, block.shift_size
-                low, high = (low - shift) // side * side + shift, (high - shift) // side * side + shift + side - 1
+                low, high = (
+                    (low - shift) // side * side + shift,
+                    (high - shift) // side * side + shift + side - 1,
+                )
         return low - 1, high + 1  # the first convolution
 
 
@@ -68,12 +73,17 @@ def recomputed_blocks(module):
 def pad_to_window(pixel_values, window):
     """pixel_values: [B, C, H, W] with rows below and columns to the right, as few as make both sides multiples of `window`.
 
-    They mirror the picture, the edge itself not repeated, as the authors' network does; on a side too short for that they repeat the edge.
+    They mirror the picture, the edge itself not repeated, as the authors' network does; on a side
+    too short for that they repeat the edge.
     """
     height, width = pixel_values.shape[-2:]
     below, right = -height % window, -width % window
     if right:
-        pixel_values = F.pad(pixel_values, (0, right, 0, 0), mode="reflect" if right < width else "replicate")
+        pixel_values = F.pad(
+            pixel_values, (0, right, 0, 0), mode="reflect" if right < width else "replicate"
+        )
     if below:
-        pixel_values = F.pad(pixel_values, (0, 0, 0, below), mode="reflect" if below < height else "replicate")
+        pixel_values = F.pad(
+            pixel_values, (0, 0, 0, below), mode="reflect" if below < height else "replicate"
+        )
     return pixel_values

@@ -1,24 +1,27 @@
 """Presets: what `--preset` and the kind of model change in the defaults.
 
-scratch   random weights (default without weights): the authors' schedule over the run's own length; `tiny` by our own runs
-finetune  released weights on new data, or the weights of another scale (default with weights): half the rate
+scratch   random weights (default without weights): the authors' schedule over the run's own length;
+`tiny` by our own runs finetune  released weights on new data, or the weights of another scale
+(default with weights): half the rate
 
-Source: options/swinir of `cszn/KAIR`, the set-up that Swin2SR's authors name; code of their own for training was never published.
+Source: options/swinir of `cszn/KAIR`, the set-up that Swin2SR's authors name; code of their own for
+training was never published.
 """
 
 import json
 from pathlib import Path
 
+from visionloop.engine.config.suggest import guess
 from visionloop.engine.errors import UserError
-from visionloop.engine.guess import guess
+from visionloop.tasks.super_resolution.architectures import ARCHITECTURES, CATALOGUE, scale_of
 from visionloop.tasks.super_resolution.config import RESTORATION
-from visionloop.tasks.super_resolution.sizes import ARCHITECTURES, CATALOGUE, scale_of
 
 PRESETS = ("scratch", "finetune")
 AUTHORS = {
     "optimizer": "adam", "weight_decay": 0.0, "clip_grad": float("inf"), "warmup_steps": 0, "schedule": "step",
     "schedule_milestones": "0.5,0.8,0.9,0.95", "ema": True, "ema_decay": 0.999,
-    "eval_batch_size": 8,  # whole pictures with what they are compared with: 32 of 2K would lie in memory as 600 MB
+    # whole pictures with what they are compared with: 32 of 2K would lie in memory as 600 MB
+    "eval_batch_size": 8,
 }  # fmt: skip
 LR = {"scratch": 2e-4, "finetune": 1e-4}
 STEPS = {"scratch": 500_000, "finetune": 250_000}
@@ -33,10 +36,29 @@ TINY = {
 }  # fmt: skip
 TINY_STEPS = 9000
 # crops of the architecture's own size that a process holds at once; --batch-size stays what it is
-MICRO_BATCH = {"tiny": 16, "lightweight": 16, "classical": 4, "real-world": 4, "compressed": 8, "denoise": 1, "jpeg": 1}
-MODE_OF_HEAD = {"pixelshuffledirect": "lightweight", "nearest+conv": "real-world", "pixelshuffle_aux": "compressed"}
-# what is read of a local folder's config.json, and its type; the library's embed_dim where it is left out is 180
-CONFIG_FIELDS = {"embed_dim": int, "depths": list, "upscale": int, "upsampler": str, "visionloop_mode": str}
+MICRO_BATCH = {
+    "tiny": 16,
+    "lightweight": 16,
+    "classical": 4,
+    "real-world": 4,
+    "compressed": 8,
+    "denoise": 1,
+    "jpeg": 1,
+}
+MODE_OF_HEAD = {
+    "pixelshuffledirect": "lightweight",
+    "nearest+conv": "real-world",
+    "pixelshuffle_aux": "compressed",
+}
+# what is read of a local folder's config.json, and its type; the library's embed_dim where it is
+# left out is 180
+CONFIG_FIELDS = {
+    "embed_dim": int,
+    "depths": list,
+    "upscale": int,
+    "upsampler": str,
+    "visionloop_mode": str,
+}
 
 
 def recipe(values):
@@ -46,18 +68,36 @@ def recipe(values):
     if values["layer_decay"] != 1:
         raise UserError("--layer-decay: not for super-resolution", field="layer_decay")
     if values["image_size"] is not None:
-        raise UserError("--image-size: not for super-resolution; --patch-size is the side of the training crops", field="image_size")
+        raise UserError(
+            "--image-size: not for super-resolution; --patch-size is the side of the training crops",
+            field="image_size",
+        )
     if values["best_metric"] == "lpips" and values["lpips_weights"] is None:
         raise UserError("--best-metric lpips: needs --lpips-weights", field="best_metric")
     mode = values["mode"] or mode_of(model)
     if mode not in OF_MODE:
-        raise UserError(f"--mode: expected one of {', '.join(OF_MODE)}, got {mode!r}{guess(mode, OF_MODE)}", field="mode")
-    scale = values["scale"] or (1 if mode in RESTORATION else scale_of(model) or _local_config(model).get("upscale"))
+        raise UserError(
+            f"--mode: expected one of {', '.join(OF_MODE)}, got {mode!r}{guess(mode, OF_MODE)}",
+            field="mode",
+        )
+    scale = values["scale"] or (
+        1 if mode in RESTORATION else scale_of(model) or _local_config(model).get("upscale")
+    )
     if scale is not None and (scale == 1) != (mode in RESTORATION):
-        why = "denoise and jpeg keep the size" if scale > 1 else "name what is restored with --mode denoise or jpeg"
+        why = (
+            "denoise and jpeg keep the size"
+            if scale > 1
+            else "name what is restored with --mode denoise or jpeg"
+        )
         raise UserError(f"--scale {scale}: {why}", field="scale")
     batch, loss = OF_MODE[mode]
-    advised |= AUTHORS | {"mode": mode, "scale": scale, "batch_size": batch, "loss": loss, "lr": LR[preset]}
+    advised |= AUTHORS | {
+        "mode": mode,
+        "scale": scale,
+        "batch_size": batch,
+        "loss": loss,
+        "lr": LR[preset],
+    }
     endless = values["epochs"] is None and values["steps"] is None
     if architecture_of(model) == "tiny":
         return advised | TINY | ({"steps": TINY_STEPS} if endless else {})
@@ -101,4 +141,8 @@ def _local_config(model):
         found = json.loads((Path(model).expanduser() / "config.json").read_text())
     except (OSError, ValueError):
         return {}  # loading it will say what is wrong
-    return {name: found[name] for name, kind in CONFIG_FIELDS.items() if type(found.get(name)) is kind} if isinstance(found, dict) else {}
+    return (
+        {name: found[name] for name, kind in CONFIG_FIELDS.items() if type(found.get(name)) is kind}
+        if isinstance(found, dict)
+        else {}
+    )

@@ -3,30 +3,48 @@
 import logging
 from functools import cached_property
 
-from visionloop.datasets.pictures import read_picture
-from visionloop.datasets.super_resolution import SuperResolutionDataset
-from visionloop.datasets.super_resolution_transforms import SuperResolutionEvalPreset, SuperResolutionTrainPreset
+from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.super_resolution.dataset import SuperResolutionDataset
+from visionloop.datasets.super_resolution.transforms import (
+    SuperResolutionEvalPreset,
+    SuperResolutionTrainPreset,
+)
 from visionloop.engine.errors import UserError
 from visionloop.engine.task import Task
 from visionloop.metrics.lpips import Lpips
 from visionloop.metrics.super_resolution import SuperResolutionMetric
-from visionloop.tasks.sources import check_folder
-from visionloop.tasks.super_resolution import answers, evaluate, recipes, scoring
-from visionloop.tasks.super_resolution.by_heart import cut_lesson, require_pairs
-from visionloop.tasks.super_resolution.card import write_super_resolver_card
+from visionloop.tasks.huggingface.hub import check_folder
+from visionloop.tasks.super_resolution import evaluate, recipes, result_images, saved_predictions
+from visionloop.tasks.super_resolution.architectures import CATALOGUE, start_of
 from visionloop.tasks.super_resolution.checks import check_super_resolution_data, small_pictures
-from visionloop.tasks.super_resolution.collate import collate, collate_eval
 from visionloop.tasks.super_resolution.config import RESTORATION, SuperResolutionConfig
-from visionloop.tasks.super_resolution.data import index_split, open_pictures, training_splits
-from visionloop.tasks.super_resolution.draw import STRIP, draw_answer
-from visionloop.tasks.super_resolution.export import export_super_resolver
-from visionloop.tasks.super_resolution.folder import load_folder, make_plain, save_folder, save_plain_folder
+from visionloop.tasks.super_resolution.data import (
+    collate,
+    collate_eval,
+    cut_lesson,
+    index_split,
+    open_pictures,
+    require_pairs,
+    training_splits,
+)
+from visionloop.tasks.super_resolution.export import (
+    export_super_resolver,
+    load_folder,
+    make_plain,
+    save_folder,
+    save_plain_folder,
+    write_super_resolver_card,
+)
 from visionloop.tasks.super_resolution.loss import SuperResolutionCriterion
 from visionloop.tasks.super_resolution.model import build_model, load_model, source_config
-from visionloop.tasks.super_resolution.modes import border_of, build_degradation, note_mode, noted_degradation
+from visionloop.tasks.super_resolution.modes import (
+    border_of,
+    build_degradation,
+    note_mode,
+    noted_degradation,
+)
 from visionloop.tasks.super_resolution.network import recomputed_blocks
-from visionloop.tasks.super_resolution.reporting import SuperResolutionReporting
-from visionloop.tasks.super_resolution.sizes import CATALOGUE, start_of
+from visionloop.tasks.super_resolution.visualize import STRIP, SuperResolutionReporting, draw_answer
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +62,7 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
     settle = staticmethod(recipes.settle)
     collate = staticmethod(collate)
     collate_eval = staticmethod(collate_eval)
-    score_predictions = classmethod(scoring.score_predictions)
+    score_predictions = classmethod(saved_predictions.score_predictions)
 
     def __init__(self, config):
         super().__init__(config)
@@ -56,12 +74,21 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
         module = load_model(check_folder(folder))
         mode = settings.pop("mode", None) or recipes.mode_of(str(folder))
         if module.scale > 1 and mode in RESTORATION:
-            raise UserError(f"--mode {mode}: keeps the size, {folder} is for x{module.scale}", field="mode")
+            raise UserError(
+                f"--mode {mode}: keeps the size, {folder} is for x{module.scale}", field="mode"
+            )
         settings = noted_degradation(module.config) | settings
-        config = SuperResolutionConfig(data=data, model=str(folder), val_split=val_split, mode=mode, scale=module.scale, **settings)
+        config = SuperResolutionConfig(
+            data=data,
+            model=str(folder),
+            val_split=val_split,
+            mode=mode,
+            scale=module.scale,
+            **settings,
+        )
         return cls(config), module.eval()
 
-    # data -------------------------------------------------------------------------------------------------------
+    # data --------------------
     @cached_property
     def splits(self):
         """(training index, validation index)."""
@@ -71,12 +98,17 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
     @cached_property
     def source(self):
         config = self.config
-        return CATALOGUE.find(config.model if config.from_scratch else start_of(config.model, config.scale), config.from_scratch)
+        return CATALOGUE.find(
+            config.model if config.from_scratch else start_of(config.model, config.scale),
+            config.from_scratch,
+        )
 
     @cached_property
     def model_config(self):
         """The library's config of the network as it will be built."""
-        return source_config(self.source, scale=self.config.scale, image_size=self.config.patch_size)
+        return source_config(
+            self.source, scale=self.config.scale, image_size=self.config.patch_size
+        )
 
     @property
     def scale(self):
@@ -98,7 +130,12 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
 
     @cached_property
     def train_transform(self):
-        return SuperResolutionTrainPreset(patch=self.patch, scale=self.scale, degradation=self.degradation, augment=self.config.flips)
+        return SuperResolutionTrainPreset(
+            patch=self.patch,
+            scale=self.scale,
+            degradation=self.degradation,
+            augment=self.config.flips,
+        )
 
     def build_datasets(self):
         if self.config.lpips_weights:
@@ -125,11 +162,18 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
         return parts, parts
 
     def check_data(self):
-        return check_super_resolution_data(self.config.data, self.config.val_split, self.scale, self.train_transform.side)
+        return check_super_resolution_data(
+            self.config.data, self.config.val_split, self.scale, self.train_transform.side
+        )
 
-    # computation ------------------------------------------------------------------------------------------------
+    # computation --------------------
     def build_model(self):
-        module = build_model(self.source, self.model_config, official_heads=self.config.official_heads, init=self.config.init)
+        module = build_model(
+            self.source,
+            self.model_config,
+            official_heads=self.config.official_heads,
+            init=self.config.init,
+        )
         note_mode(module.config, self.config)
         return module
 
@@ -144,42 +188,63 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
         return batch["pixel_values"].float() / 255
 
     def count(self, micro_batches):
-        return {"pixels": sum(len(batch) * batch["hr"].shape[-2] * batch["hr"].shape[-1] for batch in micro_batches)}
+        return {
+            "pixels": sum(
+                len(batch) * batch["hr"].shape[-2] * batch["hr"].shape[-1]
+                for batch in micro_batches
+            )
+        }
 
     def loss(self, model, batch, count):
         return self.criterion(model(self.to_input(batch)), batch["hr"].float() / 255, count)
 
     def predict(self, model, batch):
         config = self.config
-        return evaluate.predict(model, batch, criterion=self.criterion, tile=config.tile, halo=config.halo, ensemble=config.ensemble)
+        return evaluate.predict(
+            model,
+            batch,
+            criterion=self.criterion,
+            tile=config.tile,
+            halo=config.halo,
+            ensemble=config.ensemble,
+        )
 
     @cached_property
     def lpips(self):
         if self.config.lpips_weights is None:
-            log.warning("LPIPS is not scored: --lpips-weights names no file (bin/convert.py lpips makes it)")
+            log.warning(
+                "LPIPS is not scored: --lpips-weights names no file (bin/convert.py lpips makes it)"
+            )
             return None
         try:
             return Lpips.load(self.config.lpips_weights)
         except ValueError as error:
-            raise UserError(f"--lpips-weights: {error}", field="lpips_weights", file=self.config.lpips_weights) from None
+            raise UserError(
+                f"--lpips-weights: {error}", field="lpips_weights", file=self.config.lpips_weights
+            ) from None
 
     def build_metric(self):
         return SuperResolutionMetric(self.border, self.lpips)
 
-    # answers and pictures ---------------------------------------------------------------------------------------
+    # answers and pictures --------------------
     def read_sample(self, path):
-        return SuperResolutionEvalPreset(scale=self.scale)(read_picture(path).permute(1, 2, 0).numpy())
+        return SuperResolutionEvalPreset(scale=self.scale)(
+            read_picture(path).permute(1, 2, 0).numpy()
+        )
 
     def describe_predictions(self, batch, predictions, names):
-        return answers.describe(predictions, batch, names)
+        return result_images.describe(predictions, batch, names)
 
     def answer_pictures(self, paths, predictions):
-        return answers.answer_files(paths, predictions, self.scale)
+        return result_images.answer_files(paths, predictions, self.scale)
 
     def draw_answers(self, paths, answers, predictions):
-        return (draw_answer(read_picture(path), picture) for path, picture in zip(paths, predictions["pictures"], strict=True))
+        return (
+            draw_answer(read_picture(path), picture)
+            for path, picture in zip(paths, predictions["pictures"], strict=True)
+        )
 
-    # weights ----------------------------------------------------------------------------------------------------
+    # weights --------------------
     def backbone(self, module):
         return module.swin2sr
 

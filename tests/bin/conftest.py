@@ -2,7 +2,7 @@
 
 import pytest
 
-from visionloop.bin.commands.group import run_commands
+from visionloop.bin.commands.cli import run_commands
 
 
 @pytest.fixture

@@ -9,12 +9,25 @@ from toy_task import ToyTask
 
 from visionloop.bin import detection
 from visionloop.bin.commands.check import run_check
-from visionloop.datasets.synthetic_detection import write_detection
+from visionloop.datasets.synthetic.detection import write_detection
 from visionloop.engine.errors import UserError
 
 commands = detection.commands  # what the fixture `command` runs
 
-SMALL = ("--model", "tiny", "--image-size", "96", "--batch-size", "4", "--device", "cpu", "--precision", "fp32", "--steps", "8")
+SMALL = (
+    "--model",
+    "tiny",
+    "--image-size",
+    "96",
+    "--batch-size",
+    "4",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+    "--steps",
+    "8",
+)
 
 
 @pytest.fixture
@@ -32,12 +45,23 @@ def change(data, split, edit):
 
 
 def test_check_of_detection_prints_what_a_run_costs_and_writes_the_sheet(command, data, tmp_path):
-    code, printed, errors = command("check", "--data", data, *SMALL, "--json", "--sheet", tmp_path / "new" / "sheet.png")
+    code, printed, errors = command(
+        "check", "--data", data, *SMALL, "--json", "--sheet", tmp_path / "new" / "sheet.png"
+    )
     found = json.loads(printed)
     assert code == 0 and set(found) == {"errors", "warnings", "classes", "estimate"}
-    assert found["errors"] == [] and set(found["classes"]) == {"cross", "ring", "square", "triangle"}
-    assert set(found["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(value > 0 for value in found["estimate"].values())
-    assert all(errors.count(f"warning: {row['path']}: {row['why']}") == 1 for row in found["warnings"])
+    assert found["errors"] == [] and set(found["classes"]) == {
+        "cross",
+        "ring",
+        "square",
+        "triangle",
+    }
+    assert set(found["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(
+        value > 0 for value in found["estimate"].values()
+    )
+    assert all(
+        errors.count(f"warning: {row['path']}: {row['why']}") == 1 for row in found["warnings"]
+    )
     sheet = np.array(Image.open(tmp_path / "new" / "sheet.png"))
     left, right = np.array_split(sheet, 2, axis=1)
     assert min(sheet.shape[:2]) > 800 and left.std() > 20 and right.std() > 20
@@ -46,7 +70,9 @@ def test_check_of_detection_prints_what_a_run_costs_and_writes_the_sheet(command
 def test_lines_for_people_are_printed_without_json(command, data):
     code, printed, _ = command("check", "--data", data, *SMALL, "--sheet", data / "sheet.png")
     assert code == 0 and f"written: {data / 'sheet.png'}" in printed.splitlines()
-    assert "category ids run from 1 to 5 without 1 of them; labels are 0 to 3" in printed.splitlines()
+    assert (
+        "category ids run from 1 to 5 without 1 of them; labels are 0 to 3" in printed.splitlines()
+    )
     assert any(line.startswith("boxes at 96 px: ") for line in printed.splitlines())
 
 
@@ -67,7 +93,11 @@ def test_broken_entries_are_a_line_each_with_file_and_id(command, data):
         f"error: {data / 'val' / '0001.jpg'}: empty file",
     ]
     assert [f"error: {row['path']}: {row['why']}" for row in json.loads(printed)["errors"]] == lines
-    assert json.loads(printed)["estimate"] == {"memory_gib": None, "disk_gib": None, "seconds": None}
+    assert json.loads(printed)["estimate"] == {
+        "memory_gib": None,
+        "disk_gib": None,
+        "seconds": None,
+    }
 
 
 def test_corners_instead_of_sizes_stop_check_and_train(command, data, tmp_path):
@@ -87,14 +117,24 @@ def test_corners_instead_of_sizes_stop_check_and_train(command, data, tmp_path):
 
 def test_a_sheet_is_a_png(command, data, tmp_path):
     code, _, errors = command("check", "--data", data, *SMALL, "--sheet", tmp_path / "sheet.txt")
-    assert code == 2 and errors.startswith("error: --sheet") and "expected the name of a .png file" in errors
+    assert (
+        code == 2
+        and errors.startswith("error: --sheet")
+        and "expected the name of a .png file" in errors
+    )
 
 
 @pytest.mark.slow
 def test_a_detector_learns_two_pictures_by_heart(command, data):
-    code, printed, errors = command("check", "--data", data, *SMALL, "--threads", "1", "--overfit", "2")
+    code, printed, errors = command(
+        "check", "--data", data, *SMALL, "--threads", "1", "--overfit", "2"
+    )
     assert code == 0 and "error" not in errors
-    (line,) = [line for line in printed.splitlines() if line.startswith("2 pictures learned by heart: AP50 ")]
+    (line,) = [
+        line
+        for line in printed.splitlines()
+        if line.startswith("2 pictures learned by heart: AP50 ")
+    ]
     assert float(line.split()[6]) >= 90
 
 
@@ -104,7 +144,12 @@ class Learner(ToyTask):
     overfit_goal = ("accuracy", 1.0)
 
     def check_data(self):
-        return {"errors": [], "warnings": [], "classes": {"left": 1, "right": 1}, "lines": ["a line for people"]}
+        return {
+            "errors": [],
+            "warnings": [],
+            "classes": {"left": 1, "right": 1},
+            "lines": ["a line for people"],
+        }
 
 
 class Mirrored(Learner):
@@ -126,7 +171,15 @@ def learn(capsys):
     """learn(task class, **settings) -> (exit code, json, stderr) of a check with --overfit."""
 
     def run(task_class, **flags):
-        flags = {"data": "toy", "overfit": 6, "device": "cpu", "threads": 1, "precision": "fp32", "batch_size": 8, "lr": 1e-2} | flags
+        flags = {
+            "data": "toy",
+            "overfit": 6,
+            "device": "cpu",
+            "threads": 1,
+            "precision": "fp32",
+            "batch_size": 8,
+            "lr": 1e-2,
+        } | flags
         code = run_check(task_class, flags, config_file=None, as_json=True)
         printed, errors = capsys.readouterr()
         return code, json.loads(printed), errors
@@ -136,12 +189,25 @@ def learn(capsys):
 
 def test_pictures_learned_by_heart_are_no_error(learn, capsys):
     code, found, errors = learn(Learner)
-    assert code == 0 and found["errors"] == [] and set(found) == {"errors", "warnings", "classes", "estimate"}
+    assert (
+        code == 0
+        and found["errors"] == []
+        and set(found) == {"errors", "warnings", "classes", "estimate"}
+    )
     assert errors.startswith("25 steps, ") and "accuracy 100.00 %" in errors
-    flags = {"data": "toy", "overfit": 6, "device": "cpu", "threads": 1, "precision": "fp32", "lr": 1e-2}
+    flags = {
+        "data": "toy",
+        "overfit": 6,
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+        "lr": 1e-2,
+    }
     assert run_check(Learner, flags, config_file=None, as_json=False) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("6 pictures learned by heart: accuracy 100.00 % after ") for line in lines)
+    assert any(
+        line.startswith("6 pictures learned by heart: accuracy 100.00 % after ") for line in lines
+    )
     assert "a line for people" in lines
 
 
@@ -168,9 +234,13 @@ class Greedy(Learner):
 def test_pictures_half_learned_are_told_with_the_best_score(learn):
     code, found, errors = learn(Greedy)
     why = found["errors"][0]["why"]
-    assert code == 2 and why.startswith("6 pictures are not learned by heart in 600 steps: accuracy 100.00 % at best, wanted is 150.00 %")
+    assert code == 2 and why.startswith(
+        "6 pictures are not learned by heart in 600 steps: accuracy 100.00 % at best, wanted is 150.00 %"
+    )
     before, after = map(float, why.split("the loss went from ")[1].split(",")[0].split(" to "))
-    assert after < before and why.endswith("both on their way: another --lr may do, or fewer pictures")
+    assert after < before and why.endswith(
+        "both on their way: another --lr may do, or fewer pictures"
+    )
     assert errors.count(" steps, ") == 600 / 25
 
 
@@ -181,16 +251,31 @@ class BetterThanOthers(Learner):
     coin = 0.75
 
     def reference_scores(self, metric):
-        return {"a coin": self.coin if len(metric) == 4 else 2.0}  # four of the six are scored; of others the goal is out of reach
+        return {
+            "a coin": self.coin if len(metric) == 4 else 2.0
+        }  # four of the six are scored; of others the goal is out of reach
 
     def lessons(self, samples):
         return samples[:5], samples[2:]
 
 
-def test_a_goal_may_be_the_score_of_a_trivial_predictor_on_the_pictures_that_are_scored(learn, capsys, monkeypatch):
-    flags = {"data": "toy", "overfit": 6, "device": "cpu", "threads": 1, "precision": "fp32", "lr": 1e-2}
+def test_a_goal_may_be_the_score_of_a_trivial_predictor_on_the_pictures_that_are_scored(
+    learn, capsys, monkeypatch
+):
+    flags = {
+        "data": "toy",
+        "overfit": 6,
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+        "lr": 1e-2,
+    }
     assert run_check(BetterThanOthers, flags, config_file=None, as_json=False) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("6 pictures learned by heart: accuracy ")]
+    (line,) = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("6 pictures learned by heart: accuracy ")
+    ]
     assert line.endswith(" steps; a coin: 75.00 %") and float(line.split()[6]) >= 75
     monkeypatch.setattr(BetterThanOthers, "coin", 1.01)
     code, found, _ = learn(BetterThanOthers)
@@ -204,7 +289,9 @@ class Useless(Learner):
 
 def test_samples_of_which_nothing_can_be_learned_are_an_error_of_the_data(learn):
     code, found, errors = learn(Useless)
-    assert code == 2 and found["errors"] == [{"path": "toy", "why": "of these nothing can be learned"}]
+    assert code == 2 and found["errors"] == [
+        {"path": "toy", "why": "of these nothing can be learned"}
+    ]
     assert "error: toy: of these nothing can be learned" in errors
 
 

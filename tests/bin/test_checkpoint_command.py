@@ -12,8 +12,10 @@ import pytest
 from toy_task import ToyModel, ToyTask
 
 from visionloop.bin import checkpoint
-from visionloop.engine.checkpoint import RunLock, newest_whole, problems, write_json
-from visionloop.engine.manifest import make_manifest
+from visionloop.engine.checkpoints.files import write_json
+from visionloop.engine.checkpoints.folder import newest_whole, problems
+from visionloop.engine.checkpoints.lock import RunLock
+from visionloop.engine.checkpoints.manifest import make_manifest
 from visionloop.engine.train import train
 
 commands = checkpoint.command  # what the fixture `command` runs
@@ -24,8 +26,23 @@ STEPS = (2, 4, 6)
 def trained(tmp_path_factory):
     """A finished run with a checkpoint at each of STEPS; the best score is the one at step 6."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    train(ToyTask, model="toy", steps=6, batch_size=8, save_every=2, eval_every=3, keep=9, workers=0, threads=1, output=str(run),
-          precision="fp32", device="cpu", lr=1e-2, ema=False, best_metric="val_loss")
+    train(
+        ToyTask,
+        model="toy",
+        steps=6,
+        batch_size=8,
+        save_every=2,
+        eval_every=3,
+        keep=9,
+        workers=0,
+        threads=1,
+        output=str(run),
+        precision="fp32",
+        device="cpu",
+        lr=1e-2,
+        ema=False,
+        best_metric="val_loss",
+    )
     state = json.loads((run / "checkpoints" / "step_00000006" / "state.json").read_text())
     assert state["best"]["step"] == 6
     if (run / "checkpoints" / "step_00000003").is_dir():  # best for a while
@@ -43,7 +60,9 @@ def step(run, number):
 
 
 def steps_of(run):
-    return sorted(int(path.name.removeprefix("step_")) for path in (run / "checkpoints").glob("step_*"))
+    return sorted(
+        int(path.name.removeprefix("step_")) for path in (run / "checkpoints").glob("step_*")
+    )
 
 
 def damage(folder, name="model.safetensors"):
@@ -60,22 +79,28 @@ def half_write(run, number):
 
 
 def read_files(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_help_imports_no_torch():
     code = (
-        "import sys; from visionloop.bin.commands.group import run_commands; from visionloop.bin.checkpoint import command\n"
+        "import sys; from visionloop.bin.commands.cli import run_commands; from visionloop.bin.checkpoint import command\n"
         "for name in ('list', 'inspect', 'verify', 'prune'):\n"
         "    try:\n        run_commands(command, [name, '--help'])\n    except SystemExit:\n        pass\n"
         "assert not {'torch', 'numpy', 'safetensors'} & set(sys.modules), 'slow'"
     )
-    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert "--dry-run" in result.stdout and result.stdout.count("--json") == 3
 
 
-# list -----------------------------------------------------------------------------------------------------------
+# list --------------------
 
 
 def test_list_shows_each_folder_with_condition_score_and_the_best(command, run):
@@ -83,10 +108,18 @@ def test_list_shows_each_folder_with_condition_score_and_the_best(command, run):
     half_write(run, 8)
     code, printed, _ = command("list", run)
     lines = printed.splitlines()
-    assert code == 0 and len(lines) == 5 and lines[0].split() == ["step", "written", "size", "condition", "val_loss"]
+    assert (
+        code == 0
+        and len(lines) == 5
+        and lines[0].split() == ["step", "written", "size", "condition", "val_loss"]
+    )
     whole, damaged, best, half = lines[1:]
     assert whole.split()[0] == "2" and " whole " in whole and "best" not in whole
-    assert damaged.split()[0] == "4" and " damaged " in damaged and "model.safetensors: content changed" in damaged
+    assert (
+        damaged.split()[0] == "4"
+        and " damaged " in damaged
+        and "model.safetensors: content changed" in damaged
+    )
     assert best.split()[0] == "6" and best.endswith("  best")
     assert ".step_00000008.writing" in half and " half-written " in half and "100 bytes" in half
 
@@ -99,7 +132,11 @@ def test_list_as_json_says_the_same_of_the_run_and_of_its_checkpoints_folder(com
     assert [row["step"] for row in found["checkpoints"]] == list(STEPS)
     assert [row["is_best"] for row in found["checkpoints"]] == [False, False, True]
     last = found["checkpoints"][-1]
-    assert last["score"] == state["scores"]["val_loss"] and last["evaluated_at"] == 6 and last["condition"] == "whole"
+    assert (
+        last["score"] == state["scores"]["val_loss"]
+        and last["evaluated_at"] == 6
+        and last["condition"] == "whole"
+    )
     assert last["bytes"] == sum(map(len, read_files(step(run, 6)).values()))
     assert json.loads(command("list", run / "checkpoints", "--json")[1]) == found
 
@@ -117,28 +154,48 @@ def test_a_run_without_checkpoints_has_none_and_that_is_no_error(command, run):
 
 def test_copies_elsewhere_are_listed_too(command, run, tmp_path):
     (run / "checkpoints").rename(tmp_path / "kept")
-    assert [row["step"] for row in json.loads(command("list", tmp_path / "kept", "--json")[1])["checkpoints"]] == list(STEPS)
+    assert [
+        row["step"]
+        for row in json.loads(command("list", tmp_path / "kept", "--json")[1])["checkpoints"]
+    ] == list(STEPS)
 
 
-# inspect --------------------------------------------------------------------------------------------------------
+# inspect --------------------
 
 
 def test_inspect_tells_what_the_files_hold(command, run):
     facts = json.loads(command("inspect", step(run, 4), "--json")[1])
     state = json.loads((step(run, 4) / "state.json").read_text())
-    assert (facts["step"], facts["task"], facts["condition"], facts["pieces"]) == (4, "toy", "whole", 1)
-    assert facts["scores"] == state["scores"] and facts["best"] == state["best"] and facts["settings"] == state["settings"]
-    assert facts["parameters"] == sum(tensor.numel() for tensor in ToyModel(0.0, False).state_dict().values())
+    assert (facts["step"], facts["task"], facts["condition"], facts["pieces"]) == (
+        4,
+        "toy",
+        "whole",
+        1,
+    )
+    assert (
+        facts["scores"] == state["scores"]
+        and facts["best"] == state["best"]
+        and facts["settings"] == state["settings"]
+    )
+    assert facts["parameters"] == sum(
+        tensor.numel() for tensor in ToyModel(0.0, False).state_dict().values()
+    )
     sizes = {name: len(content) for name, content in read_files(step(run, 4)).items()}
     assert facts["bytes"] == sum(sizes.values())
-    assert {name: file["bytes"] for name, file in facts["files"].items()} == {n: s for n, s in sizes.items() if n != "manifest.json"}
+    assert {name: file["bytes"] for name, file in facts["files"].items()} == {
+        n: s for n, s in sizes.items() if n != "manifest.json"
+    }
     assert {file["condition"] for file in facts["files"].values()} == {"whole"}
 
 
 def test_inspect_of_a_run_is_about_its_newest_whole_checkpoint(command, run):
     damage(step(run, 6))
     code, printed, _ = command("inspect", run)
-    assert code == 0 and printed.startswith(f"{step(run, 4)}: whole\n") and "\n  batch_size: 8\n" in printed
+    assert (
+        code == 0
+        and printed.startswith(f"{step(run, 4)}: whole\n")
+        and "\n  batch_size: 8\n" in printed
+    )
 
 
 def test_inspect_names_the_condition_of_each_file(command, run):
@@ -148,18 +205,35 @@ def test_inspect_names_the_condition_of_each_file(command, run):
     facts = json.loads(command("inspect", step(run, 4), "--json")[1])
     conditions = {name: file["condition"] for name, file in facts["files"].items()}
     assert facts["condition"] == "damaged" and facts["parameters"] is None and facts["step"] == 4
-    assert conditions["optimizer.safetensors"] == "content changed (SHA-256 differs)" and conditions["config.txt"] == "not in the manifest"
-    assert conditions["model.safetensors"].startswith("14 bytes, expected") and conditions["state.json"] == "whole"
+    assert (
+        conditions["optimizer.safetensors"] == "content changed (SHA-256 differs)"
+        and conditions["config.txt"] == "not in the manifest"
+    )
+    assert (
+        conditions["model.safetensors"].startswith("14 bytes, expected")
+        and conditions["state.json"] == "whole"
+    )
 
 
-@pytest.mark.parametrize("spoil", [lambda folder: (folder / "manifest.json").unlink(), lambda folder: damage(folder, "state.json")])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "manifest.json").unlink(),
+        lambda folder: damage(folder, "state.json"),
+    ],
+)
 def test_inspect_trusts_no_state_that_may_have_changed(command, run, spoil):
     spoil(step(run, 4))
     code, printed, _ = command("inspect", step(run, 4))
-    assert code == 0 and ": damaged\n" in printed and "best        none yet" in printed and "settings that must not change: none" in printed
+    assert (
+        code == 0
+        and ": damaged\n" in printed
+        and "best        none yet" in printed
+        and "settings that must not change: none" in printed
+    )
 
 
-# verify ---------------------------------------------------------------------------------------------------------
+# verify --------------------
 
 
 def test_verify_of_a_sound_run_is_a_line_each_and_exit_code_0(command, run):
@@ -194,15 +268,24 @@ def test_verify_of_one_folder_looks_at_it_alone(command, run, name):
     assert code == 1 and printed == f"{run / name}: damaged: manifest.json: missing or unreadable\n"
 
 
-# prune ----------------------------------------------------------------------------------------------------------
+# prune --------------------
 
 
 def test_prune_keeps_the_newest_and_says_what_went(command, run):
-    size = sum(len(content) for number in (2, 4) for content in read_files(step(run, number)).values())
+    size = sum(
+        len(content) for number in (2, 4) for content in read_files(step(run, number)).values()
+    )
     code, printed, _ = command("prune", run, "--keep", "1")
     lines = printed.splitlines()
-    assert code == 0 and steps_of(run) == [6] and lines[-1].startswith(f"{size} bytes freed") and lines[-1].endswith("kept: step 6")
-    assert [line.split(" (")[0] for line in lines[:-1]] == [f"removed {step(run, number)}" for number in (2, 4)]
+    assert (
+        code == 0
+        and steps_of(run) == [6]
+        and lines[-1].startswith(f"{size} bytes freed")
+        and lines[-1].endswith("kept: step 6")
+    )
+    assert [line.split(" (")[0] for line in lines[:-1]] == [
+        f"removed {step(run, number)}" for number in (2, 4)
+    ]
 
 
 def test_a_dry_run_names_the_same_and_changes_nothing(command, run):
@@ -232,7 +315,12 @@ def test_without_a_whole_one_nothing_is_removed(command, run):
     for number in STEPS:
         damage(step(run, number))
     code, printed, errors = command("prune", run, "--keep", "1")
-    assert code == 2 and printed == "" and "none of them is whole; nothing was removed" in errors and errors.count("\n") == 1
+    assert (
+        code == 2
+        and printed == ""
+        and "none of them is whole; nothing was removed" in errors
+        and errors.count("\n") == 1
+    )
     assert steps_of(run) == list(STEPS)
 
 
@@ -251,7 +339,11 @@ def test_a_checkpoint_whose_rewriting_was_cut_short_gets_its_name_back(command, 
     step(run, 6).rename(run / "checkpoints" / ".step_00000006.removed")
     half_write(run, 6)
     assert command("prune", run, "--keep", "1")[0] == 0
-    assert steps_of(run) == [6] and problems(step(run, 6)) == [] and not list((run / "checkpoints").glob(".*"))
+    assert (
+        steps_of(run) == [6]
+        and problems(step(run, 6)) == []
+        and not list((run / "checkpoints").glob(".*"))
+    )
 
 
 def test_nothing_is_removed_while_a_run_holds_the_lock(command, run):
@@ -266,9 +358,18 @@ def test_nothing_is_removed_while_a_run_holds_the_lock(command, run):
         os.read(ready, 10)
         for path in (run, run / "checkpoints"):
             code, printed, errors = command("prune", path, "--keep", "1")
-            assert code == 2 and printed == "" and errors == f"error: --output {run}: another process is running there\n"
+            assert (
+                code == 2
+                and printed == ""
+                and errors == f"error: --output {run}: another process is running there\n"
+            )
         assert steps_of(run) == list(STEPS)
-        assert command("list", run)[0] == command("verify", run)[0] == command("prune", run, "--keep", "1", "--dry-run")[0] == 0
+        assert (
+            command("list", run)[0]
+            == command("verify", run)[0]
+            == command("prune", run, "--keep", "1", "--dry-run")[0]
+            == 0
+        )
     finally:
         os.kill(holder, 9)
         os.waitpid(holder, 0)
@@ -284,7 +385,7 @@ def test_a_pruned_run_goes_on(command, run):
     assert result.state == "finished" and result.step == 6 and problems(step(run, 6)) == []
 
 
-# wrong input ----------------------------------------------------------------------------------------------------
+# wrong input --------------------
 
 
 @pytest.mark.parametrize("name", ["list", "inspect", "verify", "prune"])
@@ -297,7 +398,12 @@ def test_a_wrong_folder_is_one_line_and_exit_code_2(command, tmp_path, name, kin
         (path / "pictures").mkdir(parents=True)
     options = ["--keep", "1"] if name == "prune" else []
     code, printed, errors = command(name, path, *options)
-    assert code == 2 and printed == "" and errors.startswith(f"error: {path}: ") and errors.count("\n") == 1
+    assert (
+        code == 2
+        and printed == ""
+        and errors.startswith(f"error: {path}: ")
+        and errors.count("\n") == 1
+    )
     assert not list(tmp_path.glob("**/.lock"))
 
 

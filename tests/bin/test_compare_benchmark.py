@@ -9,14 +9,25 @@ from click.testing import CliRunner
 
 from visionloop.bin.benchmarks import compare
 from visionloop.bin.benchmarks.comparisons import record, runs
-from visionloop.bin.benchmarks.comparisons.cases import CACHES, DEFAULTS, Case, scored_cases, sides_of, speed_cases
-from visionloop.bin.benchmarks.comparisons.comparison_tables import ratio_rows, side_rows, within_range
+from visionloop.bin.benchmarks.comparisons.cases import (
+    CACHES,
+    DEFAULTS,
+    Case,
+    scored_cases,
+    sides_of,
+    speed_cases,
+)
+from visionloop.bin.benchmarks.comparisons.comparison_tables import (
+    ratio_rows,
+    side_rows,
+    within_range,
+)
 from visionloop.bin.benchmarks.comparisons.recipes import arguments_of, settings_of
 from visionloop.bin.benchmarks.comparisons.record import IDENTITY, Record, fingerprint, read_rows
 from visionloop.bin.benchmarks.comparisons.runs import FailedRun, seconds_of_steps
 from visionloop.bin.benchmarks.tasks import load_task_class
-from visionloop.bin.commands.group import run_commands
-from visionloop.datasets.synthetic import WRITERS
+from visionloop.bin.commands.cli import run_commands
+from visionloop.datasets.synthetic.writers import WRITERS
 from visionloop.engine.errors import UserError
 from visionloop.engine.train import resolve_settings
 
@@ -35,7 +46,11 @@ def made(monkeypatch, tmp_path):
         titles.append(case.title)
         if case.precision == "bf16" and case.side == "timm":
             raise FailedRun("first line\nno such precision")
-        scores = {"accuracy": 0.5 + case.seed / 10, "val_loss": 1.0, "differs": "nothing"} if case.scored else {}
+        scores = (
+            {"accuracy": 0.5 + case.seed / 10, "val_loss": 1.0, "differs": "nothing"}
+            if case.scored
+            else {}
+        )
         rate = {"trainer": 100.0, "timm": 110.0, "visionloop": 200.0}[case.side]
         return {"samples_per_second": rate, "peak_resident_mib": 400.0} | scores
 
@@ -82,7 +97,9 @@ def test_best_flags_hold_each_way_of_a_side_once_and_the_equal_one_of_all(task_n
 def test_each_repeat_has_every_side_once_and_ours_again_with_kept_pictures(task_name):
     cases = speed_cases(task_name, 2, False, **SHARED)
     sides = [*sides_of(task_name), "visionloop"]
-    assert [case.side for case in cases] == 2 * sides and [case.keep for case in cases] == 2 * ([False] * (len(sides) - 1) + [True])
+    assert [case.side for case in cases] == 2 * sides and [case.keep for case in cases] == 2 * (
+        [False] * (len(sides) - 1) + [True]
+    )
 
 
 @pytest.mark.parametrize("comparison", ["same", "ours", "speed"])
@@ -90,7 +107,11 @@ def test_each_repeat_has_every_side_once_and_ours_again_with_kept_pictures(task_
 def test_our_side_is_asked_for_in_settings_that_the_task_has(task_name, comparison):
     case = Case("visionloop", task_name, comparison, 3, **SHARED, hflip=False)
     settings = resolve_settings(load_task_class(task_name), settings_of(case, "data", "run"))
-    assert settings["seed"].value == 3 and settings["steps"].value == 12 and settings["cache"].value == "none"
+    assert (
+        settings["seed"].value == 3
+        and settings["steps"].value == 12
+        and settings["cache"].value == "none"
+    )
     assert settings["ema"].value == (comparison == "ours" and task_name != "segmentation")
 
 
@@ -142,10 +163,14 @@ def test_rows_of_other_benchmarks_are_left_alone(tmp_path):
 
 
 def test_flags_that_a_side_cannot_take_are_told_and_count_for_nothing(made, tmp_path):
-    result = invoke(tmp_path, "--comparison", "speed", "--best-flags", "--precision", "fp32", "--repeats", "3")
+    result = invoke(
+        tmp_path, "--comparison", "speed", "--best-flags", "--precision", "fp32", "--repeats", "3"
+    )
     assert result.exit_code == 0, result.output
     failed = [row for row in recorded(tmp_path) if "error" in row]
-    assert {(row["side"], row["precision"], row["error"]) for row in failed} == {("timm", "bf16", "no such precision")}
+    assert {(row["side"], row["precision"], row["error"]) for row in failed} == {
+        ("timm", "bf16", "no such precision")
+    }
     assert "failed: timm, autocast bf16: no such precision" in result.output
     assert "speed, fastest flags" in result.output
 
@@ -160,7 +185,9 @@ def rows_of(side, comparison, rates, scores, **ways):
     case = Case(side, "classification", comparison, 0, **SHARED | ways)
     figures = {"peak_resident_mib": 200.0 if side == "trainer" else 100.0, "val_loss": 1.0}
     return [
-        asdict(replace(case, seed=seed)) | {"flags": case.flags, "samples_per_second": rate, "accuracy": score} | figures
+        asdict(replace(case, seed=seed))
+        | {"flags": case.flags, "samples_per_second": rate, "accuracy": score}
+        | figures
         for seed, (rate, score) in enumerate(zip(rates, scores, strict=True))
     ]
 
@@ -169,20 +196,36 @@ def test_ratios_are_of_pairs_of_one_seed():
     rows = rows_of("trainer", "same", [10.0, 20.0, 40.0], [0.5, 0.6, 0.4])
     rows += rows_of("visionloop", "same", [20.0, 40.0, 80.0], [0.6, 0.7, 0.8])
     (row,) = ratio_rows("classification", rows)
-    assert (row["times_as_fast"], row["95_percent"], row["times_the_memory"], row["pairs"]) == (2.0, "2.00 to 2.00", 0.5, 3)
+    assert (row["times_as_fast"], row["95_percent"], row["times_the_memory"], row["pairs"]) == (
+        2.0,
+        "2.00 to 2.00",
+        0.5,
+        3,
+    )
     assert row["accuracy_difference"] == 0.2 and row["equal_within_range_of_seeds"] == "yes"
     (two,) = ratio_rows("classification", [row for row in rows if row["seed"] < 2])
     assert two["pairs"] == 2 and two["95_percent"] is None
     trainer, ours = side_rows("classification", rows)
-    assert (trainer["samples_per_second"], trainer["median"], ours["mean_accuracy"]) == ("10.0, 20.0, 40.0", 20.0, 0.7)
+    assert (trainer["samples_per_second"], trainer["median"], ours["mean_accuracy"]) == (
+        "10.0, 20.0, 40.0",
+        20.0,
+        0.7,
+    )
 
 
 def test_the_fastest_flags_of_each_side_meet():
-    rows = rows_of("trainer", "speed", [10.0], [0]) + rows_of("trainer", "speed", [30.0], [0], precision="bf16")
-    rows += rows_of("visionloop", "speed", [20.0], [0]) + rows_of("visionloop", "speed", [45.0], [0], keep=True, compile=True)
+    rows = rows_of("trainer", "speed", [10.0], [0]) + rows_of(
+        "trainer", "speed", [30.0], [0], precision="bf16"
+    )
+    rows += rows_of("visionloop", "speed", [20.0], [0]) + rows_of(
+        "visionloop", "speed", [45.0], [0], keep=True, compile=True
+    )
     equal, fastest = ratio_rows("classification", rows)
     assert (equal["times_as_fast"], fastest["times_as_fast"]) == (2.0, 1.5)
-    assert (fastest["ours"], fastest["against"]) == ("fp32 --compile --cache ram", "trainer (bf16=True)")
+    assert (fastest["ours"], fastest["against"]) == (
+        "fp32 --compile --cache ram",
+        "trainer (bf16=True)",
+    )
 
 
 def test_scores_are_equal_where_their_ranges_touch():
@@ -193,9 +236,15 @@ def test_scores_are_equal_where_their_ranges_touch():
 
 def test_an_evaluation_between_two_lines_is_no_time_of_steps():
     ends = {5: 0.0, 10: 5.0, 15: 10.0, 20: 99.0}
-    lines = [{"kind": "train", "step": step, "time": end, "step_ms": 1000.0} for step, end in ends.items()]
+    lines = [
+        {"kind": "train", "step": step, "time": end, "step_ms": 1000.0}
+        for step, end in ends.items()
+    ]
     assert seconds_of_steps(lines, 20) == 94
-    assert seconds_of_steps([*lines, {"kind": "eval", "step": 18}, {"kind": "eval", "step": 20}], 20) == 10
+    assert (
+        seconds_of_steps([*lines, {"kind": "eval", "step": 18}, {"kind": "eval", "step": 20}], 20)
+        == 10
+    )
 
 
 def test_the_fingerprint_is_of_names_and_sizes(tmp_path):
@@ -215,7 +264,10 @@ def test_a_missing_package_is_told_in_one_line(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         run_commands(compare.compare, ["--json", str(tmp_path / "runs.json")])
     assert left.value.code == 2
-    assert capsys.readouterr().err == "error: compare: accelerate is not installed; pip install -e '.[compare]'\n"
+    assert (
+        capsys.readouterr().err
+        == "error: compare: accelerate is not installed; pip install -e '.[compare]'\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,7 +291,9 @@ def test_what_a_process_says_last_reaches_the_user(tmp_path):
     with pytest.raises(FailedRun, match=r"No module named visionloop\.bin\.nothing"):
         runs.run_process(["visionloop.bin.nothing"], CASE, tmp_path)
     with pytest.raises(FailedRun, match=r"longer than 0\.01 seconds"):
-        runs.run_process(["visionloop.bin.classification", "train", "--help"], CASE, tmp_path, longest=0.01)
+        runs.run_process(
+            ["visionloop.bin.classification", "train", "--help"], CASE, tmp_path, longest=0.01
+        )
 
 
 def test_other_sides_train_with_the_librarys_own_attention():
@@ -248,7 +302,11 @@ def test_other_sides_train_with_the_librarys_own_attention():
     from visionloop.bin.benchmarks.comparisons.trainer_classification import new_classifier
 
     model, _ = new_classifier(["cat", "dog"], 64)
-    assert {module.config._attn_implementation for module in model.modules() if hasattr(module, "config")} == {"sdpa"}
+    assert {
+        module.config._attn_implementation
+        for module in model.modules()
+        if hasattr(module, "config")
+    } == {"sdpa"}
 
 
 @pytest.mark.slow
@@ -257,12 +315,31 @@ def test_every_side_trains_and_is_scored_by_one_command(task_name, tmp_path):
     pytest.importorskip("accelerate")
     (tmp_path / "data").mkdir()
     WRITERS[task_name](tmp_path / "data", 0, pictures={"train": 12, "val": 6})
-    result = invoke(tmp_path, "--task", task_name, "--steps", "12", "--batch-size", "2", "--size", str(SIZES[task_name]), "--seeds", "1")
+    result = invoke(
+        tmp_path,
+        "--task",
+        task_name,
+        "--steps",
+        "12",
+        "--batch-size",
+        "2",
+        "--size",
+        str(SIZES[task_name]),
+        "--seeds",
+        "1",
+    )
     assert result.exit_code == 0, result.output
     rows = recorded(tmp_path)
-    assert [(row["side"], row["comparison"]) for row in rows][-2:] == [("visionloop", "same"), ("visionloop", "ours")]
+    assert [(row["side"], row["comparison"]) for row in rows][-2:] == [
+        ("visionloop", "same"),
+        ("visionloop", "ours"),
+    ]
     assert {row["side"] for row in rows} == set(sides_of(task_name))
     for row in rows:
-        assert row["samples_per_second"] > 0 and row["peak_resident_mib"] > 100 and row["versions"].keys() > VERSIONS.keys()
+        assert (
+            row["samples_per_second"] > 0
+            and row["peak_resident_mib"] > 100
+            and row["versions"].keys() > VERSIONS.keys()
+        )
         for name in runs.SCORES[task_name]:
             assert row[name] >= 0

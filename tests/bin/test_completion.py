@@ -7,8 +7,7 @@ import pytest
 from click.shell_completion import get_completion_class
 
 from visionloop.bin.classification import commands
-from visionloop.bin.commands.completion import SHELLS, program_of
-from visionloop.bin.commands.group import run_commands
+from visionloop.bin.commands.cli import SHELLS, program_of, run_commands
 from visionloop.bin.super_resolution import commands as super_resolution
 
 
@@ -30,7 +29,10 @@ def test_commands_options_and_choices_are_completed(words, expected, monkeypatch
     assert completed(monkeypatch, *words) == expected
 
 
-@pytest.mark.parametrize("words", [("train", "--data", "pic"), ("predict", "--input", "pic"), ("evaluate", "--model", "pic")])
+@pytest.mark.parametrize(
+    "words",
+    [("train", "--data", "pic"), ("predict", "--input", "pic"), ("evaluate", "--model", "pic")],
+)
 def test_paths_are_left_to_the_shell(words, monkeypatch):
     ((kind, value),) = completed(monkeypatch, *words)
     assert kind in ("dir", "file") and value == "pic"
@@ -42,8 +44,13 @@ def test_the_script_is_for_the_installed_name_and_takes_no_torch(shell):
         "import sys; sys.argv = ['x', 'completion', sys.argv[1]]\nfrom visionloop.bin.super_resolution import main\n"
         "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", code, shell], capture_output=True, text=True, check=True)
-    assert "visionloop-super-resolution" in done.stdout and "_VISIONLOOP_SUPER_RESOLUTION_COMPLETE" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, shell], capture_output=True, text=True, check=True
+    )
+    assert (
+        "visionloop-super-resolution" in done.stdout
+        and "_VISIONLOOP_SUPER_RESOLUTION_COMPLETE" in done.stdout
+    )
 
 
 def refused(capsys, *arguments, group=commands):
@@ -66,7 +73,9 @@ def test_a_mistyped_word_is_told_what_it_was_meant_to_be(arguments, expected, ca
 
 
 def test_a_mistyped_mode_and_a_mistyped_setting_of_a_file_are_too(capsys, tmp_path):
-    assert "did you mean denoise?" in refused(capsys, "train", "--dry-run", "--mode", "denoize", group=super_resolution)
+    assert "did you mean denoise?" in refused(
+        capsys, "train", "--dry-run", "--mode", "denoize", group=super_resolution
+    )
     (tmp_path / "settings.json").write_text('{"batchsize": 3}')
     told = refused(capsys, "train", "--dry-run", "--config", str(tmp_path / "settings.json"))
     assert told.strip().endswith("unknown setting 'batchsize'; did you mean batch_size?")

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from visionloop.bin.convert import main
-from visionloop.datasets.coco import read_coco
-from visionloop.datasets.detection_layout import find_detection_split
+from visionloop.datasets.detection.index import read_coco
+from visionloop.datasets.detection.layout import find_detection_split
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bin" / "convert.py"
 BCCD = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "bccd"
@@ -41,7 +41,10 @@ def picture(path, height=60, width=80):
 
 
 def voc_object(kind, corners, difficult=0, extra=""):
-    box = "".join(f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
+    box = "".join(
+        f"<{tag}>{value}</{tag}>"
+        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    )
     return f"<object><name>{kind}</name><difficult>{difficult}</difficult><bndbox>{box}</bndbox>{extra}</object>"
 
 
@@ -49,8 +52,14 @@ def voc_picture(root, stem, objects, size_hw=(60, 80), said_hw=None):
     """One picture with its xml. objects: rows of arguments of voc_object."""
     picture(root / "JPEGImages" / f"{stem}.jpg", *size_hw)
     height, width = said_hw or size_hw
-    content = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>" + "".join(voc_object(*row) for row in objects)
-    write(root / "Annotations" / f"{stem}.xml", f"<annotation><filename>{stem}.jpg</filename>{content}</annotation>")
+    content = (
+        f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+        + "".join(voc_object(*row) for row in objects)
+    )
+    write(
+        root / "Annotations" / f"{stem}.xml",
+        f"<annotation><filename>{stem}.jpg</filename>{content}</annotation>",
+    )
 
 
 def write(path, text):
@@ -67,7 +76,12 @@ def voc(tmp_path):
     voc_picture(root, "b", [])
     voc_picture(root, "c", [("dog", (5.5, 6, 9, 10))], size_hw=(40, 30))
     voc_picture(root, "d", [("bird", (2, 3, 2, 3))])
-    for split, stems in {"train": "a\nb\n", "val": "c\n", "test": "d", "trainval": "a\nb\nc\n"}.items():
+    for split, stems in {
+        "train": "a\nb\n",
+        "val": "c\n",
+        "test": "d",
+        "trainval": "a\nb\nc\n",
+    }.items():
         write(root / "ImageSets" / "Main" / f"{split}.txt", stems)
     return root
 
@@ -75,7 +89,10 @@ def voc(tmp_path):
 def rows_of(index, i):
     """[(class name, box, crowd)] of picture i."""
     boxes, labels, crowd, _ = index.boxes_of(i)
-    return [(index.classes[label], *box, bool(each)) for box, label, each in zip(boxes.tolist(), labels, crowd, strict=True)]
+    return [
+        (index.classes[label], *box, bool(each))
+        for box, label, each in zip(boxes.tolist(), labels, crowd, strict=True)
+    ]
 
 
 def read(folder, split, classes=None):
@@ -96,10 +113,19 @@ def test_voc_boxes_are_counted_from_zero_and_hold_their_last_pixel(voc, convert,
     status, out, err = convert("voc", voc, tmp_path / "coco")
     assert status == 0 and err == "" and "train: 2 pictures, 2 boxes" in out and "3 classes" in out
     train, val, test = (read(tmp_path / "coco", split) for split in ("train", "val", "test"))
-    assert train.classes == val.classes == test.classes == ("bird", "cat", "dog") and train.category_ids == (1, 2, 3)
+    assert train.classes == val.classes == test.classes == (
+        "bird",
+        "cat",
+        "dog",
+    ) and train.category_ids == (1, 2, 3)
     assert names(train) == ["a.jpg", "b.jpg"] and train.sizes_hw.tolist() == [[60, 80], [60, 80]]
-    assert rows_of(train, 0) == [("dog", 0, 0, 80, 60, False), ("cat", 10, 20, 10, 20, False)] and rows_of(train, 1) == []
-    assert rows_of(val, 0) == [("dog", 4.5, 5, 4.5, 5, False)] and val.sizes_hw.tolist() == [[40, 30]]
+    assert (
+        rows_of(train, 0) == [("dog", 0, 0, 80, 60, False), ("cat", 10, 20, 10, 20, False)]
+        and rows_of(train, 1) == []
+    )
+    assert rows_of(val, 0) == [("dog", 4.5, 5, 4.5, 5, False)] and val.sizes_hw.tolist() == [
+        [40, 30]
+    ]
     assert rows_of(test, 0) == [("bird", 1, 2, 1, 1, False)]  # a single pixel
     assert train.areas.tolist() == [4800, 200]
 
@@ -108,13 +134,19 @@ def test_the_devkit_above_one_data_set_will_do_and_above_two_will_not(voc, conve
     kit = tmp_path / "VOCdevkit"
     kit.mkdir()
     voc.rename(kit / "VOC2007")
-    assert convert("voc", kit, tmp_path / "one")[0] == 0 and convert("voc", kit.parent, tmp_path / "above")[0] == 0
+    assert (
+        convert("voc", kit, tmp_path / "one")[0] == 0
+        and convert("voc", kit.parent, tmp_path / "above")[0] == 0
+    )
     shutil.copytree(kit / "VOC2007", kit / "VOC2012")
     status, _, err = convert("voc", kit, tmp_path / "two")
     assert status == 2 and "VOC2007, VOC2012" in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("difficult", "expected"), [("keep", [False, False]), ("crowd", [False, True]), ("drop", [False])])
+@pytest.mark.parametrize(
+    ("difficult", "expected"),
+    [("keep", [False, False]), ("crowd", [False, True]), ("drop", [False])],
+)
 def test_difficult_objects_go_where_they_are_told(voc, convert, tmp_path, difficult, expected):
     status, _, err = convert("voc", voc, tmp_path / "coco", "--difficult", difficult)
     assert status == 0 and ("object 2 (cat): difficult, left out" in err) == (difficult == "drop")
@@ -129,18 +161,36 @@ def test_parts_of_an_object_are_no_objects(voc, convert, tmp_path):
 
 
 def test_boxes_are_clipped_and_empty_ones_counted(voc, convert, tmp_path):
-    voc_picture(voc, "a", [("dog", (0, -4, 200, 30)), ("dog", (9, 9, 8, 20)), ("cat", (90, 5, 95, 9)), ("cat", (1, 1, 9, 9))])
+    voc_picture(
+        voc,
+        "a",
+        [
+            ("dog", (0, -4, 200, 30)),
+            ("dog", (9, 9, 8, 20)),
+            ("cat", (90, 5, 95, 9)),
+            ("cat", (1, 1, 9, 9)),
+        ],
+    )
     status, _, err = convert("voc", voc, tmp_path / "coco")
-    assert status == 0 and rows_of(read(tmp_path / "coco", "train"), 0) == [("dog", 0, 0, 80, 30, False), ("cat", 0, 0, 9, 9, False)]
+    assert status == 0 and rows_of(read(tmp_path / "coco", "train"), 0) == [
+        ("dog", 0, 0, 80, 30, False),
+        ("cat", 0, 0, 9, 9, False),
+    ]
     notes = err.splitlines()
     assert len(notes) == 2 and all(note.startswith("note: ") for note in notes)
-    assert "a.xml: object 2 (dog): empty box, left out (2 such)" in err and "object 1 (dog): box reaches beyond" in err
+    assert (
+        "a.xml: object 2 (dog): empty box, left out (2 such)" in err
+        and "object 1 (dog): box reaches beyond" in err
+    )
 
 
 def test_without_lists_every_annotation_is_train_or_split_by_hash(voc, convert, tmp_path):
     shutil.rmtree(voc / "ImageSets")
     assert convert("voc", voc, tmp_path / "whole")[0] == 0
-    assert names(read(tmp_path / "whole", "train")) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"] and not (tmp_path / "whole/val.json").exists()
+    assert (
+        names(read(tmp_path / "whole", "train")) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+        and not (tmp_path / "whole/val.json").exists()
+    )
     for name in ("split", "again"):
         assert convert("voc", voc, tmp_path / name, "--val-split", "0.5")[0] == 0
     train, val = (names(read(tmp_path / "split", split)) for split in ("train", "val"))
@@ -156,7 +206,9 @@ def test_a_val_list_and_a_val_split_contradict_each_other(voc, convert, tmp_path
 def test_trainval_without_train_is_train_without_val(voc, convert, tmp_path):
     (voc / "ImageSets/Main/train.txt").unlink()
     convert("voc", voc, tmp_path / "coco")
-    assert names(read(tmp_path / "coco", "train")) == ["a.jpg", "b.jpg"] and names(read(tmp_path / "coco", "val")) == ["c.jpg"]
+    assert names(read(tmp_path / "coco", "train")) == ["a.jpg", "b.jpg"] and names(
+        read(tmp_path / "coco", "val")
+    ) == ["c.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -166,20 +218,34 @@ def test_trainval_without_train_is_train_without_val(voc, convert, tmp_path):
         ("", "no element found"),
         ("<html/>", "<html>: expected <annotation>"),
         ("<annotation><object><name> </name></object></annotation>", "object 1: <name> is missing"),
-        ("<annotation><object><name>dog</name></object></annotation>", "object 1 (dog): <bndbox> is missing"),
+        (
+            "<annotation><object><name>dog</name></object></annotation>",
+            "object 1 (dog): <bndbox> is missing",
+        ),
         (
             f"<annotation>{voc_object('dog', (1, 2, 3, 4))}{voc_object('cat', (1, 'nan', 3, 4))}</annotation>",
             "object 2 (cat): <bndbox>: <ymin> is 'nan'",
         ),
         ("<annotation><size><width>80</width></size></annotation>", "<size>: <height> is missing"),
-        ("<annotation><size><width>60</width><height>80</height></size></annotation>", "is 60 x 80, but JPEGImages/a.jpg is 80 x 60"),
+        (
+            "<annotation><size><width>60</width><height>80</height></size></annotation>",
+            "is 60 x 80, but JPEGImages/a.jpg is 80 x 60",
+        ),
         ('<?xml version="1.0" encoding="klingon"?><annotation/>', "encoding"),
     ],
 )
-def test_a_broken_xml_is_told_by_file_and_element_in_one_line(voc, convert, tmp_path, text, expected):
+def test_a_broken_xml_is_told_by_file_and_element_in_one_line(
+    voc, convert, tmp_path, text, expected
+):
     path = write(voc / "Annotations" / "a.xml", text)
     status, out, err = convert("voc", voc, tmp_path / "coco")
-    assert status == 2 and out == "" and err.startswith(f"error: {path}: ") and expected in err and err.count("\n") == 1
+    assert (
+        status == 2
+        and out == ""
+        and err.startswith(f"error: {path}: ")
+        and expected in err
+        and err.count("\n") == 1
+    )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["VOC2007"]  # nothing half
 
 
@@ -191,11 +257,28 @@ def test_all_problems_are_told_at_once_and_can_be_left_out(voc, convert, tmp_pat
         file.write("ghost\n")
     status, _, err = convert("voc", voc, tmp_path / "coco")
     lines = problem_lines(err)
-    assert status == 2 and len(lines) == 5 and "4 problems" in lines[-1] and "--skip-broken" in lines[-1]
-    assert "a.xml" in err and "b.xml: no picture" in err and "d.jpg" in err and "ghost.xml" in err and "listed for val" in err
+    assert (
+        status == 2
+        and len(lines) == 5
+        and "4 problems" in lines[-1]
+        and "--skip-broken" in lines[-1]
+    )
+    assert (
+        "a.xml" in err
+        and "b.xml: no picture" in err
+        and "d.jpg" in err
+        and "ghost.xml" in err
+        and "listed for val" in err
+    )
     status, out, err = convert("voc", voc, tmp_path / "coco", "--skip-broken")
-    assert status == 0 and err.count("warning: left out") == 4 and names(read(tmp_path / "coco", "val")) == ["c.jpg"]
-    assert not (tmp_path / "coco/train.json").exists() and "train" not in out  # a split of broken pictures alone
+    assert (
+        status == 0
+        and err.count("warning: left out") == 4
+        and names(read(tmp_path / "coco", "val")) == ["c.jpg"]
+    )
+    assert (
+        not (tmp_path / "coco/train.json").exists() and "train" not in out
+    )  # a split of broken pictures alone
     assert len(json.loads((tmp_path / "coco/convert.json").read_text())["left_out"]) == 4
 
 
@@ -208,7 +291,12 @@ def test_two_pictures_of_one_name_are_not_guessed_between(voc, convert, tmp_path
 def test_a_foreign_folder_is_left_alone_and_an_earlier_conversion_replaced(voc, convert, tmp_path):
     mine = write(tmp_path / "mine" / "thesis.txt", "years of work")
     status, _, err = convert("voc", voc, tmp_path / "mine")
-    assert status == 2 and err.count("\n") == 1 and mine.read_text() == "years of work" and len(list(mine.parent.iterdir())) == 1
+    assert (
+        status == 2
+        and err.count("\n") == 1
+        and mine.read_text() == "years of work"
+        and len(list(mine.parent.iterdir())) == 1
+    )
     assert convert("voc", voc, tmp_path / "coco")[0] == 0
     write(voc / "ImageSets/Main/train.txt", "b\n")
     assert convert("voc", voc, tmp_path / "coco")[0] == 0
@@ -228,9 +316,16 @@ def test_pictures_are_copied_linked_or_named_where_they_lie(voc, convert, tmp_pa
         assert convert("voc", voc, tmp_path / how, "--pictures", how)[0] == 0
         assert len(read(tmp_path / how, "train")) == 2
     assert (tmp_path / "copy/train/a.jpg").read_bytes() == (voc / "JPEGImages/a.jpg").read_bytes()
-    assert not (tmp_path / "copy/train/a.jpg").is_symlink() and (tmp_path / "link/train/a.jpg").is_symlink()
-    assert (tmp_path / "none/train").is_symlink() and os.path.samefile(tmp_path / "none/train", voc / "JPEGImages")
-    assert convert("voc", voc, tmp_path / "none")[0] == 0  # takes the links away, not what they lead to
+    assert (
+        not (tmp_path / "copy/train/a.jpg").is_symlink()
+        and (tmp_path / "link/train/a.jpg").is_symlink()
+    )
+    assert (tmp_path / "none/train").is_symlink() and os.path.samefile(
+        tmp_path / "none/train", voc / "JPEGImages"
+    )
+    assert (
+        convert("voc", voc, tmp_path / "none")[0] == 0
+    )  # takes the links away, not what they lead to
     assert not (tmp_path / "none/train").is_symlink() and (voc / "JPEGImages/a.jpg").is_file()
 
 
@@ -250,7 +345,12 @@ def test_pictures_without_a_single_box_are_nothing_to_learn_from(convert, tmp_pa
 
 
 def test_a_folder_of_classes_becomes_one_box_a_picture(convert, tmp_path):
-    sizes = {"train/rose/1.png": (20, 30), "train/rose/deep/2.png": (31, 17), "train/aster/1.png": (8, 9), "valid/rose/3.png": (5, 6)}
+    sizes = {
+        "train/rose/1.png": (20, 30),
+        "train/rose/deep/2.png": (31, 17),
+        "train/aster/1.png": (8, 9),
+        "valid/rose/3.png": (5, 6),
+    }
     for name, size_hw in sizes.items():
         picture(tmp_path / "flowers" / name, *size_hw)
     status, out, err = convert("imagefolder", tmp_path / "flowers", tmp_path / "coco")
@@ -259,7 +359,9 @@ def test_a_folder_of_classes_becomes_one_box_a_picture(convert, tmp_path):
     assert train.classes == val.classes == ("aster", "rose")
     assert names(train) == ["aster/1.png", "rose/1.png", "rose/deep/2.png"]
     assert [rows_of(train, i) for i in range(3)] == [
-        [("aster", 0, 0, 9, 8, False)], [("rose", 0, 0, 30, 20, False)], [("rose", 0, 0, 17, 31, False)],
+        [("aster", 0, 0, 9, 8, False)],
+        [("rose", 0, 0, 30, 20, False)],
+        [("rose", 0, 0, 17, 31, False)],
     ]
     assert rows_of(val, 0) == [("rose", 0, 0, 6, 5, False)]
 
@@ -285,24 +387,42 @@ def test_real_boxes_survive_the_way_through_voc(convert, tmp_path):
     for i in range(len(cells)):
         corners = [(x + 1, y + 1, x + w, y + h) for _, x, y, w, h, _ in rows_of(cells, i)]
         kinds = [row[0] for row in rows_of(cells, i)]
-        voc_picture(root, Path(cells.name(i)).stem, list(zip(kinds, corners, strict=True)), cells.sizes_hw[i])
+        voc_picture(
+            root,
+            Path(cells.name(i)).stem,
+            list(zip(kinds, corners, strict=True)),
+            cells.sizes_hw[i],
+        )
         shutil.copy(cells.path(i), root / "JPEGImages")
     status, _, err = convert("voc", root, tmp_path / "coco")
     assert status == 0 and err == ""
     back = read(tmp_path / "coco", "train")
     assert len(back.boxes) > 40 and names(back) == names(cells)
-    assert [rows_of(back, i) for i in range(len(back))] == [rows_of(cells, i) for i in range(len(cells))]
+    assert [rows_of(back, i) for i in range(len(back))] == [
+        rows_of(cells, i) for i in range(len(cells))
+    ]
 
 
 def yolo_folder(root, index):
     """The pictures and boxes of an index in the form of YOLO."""
-    write(root / "data.yaml", f"train: images/train\nval: images/train\nnames: {json.dumps(index.classes)}\n")
+    write(
+        root / "data.yaml",
+        f"train: images/train\nval: images/train\nnames: {json.dumps(index.classes)}\n",
+    )
     for i in range(len(index)):
         (root / "images/train").mkdir(parents=True, exist_ok=True)
         shutil.copy(index.path(i), root / "images/train")
         (height, width), (boxes, labels, _, _) = index.sizes_hw[i], index.boxes_of(i)
-        shares = np.concatenate([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1) / (width, height, width, height)
-        lines = [" ".join([str(label), *(f"{value:.9f}" for value in row)]) for label, row in zip(labels, shares, strict=True)]
+        shares = np.concatenate([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1) / (
+            width,
+            height,
+            width,
+            height,
+        )
+        lines = [
+            " ".join([str(label), *(f"{value:.9f}" for value in row)])
+            for label, row in zip(labels, shares, strict=True)
+        ]
         write(root / "labels/train" / f"{Path(index.name(i)).stem}.txt", "\n".join(lines) + "\n")
 
 
@@ -313,8 +433,13 @@ def test_real_boxes_survive_the_way_through_yolo(convert, tmp_path):
     assert status == 0 and err == ""
     back = read(tmp_path / "coco", "train")
     assert back.classes == cells.classes and back.sizes_hw.tolist() == cells.sizes_hw.tolist()
-    assert [Path(name).name for name in names(back)] == names(cells) and back.offsets.tolist() == cells.offsets.tolist()
-    assert np.abs(back.boxes - cells.boxes).max() < 1e-5 and back.labels.tolist() == cells.labels.tolist()
+    assert [Path(name).name for name in names(back)] == names(
+        cells
+    ) and back.offsets.tolist() == cells.offsets.tolist()
+    assert (
+        np.abs(back.boxes - cells.boxes).max() < 1e-5
+        and back.labels.tolist() == cells.labels.tolist()
+    )
 
 
 def test_the_json_of_a_yolo_folder_gives_the_index_that_training_reads(convert, tmp_path):
@@ -331,7 +456,12 @@ def test_broken_lines_of_yolo_are_named_and_can_be_left_out(convert, tmp_path):
     write(tmp_path / "yolo/data.yaml", "train: images/train\nnames: [dog]\n")
     write(tmp_path / "yolo/labels/train/a.txt", "0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.5 0.5\n")
     status, _, err = convert("yolo", tmp_path / "yolo", tmp_path / "coco")
-    assert status == 2 and err.count("\n") == 1 and "a.txt: line 2: class 7" in err and not (tmp_path / "coco").exists()
+    assert (
+        status == 2
+        and err.count("\n") == 1
+        and "a.txt: line 2: class 7" in err
+        and not (tmp_path / "coco").exists()
+    )
     assert convert("yolo", tmp_path / "yolo", tmp_path / "coco", "--skip-broken")[0] == 0
     index = read(tmp_path / "coco", "train")
     assert [rows_of(index, i) for i in range(2)] == [[("dog", 20, 15, 40, 30, False)], []]
@@ -344,6 +474,11 @@ def test_coco_json_is_not_taken_for_yolo(voc, convert, tmp_path):
 
 
 def test_the_script_runs_and_its_help_is_quick():
-    result = subprocess.run([sys.executable, "-X", "importtime", SCRIPT, "voc", "--help"], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", SCRIPT, "voc", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert result.returncode == 0 and "--difficult" in result.stdout and "OUTPUT" in result.stdout
     assert " torch\n" not in result.stderr

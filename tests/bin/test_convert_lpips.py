@@ -21,14 +21,24 @@ def alexnet():
     """torchvision's AlexNet, random, without the two layers of its classifier that make 220 MB."""
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
-        shapes = {key: value.shape for key, value in torchvision.models.alexnet(weights=None).state_dict().items()}
-    kept = {key: shape for key, shape in shapes.items() if not key.startswith(("classifier.1", "classifier.4", "classifier.6.weight"))}
+        shapes = {
+            key: value.shape
+            for key, value in torchvision.models.alexnet(weights=None).state_dict().items()
+        }
+    kept = {
+        key: shape
+        for key, shape in shapes.items()
+        if not key.startswith(("classifier.1", "classifier.4", "classifier.6.weight"))
+    }
     return {key: torch.randn(shape, generator=generator) for key, shape in kept.items()}
 
 
 def published_heads(spelling="lin{}.model.1.weight"):
     generator = torch.Generator().manual_seed(1)
-    return {spelling.format(i): torch.rand(1, channels, 1, 1, generator=generator) for i, channels in enumerate(CHANNELS)}
+    return {
+        spelling.format(i): torch.rand(1, channels, 1, 1, generator=generator)
+        for i, channels in enumerate(CHANNELS)
+    }
 
 
 @pytest.fixture
@@ -70,8 +80,13 @@ def test_the_file_holds_both_and_is_read(files, convert, alexnet):
     assert status == 0 and err == "" and str(output) in out
     tensors = load_file(output)
     assert set(tensors) == set(SHAPES) and os.listdir(output.parent) == ["lpips.safetensors"]
-    assert all(torch.equal(tensors[key], alexnet[key]) for key in SHAPES if key.startswith("features."))
-    assert all(torch.equal(tensors[f"heads.{i}.weight"], value) for i, value in enumerate(published_heads().values()))
+    assert all(
+        torch.equal(tensors[key], alexnet[key]) for key in SHAPES if key.startswith("features.")
+    )
+    assert all(
+        torch.equal(tensors[f"heads.{i}.weight"], value)
+        for i, value in enumerate(published_heads().values())
+    )
     x = torch.zeros(1, 3, 40, 40, dtype=torch.uint8)
     assert Lpips.load(output)(x, x + 9).item() > 0
 
@@ -103,12 +118,18 @@ def test_a_pickle_is_not_opened_and_the_line_that_rewrites_it_works(files, conve
 
     torch.save(published_heads() | {"trap": Opened()}, pickled)
     line = refusal(convert(backbone, pickled, output))
-    assert f"--heads {pickled}: a pickle, which can run code and is not opened" in line and not marker.exists() and not output.exists()
+    assert (
+        f"--heads {pickled}: a pickle, which can run code and is not opened" in line
+        and not marker.exists()
+        and not output.exists()
+    )
     # by its content too
     renamed = pickled.rename(tmp_path / "renamed.safetensors")
     assert "a pickle" in refusal(convert(backbone, renamed, output)) and not marker.exists()
 
-    torch.save({key: torch.nn.Parameter(value) for key, value in published_heads().items()}, pickled)
+    torch.save(
+        {key: torch.nn.Parameter(value) for key, value in published_heads().items()}, pickled
+    )
     command = refusal(convert(backbone, pickled, output)).partition('python -c "')[2].rstrip('"\n')
     heads.unlink()
     subprocess.run([sys.executable, "-c", command], check=True)
@@ -129,13 +150,21 @@ def test_a_missing_or_wrong_key_is_named_with_its_file(files, convert, alexnet):
     save_file({key: value for key, value in alexnet.items() if key != "features.6.bias"}, backbone)
     assert f"--backbone {backbone}: features.6.bias is missing" in refusal(convert(*files))
     save_file(alexnet | {"features.0.weight": torch.zeros(64, 3, 3, 3)}, backbone)
-    assert "features.0.weight: expected shape (64, 3, 11, 11), got (64, 3, 3, 3)" in refusal(convert(*files))
+    assert "features.0.weight: expected shape (64, 3, 11, 11), got (64, 3, 3, 3)" in refusal(
+        convert(*files)
+    )
     save_file(alexnet, backbone)
     save_file({key: value for key, value in published_heads().items() if "3" not in key}, heads)
-    assert f"--heads {heads}: lin3.model.1.weight or lins.3.model.1.weight or heads.3.weight is missing" in refusal(convert(*files))
+    assert (
+        f"--heads {heads}: lin3.model.1.weight or lins.3.model.1.weight or heads.3.weight is missing"
+        in refusal(convert(*files))
+    )
     heads.write_bytes(b"nothing of use")
     assert f"--heads {heads}: expected a safetensors file" in refusal(convert(*files))
-    assert "No such file" in refusal(convert(backbone, "nowhere.safetensors", output)) and not output.exists()
+    assert (
+        "No such file" in refusal(convert(backbone, "nowhere.safetensors", output))
+        and not output.exists()
+    )
 
 
 def test_foreign_files_are_left_alone(files, convert, tmp_path):
@@ -143,7 +172,10 @@ def test_foreign_files_are_left_alone(files, convert, tmp_path):
     assert "is the file of --heads" in refusal(convert(backbone, heads, heads))
     text = tmp_path / "notes.txt"
     text.write_text("mine")
-    assert "exists and is no file of LPIPS" in refusal(convert(backbone, heads, text)) and text.read_text() == "mine"
+    assert (
+        "exists and is no file of LPIPS" in refusal(convert(backbone, heads, text))
+        and text.read_text() == "mine"
+    )
     assert "exists and is no file of LPIPS" in refusal(convert(backbone, heads, tmp_path))
     assert convert(*files)[0] == 0 and convert(*files)[0] == 0  # an earlier one of ours is replaced
 

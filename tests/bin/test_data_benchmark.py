@@ -12,7 +12,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from visionloop.bin.benchmarks.data import data
-from visionloop.bin.benchmarks.pipelines.index_memory import INDEXES, columns_mib, made_up_paths, measure_index_memory
+from visionloop.bin.benchmarks.pipelines.index_memory import (
+    INDEXES,
+    columns_mib,
+    made_up_paths,
+    measure_index_memory,
+)
 from visionloop.bin.benchmarks.pipelines.proportional_memory import descendants, proportional_mib
 from visionloop.bin.benchmarks.pipelines.settings import build_training, cache_beside, write_sample
 from visionloop.bin.benchmarks.pipelines.sides import pipelines_of
@@ -21,7 +26,9 @@ from visionloop.engine.errors import UserError
 
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
 INDICES = [0, 3, 5, 1]
-on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /proc/PID/smaps_rollup")
+on_linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="no /proc/PID/smaps_rollup"
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +52,9 @@ def test_every_pipeline_ends_with_floats_of_our_shape(built, task_name):
         pixels = other.take(INDICES, 0)["pixel_values"]
         assert pixels.shape == ours.shape and pixels.dtype == ours.dtype == torch.float32, name
         # scaled and normalised alike; what is cut out differs, so do means
-        assert abs(pixels.mean() - ours.mean()) < 0.5 and pixels.max() <= 2.7 and pixels.min() >= -2.7, name
+        assert (
+            abs(pixels.mean() - ours.mean()) < 0.5 and pixels.max() <= 2.7 and pixels.min() >= -2.7
+        ), name
         assert len(other.seconds) == 1
 
 
@@ -87,26 +96,56 @@ def test_stages_add_up_and_the_transform_is_left_as_it_was(built):
 
 
 def test_the_command_tells_of_stages_loaders_and_pipelines(tmp_path):
-    small = ["--task", "classification", "--picture-side", "40", "--batch-size", "4", "--batches", "1", "--repeats", "1"]
-    result = CliRunner().invoke(data, [*small, "--workers", "0", "--workers", "1", "--json", str(tmp_path / "data.json")])
+    small = [
+        "--task",
+        "classification",
+        "--picture-side",
+        "40",
+        "--batch-size",
+        "4",
+        "--batches",
+        "1",
+        "--repeats",
+        "1",
+    ]
+    result = CliRunner().invoke(
+        data, [*small, "--workers", "0", "--workers", "1", "--json", str(tmp_path / "data.json")]
+    )
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (tmp_path / "data.json").read_text().splitlines()]
-    assert [row["part"] for row in rows] == ["stages", "loader", "loader", "pipeline", "pipeline", "pipeline"]
+    assert [row["part"] for row in rows] == [
+        "stages",
+        "loader",
+        "loader",
+        "pipeline",
+        "pipeline",
+        "pipeline",
+    ]
     assert all(row["picture_mean_side"] == 40 and row["cache"] == "none" for row in rows)
     stages, (alone, one), others = rows[0], rows[1:3], rows[3:]
-    assert stages["samples_per_second"] < min(stages[f"{stage}_per_second"] for stage in ("read", "transform", "collate", "to_input"))
-    assert (alone["workers"], one["workers"]) == (0, 1) and alone["samples_per_second_and_core"] == alone["samples_per_second"] > 0
+    assert stages["samples_per_second"] < min(
+        stages[f"{stage}_per_second"] for stage in ("read", "transform", "collate", "to_input")
+    )
+    assert (alone["workers"], one["workers"]) == (0, 1) and alone[
+        "samples_per_second_and_core"
+    ] == alone["samples_per_second"] > 0
     for row in others:
         assert row["ours_per_second"] == stages["samples_per_second"]
-        assert row["times_faster"] == pytest.approx(row["ours_per_second"] / row["samples_per_second"], rel=0.05)
+        assert row["times_faster"] == pytest.approx(
+            row["ours_per_second"] / row["samples_per_second"], rel=0.05
+        )
         assert row["does"].startswith(("equal work", "less than ours"))
 
 
 def test_settings_given_by_name_reach_the_data_set(tmp_path):
     folder = write_sample("segmentation", tmp_path, 8, 40)
     flags = {"data": folder, "model": "tiny", "image_size": 32, "batch_size": 4}
-    task, dataset, config = build_training("segmentation", flags, ["cache=ram", "hflip=false", "color=0", "batch-size=2"])
-    assert task.config.cache == "ram" and dataset.transform.flip == 0 and dataset.transform.color == 0
+    task, dataset, config = build_training(
+        "segmentation", flags, ["cache=ram", "hflip=false", "color=0", "batch-size=2"]
+    )
+    assert (
+        task.config.cache == "ram" and dataset.transform.flip == 0 and dataset.transform.color == 0
+    )
     assert (config.batch_size, config.micro_batch, task.image_size) == (2, 2, 32)
 
 
@@ -133,7 +172,11 @@ def test_a_cache_of_sample_data_is_not_the_users(tmp_path, monkeypatch):
 @pytest.mark.parametrize("task_name", TASKS)
 def test_sample_pictures_have_the_side_that_was_asked_for(tmp_path, task_name):
     folder = Path(write_sample(task_name, tmp_path, 8, 48))
-    pictures = [path for path in folder.rglob("*") if path.suffix in (".jpg", ".png") and path.parent.name != "LR_x2"]
+    pictures = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".jpg", ".png") and path.parent.name != "LR_x2"
+    ]
     assert len(pictures) >= 16
     for path in pictures:
         with Image.open(path) as image:
@@ -144,7 +187,11 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     folder = Path(write_sample("classification", tmp_path, 8, 40))
     broken = sorted((folder / "train").rglob("*.jpg"))[0]
     broken.write_bytes(b"")
-    task, dataset, _ = build_training("classification", {"data": str(folder), "model": "tiny", "image_size": None, "batch_size": 4}, [])
+    task, dataset, _ = build_training(
+        "classification",
+        {"data": str(folder), "model": "tiny", "image_size": None, "batch_size": 4},
+        [],
+    )
     with pytest.raises(UserError, match=f"{broken.name}: empty file"):
         StageTurns(task, dataset).take([0], 0)
 
@@ -163,7 +210,9 @@ def test_made_up_paths_differ():
 def test_a_made_up_index_can_be_read_to_its_end(task_name):
     index = INDEXES[task_name](50)
     assert len(index) == 50 and index.path(49).endswith("00000049.jpg")
-    assert columns_mib(INDEXES[task_name](5000)) == pytest.approx(100 * columns_mib(index), rel=0.01)
+    assert columns_mib(INDEXES[task_name](5000)) == pytest.approx(
+        100 * columns_mib(index), rel=0.01
+    )
 
 
 @on_linux
@@ -179,7 +228,9 @@ def test_each_loader_process_adds_a_copy_of_the_index():
 @on_linux
 def test_processes_below_this_one_are_found_with_their_memory():
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         process.stdout.readline()
         below = descendants(os.getpid())
         grandchild = next(pid for pid, parent in below.items() if parent == process.pid)

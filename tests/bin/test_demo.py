@@ -26,19 +26,40 @@ def checkout(tmp_path):
 
 @pytest.mark.slow
 def test_the_demonstration_ends_with_answers_and_an_export(checkout):
-    said = demonstrate(checkout, "classification", "--steps", "4", "--eval-every", "2", "--workers", "0", "--threads", "1")
+    said = demonstrate(
+        checkout,
+        "classification",
+        "--steps",
+        "4",
+        "--eval-every",
+        "2",
+        "--workers",
+        "0",
+        "--threads",
+        "1",
+    )
     assert "Done. Where to look:" in said
     run = checkout / "runs/demo/classification"
-    for made in ("run/best/model.safetensors", "predictions/contact_sheet.png", "export/config.json"):
+    for made in (
+        "run/best/model.safetensors",
+        "predictions/contact_sheet.png",
+        "export/config.json",
+    ):
         assert (run / made).stat().st_size > 0, made
 
 
 def test_an_unknown_task_is_refused_with_those_there_are(checkout):
     done = subprocess.run([checkout / "bin/demo", "pose"], capture_output=True, text=True)
-    assert done.returncode == 2 and "no task 'pose'" in done.stderr and "super-resolution" in done.stderr
+    assert (
+        done.returncode == 2
+        and "no task 'pose'" in done.stderr
+        and "super-resolution" in done.stderr
+    )
 
 
 def demonstrate(checkout, *words):
-    done = subprocess.run([checkout / "bin/demo", *words], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [checkout / "bin/demo", *words], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout

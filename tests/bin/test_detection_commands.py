@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor
 from transformers import DFineForObjectDetection as LibraryDetector
 
 from visionloop.bin import detection
-from visionloop.datasets.synthetic_detection import write_detection
+from visionloop.datasets.synthetic.detection import write_detection
 from visionloop.engine.errors import UserError
 from visionloop.engine.train import train
 from visionloop.metrics.coco_evaluation import SCORE_KEYS
@@ -35,8 +35,21 @@ def data(tmp_path_factory):
 def best(data, tmp_path_factory):
     """best/ of a short run, with scores high enough that `predict` writes boxes down and a few of them hit."""
     output = tmp_path_factory.mktemp("runs") / "run"
-    train(DetectionTask, data=str(data), model="tiny", image_size=96, steps=40, batch_size=4, eval_every=0, workers=0, threads=1,
-          output=str(output), precision="fp32", device="cpu", class_prior=0.3)
+    train(
+        DetectionTask,
+        data=str(data),
+        model="tiny",
+        image_size=96,
+        steps=40,
+        batch_size=4,
+        eval_every=0,
+        workers=0,
+        threads=1,
+        output=str(output),
+        precision="fp32",
+        device="cpu",
+        class_prior=0.3,
+    )
     return output / "best"
 
 
@@ -45,13 +58,29 @@ def read_rows(path):
 
 
 def test_evaluate_prints_what_the_run_had_scored(command, best, data, tmp_path):
-    code, printed, _ = command("evaluate", "--model", best, "--data", data, "--json", "--output", tmp_path / "out" / "scores.json")
+    code, printed, _ = command(
+        "evaluate",
+        "--model",
+        best,
+        "--data",
+        data,
+        "--json",
+        "--output",
+        tmp_path / "out" / "scores.json",
+    )
     scores = json.loads(printed, parse_constant=pytest.fail)  # NaN is no json
     assert code == 0 and set(scores) == {*SCORE_KEYS, "val_loss"}
-    logged = [row["metrics"] for row in read_rows(best.parent / "metrics.jsonl") if row["kind"] == "eval"]
+    logged = [
+        row["metrics"] for row in read_rows(best.parent / "metrics.jsonl") if row["kind"] == "eval"
+    ]
     assert any(abs(scores["val_loss"] - row["val_loss"]) < 1e-5 for row in logged)
-    assert json.loads((tmp_path / "out" / "scores.json").read_text(), parse_constant=pytest.fail) == scores
-    per_class = json.loads((tmp_path / "out" / "scores_per_class.json").read_text(), parse_constant=pytest.fail)
+    assert (
+        json.loads((tmp_path / "out" / "scores.json").read_text(), parse_constant=pytest.fail)
+        == scores
+    )
+    per_class = json.loads(
+        (tmp_path / "out" / "scores_per_class.json").read_text(), parse_constant=pytest.fail
+    )
     truth = json.loads((data / "val.json").read_text())
     assert list(per_class) == [category["name"] for category in truth["categories"]]
     assert sum(row["boxes"] for row in per_class.values()) == len(truth["annotations"])
@@ -70,7 +99,9 @@ def test_the_table_has_a_line_for_each_class(command, best, data):
 
 def test_saved_predictions_score_the_same_without_model_and_pictures(command, best, data, tmp_path):
     saved = tmp_path / "new" / "x.json"
-    code, printed, _ = command("evaluate", "--model", best, "--data", data, "--json", "--save-predictions", saved)
+    code, printed, _ = command(
+        "evaluate", "--model", best, "--data", data, "--json", "--save-predictions", saved
+    )
     scores = json.loads(printed)
     assert code == 0 and scores.pop("val_loss") > 0 and scores["AR100"] > 0
     shutil.copy(data / "val.json", tmp_path / "val.json")  # the annotations alone
@@ -82,7 +113,9 @@ def test_saved_predictions_score_the_same_without_model_and_pictures(command, be
 
 
 def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path):
-    code, _, errors = command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out")
+    code, _, errors = command(
+        "predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out"
+    )
     assert code == 0 and "4 of 4 pictures answered" in errors
     rows = read_rows(tmp_path / "out" / "predictions.jsonl")
     assert sum(len(row["detections"]) for row in rows) > 0
@@ -93,46 +126,72 @@ def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path
         assert (tmp_path / "out" / "pictures" / row["file"]).exists()
     found = []
     for name in ("predictions.jsonl", "coco_results.json"):
-        code, printed, _ = command("evaluate", "--predictions", tmp_path / "out" / name, "--data", data, "--json")
+        code, printed, _ = command(
+            "evaluate", "--predictions", tmp_path / "out" / name, "--data", data, "--json"
+        )
         assert code == 0
         found.append(json.loads(printed))
     scores = json.loads(command("evaluate", "--model", best, "--data", data, "--json")[1])
     assert found[0] == found[1]
     # boxes are written with 3 digits, scores with 6
-    assert [found[0][key] for key in SCORE_KEYS] == pytest.approx([scores[key] for key in SCORE_KEYS], abs=2e-3, nan_ok=True)
+    assert [found[0][key] for key in SCORE_KEYS] == pytest.approx(
+        [scores[key] for key in SCORE_KEYS], abs=2e-3, nan_ok=True
+    )
 
 
 def test_coco_results_carry_the_number_in_the_file_name(command, best, data, tmp_path):
     command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "coco_results.json").read_text())
-    assert rows and all(row["image_id"] == int(row["file_name"].removesuffix(".jpg")) for row in rows)
+    assert rows and all(
+        row["image_id"] == int(row["file_name"].removesuffix(".jpg")) for row in rows
+    )
 
 
 def test_predict_goes_on_after_a_broken_picture(command, best, data, tmp_path):
     shutil.copytree(data / "val", tmp_path / "in")
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    code, _, errors = command("predict", "--model", best, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    code, _, errors = command(
+        "predict", "--model", best, "--input", tmp_path / "in", "--output", tmp_path / "out"
+    )
     assert code == 2 and "4 of 5 pictures answered" in errors
-    assert [("error" in row) for row in read_rows(tmp_path / "out" / "predictions.jsonl")] == [False] * 4 + [True]
-    assert "broken.jpg" not in {row["file_name"] for row in json.loads((tmp_path / "out" / "coco_results.json").read_text())}
+    assert [("error" in row) for row in read_rows(tmp_path / "out" / "predictions.jsonl")] == [
+        False
+    ] * 4 + [True]
+    assert "broken.jpg" not in {
+        row["file_name"] for row in json.loads((tmp_path / "out" / "coco_results.json").read_text())
+    }
 
 
 def test_export_gives_the_library_the_same_boxes(command, best, data, tmp_path):
     code, printed, _ = command("export", "--model", best, "--output", tmp_path / "out")
     assert code == 0 and "read back bit for bit" in printed
-    model, processor = LibraryDetector.from_pretrained(tmp_path / "out").eval(), AutoImageProcessor.from_pretrained(tmp_path / "out")
+    model, processor = (
+        LibraryDetector.from_pretrained(tmp_path / "out").eval(),
+        AutoImageProcessor.from_pretrained(tmp_path / "out"),
+    )
     command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "answers")
     compared = 0
     for row in read_rows(tmp_path / "answers" / "predictions.jsonl"):
         picture = Image.open(data / "val" / row["file"]).convert("RGB")
         with torch.no_grad():
             outputs = model(**processor(picture, return_tensors="pt"))
-        theirs = processor.post_process_object_detection(outputs, target_sizes=[picture.size[::-1]], threshold=LEAST_SCORE)[0]
+        theirs = processor.post_process_object_detection(
+            outputs, target_sizes=[picture.size[::-1]], threshold=LEAST_SCORE
+        )[0]
         boxes = np.array([one["box"] for one in row["detections"]])
         boxes[:, 2:] += boxes[:, :2]
-        ours = np.column_stack([boxes, [one["id"] for one in row["detections"]], [one["score"] for one in row["detections"]]])
-        theirs = np.column_stack([theirs["boxes"].numpy(), theirs["labels"].numpy(), theirs["scores"].numpy()])
-        # equal scores may stand in another order: each of theirs, which are the best as many as there are queries, is one of ours
+        ours = np.column_stack(
+            [
+                boxes,
+                [one["id"] for one in row["detections"]],
+                [one["score"] for one in row["detections"]],
+            ]
+        )
+        theirs = np.column_stack(
+            [theirs["boxes"].numpy(), theirs["labels"].numpy(), theirs["scores"].numpy()]
+        )
+        # equal scores may stand in another order: each of theirs, which are the best as many as
+        # there are queries, is one of ours
         distance = np.abs(theirs[:, None] - ours) / np.array([1, 1, 1, 1, 1e-3, 1e-2])
         assert distance.max(axis=2).min(axis=1).max() < 0.01, row["file"]
         compared += len(theirs)
@@ -143,11 +202,23 @@ def test_export_gives_the_library_the_same_boxes(command, best, data, tmp_path):
     ("arguments", "message"),
     [
         ((), "--model, --predictions: expected one of the two, none is given"),
-        (("--model", "m", "--predictions", "p"), "--model, --predictions: expected one of the two, both are given"),
-        (("--predictions", "p", "--save-predictions", "x.json"), "--save-predictions: needs --model"),
+        (
+            ("--model", "m", "--predictions", "p"),
+            "--model, --predictions: expected one of the two, both are given",
+        ),
+        (
+            ("--predictions", "p", "--save-predictions", "x.json"),
+            "--save-predictions: needs --model",
+        ),
         (("--predictions", "p", "--val-split", "0.2"), "--val-split: needs --model"),
-        (("--model", "m", "--save-predictions", "x.txt"), "--save-predictions x.txt: expected a file name that ends in .json"),
-        (("--predictions", "no-such-file.json"), "--predictions no-such-file.json: No such file or directory"),
+        (
+            ("--model", "m", "--save-predictions", "x.txt"),
+            "--save-predictions x.txt: expected a file name that ends in .json",
+        ),
+        (
+            ("--predictions", "no-such-file.json"),
+            "--predictions no-such-file.json: No such file or directory",
+        ),
     ],
 )
 def test_evaluate_refuses_what_does_not_go_together(command, data, arguments, message):
@@ -158,10 +229,21 @@ def test_evaluate_refuses_what_does_not_go_together(command, data, arguments, me
 def test_a_backend_that_is_not_installed_is_told_before_training(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UserError, match=r"--metric-backend: .*fasteval"):
-        train(DetectionTask, data=str(data), model="tiny", steps=1, device="cpu", metric_backend="faster", output=str(tmp_path / "run"))
+        train(
+            DetectionTask,
+            data=str(data),
+            model="tiny",
+            steps=1,
+            device="cpu",
+            metric_backend="faster",
+            output=str(tmp_path / "run"),
+        )
 
 
-@pytest.mark.skipif(not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the onnx extra")
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))),
+    reason="needs the onnx extra",
+)
 def test_export_to_onnx_agrees_with_pytorch(command, best, tmp_path):
     code, printed, _ = command("export", "--model", best, "--output", tmp_path / "out", "--onnx")
     assert code == 0 and "one picture at a time; onnxruntime and PyTorch agree" in printed
@@ -169,7 +251,13 @@ def test_export_to_onnx_agrees_with_pytorch(command, best, tmp_path):
 
 
 # 60000 x 60000 pixels by its header, and nothing in it
-HUGE_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0" + b"\0" * 64 + b"IEND"
+HUGE_PNG = (
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+    + (60000).to_bytes(4, "big") * 2
+    + b"\x08\x02\0\0\0"
+    + b"\0" * 64
+    + b"IEND"
+)
 
 
 def test_a_huge_a_truncated_and_a_missing_picture_are_named(command, data, tmp_path):
@@ -181,6 +269,21 @@ def test_a_huge_a_truncated_and_a_missing_picture_are_named(command, data, tmp_p
         folder = tmp_path / case
         shutil.copytree(data, folder)
         harm(folder / "train" / "0003.jpg")
-        run = ["--model", "tiny", "--image-size", 96, "--steps", 6, "--batch-size", 6, "--device", "cpu", "--workers", 0]
-        code, _, errors = command("train", "--data", folder, "--output", tmp_path / f"run_{case}", *run)
+        run = [
+            "--model",
+            "tiny",
+            "--image-size",
+            96,
+            "--steps",
+            6,
+            "--batch-size",
+            6,
+            "--device",
+            "cpu",
+            "--workers",
+            0,
+        ]
+        code, _, errors = command(
+            "train", "--data", folder, "--output", tmp_path / f"run_{case}", *run
+        )
         assert code == 2 and errors.count("error: ") == 1 and "0003.jpg" in errors, case

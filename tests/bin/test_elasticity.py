@@ -8,8 +8,8 @@ import pytest
 import watched_classification  # noqa: F401 - once here, not in every forked process
 from torchrun_runs import LONGEST, Runs, bytes_of, free_port, left_behind, write_classification
 
-from visionloop.engine.checkpoint import newest_whole
-from visionloop.engine.trials import logged
+from visionloop.engine.checkpoints.folder import newest_whole
+from visionloop.engine.testing.short_runs import logged
 
 KILLED_AT = 5  # with checkpoints after 2, 4, 6 and 8 steps
 LOST = r"error( \(process 1\))?: another process of this run is gone or does not answer \(.+\); the same command goes on from the newest "
@@ -34,7 +34,12 @@ def state_of(output):
 def test_a_killed_rank_is_brought_back_by_torchrun_and_the_run_ends_with_the_same_bytes(runs):
     injury = {"step": KILLED_AT, "rank": 1, "signal": "SIGKILL", "targets": ["self"]}
     log = runs.folder / "restarted.log"
-    launcher = runs.torchrun("restarted", ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1"], injury=injury, log=log)
+    launcher = runs.torchrun(
+        "restarted",
+        ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1"],
+        injury=injury,
+        log=log,
+    )
     assert launcher.wait(LONGEST) == 0, log.read_text()
     assert re.findall(r"continuing after step (\d+)", log.read_text()) == ["4"]
     assert bytes_of(runs.output("restarted")) == bytes_of(runs.output("two"))
@@ -49,17 +54,23 @@ def test_a_run_that_moves_from_one_process_to_two_and_back_sees_the_same_samples
     assert state_of(output) == ("stopped", 3)
     # as a scheduler does that signals every process of a job
     asked = {"step": 5, "rank": 0, "signal": "SIGTERM", "targets": ["launcher", "self"]}
-    launcher = runs.torchrun("moved", ["--standalone", "--nproc-per-node", "2"], injury=asked, log=log)
+    launcher = runs.torchrun(
+        "moved", ["--standalone", "--nproc-per-node", "2"], injury=asked, log=log
+    )
     assert launcher.wait(LONGEST) == 1, log.read_text()  # torchrun turns every exit into 1
     assert "continuing after step 3" in log.read_text() and state_of(output) == ("stopped", 6)
     assert runs.forked("moved", 1)[0] == [0]
 
     assert runs.trained_on("moved") == runs.trained_on("one")
     rows, alone = logged(output), logged(runs.output("one"))
-    assert [(row["kind"], row["step"]) for row in rows] == [(row["kind"], row["step"]) for row in alone]
+    assert [(row["kind"], row["step"]) for row in rows] == [
+        (row["kind"], row["step"]) for row in alone
+    ]
     for row, wanted in zip(rows, alone, strict=True):
         losses = {name: value for name, value in wanted.items() if "loss" in name}
-        assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-5), f"step {row['step']}"
+        assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-5), (
+            f"step {row['step']}"
+        )
 
 
 @pytest.mark.slow
@@ -67,8 +78,20 @@ def test_a_lost_node_ends_the_other_and_both_started_again_end_with_the_same_byt
     def start(injury=None):
         port = free_port()
         logs = [runs.folder / f"nodes.{node}.log" for node in (0, 1)]
-        options = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port]
-        agents = [runs.torchrun("nodes", [*options, "--node-rank", node], injury=injury, log=logs[node]) for node in (0, 1)]
+        options = [
+            "--nnodes",
+            "2",
+            "--nproc-per-node",
+            "1",
+            "--master-addr",
+            "127.0.0.1",
+            "--master-port",
+            port,
+        ]
+        agents = [
+            runs.torchrun("nodes", [*options, "--node-rank", node], injury=injury, log=logs[node])
+            for node in (0, 1)
+        ]
         return [agent.wait(LONGEST) for agent in agents], [log.read_text() for log in logs]
 
     injury = {"step": KILLED_AT, "rank": 1, "signal": "SIGKILL", "targets": ["launcher", "self"]}
@@ -88,14 +111,22 @@ def test_eight_processes_train_on_the_samples_of_one_and_divide_by_the_same_coun
     assert runs.forked("eight", 8, *options)[0] == [0] * 8
     alone = runs.trained_on("sixteen")
     assert runs.trained_on("eight") == alone
-    assert {step: (len(ids), counts) for step, (ids, counts) in alone.items()} == {0: (16, {16.0}), 1: (16, {16.0})}
-    losses = [[row["loss"] for row in logged(runs.output(name)) if row["kind"] == "train"] for name in ("eight", "sixteen")]
+    assert {step: (len(ids), counts) for step, (ids, counts) in alone.items()} == {
+        0: (16, {16.0}),
+        1: (16, {16.0}),
+    }
+    losses = [
+        [row["loss"] for row in logged(runs.output(name)) if row["kind"] == "train"]
+        for name in ("eight", "sixteen")
+    ]
     assert len(losses[1]) == 2 and losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("signal", ["SIGKILL", pytest.param("SIGSTOP", marks=pytest.mark.slow)])
-def test_a_process_that_is_killed_or_stopped_ends_the_other_in_one_line_after_a_whole_checkpoint(runs, signal, rank):
+def test_a_process_that_is_killed_or_stopped_ends_the_other_in_one_line_after_a_whole_checkpoint(
+    runs, signal, rank
+):
     name, patience = f"{signal}-{rank}", 4
     injury = {"step": KILLED_AT, "rank": rank, "signal": signal, "targets": ["self"]}
     codes, texts = runs.forked(name, 2, "--process-timeout", str(patience), injury=injury)

@@ -5,10 +5,10 @@ import subprocess
 import pytest
 
 from visionloop.bin.benchmarks.estimate import COLUMNS, compare_task, folder_bytes, watch
-from visionloop.bin.commands import estimate
-from visionloop.datasets.synthetic import WRITERS
-from visionloop.engine.settings import TrainConfig
-from visionloop.engine.value_types import Seconds
+from visionloop.bin.commands import check
+from visionloop.datasets.synthetic.writers import WRITERS
+from visionloop.engine.config.options import Seconds
+from visionloop.engine.config.train_config import TrainConfig
 
 SIZES = {"checkpoint": 1000, "best": 100, "evaluation": 10, "once": 1}
 
@@ -17,7 +17,9 @@ SIZES = {"checkpoint": 1000, "best": 100, "evaluation": 10, "once": 1}
 def test_memory_and_disk_of_a_run_are_within_a_quarter_of_what_check_expects(tmp_path):
     (tmp_path / "data").mkdir()
     WRITERS["classification"](tmp_path / "data", 0, pictures={"train": 32, "val": 8})
-    rows = compare_task("classification", data=str(tmp_path / "data"), steps=40, workers=0, threads=1, device="cpu")
+    rows = compare_task(
+        "classification", data=str(tmp_path / "data"), steps=40, workers=0, threads=1, device="cpu"
+    )
     ratios = {row["figure"]: row["expected"] / row["measured"] for row in rows}
     assert ratios.keys() == COLUMNS.keys() and min(ratios.values()) > 0
     assert 0.8 < ratios["memory_gib"] < 1.25 and 0.8 < ratios["disk_gib"] < 1.25
@@ -38,7 +40,11 @@ for size in (10**6, 10):
     time.sleep(0.5)
 """
     found = watch(["-c", code, str(tmp_path / "run")], tmp_path / "run")
-    assert found["disk_gib"] == pytest.approx(10**6 / 2**30, abs=1e-4) and found["seconds"] > 1 and found["memory_gib"] > 0
+    assert (
+        found["disk_gib"] == pytest.approx(10**6 / 2**30, abs=1e-4)
+        and found["seconds"] > 1
+        and found["memory_gib"] > 0
+    )
     assert folder_bytes(tmp_path / "run") == 10
     with pytest.raises(subprocess.CalledProcessError):
         watch(["-c", "import sys; sys.exit(1)"], tmp_path)
@@ -54,4 +60,7 @@ for size in (10**6, 10):
 )
 def test_a_run_takes_the_checkpoints_it_keeps_and_one_in_writing(settings, folders, best, drawn):
     config = TrainConfig(batch_size=32, **settings)
-    assert estimate.folder_bytes(config, SIZES, seconds=60) == 1000 * folders + 100 * best + 10 * drawn + 1
+    assert (
+        check.folder_bytes(config, SIZES, seconds=60)
+        == 1000 * folders + 100 * best + 10 * drawn + 1
+    )

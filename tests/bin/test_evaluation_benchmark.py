@@ -9,26 +9,56 @@ from click.testing import CliRunner
 
 from visionloop.bin.benchmarks.evaluation import PARTS, evaluation
 from visionloop.bin.benchmarks.scores.sides import installed, sides_of, take, worst_difference
-from visionloop.bin.benchmarks.scores.whole_evaluation import compare_precisions, evaluation_parts, network_in, trained_task
-from visionloop.datasets.synthetic import write_classification
-from visionloop.engine.evaluate import evaluate_dataset
+from visionloop.bin.benchmarks.scores.whole_evaluation import (
+    compare_precisions,
+    evaluation_parts,
+    network_in,
+    trained_task,
+)
+from visionloop.datasets.synthetic.writers import write_classification
+from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.precision import build_precision
 
 CPU = torch.device("cpu")
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
-SCORES = {"classification": "accuracy", "detection": "mAP", "segmentation": "miou", "super_resolution": "ssim"}
+SCORES = {
+    "classification": "accuracy",
+    "detection": "mAP",
+    "segmentation": "miou",
+    "super_resolution": "ssim",
+}
 
 
 @pytest.mark.parametrize("task_name", TASKS)
 def test_all_sides_give_our_scores_and_are_timed(task_name, tmp_path):
-    small = ["--pictures", "10", "--picture-side", "40", "--classes", "5", "--batch-size", "4", "--repeats", "1", "--steps", "0"]
-    result = CliRunner().invoke(evaluation, ["--task", task_name, *small, "--device", "cpu", "--json", str(tmp_path / "rows.json")])
+    small = [
+        "--pictures",
+        "10",
+        "--picture-side",
+        "40",
+        "--classes",
+        "5",
+        "--batch-size",
+        "4",
+        "--repeats",
+        "1",
+        "--steps",
+        "0",
+    ]
+    result = CliRunner().invoke(
+        evaluation,
+        ["--task", task_name, *small, "--device", "cpu", "--json", str(tmp_path / "rows.json")],
+    )
     assert result.exit_code == 0, result.output
     ours, *others = (json.loads(line) for line in (tmp_path / "rows.json").read_text().splitlines())
     assert ours["side"] == "ours" and ours["against"] is None and ours["pictures_per_second"] > 0
     assert len(others) >= 1 + ("torchmetrics" in installed())
     for row in others:
-        assert row["largest_difference"] <= row["tolerance"] and row["times_as_long"] > 0 and row["update_ms"] >= 0
+        assert (
+            row["largest_difference"] <= row["tolerance"]
+            and row["times_as_long"] > 0
+            and row["update_ms"] >= 0
+        )
 
 
 @pytest.mark.parametrize("task_name", TASKS)
@@ -48,7 +78,12 @@ def test_a_score_that_differs_is_named():
         worst_difference("theirs", {"miou": math.nan}, {"miou": 0.5}, 1e-3)
     with pytest.raises(AssertionError, match="theirs has none of the scores miou"):
         worst_difference("theirs", {}, {"miou": 0.5}, 1e-3)
-    assert worst_difference("theirs", {"a": math.nan, "b": 1.0}, {"a": math.nan, "b": 1.25, "c": 0.0}, 0.5) == 0.25
+    assert (
+        worst_difference(
+            "theirs", {"a": math.nan, "b": 1.0}, {"a": math.nan, "b": 1.25, "c": 0.0}, 0.5
+        )
+        == 0.25
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +92,14 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     (folder / "pictures").mkdir()
     write_classification(folder / "pictures", 0, pictures={"train": 8, "val": 8})
-    flags = {"data": str(folder / "pictures"), "model": "tiny", "image_size": 32, "batch_size": 4, "threads": 1, "steps": 1}
+    flags = {
+        "data": str(folder / "pictures"),
+        "model": "tiny",
+        "image_size": 32,
+        "batch_size": 4,
+        "threads": 1,
+        "steps": 1,
+    }
     return trained_task("classification", flags, CPU, folder)
 
 
@@ -83,7 +125,9 @@ def test_a_network_in_bf16_answers_in_float32_and_otherwise(trained):
 
 def test_both_precisions_are_compared_on_the_same_pictures(trained):
     task, module, dataset = trained
-    (full, half), agreement = compare_precisions(task, module, dataset, CPU, batch_size=4, repeats=1)
+    (full, half), agreement = compare_precisions(
+        task, module, dataset, CPU, batch_size=4, repeats=1
+    )
     assert (full["precision"], half["precision"], full["pictures"]) == ("fp32", "bf16", 8)
     for row in (full, half):
         assert sum(row[f"{part}_percent"] for part in PARTS) == pytest.approx(100, abs=0.3)

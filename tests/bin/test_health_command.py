@@ -26,12 +26,27 @@ def test_a_usable_machine_is_told_with_exit_code_0(command):
     code, out, err = command("health", "--device", "cpu", "--json")
     report = json.loads(out)
     assert (code, err) == (0, "") and report["usable"] is True and report["errors"] == []
-    assert list(report) == ["usable", "errors", "warnings", "python", "versions", "devices", "disks", "shared_memory_gib"]
-    assert report["versions"]["torch"] == metadata.version("torch") and None not in report["versions"].values()
+    assert list(report) == [
+        "usable",
+        "errors",
+        "warnings",
+        "python",
+        "versions",
+        "devices",
+        "disks",
+        "shared_memory_gib",
+    ]
+    assert (
+        report["versions"]["torch"] == metadata.version("torch")
+        and None not in report["versions"].values()
+    )
     assert "pytest" not in report["versions"], "an extra is not needed"
     assert report["devices"][-1]["kind"] == "cpu" and report["devices"][-1]["memory_gib"] > 0
     assert set(report["disks"]) == {"current", "cache", "weights"}
-    assert report["disks"]["current"]["path"] == str(Path.cwd()) and report["disks"]["current"]["writable"]
+    assert (
+        report["disks"]["current"]["path"] == str(Path.cwd())
+        and report["disks"]["current"]["writable"]
+    )
 
 
 def test_people_read_the_same_in_lines(command):
@@ -55,15 +70,34 @@ def test_a_device_that_is_not_there_is_an_error_and_the_rest_is_still_told(comma
 def test_a_broken_an_absent_and_a_wrong_library_are_each_named(tmp_path):
     """In a process whose path begins with what an unlucky installation leaves behind."""
     (tmp_path / "pycocotools").mkdir()
-    (tmp_path / "pycocotools" / "__init__.py").write_text("raise OSError('libcoco.so: cannot open shared object file')\n")
+    (tmp_path / "pycocotools" / "__init__.py").write_text(
+        "raise OSError('libcoco.so: cannot open shared object file')\n"
+    )
     (tmp_path / "safetensors-0.1.dist-info").mkdir()
-    (tmp_path / "safetensors-0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: safetensors\nVersion: 0.1\n")
+    (tmp_path / "safetensors-0.1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: safetensors\nVersion: 0.1\n"
+    )
     (tmp_path / "visionloop-9.dist-info").mkdir()
-    wanted = "".join(f"Requires-Dist: {name}\n" for name in ("pycocotools>=2", "safetensors>=0.6", "no-such-library>=3"))
-    (tmp_path / "visionloop-9.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: visionloop\nVersion: 9\n{wanted}")
+    wanted = "".join(
+        f"Requires-Dist: {name}\n"
+        for name in ("pycocotools>=2", "safetensors>=0.6", "no-such-library>=3")
+    )
+    (tmp_path / "visionloop-9.dist-info" / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: visionloop\nVersion: 9\n{wanted}"
+    )
     run = subprocess.run(
-        [sys.executable, str(ROOT / "bin" / "classification.py"), "health", "--device", "cpu", "--json"], capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
+        [
+            sys.executable,
+            str(ROOT / "bin" / "classification.py"),
+            "health",
+            "--device",
+            "cpu",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
     )
     report = json.loads(run.stdout)
     assert run.returncode == 1 and report["usable"] is False, run.stderr
@@ -72,15 +106,24 @@ def test_a_broken_an_absent_and_a_wrong_library_are_each_named(tmp_path):
         "no-such-library: not installed",
         "pycocotools: OSError: libcoco.so: cannot open shared object file",
     ]
-    assert report["versions"]["no-such-library"] is None and report["devices"] and report["disks"]["current"]["path"] == str(tmp_path)
+    assert (
+        report["versions"]["no-such-library"] is None
+        and report["devices"]
+        and report["disks"]["current"]["path"] == str(tmp_path)
+    )
 
 
 def test_a_machine_without_torch_is_told_in_one_line(tmp_path):
     (tmp_path / "torch").mkdir()
-    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('libcudart.so.12: no such file')\n")
+    (tmp_path / "torch" / "__init__.py").write_text(
+        "raise ImportError('libcudart.so.12: no such file')\n"
+    )
     run = subprocess.run(
-        [sys.executable, str(ROOT / "bin" / "detection.py"), "health"], capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
+        [sys.executable, str(ROOT / "bin" / "detection.py"), "health"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
     )
     assert (run.returncode, run.stderr) == (1, "")
     assert "error: torch: ImportError: libcudart.so.12: no such file" in run.stdout.splitlines()
@@ -94,11 +137,17 @@ def fresh_report():
 def test_a_folder_that_is_not_there_yet_is_measured_where_it_would_be(tmp_path):
     report = fresh_report()
     found = health.check_disk(report, "cache", tmp_path / "not" / "there")
-    assert found["path"] == str(tmp_path / "not" / "there") and found["free_gib"] > 0 and found["writable"]
+    assert (
+        found["path"] == str(tmp_path / "not" / "there")
+        and found["free_gib"] > 0
+        and found["writable"]
+    )
     assert not (tmp_path / "not").exists()
 
 
-def test_a_full_disk_is_an_error_where_runs_are_written_and_a_warning_elsewhere(monkeypatch, tmp_path):
+def test_a_full_disk_is_an_error_where_runs_are_written_and_a_warning_elsewhere(
+    monkeypatch, tmp_path
+):
     monkeypatch.setattr(health, "LEAST_DISK", 1e9)
     monkeypatch.setattr(health, "LITTLE_DISK", 1e9)
     report = fresh_report()
@@ -110,7 +159,10 @@ def test_a_full_disk_is_an_error_where_runs_are_written_and_a_warning_elsewhere(
 
 def test_little_shared_memory_is_a_warning_that_says_what_to_do(monkeypatch, tmp_path):
     report = fresh_report()
-    assert health.check_shared_memory(report, str(tmp_path / "absent")) is None and report == fresh_report()
+    assert (
+        health.check_shared_memory(report, str(tmp_path / "absent")) is None
+        and report == fresh_report()
+    )
     monkeypatch.setattr(health, "LITTLE_SHARED", 1e9)
     assert health.check_shared_memory(report, str(tmp_path)) > 0
     (warning,) = report["warnings"]

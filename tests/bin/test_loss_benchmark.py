@@ -10,7 +10,20 @@ from visionloop.bin.benchmarks.loss_segmentation import random_answers
 
 
 def test_both_losses_are_timed_and_their_host_reads_counted(tmp_path):
-    small = ["--batch-size", "2", "--batch-size", "3", "--layers", "2", "--queries", "20", "--classes", "5", "--repeats", "1"]
+    small = [
+        "--batch-size",
+        "2",
+        "--batch-size",
+        "3",
+        "--layers",
+        "2",
+        "--queries",
+        "20",
+        "--classes",
+        "5",
+        "--repeats",
+        "1",
+    ]
     result = CliRunner().invoke(loss, [*small, "--json", str(tmp_path / "loss.json")])
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (tmp_path / "loss.json").read_text().splitlines()]
@@ -23,11 +36,27 @@ def test_both_losses_are_timed_and_their_host_reads_counted(tmp_path):
 
 
 def test_the_loss_of_masks_is_timed_in_all_its_ways(tmp_path):
-    small = ["--task", "segmentation", "--shape", "2,2,5,8,3,32", "--shape", "1,3,4,6,2,100", "--classes", "5", "--repeats", "1"]
+    small = [
+        "--task",
+        "segmentation",
+        "--shape",
+        "2,2,5,8,3,32",
+        "--shape",
+        "1,3,4,6,2,100",
+        "--classes",
+        "5",
+        "--repeats",
+        "1",
+    ]
     result = CliRunner().invoke(loss, [*small, "--json", str(tmp_path / "loss.json")])
     assert result.exit_code == 0, result.output
     first, second = (json.loads(line) for line in (tmp_path / "loss.json").read_text().splitlines())
-    assert (first["batch_size"], first["levels"], second["points"], second["masks"]) == (2, 2, 100, 2)
+    assert (first["batch_size"], first["levels"], second["points"], second["masks"]) == (
+        2,
+        2,
+        100,
+        2,
+    )
     for row in (first, second):
         for way in ("criterion", "own_points", "dense"):
             assert row[f"{way}_ms"] > 0 and row[f"{way}_times_faster"] > 0
@@ -42,8 +71,14 @@ def test_a_shape_that_is_none_is_refused():
 
 
 def test_more_masks_than_classes_are_refused():
-    result = CliRunner().invoke(loss, ["--task", "segmentation", "--shape", "1,1,1,4,6,1", "--classes", "5"])
-    assert result.exit_code == 2 and "6 masks of a picture" in result.output and "5 classes" in result.output
+    result = CliRunner().invoke(
+        loss, ["--task", "segmentation", "--shape", "1,1,1,4,6,1", "--classes", "5"]
+    )
+    assert (
+        result.exit_code == 2
+        and "6 masks of a picture" in result.output
+        and "5 classes" in result.output
+    )
 
 
 def test_random_masks_divide_their_picture():
@@ -51,4 +86,8 @@ def test_random_masks_divide_their_picture():
     answers, masks, labels = random_answers(11, torch.device("cpu"), **shape)
     assert [values.shape[:3] for values in answers] == [(3, 2, 5)] * 2
     for maps, ids in zip(masks, labels, strict=True):
-        assert maps.shape[1:] == (32, 32) and (maps.sum(0) == 1).all() and len(maps) == len(ids.unique())
+        assert (
+            maps.shape[1:] == (32, 32)
+            and (maps.sum(0) == 1).all()
+            and len(maps) == len(ids.unique())
+        )

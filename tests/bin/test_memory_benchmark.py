@@ -19,7 +19,15 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def step(data, tmp_path_factory):
-    flags = dict(data=data, model="tiny", image_size=32, batch_size=2, precision="fp32", threads=1, device="cpu")
+    flags = dict(
+        data=data,
+        model="tiny",
+        image_size=32,
+        batch_size=2,
+        precision="fp32",
+        threads=1,
+        device="cpu",
+    )
     return SameStep("segmentation", flags, tmp_path_factory.mktemp("same") / "run")
 
 
@@ -51,20 +59,45 @@ def test_each_case_keeps_less_and_computes_the_same(step):
 def test_steps_leave_the_weights_alone(step):
     before = {name: tensor.clone() for name, tensor in step.run.module.state_dict().items()}
     step.take("none")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in step.run.module.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in step.run.module.state_dict().items()
+    )
 
 
 def test_figures_of_all_cases_and_that_gradients_are_equal(data):
-    flags = dict(data=data, model="tiny", image_size=32, batch_size=2, precision="bf16", threads=1, device="cpu")
+    flags = dict(
+        data=data,
+        model="tiny",
+        image_size=32,
+        batch_size=2,
+        precision="bf16",
+        threads=1,
+        device="cpu",
+    )
     shared, cases = measure_cases("segmentation", flags, repeats=1)
     assert shared["gradients"] == "equal" and shared["weights_mib"] > 1
     assert cases["none"]["times_as_long"] == 1
-    assert all(set(figures) == {"saved_mib", "step_ms", "times_as_long"} for figures in cases.values())
+    assert all(
+        set(figures) == {"saved_mib", "step_ms", "times_as_long"} for figures in cases.values()
+    )
 
 
 @pytest.mark.slow
 def test_the_command_tells_of_all_cases(data, tmp_path):
-    small = ["--task", "segmentation", "--data", data, "--image-size", "32", "--batch-size", "2", "--repeats", "1", "--device", "cpu"]
+    small = [
+        "--task",
+        "segmentation",
+        "--data",
+        data,
+        "--image-size",
+        "32",
+        "--batch-size",
+        "2",
+        "--repeats",
+        "1",
+        "--device",
+        "cpu",
+    ]
     result = CliRunner().invoke(memory, [*small, "--json", str(tmp_path / "memory.json")])
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (tmp_path / "memory.json").read_text().splitlines()]

@@ -12,17 +12,22 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from visionloop.bin import models
-from visionloop.bin.catalog.tables import TABLES, find_model
-from visionloop.bin.catalog.verification import check
-from visionloop.tasks.sources import HUB_FILES
-from visionloop.tasks.super_resolution.sizes import ARCHITECTURES
+from visionloop.bin.model_zoo.listing import TABLES, find_model
+from visionloop.bin.model_zoo.verify import check
+from visionloop.tasks.huggingface.hub import HUB_FILES
+from visionloop.tasks.super_resolution.architectures import ARCHITECTURES
 
 commands = models.command  # what the fixture `command` runs
 CHOSEN = [
     "google/vit-base-patch16-224", "ustc-community/dfine-xlarge-coco", "tue-mps/ade20k_semantic_eomt_large_512",
     "caidas/swin2SR-classical-sr-x2-64",
 ]  # fmt: skip
-TASK_TYPES = ["image_classification", "object_detection", "semantic_segmentation", "super_resolution"]
+TASK_TYPES = [
+    "image_classification",
+    "object_detection",
+    "semantic_segmentation",
+    "super_resolution",
+]
 
 
 def as_json(answer):
@@ -50,7 +55,9 @@ def test_the_list_for_people_has_a_line_for_each_model(command):
 @pytest.mark.parametrize("task", ["super_resolution", "super-resolution"])
 def test_a_task_lists_its_own_models_alone(command, task):
     rows = as_json(command("list", "--task", task, "--json"))
-    assert {row["task_type"] for row in rows} == {"super_resolution"} and len(rows) == len(TABLES[3].models)
+    assert {row["task_type"] for row in rows} == {"super_resolution"} and len(rows) == len(
+        TABLES[3].models
+    )
 
 
 def test_a_type_and_the_name_of_its_command_are_the_same_task(command):
@@ -74,17 +81,32 @@ def test_show_tells_people_what_is_not_measured_and_the_source_of_each_number(co
 
 def test_a_name_of_several_tasks_needs_its_task(command):
     code, out, err = command("show", "tiny")
-    assert (code, out) == (2, "") and "add --task classification or detection or segmentation or super_resolution" in err
-    assert as_json(command("show", "tiny", "--task", "detection", "--json"))["task_type"] == "object_detection"
+    assert (code, out) == (
+        2,
+        "",
+    ) and "add --task classification or detection or segmentation or super_resolution" in err
+    assert (
+        as_json(command("show", "tiny", "--task", "detection", "--json"))["task_type"]
+        == "object_detection"
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "dfine_x"], "error: dfine_x: not in the table, which `list` prints; did you mean dfine_x_coco?\n"),
+        (
+            ["show", "dfine_x"],
+            "error: dfine_x: not in the table, which `list` prints; did you mean dfine_x_coco?\n",
+        ),
         (["show", "xyz"], "error: xyz: not in the table, which `list` prints\n"),
-        (["list", "--task", "deblur"], f"error: --task deblur: expected one of {', '.join(TASK_TYPES)}\n"),
-        (["download", "denoise"], "error: denoise: an architecture without released weights, there is nothing to download\n"),
+        (
+            ["list", "--task", "deblur"],
+            f"error: --task deblur: expected one of {', '.join(TASK_TYPES)}\n",
+        ),
+        (
+            ["download", "denoise"],
+            "error: denoise: an architecture without released weights, there is nothing to download\n",
+        ),
     ],
 )
 def test_what_the_table_does_not_have_is_one_line(command, arguments, message):
@@ -94,15 +116,25 @@ def test_what_the_table_does_not_have_is_one_line(command, arguments, message):
 def test_tasks_carry_what_a_user_interface_shows(command):
     tasks = as_json(command("tasks", "--json"))
     assert [task["value"] for task in tasks] == TASK_TYPES
-    assert [task["label"]["ko"] for task in tasks] == ["이미지 분류", "객체 검출", "시맨틱 분할", "초해상도"]
+    assert [task["label"]["ko"] for task in tasks] == [
+        "이미지 분류",
+        "객체 검출",
+        "시맨틱 분할",
+        "초해상도",
+    ]
     assert [task["primary_metric"] for task in tasks] == ["accuracy", "mAP50", "miou", "psnr"]
-    assert all(set(task) == {"value", "label", "icon", "primary_metric", "data_layout"} for task in tasks)
+    assert all(
+        set(task) == {"value", "label", "icon", "primary_metric", "data_layout"} for task in tasks
+    )
     assert all(task["icon"] and task["label"]["en"] and task["data_layout"] for task in tasks)
 
 
 def test_columns_stay_in_line_beside_korean(command):
     code, out, _ = command("tasks")
-    ends = [line.index(task["primary_metric"]) for line, task in zip(out.splitlines()[1:], [t.as_json() for t in TABLES], strict=True)]
+    ends = [
+        line.index(task["primary_metric"])
+        for line, task in zip(out.splitlines()[1:], [t.as_json() for t in TABLES], strict=True)
+    ]
     syllables = [sum("가" <= letter <= "힣" for letter in line) for line in out.splitlines()[1:]]
     assert code == 0 and len({end + wide for end, wide in zip(ends, syllables, strict=True)}) == 1
 
@@ -117,8 +149,13 @@ def test_metrics_name_what_is_shown_and_what_picks_the_best(command):
     }
     for scores in found.values():
         keys = [row["key"] for row in scores["metrics"]]
-        assert {scores["primary"], scores["best"], "val_loss"} <= set(keys) and len(keys) == len(set(keys))
-        assert all(set(row) == {"key", "label", "format", "higher_is_better", "description"} for row in scores["metrics"])
+        assert {scores["primary"], scores["best"], "val_loss"} <= set(keys) and len(keys) == len(
+            set(keys)
+        )
+        assert all(
+            set(row) == {"key", "label", "format", "higher_is_better", "description"}
+            for row in scores["metrics"]
+        )
         assert {row["format"] for row in scores["metrics"]} <= {"float", "percent"}
     (lpips,) = [row for row in found["super_resolution"]["metrics"] if row["key"] == "lpips"]
     assert lpips["higher_is_better"] is False
@@ -130,7 +167,9 @@ def test_every_model_builds_offline_with_the_count_of_the_table(command):
     assert [row for row in rows if row["problem"] or row["counted"] is None] == []
 
 
-@pytest.mark.parametrize(("factor", "problem"), [(1.009, None), (1.02, "-2.0 % off"), (0.5, "+100.0 % off")])
+@pytest.mark.parametrize(
+    ("factor", "problem"), [(1.009, None), (1.02, "-2.0 % off"), (0.5, "+100.0 % off")]
+)
 def test_a_count_more_than_a_percent_off_is_told(factor, problem):
     table, model = find_model("vit-tiny")
     row = check(table, replace(model, params=round(model.params * factor)))
@@ -139,11 +178,16 @@ def test_a_count_more_than_a_percent_off_is_told(factor, problem):
 
 def test_a_model_that_does_not_build_is_told_and_the_exit_code_is_1(command, monkeypatch):
     tiny = ARCHITECTURES["tiny"]
-    monkeypatch.setitem(ARCHITECTURES, "tiny", replace(tiny, fields=tiny.fields | {"num_heads": [7, 7]}))  # of width 60
+    monkeypatch.setitem(
+        ARCHITECTURES, "tiny", replace(tiny, fields=tiny.fields | {"num_heads": [7, 7]})
+    )  # of width 60
     code, out, _ = command("verify", "--task", "super-resolution")
     told = {line.split()[0]: line for line in out.splitlines()[1:]}
     assert code == 1 and "does not build: " in told.pop("tiny")
-    assert all(line.endswith("ok") for line in told.values()) and len(told) == len(TABLES[3].models) - 1
+    assert (
+        all(line.endswith("ok") for line in told.values())
+        and len(told) == len(TABLES[3].models) - 1
+    )
 
 
 @pytest.fixture
@@ -163,7 +207,7 @@ def hub(monkeypatch, tmp_path):
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    monkeypatch.setattr("visionloop.tasks.sources.offline_reason", lambda: None)
+    monkeypatch.setattr("visionloop.tasks.huggingface.hub.offline_reason", lambda: None)
     return asked
 
 
@@ -174,7 +218,9 @@ def test_download_fills_the_cache_once_with_the_files_that_training_reads(comman
     assert hub == [("ustc-community/dfine-xlarge-coco", HUB_FILES)]
 
 
-def test_download_without_a_network_is_one_line_that_says_what_to_do(command, monkeypatch, tmp_path):
+def test_download_without_a_network_is_one_line_that_says_what_to_do(
+    command, monkeypatch, tmp_path
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     code, out, err = command("download", "google/vit-base-patch16-224")
@@ -190,5 +236,10 @@ for arguments in (["--help"], ["list", "--json"], ["show", "dfine-xlarge-coco"],
     command.main(arguments, standalone_mode=False)
 assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules), "imported"
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2])
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
     assert (run.returncode, run.stderr) == (0, "")

@@ -10,7 +10,7 @@ from torch import nn
 
 from visionloop.bin.benchmarks.kept_memory import blocks_of, figures, kept_bytes
 from visionloop.bin.benchmarks.on_paper import TASKS, on_paper
-from visionloop.bin.catalog.tables import TABLES
+from visionloop.bin.model_zoo.listing import TABLES
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -19,8 +19,14 @@ from visionloop.bin.catalog.tables import TABLES
 def test_a_forward_without_contents_keeps_as_much_as_a_real_one(task_name, precision, recompute):
     table = next(table for table in TABLES if table.command.replace("-", "_") == task_name)
     tiny = table.find("tiny")
-    shape, blocks = (2, 3, tiny.input_size, tiny.input_size), blocks_of(task_name) if recompute else None
-    found, real = (kept_bytes(partial(table.build_network, tiny), shape, precision, blocks, real=real) for real in (False, True))
+    shape, blocks = (
+        (2, 3, tiny.input_size, tiny.input_size),
+        blocks_of(task_name) if recompute else None,
+    )
+    found, real = (
+        kept_bytes(partial(table.build_network, tiny), shape, precision, blocks, real=real)
+        for real in (False, True)
+    )
     # kernels for bf16 keep a few small tensors that those without contents do not
     assert found == real if precision == "fp32" else abs(found / real - 1) < 0.02
 
@@ -49,7 +55,10 @@ def test_the_largest_micro_batch_fits_and_one_more_does_not():
 
 
 def test_the_command_tells_of_one_model(tmp_path):
-    result = CliRunner().invoke(on_paper, ["--task", "segmentation", "--model", "tiny", "--json", str(tmp_path / "rows.json")])
+    result = CliRunner().invoke(
+        on_paper,
+        ["--task", "segmentation", "--model", "tiny", "--json", str(tmp_path / "rows.json")],
+    )
     assert result.exit_code == 0, result.output
     row = json.loads((tmp_path / "rows.json").read_text())
     assert row["model"] == "tiny" and row["recomputed_each_gib"] < row["plain_each_gib"]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from visionloop.datasets.synthetic import WRITERS
+from visionloop.datasets.synthetic.writers import WRITERS
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads((ROOT / "bin/platform/schema.json").read_text())
+SCHEMA = json.loads((ROOT / "bin/platform_contract/schema.json").read_text())
 TASK_TYPES = {
     "classification": "image_classification", "detection": "object_detection", "segmentation": "semantic_segmentation",
     "super_resolution": "super_resolution",
@@ -52,17 +52,38 @@ def wait_until(happened):
 
 def test_the_schema_is_one_and_refuses_what_is_not_so():
     Draft202012Validator.check_schema(SCHEMA)
-    status = {"schema": 1, "state": "failed", "step": 3, "epoch": 0, "heartbeat": 1.0, "error": None}
+    status = {
+        "schema": 1,
+        "state": "failed",
+        "step": 3,
+        "epoch": 0,
+        "heartbeat": 1.0,
+        "error": None,
+    }
     line = {"time": 1.0, "step": 3, "epoch": 0, "kind": "eval", "train_loss": 1.0, "val_loss": None}
-    for kind, wrong in (("status", status), ("metrics_line", line), ("task_type", "detection"), ("prediction", {})):
-        assert list(Draft202012Validator({"$ref": f"#/$defs/{kind}", "$defs": SCHEMA["$defs"]}).iter_errors(wrong))
+    for kind, wrong in (
+        ("status", status),
+        ("metrics_line", line),
+        ("task_type", "detection"),
+        ("prediction", {}),
+    ):
+        assert list(
+            Draft202012Validator({"$ref": f"#/$defs/{kind}", "$defs": SCHEMA["$defs"]}).iter_errors(
+                wrong
+            )
+        )
     fits("metrics_line", line | {"metrics": {"accuracy": None}})
 
 
 def test_tables_fit_the_schema():
-    models = [fits("model", row) for row in json.loads(run(ROOT / "bin/models.py", "list", "--json"))]
+    models = [
+        fits("model", row) for row in json.loads(run(ROOT / "bin/models.py", "list", "--json"))
+    ]
     assert {row["task_type"] for row in models} == set(TASK_TYPES.values())
-    assert {fits("task", row)["value"] for row in json.loads(run(ROOT / "bin/models.py", "tasks", "--json"))} == set(TASK_TYPES.values())
+    assert {
+        fits("task", row)["value"]
+        for row in json.loads(run(ROOT / "bin/models.py", "tasks", "--json"))
+    } == set(TASK_TYPES.values())
     metrics = json.loads(run(ROOT / "bin/models.py", "metrics", "--json"))
     for task_type, row in metrics.items():
         keys = [metric["key"] for metric in fits("metrics_of_task", row)["metrics"]]
@@ -84,14 +105,39 @@ def test_a_platform_plays_a_job_from_the_table_to_predictions(tmp_path, task):
         "output_path": folder.parent, "epochs": STEPS * batch / 12, "batch_size": batch, "learning_rate": chosen["recommended_lr"],
         "job_id": 17,
     }  # fmt: skip
-    small = ["--workers", 0, "--threads", 1, "--device", "cpu", "--eval-every", 5, "--log-every", 1, "--save-every", 0]
-    start = program(ROOT / "bin/train.py", *(word for name, value in given.items() for word in (f"--{name}", value)), *small)
+    small = [
+        "--workers",
+        0,
+        "--threads",
+        1,
+        "--device",
+        "cpu",
+        "--eval-every",
+        5,
+        "--log-every",
+        1,
+        "--save-every",
+        0,
+    ]
+    start = program(
+        ROOT / "bin/train.py",
+        *(word for name, value in given.items() for word in (f"--{name}", value)),
+        *small,
+    )
     job = subprocess.Popen(start, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
         metrics = folder / "metrics.jsonl"
-        wait_until(lambda: job.poll() is not None or any(line["kind"] == "eval" for line in lines_of(metrics)))
+        wait_until(
+            lambda: (
+                job.poll() is not None or any(line["kind"] == "eval" for line in lines_of(metrics))
+            )
+        )
         status = fits("status", json.loads((folder / "status.json").read_text()))
-        assert status["state"] == "running" and status["steps"] == STEPS and time.time() - status["heartbeat"] < 10
+        assert (
+            status["state"] == "running"
+            and status["steps"] == STEPS
+            and time.time() - status["heartbeat"] < 10
+        )
         job.send_signal(signal.SIGTERM)
         _, said = job.communicate(timeout=LONGEST)
     finally:
@@ -102,15 +148,38 @@ def test_a_platform_plays_a_job_from_the_table_to_predictions(tmp_path, task):
 
     done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST)
     finished = fits("status", json.loads((folder / "status.json").read_text()))
-    assert (done.returncode, finished["state"], finished["step"]) == (0, "finished", STEPS), done.stderr[-2000:]
+    assert (done.returncode, finished["state"], finished["step"]) == (0, "finished", STEPS), (
+        done.stderr[-2000:]
+    )
     assert [line for line in lines_of(metrics) if line["step"] < stopped["step"]] == logged
     evaluated = [line["step"] for line in lines_of(metrics) if line["kind"] == "eval"]
     assert evaluated == sorted(set(evaluated)) and set(evaluated) >= set(range(5, STEPS + 1, 5))
-    assert finished["best"]["metric"] == json.loads(run(ROOT / "bin/models.py", "metrics", "--json"))[TASK_TYPES[task]]["best"]
+    assert (
+        finished["best"]["metric"]
+        == json.loads(run(ROOT / "bin/models.py", "metrics", "--json"))[TASK_TYPES[task]]["best"]
+    )
 
     model = shutil.copytree(folder / "best", tmp_path / "downloaded")
-    pictures = data / ("val/LR_x2" if task == "super_resolution" else "images/val" if task == "segmentation" else "val")
-    printed = run(script, "predict", "--model", model, "--input", pictures, "--output", tmp_path / "answers", "--device", "cpu", "--json")
+    pictures = data / (
+        "val/LR_x2"
+        if task == "super_resolution"
+        else "images/val"
+        if task == "segmentation"
+        else "val"
+    )
+    printed = run(
+        script,
+        "predict",
+        "--model",
+        model,
+        "--input",
+        pictures,
+        "--output",
+        tmp_path / "answers",
+        "--device",
+        "cpu",
+        "--json",
+    )
     answers = [fits("prediction", json.loads(line)) for line in printed.splitlines()]
     assert len(answers) == 4 and not any("error" in answer for answer in answers)
     assert [answer["file"] for answer in answers] == sorted(answer["file"] for answer in answers)

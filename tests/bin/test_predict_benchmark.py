@@ -10,7 +10,14 @@ from super_resolution_files import write_super_resolution_data
 from torchrun_runs import write_classification
 
 from visionloop.bin.benchmarks.predict import predict
-from visionloop.bin.benchmarks.predict_cases import Case, gather_pictures, measure_cases, run_once, watch, write_random
+from visionloop.bin.benchmarks.predict_cases import (
+    Case,
+    gather_pictures,
+    measure_cases,
+    run_once,
+    watch,
+    write_random,
+)
 from visionloop.bin.commands.predict import run_predict
 from visionloop.engine.errors import UserError
 
@@ -18,7 +25,9 @@ OPTIONS = {"threads": 1, "device": "cpu"}
 DATA = {
     "classification": write_classification,
     "segmentation": lambda folder: write_segmentation_data(folder, pictures=4),
-    "super_resolution": lambda folder: write_super_resolution_data(folder, pictures=4, size_hw=(80, 80)),
+    "super_resolution": lambda folder: write_super_resolution_data(
+        folder, pictures=4, size_hw=(80, 80)
+    ),
 }
 
 
@@ -46,7 +55,9 @@ def test_pictures_are_spread_over_the_folder_and_come_again_where_it_has_too_few
     def shades(number, size_wh=None):
         gather_pictures(tmp_path / "some", tmp_path / f"{number}", number, size_wh)
         pictures = [Image.open(path) for path in sorted((tmp_path / f"{number}").iterdir())]
-        return [picture.getpixel((0, 0))[0] for picture in pictures], {picture.size for picture in pictures}
+        return [picture.getpixel((0, 0))[0] for picture in pictures], {
+            picture.size for picture in pictures
+        }
 
     assert shades(2) == ([0, 2], {(8, 6)})
     assert shades(8, (5, 7)) == ([0, 0, 1, 1, 2, 2, 3, 3], {(5, 7)})
@@ -66,7 +77,9 @@ def test_a_watched_run_answers_as_predict_does_and_batches_follow_each_other(tra
         type(watched.task), model=folder, input_path=tmp_path / "pictures", output=tmp_path / "own", batch_size=2, device="cpu",
         as_json=False, explanations=(), settings={},
     )  # fmt: skip
-    assert (tmp_path / "own" / "predictions.jsonl").read_bytes() == (tmp_path / "answers" / "predictions.jsonl").read_bytes()
+    assert (tmp_path / "own" / "predictions.jsonl").read_bytes() == (
+        tmp_path / "answers" / "predictions.jsonl"
+    ).read_bytes()
 
 
 def test_windows_of_segmentation_are_counted_in_both_precisions(trained, tmp_path):
@@ -77,7 +90,9 @@ def test_windows_of_segmentation_are_counted_in_both_precisions(trained, tmp_pat
     assert device == "cpu"
     for row in rows:
         assert row["inputs_per_picture"] == 3  # of 96 px along 240
-        assert row["reading_ms"] + row["network_ms"] + row["answers_ms"] == pytest.approx(row["batch_ms"], abs=0.1)
+        assert row["reading_ms"] + row["network_ms"] + row["answers_ms"] == pytest.approx(
+            row["batch_ms"], abs=0.1
+        )
         assert row["batch_ms"] <= row["batch_p95_ms"] and row["pictures_per_second"] > 0
 
 
@@ -116,10 +131,26 @@ def test_a_mistake_is_told_before_anything_is_made(arguments, why):
 @pytest.mark.slow
 def test_the_command_has_a_row_for_each_case(trained, tmp_path):
     data, folder = trained("classification")
-    few = ["--model", str(folder), "--input", str(data), "--repeats", "1", "--pictures", "4", "--device", "cpu"]
+    few = [
+        "--model",
+        str(folder),
+        "--input",
+        str(data),
+        "--repeats",
+        "1",
+        "--pictures",
+        "4",
+        "--device",
+        "cpu",
+    ]
     sizes = ["--batch-size", "1", "--batch-size", "4"]
     result = CliRunner().invoke(predict, [*few, *sizes, "--json", str(tmp_path / "rows")])
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
-    assert [(row["precision"], row["batch_size"]) for row in rows] == [("fp32", 1), ("fp32", 4), ("bf16", 1), ("bf16", 4)]
+    assert [(row["precision"], row["batch_size"]) for row in rows] == [
+        ("fp32", 1),
+        ("fp32", 4),
+        ("bf16", 1),
+        ("bf16", 4),
+    ]
     assert all(row["resident_mib"] >= 0 and "tile" not in row for row in rows)

@@ -8,14 +8,24 @@ import signal
 
 import pytest
 import torch
-from predict_runs import files_of, forked, interrupted, kill, largest_difference, predict, rows_differ, write_mixed, write_model
+from predict_runs import (
+    files_of,
+    forked,
+    interrupted,
+    kill,
+    largest_difference,
+    predict,
+    rows_differ,
+    write_mixed,
+    write_model,
+)
 
 from visionloop.bin.benchmarks.tasks import load_task_class
-from visionloop.bin.commands.answers_files import LINES, PngNames
-from visionloop.bin.commands.predict_unfinished import UnfinishedAnswers
-from visionloop.engine.answers import num_batches, read_batches
+from visionloop.bin.commands.predict_files import LINES, PngNames
+from visionloop.bin.commands.predict_resume import UnfinishedAnswers
 from visionloop.engine.errors import FINISHED, STOPPED, USER_ERROR, UserError
-from visionloop.tasks.input_pictures import find_pictures
+from visionloop.engine.predict import num_batches, read_batches
+from visionloop.tasks.input_images import find_pictures
 
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
 
@@ -48,7 +58,9 @@ def whole(pictures, tmp_path_factory):
             given = {"model": write_model(task_name, folder), "input_path": pictures}
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
-            assert predict(task_class, output=folder / "whole", **given) == USER_ERROR  # for the broken one
+            assert (
+                predict(task_class, output=folder / "whole", **given) == USER_ERROR
+            )  # for the broken one
             torch.set_num_threads(threads)
             files = files_of(folder / "whole")
             assert rows_differ(map(json.loads, files[LINES].splitlines())), "else nothing is proven"
@@ -67,10 +79,18 @@ def test_a_stopped_and_a_crashed_run_go_on_to_the_same_bytes(whole, task_name, t
     task_class, given, files = whole(task_name)
     capsys.readouterr()
     output = tmp_path / "out"
-    assert predict(interrupted(task_class, 0, kill(signal.SIGTERM)), output=output, as_json=True, **given) == STOPPED
+    assert (
+        predict(
+            interrupted(task_class, 0, kill(signal.SIGTERM)), output=output, as_json=True, **given
+        )
+        == STOPPED
+    )
     printed, told = capsys.readouterr()
     assert printed.encode() == b"".join(files[LINES].splitlines(keepends=True)[:2])
-    assert f"stopped: 2 of 8 pictures are answered, in {output}.part; the same command goes on" in told and not output.exists()
+    assert (
+        f"stopped: 2 of 8 pictures are answered, in {output}.part; the same command goes on" in told
+        and not output.exists()
+    )
     with pytest.raises(RuntimeError, match="a defect"):
         predict(interrupted(task_class, 1, crash), output=output, **given)
     capsys.readouterr()
@@ -80,7 +100,10 @@ def test_a_stopped_and_a_crashed_run_go_on_to_the_same_bytes(whole, task_name, t
     printed, told = capsys.readouterr()
     assert watching.calls == 2 and "going on: 4 of 8 pictures are answered already" in told
     assert printed.encode() == files[LINES]  # all lines, also those of earlier starts
-    assert f"7 of 8 pictures answered: {output / LINES}, {output / 'contact_sheet.png'}\n" in told and told.count("error: ") == 1
+    assert (
+        f"7 of 8 pictures answered: {output / LINES}, {output / 'contact_sheet.png'}\n" in told
+        and told.count("error: ") == 1
+    )
     assert files_of(output) == files
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -89,24 +112,44 @@ def test_a_stopped_and_a_crashed_run_go_on_to_the_same_bytes(whole, task_name, t
 def test_a_killed_process_loses_nothing_that_was_answered(whole, tmp_path, workers):
     task_class, given, files = whole("segmentation")
     log, output = tmp_path / "log", tmp_path / "out"
-    codes, _ = forked(task_class, 1, log, acts=[(2, kill(signal.SIGKILL))], output=output, workers=workers, **given)
+    codes, _ = forked(
+        task_class,
+        1,
+        log,
+        acts=[(2, kill(signal.SIGKILL))],
+        output=output,
+        workers=workers,
+        **given,
+    )
     assert codes == [-signal.SIGKILL]
     codes, text = forked(task_class, 1, log, output=output, workers=workers, **given)
     assert codes == [USER_ERROR] and "going on: 4 of 8 pictures are answered already" in text
     assert files_of(output) == files
 
 
-def test_any_number_of_processes_gives_the_same_folder_and_may_change_between_starts(whole, tmp_path):
+def test_any_number_of_processes_gives_the_same_folder_and_may_change_between_starts(
+    whole, tmp_path
+):
     task_class, given, files = whole("segmentation")
-    codes, text = forked(task_class, 3, tmp_path / "three.log", output=tmp_path / "three", as_json=True, **given)
+    codes, text = forked(
+        task_class, 3, tmp_path / "three.log", output=tmp_path / "three", as_json=True, **given
+    )
     assert codes == [USER_ERROR, FINISHED, FINISHED], text
     assert files_of(tmp_path / "three") == files
-    assert [line for line in text.splitlines() if line.startswith("{")] == files[LINES].decode().splitlines()
-    # one of two is killed in its first batch: the other answers the rest, says so, and one process ends it
+    assert [line for line in text.splitlines() if line.startswith("{")] == files[
+        LINES
+    ].decode().splitlines()
+    # one of two is killed in its first batch: the other answers the rest, says so, and one process
+    # ends it
     log, output = tmp_path / "log", tmp_path / "out"
-    codes, text = forked(task_class, 2, log, acts=[None, (0, kill(signal.SIGKILL))], output=output, **given)
+    codes, text = forked(
+        task_class, 2, log, acts=[None, (0, kill(signal.SIGKILL))], output=output, **given
+    )
     assert codes == [STOPPED, -signal.SIGKILL], text
-    assert "error: another process is gone or does not answer (" in text and "the same command goes on" in text
+    assert (
+        "error: another process is gone or does not answer (" in text
+        and "the same command goes on" in text
+    )
     codes, text = forked(task_class, 1, log, output=output, **given)
     assert codes == [USER_ERROR], text
     assert files_of(output) == files and not output.with_name("out.part").exists()
@@ -128,11 +171,15 @@ def test_several_processes_stop_together_and_refuse_together(whole, tmp_path):
 def test_other_answers_do_not_go_on_in_the_same_unfinished_folder(whole, tmp_path, pictures):
     task_class, given, _ = whole("classification")
     output = tmp_path / "out"
-    assert predict(interrupted(task_class, 1, kill(signal.SIGTERM)), output=output, **given) == STOPPED
+    assert (
+        predict(interrupted(task_class, 1, kill(signal.SIGTERM)), output=output, **given) == STOPPED
+    )
     unfinished = files_of(tmp_path)
     shutil.copytree(given["model"], tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"id2label": {"0": "x", "1": "y"}, "label2id": {"x": 0, "y": 1}}))
+    (tmp_path / "model" / "config.json").write_text(
+        json.dumps(config | {"id2label": {"0": "x", "1": "y"}, "label2id": {"x": 0, "y": 1}})
+    )
     shutil.copytree(pictures, tmp_path / "pictures")
     (tmp_path / "pictures" / "one_more.png").write_bytes((pictures / "1.jpg").read_bytes())
     others = [
@@ -150,14 +197,20 @@ def test_other_answers_do_not_go_on_in_the_same_unfinished_folder(whole, tmp_pat
     assert files_of(tmp_path) == unfinished
     # a copy of the pictures elsewhere is the same input
     shutil.copytree(pictures, tmp_path / "copied")
-    assert predict(task_class, output=output, **given | {"input_path": tmp_path / "copied"}) == USER_ERROR
+    assert (
+        predict(task_class, output=output, **given | {"input_path": tmp_path / "copied"})
+        == USER_ERROR
+    )
 
 
 def test_a_foreign_folder_in_the_place_of_the_unfinished_one_is_left_alone(whole, tmp_path):
     task_class, given, _ = whole("classification")
     (tmp_path / "out.part" / "answers").mkdir(parents=True)
     (tmp_path / "out.part" / "answers" / "mine.txt").write_text("keep")
-    with pytest.raises(UserError, match=r"out\.part is in the way: it does not hold unfinished answers of this command"):
+    with pytest.raises(
+        UserError,
+        match=r"out\.part is in the way: it does not hold unfinished answers of this command",
+    ):
         predict(task_class, output=tmp_path / "out", **given)
     assert files_of(tmp_path) == {"out.part/answers/mine.txt": b"keep"}
 
@@ -167,7 +220,9 @@ def test_earlier_answers_stay_until_the_new_ones_are_whole(whole, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     (output / LINES).write_text("earlier\n")
-    assert predict(interrupted(task_class, 1, kill(signal.SIGTERM)), output=output, **given) == STOPPED
+    assert (
+        predict(interrupted(task_class, 1, kill(signal.SIGTERM)), output=output, **given) == STOPPED
+    )
     assert files_of(output) == {LINES: b"earlier\n"}
     assert predict(task_class, output=output, **given) == USER_ERROR
     assert files_of(output) == files
@@ -177,7 +232,9 @@ def test_answers_may_lie_among_the_pictures(whole, pictures, tmp_path):
     task_class, given, files = whole("segmentation")
     shutil.copytree(pictures, tmp_path / "in")
     given, output = given | {"input_path": tmp_path / "in"}, tmp_path / "in" / "out"
-    assert predict(interrupted(task_class, 1, kill(signal.SIGTERM)), output=output, **given) == STOPPED
+    assert (
+        predict(interrupted(task_class, 1, kill(signal.SIGTERM)), output=output, **given) == STOPPED
+    )
     for _ in range(2):
         assert predict(task_class, output=output, **given) == USER_ERROR
         assert files_of(output) == files
@@ -195,7 +252,9 @@ def stand_in(tmp_path, facts):
     return unfinished
 
 
-@pytest.mark.parametrize("cut", ["earlier moved", "earlier half removed", "new moved", "new moved and half removed"])
+@pytest.mark.parametrize(
+    "cut", ["earlier moved", "earlier half removed", "new moved", "new moved and half removed"]
+)
 def test_putting_the_answers_in_their_place_may_be_cut_short_anywhere(tmp_path, cut):
     unfinished = stand_in(tmp_path, {"model": "m"})
     if cut.startswith("earlier"):
@@ -224,7 +283,7 @@ def test_other_answers_begin_anew_beside_those_that_are_in_their_place(tmp_path)
 
 
 def _hold(folder, held, done):
-    from visionloop.engine.checkpoint import RunLock
+    from visionloop.engine.checkpoints.lock import RunLock
 
     lock = RunLock(folder)
     held.set()
@@ -246,7 +305,11 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path):
 
 
 def test_answers_alone_have_no_pictures_and_say_the_same(whole, tmp_path):
-    for task_name, own in (("classification", set()), ("detection", {"coco_results.json"}), ("segmentation", {"ids", "colors"})):
+    for task_name, own in (
+        ("classification", set()),
+        ("detection", {"coco_results.json"}),
+        ("segmentation", {"ids", "colors"}),
+    ):
         task_class, given, files = whole(task_name)
         output = tmp_path / task_name
         assert predict(task_class, output=output, pictures=False, **given) == USER_ERROR
@@ -260,7 +323,9 @@ def test_a_folder_of_unreadable_files_alone_is_answered_too(whole, tmp_path):
     for name in ("a.jpg", "b.png", "c.png"):
         (tmp_path / "in" / name).write_bytes(b"nothing")
     assert predict(task_class, given["model"], tmp_path / "in", tmp_path / "out") == USER_ERROR
-    assert [row["file"] for row in map(json.loads, (tmp_path / "out" / LINES).read_text().splitlines())] == ["a.jpg", "b.png", "c.png"]
+    assert [
+        row["file"] for row in map(json.loads, (tmp_path / "out" / LINES).read_text().splitlines())
+    ] == ["a.jpg", "b.png", "c.png"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [LINES]
 
 
@@ -272,7 +337,9 @@ def resident_mib():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_thousands_of_pictures_need_no_more_memory_than_the_first_hundreds(whole, pictures, tmp_path):
+def test_thousands_of_pictures_need_no_more_memory_than_the_first_hundreds(
+    whole, pictures, tmp_path
+):
     """A batch is 16 pictures; an array of each drawn one alone, 37 x 145 px, would be 31 MiB at the end."""
     task_class, given, _ = whole("classification")
     (tmp_path / "in").mkdir()
@@ -285,17 +352,29 @@ def test_thousands_of_pictures_need_no_more_memory_than_the_first_hundreds(whole
             seen.append(resident_mib())
             return super().predict(module, batch)
 
-    assert predict(Watched, given["model"], tmp_path / "in", tmp_path / "out", batch_size=16) == FINISHED
+    assert (
+        predict(Watched, given["model"], tmp_path / "in", tmp_path / "out", batch_size=16)
+        == FINISHED
+    )
     assert len(seen) == 125 and max(seen[-10:]) - max(seen[:10]) < 8
 
 
-LARGEST = {"logits": 1e-4, "scores": 1e-4, "boxes": 1e-2, "labels": 0, "ids": 0, "pictures": 1}  # boxes: pixels, of pictures of 150
+LARGEST = {
+    "logits": 1e-4,
+    "scores": 1e-4,
+    "boxes": 1e-2,
+    "labels": 0,
+    "ids": 0,
+    "pictures": 1,
+}  # boxes: pixels, of pictures of 150
 
 
 def predictions_of(task, module, root, names, batch_size):
     """{key: [array of each picture]} of what the network says of the list, read in batches of this size."""
     found = {}
-    for read in read_batches(task, root, names, batch_size=batch_size, numbers=range(num_batches(len(names), batch_size))):
+    for read in read_batches(
+        task, root, names, batch_size=batch_size, numbers=range(num_batches(len(names), batch_size))
+    ):
         with torch.no_grad():
             predictions = task.predict(module, read.batch)
         for key in predictions.keys() & LARGEST:
@@ -304,7 +383,9 @@ def predictions_of(task, module, root, names, batch_size):
 
 
 @pytest.mark.parametrize("task_name", TASKS)
-def test_pictures_of_any_sizes_are_answered_alike_in_batches_of_any_size(whole, pictures, task_name):
+def test_pictures_of_any_sizes_are_answered_alike_in_batches_of_any_size(
+    whole, pictures, task_name
+):
     task_class, given, _ = whole(task_name)
     task, module = task_class.load_trained(given["model"])
     names = [name for name in find_pictures(pictures)[1] if name != "broken.jpg"]
@@ -318,5 +399,7 @@ def test_pictures_of_any_sizes_are_answered_alike_in_batches_of_any_size(whole, 
 
 def test_files_of_one_stem_get_png_names_of_their_own():
     names = PngNames(["a.jpg", "a.png", "b.jpg", "d/b.jpg", "c.jpg", "c.jpg.jpg"])
-    found = [names.of(name) for name in ("a.jpg", "a.png", "b.jpg", "d/b.jpg", "c.jpg", "c.jpg.jpg")]
+    found = [
+        names.of(name) for name in ("a.jpg", "a.png", "b.jpg", "d/b.jpg", "c.jpg", "c.jpg.jpg")
+    ]
     assert found == ["a.jpg.png", "a.png.png", "b.png", "d/b.png", "c.png", "c.jpg.jpg.png"]

@@ -21,16 +21,25 @@ from visionloop.bin.reports import records
 from visionloop.bin.reports.contents import names_of
 from visionloop.bin.reports.curves import MOST_POINTS, summarize, thin
 from visionloop.bin.reports.page import HERE, SCRIPTS, make_page
-from visionloop.datasets.synthetic import WRITERS
+from visionloop.datasets.synthetic.writers import WRITERS
 from visionloop.engine.errors import UserError
-from visionloop.engine.status import failed_at_start
+from visionloop.engine.logging.status_file import failed_at_start
 from visionloop.engine.train import train
 from visionloop.tasks.classification.task import ClassificationTask
 
 ROOT = Path(__file__).parents[2]
 commands = report.command  # what the fixture `command` runs
 SCHEMA = Draft202012Validator(json.loads((HERE / "schema.json").read_text()))
-SMALL = dict(steps=6, eval_every=2, log_every=1, workers=0, threads=1, device="cpu", batch_size=4, precision="fp32")
+SMALL = dict(
+    steps=6,
+    eval_every=2,
+    log_every=1,
+    workers=0,
+    threads=1,
+    device="cpu",
+    batch_size=4,
+    precision="fp32",
+)
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)> & \u2028 {{style}} 고양이"
 
 
@@ -44,13 +53,24 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     (folder / "data").mkdir()
     WRITERS["classification"](folder / "data", 0, pictures={"train": 12, "val": 6})
-    train(ClassificationTask, data=str(folder / "data"), model="tiny", from_scratch=True, output=str(folder / "shapes"), **SMALL)
+    train(
+        ClassificationTask,
+        data=str(folder / "data"),
+        model="tiny",
+        from_scratch=True,
+        output=str(folder / "shapes"),
+        **SMALL,
+    )
     return folder / "shapes"
 
 
 @pytest.fixture
 def run(trained, tmp_path):
-    return shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "best", "tensorboard"))
+    return shutil.copytree(
+        trained,
+        tmp_path / "run",
+        ignore=shutil.ignore_patterns("checkpoints", "best", "tensorboard"),
+    )
 
 
 @pytest.fixture
@@ -59,7 +79,9 @@ def object_of(command, tmp_path):
 
     def read(*runs):
         code, out, err = command(*runs, "--json", tmp_path / "object.json")
-        assert (code, err) == (0, "") and out.splitlines()[-1].startswith(f"{tmp_path / 'object.json'}: ")
+        assert (code, err) == (0, "") and out.splitlines()[-1].startswith(
+            f"{tmp_path / 'object.json'}: "
+        )
         found = json.loads((tmp_path / "object.json").read_text())
         SCHEMA.validate(found)
         assert json.loads(scripts_of(make_page(found))[0]) == found
@@ -115,7 +137,12 @@ def last_record(run):
 def test_the_schema_refuses_what_is_not_so(object_of, run):
     Draft202012Validator.check_schema(SCHEMA.schema)
     found = object_of(run)
-    for wrong in ({}, found | {"schema": 2}, found | {"runs": []}, found | {"runs": [found["runs"][0] | {"best": {}}]}):
+    for wrong in (
+        {},
+        found | {"schema": 2},
+        found | {"runs": []},
+        found | {"runs": [found["runs"][0] | {"best": {}}]},
+    ):
         assert list(SCHEMA.iter_errors(wrong))
 
 
@@ -127,33 +154,59 @@ def test_the_object_of_a_run_says_what_its_files_say(object_of, run):
     accuracy = next(score for score in shown["scores"] if score["key"] == "accuracy")
     assert accuracy["steps"] == [2, 4, 6]
     for key, logged in (("values", "metrics"), ("raw", "metrics_raw")):
-        assert accuracy[key] == pytest.approx([line[logged]["accuracy"] for line in scored], rel=1e-5)
-    assert all(low <= value <= high for low, value, high in zip(accuracy["low"], accuracy["values"], accuracy["high"], strict=True))
+        assert accuracy[key] == pytest.approx(
+            [line[logged]["accuracy"] for line in scored], rel=1e-5
+        )
+    assert all(
+        low <= value <= high
+        for low, value, high in zip(
+            accuracy["low"], accuracy["values"], accuracy["high"], strict=True
+        )
+    )
     loss = next(curve for curve in shown["curves"] if curve["name"] == "loss")
     assert (loss["group"], loss["steps"], loss["logged"]) == ("loss", [1, 2, 3, 4, 5, 6], 6)
     assert shown["settings"]["steps"] == {"value": 6, "source": "flag"}
-    assert (shown["state"], shown["step"], shown["model"], shown["data"], shown["notes"]) == ("finished", 6, "tiny", "data", [])
+    assert (shown["state"], shown["step"], shown["model"], shown["data"], shown["notes"]) == (
+        "finished",
+        6,
+        "tiny",
+        "data",
+        [],
+    )
     (task,) = found["tasks"]
     labels = {metric["key"]: metric["label"] for metric in task["metrics"]}
-    assert (task["label"], task["primary"], labels["val_loss"]) == ("Image classification", "accuracy", "validation loss")
+    assert (task["label"], task["primary"], labels["val_loss"]) == (
+        "Image classification",
+        "accuracy",
+        "validation loss",
+    )
 
 
 def test_samples_and_classes_are_those_of_the_records(object_of, run):
     (shown,) = object_of(run)["runs"]
     record = json.loads(last_record(run).read_text())
     assert [one["step"] for one in shown["fixed"]["shown"]] == steps_with_pictures(run)
-    for key, samples in (("fixed", shown["fixed"]["shown"][-1]["samples"]), ("worst", shown["worst"]["samples"])):
+    for key, samples in (
+        ("fixed", shown["fixed"]["shown"][-1]["samples"]),
+        ("worst", shown["worst"]["samples"]),
+    ):
         assert [sample["name"] for sample in samples] == [sample["name"] for sample in record[key]]
         assert all(sample["picture"].startswith("data:image/jpeg;base64,") for sample in samples)
     last = shown["last_evaluation"]
-    assert (last["step"], last["classes"], last["confusion"]) == (6, record["classes"], record["confusion"])
+    assert (last["step"], last["classes"], last["confusion"]) == (
+        6,
+        record["classes"],
+        record["confusion"],
+    )
 
 
 def test_a_task_outside_the_table_is_shown_by_its_keys(object_of, tmp_path):
     train(ToyTask, model="toy", output=str(tmp_path / "toy"), **SMALL)
     (task,) = object_of(tmp_path / "toy")["tasks"]
     assert task["primary"] is None
-    assert {metric["key"] for metric in task["metrics"]} == {metric.key for metric in ToyTask.metrics}
+    assert {metric["key"] for metric in task["metrics"]} == {
+        metric.key for metric in ToyTask.metrics
+    }
     assert all(metric["label"] == metric["key"].replace("_", " ") for metric in task["metrics"])
 
 
@@ -164,13 +217,31 @@ def hostile(run):
         record["fixed"][0]["name"] = record["worst"][0]["name"] = HOSTILE
         record["classes"]["rows"][0]["name"] = record["confusion"]["classes"][0] = HOSTILE
         record["reference"][HOSTILE] = 0.5
-        record["curves"] = [{"title": HOSTILE, "x": HOSTILE, "y": HOSTILE, "lines": [{"name": HOSTILE, "x": [0, 1], "y": [0, 1]}]}]
+        record["curves"] = [
+            {
+                "title": HOSTILE,
+                "x": HOSTILE,
+                "y": HOSTILE,
+                "lines": [{"name": HOSTILE, "x": [0, 1], "y": [0, 1]}],
+            }
+        ]
 
     for path in (run / "evaluations").glob("*/record.json"):
         change(path, edit)
-    change(run / "settings.json", lambda content: content["settings"].update({HOSTILE: {"value": HOSTILE, "source": HOSTILE}}))
-    change(run / "environment.json", lambda content: content.update({"command": [HOSTILE], HOSTILE: HOSTILE}))
-    change(run / "status.json", lambda content: content.update(state="failed", error={"message": HOSTILE}))
+    change(
+        run / "settings.json",
+        lambda content: content["settings"].update(
+            {HOSTILE: {"value": HOSTILE, "source": HOSTILE}}
+        ),
+    )
+    change(
+        run / "environment.json",
+        lambda content: content.update({"command": [HOSTILE], HOSTILE: HOSTILE}),
+    )
+    change(
+        run / "status.json",
+        lambda content: content.update(state="failed", error={"message": HOSTILE}),
+    )
     return run
 
 
@@ -188,9 +259,19 @@ def test_a_page_asks_for_nothing_from_outside(command, run):
     assert command(run)[0] == 0
     page = (run / "report.html").read_text()
     tags = tags_of(page)
-    policy = next(attributes["content"] for tag, attributes in tags if "Content-Security-Policy" in attributes.values())
-    assert policy.split("; ")[0] == "default-src 'none'" and "img-src data:;" in policy and "connect-src" not in policy
-    addresses = [attributes[name] for _, attributes in tags for name in ("src", "href") if name in attributes]
+    policy = next(
+        attributes["content"]
+        for tag, attributes in tags
+        if "Content-Security-Policy" in attributes.values()
+    )
+    assert (
+        policy.split("; ")[0] == "default-src 'none'"
+        and "img-src data:;" in policy
+        and "connect-src" not in policy
+    )
+    addresses = [
+        attributes[name] for _, attributes in tags for name in ("src", "href") if name in attributes
+    ]
     assert addresses == ["data:,"]  # no icon: a browser would ask for one
     assert re.findall(r"https?://[^\"'\s]+", scripts_of(page)[1]) == ["http://www.w3.org/2000/svg"]
     style = re.search("<style>(.*)</style>", page, re.DOTALL)[1]
@@ -200,24 +281,45 @@ def test_a_page_asks_for_nothing_from_outside(command, run):
 def test_the_script_never_reads_texts_as_html():
     for name in SCRIPTS:
         text = (HERE / name).read_text()
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|</script", text), name
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|</script",
+            text,
+        ), name
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium: the page's script is not run")
 def test_a_browser_draws_every_part_and_shows_hostile_texts_as_texts(command, run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     assert command(hostile(run), other, "--output", tmp_path / "page.html")[0] == 0
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=5000",
+    ]
     flags += ["--enable-logging=stderr", "--dump-dom"]
-    shown = subprocess.run([BROWSER, *flags, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120)
+    shown = subprocess.run(
+        [BROWSER, *flags, (tmp_path / "page.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert "CONSOLE" not in shown.stderr
     tags = tags_of(shown.stdout)
     parts = [attributes["id"] for tag, attributes in tags if tag == "section"]
-    charts, tables = ["scores", "losses", "speed", "curves"], ["classes", "confusion", "samples", "worst", "ledger"]
+    charts, tables = (
+        ["scores", "losses", "speed", "curves"],
+        ["classes", "confusion", "samples", "worst", "ledger"],
+    )
     assert parts == [*charts, *tables, "settings", "environment", "repeat", "missing"]
-    assert [tag for tag, _ in tags].count("script") == 2 and "taken" not in re.search("<title>(.*?)</title>", shown.stdout)[1]
+    assert [tag for tag, _ in tags].count("script") == 2 and "taken" not in re.search(
+        "<title>(.*?)</title>", shown.stdout
+    )[1]
     pictures = [attributes for tag, attributes in tags if tag == "img"]
-    assert len(pictures) == 24 and all(picture["src"].startswith("data:image/jpeg;base64,") for picture in pictures)
+    assert len(pictures) == 24 and all(
+        picture["src"].startswith("data:image/jpeg;base64,") for picture in pictures
+    )
     assert any(picture["alt"] == HOSTILE for picture in pictures)
     assert [tag for tag, _ in tags].count("path") >= 10  # lines of charts
 
@@ -227,10 +329,19 @@ def test_a_long_curve_has_its_mean_and_its_extremes(points):
     values = noise(points)
     known = [value for value in values if value is not None]
     found = summarize(list(enumerate(values)))
-    assert len({len(row) for row in found.values() if row is not None}) == 1 and len(found["steps"]) <= MOST_POINTS
+    assert (
+        len({len(row) for row in found.values() if row is not None}) == 1
+        and len(found["steps"]) <= MOST_POINTS
+    )
     if points <= MOST_POINTS:
-        assert found["steps"] == list(range(points)) and found["low"] is None and found["values"].count(None) == values.count(None)
-        assert [value for value in found["values"] if value is not None] == pytest.approx(known, rel=1e-5)
+        assert (
+            found["steps"] == list(range(points))
+            and found["low"] is None
+            and found["values"].count(None) == values.count(None)
+        )
+        assert [value for value in found["values"] if value is not None] == pytest.approx(
+            known, rel=1e-5
+        )
         return
     means = [value for value in found["values"] if value is not None]
     assert sum(means) / len(means) == pytest.approx(sum(known) / len(known), abs=0.02)
@@ -258,7 +369,9 @@ def test_thinning_keeps_ends_extremes_and_gaps(points):
     assert (None in shown) == (None in values)
 
 
-@pytest.mark.parametrize("name", ["settings.json", "environment.json", "status.json", "metrics.jsonl", "evaluations"])
+@pytest.mark.parametrize(
+    "name", ["settings.json", "environment.json", "status.json", "metrics.jsonl", "evaluations"]
+)
 @pytest.mark.parametrize("content", [None, "", "[]", '{"half": '])
 def test_a_missing_or_broken_part_is_told_and_the_rest_is_shown(object_of, run, name, content):
     path = run / name
@@ -269,7 +382,9 @@ def test_a_missing_or_broken_part_is_told_and_the_rest_is_shown(object_of, run, 
     assert shown["notes"]
     assert bool(shown["scores"]) == (name != "metrics.jsonl")
     assert (shown["fixed"] is None) == (name == "evaluations")
-    assert bool(shown["settings"]) == (name != "settings.json") and (shown["state"] == "unknown") == (name == "status.json")
+    assert bool(shown["settings"]) == (name != "settings.json") and (
+        shown["state"] == "unknown"
+    ) == (name == "status.json")
 
 
 def test_half_a_last_line_is_left_out(object_of, run):
@@ -277,7 +392,9 @@ def test_half_a_last_line_is_left_out(object_of, run):
     before = object_of(run)["runs"][0]
     path.write_bytes(path.read_bytes() + b'{"time": 1.0, "step": 7, "ki\xff')
     (after,) = object_of(run)["runs"]
-    assert after["curves"] == before["curves"] and after["notes"] == ["metrics.jsonl: the last line is half-written and left out"]
+    assert after["curves"] == before["curves"] and after["notes"] == [
+        "metrics.jsonl: the last line is half-written and left out"
+    ]
 
 
 def test_a_run_that_failed_before_its_first_step_is_shown_with_its_error(object_of, tmp_path):
@@ -286,13 +403,24 @@ def test_a_run_that_failed_before_its_first_step_is_shown_with_its_error(object_
     status = failed_at_start(UserError("--data x: no such folder", code="bad_layout", field="data"))
     (folder / "status.json").write_text(json.dumps(status))
     (shown,) = object_of(folder)["runs"]
-    assert (shown["state"], shown["error"], shown["best"], shown["scores"]) == ("failed", "--data x: no such folder", None, [])
+    assert (shown["state"], shown["error"], shown["best"], shown["scores"]) == (
+        "failed",
+        "--data x: no such folder",
+        None,
+        [],
+    )
 
 
 def test_a_run_without_a_heartbeat_is_lost(object_of, run):
-    change(run / "status.json", lambda content: content.update(state="running", heartbeat=time.time() - 30))
+    change(
+        run / "status.json",
+        lambda content: content.update(state="running", heartbeat=time.time() - 30),
+    )
     assert object_of(run)["runs"][0]["state"] == "running"
-    change(run / "status.json", lambda content: content.update(state="running", heartbeat=time.time() - 90))
+    change(
+        run / "status.json",
+        lambda content: content.update(state="running", heartbeat=time.time() - 90),
+    )
     assert object_of(run)["runs"][0]["state"] == "lost"
 
 
@@ -329,7 +457,11 @@ def test_pictures_of_many_evaluations_are_few_and_evenly_spread(object_of, run):
         change(folder / "record.json", lambda record, step=step: record.update(step=step))
     fixed = object_of(run)["runs"][0]["fixed"]
     steps = [one["step"] for one in fixed["shown"]]
-    assert len(steps) == records.FIXED_STEPS and (steps[0], steps[-1], fixed["evaluations"]) == (2, 106, drawn + 100)
+    assert len(steps) == records.FIXED_STEPS and (steps[0], steps[-1], fixed["evaluations"]) == (
+        2,
+        106,
+        drawn + 100,
+    )
     assert max(b - a for a, b in pairwise(steps)) <= 14
 
 
@@ -341,24 +473,41 @@ def test_evaluations_without_pictures_leave_the_last_ones_in_the_gallery(object_
     before = steps_with_pictures(run)[-2]
     change(last_record(run), edit)
     (shown,) = object_of(run)["runs"]
-    assert (shown["last_evaluation"]["step"], shown["worst"]["step"], shown["notes"]) == (6, before, [])
+    assert (shown["last_evaluation"]["step"], shown["worst"]["step"], shown["notes"]) == (
+        6,
+        before,
+        [],
+    )
 
 
 def test_two_runs_stand_in_one_page_under_names_that_tell_them_apart(object_of, run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other" / "run")
     found = object_of(run, other)
-    assert [one["name"] for one in found["runs"]] == [f"{tmp_path.name}/run", "other/run"] and len(found["tasks"]) == 1
+    assert [one["name"] for one in found["runs"]] == [f"{tmp_path.name}/run", "other/run"] and len(
+        found["tasks"]
+    ) == 1
     assert names_of([Path("/a/b/x"), Path("/a/b/y")]) == ["x", "y"]
 
 
 def test_how_to_repeat_is_the_command_as_typed(object_of, run):
     words = ["bin/classification.py", "train", "--data", "my pictures", "--model", "tiny"]
-    change(run / "environment.json", lambda content: content.update(command=words, processes=1, git_commit="abc"))
+    change(
+        run / "environment.json",
+        lambda content: content.update(command=words, processes=1, git_commit="abc"),
+    )
     repeat = object_of(run)["runs"][0]["repeat"]
-    assert (repeat["command"], repeat["commit"]) == ("python bin/classification.py train --data 'my pictures' --model tiny", "abc")
-    assert repeat["from_settings"] == f"python bin/classification.py train --config {run}/settings.json --output NEW"
+    assert (repeat["command"], repeat["commit"]) == (
+        "python bin/classification.py train --data 'my pictures' --model tiny",
+        "abc",
+    )
+    assert (
+        repeat["from_settings"]
+        == f"python bin/classification.py train --config {run}/settings.json --output NEW"
+    )
     change(run / "environment.json", lambda content: content.update(processes=4))
-    assert object_of(run)["runs"][0]["repeat"]["command"].startswith("torchrun --nproc-per-node 4 bin/classification.py")
+    assert object_of(run)["runs"][0]["repeat"]["command"].startswith(
+        "torchrun --nproc-per-node 4 bin/classification.py"
+    )
 
 
 @pytest.mark.parametrize(
@@ -376,20 +525,36 @@ def test_how_to_repeat_is_the_command_as_typed(object_of, run):
 )  # fmt: skip
 def test_a_mistake_is_one_line(command, run, arguments, message):
     places = {"run": run, "folder": run.parent}
-    assert command(*(argument.format(**places) for argument in arguments)) == (2, "", message.format(**places))
+    assert command(*(argument.format(**places) for argument in arguments)) == (
+        2,
+        "",
+        message.format(**places),
+    )
 
 
 def test_without_arguments_the_help_is_shown_line_by_line(command):
     code, printed, told = command()
-    assert (code, printed) == (2, "") and told.startswith("Usage: ") and "\n  list " in told and "\n  write " in told
+    assert (
+        (code, printed) == (2, "")
+        and told.startswith("Usage: ")
+        and "\n  list " in told
+        and "\n  write " in told
+    )
 
 
-def test_the_page_lies_in_the_folder_of_its_run_unless_told_otherwise(command, run, tmp_path, monkeypatch):
+def test_the_page_lies_in_the_folder_of_its_run_unless_told_otherwise(
+    command, run, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     other = shutil.copytree(run, tmp_path / "other")
     assert command(run)[1].startswith(f"{run / 'report.html'}: ")
-    assert command("write", run, other)[1].startswith("report.html: ") and (tmp_path / "report.html").is_file()
-    assert command("--output", "deep/x.html", run)[0] == 0 and (tmp_path / "deep" / "x.html").is_file()
+    assert (
+        command("write", run, other)[1].startswith("report.html: ")
+        and (tmp_path / "report.html").is_file()
+    )
+    assert (
+        command("--output", "deep/x.html", run)[0] == 0 and (tmp_path / "deep" / "x.html").is_file()
+    )
 
 
 def test_list_has_a_line_for_each_run_the_latest_first(command, run, tmp_path):
@@ -397,25 +562,41 @@ def test_list_has_a_line_for_each_run_the_latest_first(command, run, tmp_path):
     shutil.copytree(run, tmp_path / ".hidden")
     (tmp_path / "empty").mkdir()
     change(run / "status.json", lambda content: content.update(heartbeat=time.time() - 5))
-    change(older / "status.json", lambda content: content.update(state="running", heartbeat=time.time() - 7200))
+    change(
+        older / "status.json",
+        lambda content: content.update(state="running", heartbeat=time.time() - 7200),
+    )
     code, out, _ = command("list", tmp_path, "--json")
     rows = json.loads(out)
     assert code == 0 and [(row["name"], row["state"], row["task"]) for row in rows] == [
         ("run", "finished", "classification"), ("deep/older", "lost", "classification"),
     ]  # fmt: skip
-    assert (rows[0]["step"], rows[0]["steps"], rows[0]["best"]["metric"]) == (6, 6, "accuracy") and rows[1]["age_seconds"] >= 7200
+    assert (rows[0]["step"], rows[0]["steps"], rows[0]["best"]["metric"]) == (
+        6,
+        6,
+        "accuracy",
+    ) and rows[1]["age_seconds"] >= 7200
     code, out, _ = command("list", tmp_path)
     head, *lines = out.splitlines()
     assert code == 0 and head.split() == ["run", "task", "state", "step", "best", "last", "sign"]
-    assert re.fullmatch(r"deep/older +classification +lost +6/6 +accuracy [01]\.\d{4} at step \d +2 h ago", lines[1])
+    assert re.fullmatch(
+        r"deep/older +classification +lost +6/6 +accuracy [01]\.\d{4} at step \d +2 h ago", lines[1]
+    )
 
 
 def test_list_shows_runs_whose_files_are_broken(command, tmp_path):
-    for name, content in (("a", "[]"), ("b", '{"settings": []}'), ("c", '{"settings": {"task": 3}}'), ("d", "")):
+    for name, content in (
+        ("a", "[]"),
+        ("b", '{"settings": []}'),
+        ("c", '{"settings": {"task": 3}}'),
+        ("d", ""),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "settings.json").write_text(content)
     code, out, _ = command("list", tmp_path)
-    assert code == 0 and [line.split()[:4] for line in out.splitlines()[1:]] == [[name, "-", "unknown", "-"] for name in "abcd"]
+    assert code == 0 and [line.split()[:4] for line in out.splitlines()[1:]] == [
+        [name, "-", "unknown", "-"] for name in "abcd"
+    ]
     (tmp_path / "none").mkdir()
     assert command("list", tmp_path / "none") == (0, f"{tmp_path / 'none'}: no run\n", "")
 
@@ -428,5 +609,7 @@ for arguments in (["--help"], ["write", "--help"], ["list", sys.argv[1]]):
     command.main(arguments, standalone_mode=False)
 assert not {"torch", "transformers"} & set(sys.modules), "imported"
 """
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=ROOT
+    )
     assert (done.returncode, done.stderr) == (0, "")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from visionloop.bin.sample_data import main
-from visionloop.datasets.segmentation_layout import require_segmentation_split
-from visionloop.datasets.super_resolution_layout import require_super_resolution_split
-from visionloop.datasets.synthetic_segmentation import CLASSES, SPLITS
-from visionloop.datasets.synthetic_super_resolution import SPLITS as PHOTOGRAPHS
+from visionloop.datasets.segmentation.layout import require_segmentation_split
+from visionloop.datasets.super_resolution.layout import require_super_resolution_split
+from visionloop.datasets.synthetic.segmentation import CLASSES, SPLITS
+from visionloop.datasets.synthetic.super_resolution import SPLITS as PHOTOGRAPHS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bin" / "sample_data.py"
 
@@ -31,14 +31,21 @@ def sample_data(monkeypatch, capsys):
 
 def contents(folder):
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
     }
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample") / "new" / "data"
-    result = subprocess.run([sys.executable, SCRIPT, "classification", folder], capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, SCRIPT, "classification", folder],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert result.returncode == 0 and result.stderr == "", result.stderr
     return folder
 
@@ -87,7 +94,9 @@ def test_the_masks_of_segmentation_lie_beside_their_pictures(sample_data, tmp_pa
         assert len(index) == count and index.classes == CLASSES
 
 
-def test_the_small_pictures_of_super_resolution_lie_beside_those_of_validation(sample_data, tmp_path):
+def test_the_small_pictures_of_super_resolution_lie_beside_those_of_validation(
+    sample_data, tmp_path
+):
     assert sample_data("super-resolution", tmp_path / "data")[0] == 0
     for split, count in PHOTOGRAPHS.items():
         index = require_super_resolution_split(tmp_path / "data", split, 2)  # pairs them up
@@ -97,7 +106,11 @@ def test_the_small_pictures_of_super_resolution_lie_beside_those_of_validation(s
 
 def test_an_unknown_task_is_told_in_one_line(sample_data, tmp_path):
     status, _, err = sample_data("clasification", tmp_path / "x")
-    assert status == 2 and "classification, detection, segmentation, super_resolution" in err and err.count("\n") == 1
+    assert (
+        status == 2
+        and "classification, detection, segmentation, super_resolution" in err
+        and err.count("\n") == 1
+    )
     assert not (tmp_path / "x").exists()
 
 

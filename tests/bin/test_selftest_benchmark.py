@@ -13,7 +13,15 @@ from click.testing import CliRunner
 from visionloop.bin.benchmarks import selftest_models, selftest_numbers, selftest_runs
 from visionloop.bin.benchmarks.selftest import report_lines, run_all, selftest
 from visionloop.bin.benchmarks.selftest_checks import CHECKS, EACH_TASK, ONCE, ORDER, choose
-from visionloop.bin.benchmarks.selftest_process import FAILED, NOT_POSSIBLE, NOT_RUN, OK, CheckProcess, load_functions, run_check
+from visionloop.bin.benchmarks.selftest_process import (
+    FAILED,
+    NOT_POSSIBLE,
+    NOT_RUN,
+    OK,
+    CheckProcess,
+    load_functions,
+    run_check,
+)
 from visionloop.bin.benchmarks.selftest_trial import NotPossible, Trial
 from visionloop.bin.benchmarks.selftest_waits import counted_waits
 from visionloop.bin.benchmarks.watched_run import read_notes
@@ -34,7 +42,7 @@ def trial(shared, tmp_path):
     torch.use_deterministic_algorithms(False)
 
 
-# the list --------------------------------------------------------------------------------------------------------
+# the list --------------------
 
 
 def test_every_check_has_a_place_in_the_order_and_a_function():
@@ -45,24 +53,39 @@ def test_every_check_has_a_place_in_the_order_and_a_function():
 
 def test_checks_are_chosen_by_name_or_kind_in_their_own_order():
     assert choose([]) == CHECKS
-    assert [check.name for check in choose(["tf32", "ranks:detection", "health"])] == ["health", "ranks:detection", "tf32"]
-    assert [check.task for check in choose(["compile"])] == ["classification", "detection", "segmentation", "super_resolution"]
+    assert [check.name for check in choose(["tf32", "ranks:detection", "health"])] == [
+        "health",
+        "ranks:detection",
+        "tf32",
+    ]
+    assert [check.task for check in choose(["compile"])] == [
+        "classification",
+        "detection",
+        "segmentation",
+        "super_resolution",
+    ]
 
 
 def test_an_unknown_check_is_refused_and_the_list_names_all():
     refused = CliRunner().invoke(selftest, ["--only", "ranks:speech"])
     assert refused.exit_code == 2 and "no check 'ranks:speech'" in refused.output
     listed = CliRunner().invoke(selftest, ["--list"])
-    assert [line.split()[0] for line in listed.output.splitlines()] == [check.name for check in CHECKS]
+    assert [line.split()[0] for line in listed.output.splitlines()] == [
+        check.name for check in CHECKS
+    ]
 
 
 def test_the_list_needs_no_torch():
     code = "import sys; from visionloop.bin.benchmarks.selftest import selftest; selftest(['--list'], standalone_mode=False); "
-    done = subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"],
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0
 
 
-# one check -------------------------------------------------------------------------------------------------------
+# one check --------------------
 
 
 def raising(error):
@@ -77,9 +100,15 @@ def test_whatever_a_check_raises_is_its_answer(tmp_path):
     fine = run_check(lambda trial: {"device_of_it": trial.device}, given)
     assert (fine["state"], fine["figures"]) == (OK, {"device_of_it": "cpu"})
     broken = run_check(raising(AssertionError("weights differ\nby a lot")), given)
-    assert (broken["state"], broken["reason"]) == (FAILED, "weights differ") and "by a lot" in broken["traceback"]
+    assert (broken["state"], broken["reason"]) == (
+        FAILED,
+        "weights differ",
+    ) and "by a lot" in broken["traceback"]
     crashed = run_check(raising(RuntimeError("CUDA error: an illegal memory access\nmore")), given)
-    assert (crashed["state"], crashed["reason"]) == (FAILED, "RuntimeError: CUDA error: an illegal memory access")
+    assert (crashed["state"], crashed["reason"]) == (
+        FAILED,
+        "RuntimeError: CUDA error: an illegal memory access",
+    )
     assert run_check(raising(NotPossible("no second GPU")), given)["state"] == NOT_POSSIBLE
 
 
@@ -87,7 +116,10 @@ def test_a_process_that_dies_fails_its_check(tmp_path):
     process = CheckProcess(tmp_path / "log")
     process._process.kill()
     result = process.run("health", {}, 60)
-    assert result["state"] == FAILED and result["reason"] == f"its process ended with -{signal.SIGKILL.value}"
+    assert (
+        result["state"] == FAILED
+        and result["reason"] == f"its process ended with -{signal.SIGKILL.value}"
+    )
 
 
 def test_a_check_that_does_not_end_fails_and_is_ended(tmp_path):
@@ -107,12 +139,21 @@ def test_what_no_time_is_left_for_is_not_run(tmp_path):
 
 
 def test_the_report_tells_why_a_check_failed_and_stays_a_table():
-    failed = {"state": FAILED, "reason": "a | b", "seconds": 1.25, "figures": {"loss_difference": 1.23456e-7, "model": "tiny"}}
-    (row,) = [line for line in report_lines(choose(["tf32"]), [failed], {}) if line.startswith("| tf32")]
-    assert row.startswith("| tf32 | **failed**: a \\| b | 1.2 | loss_difference 1.23e-07, model tiny |")
+    failed = {
+        "state": FAILED,
+        "reason": "a | b",
+        "seconds": 1.25,
+        "figures": {"loss_difference": 1.23456e-7, "model": "tiny"},
+    }
+    (row,) = [
+        line for line in report_lines(choose(["tf32"]), [failed], {}) if line.startswith("| tf32")
+    ]
+    assert row.startswith(
+        "| tf32 | **failed**: a \\| b | 1.2 | loss_difference 1.23e-07, model tiny |"
+    )
 
 
-# what they see ---------------------------------------------------------------------------------------------------
+# what they see --------------------
 
 
 def test_a_wait_for_the_device_is_found_where_it_is():
@@ -121,7 +162,10 @@ def test_a_wait_for_the_device_is_found_where_it_is():
         value.sum().item()
         (value * 2).cpu()
         value + 1
-    assert sorted(place.rpartition(":")[0] for place in found) == ["tests/bin/test_selftest_benchmark.py"] * 2
+    assert (
+        sorted(place.rpartition(":")[0] for place in found)
+        == ["tests/bin/test_selftest_benchmark.py"] * 2
+    )
     assert sum(found.values()) == 2
 
 
@@ -134,7 +178,10 @@ def test_a_loss_that_is_read_in_every_step_is_named(trial, monkeypatch):
         return losses
 
     monkeypatch.setattr(ClassificationTask, "loss", reading)
-    with pytest.raises(AssertionError, match=r"in 6 steps the host waits at \{'tests/bin/test_selftest_benchmark.py:\d+': 12\}"):
+    with pytest.raises(
+        AssertionError,
+        match=r"in 6 steps the host waits at \{'tests/bin/test_selftest_benchmark.py:\d+': 12\}",
+    ):
         selftest_numbers.host_sync(trial("classification"))
 
 
@@ -146,12 +193,17 @@ def test_an_optimizer_that_takes_a_bad_step_is_named(trial, monkeypatch):
         return step(optimizer, closure)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", heedless)
-    with pytest.raises(AssertionError, match="classification adamw fp32: step 1 is bad and changed"):
+    with pytest.raises(
+        AssertionError, match="classification adamw fp32: step 1 is bad and changed"
+    ):
         selftest_numbers.bad_step(trial())
 
 
 def test_a_sample_trained_on_twice_and_other_counts_are_seen(tmp_path):
-    rows = [{"step": 0, "offset": 2, "ids": [7], "count": {"samples": 3}}, {"step": 0, "offset": 0, "ids": [4, 5], "count": {"samples": 3}}]
+    rows = [
+        {"step": 0, "offset": 2, "ids": [7], "count": {"samples": 3}},
+        {"step": 0, "offset": 0, "ids": [4, 5], "count": {"samples": 3}},
+    ]
     file = tmp_path / "0.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
     assert read_notes(tmp_path) == {0: ([4, 5, 7], {"samples": 3})}
@@ -169,11 +221,14 @@ def test_files_and_losses_that_differ_are_seen():
         selftest_runs.equal_files({"a": "1", "b": "2"}, {"a": "1", "b": "3"})
     with pytest.raises(AssertionError, match="first c"):
         selftest_runs.equal_files({"a": "1"}, {"a": "1", "c": "3"})
-    logs = [[{"kind": "train", "loss": 2.0}, {"kind": "eval"}, {"kind": "train", "loss": loss}] for loss in (4.0, 4.4)]
+    logs = [
+        [{"kind": "train", "loss": 2.0}, {"kind": "eval"}, {"kind": "train", "loss": loss}]
+        for loss in (4.0, 4.4)
+    ]
     assert selftest_runs.largest_apart(*logs) == pytest.approx(0.1)
 
 
-# they hold here --------------------------------------------------------------------------------------------------
+# they hold here --------------------
 
 
 def test_multiplications_on_the_cpu_are_in_fp32_with_the_switch_on_and_off(trial):
@@ -183,7 +238,10 @@ def test_multiplications_on_the_cpu_are_in_fp32_with_the_switch_on_and_off(trial
 
 def test_recomputing_keeps_less_and_gives_equal_gradients(trial):
     figures = selftest_numbers.recompute(trial("classification"))
-    assert figures["gradient_difference"] == 0 and figures["saved_recomputed_mib"] < figures["saved_mib"]
+    assert (
+        figures["gradient_difference"] == 0
+        and figures["saved_recomputed_mib"] < figures["saved_mib"]
+    )
 
 
 def test_the_matcher_copies_once_a_micro_batch(trial):
@@ -201,14 +259,23 @@ def test_checks_in_one_process_hold_on_the_cpu(trial):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", [selftest_numbers.pinned, selftest_runs.async_save, selftest_runs.health])
+@pytest.mark.parametrize(
+    "check", [selftest_numbers.pinned, selftest_runs.async_save, selftest_runs.health]
+)
 def test_checks_of_all_tasks_at_once_hold_on_the_cpu(trial, check):
     assert check(trial())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "check", [selftest_runs.same_bytes, selftest_models.ranks, selftest_runs.torchrun, selftest_models.named_model, selftest_runs.compiled]
+    "check",
+    [
+        selftest_runs.same_bytes,
+        selftest_models.ranks,
+        selftest_runs.torchrun,
+        selftest_models.named_model,
+        selftest_runs.compiled,
+    ],
 )
 def test_checks_of_runs_and_models_hold_on_the_cpu(trial, check):
     assert check(trial("classification"))
@@ -217,11 +284,24 @@ def test_checks_of_runs_and_models_hold_on_the_cpu(trial, check):
 @pytest.mark.slow
 def test_the_command_prints_a_page_and_appends_a_row_for_each_check(tmp_path):
     chosen = ["--only", "tf32", "--only", "recompute:segmentation", "--only", "mps"]
-    result = CliRunner().invoke(selftest, ["--device", "cpu", *chosen, "--json", str(tmp_path / "rows.json")])
+    result = CliRunner().invoke(
+        selftest, ["--device", "cpu", *chosen, "--json", str(tmp_path / "rows.json")]
+    )
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("# visionloop selftest") and "2 ok, 1 not possible here" in result.output
+    assert (
+        result.output.startswith("# visionloop selftest")
+        and "2 ok, 1 not possible here" in result.output
+    )
     rows = [json.loads(line) for line in (tmp_path / "rows.json").read_text().splitlines()]
     assert [row["check"] for row in rows] == ["recompute:segmentation", "tf32", "mps"]
-    assert rows[0]["benchmark"] == "selftest" and rows[0]["task"] == "segmentation" and rows[0]["gradient_difference"] == 0
-    assert rows[2]["state"] == NOT_POSSIBLE and rows[2]["reason"] == "no Metal device" and rows[2]["traceback"] is None
+    assert (
+        rows[0]["benchmark"] == "selftest"
+        and rows[0]["task"] == "segmentation"
+        and rows[0]["gradient_difference"] == 0
+    )
+    assert (
+        rows[2]["state"] == NOT_POSSIBLE
+        and rows[2]["reason"] == "no Metal device"
+        and rows[2]["traceback"] is None
+    )
     assert rows[1]["state"] == OK

@@ -10,8 +10,15 @@ import pytest
 from click.testing import CliRunner
 from torch.utils.tensorboard import SummaryWriter
 
-from visionloop.bin.benchmarks.startup import PARTS, medians, parse_own_times, parts_of, startup, time_help
-from visionloop.bin.commands.imports import heavy_imports
+from visionloop.bin.benchmarks.startup import (
+    PARTS,
+    medians,
+    parse_own_times,
+    parts_of,
+    startup,
+    time_help,
+)
+from visionloop.bin.commands.cli import heavy_imports
 
 
 def test_own_times_of_a_package_are_summed_over_its_modules_and_nothing_else():
@@ -30,9 +37,13 @@ def test_parts_of_a_start_follow_each_other_and_are_the_whole(tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / "settings.json").write_text("{}")
     writer = SummaryWriter(str(tmp_path / "tensorboard"))
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "train", "step": 1, "time": time.time() + 3}) + "\n")
+    (tmp_path / "metrics.jsonl").write_text(
+        json.dumps({"kind": "train", "step": 1, "time": time.time() + 3}) + "\n"
+    )
     time.sleep(0.01)
-    writer.add_hparams({"lr": 1}, {"score": 1}, run_name=".")  # begins another file, as the end of a run does
+    writer.add_hparams(
+        {"lr": 1}, {"score": 1}, run_name="."
+    )  # begins another file, as the end of a run does
     writer.close()
     *parts, whole = (parts_of(tmp_path, began)[name] for name in PARTS)
     assert sum(parts) == pytest.approx(whole)
@@ -51,7 +62,7 @@ def test_help_of_every_launcher_comes_without_torch():
 def test_the_collector_works_again_after_heavy_imports():
     code = """
 import gc
-from visionloop.bin.commands.imports import heavy_imports
+from visionloop.bin.commands.cli import heavy_imports
 try:
     with heavy_imports():
         assert not gc.isenabled()
@@ -79,7 +90,15 @@ def test_the_command_tells_of_help_imports_and_the_first_step(tmp_path):
     (row,) = map(json.loads, (tmp_path / "rows").read_text().splitlines())
     assert row["help_seconds"] > 0
     # each with all before it
-    assert 0 < row["torch_seconds"] < row["torchvision_seconds"] < row["transformers_seconds"] <= row["task_seconds"]
-    assert sum(row[name] for name in list(PARTS)[:-1]) == pytest.approx(row["first_step_seconds"], abs=0.05)
+    assert (
+        0
+        < row["torch_seconds"]
+        < row["torchvision_seconds"]
+        < row["transformers_seconds"]
+        <= row["task_seconds"]
+    )
+    assert sum(row[name] for name in list(PARTS)[:-1]) == pytest.approx(
+        row["first_step_seconds"], abs=0.05
+    )
     assert len(row["heaviest_imports_ms"]) == 10 and "torch" in row["heaviest_imports_ms"]
     assert "own ms of the heaviest imports" in result.output

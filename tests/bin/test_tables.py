@@ -3,9 +3,14 @@
 import math
 from types import SimpleNamespace
 
-from visionloop.bin.commands.tables import score_table
+from visionloop.bin.commands.evaluate import score_table
+from visionloop.engine.logging.console import (
+    MOST_CLASSES,
+    class_markdown,
+    class_table,
+    display_width,
+)
 from visionloop.engine.metric import MetricSpec
-from visionloop.engine.tables import MOST_CLASSES, class_markdown, class_table, display_width
 
 SPEC = MetricSpec("mAP", "AP", "percent", True, "")
 TASK = SimpleNamespace(metrics=(SPEC, MetricSpec("val_loss", "loss", "float", False, "")))
@@ -14,7 +19,9 @@ TASK = SimpleNamespace(metrics=(SPEC, MetricSpec("val_loss", "loss", "float", Fa
 def test_a_score_that_does_not_exist_is_a_dash():
     lines = score_table(TASK, {"mAP": math.nan, "val_loss": 1.5}, {}, {}, 3)
     assert lines == ["3 pictures", "AP            -", "loss     1.5000"]
-    assert class_table(SPEC, {"cat": {"AP": math.nan, "boxes": 0}, "dog": {"AP": 1.0, "boxes": 12}}) == [
+    assert class_table(
+        SPEC, {"cat": {"AP": math.nan, "boxes": 0}, "dog": {"AP": 1.0, "boxes": 12}}
+    ) == [
         "",
         "class        AP  boxes",
         "cat           -      0",
@@ -30,10 +37,16 @@ def test_many_classes_are_cut_and_counted():
 
 
 def test_a_markdown_table_has_every_class():
-    many = {"on|off": {"AP": 0.5, "boxes": 0}} | {f"class {i}": {"AP": 0.5, "boxes": i} for i in range(1, MOST_CLASSES + 7)}
+    many = {"on|off": {"AP": 0.5, "boxes": 0}} | {
+        f"class {i}": {"AP": 0.5, "boxes": i} for i in range(1, MOST_CLASSES + 7)
+    }
     heading, rule, *rows = class_markdown(SPEC, many).splitlines()
     assert (heading, rule) == ("| class | AP | boxes |", "| --- | ---: | ---: |")
-    assert len(rows) == len(many) and rows[0] == "| on\\|off | 50.00 % | 0 |" and rows[-1] == "| class 106 | 50.00 % | 106 |"
+    assert (
+        len(rows) == len(many)
+        and rows[0] == "| on\\|off | 50.00 % | 0 |"
+        and rows[-1] == "| class 106 | 50.00 % | 106 |"
+    )
 
 
 def test_columns_stand_below_each_other_for_names_of_any_script():

@@ -10,8 +10,8 @@ import pytest
 from super_resolution_files import write_super_resolution_data
 from torchrun_runs import ENVIRONMENT, OPTIONS, ROOT, SIZE, TORCHRUN, bytes_of, write_classification
 
-from visionloop.datasets.synthetic_detection import write_detection
-from visionloop.datasets.synthetic_segmentation import write_segmentation
+from visionloop.datasets.synthetic.detection import write_detection
+from visionloop.datasets.synthetic.segmentation import write_segmentation
 
 WRITERS = {"detection": write_detection, "segmentation": write_segmentation}
 
@@ -37,11 +37,31 @@ def pictures(request, tmp_path_factory):
 
 def command(pictures, output, *options):
     script = ROOT / "bin" / f"{pictures.name}.py"
-    launch = [TORCHRUN, "--standalone", "--nproc-per-node", "2", "--shutdown-timeout", "60", script, "train"]
-    return [*map(str, launch), "--data", str(pictures), "--output", str(output), *SIZE[pictures.name], *OPTIONS, *options]
+    launch = [
+        TORCHRUN,
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--shutdown-timeout",
+        "60",
+        script,
+        "train",
+    ]
+    return [
+        *map(str, launch),
+        "--data",
+        str(pictures),
+        "--output",
+        str(output),
+        *SIZE[pictures.name],
+        *OPTIONS,
+        *options,
+    ]
 
 
-def test_two_processes_under_torchrun_train_stop_at_sigterm_go_on_and_end_with_the_same_bytes(pictures, tmp_path):
+def test_two_processes_under_torchrun_train_stop_at_sigterm_go_on_and_end_with_the_same_bytes(
+    pictures, tmp_path
+):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     subprocess.run(command(pictures, straight), env=ENVIRONMENT, check=True, timeout=300)
     assert json.loads((straight / "status.json").read_text())["state"] == "finished"
@@ -61,9 +81,18 @@ def test_two_processes_under_torchrun_train_stop_at_sigterm_go_on_and_end_with_t
 
 def test_a_mistake_under_torchrun_is_told_in_one_line_and_leaves_nothing(pictures, tmp_path):
     done = subprocess.run(
-        command(pictures, tmp_path / "run", "--micro-batch", "0"), env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
+        command(pictures, tmp_path / "run", "--micro-batch", "0"),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode != 0
     # torchrun ends the first process where the second has seen the mistake sooner
-    assert re.search(r"^error( \(process 1\))?: --micro-batch: expected at least 1, got 0$", done.stderr, re.MULTILINE)
+    assert re.search(
+        r"^error( \(process 1\))?: --micro-batch: expected at least 1, got 0$",
+        done.stderr,
+        re.MULTILINE,
+    )
     assert not (tmp_path / "run").exists()

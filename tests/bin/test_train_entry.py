@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from visionloop.bin.catalog.tables import TABLES
-from visionloop.bin.commands.group import run_commands
+from visionloop.bin.commands.cli import run_commands
+from visionloop.bin.model_zoo.listing import TABLES
 from visionloop.bin.train import command
 
 GIVEN = {
@@ -21,14 +21,40 @@ def settings_of(capsys, *words):
 @pytest.mark.parametrize("task_type", [table.value for table in TABLES])
 def test_every_task_gets_its_settings(capsys, tmp_path, task_type):
     words = [word for name, value in GIVEN.items() for word in (f"--{name}", value)]
-    given = ["--framework", "huggingface", "--task_type", task_type, "--output_path", str(tmp_path), *words, "--precision", "bf16"]
+    given = [
+        "--framework",
+        "huggingface",
+        "--task_type",
+        task_type,
+        "--output_path",
+        str(tmp_path),
+        *words,
+        "--precision",
+        "bf16",
+    ]
     settings = settings_of(capsys, *given)
-    expected = {"model": "tiny", "data": "pictures", "epochs": 2.5, "batch_size": 12, "lr": 0.00012345678, "precision": "bf16"}
+    expected = {
+        "model": "tiny",
+        "data": "pictures",
+        "epochs": 2.5,
+        "batch_size": 12,
+        "lr": 0.00012345678,
+        "precision": "bf16",
+    }
     assert settings | expected | {"output": str(tmp_path / "17")} == settings
 
 
 def test_a_folder_that_is_the_jobs_own_is_taken_as_it_is(capsys, tmp_path):
-    words = ["--task-type", "classification", "--model-name", "tiny", "--dataset-path", "p", "--output-path", str(tmp_path / "17")]
+    words = [
+        "--task-type",
+        "classification",
+        "--model-name",
+        "tiny",
+        "--dataset-path",
+        "p",
+        "--output-path",
+        str(tmp_path / "17"),
+    ]
     assert settings_of(capsys, *words, "--job-id", "17")["output"] == str(tmp_path / "17")
     assert settings_of(capsys, *words)["output"] == str(tmp_path / "17")
 
@@ -36,12 +62,31 @@ def test_a_folder_that_is_the_jobs_own_is_taken_as_it_is(capsys, tmp_path):
 def test_a_job_cannot_name_a_folder_elsewhere(capsys):
     for name in ("../17", "/tmp/17", ".."):
         with pytest.raises(SystemExit) as left:
-            settings_of(capsys, "--task_type", "detection", "--model_name", "tiny", "--dataset_path", "p", "--job_id", name)
+            settings_of(
+                capsys,
+                "--task_type",
+                "detection",
+                "--model_name",
+                "tiny",
+                "--dataset_path",
+                "p",
+                "--job_id",
+                name,
+            )
         assert left.value.code == 2 and "expected the name of a folder" in capsys.readouterr().err
 
 
 def test_the_tasks_own_mistakes_are_told_as_its_own(capsys, tmp_path):
-    words = ["--task_type", "segmentation", "--model_name", "tiny", "--dataset_path", "none", "--output_path", str(tmp_path)]
+    words = [
+        "--task_type",
+        "segmentation",
+        "--model_name",
+        "tiny",
+        "--dataset_path",
+        "none",
+        "--output_path",
+        str(tmp_path),
+    ]
     with pytest.raises(SystemExit) as left:
         run_commands(command, [*words, "--epochs", "1", "--no-such"])
     assert left.value.code == 2 and "--no-such" in capsys.readouterr().err

@@ -13,7 +13,9 @@ def real_data():
     """Name of a real data set -> its folder, in VISIONLOOP_DATA or else beside the repository; skips where it is not there."""
 
     def folder_of(name):
-        folder = Path(os.environ.get("VISIONLOOP_DATA", REPOSITORY.parent / "shared" / "data")) / name
+        folder = (
+            Path(os.environ.get("VISIONLOOP_DATA", REPOSITORY.parent / "shared" / "data")) / name
+        )
         if not folder.is_dir():
             pytest.skip(f"no real data {name} here (set VISIONLOOP_DATA)")
         return folder
@@ -37,7 +39,9 @@ def class_tree(tmp_path):
             path = tmp_path / root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             shade = np.full((10, 12, 3), 40 + number * 7 % 200, dtype=np.uint8)
-            Image.fromarray(shade).save(path, format="PNG" if path.suffix.lower() == ".png" else "JPEG")
+            Image.fromarray(shade).save(
+                path, format="PNG" if path.suffix.lower() == ".png" else "JPEG"
+            )
         return tmp_path / root
 
     return build

@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from visionloop.datasets.class_file import read_class_file
-from visionloop.datasets.coco import DetectionIndex, inspect_coco, read_coco
-from visionloop.datasets.image_folder import scan
-from visionloop.datasets.layout import DataLayoutError
-from visionloop.datasets.segmentation_layout import files_below
-from visionloop.datasets.super_resolution_layout import (
+from visionloop.datasets.classification.image_folder import scan
+from visionloop.datasets.detection.index import DetectionIndex, inspect_coco, read_coco
+from visionloop.datasets.detection.yolo import inspect_yolo, read_labels
+from visionloop.datasets.detection.yolo_description import list_pictures, read_description
+from visionloop.datasets.io.layout import DataLayoutError
+from visionloop.datasets.io.paths import files_below
+from visionloop.datasets.segmentation.class_file import read_class_file
+from visionloop.datasets.super_resolution.layout import (
     find_super_resolution_split,
     other_lr_folders,
     require_super_resolution_split,
     small_without_picture,
 )
-from visionloop.datasets.yolo import inspect_yolo, read_labels
-from visionloop.datasets.yolo_description import list_pictures, read_description
 
 KEYS = st.sampled_from(
     ["images", "annotations", "categories", "id", "file_name", "height", "width", "name", "bbox", "image_id", "category_id", "area",
@@ -43,7 +43,13 @@ CLASS_FILE = {
     "classes": ["sky", "wall", "dog"], "ignore_index": 255, "ids": {"7": 0, "8": "wall", "9": None},
     "colors": {"sky": [1, 2, 3], "wall": [4, 5, 6], "dog": [7, 8, 9]}, "ignore_colors": [[0, 0, 0]], "palette": "values",
 }  # fmt: skip
-DESCRIPTION = {"path": ".", "train": "images/train", "val": ["images/train", "list.txt"], "nc": 2, "names": {0: "cat", 1: "dog"}}
+DESCRIPTION = {
+    "path": ".",
+    "train": "images/train",
+    "val": ["images/train", "list.txt"],
+    "nc": 2,
+    "names": {0: "cat", 1: "dog"},
+}
 
 
 @st.composite
@@ -72,7 +78,9 @@ def as_json(documents):
     return st.one_of(documents, ANYTHING).map(lambda document: json.dumps(document).encode())
 
 
-BYTES = st.one_of(st.binary(max_size=80), st.text(alphabet='{}[]",:0e-. \n', max_size=60).map(str.encode))
+BYTES = st.one_of(
+    st.binary(max_size=80), st.text(alphabet='{}[]",:0e-. \n', max_size=60).map(str.encode)
+)
 
 
 @st.composite
@@ -104,11 +112,15 @@ def folder(tmp_path_factory):
 
 LISTED = ["images/train/a.png", "gone.png", "..", ".", "/", "a\0b"]
 
-# one file -------------------------------------------------------------------------------------------------------
+# one file --------------------
 
 
 @settings(max_examples=300, deadline=None)
-@given(content=st.one_of(as_json(almost(small_coco())), BYTES, spoilt(json.dumps(small_coco()).encode())))
+@given(
+    content=st.one_of(
+        as_json(almost(small_coco())), BYTES, spoilt(json.dumps(small_coco()).encode())
+    )
+)
 def test_any_coco_json_is_an_index_or_a_list_of_problems(folder, content):
     path = folder / "x.json"
     path.write_bytes(content)
@@ -117,8 +129,13 @@ def test_any_coco_json_is_an_index_or_a_list_of_problems(folder, content):
     for kind, where, why in problems:
         assert kind in ("error", "warning") and where and why and "\n" not in why
     if index is not None:
-        assert len(index.fingerprint()) == 64 and index.offsets[-1] == len(index.boxes) == len(index.labels)
-        assert all(".." not in index.name(i).split(os.sep) and not os.path.isabs(index.name(i)) for i in range(len(index)))
+        assert len(index.fingerprint()) == 64 and index.offsets[-1] == len(index.boxes) == len(
+            index.labels
+        )
+        assert all(
+            ".." not in index.name(i).split(os.sep) and not os.path.isabs(index.name(i))
+            for i in range(len(index))
+        )
     try:
         read_coco(path, folder, need_pictures=False)
     except DataLayoutError as error:
@@ -126,7 +143,9 @@ def test_any_coco_json_is_an_index_or_a_list_of_problems(folder, content):
 
 
 @settings(max_examples=300, deadline=None)
-@given(content=st.one_of(as_json(almost(CLASS_FILE)), BYTES, spoilt(json.dumps(CLASS_FILE).encode())))
+@given(
+    content=st.one_of(as_json(almost(CLASS_FILE)), BYTES, spoilt(json.dumps(CLASS_FILE).encode()))
+)
 def test_any_class_file_is_a_map_or_one_line(folder, content):
     path = folder / "classes.json"
     path.write_bytes(content)
@@ -142,8 +161,12 @@ def test_any_class_file_is_a_map_or_one_line(folder, content):
 @settings(max_examples=300, deadline=None)
 @given(
     content=st.one_of(
-        almost(DESCRIPTION).map(yaml.dump), ANYTHING.map(yaml.dump), st.text(alphabet="abn:{}[]&*!-?|>%@`'\"\\ \t\n0.", max_size=60)
-    ).map(lambda text: text.encode(errors="surrogatepass")) | BYTES | spoilt(yaml.dump(DESCRIPTION).encode())
+        almost(DESCRIPTION).map(yaml.dump),
+        ANYTHING.map(yaml.dump),
+        st.text(alphabet="abn:{}[]&*!-?|>%@`'\"\\ \t\n0.", max_size=60),
+    ).map(lambda text: text.encode(errors="surrogatepass"))
+    | BYTES
+    | spoilt(yaml.dump(DESCRIPTION).encode())
 )
 def test_any_data_yaml_is_an_index_or_one_line(folder, content):
     path = folder / "data.yaml"
@@ -162,19 +185,26 @@ def test_any_data_yaml_is_an_index_or_one_line(folder, content):
 
 @settings(max_examples=300, deadline=None)
 @given(
-    content=st.binary(max_size=60) | st.text(alphabet="0123456789.-+e naif\t\r\n\u2028", max_size=80).map(str.encode),
+    content=st.binary(max_size=60)
+    | st.text(alphabet="0123456789.-+e naif\t\r\n\u2028", max_size=80).map(str.encode),
     classes=st.integers(1, 3),
 )
 def test_any_text_of_boxes_gives_boxes_and_complaints(folder, content, classes):
     path = folder / "x.txt"
     path.write_bytes(content)
     boxes, wrong = read_labels(path, classes)
-    assert all(0 <= kind < classes and all(-0.02 <= share <= 1.02 for share in shares) for kind, *shares in boxes)
+    assert all(
+        0 <= kind < classes and all(-0.02 <= share <= 1.02 for share in shares)
+        for kind, *shares in boxes
+    )
     assert all(number >= 1 and why and "\n" not in why for number, why in wrong)
 
 
 @settings(max_examples=150, deadline=None)
-@given(content=st.binary(max_size=60) | st.lists(st.sampled_from(LISTED)).map("\n".join).map(str.encode))
+@given(
+    content=st.binary(max_size=60)
+    | st.lists(st.sampled_from(LISTED)).map("\n".join).map(str.encode)
+)
 def test_any_list_of_pictures_gives_their_boxes_or_problems(folder, content):
     (folder / "any.txt").write_bytes(content)
     (folder / "data.yaml").write_text("train: any.txt\nnames: [cat, dog]\n")
@@ -182,15 +212,35 @@ def test_any_list_of_pictures_gives_their_boxes_or_problems(folder, content):
     assert isinstance(index, DetectionIndex) or any(kind == "error" for kind, _, _ in problems)
 
 
-# folders --------------------------------------------------------------------------------------------------------
+# folders --------------------
 
 NAMES = st.one_of(
-    st.sampled_from(["a", "b.jpg", "b.PNG", "bx2.png", "b", ".hidden", "__MACOSX", "HR", "LR_x2", "LR_x3", "train", "val", "x2.png"]),
-    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=5),
+    st.sampled_from(
+        [
+            "a",
+            "b.jpg",
+            "b.PNG",
+            "bx2.png",
+            "b",
+            ".hidden",
+            "__MACOSX",
+            "HR",
+            "LR_x2",
+            "LR_x3",
+            "train",
+            "val",
+            "x2.png",
+        ]
+    ),
+    st.text(
+        st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=5
+    ),
     st.sampled_from([os.fsdecode(b"\xff\xfe.png"), "line\nfeed.png"]),
 ).filter(lambda name: name not in (".", ".."))
 ENTRIES = st.sampled_from(["empty", "text", "link to nowhere", "link up", "link to itself"])
-TREES = st.recursive(ENTRIES, lambda inner: st.dictionaries(NAMES, inner, max_size=4), max_leaves=12)
+TREES = st.recursive(
+    ENTRIES, lambda inner: st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
+)
 FOLDERS = st.dictionaries(NAMES, TREES, max_size=5)
 
 
@@ -201,7 +251,9 @@ def build(folder, tree):
         if isinstance(what, dict):
             build(path, what)
         elif what.startswith("link"):
-            path.symlink_to({"link to nowhere": "nowhere", "link up": "..", "link to itself": name}[what])
+            path.symlink_to(
+                {"link to nowhere": "nowhere", "link up": "..", "link to itself": name}[what]
+            )
         else:
             path.write_bytes(b"" if what == "empty" else b"text")
 
@@ -229,13 +281,17 @@ def test_any_folder_tree_is_an_index_of_pictures_by_class_or_one_line(place, tre
         assert error.why and error.path
         return
     assert len(index.fingerprint()) == 64 and len(index.labels) == len(index) == len(index.sizes)
-    assert all(index.name(i).split(os.sep)[0] == index.classes[index.labels[i]] for i in range(len(index)))
+    assert all(
+        index.name(i).split(os.sep)[0] == index.classes[index.labels[i]] for i in range(len(index))
+    )
     assert all(os.path.lexists(index.path(i)) for i in range(len(index)))
 
 
 @settings(max_examples=80, deadline=None)
 @given(large=FOLDERS, small=FOLDERS, other=FOLDERS, scale=st.sampled_from([1, 2, 3]))
-def test_any_names_of_large_and_small_pictures_are_pairs_or_one_line(place, large, small, other, scale):
+def test_any_names_of_large_and_small_pictures_are_pairs_or_one_line(
+    place, large, small, other, scale
+):
     data = place({"train": {**other, "HR": large, "LR_x2": small}})
     try:
         index = require_super_resolution_split(data, "train", scale)
@@ -243,11 +299,15 @@ def test_any_names_of_large_and_small_pictures_are_pairs_or_one_line(place, larg
         assert error.why and error.path
         return
     assert len(index.fingerprint()) == 64 and set(other_lr_folders(index)) <= {"LR_x2", "LR_x3"}
-    assert [index.name(i) for i in range(len(index))] == list(files_below(data / "train" / "HR", (".jpg", ".png")))
+    assert [index.name(i) for i in range(len(index))] == list(
+        files_below(data / "train" / "HR", (".jpg", ".png"))
+    )
     if scale == 2:
         used = [index.lr_name(i) for i in range(len(index))]
         assert len(set(used)) == len(used), "no small picture belongs to two large ones"
-        alone = {os.path.relpath(path, data / "train" / "LR_x2") for path in small_without_picture(index)}
+        alone = {
+            os.path.relpath(path, data / "train" / "LR_x2") for path in small_without_picture(index)
+        }
         assert {*used} | alone == set(files_below(data / "train" / "LR_x2", (".jpg", ".png")))
 
 

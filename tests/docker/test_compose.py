@@ -22,7 +22,9 @@ def test_compose_trains_on_read_only_data_and_writes_runs(compose):
     assert data["read_only"] is True and not runs.get("read_only", False)
     # a folder that Docker makes would belong to root
     assert [mount["bind"]["create_host_path"] for mount in (data, runs)] == [False, False]
-    workspace = re.findall(r"^WORKDIR (.+)$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE)[-1]
+    workspace = re.findall(
+        r"^WORKDIR (.+)$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE
+    )[-1]
     assert runs["target"] == f"{workspace}/runs", "the default --output is runs/ in there"
     command = shlex.split(compose["services"]["train"]["command"])
     assert command[:4] == ["visionloop-classification", "train", "--data", "/data"]
@@ -30,7 +32,11 @@ def test_compose_trains_on_read_only_data_and_writes_runs(compose):
 
 def test_compose_gives_a_stop_the_time_that_a_checkpoint_takes(compose):
     train = compose["services"]["train"]
-    assert train["stop_grace_period"] == "120s" and train["init"] is True and train["shm_size"] == "8gb"
+    assert (
+        train["stop_grace_period"] == "120s"
+        and train["init"] is True
+        and train["shm_size"] == "8gb"
+    )
 
 
 def test_compose_shows_tensorboard_to_this_machine_alone(compose):
@@ -43,7 +49,9 @@ def test_compose_shows_tensorboard_to_this_machine_alone(compose):
 def test_compose_builds_the_image_beside_it_and_runs_nothing_as_root(compose):
     for service in compose["services"].values():
         build = service["build"]
-        assert (ROOT / "docker" / build["context"] / build["dockerfile"]).resolve() == ROOT / "docker/Dockerfile"
+        assert (
+            ROOT / "docker" / build["context"] / build["dockerfile"]
+        ).resolve() == ROOT / "docker/Dockerfile"
         assert service["user"] == "${RUN_AS:-1000:1000}" and service["cap_drop"] == ["ALL"]
     device = compose["services"]["train"]["deploy"]["resources"]["reservations"]["devices"][0]
     assert device["capabilities"] == ["gpu"] and "deploy" not in compose["services"]["tensorboard"]

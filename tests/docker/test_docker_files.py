@@ -19,7 +19,11 @@ HEAVY = r"torch|nvidia|cuda|triton"  # 5 of the 6 GB that the lock installs
 
 def instructions(name):
     """[(keyword, text)] of a Dockerfile, continued lines joined, comments left out."""
-    lines = [line for line in (ROOT / "docker" / name).read_text().splitlines() if not line.lstrip().startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "docker" / name).read_text().splitlines()
+        if not line.lstrip().startswith("#")
+    ]
     joined = re.sub(r"\\\n", " ", "\n".join(lines))
     return [tuple(line.split(maxsplit=1)) for line in joined.splitlines() if line.strip()]
 
@@ -34,7 +38,9 @@ def copied(name):
 
 
 def environment_of(name):
-    return dict(shlex.split(pair)[0].split("=", 1) for text in texts(name, "ENV") for pair in text.split())
+    return dict(
+        shlex.split(pair)[0].split("=", 1) for text in texts(name, "ENV") for pair in text.split()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,11 @@ def known_to_git():
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_copied_belongs_to_the_project_and_reaches_the_engine(name, known_to_git):
-    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    rules = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert rules[0] == "*" and "**/__pycache__" in rules
     sources = [source for found, _ in copied(name) for source in found]
     assert len(sources) == 11
@@ -66,7 +76,11 @@ def test_the_container_does_not_run_as_root(name):
     assert user.isdecimal() and int(user) > 0
     made = next(text for text in texts(name, "RUN") if "useradd" in text)
     assert f"--uid {user} " in made
-    after = [text for keyword, text in instructions(name)[instructions(name).index(("USER", user)) :] if keyword == "RUN"]
+    after = [
+        text
+        for keyword, text in instructions(name)[instructions(name).index(("USER", user)) :]
+        if keyword == "RUN"
+    ]
     assert not any("pip" in text or "apt-get" in text for text in after), "what only root may do"
 
 
@@ -74,10 +88,16 @@ def test_the_container_does_not_run_as_root(name):
 def test_a_change_of_code_keeps_the_layer_of_the_lock(name):
     steps = instructions(name)
     lock = steps.index(("COPY", "requirements.lock ./"))
-    installed = next(i for i, (_, text) in enumerate(steps) if "--requirement requirements.lock" in text)
+    installed = next(
+        i for i, (_, text) in enumerate(steps) if "--requirement requirements.lock" in text
+    )
     code = [i for i, (keyword, text) in enumerate(steps) if keyword == "COPY" and i != lock]
     assert lock < installed < min(code)
-    assert [text for _, text in steps[: lock + 1] if text.startswith(("engine", "tasks", "bin", "setup.cfg", "README"))] == []
+    assert [
+        text
+        for _, text in steps[: lock + 1]
+        if text.startswith(("engine", "tasks", "bin", "setup.cfg", "README"))
+    ] == []
     # the models are asked of our own command, so they come after it
     assert next(i for i, step in enumerate(steps) if step == ("ARG", 'MODELS=""')) > max(code)
 
@@ -112,14 +132,23 @@ def words_of(text):
 def test_every_command_of_ours_is_one_that_is_installed():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    scripts = {line.split("=")[0].strip() for line in setup["options.entry_points"]["console_scripts"].splitlines() if line.strip()}
-    text = "\n".join(path.read_text() for path in (ROOT / "docker").iterdir() if path.name != "train.sbatch")
+    scripts = {
+        line.split("=")[0].strip()
+        for line in setup["options.entry_points"]["console_scripts"].splitlines()
+        if line.strip()
+    }
+    text = "\n".join(
+        path.read_text() for path in (ROOT / "docker").iterdir() if path.name != "train.sbatch"
+    )
     named = set(re.findall(r"(?<![\w/])visionloop-[a-z-]+", text))
     assert {"visionloop-classification", "visionloop-models"} <= named
     assert named - scripts == set()
     for name in FILES:
         (health,) = texts(name, "HEALTHCHECK")
-        assert words_of(health[health.index("CMD ") + 4 :]) == ["visionloop-classification", "health"]
+        assert words_of(health[health.index("CMD ") + 4 :]) == [
+            "visionloop-classification",
+            "health",
+        ]
 
 
 def test_the_address_of_cpu_wheels_leaves_the_cuda_libraries_out(tmp_path):
@@ -129,13 +158,28 @@ def test_the_address_of_cpu_wheels_leaves_the_cuda_libraries_out(tmp_path):
     line = next(text for text in texts("Dockerfile.cpu", "RUN") if "requirements.lock" in text)
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     shutil.copy(ROOT / "requirements.lock", tmp_path)
-    asked = run("sh", "-c", line, cwd=tmp_path, **path, TORCH_CPU_INDEX="", PIP_EXTRA_INDEX_URL="").stdout
+    asked = run(
+        "sh", "-c", line, cwd=tmp_path, **path, TORCH_CPU_INDEX="", PIP_EXTRA_INDEX_URL=""
+    ).stdout
     assert asked == " install --requirement requirements.lock\n"
-    assert (tmp_path / "requirements.lock").read_bytes() == (ROOT / "requirements.lock").read_bytes()
+    assert (tmp_path / "requirements.lock").read_bytes() == (
+        ROOT / "requirements.lock"
+    ).read_bytes()
 
-    asked = run("sh", "-c", line, cwd=tmp_path, **path, TORCH_CPU_INDEX="https://wheels.example/cpu", PIP_EXTRA_INDEX_URL="").stdout
+    asked = run(
+        "sh",
+        "-c",
+        line,
+        cwd=tmp_path,
+        **path,
+        TORCH_CPU_INDEX="https://wheels.example/cpu",
+        PIP_EXTRA_INDEX_URL="",
+    ).stdout
     assert asked == "https://wheels.example/cpu install --requirement requirements.lock\n"
-    names = {re.split("[= ]", line)[0] for line in (tmp_path / "requirements.lock").read_text().splitlines()} - {"#"}
+    names = {
+        re.split("[= ]", line)[0]
+        for line in (tmp_path / "requirements.lock").read_text().splitlines()
+    } - {"#"}
     assert {"torch", "torchvision", "numpy"} <= names and fnmatch.filter(names, "nvidia*") == []
     assert {name for name in locked_versions() if name not in names} == {
         name for name in locked_versions() if name.startswith(("nvidia", "cuda", "triton"))
@@ -146,8 +190,8 @@ def test_the_address_of_cpu_wheels_leaves_the_cuda_libraries_out(tmp_path):
 def test_the_pip_lines_of_the_cpu_image_make_a_working_installation(tmp_path):
     """In a clean environment, in the order of the file, with its COPY and ENV lines.
 
-    torch and what it brings are linked from our environment where that has the locked versions: pip finds them installed. All of it took
-    61 s and 6 GB when it was run without that.
+    torch and what it brings are linked from our environment where that has the locked versions: pip
+    finds them installed. All of it took 61 s and 6 GB when it was run without that.
     """
     python, site = make_environment(tmp_path / "venv")
     borrowed = borrow(HEAVY, site, tmp_path / "shelf")
@@ -155,13 +199,18 @@ def test_the_pip_lines_of_the_cpu_image_make_a_working_installation(tmp_path):
     image.mkdir()
     empty.mkdir()
     environment = environment_of("Dockerfile.cpu") | {"TORCH_CPU_INDEX": ""}
-    environment |= {"PATH": f"{python.parent}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment |= {
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
     for keyword, text in instructions("Dockerfile.cpu"):
         if keyword == "COPY":
             *sources, _ = text.split()
             for source in sources:
                 if (ROOT / source).is_dir():
-                    shutil.copytree(ROOT / source, image / source, ignore=shutil.ignore_patterns("__pycache__"))
+                    shutil.copytree(
+                        ROOT / source, image / source, ignore=shutil.ignore_patterns("__pycache__")
+                    )
                 else:
                     shutil.copy(ROOT / source, image)
         if keyword == "RUN" and re.search(r"\bpip |\bpython3? ", text):
@@ -171,7 +220,10 @@ def test_the_pip_lines_of_the_cpu_image_make_a_working_installation(tmp_path):
     assert len(executed) == 2
     assert executed[0].count("Requirement already satisfied") >= len(borrowed)
     installed = run(python, "-m", "pip", "freeze", "--all", cwd=empty, **environment).stdout
-    pinned = {f"{name}=={version}".lower().replace("_", "-") for name, version in locked_versions().items()}
+    pinned = {
+        f"{name}=={version}".lower().replace("_", "-")
+        for name, version in locked_versions().items()
+    }
     assert pinned - set(installed.lower().replace("_", "-").splitlines()) == set()
     assert not (image / "build").exists() and list(image.glob("*.egg-info")) == []
 

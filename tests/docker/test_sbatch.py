@@ -16,7 +16,14 @@ ENDED_BY_SLURM = ("JobState=CANCELLED Reason=None", "JobState=COMPLETING Reason=
 
 
 def status(state, code=None):
-    return json.dumps({"schema": 1, "state": state, "step": 3, "error": code and {"code": code, "message": "in one line"}})
+    return json.dumps(
+        {
+            "schema": 1,
+            "state": state,
+            "step": 3,
+            "error": code and {"code": code, "message": "in one line"},
+        }
+    )
 
 
 @pytest.fixture
@@ -24,7 +31,9 @@ def job(tmp_path):
     return Job(tmp_path)
 
 
-@pytest.mark.parametrize("text", [status("stopped"), status("failed", "lost_process"), status("running")])
+@pytest.mark.parametrize(
+    "text", [status("stopped"), status("failed", "lost_process"), status("running")]
+)
 def test_a_run_that_was_stopped_or_lost_a_process_is_queued_again(job, text):
     code, requeues, said = job.outcome(text=text)
     assert (code, requeues) == (75, 1), said
@@ -48,7 +57,9 @@ def test_a_run_that_was_finished_before_is_a_finished_job(job):
     assert job.outcome(text=None, code=0)[:2] == (0, 0)
 
 
-@pytest.mark.parametrize("text", ["", '{"state": "stop', "[]", '{"step": 3}', '{"state": "failed", "error": "none"}'])
+@pytest.mark.parametrize(
+    "text", ["", '{"state": "stop', "[]", '{"step": 3}', '{"state": "failed", "error": "none"}']
+)
 def test_an_unreadable_status_is_not_queued_again(job, text):
     code, requeues, said = job.outcome(text=text)
     assert (code, requeues) == (1, 0)
@@ -77,7 +88,9 @@ def test_term_reaches_torchrun_on_each_node_once_and_the_script_waits_for_the_ch
     code, requeues, said = job.end(script)
     assert (code, requeues) == (75, 1), said
     assert len(job.calls("scancel")) == 1
-    received = sorted((call["node"], call["signals"]) for call in job.calls("torchrun") if "signals" in call)
+    received = sorted(
+        (call["node"], call["signals"]) for call in job.calls("torchrun") if "signals" in call
+    )
     assert received == [("0", ["TERM"]), ("1", ["TERM"])]
     assert "stopped; queued again" in said
     assert job.all_calls()[-1]["arguments"] == ["requeue", "4711"], "before both nodes had ended"
@@ -107,7 +120,10 @@ def test_a_cancelled_job_is_neither_signalled_twice_nor_queued_again(job, state)
     assert job.calls("scancel") == []
 
 
-@pytest.mark.parametrize(("restarts", "limit", "requeues"), [("19", None, 1), ("20", None, 0), ("0", "0", 0), ("2", "3", 1), ("3", "3", 0)])
+@pytest.mark.parametrize(
+    ("restarts", "limit", "requeues"),
+    [("19", None, 1), ("20", None, 0), ("0", "0", 0), ("2", "3", 1), ("3", "3", 0)],
+)
 def test_a_job_is_queued_again_a_limited_number_of_times(job, restarts, limit, requeues):
     environment = {"SLURM_RESTART_COUNT": restarts} | ({"MAX_RESTARTS": limit} if limit else {})
     code, found, said = job.outcome(text=status("stopped"), **environment)
@@ -121,7 +137,10 @@ def test_a_refused_requeue_is_no_silent_end(job):
 
 def test_every_node_gets_the_same_line_and_its_own_rank(job):
     job.outcome(text=status("finished"), code=0)
-    first, second = sorted((call for call in job.calls("torchrun") if "signals" not in call), key=lambda call: call["node"])
+    first, second = sorted(
+        (call for call in job.calls("torchrun") if "signals" not in call),
+        key=lambda call: call["node"],
+    )
     assert (first["node"], second["node"]) == ("0", "1")
     assert first["arguments"] == second["arguments"]
     options, program = first["arguments"][:10], first["arguments"][10:]
@@ -134,19 +153,31 @@ def test_every_node_gets_the_same_line_and_its_own_rank(job):
 
 def test_the_stop_fits_between_slurms_signal_and_its_end(job):
     text = SCRIPT.read_text()
-    assert {"#SBATCH --requeue", "#SBATCH --ntasks-per-node=1", "#SBATCH --open-mode=append"} <= set(text.splitlines())
+    assert {
+        "#SBATCH --requeue",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --open-mode=append",
+    } <= set(text.splitlines())
     signalled = int(re.search(r"^#SBATCH --signal=B:TERM@(\d+)$", text, re.MULTILINE)[1])
     job.outcome(text=status("finished"), code=0)
     (srun,) = job.calls("srun")
-    (first,) = (call for call in job.calls("torchrun") if call["node"] == "0" and "signals" not in call)
+    (first,) = (
+        call for call in job.calls("torchrun") if call["node"] == "0" and "signals" not in call
+    )
     shutdown = int(first["arguments"][first["arguments"].index("--shutdown-timeout") + 1])
-    (wait,) = (int(word.removeprefix("--wait=")) for word in srun["arguments"] if word.startswith("--wait="))
+    (wait,) = (
+        int(word.removeprefix("--wait="))
+        for word in srun["arguments"]
+        if word.startswith("--wait=")
+    )
     assert shutdown < wait < signalled
     assert "--kill-on-bad-exit=0" in srun["arguments"]
 
 
 def test_a_call_without_a_run_shows_how_it_is_meant():
-    process = subprocess.run(["bash", str(SCRIPT), "classification"], capture_output=True, text=True)
+    process = subprocess.run(
+        ["bash", str(SCRIPT), "classification"], capture_output=True, text=True
+    )
     assert process.returncode == 2 and "usage: sbatch" in process.stderr
 
 
@@ -154,12 +185,26 @@ def test_a_call_without_a_run_shows_how_it_is_meant():
 def test_a_run_on_two_nodes_is_stopped_queued_again_and_finished(tmp_path):
     """torchrun and the training are the real ones; both nodes are this machine."""
     job = Job(tmp_path, fakes=("srun", "scontrol", "scancel"))
-    job.environment |= {"SLURM_JOB_ID": free_job(), "PROCESSES": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    job.options = ["--data", str(write_classification(tmp_path / "pictures")), *SIZE["classification"], *OPTIONS, "--steps", "120"]
+    job.environment |= {
+        "SLURM_JOB_ID": free_job(),
+        "PROCESSES": "1",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    job.options = [
+        "--data",
+        str(write_classification(tmp_path / "pictures")),
+        *SIZE["classification"],
+        *OPTIONS,
+        "--steps",
+        "120",
+    ]
 
     script = job.start()
     metrics = job.run / "metrics.jsonl"
-    job.wait_for(lambda: metrics.exists() and metrics.stat().st_size, seconds=LONGEST)  # a step is done
+    job.wait_for(
+        lambda: metrics.exists() and metrics.stat().st_size, seconds=LONGEST
+    )  # a step is done
     script.send_signal(signal.SIGTERM)
     code, requeues, said = job.end(script, seconds=LONGEST)
     stopped = json.loads((job.run / "status.json").read_text())

@@ -9,19 +9,27 @@ import pytest
 import torch.utils.tensorboard  # noqa: F401 - once here, not in every forked rank
 from toy_task import ToyTask
 
-from visionloop.engine.budget import ENOUGH, LEAVING_SECONDS, OVER, SHORT, Budget, Figures, read_budget
-from visionloop.engine.config import build, resolve
-from visionloop.engine.continuing import resolve_auto
+from visionloop.engine.autotune.dry_run import undisturbed
+from visionloop.engine.autotune.steps import SLACK, cost, less_busy, most_steps
+from visionloop.engine.budget import (
+    ENOUGH,
+    LEAVING_SECONDS,
+    OVER,
+    SHORT,
+    Budget,
+    Figures,
+    read_budget,
+)
+from visionloop.engine.checkpoints.start import REHEARSAL
+from visionloop.engine.checkpoints.writer import load_tensors
+from visionloop.engine.config.options import Duration, build, duration_text, resolve
+from visionloop.engine.config.resolve import resolve_auto
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.errors import UserError
-from visionloop.engine.profiling import Clock
-from visionloop.engine.rehearsal import REHEARSAL, undisturbed
-from visionloop.engine.settings import TrainConfig
-from visionloop.engine.sizing import SLACK, cost, less_busy, most_steps
-from visionloop.engine.stop import StopFlag
-from visionloop.engine.tensors import load_tensors
+from visionloop.engine.system.profiling import Clock
+from visionloop.engine.system.signals import StopFlag
+from visionloop.engine.testing.short_runs import logged, on_ranks, same_bits
 from visionloop.engine.train import train
-from visionloop.engine.trials import logged, on_ranks, same_bits
-from visionloop.engine.value_types import Duration, duration_text
 
 SETTINGS = dict(
     batch_size=8, micro_batch=8, lr=1e-2, threads=1, workers=0, device="cpu", precision="fp32", log_every=1, batch_norm=True,
@@ -33,7 +41,9 @@ SLOW = dict(slow_seconds=0.02)  # for a sample: about five steps a second, so th
 def trained(output, budget, *, left=None, **changes):
     """A run with this budget, of which `left` seconds are left when it begins."""
     began = None if left is None else time.monotonic() - (Duration(budget) - left)
-    return train(ToyTask, output=str(output), budget=budget, began=began, **SETTINGS | SLOW | changes)
+    return train(
+        ToyTask, output=str(output), budget=budget, began=began, **SETTINGS | SLOW | changes
+    )
 
 
 def trained_soon(output, **changes):
@@ -59,10 +69,16 @@ def test_a_run_with_a_budget_is_bit_for_bit_the_run_of_its_steps(sized, tmp_path
     assert steps["source"] == "auto" and 2 <= result.step <= steps["value"] < 1000
     train(ToyTask, output=str(tmp_path / "straight"), steps=steps["value"], **SETTINGS)
     for file in ("model.safetensors", "averaged.safetensors", "optimizer.safetensors"):
-        own, other = (load_tensors(run / "checkpoints" / f"step_{result.step:08d}" / file) for run in (output, tmp_path / "straight"))
+        own, other = (
+            load_tensors(run / "checkpoints" / f"step_{result.step:08d}" / file)
+            for run in (output, tmp_path / "straight")
+        )
         assert own.keys() == other.keys() and all(same_bits(own[name], other[name]) for name in own)
     runs = (output, tmp_path / "straight")
-    rows = [[row for row in logged(run) if row["kind"] == "train" and row["step"] <= result.step] for run in runs]
+    rows = [
+        [row for row in logged(run) if row["kind"] == "train" and row["step"] <= result.step]
+        for run in runs
+    ]
     assert rows[0] == rows[1] and len(rows[0]) == result.step
 
 
@@ -73,27 +89,43 @@ def test_it_ends_finished_with_an_evaluation_and_a_best_model(sized):
     assert (output / "best" / "model.safetensors").is_file() and not (output / REHEARSAL).exists()
     last = [row["step"] for row in logged(output) if row["kind"] == "eval"][-1]
     assert last >= result.step - 1
-    state = json.loads((output / "checkpoints" / f"step_{result.step:08d}" / "state.json").read_text())
+    state = json.loads(
+        (output / "checkpoints" / f"step_{result.step:08d}" / "state.json").read_text()
+    )
     assert not [name for name in state["settings"] if "budget" in name or "seconds" in name]
 
 
 def test_a_finished_run_says_so_and_another_budget_is_refused(sized, capsys):
     output, result = sized
     again = trained(output, "1h")
-    assert (again.state, again.step) == ("finished", result.step) and "nothing to do" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"^--budget: the run in .* was sized for 1h00m .*, this command has 2h00m") as caught:
+    assert (again.state, again.step) == (
+        "finished",
+        result.step,
+    ) and "nothing to do" in capsys.readouterr().out
+    with pytest.raises(
+        UserError, match=r"^--budget: the run in .* was sized for 1h00m .*, this command has 2h00m"
+    ) as caught:
         trained(output, "2h")
-    assert caught.value.field == "budget" and f"--steps {read_budget(output)['steps']}" in str(caught.value)
+    assert caught.value.field == "budget" and f"--steps {read_budget(output)['steps']}" in str(
+        caught.value
+    )
 
 
-def test_a_run_killed_before_its_first_checkpoint_keeps_its_steps_and_its_time(sized, tmp_path, capsys):
+def test_a_run_killed_before_its_first_checkpoint_keeps_its_steps_and_its_time(
+    sized, tmp_path, capsys
+):
     output, _ = sized
     for name in ("settings.json", "budget.json"):
         shutil.copy(output / name, tmp_path / name)
     record = json.loads((tmp_path / "budget.json").read_text())
-    (tmp_path / "budget.json").write_text(json.dumps(record | {"used_seconds": 3600.0, "ended_at": None}))
+    (tmp_path / "budget.json").write_text(
+        json.dumps(record | {"used_seconds": 3600.0, "ended_at": None})
+    )
     result = trained(tmp_path, "1h")
-    assert "steps fit" not in capsys.readouterr().out and read_budget(tmp_path)["steps"] == record["steps"]
+    assert (
+        "steps fit" not in capsys.readouterr().out
+        and read_budget(tmp_path)["steps"] == record["steps"]
+    )
     assert (result.state, result.step, result.best["step"]) == ("finished", 1, 1)
 
 
@@ -111,7 +143,11 @@ class StopAtCheckpoints(StopFlag):
 def test_a_run_that_was_stopped_measures_nothing_again_and_its_time_goes_on(tmp_path, capsys):
     first = trained_soon(tmp_path, stop=StopAtCheckpoints(tmp_path, 2))
     record = json.loads((tmp_path / "budget.json").read_text())
-    assert first.state == "stopped" and "steps fit" in capsys.readouterr().out and record["used_seconds"] > 3560
+    assert (
+        first.state == "stopped"
+        and "steps fit" in capsys.readouterr().out
+        and record["used_seconds"] > 3560
+    )
     (tmp_path / "budget.json").write_text(json.dumps(record | {"used_seconds": 3600.0}))
     ended = trained(tmp_path, "1h")  # nothing is left: one more step, evaluated and saved
     told = capsys.readouterr().out
@@ -119,11 +155,15 @@ def test_a_run_that_was_stopped_measures_nothing_again_and_its_time_goes_on(tmp_
     assert f"the budget ended the run at step {first.step + 1} of {record['steps']}" in told
     assert (ended.state, ended.step, ended.best is None) == ("finished", first.step + 1, False)
     after = read_budget(tmp_path)
-    assert (after["steps"], after["ended_at"]) == (record["steps"], ended.step) and after["used_seconds"] > 3600
+    assert (after["steps"], after["ended_at"]) == (record["steps"], ended.step) and after[
+        "used_seconds"
+    ] > 3600
     # without a limit it goes on
     result = train(ToyTask, output=str(tmp_path), steps=record["steps"], **SETTINGS)
     assert (result.state, result.step) == ("finished", record["steps"])
-    assert [row["step"] for row in logged(tmp_path) if row["kind"] == "train"] == list(range(1, result.step + 1))
+    assert [row["step"] for row in logged(tmp_path) if row["kind"] == "train"] == list(
+        range(1, result.step + 1)
+    )
 
 
 def test_a_stop_while_measuring_leaves_nothing_half_done(tmp_path):
@@ -160,7 +200,7 @@ def test_two_processes_agree_on_steps_and_end(tmp_path):
     assert first == second and first[0] == "finished"
 
 
-# what fits -------------------------------------------------------------------------------------------------------
+# what fits --------------------
 
 FIGURES = Figures(start=1.0, first_step=0.2, step=0.1, evaluation=2.0, save=0.5, last_save=1.0)
 
@@ -174,19 +214,25 @@ def test_what_is_found_fits_and_one_step_more_does_not():
     for seconds in (20.0, 300.0, 7200.0):
         steps = most_steps(config_of, FIGURES, 800, seconds)
         room = (seconds - LEAVING_SECONDS) * (1 + SLACK)
-        assert cost(config_of(steps), FIGURES, 800) <= room < cost(config_of(steps + 1), FIGURES, 800)
+        assert (
+            cost(config_of(steps), FIGURES, 800) <= room < cost(config_of(steps + 1), FIGURES, 800)
+        )
 
 
 def test_a_cost_counts_new_pictures_once_and_evaluations_and_saves_at_their_intervals():
     config = replace(config_of(300), eval_every=100, save_every=60)
-    assert cost(config, FIGURES, 800) == pytest.approx(1.0 + 100 * 0.2 + 200 * 0.1 + 3 * 2.0 + 5 * 0.5 + 1.0)
+    assert cost(config, FIGURES, 800) == pytest.approx(
+        1.0 + 100 * 0.2 + 200 * 0.1 + 3 * 2.0 + 5 * 0.5 + 1.0
+    )
     timed = replace(config, save_every=Duration("10s"))  # 40 s of steps
     assert cost(timed, FIGURES, 800) == pytest.approx(1.0 + 40 + 3 * 2.0 + 5 * 0.5 + 1.0)
     assert most_steps(config_of, FIGURES, 800, 3.0) == 0
 
 
 def test_what_a_busy_machine_takes_is_half_believed():
-    assert less_busy(FIGURES, 1.0) == FIGURES and less_busy(FIGURES, 4.0).step == pytest.approx(FIGURES.step / 2)
+    assert less_busy(FIGURES, 1.0) == FIGURES and less_busy(FIGURES, 4.0).step == pytest.approx(
+        FIGURES.step / 2
+    )
     clock = Clock()
     with clock.measure("data_wait"):
         time.sleep(0.05)
@@ -198,20 +244,27 @@ def test_disturbed_steps_count_for_little():
     assert undisturbed([0.3]) == 0.3
 
 
-@pytest.mark.parametrize(("remaining", "expected"), [(60.0, ENOUGH), (6.0, SHORT), (3.0, OVER), (-1.0, OVER)])
+@pytest.mark.parametrize(
+    ("remaining", "expected"), [(60.0, ENOUGH), (6.0, SHORT), (3.0, OVER), (-1.0, OVER)]
+)
 def test_time_is_short_before_it_is_over(remaining, expected, tmp_path):
     budget = Budget(tmp_path, 100.0, time.monotonic(), used=100.0 - remaining, figures=FIGURES)
     assert budget.left(Clock()) == expected
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("2h", 7200), ("90m", 5400), ("300s", 300), ("1h30m", 5400), ("1.5H", 5400), (" 1m5s ", 65)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("90m", 5400), ("300s", 300), ("1h30m", 5400), ("1.5H", 5400), (" 1m5s ", 65)],
+)
 def test_a_duration_is_read_and_written(text, seconds):
     assert Duration(text) == seconds and Duration(str(Duration(text))) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5", "5 minutes", "m", "1h-5m", "5m1h", "nan", "1..5h"])
 def test_another_duration_is_one_line_that_names_the_flag(text):
-    with pytest.raises(UserError, match=r"^--budget: expected a time as in 2h, 90m, 300s or 1h30m, got"):
+    with pytest.raises(
+        UserError, match=r"^--budget: expected a time as in 2h, 90m, 300s or 1h30m, got"
+    ):
         resolve((TrainConfig,), {"budget": text})
 
 

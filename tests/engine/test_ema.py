@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_task import ToyModel
 
+from visionloop.engine.checkpoints.writer import load_tensors, save_tensors
 from visionloop.engine.ema import WeightAverage, decay_for, named_state
-from visionloop.engine.tensors import load_tensors, save_tensors
 
 
 def build_model(seed=0):
@@ -37,7 +37,9 @@ GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
 def test_the_average_is_the_written_formula_step_by_step(decay):
     module = build_model()
     average = WeightAverage(module, decay)
-    expected = {name: tensor.detach().double().clone() for name, tensor in module.state_dict().items()}
+    expected = {
+        name: tensor.detach().double().clone() for name, tensor in module.state_dict().items()
+    }
     for step in range(20):
         disturb(module, step)
         average.update(step, GOOD)
@@ -137,7 +139,9 @@ def test_applied_lends_the_averages_and_returns_the_weights_without_copying():
         lent = {name: tensor.data_ptr() for name, tensor in module.state_dict().items()}
         assert lent == {name: tensor.data_ptr() for name, tensor in average.tensors.items()}
         assert bits(module.state_dict()) == lent_bits
-        assert all(a is b for a, b in zip(parameters, module.parameters(), strict=True)), "the optimizer's parameters stay the same objects"
+        assert all(a is b for a, b in zip(parameters, module.parameters(), strict=True)), (
+            "the optimizer's parameters stay the same objects"
+        )
     assert {name: tensor.data_ptr() for name, tensor in module.state_dict().items()} == own
     assert bits(module.state_dict()) == own_bits and bits(average.tensors) == lent_bits
 
@@ -177,9 +181,15 @@ def test_tied_weights_are_counted_once_and_stay_tied():
     module["first"].weight.data.add_(1)
     before = average.tensors["first.weight"].clone()
     average.update(0, GOOD)
-    torch.testing.assert_close(average.tensors["first.weight"], before + 0.9)  # moved once: 1 - 1/10, not twice
+    torch.testing.assert_close(
+        average.tensors["first.weight"], before + 0.9
+    )  # moved once: 1 - 1/10, not twice
     with average.applied(module):
-        assert module["second"].weight.data_ptr() == module["first"].weight.data_ptr() == average.tensors["first.weight"].data_ptr()
+        assert (
+            module["second"].weight.data_ptr()
+            == module["first"].weight.data_ptr()
+            == average.tensors["first.weight"].data_ptr()
+        )
     assert module["second"].weight is module["first"].weight
 
 

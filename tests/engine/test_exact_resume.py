@@ -12,12 +12,21 @@ import pytest
 import torch.utils.tensorboard  # noqa: F401 - once here, not in every forked rank
 from toy_task import ToyTask
 
+from visionloop.engine.testing.short_runs import StopAfter, logged, on_ranks
 from visionloop.engine.train import train
-from visionloop.engine.trials import StopAfter, logged, on_ranks
 
 STEPS = 12  # of 12 samples out of 40: the fourth epoch begins before the end
 SETTINGS = dict(
-    steps=STEPS, batch_size=12, lr=1e-2, threads=1, device="cpu", precision="fp32", log_every=1, eval_every=4, save_every=5, keep=2
+    steps=STEPS,
+    batch_size=12,
+    lr=1e-2,
+    threads=1,
+    device="cpu",
+    precision="fp32",
+    log_every=1,
+    eval_every=4,
+    save_every=5,
+    keep=2,
 )
 
 
@@ -52,9 +61,16 @@ def run(output, stop_after, settings):
 
 def bytes_of(output):
     """SHA-256 of every file of the last checkpoint, of best/ and of the records of evaluations, and the logged numbers."""
-    folders = [output / "checkpoints" / f"step_{STEPS:08d}", output / "best", *(output / "evaluations").iterdir()]
+    folders = [
+        output / "checkpoints" / f"step_{STEPS:08d}",
+        output / "best",
+        *(output / "evaluations").iterdir(),
+    ]
     files = [path for folder in folders for path in folder.iterdir()]
-    hashes = {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    hashes = {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
     assert len(hashes) >= 6 + 3 + 16  # three records, pictures beside two of them at least
     return hashes, logged(output)
 
@@ -72,7 +88,9 @@ def assert_stops_leave_no_trace(folder, stops, processes=1, **settings):
         output = folder / f"stopped_{stop_after}"
         assert start(output, stop_after) == ["stopped", stop_after]
         assert start(output, None) == ["finished", STEPS]
-        assert bytes_of(output) == bytes_of(folder / "straight"), f"after a stop at step {stop_after}"
+        assert bytes_of(output) == bytes_of(folder / "straight"), (
+            f"after a stop at step {stop_after}"
+        )
 
 
 def test_a_stop_after_any_step_changes_no_byte(tmp_path):
@@ -85,13 +103,17 @@ def test_a_stop_changes_no_byte_with_loader_workers(tmp_path, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_a_stop_changes_no_byte_with_three_micro_batches_and_a_trained_batch_norm(tmp_path, workers):
+def test_a_stop_changes_no_byte_with_three_micro_batches_and_a_trained_batch_norm(
+    tmp_path, workers
+):
     assert_stops_leave_no_trace(tmp_path, [4, 7], micro_batch=4, workers=workers, batch_norm=True)
 
 
 @pytest.mark.parametrize(("micro_batch", "workers"), [(6, 0), (2, 1), (2, 3)])
 def test_a_stop_changes_no_byte_on_two_processes(tmp_path, micro_batch, workers):
-    assert_stops_leave_no_trace(tmp_path, [3, 8], processes=2, micro_batch=micro_batch, workers=workers, batch_norm=True)
+    assert_stops_leave_no_trace(
+        tmp_path, [3, 8], processes=2, micro_batch=micro_batch, workers=workers, batch_norm=True
+    )
 
 
 def test_a_stop_changes_no_byte_on_three_processes(tmp_path):
@@ -100,7 +122,9 @@ def test_a_stop_changes_no_byte_on_three_processes(tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_stop_changes_no_byte_with_other_optimizers_and_without_average(tmp_path, optimizer):
-    assert_stops_leave_no_trace(tmp_path, [6], micro_batch=12, workers=0, optimizer=optimizer, ema=False, schedule="poly")
+    assert_stops_leave_no_trace(
+        tmp_path, [6], micro_batch=12, workers=0, optimizer=optimizer, ema=False, schedule="poly"
+    )
 
 
 def test_a_stop_changes_no_byte_in_fp16_with_its_scaler(tmp_path):
@@ -127,7 +151,11 @@ def test_a_killed_process_started_again_ends_with_the_same_bytes(tmp_path):
     # fresh processes and SIGKILL, in the second and a later epoch
     settings = SETTINGS | dict(micro_batch=6, workers=1, save_every=2, slow_seconds=0.01)
     command = [sys.executable, "-c", SCRIPT]
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1] / "support"), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    environment = {
+        "PYTHONPATH": str(Path(__file__).parents[1] / "support"),
+        "OMP_NUM_THREADS": "1",
+        "PATH": "/usr/bin:/bin",
+    }
     train(ToyTask, output=str(tmp_path / "straight"), **settings)
     arguments = [*command, json.dumps({"output": str(tmp_path / "killed"), **settings})]
     for checkpoint in ("step_00000004", "step_00000008"):

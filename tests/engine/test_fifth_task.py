@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fifth_task import commands, make_regression, write_numbered
 
-from visionloop.bin.commands.group import run_commands
-from visionloop.engine.contract import check_task
+from visionloop.bin.commands.cli import run_commands
+from visionloop.engine.testing.check_task import check_task
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "tests/support/fifth_task.py"
@@ -18,32 +18,92 @@ EXAMPLE = ROOT / "tests/support/fifth_task.py"
 
 def test_the_engine_knows_nothing_of_it_and_it_needs_no_other_task():
     words = ("regression", "fifth_task", "huber")
-    assert not [path for path in (ROOT / "engine").glob("*.py") for word in words if word in path.read_text().lower()]
-    imported = [node.module for node in ast.walk(ast.parse(EXAMPLE.read_text())) if isinstance(node, ast.ImportFrom)]
+    assert not [
+        path
+        for path in (ROOT / "engine").glob("*.py")
+        for word in words
+        if word in path.read_text().lower()
+    ]
+    imported = [
+        node.module
+        for node in ast.walk(ast.parse(EXAMPLE.read_text()))
+        if isinstance(node, ast.ImportFrom)
+    ]
     assert not [module for module in imported if module.startswith("visionloop.tasks")]
 
 
 def test_it_trains_is_scored_and_answers_through_the_commands(tmp_path, capsys):
     data, output = write_numbered(tmp_path / "data", {"train": 24, "val": 8}), tmp_path / "run"
-    small = ["--steps", "60", "--batch-size", "8", "--lr", "0.01", "--workers", "0", "--threads", "1", "--device", "cpu", "--no-ema"]
+    small = [
+        "--steps",
+        "60",
+        "--batch-size",
+        "8",
+        "--lr",
+        "0.01",
+        "--workers",
+        "0",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--no-ema",
+    ]
     with pytest.raises(SystemExit) as left:
         run_commands(commands, ["check", "--data", str(data / "nothing"), *small])
-    assert left.value.code == 2 and "train.json: expected an object of file names and numbers" in capsys.readouterr().err
+    assert (
+        left.value.code == 2
+        and "train.json: expected an object of file names and numbers" in capsys.readouterr().err
+    )
     train_in_process(["train", "--data", str(data), "--output", str(output), *small])
-    evals = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines() if '"eval"' in line]
+    evals = [
+        json.loads(line)
+        for line in (output / "metrics.jsonl").read_text().splitlines()
+        if '"eval"' in line
+    ]
     assert evals[-1]["metrics"]["mae"] < evals[0]["metrics"]["mae"]
-    record = json.loads((output / "evaluations/step_00000060/record.json").read_text())  # of a task that draws and tells nothing more
-    assert record["scores"] == evals[-1]["metrics"] and record["classes"] is record["confusion"] is record["sample_score"] is None
-    assert record["fixed"][0] == {"name": "val/000.png", "picture": None, "score": None} and record["worst"] == record["curves"] == []
+    record = json.loads(
+        (output / "evaluations/step_00000060/record.json").read_text()
+    )  # of a task that draws and tells nothing more
+    assert (
+        record["scores"] == evals[-1]["metrics"]
+        and record["classes"] is record["confusion"] is record["sample_score"] is None
+    )
+    assert (
+        record["fixed"][0] == {"name": "val/000.png", "picture": None, "score": None}
+        and record["worst"] == record["curves"] == []
+    )
     capsys.readouterr()
-    run_commands(commands, ["evaluate", "--model", str(output / "best"), "--data", str(data), "--device", "cpu", "--json"])
+    run_commands(
+        commands,
+        [
+            "evaluate",
+            "--model",
+            str(output / "best"),
+            "--data",
+            str(data),
+            "--device",
+            "cpu",
+            "--json",
+        ],
+    )
     best = min(line["metrics"]["mae"] for line in evals)
     assert json.loads(capsys.readouterr().out)["mae"] == pytest.approx(best, abs=1e-6)
     with pytest.raises(SystemExit) as left:
-        words = ["--input", str(data / "val"), "--output", str(tmp_path / "answers"), "--device", "cpu"]
+        words = [
+            "--input",
+            str(data / "val"),
+            "--output",
+            str(tmp_path / "answers"),
+            "--device",
+            "cpu",
+        ]
         run_commands(commands, ["predict", "--model", str(output / "best"), *words])
     assert not left.value.code
-    answers = [json.loads(line) for line in (tmp_path / "answers/predictions.jsonl").read_text().splitlines()]
+    answers = [
+        json.loads(line)
+        for line in (tmp_path / "answers/predictions.jsonl").read_text().splitlines()
+    ]
     assert [answer["file"] for answer in answers] == [f"{i:03}.png" for i in range(8)]
 
 

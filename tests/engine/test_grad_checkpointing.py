@@ -8,7 +8,7 @@ from torch import nn
 from toy_task import ToyConfig, ToyModel, ToyTask
 
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
-from visionloop.engine.order import seed_noise
+from visionloop.engine.seeding import seed_noise
 
 
 def build_model(batch_norm=False):
@@ -22,7 +22,10 @@ def gradients(module, autocast=False):
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         loss = nn.functional.cross_entropy(module(pictures).float(), torch.arange(6) % 2)
     loss.backward()
-    return {"loss": loss.detach(), **{name: parameter.grad for name, parameter in module.named_parameters()}}
+    return {
+        "loss": loss.detach(),
+        **{name: parameter.grad for name, parameter in module.named_parameters()},
+    }
 
 
 def bits(tensors):
@@ -31,11 +34,15 @@ def bits(tensors):
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_gradients_with_recomputation_are_those_without_bit_for_bit_dropout_included(autocast, batch_norm):
+def test_gradients_with_recomputation_are_those_without_bit_for_bit_dropout_included(
+    autocast, batch_norm
+):
     plain, recomputed = build_model(batch_norm), build_model(batch_norm)
     apply_grad_checkpointing(ToyTask(ToyConfig()).grad_checkpointing_blocks(recomputed))
     assert bits(gradients(recomputed, autocast)) == bits(gradients(plain, autocast))
-    assert bits(recomputed.state_dict()) == bits(plain.state_dict()), "statistics outside of the block are counted once"
+    assert bits(recomputed.state_dict()) == bits(plain.state_dict()), (
+        "statistics outside of the block are counted once"
+    )
 
 
 def test_dropout_was_really_on():
@@ -78,7 +85,9 @@ def test_names_on_disk_do_not_change():
     plain, recomputed = build_model(), build_model()
     apply_grad_checkpointing([recomputed.block])
     assert list(recomputed.state_dict()) == list(plain.state_dict())
-    assert [name for name, _ in recomputed.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    assert [name for name, _ in recomputed.named_parameters()] == [
+        name for name, _ in plain.named_parameters()
+    ]
 
 
 def test_a_copy_of_a_recomputed_block_computes_with_its_own_weights():

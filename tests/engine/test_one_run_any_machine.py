@@ -7,7 +7,7 @@ import torch
 import torch.utils.tensorboard
 from toy_task import ToyConfig, ToyTask
 
-from visionloop.engine.trials import CONFIG, first_step, on_ranks, score, train_steps
+from visionloop.engine.testing.short_runs import CONFIG, first_step, on_ranks, score, train_steps
 
 
 def quiet_toy():
@@ -28,7 +28,11 @@ def relative_difference(first, second):
 
 def ids_of_every_step(processes, micro_batch):
     """Sample ids of each of 5 steps, over all ranks."""
-    parts = [note_ids(micro_batch)] if processes == 1 else on_ranks(processes, note_ids, micro_batch, context="fork")
+    parts = (
+        [note_ids(micro_batch)]
+        if processes == 1
+        else on_ranks(processes, note_ids, micro_batch, context="fork")
+    )
     return [sorted(index for part in parts for index in part[step]) for step in range(5)]
 
 
@@ -47,7 +51,13 @@ def note_ids(micro_batch):
     task.count = count_and_note
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(os.environ.get("CONTRACT_OUTPUT", scratch))
-        train_steps(task, output, config=replace(CONFIG, steps=5, batch_size=13, micro_batch=micro_batch, eval_every=0, save_every=0))
+        train_steps(
+            task,
+            output,
+            config=replace(
+                CONFIG, steps=5, batch_size=13, micro_batch=micro_batch, eval_every=0, save_every=0
+            ),
+        )
     return seen
 
 
@@ -67,7 +77,12 @@ def test_two_ranks_with_uneven_pieces_give_the_gradient_of_one():
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
     alone = first_step(quiet_toy, replace(UNEVEN, micro_batch=13))
     for micro_batch in (1, 3, 5):
-        assert relative_difference(alone, first_step(quiet_toy, replace(UNEVEN, micro_batch=micro_batch))) < 1e-5
+        assert (
+            relative_difference(
+                alone, first_step(quiet_toy, replace(UNEVEN, micro_batch=micro_batch))
+            )
+            < 1e-5
+        )
 
 
 def test_the_noise_is_the_same_wherever_the_pieces_are_equal():

@@ -6,9 +6,15 @@ import pytest
 import torch
 from toy_task import ToyModel
 
-from visionloop.engine.optim import batch_norms, build_optimizer, default_parameter_groups, load_state_by_name, state_by_name
-from visionloop.engine.settings import TrainConfig
-from visionloop.engine.tensors import load_tensors, save_tensors
+from visionloop.engine.checkpoints.writer import load_tensors, save_tensors
+from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.optim import (
+    batch_norms,
+    build_optimizer,
+    default_parameter_groups,
+    load_state_by_name,
+    state_by_name,
+)
 
 CONFIG = TrainConfig(steps=10, lr=1e-2, weight_decay=0.1)
 KINDS = ("adamw", "adam", "sgd")
@@ -43,27 +49,40 @@ def bits(tensors):
     return {name: tensor.detach().numpy().tobytes() for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("layers", [{}, {"layer_of": layer_of, "num_layers": 2, "layer_decay": 0.5}], ids=["plain", "layers"])
+@pytest.mark.parametrize(
+    "layers",
+    [{}, {"layer_of": layer_of, "num_layers": 2, "layer_decay": 0.5}],
+    ids=["plain", "layers"],
+)
 def test_groups_cover_every_trainable_parameter_once(layers):
     module = build_model()
     module.stem.requires_grad_(False)
     groups = default_parameter_groups(module, **layers)
     listed = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(listed) == sorted(id(parameter) for parameter in module.parameters() if parameter.requires_grad)
+    assert sorted(listed) == sorted(
+        id(parameter) for parameter in module.parameters() if parameter.requires_grad
+    )
     assert len({group["name"] for group in groups}) == len(groups)
 
 
 def test_vectors_and_named_parameters_are_not_decayed():
     module = build_model()
     groups = default_parameter_groups(module, no_decay=("stem",))
-    decayed = {id(parameter) for group in groups if group["weight_decay"] is None for parameter in group["params"]}
+    decayed = {
+        id(parameter)
+        for group in groups
+        if group["weight_decay"] is None
+        for parameter in group["params"]
+    }
     names = {name for name, parameter in module.named_parameters() if id(parameter) in decayed}
     assert names == {"block.0.weight", "head.weight"}
     assert {group["weight_decay"] for group in groups} == {None, 0.0}
 
 
 def test_layer_decay_slows_each_layer_below_the_head():
-    groups = default_parameter_groups(build_model(), layer_of=layer_of, num_layers=2, layer_decay=0.5)
+    groups = default_parameter_groups(
+        build_model(), layer_of=layer_of, num_layers=2, layer_decay=0.5
+    )
     assert {group["name"]: group["lr_scale"] for group in groups} == {
         "layer_0": 0.25, "layer_0_no_decay": 0.25, "layer_1": 0.5, "layer_1_no_decay": 0.5, "layer_2": 1.0, "layer_2_no_decay": 1.0,
     }  # fmt: skip
@@ -75,7 +94,9 @@ def test_a_tied_parameter_is_in_one_group():
     module.tied.weight = module.head.weight
     optimizer = optimizer_for(module)
     take_step(module, optimizer, 0)
-    assert "head.weight/exp_avg" in state_by_name(optimizer, module) and "tied.weight/exp_avg" not in state_by_name(optimizer, module)
+    assert "head.weight/exp_avg" in state_by_name(
+        optimizer, module
+    ) and "tied.weight/exp_avg" not in state_by_name(optimizer, module)
 
 
 def test_a_group_says_when_it_starts_and_one_that_does_not_starts_at_once():
@@ -98,7 +119,10 @@ def test_a_parameter_in_no_group_or_in_two_is_our_defect():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_run_s_weight_decay_fills_what_a_group_leaves_open(kind):
     optimizer = optimizer_for(build_model(), optimizer=kind)
-    assert {group["name"]: group["weight_decay"] for group in optimizer.param_groups} == {"all": 0.1, "all_no_decay": 0.0}
+    assert {group["name"]: group["weight_decay"] for group in optimizer.param_groups} == {
+        "all": 0.1,
+        "all_no_decay": 0.0,
+    }
     assert all(group["fused"] for group in optimizer.param_groups)
 
 
@@ -123,7 +147,9 @@ def test_fused_steps_are_those_of_the_plain_optimizer(kind):
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 @pytest.mark.parametrize("kind", KINDS)
-def test_state_by_name_comes_back_bit_for_bit_and_training_goes_on_as_if_nothing_had_happened(kind, momentum, tmp_path):
+def test_state_by_name_comes_back_bit_for_bit_and_training_goes_on_as_if_nothing_had_happened(
+    kind, momentum, tmp_path
+):
     straight = build_model()
     optimizer = optimizer_for(straight, optimizer=kind, momentum=momentum)
     for step in range(3):
@@ -193,5 +219,7 @@ def test_a_skipped_first_step_leaves_a_defined_state(kind):
 
 def test_batch_norms_are_found_in_every_kind():
     norms = [torch.nn.BatchNorm1d(2), torch.nn.BatchNorm2d(2), torch.nn.SyncBatchNorm(2)]
-    module = torch.nn.Sequential(torch.nn.Sequential(*norms), torch.nn.LayerNorm(2), torch.nn.GroupNorm(1, 2))
+    module = torch.nn.Sequential(
+        torch.nn.Sequential(*norms), torch.nn.LayerNorm(2), torch.nn.GroupNorm(1, 2)
+    )
     assert batch_norms(module) == norms

@@ -7,12 +7,12 @@ import pytest
 import torch
 from toy_task import ToyConfig, ToyTask
 
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.distributed import World
 from visionloop.engine.precision import build_precision
 from visionloop.engine.prepare import prepare_run
-from visionloop.engine.settings import TrainConfig
 from visionloop.engine.step import train_step
-from visionloop.engine.stop import StopFlag
+from visionloop.engine.system.signals import StopFlag
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -45,20 +45,30 @@ def start(tmp_path):
 def take_step(run, task, step):
     task.before_step(run.module, step, run.config.steps)
     micro_batches = run.data.fetch(lambda: False)
-    losses, grad_norm = train_step(run, task, micro_batches, {"samples": run.config.batch_size}, step)
+    losses, grad_norm = train_step(
+        run, task, micro_batches, {"samples": run.config.batch_size}, step
+    )
     return float(losses["loss"]), float(grad_norm)
 
 
 def bits(run):
-    state = {f"optimizer/{i}/{key}": value for i, state in enumerate(run.optimizer.state.values()) for key, value in state.items()}
-    state |= run.module.state_dict() | {f"average/{name}": value for name, value in run.average.tensors.items()}
+    state = {
+        f"optimizer/{i}/{key}": value
+        for i, state in enumerate(run.optimizer.state.values())
+        for key, value in state.items()
+    }
+    state |= run.module.state_dict() | {
+        f"average/{name}": value for name, value in run.average.tensors.items()
+    }
     return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
 
 
 def test_a_step_in_bf16_is_close_to_one_in_fp32(start):
     """Loss within 1 %, gradient norm within 3 %: bf16 keeps 8 bits, 0.4 % a rounding."""
     exact, coarse = (take_step(*start(precision), 0) for precision in ("fp32", "bf16"))
-    assert coarse[0] == pytest.approx(exact[0], rel=0.01) and coarse[1] == pytest.approx(exact[1], rel=0.03)
+    assert coarse[0] == pytest.approx(exact[0], rel=0.01) and coarse[1] == pytest.approx(
+        exact[1], rel=0.03
+    )
     assert coarse != exact, "autocast was on"
 
 
@@ -68,10 +78,15 @@ def test_weights_after_some_steps_are_close_to_those_of_fp32(start, precision):
     ways = {}
     for name in ("fp32", precision):
         run, task = start(name, optimizer="sgd", momentum=0.0)
-        before = torch.cat([parameter.detach().clone().flatten() for parameter in run.trained_parameters])
+        before = torch.cat(
+            [parameter.detach().clone().flatten() for parameter in run.trained_parameters]
+        )
         for step in range(5):
             take_step(run, task, step)
-        ways[name] = torch.cat([parameter.detach().flatten() for parameter in run.trained_parameters]) - before
+        ways[name] = (
+            torch.cat([parameter.detach().flatten() for parameter in run.trained_parameters])
+            - before
+        )
     assert (ways[precision] - ways["fp32"]).norm() <= 0.03 * ways["fp32"].norm()
     assert ways["fp32"].norm() > 0
 
@@ -111,7 +126,9 @@ def test_a_scale_that_is_too_large_comes_down_by_itself(start):
     run.precision.scaler.load_state_dict(run.precision.scaler.state_dict() | {"scale": 2.0**40})
     before = bits(run)
     norms = [take_step(run, task, step)[1] for step in range(2)]
-    assert norms == [float("inf")] * 2 or all(norm != norm or norm == float("inf") for norm in norms)
+    assert norms == [float("inf")] * 2 or all(
+        norm != norm or norm == float("inf") for norm in norms
+    )
     assert bits(run) == before and run.precision.scaler.get_scale() == 2.0**38
 
 
@@ -135,10 +152,23 @@ def test_gradients_are_clipped_in_true_units(start):
     """The scale of fp16 must not reach the clipping."""
     norms = []
     for precision in ("fp32", "fp16"):
-        run, task = start(precision, optimizer="sgd", momentum=0.0, lr=1.0, clip_grad=0.01, weight_decay=0.0)
-        before = torch.cat([parameter.detach().clone().flatten() for parameter in run.trained_parameters])
+        run, task = start(
+            precision, optimizer="sgd", momentum=0.0, lr=1.0, clip_grad=0.01, weight_decay=0.0
+        )
+        before = torch.cat(
+            [parameter.detach().clone().flatten() for parameter in run.trained_parameters]
+        )
         take_step(run, task, 0)
-        norms.append(float((torch.cat([parameter.detach().flatten() for parameter in run.trained_parameters]) - before).norm()))
+        norms.append(
+            float(
+                (
+                    torch.cat(
+                        [parameter.detach().flatten() for parameter in run.trained_parameters]
+                    )
+                    - before
+                ).norm()
+            )
+        )
     assert norms == pytest.approx([0.01, 0.01], rel=1e-3)
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from toy_task import ToyTask
 
+from visionloop.engine.checkpoints.writer import load_tensors
 from visionloop.engine.errors import UserError
-from visionloop.engine.tensors import load_tensors
+from visionloop.engine.testing.short_runs import logged
 from visionloop.engine.train import train
-from visionloop.engine.trials import logged
 
 SETTINGS = dict(
     batch_size=8, micro_batch=8, steps=10, lr=1e-2, threads=1, workers=0, device="cpu", precision="fp32", log_every=1, eval_every=2,
@@ -26,14 +26,18 @@ def test_overfit_trains_and_evaluates_on_the_same_few_samples(tmp_path):
         trained, scored = set(), set()
 
         def count(self, micro_batches):
-            self.trained.update(index for batch in micro_batches for index in batch["sample_ids"].tolist())
+            self.trained.update(
+                index for batch in micro_batches for index in batch["sample_ids"].tolist()
+            )
             return super().count(micro_batches)
 
         def predict(self, model, batch):
             self.scored.update(batch["sample_ids"].tolist())
             return super().predict(model, batch)
 
-    result = train(Watched, output=str(tmp_path), overfit=4, **SETTINGS | dict(steps=60, eval_every=0))
+    result = train(
+        Watched, output=str(tmp_path), overfit=4, **SETTINGS | dict(steps=60, eval_every=0)
+    )
     assert Watched.trained == Watched.scored == {0, 1, 2, 3}
     assert result.scores["accuracy"] == 1.0
 
@@ -49,7 +53,10 @@ def test_best_holds_the_average_and_the_step_folder_the_training_weights(tmp_pat
     result = train(ToyTask, output=str(tmp_path), **SETTINGS)
     best = load_tensors(tmp_path / "best" / "model.safetensors")
     folder = tmp_path / "checkpoints" / f"step_{result.best['step']:08d}"
-    average, trained = load_tensors(folder / "averaged.safetensors"), load_tensors(folder / "model.safetensors")
+    average, trained = (
+        load_tensors(folder / "averaged.safetensors"),
+        load_tensors(folder / "model.safetensors"),
+    )
     assert all(torch.equal(best[name], average[name]) for name in best)
     assert not all(torch.equal(best[name], trained[name]) for name in best)
     assert all(row["metrics"].keys() == row["metrics_raw"].keys() for row in evaluations(tmp_path))
@@ -67,7 +74,9 @@ def test_resume_starts_a_new_folder_from_a_checkpoint_of_another_run(tmp_path):
     train(ToyTask, output=str(tmp_path / "first"), **SETTINGS | dict(save_every=4, keep=9))
     checkpoint = tmp_path / "first" / "checkpoints" / "step_00000004"
     train(ToyTask, output=str(tmp_path / "second"), resume=str(checkpoint), **SETTINGS)
-    assert [row for row in logged(tmp_path / "first") if row["step"] > 4] == logged(tmp_path / "second")
+    assert [row for row in logged(tmp_path / "first") if row["step"] > 4] == logged(
+        tmp_path / "second"
+    )
     with pytest.raises(UserError, match=r"--resume .*not a whole checkpoint"):
         train(ToyTask, output=str(tmp_path / "third"), resume=str(tmp_path), **SETTINGS)
 
@@ -79,20 +88,31 @@ def test_a_task_may_go_on_from_its_best_weights(tmp_path):
 
         def before_step(self, module, step, steps):
             if step == 6:
-                self.weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+                self.weights = {
+                    name: tensor.detach().clone() for name, tensor in module.state_dict().items()
+                }
                 Reloading.seen = self.weights
             super().before_step(module, step, steps)
 
-    result = train(Reloading, output=str(tmp_path), **SETTINGS | dict(best_metric="val_loss", lr=3.0, keep=9))
+    result = train(
+        Reloading, output=str(tmp_path), **SETTINGS | dict(best_metric="val_loss", lr=3.0, keep=9)
+    )
     at_best = [row for row in evaluations(tmp_path) if row["step"] <= 6]
     best_step = min(at_best, key=lambda row: row["metrics"]["val_loss"])["step"]
     stored = load_tensors(tmp_path / "checkpoints" / f"step_{best_step:08d}" / "model.safetensors")
-    assert result.state == "finished" and all(torch.equal(stored[name], Reloading.seen[name]) for name in stored)
+    assert result.state == "finished" and all(
+        torch.equal(stored[name], Reloading.seen[name]) for name in stored
+    )
 
 
 def test_freezing_the_backbone_changes_the_head_alone(tmp_path):
-    train(ToyTask, output=str(tmp_path), freeze="backbone", **SETTINGS | dict(save_every=1, keep=99))
-    first, last = (load_tensors(tmp_path / "checkpoints" / f"step_{step:08d}" / "model.safetensors") for step in (1, 10))
+    train(
+        ToyTask, output=str(tmp_path), freeze="backbone", **SETTINGS | dict(save_every=1, keep=99)
+    )
+    first, last = (
+        load_tensors(tmp_path / "checkpoints" / f"step_{step:08d}" / "model.safetensors")
+        for step in (1, 10)
+    )
     assert all(torch.equal(first[name], last[name]) == name.startswith("stem") for name in first)
 
 
@@ -118,8 +138,20 @@ def test_deterministic_names_what_has_no_deterministic_backward(tmp_path, capsys
         undeterministic = ("grid_sample",)
 
     lines = {}
-    for name, task, wanted in (("plain", Sampling, False), ("none", ToyTask, True), ("named", Sampling, True)):
+    for name, task, wanted in (
+        ("plain", Sampling, False),
+        ("none", ToyTask, True),
+        ("named", Sampling, True),
+    ):
         train(task, output=str(tmp_path / name), **SETTINGS | dict(deterministic=wanted))
-        lines[name] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("--deterministic")]
+        lines[name] = [
+            line
+            for line in capsys.readouterr().out.splitlines()
+            if line.startswith("--deterministic")
+        ]
     torch.use_deterministic_algorithms(False)
-    assert lines["plain"] == lines["none"] == [] and len(lines["named"]) == 1 and "grid_sample" in lines["named"][0]
+    assert (
+        lines["plain"] == lines["none"] == []
+        and len(lines["named"]) == 1
+        and "grid_sample" in lines["named"][0]
+    )

@@ -19,14 +19,20 @@ def evidence(number_of_pictures, num_classes, seed, ties=False):
     logits = torch.randn(number_of_pictures, num_classes, generator=generator)
     logits = logits.round() if ties else logits
     labels = torch.randint(num_classes, (number_of_pictures,), generator=generator)
-    return logits, labels, torch.randperm(10 * number_of_pictures, generator=generator)[:number_of_pictures]
+    return (
+        logits,
+        labels,
+        torch.randperm(10 * number_of_pictures, generator=generator)[:number_of_pictures],
+    )
 
 
 def measured(logits, labels, sample_ids, rows=None):
     metric = ClassificationMetric(logits.shape[1])
     rows = torch.arange(len(labels)) if rows is None else torch.as_tensor(rows, dtype=torch.int64)
     if len(rows):
-        metric.update({"logits": logits[rows]}, {"labels": labels[rows], "sample_ids": sample_ids[rows]})
+        metric.update(
+            {"logits": logits[rows]}, {"labels": labels[rows], "sample_ids": sample_ids[rows]}
+        )
     return metric
 
 
@@ -39,30 +45,50 @@ def by_hand(logits, labels):
         top5 += label in order[:5]
         of_class.setdefault(label, []).append(order[0] == label)
         largest = max(row)
-        losses.append(largest + math.log(sum(math.exp(value - largest) for value in row)) - row[label])
+        losses.append(
+            largest + math.log(sum(math.exp(value - largest) for value in row)) - row[label]
+        )
     scores = {"accuracy": hits / len(labels), "val_loss": sum(losses) / len(labels)}
-    scores["mean_class_accuracy"] = sum(sum(found) / len(found) for found in of_class.values()) / len(of_class)
+    scores["mean_class_accuracy"] = sum(
+        sum(found) / len(found) for found in of_class.values()
+    ) / len(of_class)
     return scores | ({"accuracy_top5": top5 / len(labels)} if logits.shape[1] >= 5 else {})
 
 
-@given(count=st.integers(1, 40), num_classes=st.integers(2, 12), seed=st.integers(0, 1000), ties=st.booleans())
+@given(
+    count=st.integers(1, 40),
+    num_classes=st.integers(2, 12),
+    seed=st.integers(0, 1000),
+    ties=st.booleans(),
+)
 def test_scores_are_those_of_brute_force(count, num_classes, seed, ties):
     logits, labels, sample_ids = evidence(count, num_classes, seed, ties)
-    assert measured(logits, labels, sample_ids).compute() == pytest.approx(by_hand(logits, labels), abs=1e-12)
+    assert measured(logits, labels, sample_ids).compute() == pytest.approx(
+        by_hand(logits, labels), abs=1e-12
+    )
 
 
-@given(count=st.integers(1, 40), seed=st.integers(0, 1000), owners=st.lists(st.integers(0, 3), min_size=40, max_size=40))
+@given(
+    count=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+    owners=st.lists(st.integers(0, 3), min_size=40, max_size=40),
+)
 def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
     logits, labels, sample_ids = evidence(count, 7, seed)
     whole = measured(logits, labels, sample_ids)
-    shards = [measured(logits, labels, sample_ids, [row for row in range(count) if owners[row] == owner]) for owner in range(4)]
+    shards = [
+        measured(logits, labels, sample_ids, [row for row in range(count) if owners[row] == owner])
+        for owner in range(4)
+    ]
     states = [shard.state() for shard in shards]
     random.Random(seed).shuffle(states)
     merged = ClassificationMetric(7)
     merged.merge(states)
     assert merged.compute() == whole.compute()
     assert np.array_equal(merged.confusion(), whole.confusion())
-    assert all(np.array_equal(values, whole.state()[column]) for column, values in merged.state().items())
+    assert all(
+        np.array_equal(values, whole.state()[column]) for column, values in merged.state().items()
+    )
     assert len(merged) == len(whole) == count
 
 
@@ -122,7 +148,9 @@ def test_a_class_without_pictures_takes_no_part():
     logits = torch.eye(4)[torch.tensor([0, 1, 1])]
     metric = measured(logits, torch.tensor([0, 1, 3]), torch.arange(3))
     assert metric.compute()["mean_class_accuracy"] == pytest.approx(2 / 3)
-    assert np.isnan(metric.per_class()["accuracy"][2]) and np.isnan(metric.per_class()["precision"][3])
+    assert np.isnan(metric.per_class()["accuracy"][2]) and np.isnan(
+        metric.per_class()["precision"][3]
+    )
 
 
 def test_the_majority_baseline_answers_one_class():
@@ -136,19 +164,26 @@ def test_every_picture_has_its_loss_in_the_order_of_ids():
     table = measured(logits, labels, torch.arange(9).flip(0)).per_picture()
     assert table["sample_ids"].tolist() == list(range(9))
     expected = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none").flip(0)
-    assert table["losses"] == pytest.approx(expected.numpy()) and table["losses"].dtype == np.float64
+    assert (
+        table["losses"] == pytest.approx(expected.numpy()) and table["losses"].dtype == np.float64
+    )
 
 
 def test_without_pictures_every_score_is_nan():
     metric = ClassificationMetric(5)
     assert len(metric) == 0
-    assert all(math.isnan(score) for score in metric.compute().values()) and math.isnan(metric.majority_accuracy())
+    assert all(math.isnan(score) for score in metric.compute().values()) and math.isnan(
+        metric.majority_accuracy()
+    )
     assert metric.confusion().sum() == 0
 
 
 def test_logits_of_another_width_are_refused():
     with pytest.raises(ValueError, match="expected shape"):
-        ClassificationMetric(5).update({"logits": torch.zeros(2, 4)}, {"labels": torch.zeros(2).long(), "sample_ids": torch.arange(2)})
+        ClassificationMetric(5).update(
+            {"logits": torch.zeros(2, 4)},
+            {"labels": torch.zeros(2).long(), "sample_ids": torch.arange(2)},
+        )
 
 
 def test_a_thousand_draws_of_a_thousand_pictures_take_less_than_a_second():

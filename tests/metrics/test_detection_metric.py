@@ -12,13 +12,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visionloop.engine.intervals import score_intervals
+from visionloop.engine.evaluation.bootstrap import score_intervals
 from visionloop.metrics.average_precision import hits_needed
 from visionloop.metrics.coco_evaluation import SCORE_KEYS
 from visionloop.metrics.detection import DetectionMetric, ragged_rows
 
 GOLD = Path(__file__).parents[2].parent / "shared" / "data" / "metrics-gold"
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")  # as in expected.json
+NAMES = (
+    "AP",
+    "AP50",
+    "AP75",
+    "APs",
+    "APm",
+    "APl",
+    "AR1",
+    "AR10",
+    "AR100",
+    "ARs",
+    "ARm",
+    "ARl",
+)  # as in expected.json
 needs_gold = pytest.mark.skipif(not GOLD.is_dir(), reason="the published examples are not here")
 
 
@@ -28,19 +41,36 @@ def picture(truth=(), detections=(), *, crowd=(), areas=None, loss=None):
     detections = np.array(detections, dtype=np.float64).reshape(-1, 6)
     is_crowd = np.isin(np.arange(len(truth)), list(crowd))
     areas = truth[:, 3] * truth[:, 4] if areas is None else np.array(areas, dtype=np.float64)
-    truth = {"boxes": truth[:, 1:], "labels": truth[:, 0].astype(np.int64), "crowd": is_crowd, "areas": areas}
+    truth = {
+        "boxes": truth[:, 1:],
+        "labels": truth[:, 0].astype(np.int64),
+        "crowd": is_crowd,
+        "areas": areas,
+    }
     corners = np.concatenate([detections[:, 2:4], detections[:, 2:4] + detections[:, 4:]], axis=1)
-    return {"truth": truth, "labels": detections[:, 0].astype(np.int64), "scores": detections[:, 1], "boxes": corners, "loss": loss}
+    return {
+        "truth": truth,
+        "labels": detections[:, 0].astype(np.int64),
+        "scores": detections[:, 1],
+        "boxes": corners,
+        "loss": loss,
+    }
 
 
 def measured(pictures, num_classes, sample_ids=None, backend="pycocotools"):
     """The metric of the pictures, a batch each."""
     metric = DetectionMetric(num_classes, backend)
-    for one, sample_id in zip(pictures, range(len(pictures)) if sample_ids is None else sample_ids, strict=True):
-        predictions = {key: torch.from_numpy(one[key])[None] for key in ("boxes", "scores", "labels")}
+    for one, sample_id in zip(
+        pictures, range(len(pictures)) if sample_ids is None else sample_ids, strict=True
+    ):
+        predictions = {
+            key: torch.from_numpy(one[key])[None] for key in ("boxes", "scores", "labels")
+        }
         if one["loss"] is not None:
             predictions["losses"] = torch.tensor([one["loss"]])
-        metric.update(predictions, {"sample_ids": torch.tensor([sample_id]), "truth": [one["truth"]]})
+        metric.update(
+            predictions, {"sample_ids": torch.tensor([sample_id]), "truth": [one["truth"]]}
+        )
     return metric
 
 
@@ -50,15 +80,31 @@ def random_pictures(count, num_classes, seed, *, detections=12, side=200):
     pictures = []
     for _ in range(count):
         number = int(generator.integers(0, 6))
-        boxes = np.concatenate([generator.uniform(0, side, (number, 2)), generator.uniform(5, side, (number, 2))], axis=1)
+        boxes = np.concatenate(
+            [generator.uniform(0, side, (number, 2)), generator.uniform(5, side, (number, 2))],
+            axis=1,
+        )
         labels = generator.integers(0, num_classes, number)
-        guesses = generator.integers(0, number, detections if number and generator.random() < 0.9 else 0)
-        moved = boxes[guesses] + generator.normal(0, 0.08, (len(guesses), 4)) * boxes[guesses][:, [2, 3, 2, 3]]
-        guessed = np.where(generator.random(len(guesses)) < 0.8, labels[guesses], generator.integers(0, num_classes, len(guesses)))
-        scores = np.sort(generator.choice(np.arange(1, 3 * detections), len(guesses), replace=False))[::-1] / (3 * detections)
+        guesses = generator.integers(
+            0, number, detections if number and generator.random() < 0.9 else 0
+        )
+        moved = (
+            boxes[guesses]
+            + generator.normal(0, 0.08, (len(guesses), 4)) * boxes[guesses][:, [2, 3, 2, 3]]
+        )
+        guessed = np.where(
+            generator.random(len(guesses)) < 0.8,
+            labels[guesses],
+            generator.integers(0, num_classes, len(guesses)),
+        )
+        scores = np.sort(
+            generator.choice(np.arange(1, 3 * detections), len(guesses), replace=False)
+        )[::-1] / (3 * detections)
         crowd = np.flatnonzero(generator.random(number) < 0.15)
         truth = np.concatenate([labels[:, None], boxes], axis=1)
-        found = np.concatenate([guessed[:, None], scores[:, None], moved[:, :2], np.maximum(moved[:, 2:], 1)], axis=1)
+        found = np.concatenate(
+            [guessed[:, None], scores[:, None], moved[:, :2], np.maximum(moved[:, 2:], 1)], axis=1
+        )
         pictures.append(picture(truth, found, crowd=crowd, loss=float(generator.random())))
     return pictures
 
@@ -70,14 +116,26 @@ def same(scores, others, tolerance=1e-9):
 def coco_sample(dtype):
     """The 100 COCO pictures with the sample detections of the COCO API."""
     truth = json.loads((GOLD / "coco-val2014-100" / "instances_val2014_100.json").read_text())
-    found = json.loads((GOLD / "coco-val2014-100" / "instances_val2014_fakebbox100_results.json").read_text())
-    label_of = {category: label for label, category in enumerate(sorted(category["id"] for category in truth["categories"]))}
+    found = json.loads(
+        (GOLD / "coco-val2014-100" / "instances_val2014_fakebbox100_results.json").read_text()
+    )
+    label_of = {
+        category: label
+        for label, category in enumerate(sorted(category["id"] for category in truth["categories"]))
+    }
     pictures, sample_ids = [], [image["id"] for image in truth["images"]]
     for image in sample_ids:
         here = [box for box in truth["annotations"] if box["image_id"] == image]
         boxes = [(label_of[box["category_id"]], *box["bbox"]) for box in here]
-        guesses = [(label_of[box["category_id"]], box["score"], *box["bbox"]) for box in found if box["image_id"] == image]
-        crowd, areas = [i for i, box in enumerate(here) if box["iscrowd"]], [box["area"] for box in here]
+        guesses = [
+            (label_of[box["category_id"]], box["score"], *box["bbox"])
+            for box in found
+            if box["image_id"] == image
+        ]
+        crowd, areas = (
+            [i for i, box in enumerate(here) if box["iscrowd"]],
+            [box["area"] for box in here],
+        )
         pictures.append(picture(boxes, guesses, crowd=crowd, areas=areas))
         pictures[-1]["boxes"] = pictures[-1]["boxes"].astype(dtype)
     return pictures, len(label_of), sample_ids
@@ -87,12 +145,18 @@ def coco_sample(dtype):
 def test_the_coco_sample_scores_as_published():
     expected = json.loads((GOLD / "coco-val2014-100" / "expected.json").read_text())
     pictures, num_classes, sample_ids = coco_sample(np.float64)
-    assert not all(len(one["boxes"]) for one in pictures)  # the trap: without such pictures AP would be 0.507
+    assert not all(
+        len(one["boxes"]) for one in pictures
+    )  # the trap: without such pictures AP would be 0.507
     metric = measured(pictures, num_classes, sample_ids)
     scores = metric.compute()
     assert tuple(scores) == SCORE_KEYS
-    assert [round(score, 9) for score in scores.values()] == [expected["pycocotools"][name] for name in NAMES]
-    assert [round(score, 3) for score in scores.values()] == pytest.approx([expected["published"][name] for name in NAMES], abs=0.0011)
+    assert [round(score, 9) for score in scores.values()] == [
+        expected["pycocotools"][name] for name in NAMES
+    ]
+    assert [round(score, 3) for score in scores.values()] == pytest.approx(
+        [expected["published"][name] for name in NAMES], abs=0.0011
+    )
     assert same(metric.compute(np.arange(len(pictures))), scores)
 
 
@@ -104,10 +168,25 @@ def test_the_documented_example_of_torchmetrics_scores_as_printed():
         corners = np.array(target["boxes"])
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
         crowd = np.zeros(len(boxes), dtype=bool)
-        truth = {"boxes": boxes, "labels": np.array(target["labels"]), "crowd": crowd, "areas": boxes[:, 2] * boxes[:, 3]}
-        metric.update({key: torch.tensor([guess[key]]) for key in guess}, {"sample_ids": torch.tensor([i]), "truth": [truth]})
+        truth = {
+            "boxes": boxes,
+            "labels": np.array(target["labels"]),
+            "crowd": crowd,
+            "areas": boxes[:, 2] * boxes[:, 3],
+        }
+        metric.update(
+            {key: torch.tensor([guess[key]]) for key in guess},
+            {"sample_ids": torch.tensor([i]), "truth": [truth]},
+        )
     scores = metric.compute()
-    theirs = dict(map="mAP", map_50="mAP50", map_75="mAP75", map_small="mAP_small", map_medium="mAP_medium", map_large="mAP_large")
+    theirs = dict(
+        map="mAP",
+        map_50="mAP50",
+        map_75="mAP75",
+        map_small="mAP_small",
+        map_medium="mAP_medium",
+        map_large="mAP_large",
+    )
     theirs |= dict(mar_1="AR1", mar_10="AR10", mar_100="AR100")
     for key, value in example["expected"].items():
         expected = math.nan if value == -1 else value
@@ -119,12 +198,17 @@ def test_what_is_found_missed_and_invented_counts_by_hand():
     hit, invented = (0, 0.9, 10, 10, 50, 50), (0, 0.95, 300, 10, 50, 50)
     assert measured([picture([found], [hit])], 1).compute()["mAP"] == pytest.approx(1)
     # one of two found: recall 0 to 0.5 has precision 1, so 51 of 101 points
-    assert measured([picture([found, missed], [hit])], 1).compute()["mAP"] == pytest.approx(51 / 101)
+    assert measured([picture([found, missed], [hit])], 1).compute()["mAP"] == pytest.approx(
+        51 / 101
+    )
     assert measured([picture([found], [hit, invented])], 1).compute()["mAP"] == pytest.approx(0.5)
 
 
 def test_a_picture_without_detections_counts():
-    seen, unseen = picture([(0, 10, 10, 50, 50)], [(0, 0.9, 10, 10, 50, 50)]), picture([(0, 10, 10, 50, 50)])
+    seen, unseen = (
+        picture([(0, 10, 10, 50, 50)], [(0, 0.9, 10, 10, 50, 50)]),
+        picture([(0, 10, 10, 50, 50)]),
+    )
     assert measured([seen], 1).compute()["AR100"] == 1
     for metric in (measured([seen, unseen], 1), measured([unseen, seen], 1)):
         assert metric.compute()["AR100"] == 0.5 and len(metric) == 2
@@ -158,7 +242,12 @@ def test_every_picture_once_is_the_number_of_pycocotools(count, num_classes, see
 
 
 @settings(max_examples=30, deadline=None)
-@given(count=st.integers(1, 10), num_classes=st.integers(1, 4), seed=st.integers(0, 10_000), data=st.data())
+@given(
+    count=st.integers(1, 10),
+    num_classes=st.integers(1, 4),
+    seed=st.integers(0, 10_000),
+    data=st.data(),
+)
 def test_repeated_picks_score_as_repeated_pictures(count, num_classes, seed, data):
     pictures = random_pictures(count, num_classes, seed)
     picks = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=2 * count))
@@ -174,18 +263,34 @@ def test_a_detection_beyond_a_hundred_does_not_count():
 
 
 @settings(max_examples=15, deadline=None)
-@given(count=st.integers(1, 12), seed=st.integers(0, 1000), shards=st.integers(1, 3), data=st.data())
+@given(
+    count=st.integers(1, 12), seed=st.integers(0, 1000), shards=st.integers(1, 3), data=st.data()
+)
 def test_any_sharding_gives_the_last_bit_of_the_whole(count, seed, shards, data):
-    pictures, sample_ids = random_pictures(count, 3, seed), random.Random(seed).sample(range(1000), count)
+    pictures, sample_ids = (
+        random_pictures(count, 3, seed),
+        random.Random(seed).sample(range(1000), count),
+    )
     owners = data.draw(st.lists(st.integers(0, shards - 1), min_size=count, max_size=count))
     whole, merged = measured(pictures, 3, sample_ids), DetectionMetric(3)
     shares = [[i for i in range(count) if owners[i] == owner] for owner in range(shards)]
-    merged.merge([measured([pictures[i] for i in share], 3, [sample_ids[i] for i in share]).state() for share in reversed(shares)])
+    merged.merge(
+        [
+            measured([pictures[i] for i in share], 3, [sample_ids[i] for i in share]).state()
+            for share in reversed(shares)
+        ]
+    )
     assert len(merged) == count
-    assert all(np.array_equal(values, whole.state()[column]) for column, values in merged.state().items())
-    assert np.array_equal(list(merged.compute().values()), list(whole.compute().values()), equal_nan=True)
+    assert all(
+        np.array_equal(values, whole.state()[column]) for column, values in merged.state().items()
+    )
+    assert np.array_equal(
+        list(merged.compute().values()), list(whole.compute().values()), equal_nan=True
+    )
     picks = np.random.default_rng(seed).integers(0, count, count)
-    assert np.array_equal(list(merged.compute(picks).values()), list(whole.compute(picks).values()), equal_nan=True)
+    assert np.array_equal(
+        list(merged.compute(picks).values()), list(whole.compute(picks).values()), equal_nan=True
+    )
 
 
 def test_merging_replaces_what_was_there():
@@ -199,13 +304,19 @@ def test_merging_replaces_what_was_there():
 
 def test_the_state_is_numpy_arrays_alone():
     state = measured(random_pictures(4, 2, 0), 2).state()
-    assert all(isinstance(values, np.ndarray) and values.dtype != object for values in state.values())
-    assert state["num_detections"].sum() == len(state["boxes"]) and state["num_truth"].sum() == len(state["truth_boxes"])
+    assert all(
+        isinstance(values, np.ndarray) and values.dtype != object for values in state.values()
+    )
+    assert state["num_detections"].sum() == len(state["boxes"]) and state["num_truth"].sum() == len(
+        state["truth_boxes"]
+    )
 
 
 def test_the_validation_loss_is_per_box():
     boxes = [(0, 0, 0, 10, 10), (0, 20, 20, 10, 10), (0, 50, 50, 10, 10)]
-    metric = measured([picture(boxes, loss=6.0), picture(boxes[:1], loss=1.0), picture(loss=0.5)], 1)
+    metric = measured(
+        [picture(boxes, loss=6.0), picture(boxes[:1], loss=1.0), picture(loss=0.5)], 1
+    )
     assert metric.compute()["val_loss"] == 7.5 / 4
     assert metric.compute([0, 0, 2])["val_loss"] == 12.5 / 6
     assert metric.compute([2])["val_loss"] == 0.5  # no boxes: over one
@@ -223,17 +334,35 @@ def test_every_picture_has_its_loss_per_box_that_is_no_crowd():
 
 def test_the_validation_loss_is_left_out_where_none_was_given():
     with_loss, without = picture([(0, 0, 0, 10, 10)], loss=1.0), picture([(0, 0, 0, 10, 10)])
-    assert "val_loss" not in measured([without], 1).compute() and "val_loss" not in measured([without], 1).compute([0])
+    assert "val_loss" not in measured([without], 1).compute() and "val_loss" not in measured(
+        [without], 1
+    ).compute([0])
     whole = DetectionMetric(1)
-    whole.merge([DetectionMetric(1).state(), measured([with_loss], 1).state()])  # a rank without pictures has no loss to give
+    whole.merge(
+        [DetectionMetric(1).state(), measured([with_loss], 1).state()]
+    )  # a rank without pictures has no loss to give
     assert list(whole.compute()) == [*SCORE_KEYS, "val_loss"]
 
 
 def test_detections_that_are_not_finite_find_nothing():
     truth = (0, 0, 0, 50, 50)
-    broken = measured([picture([truth], [(0, 0.9, math.nan, 0, 50, 50), (0, math.nan, 0, 0, 50, 50), (0, 0.5, 0, 0, math.inf, 9)])], 1)
+    broken = measured(
+        [
+            picture(
+                [truth],
+                [
+                    (0, 0.9, math.nan, 0, 50, 50),
+                    (0, math.nan, 0, 0, 50, 50),
+                    (0, 0.5, 0, 0, math.inf, 9),
+                ],
+            )
+        ],
+        1,
+    )
     assert broken.compute()["mAP"] == 0
-    mended = measured([picture([truth], [(0, 0.9, math.nan, 0, 50, 50), (0, 0.1, 0, 0, 50, 50)])], 1)
+    mended = measured(
+        [picture([truth], [(0, 0.9, math.nan, 0, 50, 50), (0, 0.1, 0, 0, 50, 50)])], 1
+    )
     assert mended.compute()["mAP"] == pytest.approx(1)
 
 
@@ -245,20 +374,32 @@ def test_a_box_turned_inside_out_is_a_mistake():
 
 
 def test_classes_without_truth_take_no_part():
-    metric = measured([picture([(1, 0, 0, 50, 50)], [(1, 0.9, 0, 0, 50, 50), (2, 0.8, 0, 0, 50, 50)], loss=1.0)], 4)
+    metric = measured(
+        [picture([(1, 0, 0, 50, 50)], [(1, 0.9, 0, 0, 50, 50), (2, 0.8, 0, 0, 50, 50)], loss=1.0)],
+        4,
+    )
     assert metric.compute()["mAP"] == metric.compute([0])["mAP"] == pytest.approx(1)
     per_class = metric.per_class()
     assert per_class["boxes"].tolist() == [0, 1, 0, 0] and per_class["boxes"].dtype == np.int64
-    assert np.isnan(per_class["AP"]).tolist() == np.isnan(per_class["AP50"]).tolist() == [True, False, True, True]
+    assert (
+        np.isnan(per_class["AP"]).tolist()
+        == np.isnan(per_class["AP50"]).tolist()
+        == [True, False, True, True]
+    )
     assert np.isnan(metric.curves()["precision"]).all(axis=1).tolist() == [True, False, True, True]
 
 
 def test_the_scores_are_means_over_classes():
     metric = measured(random_pictures(12, 3, 5), 3)
     scores, per_class, curves = metric.compute(), metric.per_class(), metric.curves()
-    assert per_class["AP"].mean() == pytest.approx(scores["mAP"]) and per_class["AP50"].mean() == pytest.approx(scores["mAP50"])
+    assert per_class["AP"].mean() == pytest.approx(scores["mAP"]) and per_class[
+        "AP50"
+    ].mean() == pytest.approx(scores["mAP50"])
     assert curves["precision"].mean(axis=1) == pytest.approx(per_class["AP50"])
-    assert np.allclose(curves["recall"], np.linspace(0, 1, 101)) and (np.diff(curves["precision"]) <= 0).all()
+    assert (
+        np.allclose(curves["recall"], np.linspace(0, 1, 101))
+        and (np.diff(curves["precision"]) <= 0).all()
+    )
 
 
 def test_the_curve_names_the_score_at_which_a_recall_is_reached():
@@ -274,9 +415,15 @@ def test_the_curve_names_the_score_at_which_a_recall_is_reached():
 def test_without_pictures_or_truth_every_score_is_nan():
     metric = DetectionMetric(3)
     assert len(metric) == 0 and all(math.isnan(score) for score in metric.compute().values())
-    assert np.isnan(metric.per_class()["AP"]).all() and metric.per_class()["boxes"].tolist() == [0, 0, 0]
+    assert np.isnan(metric.per_class()["AP"]).all() and metric.per_class()["boxes"].tolist() == [
+        0,
+        0,
+        0,
+    ]
     unlabelled = measured([picture([], [(0, 0.9, 0, 0, 10, 10)], loss=0.0)], 3)
-    assert all(math.isnan(unlabelled.compute()[key]) for key in SCORE_KEYS) and math.isnan(unlabelled.compute([0])["mAP"])
+    assert all(math.isnan(unlabelled.compute()[key]) for key in SCORE_KEYS) and math.isnan(
+        unlabelled.compute([0])["mAP"]
+    )
 
 
 def test_the_judge_is_silent(capfd):
@@ -289,13 +436,19 @@ def test_batches_that_do_not_fit_are_refused():
     one = picture([(0, 0, 0, 10, 10)], [(0, 0.9, 0, 0, 10, 10)])
     good = {key: torch.from_numpy(one[key])[None] for key in ("boxes", "scores", "labels")}
     batch = {"sample_ids": torch.tensor([0]), "truth": [one["truth"]]}
-    for key, wrong in (("boxes", torch.zeros(1, 2, 4)), ("scores", torch.zeros(2, 1)), ("labels", torch.zeros(1, 3).long())):
+    for key, wrong in (
+        ("boxes", torch.zeros(1, 2, 4)),
+        ("scores", torch.zeros(2, 1)),
+        ("labels", torch.zeros(1, 3).long()),
+    ):
         with pytest.raises(ValueError, match="predictions of 1 pictures"):
             DetectionMetric(2).update(good | {key: wrong}, batch)
     with pytest.raises(ValueError, match="labels: expected 0 to 1, got 2 to 2"):
         DetectionMetric(2).update(good | {"labels": torch.tensor([[2]])}, batch)
     with pytest.raises(ValueError, match="truth_labels: expected 0 to 1"):
-        DetectionMetric(2).update(good, batch | {"truth": [one["truth"] | {"labels": np.array([-1])}]})
+        DetectionMetric(2).update(
+            good, batch | {"truth": [one["truth"] | {"labels": np.array([-1])}]}
+        )
 
 
 def test_a_backend_that_is_not_there_is_refused():
@@ -308,10 +461,14 @@ def test_the_fast_backend_gives_equal_numbers():
     for seed in range(10):
         pictures = random_pictures(8, 3, seed)
         slow, fast = measured(pictures, 3), measured(pictures, 3, backend="faster")
-        assert same(fast.compute(), slow.compute(), 1e-12) and list(fast.compute()) == list(slow.compute())
+        assert same(fast.compute(), slow.compute(), 1e-12) and list(fast.compute()) == list(
+            slow.compute()
+        )
         assert fast.compute([0, 0, 3]) == pytest.approx(slow.compute([0, 0, 3]), abs=0, nan_ok=True)
         for ours, theirs in ((fast.curves(), slow.curves()), (fast.per_class(), slow.per_class())):
-            assert all(np.allclose(ours[key], theirs[key], atol=1e-12, equal_nan=True) for key in theirs)
+            assert all(
+                np.allclose(ours[key], theirs[key], atol=1e-12, equal_nan=True) for key in theirs
+            )
 
 
 def test_a_recall_needs_as_many_boxes_as_a_search_finds():
@@ -326,7 +483,9 @@ def test_flat_rows_follow_their_pictures(counts, seed):
     order = np.random.default_rng(seed).permutation(len(counts))
     owners = np.repeat(np.arange(len(counts)), counts)
     rows = ragged_rows(np.array(counts, dtype=np.int64), order)
-    assert owners[rows].tolist() == np.repeat(order, np.array(counts, dtype=np.int64)[order]).tolist()
+    assert (
+        owners[rows].tolist() == np.repeat(order, np.array(counts, dtype=np.int64)[order]).tolist()
+    )
     assert sorted(rows.tolist()) == list(range(len(owners)))
 
 

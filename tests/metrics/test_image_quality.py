@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from visionloop.datasets.pictures import read_picture
-from visionloop.datasets.resize import matlab_resize
+from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.metrics import image_quality
 from visionloop.metrics.image_quality import psnr, ssim, to_luma
 
@@ -37,7 +37,9 @@ def luma(picture):
 
 
 def reference_ssim(a, b):
-    return structural_similarity(a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    return structural_similarity(
+        a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
 
 
 def inner(picture, border):
@@ -45,7 +47,9 @@ def inner(picture, border):
 
 
 def brute_psnr(a, b):
-    squares = [(x - y) ** 2 for x, y in zip(a.flatten().tolist(), b.flatten().tolist(), strict=True)]
+    squares = [
+        (x - y) ** 2 for x, y in zip(a.flatten().tolist(), b.flatten().tolist(), strict=True)
+    ]
     if not any(squares):  # one pixel may well be equal in both
         return math.inf
     return 20 * math.log10(255) - 10 * math.log10(sum(squares) / len(squares))
@@ -57,21 +61,36 @@ def test_luma_of_white_and_black_is_235_and_16_and_not_rounded_between():
     assert to_luma(colours).flatten().tolist() == pytest.approx(expected, abs=1e-12)
 
 
-@given(height=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 1000), border=st.integers(0, 5))
+@given(
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+    border=st.integers(0, 5),
+)
 @example(height=1, width=1, seed=226, border=1)
 @settings(deadline=None, max_examples=50)
 def test_psnr_is_that_of_brute_force(height, width, seed, border):
     a, b = pair(seed, height + 2 * border, width + 2 * border, 3)
-    assert psnr(a, b, border=border) == pytest.approx(brute_psnr(luma(inner(a, border)), luma(inner(b, border))), abs=1e-9)
+    assert psnr(a, b, border=border) == pytest.approx(
+        brute_psnr(luma(inner(a, border)), luma(inner(b, border))), abs=1e-9
+    )
     wide = [inner(picture, border).astype(float) for picture in (a, b)]
     assert psnr(a, b, border=border, channel="rgb") == pytest.approx(brute_psnr(*wide), abs=1e-9)
-    assert psnr(a[..., 0], b[..., 0], border=border) == pytest.approx(brute_psnr(*(one[..., 0] for one in wide)), abs=1e-9)
+    assert psnr(a[..., 0], b[..., 0], border=border) == pytest.approx(
+        brute_psnr(*(one[..., 0] for one in wide)), abs=1e-9
+    )
 
 
 def test_psnr_of_known_differences():
     black = np.zeros((20, 30), dtype=np.uint8)
-    assert psnr(black, black + 255) == 0 and psnr(black, black + 1) == pytest.approx(20 * math.log10(255), abs=1e-12)
-    assert psnr(black, black) == math.inf and psnr(black[..., None].repeat(3, 2), black[..., None].repeat(3, 2), channel="rgb") == math.inf
+    assert psnr(black, black + 255) == 0 and psnr(black, black + 1) == pytest.approx(
+        20 * math.log10(255), abs=1e-12
+    )
+    assert (
+        psnr(black, black) == math.inf
+        and psnr(black[..., None].repeat(3, 2), black[..., None].repeat(3, 2), channel="rgb")
+        == math.inf
+    )
 
 
 @given(height=st.integers(11, 90), width=st.integers(11, 90), seed=st.integers(0, 1000))
@@ -79,7 +98,9 @@ def test_psnr_of_known_differences():
 def test_ssim_is_that_of_scikit_image_at_any_size(height, width, seed):
     a, b = pair(seed, height, width, 3)
     assert ssim(a, b) == pytest.approx(reference_ssim(luma(a), luma(b)), abs=1e-10)
-    assert ssim(a[..., 1], b[..., 1]) == pytest.approx(reference_ssim(*(one[..., 1].astype(float) for one in (a, b))), abs=1e-10)
+    assert ssim(a[..., 1], b[..., 1]) == pytest.approx(
+        reference_ssim(*(one[..., 1].astype(float) for one in (a, b))), abs=1e-10
+    )
     channels = [reference_ssim(a[..., c].astype(float), b[..., c].astype(float)) for c in range(3)]
     assert ssim(a, b, channel="rgb") == pytest.approx(sum(channels) / 3, abs=1e-10)
 
@@ -92,7 +113,9 @@ def test_ssim_has_no_seams_between_tiles(size_hw):
 
 def test_tiles_of_another_size_give_the_same_score(monkeypatch):
     a, b = pair(1, 97, 130, 3)
-    expected = [measure(a, b, channel=channel) for measure in (psnr, ssim) for channel in ("y", "rgb")]
+    expected = [
+        measure(a, b, channel=channel) for measure in (psnr, ssim) for channel in ("y", "rgb")
+    ]
     monkeypatch.setattr(image_quality, "CPU_TILE_HW", (7, 19))
     again = [measure(a, b, channel=channel) for measure in (psnr, ssim) for channel in ("y", "rgb")]
     assert again == pytest.approx(expected, abs=1e-12)
@@ -110,12 +133,18 @@ def test_the_border_is_cut_off_first():
     for measure in (psnr, ssim):
         for channel in ("y", "rgb"):
             cut = measure(inner(a, 4), inner(b, 4), channel=channel)
-            assert measure(a, b, border=4, channel=channel) == pytest.approx(cut, abs=1e-12) != measure(a, b, channel=channel)
+            assert (
+                measure(a, b, border=4, channel=channel)
+                == pytest.approx(cut, abs=1e-12)
+                != measure(a, b, channel=channel)
+            )
 
 
 def test_torch_and_numpy_in_any_memory_order_give_one_score():
     a, b = pair(4, 33, 47, 3)
-    on_wire = [torch.from_numpy(one).permute(2, 0, 1).contiguous().permute(1, 2, 0) for one in (a, b)]
+    on_wire = [
+        torch.from_numpy(one).permute(2, 0, 1).contiguous().permute(1, 2, 0) for one in (a, b)
+    ]
     frozen, mirrored = a.copy(), np.ascontiguousarray(b[:, ::-1])[:, ::-1]
     frozen.flags.writeable = False
     for measure in (psnr, ssim):
@@ -144,7 +173,12 @@ GREY, COLOUR = np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.uint8)
         (GREY.astype(float), GREY, {}, "prediction: expected uint8 .* got float64"),
         (COLOUR, torch.zeros(20, 30, 3), {}, "target: expected uint8 .* got torch.float32"),
         (GREY.tolist(), GREY, {}, "prediction: expected uint8 .* got list"),
-        (COLOUR.transpose(2, 0, 1), COLOUR.transpose(2, 0, 1), {}, r"expected \[H, W, 3\] or \[H, W\], got \(3, 20, 30\)"),
+        (
+            COLOUR.transpose(2, 0, 1),
+            COLOUR.transpose(2, 0, 1),
+            {},
+            r"expected \[H, W, 3\] or \[H, W\], got \(3, 20, 30\)",
+        ),
         (COLOUR[None], COLOUR[None], {}, r"got \(1, 20, 30, 3\)"),
         (COLOUR, COLOUR, {"border": 10}, "border 10: leaves less than .* of 20 x 30"),
         (COLOUR, COLOUR, {"border": -1}, "border -1"),
@@ -187,7 +221,9 @@ def of_8_bits(hr, lr, scale):
 
 def rounded_once(hr, lr, scale):
     """RGB, each resize in float and its result rounded."""
-    return to_uint8(matlab_resize(to_uint8(matlab_resize(hr, 1 / scale, "float")), scale, "float")), hr
+    return to_uint8(
+        matlab_resize(to_uint8(matlab_resize(hr, 1 / scale, "float")), scale, "float")
+    ), hr
 
 
 @needs_set5
@@ -212,7 +248,9 @@ def test_bicubic_on_set5_has_the_published_scores(route, scale, expected):
         enlarged, truth = route(hr_of(name, scale), lr, scale)
         scores.append([measure(enlarged, truth, border=scale) for measure in (psnr, ssim)])
     decibels, similarity = np.mean(scores, axis=0)
-    assert decibels == pytest.approx(expected[0], abs=5e-4) and similarity == pytest.approx(expected[1], abs=5e-5)
+    assert decibels == pytest.approx(expected[0], abs=5e-4) and similarity == pytest.approx(
+        expected[1], abs=5e-5
+    )
     if route is old_papers:
         published = {2: ("33.66", "0.9299"), 3: ("30.39", "0.8682"), 4: ("28.42", "0.8104")}[scale]
         assert (f"{decibels:.2f}", f"{similarity:.4f}") == published

@@ -34,19 +34,33 @@ def pictures(count=2, height=75, width=64, seed=0):
 
 def plain_distance(tensors, x, y):
     """The formula of the paper in float64 on torchvision's network, one picture and one layer at a time."""
-    network = torchvision.models.alexnet(weights=None).features[:12].double()  # without the last pooling
-    network.load_state_dict({key.removeprefix("features."): value.double() for key, value in tensors.items() if "features" in key})
+    network = (
+        torchvision.models.alexnet(weights=None).features[:12].double()
+    )  # without the last pooling
+    network.load_state_dict(
+        {
+            key.removeprefix("features."): value.double()
+            for key, value in tensors.items()
+            if "features" in key
+        }
+    )
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     totals = []
     for picture, other in zip(x, y, strict=True):
         total, level = 0.0, 0
         with torch.no_grad():
-            a, b = (((one.double() / 255 * 2 - 1) - shift[:, None, None]) / scale[:, None, None] for one in (picture, other))
+            a, b = (
+                ((one.double() / 255 * 2 - 1) - shift[:, None, None]) / scale[:, None, None]
+                for one in (picture, other)
+            )
             for place, layer in enumerate(network):
                 a, b = layer(a), layer(b)
                 if place in RELU_PLACES:
                     weights = tensors[f"heads.{level}.weight"].double().flatten()
-                    p, q = (one.numpy() / np.maximum(np.linalg.norm(one.numpy(), axis=0), 1e-10) for one in (a, b))
+                    p, q = (
+                        one.numpy() / np.maximum(np.linalg.norm(one.numpy(), axis=0), 1e-10)
+                        for one in (a, b)
+                    )
                     total += np.einsum("c,chw->hw", weights.numpy(), (p - q) ** 2).mean()
                     level += 1
         totals.append(total)
@@ -69,8 +83,16 @@ def test_distances_are_those_of_torchmetrics():
     slices = {"0": 1, "3": 2, "6": 3, "8": 4, "10": 5}
     names = {f"heads.{level}.weight": f"lin{level}.model.1.weight" for level in range(5)}
     for part in ("weight", "bias"):
-        names |= {f"features.{place}.{part}": f"net.slice{number}.{place}.{part}" for place, number in slices.items()}
-    assert theirs.load_state_dict({names[key]: value for key, value in tensors.items()}, strict=False).unexpected_keys == []
+        names |= {
+            f"features.{place}.{part}": f"net.slice{number}.{place}.{part}"
+            for place, number in slices.items()
+        }
+    assert (
+        theirs.load_state_dict(
+            {names[key]: value for key, value in tensors.items()}, strict=False
+        ).unexpected_keys
+        == []
+    )
     with torch.no_grad():
         expected = theirs(x / 127.5 - 1, y / 127.5 - 1).flatten()
     assert Lpips(tensors)(x, y).tolist() == pytest.approx(expected.tolist(), abs=1e-6)
@@ -97,8 +119,14 @@ def test_a_batch_is_its_pictures_one_by_one():
 def test_it_measures_in_fp32_and_trains_nothing():
     module, (x, y) = Lpips(random_tensors()), pictures()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(module(x, y), Lpips(random_tensors())(x, y)) and module(x, y).dtype == torch.float32
-    assert not any(parameter.requires_grad for parameter in module.parameters()) and not module.training
+        assert (
+            torch.equal(module(x, y), Lpips(random_tensors())(x, y))
+            and module(x, y).dtype == torch.float32
+        )
+    assert (
+        not any(parameter.requires_grad for parameter in module.parameters())
+        and not module.training
+    )
     prediction = x.float().requires_grad_()
     module(prediction, y).sum().backward()
     assert prediction.grad.abs().sum() > 0  # and may serve as a loss
@@ -114,13 +142,17 @@ def test_the_file_gives_back_the_same_measure(tmp_path):
     tensors, (x, y) = random_tensors(2), pictures()
     save_file(tensors | {"classifier.6.bias": torch.zeros(1000)}, tmp_path / "lpips.safetensors")
     loaded = Lpips.load(tmp_path / "lpips.safetensors")
-    assert set(loaded.state_dict()) == set(SHAPES) and torch.equal(loaded(x, y), Lpips(tensors)(x, y))
+    assert set(loaded.state_dict()) == set(SHAPES) and torch.equal(
+        loaded(x, y), Lpips(tensors)(x, y)
+    )
 
 
 def test_a_file_in_half_precision_is_read_as_fp32(tmp_path):
     tensors = {key: value.half() for key, value in random_tensors().items()}
     save_file(tensors, tmp_path / "half.safetensors")
-    assert {parameter.dtype for parameter in Lpips.load(tmp_path / "half.safetensors").parameters()} == {torch.float32}
+    assert {
+        parameter.dtype for parameter in Lpips.load(tmp_path / "half.safetensors").parameters()
+    } == {torch.float32}
 
 
 def test_a_wrong_file_is_named_with_its_first_wrong_key(tmp_path):
@@ -135,7 +167,14 @@ def test_a_wrong_file_is_named_with_its_first_wrong_key(tmp_path):
     assert "expected a safetensors file" in refusal()
     path.write_bytes(b"no weights at all")
     assert "expected a safetensors file" in refusal()
-    save_file({key: value for key, value in tensors.items() if key not in ("features.3.bias", "heads.4.weight")}, path)
+    save_file(
+        {
+            key: value
+            for key, value in tensors.items()
+            if key not in ("features.3.bias", "heads.4.weight")
+        },
+        path,
+    )
     assert refusal().endswith("features.3.bias is missing")
     save_file(tensors | {"heads.2.weight": torch.ones(1, 512, 1, 1)}, path)
     assert refusal().endswith("heads.2.weight: expected shape (1, 384, 1, 1), got (1, 512, 1, 1)")
@@ -144,7 +183,11 @@ def test_a_wrong_file_is_named_with_its_first_wrong_key(tmp_path):
 @pytest.mark.parametrize(
     ("x_shape", "y_shape", "words"),
     [
-        ((1, 3, 40, 40), (1, 3, 40, 41), r"expected two \[B, 3, H, W\], got \(1, 3, 40, 40\) and \(1, 3, 40, 41\)"),
+        (
+            (1, 3, 40, 40),
+            (1, 3, 40, 41),
+            r"expected two \[B, 3, H, W\], got \(1, 3, 40, 40\) and \(1, 3, 40, 41\)",
+        ),
         ((1, 1, 40, 40), (1, 1, 40, 40), r"expected two \[B, 3, H, W\]"),
         ((3, 40, 40), (3, 40, 40), r"expected two \[B, 3, H, W\]"),
         ((1, 3, 30, 40), (1, 3, 30, 40), r"at least 31 pixels, got \(30, 40\)"),

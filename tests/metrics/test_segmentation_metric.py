@@ -13,12 +13,22 @@ from hypothesis import strategies as st
 
 from visionloop.metrics.segmentation import SegmentationMetric, count_pairs
 
-GOLD = Path(__file__).parents[2].parent / "shared" / "data" / "metrics-gold" / "mean-iou" / "hf_evaluate_example.json"
+GOLD = (
+    Path(__file__).parents[2].parent
+    / "shared"
+    / "data"
+    / "metrics-gold"
+    / "mean-iou"
+    / "hf_evaluate_example.json"
+)
 
 
 def picture(truth, found, loss=None, levels=None):
     """truth, found: [H, W] of ids; levels: [L, H, W]."""
-    as_ids = [None if ids is None else torch.as_tensor(ids).to(torch.uint8) for ids in (truth, found, levels)]
+    as_ids = [
+        None if ids is None else torch.as_tensor(ids).to(torch.uint8)
+        for ids in (truth, found, levels)
+    ]
     return dict(zip(("truth", "found", "levels"), as_ids, strict=True)) | {"loss": loss}
 
 
@@ -47,7 +57,11 @@ def random_pictures(count, num_classes, seed, *, levels=0):
         truth = np.where(generator.random(size) < 0.2, 255, generator.choice(used, size))
         truth = np.full(size, 255) if generator.random() < 0.1 else truth
         guesses = [
-            np.where((generator.random(size) < 0.5) & (truth < 255), truth, generator.integers(0, num_classes, size))
+            np.where(
+                (generator.random(size) < 0.5) & (truth < 255),
+                truth,
+                generator.integers(0, num_classes, size),
+            )
             for _ in range(1 + levels)
         ]
         stacked = np.stack(guesses[1:]) if levels else None
@@ -94,9 +108,16 @@ def test_an_example_done_on_paper():
     metric = measured([picture(truth, found, 2.0)], 4)
     per_class = metric.per_class()
     assert per_class["IoU"][:3].tolist() == [1 / 3, 2 / 3, 0] and math.isnan(per_class["IoU"][3])
-    assert per_class["accuracy"][:3].tolist() == [1 / 2, 1, 0] and math.isnan(per_class["accuracy"][3])
+    assert per_class["accuracy"][:3].tolist() == [1 / 2, 1, 0] and math.isnan(
+        per_class["accuracy"][3]
+    )
     assert per_class["pixels"].tolist() == [0.4, 0.4, 0.2, 0]
-    assert metric.compute() == {"miou": 1 / 3, "pixel_accuracy": 3 / 5, "mean_class_accuracy": 1 / 2, "val_loss": 2.0}
+    assert metric.compute() == {
+        "miou": 1 / 3,
+        "pixel_accuracy": 3 / 5,
+        "mean_class_accuracy": 1 / 2,
+        "val_loss": 2.0,
+    }
     assert metric.confusion().tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
 
 
@@ -109,10 +130,16 @@ def test_scores_are_those_of_brute_force(count, num_classes, seed):
     assert scores == pytest.approx(by_hand(pictures, num_classes), abs=1e-12, nan_ok=True)
     for level, score in enumerate(of_levels):
         shown = [one | {"level": one["levels"][level]} for one in pictures]
-        assert score == pytest.approx(by_hand(shown, num_classes, "level")["miou"], abs=1e-12, nan_ok=True)
+        assert score == pytest.approx(
+            by_hand(shown, num_classes, "level")["miou"], abs=1e-12, nan_ok=True
+        )
 
 
-@given(count=st.integers(1, 12), seed=st.integers(0, 1000), owners=st.lists(st.integers(0, 3), min_size=12, max_size=12))
+@given(
+    count=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+    owners=st.lists(st.integers(0, 3), min_size=12, max_size=12),
+)
 @settings(deadline=None, max_examples=40)
 def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
     pictures = random_pictures(count, 6, seed, levels=1)
@@ -121,12 +148,18 @@ def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
     states = []
     for owner in range(4):
         rows = [row for row in range(count) if owners[row] == owner]
-        states.append(measured([pictures[row] for row in rows], 6, sample_ids[rows], levels=1, batch_size=2).state())
+        states.append(
+            measured(
+                [pictures[row] for row in rows], 6, sample_ids[rows], levels=1, batch_size=2
+            ).state()
+        )
     random.Random(seed).shuffle(states)
     merged = SegmentationMetric(6, levels=1)
     merged.merge(states)
     assert repr(merged.compute()) == repr(whole.compute())  # to the last bit, and nan is nan
-    assert all(np.array_equal(values, whole.state()[column]) for column, values in merged.state().items())
+    assert all(
+        np.array_equal(values, whole.state()[column]) for column, values in merged.state().items()
+    )
     assert len(merged) == len(whole) == count
 
 
@@ -134,7 +167,11 @@ def test_merging_replaces_what_was_there():
     metric = measured(random_pictures(5, 3, 0), 3)
     before, confusion = metric.compute(), metric.confusion()
     metric.merge([metric.state()])
-    assert len(metric) == 5 and metric.compute() == before and np.array_equal(metric.confusion(), confusion)
+    assert (
+        len(metric) == 5
+        and metric.compute() == before
+        and np.array_equal(metric.confusion(), confusion)
+    )
 
 
 @given(count=st.integers(1, 10), seed=st.integers(0, 100), data=st.data())
@@ -145,13 +182,17 @@ def test_picked_pictures_score_as_if_they_were_all(count, seed, data):
     picks = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=20))
     in_order = [pictures[row] for row in np.argsort(sample_ids)]
     scores = measured(pictures, 4, sample_ids).compute(np.array(picks))
-    assert scores == pytest.approx(by_hand([in_order[pick] for pick in picks], 4), abs=1e-12, nan_ok=True)
+    assert scores == pytest.approx(
+        by_hand([in_order[pick] for pick in picks], 4), abs=1e-12, nan_ok=True
+    )
 
 
 def test_an_absent_class_is_no_zero_and_a_false_alarm_is():
     truth = np.zeros((2, 2))
     assert measured([picture(truth, truth)], 5).compute()["miou"] == 1
-    assert measured([picture(truth, [[0, 0], [0, 3]])], 5).compute()["miou"] == pytest.approx(0.75 / 2)
+    assert measured([picture(truth, [[0, 0], [0, 3]])], 5).compute()["miou"] == pytest.approx(
+        0.75 / 2
+    )
 
 
 def test_every_picture_has_the_overlap_of_the_classes_that_are_in_it():
@@ -178,7 +219,9 @@ def test_ignored_pixels_take_no_part_whatever_was_predicted_there():
 
 def test_an_answer_that_is_no_class_is_wrong():
     metric = measured([picture([[0, 0, 1, 255]], [[0, 255, 200, 255]])], 2)
-    assert metric.per_class()["IoU"].tolist() == [0.5, 0] and metric.compute()["pixel_accuracy"] == pytest.approx(1 / 3)
+    assert metric.per_class()["IoU"].tolist() == [0.5, 0] and metric.compute()[
+        "pixel_accuracy"
+    ] == pytest.approx(1 / 3)
     assert metric.confusion().tolist() == [[1, 0], [0, 0]]
 
 
@@ -186,32 +229,47 @@ def test_without_pictures_every_score_is_nan():
     metric = SegmentationMetric(5, levels=1)
     assert len(metric) == 0 and metric.confusion().sum() == 0
     assert all(math.isnan(score) for score in metric.compute().values())
-    assert np.isnan([*metric.per_class().values()]).all() and math.isnan(metric.majority_scores()["miou"])
+    assert np.isnan([*metric.per_class().values()]).all() and math.isnan(
+        metric.majority_scores()["miou"]
+    )
     assert len(SegmentationMetric(5, levels=1).state()["hits"]) == 0
 
 
 def test_the_loss_is_left_out_where_a_picture_has_none():
-    with_loss, without = random_pictures(1, 3, 0), [one | {"loss": None} for one in random_pictures(2, 3, 1)]
+    with_loss, without = (
+        random_pictures(1, 3, 0),
+        [one | {"loss": None} for one in random_pictures(2, 3, 1)],
+    )
     assert "val_loss" in measured(with_loss, 3).compute()
     assert "val_loss" not in measured([*with_loss, *without], 3, batch_size=1).compute()
 
 
 def test_a_loss_that_is_no_number_shows():
-    pictures = [one | {"loss": loss} for one, loss in zip(random_pictures(2, 3, 0), (1.0, math.nan), strict=True)]
-    assert math.isnan(measured(pictures, 3).compute()["val_loss"]) and measured(pictures, 3).compute([0, 0])["val_loss"] == 1
+    pictures = [
+        one | {"loss": loss}
+        for one, loss in zip(random_pictures(2, 3, 0), (1.0, math.nan), strict=True)
+    ]
+    assert (
+        math.isnan(measured(pictures, 3).compute()["val_loss"])
+        and measured(pictures, 3).compute([0, 0])["val_loss"] == 1
+    )
 
 
 def test_the_trivial_answer_is_the_largest_class():
     metric = measured([picture([[0, 0, 0, 1, 2, 255]], np.zeros((1, 6)))], 4)
     assert metric.majority_scores() == {"miou": 0.6 / 3, "pixel_accuracy": 0.6}
-    assert metric.majority_scores() == {key: metric.compute()[key] for key in ("miou", "pixel_accuracy")}
+    assert metric.majority_scores() == {
+        key: metric.compute()[key] for key in ("miou", "pixel_accuracy")
+    }
     assert metric.majority_scores(majority_class=3) == {"miou": 0, "pixel_accuracy": 0}
 
 
 @pytest.mark.parametrize("num_classes", [1, 180, 255])
 def test_pairs_are_counted_for_any_number_of_classes(num_classes):
     generator = np.random.default_rng(0)
-    truth, found = (generator.choice([*range(num_classes), 255], (40, 50)).astype(np.uint8) for _ in "tp")
+    truth, found = (
+        generator.choice([*range(num_classes), 255], (40, 50)).astype(np.uint8) for _ in "tp"
+    )
     expected = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     np.add.at(expected, (np.minimum(truth, num_classes), np.minimum(found, num_classes)), 1)
     turned = torch.from_numpy(np.ascontiguousarray(found.T)).T  # other strides
@@ -222,11 +280,16 @@ def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"expected shape \(2, 3\), got \(3, 2\)"):
         measured([picture(np.zeros((2, 3)), np.zeros((3, 2)))], 2)
     with pytest.raises(ValueError, match=r"level_ids \(1, 2, 3\)"):
-        measured([picture(np.zeros((2, 3)), np.zeros((2, 3)), levels=np.zeros((1, 2, 3)))], 2, levels=2)
+        measured(
+            [picture(np.zeros((2, 3)), np.zeros((2, 3)), levels=np.zeros((1, 2, 3)))], 2, levels=2
+        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_counts_on_cuda_are_those_of_the_cpu():
     pictures = random_pictures(4, 7, 0, levels=2)
-    on_gpu = [{key: value.cuda() if torch.is_tensor(value) else value for key, value in one.items()} for one in pictures]
+    on_gpu = [
+        {key: value.cuda() if torch.is_tensor(value) else value for key, value in one.items()}
+        for one in pictures
+    ]
     assert measured(on_gpu, 7, levels=2).compute() == measured(pictures, 7, levels=2).compute()

@@ -22,11 +22,18 @@ def random_pictures(count, seed, *, smallest=16, largest=24, with_loss=True):
     pictures = []
     for _ in range(count):
         height, width = generator.integers(smallest, largest, 2)
-        hr = generator.integers(0, 256, (3, height + generator.integers(0, 3), width + generator.integers(0, 3)))
+        hr = generator.integers(
+            0, 256, (3, height + generator.integers(0, 3), width + generator.integers(0, 3))
+        )
         near, far = ((hr + generator.normal(0, noise, hr.shape)).clip(0, 255) for noise in (9, 25))
-        as_bytes = [torch.tensor(np.asarray(one), dtype=torch.uint8) for one in (near[:, :height, :width], hr, far)]
+        as_bytes = [
+            torch.tensor(np.asarray(one), dtype=torch.uint8)
+            for one in (near[:, :height, :width], hr, far)
+        ]
         loss = float(generator.random()) if with_loss else None
-        pictures.append(dict(zip(("picture", "hr", "bicubic"), as_bytes, strict=True)) | {"loss": loss})
+        pictures.append(
+            dict(zip(("picture", "hr", "bicubic"), as_bytes, strict=True)) | {"loss": loss}
+        )
     return pictures
 
 
@@ -39,14 +46,20 @@ def measured(pictures, sample_ids=None, *, border=BORDER, batch_size=3, lpips=No
         if here[0]["loss"] is not None:
             predictions["losses"] = torch.tensor([one["loss"] for one in here])
         batch = {name: [one[name] for one in here] for name in ("hr", "bicubic")}
-        metric.update(predictions, batch | {"sample_ids": torch.tensor(sample_ids[start : start + batch_size])})
+        metric.update(
+            predictions,
+            batch | {"sample_ids": torch.tensor(sample_ids[start : start + batch_size])},
+        )
     return metric
 
 
 def by_hand(one, border=BORDER):
     """The scores of one picture, cut by hand."""
     height, width = one["picture"].shape[1:]
-    ours, hr, plain = (one[name][:, :height, :width].permute(1, 2, 0).numpy() for name in ("picture", "hr", "bicubic"))
+    ours, hr, plain = (
+        one[name][:, :height, :width].permute(1, 2, 0).numpy()
+        for name in ("picture", "hr", "bicubic")
+    )
     scores = {"val_loss": one["loss"]}
     for name, measure in (("psnr", psnr), ("ssim", ssim)):
         scores[name] = measure(ours, hr, border=border)
@@ -61,7 +74,12 @@ def mean(rows, name):
 
 def random_lpips():
     generator = torch.Generator().manual_seed(0)
-    return Lpips({key: torch.rand(shape, generator=generator) - (0.5 if "features" in key else 0) for key, shape in SHAPES.items()})
+    return Lpips(
+        {
+            key: torch.rand(shape, generator=generator) - (0.5 if "features" in key else 0)
+            for key, shape in SHAPES.items()
+        }
+    )
 
 
 @given(count=st.integers(1, 7), seed=st.integers(0, 1000), border=st.sampled_from([0, 2]))
@@ -71,14 +89,27 @@ def test_scores_are_means_of_those_of_the_single_pictures(count, seed, border):
     metric, rows = measured(pictures, border=border), [by_hand(one, border) for one in pictures]
     keys = ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "val_loss")
     assert metric.compute() == pytest.approx({name: mean(rows, name) for name in keys}, rel=1e-6)
-    expected = {"bicubic PSNR": mean(rows, "bicubic_psnr"), "bicubic SSIM": mean(rows, "bicubic_ssim")}
+    expected = {
+        "bicubic PSNR": mean(rows, "bicubic_psnr"),
+        "bicubic SSIM": mean(rows, "bicubic_ssim"),
+    }
     assert metric.bicubic_scores() == pytest.approx(expected, abs=1e-12)
     table = metric.per_picture()
-    assert table["sample_ids"].tolist() == list(range(count)) and set(table) == {"sample_ids", *rows[0]}
-    assert all(table[name].tolist() == pytest.approx([row[name] for row in rows], rel=1e-6) for name in rows[0])
+    assert table["sample_ids"].tolist() == list(range(count)) and set(table) == {
+        "sample_ids",
+        *rows[0],
+    }
+    assert all(
+        table[name].tolist() == pytest.approx([row[name] for row in rows], rel=1e-6)
+        for name in rows[0]
+    )
 
 
-@given(count=st.integers(1, 9), seed=st.integers(0, 1000), owners=st.lists(st.integers(0, 3), min_size=9, max_size=9))
+@given(
+    count=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+    owners=st.lists(st.integers(0, 3), min_size=9, max_size=9),
+)
 @settings(deadline=None, max_examples=20)
 def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
     pictures = random_pictures(count, seed)
@@ -87,12 +118,19 @@ def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
     states = []
     for owner in range(4):
         rows = [row for row in range(count) if owners[row] == owner]
-        states.append(measured([pictures[row] for row in rows], sample_ids[rows], batch_size=2).state())
+        states.append(
+            measured([pictures[row] for row in rows], sample_ids[rows], batch_size=2).state()
+        )
     random.Random(seed).shuffle(states)
     merged = SuperResolutionMetric(BORDER)
     merged.merge(states)
-    assert repr(merged.compute()) == repr(whole.compute()) and repr(merged.bicubic_scores()) == repr(whole.bicubic_scores())
-    assert all(np.array_equal(values, whole.state()[column], equal_nan=True) for column, values in merged.state().items())
+    assert repr(merged.compute()) == repr(whole.compute()) and repr(
+        merged.bicubic_scores()
+    ) == repr(whole.bicubic_scores())
+    assert all(
+        np.array_equal(values, whole.state()[column], equal_nan=True)
+        for column, values in merged.state().items()
+    )
     assert len(merged) == len(whole) == count
 
 
@@ -122,7 +160,9 @@ def test_an_equal_picture_counts_as_100_db_and_shows_as_infinite():
     metric = measured([one, equal])
     assert metric.per_picture()["psnr"][1] == math.inf == metric.per_picture()["bicubic_psnr"][1]
     assert metric.compute()["psnr"] == pytest.approx((by_hand(one)["psnr"] + HIGHEST_PSNR) / 2)
-    assert metric.compute([1])["psnr_rgb"] == HIGHEST_PSNR and math.isfinite(metric.bicubic_scores()["bicubic PSNR"])
+    assert metric.compute([1])["psnr_rgb"] == HIGHEST_PSNR and math.isfinite(
+        metric.bicubic_scores()["bicubic PSNR"]
+    )
 
 
 def test_an_almost_equal_picture_scores_no_more_than_an_equal_one():
@@ -131,38 +171,60 @@ def test_an_almost_equal_picture_scores_no_more_than_an_equal_one():
     almost[2, 100, 100] += 1
     row = {"hr": hr, "bicubic": hr, "loss": None}
     metric = measured([row | {"picture": almost}, row | {"picture": hr}])
-    assert HIGHEST_PSNR < metric.per_picture()["psnr"][0] < math.inf and metric.compute([0])["psnr"] == metric.compute([1])["psnr"]
+    assert (
+        HIGHEST_PSNR < metric.per_picture()["psnr"][0] < math.inf
+        and metric.compute([0])["psnr"] == metric.compute([1])["psnr"]
+    )
 
 
 def test_a_picture_too_small_for_ssim_is_left_out_of_its_mean_alone():
     one, small = random_pictures(2, 2)
-    small = {name: value if name == "loss" else value[:, :, :14] for name, value in small.items()}  # 10 without the border
+    small = {
+        name: value if name == "loss" else value[:, :, :14] for name, value in small.items()
+    }  # 10 without the border
     metric = measured([one, small])
     table = metric.per_picture()
-    assert [math.isnan(table[name][1]) for name in ("ssim", "ssim_rgb", "bicubic_ssim", "psnr")] == [True, True, True, False]
+    assert [
+        math.isnan(table[name][1]) for name in ("ssim", "ssim_rgb", "bicubic_ssim", "psnr")
+    ] == [True, True, True, False]
     scores = metric.compute()
-    assert scores["ssim"] == by_hand(one)["ssim"] and scores["psnr"] == pytest.approx(table["psnr"].mean())
-    assert math.isnan(metric.compute([1])["ssim"]) and metric.compute([1, 0, 1])["ssim"] == scores["ssim"]
+    assert scores["ssim"] == by_hand(one)["ssim"] and scores["psnr"] == pytest.approx(
+        table["psnr"].mean()
+    )
+    assert (
+        math.isnan(metric.compute([1])["ssim"])
+        and metric.compute([1, 0, 1])["ssim"] == scores["ssim"]
+    )
 
 
 def test_a_picture_that_is_all_border_has_no_score_and_stops_nothing():
     strip = dict.fromkeys(("picture", "hr", "bicubic"), torch.zeros(3, 4, 9, dtype=torch.uint8))
     pictures = [*random_pictures(1, 3), strip | {"loss": 1.0}]
     metric = measured(pictures)
-    assert math.isnan(metric.per_picture()["psnr"][1]) and metric.compute()["psnr"] == by_hand(pictures[0])["psnr"]
+    assert (
+        math.isnan(metric.per_picture()["psnr"][1])
+        and metric.compute()["psnr"] == by_hand(pictures[0])["psnr"]
+    )
 
 
 def test_lpips_is_there_when_its_network_is():
     lpips = random_lpips()
-    pictures = random_pictures(3, 4, smallest=31, largest=40) + random_pictures(1, 5)  # the last is too small for it
+    pictures = random_pictures(3, 4, smallest=31, largest=40) + random_pictures(
+        1, 5
+    )  # the last is too small for it
     metric = measured(pictures, lpips=lpips)
     expected = []
     for one in pictures[:3]:
         height, width = one["picture"].shape[1:]
         expected.append(lpips(one["picture"][None], one["hr"][None, :, :height, :width]).item())
-    assert metric.per_picture()["lpips"][:3].tolist() == expected and math.isnan(metric.per_picture()["lpips"][3])
+    assert metric.per_picture()["lpips"][:3].tolist() == expected and math.isnan(
+        metric.per_picture()["lpips"][3]
+    )
     assert metric.compute()["lpips"] == pytest.approx(np.mean(expected)) and min(expected) > 0
-    assert "lpips" not in measured(pictures).compute() and "lpips" not in measured(pictures).per_picture()
+    assert (
+        "lpips" not in measured(pictures).compute()
+        and "lpips" not in measured(pictures).per_picture()
+    )
 
 
 def test_the_loss_is_left_out_where_a_picture_has_none():
@@ -173,14 +235,23 @@ def test_the_loss_is_left_out_where_a_picture_has_none():
 
 
 def test_a_loss_that_is_no_number_shows():
-    pictures = [one | {"loss": loss} for one, loss in zip(random_pictures(2, 0), (1.0, math.nan), strict=True)]
-    assert math.isnan(measured(pictures).compute()["val_loss"]) and measured(pictures).compute([0, 0])["val_loss"] == 1
+    pictures = [
+        one | {"loss": loss}
+        for one, loss in zip(random_pictures(2, 0), (1.0, math.nan), strict=True)
+    ]
+    assert (
+        math.isnan(measured(pictures).compute()["val_loss"])
+        and measured(pictures).compute([0, 0])["val_loss"] == 1
+    )
 
 
 def test_without_pictures_every_score_is_nan():
     metric = SuperResolutionMetric(4)
     assert len(metric) == 0 and set(metric.compute()) == {"psnr", "ssim", "psnr_rgb", "ssim_rgb"}
-    assert all(math.isnan(score) for score in (*metric.compute().values(), *metric.bicubic_scores().values()))
+    assert all(
+        math.isnan(score)
+        for score in (*metric.compute().values(), *metric.bicubic_scores().values())
+    )
     assert {len(values) for values in metric.state().values()} == {0}
 
 
@@ -188,5 +259,8 @@ def test_without_pictures_every_score_is_nan():
 def test_a_target_smaller_than_the_prediction_is_refused(name):
     one = random_pictures(1, 6)[0]
     one[name] = one[name][:, :10]
-    with pytest.raises(ValueError, match=r"hr and bicubic: expected \(3, \d+, \d+\) or larger, got .*\(3, 10, \d+\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"hr and bicubic: expected \(3, \d+, \d+\) or larger, got .*\(3, 10, \d+\)",
+    ):
         measured([one])

@@ -16,9 +16,23 @@ def small_coco():
         ],
         "categories": [{"id": 9, "name": "dog"}, {"id": 2, "name": "cat"}],
         "annotations": [
-            {"id": 1, "image_id": 3, "category_id": 9, "bbox": [1, 2, 10, 12.5], "area": 99, "iscrowd": 0},
+            {
+                "id": 1,
+                "image_id": 3,
+                "category_id": 9,
+                "bbox": [1, 2, 10, 12.5],
+                "area": 99,
+                "iscrowd": 0,
+            },
             {"id": 2, "image_id": 7, "category_id": 2, "bbox": [5, 5, 10, 10]},
-            {"id": 3, "image_id": 7, "category_id": 9, "bbox": [0, 0, 40, 30], "area": 1000, "iscrowd": 1},
+            {
+                "id": 3,
+                "image_id": 7,
+                "category_id": 9,
+                "bbox": [0, 0, 40, 30],
+                "area": 1000,
+                "iscrowd": 1,
+            },
             {"id": 4, "image_id": 3, "category_id": 2, "bbox": [15, 20, 5, 4], "area": 20.0},
         ],
     }
@@ -29,7 +43,9 @@ def write_pictures(folder, content, prefix=""):
     for number, picture in enumerate(content["images"]):
         path = folder / prefix / picture["file_name"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((picture["height"], picture["width"], 3), 30 * number, dtype=np.uint8)).save(path)
+        Image.fromarray(
+            np.full((picture["height"], picture["width"], 3), 30 * number, dtype=np.uint8)
+        ).save(path)
 
 
 def write_coco(folder, content=None, json_name="train.json", pictures="train"):

@@ -4,7 +4,13 @@ from types import SimpleNamespace
 
 import torch
 
-LEAVES = ("intermediate_logits", "intermediate_reference_points", "intermediate_predicted_corners", "enc_topk_logits", "enc_topk_bboxes")
+LEAVES = (
+    "intermediate_logits",
+    "intermediate_reference_points",
+    "intermediate_predicted_corners",
+    "enc_topk_logits",
+    "enc_topk_bboxes",
+)
 
 
 def random_boxes(generator, *shape):
@@ -14,7 +20,11 @@ def random_boxes(generator, *shape):
 
 def random_targets(generator, sizes, classes):
     return [
-        {"class_labels": torch.randint(0, classes, (size,), generator=generator), "boxes": random_boxes(generator, size)} for size in sizes
+        {
+            "class_labels": torch.randint(0, classes, (size,), generator=generator),
+            "boxes": random_boxes(generator, size),
+        }
+        for size in sizes
     ]
 
 
@@ -25,24 +35,35 @@ def denoising_meta(sizes, denoising, queries):
     groups = max(1, denoising // max(sizes))
     starts = 2 * max(sizes) * torch.arange(groups)
     positives = [(starts[:, None] + torch.arange(size)).flatten() for size in sizes]
-    return {"dn_positive_idx": positives, "dn_num_group": groups, "dn_num_split": [2 * max(sizes) * groups, queries]}
+    return {
+        "dn_positive_idx": positives,
+        "dn_num_group": groups,
+        "dn_num_split": [2 * max(sizes) * groups, queries],
+    }
 
 
-def random_outputs(sizes, *, layers=3, queries=10, classes=4, denoising=6, reg_max=32, seed=0, spread=0.03):
+def random_outputs(
+    sizes, *, layers=3, queries=10, classes=4, denoising=6, reg_max=32, seed=0, spread=0.03
+):
     """(outputs, targets) of pictures with so many boxes each; the tensors of `LEAVES` want gradients.
 
     spread: how far the heads' boxes of a query lie from each other.
     """
     generator = torch.Generator().manual_seed(seed)
-    targets, meta = random_targets(generator, sizes, classes), denoising_meta(sizes, denoising, queries)
+    targets, meta = (
+        random_targets(generator, sizes, classes),
+        denoising_meta(sizes, denoising, queries),
+    )
     skip = meta["dn_num_split"][0] if meta else 0
     total, pictures = skip + queries, len(sizes)
     boxes = random_boxes(generator, pictures, 1, total)
     shaken = boxes + spread * torch.randn(pictures, layers + 2, total, 4, generator=generator)
     outputs = SimpleNamespace(
-        intermediate_logits=torch.randn(pictures, layers + 1, total, classes, generator=generator) - 1,
+        intermediate_logits=torch.randn(pictures, layers + 1, total, classes, generator=generator)
+        - 1,
         intermediate_reference_points=shaken[:, :-1].clone(),
-        intermediate_predicted_corners=2 * torch.randn(pictures, layers, total, 4 * (reg_max + 1), generator=generator),
+        intermediate_predicted_corners=2
+        * torch.randn(pictures, layers, total, 4 * (reg_max + 1), generator=generator),
         initial_reference_points=boxes.expand(-1, layers, -1, -1),
         enc_topk_logits=torch.randn(pictures, queries, classes, generator=generator) - 1,
         enc_topk_bboxes=shaken[:, -1, skip:].clone(),
@@ -55,14 +76,18 @@ def with_gradients(outputs):
     """A copy whose tensors are leaves."""
     values = dict(vars(outputs))
     for name in LEAVES:
-        values[name] = None if values[name] is None else values[name].detach().clone().requires_grad_()
+        values[name] = (
+            None if values[name] is None else values[name].detach().clone().requires_grad_()
+        )
     return SimpleNamespace(**values)
 
 
 def gradients(outputs, loss):
     """{name: gradient, float64} of the leaves."""
     names = [name for name in LEAVES if getattr(outputs, name) is not None]
-    found = torch.autograd.grad(loss, [getattr(outputs, name) for name in names], allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(
+        loss, [getattr(outputs, name) for name in names], allow_unused=True, materialize_grads=True
+    )
     return {name: gradient.double() for name, gradient in zip(names, found, strict=True)}
 
 
@@ -77,7 +102,10 @@ def evaluation_form(outputs):
 
 def rows_of(outputs, targets, rows):
     """The pictures `rows` of a batch, with the denoising layout of the whole."""
-    values = {name: value[rows] if isinstance(value, torch.Tensor) else value for name, value in vars(outputs).items()}
+    values = {
+        name: value[rows] if isinstance(value, torch.Tensor) else value
+        for name, value in vars(outputs).items()
+    }
     meta = outputs.denoising_meta_values
     if meta:
         values["denoising_meta_values"] = meta | {"dn_positive_idx": meta["dn_positive_idx"][rows]}

@@ -17,7 +17,13 @@ OURS = Path(sysconfig.get_path("purelib"))
 def run(*command, cwd, check=True, **environment):
     """A finished process; fails with its whole output. environment: what is added to this process's, PYTHON* left out."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    process = subprocess.run([str(part) for part in command], cwd=cwd, env=inherited | environment, capture_output=True, text=True)
+    process = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+    )
     assert not check or process.returncode == 0, f"{command}\n{process.stdout}\n{process.stderr}"
     return process
 
@@ -26,7 +32,11 @@ def make_environment(folder, *options):
     """The python of a new virtual environment, and its folder of packages."""
     run(sys.executable, "-m", "venv", *options, folder, cwd=folder.parent)
     python = folder / "bin/python"
-    return python, Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).stdout.strip())
+    return python, Path(
+        run(
+            python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder
+        ).stdout.strip()
+    )
 
 
 def skip_without_index(process):
@@ -39,20 +49,28 @@ def skip_without_index(process):
 def locked_versions():
     """{distribution: version} of requirements.lock."""
     lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return dict(re.match(r"([^=\s]+)==(\S+)", line).groups() for line in lines if line and not line.startswith("#"))
+    return dict(
+        re.match(r"([^=\s]+)==(\S+)", line).groups()
+        for line in lines
+        if line and not line.startswith("#")
+    )
 
 
 def borrow(pattern, site, shelf):
     """Make our copies of the locked distributions that match `pattern` visible in the packages of another environment, `site`.
 
-    They are linked from the folder `shelf`. One that we have in another version, or not at all, is left out. Returns their names.
+    They are linked from the folder `shelf`. One that we have in another version, or not at all, is
+    left out. Returns their names.
     """
     shelf.mkdir()
     borrowed = []
     for name, version in locked_versions().items():
         if not re.match(pattern, name) or not _is_ours(name, version):
             continue
-        for top in {Path(file).parts[0] for file in metadata.distribution(name).files} - {"..", "__pycache__"}:
+        for top in {Path(file).parts[0] for file in metadata.distribution(name).files} - {
+            "..",
+            "__pycache__",
+        }:
             if not (shelf / top).exists():
                 (shelf / top).symlink_to(OURS / top)
         borrowed.append(name)

@@ -21,8 +21,12 @@ def random_answers(sizes, *, levels=2, queries=5, grid=(5, 6), side=(10, 12), se
         rough = torch.rand(1, size, 3, 4, generator=generator) if size else torch.zeros(1, 1, 3, 4)
         masks.append((F.interpolate(rough, size=side, mode="bilinear")[0, :size] > 0.45) & valid[b])
     return SimpleNamespace(
-        mask_logits=(2 * torch.randn(pictures, levels, queries, *grid, generator=generator)).requires_grad_(),
-        class_logits=torch.randn(pictures, levels, queries, CLASSES + 1, generator=generator).requires_grad_(),
+        mask_logits=(
+            2 * torch.randn(pictures, levels, queries, *grid, generator=generator)
+        ).requires_grad_(),
+        class_logits=torch.randn(
+            pictures, levels, queries, CLASSES + 1, generator=generator
+        ).requires_grad_(),
         masks=masks,
         labels=[torch.randint(0, CLASSES, (size,), generator=generator) for size in sizes],
         valid=valid,
@@ -32,12 +36,16 @@ def random_answers(sizes, *, levels=2, queries=5, grid=(5, 6), side=(10, 12), se
 def loss_of(criterion, answers, rows=slice(None), count=None):
     """The criterion's dict for the pictures `rows` of the answers."""
     tensors = (answers.mask_logits[rows], answers.class_logits[rows])
-    return criterion(*tensors, answers.masks[rows], answers.labels[rows], count, answers.valid[rows])
+    return criterion(
+        *tensors, answers.masks[rows], answers.labels[rows], count, answers.valid[rows]
+    )
 
 
 def gradients(answers, loss):
     """Float64, of the mask logits and of the class logits; an unused one would raise."""
-    found = torch.autograd.grad(loss, (answers.mask_logits, answers.class_logits), retain_graph=True)
+    found = torch.autograd.grad(
+        loss, (answers.mask_logits, answers.class_logits), retain_graph=True
+    )
     return [gradient.double() for gradient in found]
 
 

@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.transforms.v2 import functional as F
 
-from visionloop.bin.commands.group import run_commands, task_commands
-from visionloop.datasets.pictures import read_picture
+from visionloop.bin.commands.cli import run_commands, task_commands
+from visionloop.datasets.io.images import read_picture
 from visionloop.engine.batch import Batch
-from visionloop.engine.config import option
+from visionloop.engine.config.options import option
+from visionloop.engine.config.train_config import TaskConfig
 from visionloop.engine.errors import UserError
 from visionloop.engine.metric import MetricSpec
-from visionloop.engine.settings import TaskConfig
 from visionloop.engine.task import Task
 
 
@@ -36,7 +36,10 @@ class NumberedPictures(torch.utils.data.Dataset):
         self.folder, self.side = Path(folder) / split, side
         listed = Path(folder) / f"{split}.json"
         try:
-            self.numbers = {name: float(number) for name, number in sorted(json.loads(listed.read_text()).items())}
+            self.numbers = {
+                name: float(number)
+                for name, number in sorted(json.loads(listed.read_text()).items())
+            }
         except (OSError, ValueError, TypeError, AttributeError) as error:
             why = f"{listed}: expected an object of file names and numbers ({error})"
             raise UserError(why, code="bad_layout", file=str(listed)) from None
@@ -46,7 +49,9 @@ class NumberedPictures(torch.utils.data.Dataset):
         return len(self.names)
 
     def __getitem__(self, i):
-        return read_square(self.name(i), self.side) | {"number": torch.tensor(self.numbers[self.names[i]])}
+        return read_square(self.name(i), self.side) | {
+            "number": torch.tensor(self.numbers[self.names[i]])
+        }
 
     def name(self, i):
         return str(self.folder / self.names[i])
@@ -123,7 +128,11 @@ class RegressionTask(Task):
     # collate.py
     def collate(self, samples, step, offset):
         names = {"pixel_values": "pixel_values", "number": "numbers", "sample_id": "sample_ids"}
-        items = {plural: torch.stack([sample[one] for sample in samples]) for one, plural in names.items() if one in samples[0]}
+        items = {
+            plural: torch.stack([sample[one] for sample in samples])
+            for one, plural in names.items()
+            if one in samples[0]
+        }
         return Batch(items, step=step, offset=offset)
 
     def to_input(self, batch):
@@ -138,11 +147,16 @@ class RegressionTask(Task):
         return {"loss": total, "loss_huber": total}
 
     def losses(self, numbers, batch):
-        return nn.functional.huber_loss(numbers.float(), batch["numbers"], reduction="none", delta=self.config.huber_delta)
+        return nn.functional.huber_loss(
+            numbers.float(), batch["numbers"], reduction="none", delta=self.config.huber_delta
+        )
 
     def predict(self, model, batch):
         numbers = model(self.to_input(batch)).float()
-        return {"numbers": numbers, "losses": self.losses(numbers, batch) if "numbers" in batch else None}
+        return {
+            "numbers": numbers,
+            "losses": self.losses(numbers, batch) if "numbers" in batch else None,
+        }
 
     def build_metric(self):
         return ErrorMetric()
@@ -157,15 +171,22 @@ class RegressionTask(Task):
 
     # weights
     def save(self, module, tensors, folder):
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps({"width": self.config.width, "image_size": self.side}))
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            folder / "model.safetensors",
+        )
+        (folder / "config.json").write_text(
+            json.dumps({"width": self.config.width, "image_size": self.side})
+        )
 
     def load(self, module, folder):
         module.load_state_dict(load_file(folder / "model.safetensors"))
 
     @classmethod
     def load_trained(cls, folder, *, data=None, val_split=0.0):
-        task = cls(RegressionConfig(data=data, **json.loads((Path(folder) / "config.json").read_text())))
+        task = cls(
+            RegressionConfig(data=data, **json.loads((Path(folder) / "config.json").read_text()))
+        )
         module = task.build_model().eval()
         task.load(module, Path(folder))
         return task, module
@@ -175,7 +196,10 @@ class RegressionTask(Task):
         return read_square(path, self.side)
 
     def describe_predictions(self, batch, predictions, names):
-        return [{"file": name, "number": float(number)} for name, number in zip(names, predictions["numbers"], strict=True)]
+        return [
+            {"file": name, "number": float(number)}
+            for name, number in zip(names, predictions["numbers"], strict=True)
+        ]
 
     def draw_answers(self, paths, answers, predictions):
         return [read_picture(path).permute(1, 2, 0).numpy() for path in paths]
@@ -193,7 +217,10 @@ def write_numbered(folder, pictures):
         (folder / split).mkdir(parents=True)
         generator, numbers = np.random.default_rng(seed), {}
         for i in range(number):
-            side, scene = int(generator.integers(4, 32)), generator.integers(60, 120, (32, 32, 3)).astype(np.uint8)
+            side, scene = (
+                int(generator.integers(4, 32)),
+                generator.integers(60, 120, (32, 32, 3)).astype(np.uint8),
+            )
             scene[:side, :side] = 230
             Image.fromarray(scene).save(folder / split / f"{i:03}.png")
             numbers[f"{i:03}.png"] = side * side / 32**2

@@ -9,11 +9,20 @@ import torch
 import torch.utils.tensorboard
 from toy_task import ToyTask
 
-from visionloop.engine.memory import THREADS, virtual_bytes
+from visionloop.engine.system.memory import THREADS, virtual_bytes
 from visionloop.engine.train import train
 
 MIB = 2**20
-SETTINGS = dict(batch_size=24, steps=2, threads=1, workers=0, device="cpu", precision="fp32", eval_every=0, save_every=0)
+SETTINGS = dict(
+    batch_size=24,
+    steps=2,
+    threads=1,
+    workers=0,
+    device="cpu",
+    precision="fp32",
+    eval_every=0,
+    save_every=0,
+)
 
 
 class HungryToy(ToyTask):
@@ -30,12 +39,16 @@ class PoorToy(HungryToy):
 
     def build_model(self):
         if os.environ["RANK"] == "1":
-            resource.setrlimit(resource.RLIMIT_AS, (virtual_bytes() + THREADS + 150 * MIB, resource.RLIM_INFINITY))
+            resource.setrlimit(
+                resource.RLIMIT_AS, (virtual_bytes() + THREADS + 150 * MIB, resource.RLIM_INFINITY)
+            )
         return super().build_model()
 
 
 def micro_batch_of_poor_ranks(output):
     """The stored setting of a run of two processes; in new ones, which have no free memory of earlier work to take it from."""
-    torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True)  # imports more than it is here about
+    torch.optim.AdamW(
+        [torch.zeros(1, requires_grad=True)], fused=True
+    )  # imports more than it is here about
     train(PoorToy, output=output, micro_batch="auto", **SETTINGS)
     return json.loads((Path(output) / "settings.json").read_text())["settings"]["micro_batch"]

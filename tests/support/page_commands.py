@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[2]
 MARK = "not run here"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHELL = ("", "sh", "bash", "console")  # languages of a fenced block that may hold commands
-PROGRAM = re.compile(r"(python bin/\w|bin/\w+\b(?!/)|torchrun |visionloop-\w|docker |sbatch |mkdir |tensorboard |source )")
+PROGRAM = re.compile(
+    r"(python bin/\w|bin/\w+\b(?!/)|torchrun |visionloop-\w|docker |sbatch |mkdir |tensorboard |source )"
+)
 INSTALLED = re.compile(r"^visionloop-([\w-]+)")
 LABEL = re.compile(r"^\(\w\) ")  # in front of a command that a table refers to
 
@@ -27,25 +29,34 @@ class Command:
         return shlex.split(self.line)
 
     def launcher(self):
-        """"classification" of `[python | torchrun ..] bin/classification.py ..`, None where there is none."""
+        """ "classification" of `[python | torchrun ..] bin/classification.py ..`, None where there is none."""
         found = re.search(r"bin/(\w+)\.py", self.line)
         return found and found[1]
 
 
 def pages():
     """Paths below the root of all pages under version control."""
-    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return sorted(page for page in listed.stdout.split() if page != "CHANGELOG.md")
 
 
 def commands_of(page):
     """[Command] of a page: lines of fenced blocks, and inline code that begins like a command and has arguments."""
     text = (ROOT / page).read_text()
-    shown = [command for language, block in FENCE.findall(text) if language in SHELL for command in _of_block(page, block)]
+    shown = [
+        command
+        for language, block in FENCE.findall(text)
+        if language in SHELL
+        for command in _of_block(page, block)
+    ]
     for paragraph in FENCE.sub("", text).split("\n\n"):
         for code in re.findall(r"`([^`\n]+)`", paragraph):
             if PROGRAM.match(code) and " " in code:
-                shown.append(Command(page, INSTALLED.sub(_launcher_of, code), MARK not in paragraph))
+                shown.append(
+                    Command(page, INSTALLED.sub(_launcher_of, code), MARK not in paragraph)
+                )
     return shown
 
 

@@ -1,6 +1,7 @@
 """D-FINE's loss the slow and obvious way: in float64, head by head, picture by picture, pair by pair.
 
-Shares no code with the product. The specification: arXiv 2410.13842, and the authors' code for which matching each term uses.
+Shares no code with the product. The specification: arXiv 2410.13842, and the authors' code for
+which matching each term uses.
 """
 
 import torch
@@ -19,9 +20,13 @@ def corners(box):
 def iou_and_giou(first, second):
     ax1, ay1, ax2, ay2 = corners(first)
     bx1, by1, bx2, by2 = corners(second)
-    shared = (torch.min(ax2, bx2) - torch.max(ax1, bx1)).clamp(min=0) * (torch.min(ay2, by2) - torch.max(ay1, by1)).clamp(min=0)
+    shared = (torch.min(ax2, bx2) - torch.max(ax1, bx1)).clamp(min=0) * (
+        torch.min(ay2, by2) - torch.max(ay1, by1)
+    ).clamp(min=0)
     joined = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared
-    around = (torch.max(ax2, bx2) - torch.min(ax1, bx1)) * (torch.max(ay2, by2) - torch.min(ay1, by1))
+    around = (torch.max(ax2, bx2) - torch.min(ax1, bx1)) * (
+        torch.max(ay2, by2) - torch.min(ay1, by1)
+    )
     return shared / joined, shared / joined - (around - joined) / around
 
 
@@ -33,8 +38,17 @@ def matching(logits, boxes, target):
             p = logits[q, target["class_labels"][g]].sigmoid()
             positive = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log()
             negative = 0.75 * p**2 * -(1 - p + 1e-8).log()
-            cost[q, g] = 2 * (positive - negative) + 5 * (boxes[q] - true).abs().sum() - 2 * iou_and_giou(boxes[q], true)[1]
-    return dict(zip(*(indices.tolist() for indices in linear_sum_assignment(cost.detach().numpy())), strict=True))
+            cost[q, g] = (
+                2 * (positive - negative)
+                + 5 * (boxes[q] - true).abs().sum()
+                - 2 * iou_and_giou(boxes[q], true)[1]
+            )
+    return dict(
+        zip(
+            *(indices.tolist() for indices in linear_sum_assignment(cost.detach().numpy())),
+            strict=True,
+        )
+    )
 
 
 def union(matchings):
@@ -98,7 +112,9 @@ def edge_loss(edges, boxes, references, pairs, target, values, reg_scale):
     for q, g in pairs:
         true = target["boxes"][g].double()
         quality = iou_and_giou(boxes[q].detach(), true)[0]
-        for side, (i, left, right) in enumerate(edge_target(references[q], true, values, reg_scale)):
+        for side, (i, left, right) in enumerate(
+            edge_target(references[q], true, values, reg_scale)
+        ):
             log_p = edges[q, side].log_softmax(-1)
             total = total + quality * -(left * log_p[i] + right * log_p[i + 1])
     return total
@@ -107,7 +123,8 @@ def edge_loss(edges, boxes, references, pairs, target, values, reg_scale):
 def distillation(edges, boxes, pairs, logits, targets, roots):
     """One student layer of the whole batch against the last: edges [B, L, Q, 4, bins] of student and teacher as [B, 2, ...].
 
-    pairs: per picture; logits: [B, Q, C] of the teacher; roots: (sqrt m, sqrt r), or None: of these pairs.
+    pairs: per picture; logits: [B, Q, C] of the teacher; roots: (sqrt m, sqrt r), or None: of these
+    pairs.
     """
     matched, others = [], []
     for b, target in enumerate(targets):
@@ -118,8 +135,13 @@ def distillation(edges, boxes, pairs, logits, targets, roots):
             if q in truth:
                 quality = iou_and_giou(boxes[b, q].detach(), target["boxes"][truth[q]].double())[0]
             for side in range(4):
-                p, log_q = (teacher[q, side] / 5).softmax(-1), (student[q, side] / 5).log_softmax(-1)
-                (matched if q in truth else others).append(25 * quality * (p * (p.log() - log_q)).sum())
+                p, log_q = (
+                    (teacher[q, side] / 5).softmax(-1),
+                    (student[q, side] / 5).log_softmax(-1),
+                )
+                (matched if q in truth else others).append(
+                    25 * quality * (p * (p.log() - log_q)).sum()
+                )
     m, r = (len(matched) ** 0.5, len(others) ** 0.5) if roots is None else roots
     zero = torch.zeros((), dtype=torch.float64)
     mean = [torch.stack(entries).mean() if entries else zero for entries in (matched, others)]
@@ -128,14 +150,27 @@ def distillation(edges, boxes, pairs, logits, targets, roots):
 
 def plain_dfine_loss(outputs, targets, *, reg_max=32, reg_scale=4.0, up=0.5):
     """{"loss", "loss_<term>", "loss_dn_<term>"} of one batch on one process, in float64."""
-    logits, boxes = outputs.intermediate_logits.double(), outputs.intermediate_reference_points.double()
+    logits, boxes = (
+        outputs.intermediate_logits.double(),
+        outputs.intermediate_reference_points.double(),
+    )
     edges = outputs.intermediate_predicted_corners.double().unflatten(-1, (4, reg_max + 1))
-    references, meta = outputs.initial_reference_points[:, 0].double(), outputs.denoising_meta_values
+    references, meta = (
+        outputs.initial_reference_points[:, 0].double(),
+        outputs.denoising_meta_values,
+    )
     skip = meta["dn_num_split"][0] if meta else 0
     pictures, layers = range(len(targets)), edges.shape[1]
     first_layer = logits.shape[1] - layers
-    values, n = bin_values(reg_max, reg_scale, up), max(1, sum(len(target["boxes"]) for target in targets))
-    terms = {part + name: torch.zeros((), dtype=torch.float64) for part in ("", "dn_") for name in WEIGHTS}
+    values, n = (
+        bin_values(reg_max, reg_scale, up),
+        max(1, sum(len(target["boxes"]) for target in targets)),
+    )
+    terms = {
+        part + name: torch.zeros((), dtype=torch.float64)
+        for part in ("", "dn_")
+        for name in WEIGHTS
+    }
 
     heads = [(logits[:, k, skip:], boxes[:, k, skip:]) for k in range(logits.shape[1])]
     if outputs.enc_topk_logits is not None:
@@ -145,15 +180,29 @@ def plain_dfine_loss(outputs, targets, *, reg_max=32, reg_scale=4.0, up=0.5):
     num_union = max(1, sum(len(pairs) for pairs in joint))
     for found, (head_logits, head_boxes) in zip(own, heads, strict=True):
         for b in pictures:
-            terms["vfl"] = terms["vfl"] + varifocal(head_logits[b], head_boxes[b], found[b].items(), targets[b]) / n
+            terms["vfl"] = (
+                terms["vfl"]
+                + varifocal(head_logits[b], head_boxes[b], found[b].items(), targets[b]) / n
+            )
             l1, giou = box_losses(head_boxes[b], joint[b], targets[b])
-            terms["bbox"], terms["giou"] = terms["bbox"] + l1 / num_union, terms["giou"] + giou / num_union
+            terms["bbox"], terms["giou"] = (
+                terms["bbox"] + l1 / num_union,
+                terms["giou"] + giou / num_union,
+            )
 
     def edge_terms(part, queries, pairs, divisor, roots):
         for layer in range(layers):
             found = boxes[:, first_layer + layer, queries]
             for b in pictures:
-                args = (edges[b, layer, queries], found[b], references[b, queries], pairs[b], targets[b], values, reg_scale)
+                args = (
+                    edges[b, layer, queries],
+                    found[b],
+                    references[b, queries],
+                    pairs[b],
+                    targets[b],
+                    values,
+                    reg_scale,
+                )
                 terms[f"{part}fgl"] = terms[f"{part}fgl"] + edge_loss(*args) / divisor
             if layer < layers - 1:
                 two = edges[:, [layer, layers - 1]][:, :, queries]
@@ -171,9 +220,16 @@ def plain_dfine_loss(outputs, targets, *, reg_max=32, reg_scale=4.0, up=0.5):
         for k in range(logits.shape[1]):
             for b in pictures:
                 head_logits, head_boxes = logits[b, k, :skip], boxes[b, k, :skip]
-                terms["dn_vfl"] = terms["dn_vfl"] + varifocal(head_logits, head_boxes, fixed[b], targets[b]) / (n * groups)
+                terms["dn_vfl"] = terms["dn_vfl"] + varifocal(
+                    head_logits, head_boxes, fixed[b], targets[b]
+                ) / (n * groups)
                 l1, giou = box_losses(head_boxes, fixed[b], targets[b])
-                terms["dn_bbox"], terms["dn_giou"] = terms["dn_bbox"] + l1 / (n * groups), terms["dn_giou"] + giou / (n * groups)
+                terms["dn_bbox"], terms["dn_giou"] = (
+                    terms["dn_bbox"] + l1 / (n * groups),
+                    terms["dn_giou"] + giou / (n * groups),
+                )
         edge_terms("dn_", slice(0, skip), fixed, n * groups, roots)
-    losses = {f"loss_{name}": WEIGHTS[name.removeprefix("dn_")] * value for name, value in terms.items()}
+    losses = {
+        f"loss_{name}": WEIGHTS[name.removeprefix("dn_")] * value for name, value in terms.items()
+    }
     return {"loss": sum(losses.values()), **losses}

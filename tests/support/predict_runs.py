@@ -13,17 +13,19 @@ from torchrun_runs import write_classification
 
 from visionloop.bin.benchmarks.predict_cases import write_random
 from visionloop.bin.benchmarks.tasks import load_task_class
-from visionloop.bin.commands.group import run_commands
+from visionloop.bin.commands.cli import run_commands
 from visionloop.bin.commands.predict import run_predict
-from visionloop.datasets.synthetic_detection import write_detection
-from visionloop.engine.trials import free_port
+from visionloop.datasets.synthetic.detection import write_detection
+from visionloop.engine.testing.short_runs import free_port
 
 SIZES_WH = [(37, 91), (64, 64), (120, 33), (100, 75), (48, 150), (17, 19), (61, 60)]
 DATA = {
     "classification": write_classification,
     "detection": lambda folder: write_detection(folder, 0, pictures={"train": 2, "val": 2}),
     "segmentation": lambda folder: write_segmentation_data(folder, pictures=2),
-    "super_resolution": lambda folder: write_super_resolution_data(folder, pictures=2, size_hw=(80, 80)),
+    "super_resolution": lambda folder: write_super_resolution_data(
+        folder, pictures=2, size_hw=(80, 80)
+    ),
 }
 LONGEST = 120  # seconds that forked processes may take on a loaded machine
 
@@ -31,7 +33,10 @@ LONGEST = 120  # seconds that forked processes may take on a loaded machine
 def write_mixed(folder):
     """Seven pictures of different sizes, in two folders and formats; the folder."""
     for i, (width, height) in enumerate(SIZES_WH):
-        write_picture(folder / ("deep" if i % 3 == 0 else ".") / f"{i}.{'jpg' if i % 2 else 'png'}", some_picture(f"p{i}", height, width))
+        write_picture(
+            folder / ("deep" if i % 3 == 0 else ".") / f"{i}.{'jpg' if i % 2 else 'png'}",
+            some_picture(f"p{i}", height, width),
+        )
     return folder
 
 
@@ -52,8 +57,16 @@ def write_model(task_name, folder):
 
 def predict(task_class, model, input_path, output, **changes):
     """The exit code of `run_predict`, two pictures a batch."""
-    options = {"batch_size": 2, "device": "cpu", "as_json": False, "explanations": (), "settings": {}}
-    return run_predict(task_class, model=model, input_path=input_path, output=output, **options | changes)
+    options = {
+        "batch_size": 2,
+        "device": "cpu",
+        "as_json": False,
+        "explanations": (),
+        "settings": {},
+    }
+    return run_predict(
+        task_class, model=model, input_path=input_path, output=output, **options | changes
+    )
 
 
 def interrupted(task_class, after, act):
@@ -69,7 +82,10 @@ def interrupted(task_class, after, act):
             return super().predict(module, batch)
 
         def __reduce__(self):
-            return _plain_task, (task_class, self.__dict__)  # loader processes, which only read, know no class of this function
+            return _plain_task, (
+                task_class,
+                self.__dict__,
+            )  # loader processes, which only read, know no class of this function
 
     return Interrupted
 
@@ -82,7 +98,11 @@ def _plain_task(task_class, attributes):
 
 def files_of(folder):
     """{path below the folder: its bytes}."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def kill(number):
@@ -92,11 +112,15 @@ def kill(number):
 
 def forked(task_class, processes, log, *, acts=(), **arguments):
     """`predict` by so many forked processes: ([exit code of each], what they printed). acts: (after, act) of each, or None."""
-    import visionloop.bin.commands.group  # noqa: F401 - once here, not in every process
+    import visionloop.bin.commands.cli  # noqa: F401 - once here, not in every process
 
     port, started = free_port(), []
     for rank in range(processes):
-        environment = {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environment = {
+            "LOCAL_WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
         environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         act = acts[rank] if rank < len(acts) else None
         work = (interrupted(task_class, *act) if act else task_class, environment, log, arguments)
@@ -130,10 +154,27 @@ def _predict(task_class, environment, log, arguments):
 
 def rows_differ(rows):
     """Whether not all rows say the same: else a comparison proves nothing."""
-    return len({str({key: value for key, value in row.items() if key not in ("file", "width", "height")}) for row in rows}) > 1
+    return (
+        len(
+            {
+                str(
+                    {
+                        key: value
+                        for key, value in row.items()
+                        if key not in ("file", "width", "height")
+                    }
+                )
+                for row in rows
+            }
+        )
+        > 1
+    )
 
 
 def largest_difference(first, second):
     """Between two lists of arrays of equal shapes."""
     pairs = zip(first, second, strict=True)
-    return max(float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).max(initial=0)) for a, b in pairs)
+    return max(
+        float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).max(initial=0))
+        for a, b in pairs
+    )

@@ -8,11 +8,16 @@ from PIL import Image
 
 def write_pair(folder, split, name, ids, picture=None, suffix=".png"):
     """`images/<split>/<name>` and its mask. ids: uint8 [H, W] as the file is to hold them; picture: uint8 [H, W, 3], None: noise."""
-    picture_path, mask_path = folder / "images" / split / f"{name}{suffix}", folder / "masks" / split / f"{name}.png"
+    picture_path, mask_path = (
+        folder / "images" / split / f"{name}{suffix}",
+        folder / "masks" / split / f"{name}.png",
+    )
     for path in (picture_path, mask_path):
         path.parent.mkdir(parents=True, exist_ok=True)
     if picture is None:
-        picture = np.random.default_rng([len(split), *name.encode()]).integers(0, 256, (*ids.shape, 3), dtype=np.uint8)
+        picture = np.random.default_rng([len(split), *name.encode()]).integers(
+            0, 256, (*ids.shape, 3), dtype=np.uint8
+        )
     Image.fromarray(picture).save(picture_path)
     Image.fromarray(ids).save(mask_path)
     return picture_path, mask_path

@@ -1,7 +1,8 @@
 """Stand-ins for the programs of SLURM, and for torchrun, that a batch script finds on its PATH. Each notes how it was called.
 
-They share the folder FAKE_SLURM: `calls.jsonl`, one line a call; `tasks`, the process ids of the step that srun runs; `plan.json`, what
-torchrun does: {"status": text of status.json or null, "code": exit code, "waits": for TERM}; `job.txt`, what `scontrol show job` prints.
+They share the folder FAKE_SLURM: `calls.jsonl`, one line a call; `tasks`, the process ids of the
+step that srun runs; `plan.json`, what torchrun does: {"status": text of status.json or null,
+"code": exit code, "waits": for TERM}; `job.txt`, what `scontrol show job` prints.
 """
 
 import json
@@ -23,7 +24,12 @@ def install(folder, names):
     folder.mkdir(parents=True)
     for name in names:
         path = folder / name
-        lines = (f"#!{sys.executable}", "import sys", f"sys.path.insert(0, {str(Path(__file__).parent)!r})", "import slurm_programs")
+        lines = (
+            f"#!{sys.executable}",
+            "import sys",
+            f"sys.path.insert(0, {str(Path(__file__).parent)!r})",
+            "import slurm_programs",
+        )
         path.write_text("\n".join((*lines, f"slurm_programs.{name}()")) + "\n")
         path.chmod(0o755)
 
@@ -36,21 +42,35 @@ class Job:
         install(folder / "programs", fakes)
         (folder / "job.txt").write_text("JobId=4711 JobState=RUNNING Reason=None")
         path = f"{folder / 'programs'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_GPUS_ON_NODE": "8"}
-        self.environment = os.environ | slurm | {"PATH": path, "FAKE_SLURM": str(folder), "FAKE_NODES": str(nodes)}
+        slurm = {
+            "SLURM_JOB_ID": "4711",
+            "SLURM_JOB_NODELIST": "node[1-2]",
+            "SLURM_GPUS_ON_NODE": "8",
+        }
+        self.environment = (
+            os.environ | slurm | {"PATH": path, "FAKE_SLURM": str(folder), "FAKE_NODES": str(nodes)}
+        )
         self.options = ["--data", "my pictures", "--epochs", "10"]
 
     def start(self, *, text=None, code=1, waits=False, **environment):
         """The script, started; `text` is what its run leaves in status.json, None: nothing."""
-        (self.folder / "plan.json").write_text(json.dumps({"status": text, "code": code, "waits": waits}))
+        (self.folder / "plan.json").write_text(
+            json.dumps({"status": text, "code": code, "waits": waits})
+        )
         command = ["bash", str(SCRIPT), "classification", str(self.run), *self.options]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, env=self.environment | environment, cwd=self.folder, **pipes)
+        return subprocess.Popen(
+            command, env=self.environment | environment, cwd=self.folder, **pipes
+        )
 
     def end(self, script, seconds=60):
         """(exit code, how often the job was queued again, what was said)."""
         said, _ = script.communicate(timeout=seconds)
-        return script.returncode, sum(call["arguments"][0] == "requeue" for call in self.calls("scontrol")), said
+        return (
+            script.returncode,
+            sum(call["arguments"][0] == "requeue" for call in self.calls("scontrol")),
+            said,
+        )
 
     def outcome(self, **plan):
         return self.end(self.start(**plan))
@@ -76,7 +96,10 @@ def shared():
 def note(**call):
     # one write is one line, whoever else writes
     with open(shared() / "calls.jsonl", "a") as file:
-        file.write(json.dumps({"program": Path(sys.argv[0]).name, "arguments": sys.argv[1:], **call}) + "\n")
+        file.write(
+            json.dumps({"program": Path(sys.argv[0]).name, "arguments": sys.argv[1:], **call})
+            + "\n"
+        )
 
 
 def srun():
@@ -86,7 +109,9 @@ def srun():
     while words[0].startswith("--"):
         words.pop(0)
     nodes = range(int(os.environ["FAKE_NODES"]))
-    tasks = [subprocess.Popen(words, env=os.environ | {"SLURM_NODEID": str(node)}) for node in nodes]
+    tasks = [
+        subprocess.Popen(words, env=os.environ | {"SLURM_NODEID": str(node)}) for node in nodes
+    ]
 
     def kill(*_):
         for task in tasks:

@@ -4,24 +4,36 @@ import torch
 from transformers import AutoModelForImageClassification, ViTConfig
 
 from visionloop.tasks.classification.processor import EvalTransform
-from visionloop.tasks.detection import folder as detection_folder
+from visionloop.tasks.detection import export as detection_folder
 from visionloop.tasks.detection import model as detection
-from visionloop.tasks.library import quiet_library
-from visionloop.tasks.segmentation import folder as segmentation_folder
+from visionloop.tasks.huggingface.loading import quiet_library
+from visionloop.tasks.segmentation import export as segmentation_folder
 from visionloop.tasks.segmentation import model as segmentation
-from visionloop.tasks.segmentation.processor import IMAGENET_MEAN, IMAGENET_STD
-from visionloop.tasks.super_resolution import folder as super_resolution_folder
+from visionloop.tasks.segmentation.export import IMAGENET_MEAN, IMAGENET_STD
+from visionloop.tasks.super_resolution import export as super_resolution_folder
 from visionloop.tasks.super_resolution import model as super_resolution
 
 COMMIT = "0" * 40
-SMALL_EOMT = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32, "num_queries": 8}
+SMALL_EOMT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "num_queries": 8,
+}
 
 
 def fill_hub(home):
     """home: what HF_HOME will be; a released model of each task is put into its cache, with random weights and small sizes."""
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8, num_labels=10
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+        num_labels=10,
     )
     folder = snapshot(home, "google/vit-base-patch16-224")
     with quiet_library():
@@ -29,17 +41,23 @@ def fill_hub(home):
     EvalTransform().at_size(32).write(folder)
 
     module = detection.new_model(detection.new_config("tiny"), ["ant", "bee", "cat"])
-    detection_folder.save_folder(module, module.state_dict(), snapshot(home, "ustc-community/dfine-small-coco"), 128)
+    detection_folder.save_folder(
+        module, module.state_dict(), snapshot(home, "ustc-community/dfine-small-coco"), 128
+    )
 
     config = segmentation.new_config("tiny")
     for name, value in SMALL_EOMT.items():
         setattr(config, name, value)
     module = segmentation.new_model(config, ["sky", "road", "tree"])
     folder = snapshot(home, "tue-mps/ade20k_semantic_eomt_large_512")
-    segmentation_folder.save_folder(module, module.state_dict(), folder, 32, IMAGENET_MEAN, IMAGENET_STD)
+    segmentation_folder.save_folder(
+        module, module.state_dict(), folder, 32, IMAGENET_MEAN, IMAGENET_STD
+    )
 
     module = super_resolution.new_model(super_resolution.new_config("tiny"))
-    super_resolution_folder.save_folder(module, module.state_dict(), snapshot(home, "caidas/swin2SR-classical-sr-x2-64"))
+    super_resolution_folder.save_folder(
+        module, module.state_dict(), snapshot(home, "caidas/swin2SR-classical-sr-x2-64")
+    )
 
 
 def snapshot(home, hub_id):

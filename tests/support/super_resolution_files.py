@@ -3,14 +3,16 @@
 import numpy as np
 from PIL import Image
 
-from visionloop.datasets.small_pictures import shrink
+from visionloop.datasets.super_resolution.downscale import shrink
 
 
 def some_picture(key, height, width):
     """Blurred colours with some grain, another one for every key: uint8 [height, width, 3]. key: a string."""
     generator = np.random.default_rng([*key.encode()])
     coarse = generator.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int64)
+    smooth = np.asarray(
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int64
+    )
     return np.clip(smooth + generator.integers(-30, 31, smooth.shape), 0, 255).astype(np.uint8)
 
 
@@ -31,5 +33,7 @@ def write_super_resolution_data(folder, pictures=4, size_hw=(50, 62), given=()):
             write_picture(folder / split / "HR" / f"{name}.png", picture)
             for scale in given:
                 even = picture[: len(picture) // scale * scale, : width // scale * scale]
-                write_picture(folder / split / f"LR_x{scale}" / f"{name}x{scale}.png", shrink(even, scale))
+                write_picture(
+                    folder / split / f"LR_x{scale}" / f"{name}x{scale}.png", shrink(even, scale)
+                )
     return folder

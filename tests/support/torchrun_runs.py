@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from visionloop.engine.trials import free_port, logged
+from visionloop.engine.testing.short_runs import free_port, logged
 
 SUPPORT, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 TORCHRUN = Path(sys.executable).with_name("torchrun")
@@ -38,15 +38,24 @@ def write_classification(folder):
         for shade, name in ((40, "dark"), (200, "light")):
             (folder / split / name).mkdir(parents=True)
             for i in range(number):
-                Image.new("RGB", (40, 30), (shade + 3 * i, shade, shade)).save(folder / split / name / f"{i}.png")
+                Image.new("RGB", (40, 30), (shade + 3 * i, shade, shade)).save(
+                    folder / split / name / f"{i}.png"
+                )
     return folder
 
 
 def bytes_of(output):
     """SHA-256 of every file of the last checkpoint and of best/, and the logged numbers."""
-    files = [path for folder in (output / "checkpoints" / f"step_{STEPS:08d}", output / "best") for path in folder.iterdir()]
+    files = [
+        path
+        for folder in (output / "checkpoints" / f"step_{STEPS:08d}", output / "best")
+        for path in folder.iterdir()
+    ]
     assert len(files) >= 10
-    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}, logged(output)
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }, logged(output)
 
 
 class Runs:
@@ -62,7 +71,16 @@ class Runs:
         return self.folder / name
 
     def arguments(self, name, options):
-        return ["train", "--data", str(self.data), "--output", str(self.output(name)), *SIZE["classification"], *OPTIONS, *options]
+        return [
+            "train",
+            "--data",
+            str(self.data),
+            "--output",
+            str(self.output(name)),
+            *SIZE["classification"],
+            *OPTIONS,
+            *options,
+        ]
 
     def watching(self, name, injury):
         notes = self.folder / f"{name}.notes"
@@ -71,7 +89,11 @@ class Runs:
 
     def trained_on(self, name):
         """{step: (sample ids in order of the global batch, what the loss divided by)}; each step was trained on once."""
-        rows = [json.loads(line) for path in (self.folder / f"{name}.notes").iterdir() for line in path.read_text().splitlines()]
+        rows = [
+            json.loads(line)
+            for path in (self.folder / f"{name}.notes").iterdir()
+            for line in path.read_text().splitlines()
+        ]
         steps = {}
         for row in sorted(rows, key=lambda row: (row["step"], row["offset"])):
             ids, counts = steps.setdefault(row["step"], ([], set()))
@@ -82,21 +104,48 @@ class Runs:
 
     def torchrun(self, name, launch, *, injury=None, log):
         """torchrun with these arguments, started: a subprocess.Popen. log: file for what it and its workers print."""
-        command = [TORCHRUN, *launch, "--shutdown-timeout", "60", SUPPORT / "watched_classification.py", *self.arguments(name, ())]
+        command = [
+            TORCHRUN,
+            *launch,
+            "--shutdown-timeout",
+            "60",
+            SUPPORT / "watched_classification.py",
+            *self.arguments(name, ()),
+        ]
         with open(log, "w") as output:
             environment = ENVIRONMENT | self.watching(name, injury)
-            return subprocess.Popen([str(part) for part in command], env=environment, stdout=output, stderr=subprocess.STDOUT)
+            return subprocess.Popen(
+                [str(part) for part in command],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
 
     def forked(self, name, processes, *options, injury=None):
         """Train on so many forked processes until they have ended, but for one that an injury stops: ([exit code], [what each printed])."""
-        port, logs, started = free_port(), [self.folder / f"{name}.{rank}.log" for rank in range(processes)], []
+        port, logs, started = (
+            free_port(),
+            [self.folder / f"{name}.{rank}.log" for rank in range(processes)],
+            [],
+        )
         for rank in range(processes):
-            environment = {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)} | self.watching(name, injury)
+            environment = {
+                "LOCAL_WORLD_SIZE": str(processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+            environment |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(processes),
+            } | self.watching(name, injury)
             work = (self.arguments(name, ("--workers", "0", *options)), environment, logs[rank])
             started.append(multiprocessing.get_context("fork").Process(target=_train, args=work))
             started[-1].start()
-        is_stopped = [injury is not None and injury["signal"] == "SIGSTOP" and injury["rank"] == rank for rank in range(processes)]
+        is_stopped = [
+            injury is not None and injury["signal"] == "SIGSTOP" and injury["rank"] == rank
+            for rank in range(processes)
+        ]
         deadline = time.monotonic() + LONGEST
         for process, stopped in zip(started, is_stopped, strict=True):
             if not stopped:

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from visionloop.engine.batch import Batch
-from visionloop.engine.config import option
-from visionloop.engine.settings import TaskConfig
+from visionloop.engine.config.options import option
+from visionloop.engine.config.train_config import TaskConfig
 from visionloop.engine.task import MetricSpec, Task
 
 
@@ -32,11 +32,19 @@ class ToyConfig(TaskConfig):
 class ToyPictures(torch.utils.data.Dataset):
     def __init__(self, number, *, split, augment=False, slow_seconds=0.0, unreadable=(), deadly=""):
         generator = torch.Generator().manual_seed(7 if split == "train" else 8)
-        self.pictures = torch.randint(0, 200, (number, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        self.pictures = torch.randint(
+            0, 200, (number, 3, 8, 8), generator=generator, dtype=torch.uint8
+        )
         self.labels = torch.randint(0, 2, (number,), generator=generator)
         for i, label in enumerate(self.labels):
             self.pictures[i, :, :, 4 * int(label) : 4 * int(label) + 4] += 55
-        self.split, self.augment, self.slow_seconds, self.unreadable, self.deadly = split, augment, slow_seconds, unreadable, deadly
+        self.split, self.augment, self.slow_seconds, self.unreadable, self.deadly = (
+            split,
+            augment,
+            slow_seconds,
+            unreadable,
+            deadly,
+        )
 
     def __len__(self):
         return len(self.labels)
@@ -49,7 +57,11 @@ class ToyPictures(torch.utils.data.Dataset):
             os.kill(os.getpid(), signal.SIGKILL)
         picture = self.pictures[index]
         if self.augment:
-            picture = (picture.float() + 10 * torch.randn(picture.shape) + np.random.rand()).clamp(0, 255).byte()
+            picture = (
+                (picture.float() + 10 * torch.randn(picture.shape) + np.random.rand())
+                .clamp(0, 255)
+                .byte()
+            )
         return {"pixel_values": picture, "label": self.labels[index]}
 
     def name(self, index):
@@ -78,9 +90,16 @@ class ToyMetric:
         self.rows = np.zeros((0, 3))  # sample id, correct, cross-entropy
 
     def update(self, predictions, batch):
-        losses = nn.functional.cross_entropy(predictions.double(), batch["labels"], reduction="none")
+        losses = nn.functional.cross_entropy(
+            predictions.double(), batch["labels"], reduction="none"
+        )
         correct = predictions.argmax(1) == batch["labels"]
-        self.rows = np.concatenate([self.rows, torch.stack([batch["sample_ids"], correct, losses], 1).double().cpu().numpy()])
+        self.rows = np.concatenate(
+            [
+                self.rows,
+                torch.stack([batch["sample_ids"], correct, losses], 1).double().cpu().numpy(),
+            ]
+        )
 
     def state(self):
         return {"rows": self.rows}
@@ -114,7 +133,9 @@ class ToyTask(Task):
             config.pictures, split="train", augment=config.augment, slow_seconds=config.slow_seconds, unreadable=unreadable,
             deadly=config.deadly,
         )  # fmt: skip
-        return train, ToyPictures(23, split="val", slow_seconds=config.slow_evaluation, deadly=config.deadly)
+        return train, ToyPictures(
+            23, split="val", slow_seconds=config.slow_evaluation, deadly=config.deadly
+        )
 
     def build_eval_dataset(self, split):
         return ToyPictures(self.config.pictures if split == "train" else 23, split=split)
@@ -144,7 +165,9 @@ class ToyTask(Task):
 
     def loss(self, model, batch, count):
         logits = model(self.to_input(batch)).float()
-        total = nn.functional.cross_entropy(logits, batch["labels"], reduction="sum") / count["samples"]
+        total = (
+            nn.functional.cross_entropy(logits, batch["labels"], reduction="sum") / count["samples"]
+        )
         if str(self.step) in self.config.poison.split(","):
             total = total * float("inf")
         return {"loss": total, "loss_class": total}
@@ -176,7 +199,10 @@ class ToyTask(Task):
         return [module.block]
 
     def save(self, module, tensors, folder):
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            folder / "model.safetensors",
+        )
 
     def load(self, module, folder):
         module.load_state_dict(load_file(folder / "model.safetensors"))

@@ -1,7 +1,7 @@
 """The real classification command, watched: each rank writes down what it trains on, and one of them may be injured at a step.
 
-torchrun starts this file; tests/support/torchrun_runs.py also forks it. In the environment: WATCH_NOTES, a folder for notes;
-WATCH_INJURY, an `Injury` as json.
+torchrun starts this file; tests/support/torchrun_runs.py also forks it. In the environment:
+WATCH_NOTES, a folder for notes; WATCH_INJURY, an `Injury` as json.
 """
 
 import json
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from visionloop.bin.classification import commands
-from visionloop.bin.commands.group import run_commands
+from visionloop.bin.commands.cli import run_commands
 from visionloop.tasks.classification.task import ClassificationTask
 
 
@@ -29,11 +29,19 @@ def watch():
         # before the step's collective, in which the others now wait
         if injury and micro_batches[0].step == injury["step"]:
             for target in injury["targets"]:
-                os.kill({"launcher": os.getppid, "self": os.getpid}[target](), signal.Signals[injury["signal"]])
+                os.kill(
+                    {"launcher": os.getppid, "self": os.getpid}[target](),
+                    signal.Signals[injury["signal"]],
+                )
         return count(task, micro_batches)
 
     def watched_loss(task, model, batch, divisor):
-        row = {"step": batch.step, "offset": batch.offset, "ids": batch["sample_ids"].tolist(), "count": divisor["samples"] * size}
+        row = {
+            "step": batch.step,
+            "offset": batch.offset,
+            "ids": batch["sample_ids"].tolist(),
+            "count": divisor["samples"] * size,
+        }
         with open(Path(os.environ["WATCH_NOTES"]) / f"{rank}.jsonl", "a") as notes:
             notes.write(json.dumps(row) + "\n")
         return loss(task, model, batch, divisor)

@@ -11,9 +11,16 @@ DEFAULTS = {
 }
 SPEED_STEPS = 60
 WARM = 10  # steps that no rate counts
-LOG_EVERY = 5  # steps, on every side; ours draws pictures the first time, which is then among those that no rate counts
+# steps, on every side; ours draws pictures the first time, which is then among those that no rate
+# counts
+LOG_EVERY = 5
 # where ours keeps decoded pictures; no flag of the other sides does
-CACHES = {"classification": "ram", "detection": "ram", "segmentation": "ram", "super_resolution": "disk"}
+CACHES = {
+    "classification": "ram",
+    "detection": "ram",
+    "segmentation": "ram",
+    "super_resolution": "disk",
+}
 # a side's own words for a lower precision and for compilation
 WORDS = {
     "trainer": ("{0}=True", "torch_compile=True"),
@@ -27,9 +34,10 @@ PRECISIONS = ("fp32", "bf16")
 class Case:
     """One run in a process of its own: all that decides about its figures, besides data, versions and machine.
 
-    side: "trainer", "timm" or "visionloop"; comparison: "same" (recipe), "ours" (our preset) or "speed" (nothing is scored); size: side
-    of the training pictures, of super-resolution's input crops, in pixels; keep: ours keeps decoded pictures; core: the one that the
-    process may run on, None: any; mixup: alpha, 0: none.
+    side: "trainer", "timm" or "visionloop"; comparison: "same" (recipe), "ours" (our preset) or
+    "speed" (nothing is scored); size: side of the training pictures, of super-resolution's input
+    crops, in pixels; keep: ours keeps decoded pictures; core: the one that the process may run on,
+    None: any; mixup: alpha, 0: none.
     """
 
     side: str
@@ -73,7 +81,9 @@ class Case:
 
 def sides_of(task_name, mixup=0.0):
     """What is compared in a task. The Trainer has no mixing of its own: it is left out where pictures are mixed."""
-    return ("trainer",) * (not mixup) + ("timm",) * (task_name == "classification") + ("visionloop",)
+    return (
+        ("trainer",) * (not mixup) + ("timm",) * (task_name == "classification") + ("visionloop",)
+    )
 
 
 def scored_cases(task_name, comparisons, seeds, **shared):
@@ -82,7 +92,10 @@ def scored_cases(task_name, comparisons, seeds, **shared):
     for seed in range(seeds):
         others = [side for side in sides_of(task_name) if side != "visionloop"]
         cases += [Case(side, task_name, "same", seed, **shared) for side in others]
-        cases += [Case("visionloop", task_name, name, seed, keep=name == "ours", **shared) for name in comparisons]
+        cases += [
+            Case("visionloop", task_name, name, seed, keep=name == "ours", **shared)
+            for name in comparisons
+        ]
     return cases
 
 
@@ -93,7 +106,11 @@ def speed_cases(task_name, repeats, best_flags, **shared):
     """
     cases, ways = [], [{}]
     if best_flags:
-        ways += [{"precision": name, "compile": compiled, "keep": True} for name in PRECISIONS for compiled in (False, True)]
+        ways += [
+            {"precision": name, "compile": compiled, "keep": True}
+            for name in PRECISIONS
+            for compiled in (False, True)
+        ]
     for repeat in range(repeats):
         for way in ways:
             for side in sides_of(task_name, shared.get("mixup", 0.0)):

@@ -14,7 +14,9 @@ def groups_of(rows):
     groups = {}
     for row in sorted(rows, key=lambda row: row["seed"]):
         if "error" not in row:
-            groups.setdefault((row["comparison"], row["side"], tuple(row[way] for way in WAYS)), []).append(row)
+            groups.setdefault(
+                (row["comparison"], row["side"], tuple(row[way] for way in WAYS)), []
+            ).append(row)
     return groups
 
 
@@ -23,10 +25,16 @@ def side_rows(task_name, rows):
     table = []
     for (comparison, side, _), runs in groups_of(rows).items():
         line = {"side": side, "comparison": comparison, "flags": runs[0]["flags"]}
-        line |= {"samples_per_second": listed(runs, "samples_per_second", 1), "median": round(median_rate(runs), 1)}
+        line |= {
+            "samples_per_second": listed(runs, "samples_per_second", 1),
+            "median": round(median_rate(runs), 1),
+        }
         line["peak_mib"] = round(statistics.median(map(peak, runs)))
         for name in SCORES[task_name] if comparison != "speed" else ():
-            line |= {name: listed(runs, name, 4), f"mean_{name}": round(statistics.mean(run[name] for run in runs), 4)}
+            line |= {
+                name: listed(runs, name, 4),
+                f"mean_{name}": round(statistics.mean(run[name] for run in runs), 4),
+            }
         table.append(line)
     return table
 
@@ -38,7 +46,11 @@ def ratio_rows(task_name, rows):
         if side == "visionloop":
             other_comparison = "speed" if comparison == "speed" else "same"
             for (name, other_side, other_ways), other in groups.items():
-                if other_side != side and name == other_comparison and (comparison != "speed" or ways == other_ways):
+                if (
+                    other_side != side
+                    and name == other_comparison
+                    and (comparison != "speed" or ways == other_ways)
+                ):
                     table.append(ratio_row(task_name, comparison, own, other))
     fastest = {}
     for (comparison, side, _), runs in groups.items():
@@ -47,7 +59,9 @@ def ratio_rows(task_name, rows):
     if any(len(ways) > 1 for ways in fastest.values()):
         best = {side: max(ways, key=median_rate) for side, ways in fastest.items()}
         table += [
-            ratio_row(task_name, "speed, fastest flags", best["visionloop"], runs) for side, runs in best.items() if side != "visionloop"
+            ratio_row(task_name, "speed, fastest flags", best["visionloop"], runs)
+            for side, runs in best.items()
+            if side != "visionloop"
         ]
     return table
 
@@ -59,8 +73,16 @@ def ratio_row(task_name, comparison, own, other):
     rates = [[run["samples_per_second"] for run in side] for side in zip(*pairs, strict=True)]
     memory = statistics.median(peak(mine) / peak(theirs) for mine, theirs in pairs)
     ratio, interval = ratio_with_interval(*rates)
-    row = {"comparison": comparison, "ours": own[0]["flags"], "against": f"{other[0]['side']} ({other[0]['flags']})", "pairs": len(pairs)}
-    row |= {"times_as_fast": round(ratio, 2), "95_percent": "{:.2f} to {:.2f}".format(*interval) if len(pairs) >= ENOUGH else None}
+    row = {
+        "comparison": comparison,
+        "ours": own[0]["flags"],
+        "against": f"{other[0]['side']} ({other[0]['flags']})",
+        "pairs": len(pairs),
+    }
+    row |= {
+        "times_as_fast": round(ratio, 2),
+        "95_percent": "{:.2f} to {:.2f}".format(*interval) if len(pairs) >= ENOUGH else None,
+    }
     row["times_the_memory"] = round(memory, 2)
     if not comparison.startswith("speed"):
         name = SCORES[task_name][0]
@@ -71,7 +93,7 @@ def ratio_row(task_name, comparison, own, other):
 
 
 def within_range(first, second):
-    """"yes" where the ranges that two lists of scores span touch each other, "no" where they do not; None for single scores."""
+    """ "yes" where the ranges that two lists of scores span touch each other, "no" where they do not; None for single scores."""
     if min(len(first), len(second)) < 2:
         return None
     return "yes" if max(min(first), min(second)) <= min(max(first), max(second)) else "no"

@@ -20,9 +20,16 @@ class PeerClock:
             self.began = synchronised(self.device)
         if done == self.case.steps:
             self.ended = synchronised(self.device)
-            self.peak_mib = torch.cuda.max_memory_allocated() / 2**20 if self.device.type == "cuda" else peak_resident()
+            self.peak_mib = (
+                torch.cuda.max_memory_allocated() / 2**20
+                if self.device.type == "cuda"
+                else peak_resident()
+            )
 
     def figures(self):
         """{"samples_per_second", peak memory}."""
         seconds = self.ended - self.began
-        return {"samples_per_second": rate(self.case, seconds), peak_name(self.device.type): round(self.peak_mib, 1)}
+        return {
+            "samples_per_second": rate(self.case, seconds),
+            peak_name(self.device.type): round(self.peak_mib, 1),
+        }

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from visionloop.bin.benchmarks.comparisons.cases import Case
-from visionloop.bin.commands.group import run_commands
+from visionloop.bin.commands.cli import run_commands
 
 MODULES = {
     ("trainer", "classification"): "trainer_classification",
@@ -18,7 +18,10 @@ MODULES = {
 }
 
 
-@click.command("peer", help="Run what a file names, {case, data, output}: <output>/figures.json, and <output>/model where it is scored.")
+@click.command(
+    "peer",
+    help="Run what a file names, {case, data, output}: <output>/figures.json, and <output>/model where it is scored.",
+)
 @click.argument("path")
 def peer(path):
     import torch
@@ -29,7 +32,9 @@ def peer(path):
     torch.set_num_threads(case.threads)
     torch.set_float32_matmul_precision("high")  # on CUDA TF32, as ours has it
     set_seed(case.seed)
-    module = importlib.import_module(f"visionloop.bin.benchmarks.comparisons.{MODULES[case.side, case.task]}")
+    module = importlib.import_module(
+        f"visionloop.bin.benchmarks.comparisons.{MODULES[case.side, case.task]}"
+    )
     figures, save = module.train(case, request["data"], output)
     (output / "figures.json").write_text(json.dumps(figures))
     if case.scored:

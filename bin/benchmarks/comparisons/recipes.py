@@ -21,7 +21,8 @@ class Recipe:
         return int(self.warmup * steps)
 
 
-# what people take who train with the Trainer; of super-resolution, which it has no example of, our own `tiny`
+# what people take who train with the Trainer; of super-resolution, which it has no example of, our
+# own `tiny`
 RECIPES = {
     "classification": Recipe(lr=1e-3, weight_decay=0.05, warmup=1 / 20),
     "detection": Recipe(lr=1e-3, weight_decay=1e-4, warmup=1 / 20),
@@ -30,7 +31,10 @@ RECIPES = {
 }
 SCALE = 2  # of super-resolution
 POINTS = 512  # of segmentation's masks
-CROP_AREA = {"classification": 0.35, "segmentation": 0.25}  # smallest random crop of the other sides, as a share of the picture
+CROP_AREA = {
+    "classification": 0.35,
+    "segmentation": 0.25,
+}  # smallest random crop of the other sides, as a share of the picture
 # the nearest that ours can be set to, besides what Recipe says
 NEAREST = {
     "classification": {"crop_scale_min": 0.35, "label_smoothing": 0.0, "drop_path": 0.0, "init": "library", "mixup_off": 0.0},
@@ -87,7 +91,11 @@ def arguments_of(settings):
     for name, value in settings.items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
-            words += [] if name == "from_scratch" and not value else [f"--{flag}" if value else f"--no-{flag}"]
+            words += (
+                []
+                if name == "from_scratch" and not value
+                else [f"--{flag}" if value else f"--no-{flag}"]
+            )
         else:
             words += [f"--{flag}", str(value)]
     return words

@@ -27,7 +27,13 @@ class Record:
         environment = describe_environment({})
         del environment["options"]  # they are the row itself
         environment["versions"] |= peer_versions()
-        return {"benchmark": "compare", **asdict(case), "flags": case.flags, **self.what, **environment}
+        return {
+            "benchmark": "compare",
+            **asdict(case),
+            "flags": case.flags,
+            **self.what,
+            **environment,
+        }
 
     def find(self, case):
         """The row of this run, None where it is still to be made."""
@@ -62,7 +68,9 @@ def read_rows(path):
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            raise UserError(f"--json {path}: line {number} is not json ({error})", file=str(path)) from None
+            raise UserError(
+                f"--json {path}: line {number} is not json ({error})", file=str(path)
+            ) from None
     return [row for row in rows if row.get("benchmark") == "compare"]
 
 
@@ -71,7 +79,9 @@ def peer_versions():
     try:
         return {name: metadata.version(name) for name in PEERS}
     except metadata.PackageNotFoundError as error:
-        raise UserError(f"compare: {error.name} is not installed; pip install -e '.[compare]'") from None
+        raise UserError(
+            f"compare: {error.name} is not installed; pip install -e '.[compare]'"
+        ) from None
 
 
 def fingerprint(folder):

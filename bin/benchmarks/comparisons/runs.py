@@ -29,13 +29,17 @@ def run_case(case, data, folder, longest=None):
     """{figure: value} of a Case. folder: empty, for what it writes; longest: seconds. Raises UserError, FailedRun."""
     if case.side == "visionloop":
         settings = settings_of(case, data, folder / "run")
-        run_process([f"visionloop.bin.{case.task}", "train", *arguments_of(settings)], case, folder, longest)
+        run_process(
+            [f"visionloop.bin.{case.task}", "train", *arguments_of(settings)], case, folder, longest
+        )
         figures = figures_of_run(case, folder / "run")
         model = folder / "run" / "best"
     else:
         request = folder / "request.json"
         request.write_text(json.dumps({"case": asdict(case), "data": data, "output": str(folder)}))
-        run_process(["visionloop.bin.benchmarks.comparisons.peers", str(request)], case, folder, longest)
+        run_process(
+            ["visionloop.bin.benchmarks.comparisons.peers", str(request)], case, folder, longest
+        )
         figures = json.loads((folder / "figures.json").read_text())
         model = folder / "model"
     if case.scored:
@@ -51,14 +55,20 @@ def figures_of_run(case, output):
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     board = EventAccumulator(str(output / "tensorboard"))
     board.Reload()
-    peak_mib = 2**10 * board.Scalars("memory/peak_gib")[-1].value  # before the evaluation, whose pictures may be larger
-    return {"samples_per_second": rate(case, seconds_of_steps(lines, case.steps)), peak_name(case.device): round(peak_mib, 1)}
+    peak_mib = (
+        2**10 * board.Scalars("memory/peak_gib")[-1].value
+    )  # before the evaluation, whose pictures may be larger
+    return {
+        "samples_per_second": rate(case, seconds_of_steps(lines, case.steps)),
+        peak_name(case.device): round(peak_mib, 1),
+    }
 
 
 def seconds_of_steps(lines, steps):
     """Seconds from the end of step WARM to the end of the last one. lines: of metrics.jsonl.
 
-    Where an evaluation came between two lines (before the best weights are reloaded), what the steps themselves took.
+    Where an evaluation came between two lines (before the best weights are reloaded), what the
+    steps themselves took.
     """
     logged = [line for line in lines if line["kind"] == "train" and WARM <= line["step"] <= steps]
     evaluated = [line["step"] for line in lines if line["kind"] == "eval"]
@@ -83,7 +93,17 @@ def peak_name(device):
 
 def score(case, data, model, folder):
     """{metric: value} of a model folder on the validation split, by our `evaluate`."""
-    words = [f"visionloop.bin.{case.task}", "evaluate", "--model", str(model), "--data", data, "--device", case.device, "--json"]
+    words = [
+        f"visionloop.bin.{case.task}",
+        "evaluate",
+        "--model",
+        str(model),
+        "--data",
+        data,
+        "--device",
+        case.device,
+        "--json",
+    ]
     if case.task == "super_resolution":
         words += ["--cache", "none"]
     scores = json.loads(run_process(words, case, folder).splitlines()[-1])
@@ -95,13 +115,19 @@ def run_process(words, case, folder, longest=None):
     environment = os.environ | {
         "OMP_NUM_THREADS": str(case.threads),
         "HF_HUB_OFFLINE": "1",
-        "XDG_CACHE_HOME": str(Path(folder).parent / "cache"),  # nothing of a comparison is left in the user's
-        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],  # the Trainer would take them all
+        "XDG_CACHE_HOME": str(
+            Path(folder).parent / "cache"
+        ),  # nothing of a comparison is left in the user's
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[
+            0
+        ],  # the Trainer would take them all
     }
     # -P: a folder that is called datasets, as ours is, must not stand before the package
     command = [sys.executable, "-P", "-m", *words]
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=longest)
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=longest
+        )
     except subprocess.TimeoutExpired:
         raise FailedRun(f"took longer than {longest:g} seconds") from None
     if done.returncode == USER_ERROR:

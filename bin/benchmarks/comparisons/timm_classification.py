@@ -25,14 +25,23 @@ def train(case, data, output):
     model.to(device)
     network = torch.compile(model) if case.compile else model
     optimizer = create_optimizer_v2(
-        model, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay, betas=(0.9, recipe.beta2), fused=True
+        model,
+        opt="adamw",
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        betas=(0.9, recipe.beta2),
+        fused=True,
     )
     # an epoch of one step
     scheduler, _ = create_scheduler_v2(
         optimizer, sched=recipe.schedule, num_epochs=case.steps, warmup_epochs=recipe.warmup_steps(case.steps), warmup_lr=0.0,
         min_lr=0.0, warmup_prefix=True, step_on_epochs=False, updates_per_epoch=1,
     )  # fmt: skip
-    mixup = Mixup(mixup_alpha=case.mixup, label_smoothing=0.0, num_classes=len(classes)) if case.mixup else None
+    mixup = (
+        Mixup(mixup_alpha=case.mixup, label_smoothing=0.0, num_classes=len(classes))
+        if case.mixup
+        else None
+    )
     loss_of = SoftTargetCrossEntropy() if mixup else torch.nn.CrossEntropyLoss()
     for step in range(case.steps):
         scheduler.step_update(step)

@@ -8,25 +8,30 @@ from torchvision import transforms
 from datasets import load_dataset
 from visionloop.bin.benchmarks.comparisons.recipes import CROP_AREA
 from visionloop.bin.benchmarks.comparisons.trainer_run import run_trainer
-from visionloop.tasks.classification.folder import save_folder
+from visionloop.tasks.classification.export import save_folder
 from visionloop.tasks.classification.model import build_model
 from visionloop.tasks.classification.processor import start_transform
-from visionloop.tasks.sources import ModelSource
+from visionloop.tasks.huggingface.hub import ModelSource
 
 
 def train(case, data, output):
     """({figure: value}, function(folder) that saves the model) of a Case."""
     train_set = load_dataset("imagefolder", data_dir=data, split="train")
     model, processor = new_classifier(train_set.features["label"].names, case.size)
-    augment = transforms.Compose([
-        transforms.RandomResizedCrop(case.size, scale=(CROP_AREA["classification"], 1.0)),
-        *([transforms.RandomHorizontalFlip()] if case.hflip else []),
-        transforms.ToTensor(),
-        transforms.Normalize(processor.mean, processor.std),
-    ])
+    augment = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(case.size, scale=(CROP_AREA["classification"], 1.0)),
+            *([transforms.RandomHorizontalFlip()] if case.hflip else []),
+            transforms.ToTensor(),
+            transforms.Normalize(processor.mean, processor.std),
+        ]
+    )
 
     def prepare(rows):
-        return {"pixel_values": [augment(picture.convert("RGB")) for picture in rows["image"]], "label": rows["label"]}
+        return {
+            "pixel_values": [augment(picture.convert("RGB")) for picture in rows["image"]],
+            "label": rows["label"],
+        }
 
     train_set.set_transform(prepare)
     return run_trainer(case, model, train_set, collate, output), partial(save, model, processor)

@@ -11,9 +11,9 @@ from transformers import DFineForObjectDetection
 
 from visionloop.bin.benchmarks.comparisons.trainer_run import run_trainer
 from visionloop.tasks.detection.data import index_split
-from visionloop.tasks.detection.folder import save_folder
+from visionloop.tasks.detection.export import save_folder
 from visionloop.tasks.detection.model import new_config
-from visionloop.tasks.library import name_classes
+from visionloop.tasks.huggingface.loading import name_classes
 
 
 def train(case, data, output):
@@ -33,14 +33,16 @@ class Boxes(Dataset):
 
     def __init__(self, index, size, hflip):
         self.index, self.size = index, size
-        self.transform = v2.Compose([
-            v2.RandomPhotometricDistort(),
-            *([v2.RandomHorizontalFlip()] if hflip else []),
-            v2.Resize((size, size)),
-            v2.SanitizeBoundingBoxes(min_size=1),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-        ])
+        self.transform = v2.Compose(
+            [
+                v2.RandomPhotometricDistort(),
+                *([v2.RandomHorizontalFlip()] if hflip else []),
+                v2.Resize((size, size)),
+                v2.SanitizeBoundingBoxes(min_size=1),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+            ]
+        )
 
     def __len__(self):
         return len(self.index)
@@ -48,10 +50,19 @@ class Boxes(Dataset):
     def __getitem__(self, i):
         picture = Image.open(self.index.path(i)).convert("RGB")
         boxes, labels, crowd, _ = self.index.boxes_of(i)
-        boxes = tv_tensors.BoundingBoxes(torch.from_numpy(boxes[~crowd]), format="XYWH", canvas_size=picture.size[::-1])
-        picture, target = self.transform(picture, {"boxes": boxes, "labels": torch.from_numpy(labels[~crowd]).long()})
-        boxes = v2.functional.convert_bounding_box_format(target["boxes"], new_format="CXCYWH").as_subclass(torch.Tensor)
-        return {"pixel_values": picture, "labels": {"class_labels": target["labels"], "boxes": boxes.float() / self.size}}
+        boxes = tv_tensors.BoundingBoxes(
+            torch.from_numpy(boxes[~crowd]), format="XYWH", canvas_size=picture.size[::-1]
+        )
+        picture, target = self.transform(
+            picture, {"boxes": boxes, "labels": torch.from_numpy(labels[~crowd]).long()}
+        )
+        boxes = v2.functional.convert_bounding_box_format(
+            target["boxes"], new_format="CXCYWH"
+        ).as_subclass(torch.Tensor)
+        return {
+            "pixel_values": picture,
+            "labels": {"class_labels": target["labels"], "boxes": boxes.float() / self.size},
+        }
 
 
 def collate(samples):

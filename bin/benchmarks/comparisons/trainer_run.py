@@ -44,6 +44,12 @@ def run_trainer(case, model, train_set, collate, output, kind=Trainer):
         remove_unused_columns=False,
         seed=case.seed,
     )
-    trainer = kind(model, arguments, train_dataset=train_set, data_collator=collate, callbacks=[StepCallback(clock)])
+    trainer = kind(
+        model,
+        arguments,
+        train_dataset=train_set,
+        data_collator=collate,
+        callbacks=[StepCallback(clock)],
+    )
     trainer.train()
     return clock.figures()

@@ -11,12 +11,12 @@ from transformers import EomtForUniversalSegmentation
 
 from visionloop.bin.benchmarks.comparisons.recipes import CROP_AREA, POINTS
 from visionloop.bin.benchmarks.comparisons.trainer_run import run_trainer
-from visionloop.datasets.mask_values import IGNORED
-from visionloop.datasets.masks import read_mask
-from visionloop.tasks.library import name_classes, quiet_library
+from visionloop.datasets.segmentation.mask_values import IGNORED
+from visionloop.datasets.segmentation.masks import read_mask
+from visionloop.tasks.huggingface.loading import name_classes, quiet_library
 from visionloop.tasks.segmentation.data import index_split
+from visionloop.tasks.segmentation.export import IMAGENET_MEAN, IMAGENET_STD, write_processor
 from visionloop.tasks.segmentation.model import new_config
-from visionloop.tasks.segmentation.processor import IMAGENET_MEAN, IMAGENET_STD, write_processor
 
 CROP_RATIO = (0.75, 1.8)  # width over height, before the crop becomes a square
 JITTER = 0.2  # of brightness, contrast and saturation
@@ -38,23 +38,35 @@ class Masks(Dataset):
 
     def __init__(self, index, case):
         self.index = index
-        self.transform = v2.Compose([
-            v2.RandomResizedCrop(case.size, scale=(CROP_AREA["segmentation"], 1.0), ratio=CROP_RATIO),
-            *([v2.RandomHorizontalFlip()] if case.hflip else []),
-            v2.ColorJitter(JITTER, JITTER, JITTER),
-            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ])
+        self.transform = v2.Compose(
+            [
+                v2.RandomResizedCrop(
+                    case.size, scale=(CROP_AREA["segmentation"], 1.0), ratio=CROP_RATIO
+                ),
+                *([v2.RandomHorizontalFlip()] if case.hflip else []),
+                v2.ColorJitter(JITTER, JITTER, JITTER),
+                v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+                v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            ]
+        )
 
     def __len__(self):
         return len(self.index)
 
     def __getitem__(self, i):
-        picture = tv_tensors.Image(v2.functional.pil_to_tensor(Image.open(self.index.path(i)).convert("RGB")))
-        picture, ids = self.transform(picture, tv_tensors.Mask(read_mask(self.index.mask_path(i), self.index.class_file)))
+        picture = tv_tensors.Image(
+            v2.functional.pil_to_tensor(Image.open(self.index.path(i)).convert("RGB"))
+        )
+        picture, ids = self.transform(
+            picture, tv_tensors.Mask(read_mask(self.index.mask_path(i), self.index.class_file))
+        )
         classes = ids.unique()
         classes = classes[classes != IGNORED].long()
-        return {"pixel_values": picture, "mask_labels": (ids == classes[:, None, None]).float(), "class_labels": classes}
+        return {
+            "pixel_values": picture,
+            "mask_labels": (ids == classes[:, None, None]).float(),
+            "class_labels": classes,
+        }
 
 
 def collate(samples):

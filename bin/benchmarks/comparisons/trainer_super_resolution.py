@@ -10,8 +10,8 @@ from transformers import Swin2SRForImageSuperResolution, Trainer
 
 from visionloop.bin.benchmarks.comparisons.recipes import SCALE
 from visionloop.bin.benchmarks.comparisons.trainer_run import run_trainer
-from visionloop.datasets.super_resolution import open_pairs
-from visionloop.tasks.library import quiet_library
+from visionloop.datasets.super_resolution.dataset import open_pairs
+from visionloop.tasks.huggingface.loading import quiet_library
 from visionloop.tasks.super_resolution.data import index_split
 from visionloop.tasks.super_resolution.model import new_config
 
@@ -47,7 +47,9 @@ class Crops(Dataset):
         turns, mirrored = random.randrange(4), random.random() < 0.5
         sample = {}
         for name, picture, scale in (("pixel_values", small, 1), ("hr", large, SCALE)):
-            crop = picture[scale * top : scale * (top + self.size), scale * left : scale * (left + self.size)]
+            crop = picture[
+                scale * top : scale * (top + self.size), scale * left : scale * (left + self.size)
+            ]
             pixels = torch.from_numpy(crop.copy()).permute(2, 0, 1).rot90(turns, (1, 2))
             sample[name] = (pixels.flip(-1) if mirrored else pixels).float() / 255
         return sample

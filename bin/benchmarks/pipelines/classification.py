@@ -19,7 +19,11 @@ def pipelines(task, dataset):
     """{name: indices -> {"pixel_values": float32 [B, 3, S, S], "labels": int64 [B]}}; augmentation as the task's settings say."""
     index, own, config = dataset.index, task.eval_transform, task.config
     steps = [
-        T.RandomResizedCrop(own.size, scale=(config.crop_scale_min, 1), interpolation=InterpolationMode(own.interpolation)),
+        T.RandomResizedCrop(
+            own.size,
+            scale=(config.crop_scale_min, 1),
+            interpolation=InterpolationMode(own.interpolation),
+        ),
         T.RandomHorizontalFlip(0.5 if config.hflip else 0),
     ]
     if config.rand_augment_ops:

@@ -1,7 +1,8 @@
 """What an index of pictures keeps in memory, in the training process and in each loader process, which gets a copy of it.
 
-The entries are made up, so that no files are needed; the columns are those of the tasks' own indexes, the loader is the engine's. Measured
-once every loader process has made samples: by then it has unpickled its copy, read ids in it and drawn the order of an epoch.
+The entries are made up, so that no files are needed; the columns are those of the tasks' own
+indexes, the loader is the engine's. Measured once every loader process has made samples: by then it
+has unpickled its copy, read ids in it and drawn the order of an epoch.
 """
 
 import os
@@ -14,11 +15,11 @@ import torch
 from visionloop.bin.benchmarks.pipelines.proportional_memory import descendants, proportional_mib
 from visionloop.bin.benchmarks.pipelines.stages import CPU, fetch
 from visionloop.bin.benchmarks.tasks import load_task_class
-from visionloop.engine.allocator import keep_freed_memory
 from visionloop.engine.batch import Batch
-from visionloop.engine.loader_server import start_loader_server
-from visionloop.engine.loaders import TrainingData
-from visionloop.engine.settings import TrainConfig
+from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.data.forkserver import start_loader_server
+from visionloop.engine.data.loader import TrainingData
+from visionloop.engine.system.memory import keep_freed_memory
 
 COLUMNS = {
     "columns_mib": "the index's own arrays and paths, once",
@@ -63,7 +64,9 @@ def resident(index, workers):
     """{number of loader processes: (MiB of all processes, MiB of a loader process or None)}."""
     found = {}
     for number in workers:
-        config = TrainConfig(steps=10**9, batch_size=BATCH_SIZE, micro_batch=BATCH_SIZE, workers=number)
+        config = TrainConfig(
+            steps=10**9, batch_size=BATCH_SIZE, micro_batch=BATCH_SIZE, workers=number
+        )
         loader = TrainingData(EntryTask, Entries(index), config, CPU, 0)
         try:
             for _ in range(2 * number + 1):
@@ -74,7 +77,10 @@ def resident(index, workers):
             grandchildren = [sizes[pid] for pid, parent in below.items() if parent != own]
         finally:
             loader.close()
-        found[number] = sum(sizes.values()), statistics.median(grandchildren) if grandchildren else None
+        found[number] = (
+            sum(sizes.values()),
+            statistics.median(grandchildren) if grandchildren else None,
+        )
     return found
 
 
@@ -96,14 +102,20 @@ class Entries(torch.utils.data.Dataset):
 
 
 def collate(samples, step, offset):
-    return Batch({"sample_ids": torch.stack([sample["sample_id"] for sample in samples])}, step=step, offset=offset)
+    return Batch(
+        {"sample_ids": torch.stack([sample["sample_id"] for sample in samples])},
+        step=step,
+        offset=offset,
+    )
 
 
 def before_sample(step, steps):
     """Nothing changes during the run."""
 
 
-EntryTask = SimpleNamespace(collate=collate, before_sample=before_sample)  # as much of a task as a loader asks for
+EntryTask = SimpleNamespace(
+    collate=collate, before_sample=before_sample
+)  # as much of a task as a loader asks for
 
 
 def made_up_paths(number):
@@ -117,14 +129,20 @@ def made_up_paths(number):
 
 
 def classification_index(number):
-    from visionloop.datasets.image_folder import ImageFolderIndex
+    from visionloop.datasets.classification.image_folder import ImageFolderIndex
 
     classes = tuple(f"class_{label:04}" for label in range(1000))
-    return ImageFolderIndex("train", classes, *made_up_paths(number), labels=np.arange(number) % 1000, sizes=np.full(number, 110_000))
+    return ImageFolderIndex(
+        "train",
+        classes,
+        *made_up_paths(number),
+        labels=np.arange(number) % 1000,
+        sizes=np.full(number, 110_000),
+    )
 
 
 def detection_index(number):
-    from visionloop.datasets.coco import DetectionIndex
+    from visionloop.datasets.detection.index import DetectionIndex
 
     paths, starts, stops = made_up_paths(number)
     boxes = BOXES * number
@@ -136,19 +154,36 @@ def detection_index(number):
 
 
 def segmentation_index(number):
-    from visionloop.datasets.class_file import ClassFile
-    from visionloop.datasets.segmentation import SegmentationIndex
+    from visionloop.datasets.segmentation.class_file import ClassFile
+    from visionloop.datasets.segmentation.dataset import SegmentationIndex
 
-    (paths, starts, stops), (mask_paths, mask_starts, mask_stops) = made_up_paths(number), made_up_paths(number)
+    (paths, starts, stops), (mask_paths, mask_starts, mask_stops) = (
+        made_up_paths(number),
+        made_up_paths(number),
+    )
     sizes, mask_sizes = np.full(number, 110_000), np.full(number, 9000)
     classes = tuple(f"class {label}" for label in range(150))
     table, known = np.zeros(2**16, dtype=np.uint8), np.ones(2**16, dtype=bool)
-    class_file = ClassFile("classes.json", classes, None, 255, table, known, {}, other_colors=False, palette=None)
-    return SegmentationIndex("images", "masks", class_file, paths, starts, stops, mask_paths, mask_starts, mask_stops, sizes, mask_sizes)
+    class_file = ClassFile(
+        "classes.json", classes, None, 255, table, known, {}, other_colors=False, palette=None
+    )
+    return SegmentationIndex(
+        "images",
+        "masks",
+        class_file,
+        paths,
+        starts,
+        stops,
+        mask_paths,
+        mask_starts,
+        mask_stops,
+        sizes,
+        mask_sizes,
+    )
 
 
 def super_resolution_index(number):
-    from visionloop.datasets.super_resolution_layout import SuperResolutionIndex
+    from visionloop.datasets.super_resolution.layout import SuperResolutionIndex
 
     sides = made_up_paths(number), made_up_paths(number)
     large, small = ((*paths, np.full(number, 110_000)) for paths in sides)

@@ -23,8 +23,11 @@ def descendants(pid):
     for folder in Path("/proc").iterdir():
         with suppress(OSError):  # ended in the meantime
             if folder.name.isdecimal():
-                # after the name, which may hold anything but ends at the last parenthesis: state, parent
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                # after the name, which may hold anything but ends at the last parenthesis: state,
+                # parent
+                parents[int(folder.name)] = int(
+                    (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                )
     found, newest = {}, {pid}
     while newest:
         below = {child: parent for child, parent in parents.items() if parent in newest}

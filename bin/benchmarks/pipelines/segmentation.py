@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from transformers import EomtImageProcessor, EomtImageProcessorPil
 
 from visionloop.bin.benchmarks.pipelines.classification import open_picture
-from visionloop.datasets.mask_values import IGNORED
+from visionloop.datasets.segmentation.mask_values import IGNORED
 
 DOES = {
     "torchvision": "about equal work, a crop instead of scale, crop and padding: PIL, then v2 with the mask: RandomResizedCrop, flip,"
@@ -34,26 +34,45 @@ def pipelines(task, dataset):
         v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
         v2.Normalize(mean, std),
     ])  # fmt: skip
-    options = {"size": {"shortest_edge": side, "longest_edge": side}, "do_pad": True, "image_mean": mean, "image_std": std}
+    options = {
+        "size": {"shortest_edge": side, "longest_edge": side},
+        "do_pad": True,
+        "image_mean": mean,
+        "image_std": std,
+    }
     return {
         "torchvision": partial(by_torchvision, dataset.index, transform),
-        "EomtImageProcessor": partial(by_processor, dataset.index, EomtImageProcessor(**options, ignore_index=IGNORED)),
-        "EomtImageProcessorPil": partial(by_processor, dataset.index, EomtImageProcessorPil(**options, ignore_index=IGNORED)),
+        "EomtImageProcessor": partial(
+            by_processor, dataset.index, EomtImageProcessor(**options, ignore_index=IGNORED)
+        ),
+        "EomtImageProcessorPil": partial(
+            by_processor, dataset.index, EomtImageProcessorPil(**options, ignore_index=IGNORED)
+        ),
     }
 
 
 def by_torchvision(index, transform, indices):
     samples = []
     for i in indices:
-        picture, ids = v2.functional.to_image(open_picture(index.path(i))), tv_tensors.Mask(read_ids(index, i))
+        picture, ids = (
+            v2.functional.to_image(open_picture(index.path(i))),
+            tv_tensors.Mask(read_ids(index, i)),
+        )
         samples.append(transform({"image": picture, "mask": ids}))
     pixels = torch.stack([sample["image"].as_subclass(torch.Tensor) for sample in samples])
-    return {"pixel_values": pixels, "ids": torch.stack([sample["mask"].as_subclass(torch.Tensor) for sample in samples])}
+    return {
+        "pixel_values": pixels,
+        "ids": torch.stack([sample["mask"].as_subclass(torch.Tensor) for sample in samples]),
+    }
 
 
 def by_processor(index, processor, indices):
     pictures = [open_picture(index.path(i)) for i in indices]
-    return processor(images=pictures, segmentation_maps=[read_ids(index, i) for i in indices], return_tensors="pt")
+    return processor(
+        images=pictures,
+        segmentation_maps=[read_ids(index, i) for i in indices],
+        return_tensors="pt",
+    )
 
 
 def read_ids(index, i):

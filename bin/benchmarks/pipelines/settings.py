@@ -13,16 +13,18 @@ ENDLESS = 1_000_000  # steps: augmentation stays what it is at the start of a ru
 
 def build_training(task_name, flags, given):
     """(task, training set, TrainConfig) by the settings `flags`, with random weights on the CPU. given: [NAME=VALUE], which win."""
-    from visionloop.engine.config import build, fields_of
+    from visionloop.engine.config.options import build, fields_of
+    from visionloop.engine.config.train_config import TrainConfig
     from visionloop.engine.distributed import join_world
-    from visionloop.engine.settings import TrainConfig
     from visionloop.engine.train import build_data, resolve_settings
 
     task_class = load_task_class(task_name)
     known = fields_of(task_class.config_class, TrainConfig)
     side = {"image_size": None, SIDE.get(task_name, "image_size"): flags["image_size"]}
     fixed = {"steps": ENDLESS, "device": "cpu", "threads": 1, "cache": "none"}
-    settings = resolve_settings(task_class, flags | side | ALONE | fixed | read_settings(given, known))
+    settings = resolve_settings(
+        task_class, flags | side | ALONE | fixed | read_settings(given, known)
+    )
     task, dataset, _, settings, _ = build_data(task_class, settings, join_world("cpu"), {})
     config = build(TrainConfig, settings)
     return task, dataset, replace(config, micro_batch=config.batch_size)
@@ -35,7 +37,9 @@ def read_settings(texts, known):
         name, equals, value = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or name not in known:
-            raise click.BadParameter(f"--set {text}: expected NAME=VALUE with a setting of this task's `train`")
+            raise click.BadParameter(
+                f"--set {text}: expected NAME=VALUE with a setting of this task's `train`"
+            )
         switches = {"true": True, "false": False} if known[name][1] is bool else {}
         values[name] = switches.get(value, value)
     return values
@@ -43,7 +47,7 @@ def read_settings(texts, known):
 
 def write_sample(task_name, scratch, pictures, side):
     """The name of a new folder with sample data: so many training pictures, of this side in pixels, None: as ever."""
-    from visionloop.datasets.synthetic import WRITERS
+    from visionloop.datasets.synthetic.writers import WRITERS
 
     folder = scratch / "data"
     folder.mkdir()

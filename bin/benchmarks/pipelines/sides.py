@@ -27,4 +27,6 @@ def pipelines_of(task_name, task, dataset):
     """({name: Pipeline}, {name: what it does}) of a task: functions of data_<task>.py, which say what they make and what they leave out."""
     module = import_module(f"visionloop.bin.benchmarks.pipelines.{task_name}")
     makers = module.pipelines(task, dataset)
-    return {name: Pipeline(make) for name, make in makers.items()}, {name: module.DOES[name] for name in makers}
+    return {name: Pipeline(make) for name, make in makers.items()}, {
+        name: module.DOES[name] for name in makers
+    }

@@ -1,6 +1,7 @@
 """The engine's own way from files to batches, with a clock at each stage.
 
-Stages are timed in CPU seconds of this process: what a core does in a second, whoever else uses the machine. Loaders go by the clock.
+Stages are timed in CPU seconds of this process: what a core does in a second, whoever else uses the
+machine. Loaders go by the clock.
 """
 
 import copy
@@ -11,10 +12,10 @@ from functools import partial
 
 import torch
 
+from visionloop.engine.data.loader import TrainingData
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
-from visionloop.engine.loaders import TrainingData
-from visionloop.engine.order import COLLATE, SAMPLE, seed_host
+from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
 
 CPU = World(0, 0, 1, torch.device("cpu"))
 
@@ -65,14 +66,21 @@ class StageTurns:
         collated = time.process_time()
         pixels = self.task.to_input(batch)
         ended = time.process_time()
-        self._note(read=made - began - transformed, transform=transformed, collate=collated - made, to_input=ended - collated)
+        self._note(
+            read=made - began - transformed,
+            transform=transformed,
+            collate=collated - made,
+            to_input=ended - collated,
+        )
         return pixels
 
     def _read(self, index):
         try:
             return self.dataset[index]
         except OSError as error:
-            raise UserError(str(error), code="unreadable_sample", file=self.dataset.name(index)) from None
+            raise UserError(
+                str(error), code="unreadable_sample", file=self.dataset.name(index)
+            ) from None
 
     def _note(self, **seconds):
         for stage, value in seconds.items():
@@ -83,11 +91,19 @@ class LoaderTurns:
     """The engine's TrainingData, started anew for each turn: idle loader processes would work ahead of their clock."""
 
     def __init__(self, task, dataset, config, batches, warm_up):
-        self.task, self.dataset, self.config, self.batches, self.warm_up = task, dataset, config, batches, warm_up
+        self.task, self.dataset, self.config, self.batches, self.warm_up = (
+            task,
+            dataset,
+            config,
+            batches,
+            warm_up,
+        )
 
     def take(self, workers):
         """Seconds of a batch from a loader with so many processes, the batches before the clock starts left out."""
-        loader = TrainingData(self.task, self.dataset, replace(self.config, workers=workers), CPU, 0)
+        loader = TrainingData(
+            self.task, self.dataset, replace(self.config, workers=workers), CPU, 0
+        )
         try:
             # each process has made its first one by then
             for _ in range(max(1, workers) * self.warm_up + workers):
@@ -104,12 +120,20 @@ def fetch(loader):
     """The host batches of a TrainingData's next step. Raises UserError for a sample that cannot be read."""
     batches = loader.fetch(give_up=lambda: False)
     if batches is None:
-        raise UserError(f"{loader.error.name}: {loader.error.why}", code="unreadable_sample", file=loader.error.name)
+        raise UserError(
+            f"{loader.error.name}: {loader.error.why}",
+            code="unreadable_sample",
+            file=loader.error.name,
+        )
     return batches
 
 
 def mean_side(dataset, indices):
     """Root of the mean number of pixels of these files' pictures."""
-    from visionloop.datasets.pictures import read_size
+    from visionloop.datasets.io.images import read_size
 
-    return round(math.sqrt(sum(math.prod(read_size(dataset.name(index))) for index in indices) / len(indices)))
+    return round(
+        math.sqrt(
+            sum(math.prod(read_size(dataset.name(index))) for index in indices) / len(indices)
+        )
+    )

@@ -26,17 +26,25 @@ def pipelines(task, dataset):
     return {
         "torchvision": partial(by_torchvision, crops),
         "Swin2SRImageProcessor": partial(by_processor, crops, Swin2SRImageProcessor(do_pad=False)),
-        "Swin2SRImageProcessorPil": partial(by_processor, crops, Swin2SRImageProcessorPil(do_pad=False)),
+        "Swin2SRImageProcessorPil": partial(
+            by_processor, crops, Swin2SRImageProcessorPil(do_pad=False)
+        ),
     }
 
 
 def by_torchvision(crops, indices):
     small, large = crops(indices)
-    return {"pixel_values": torch.stack(list(map(F.to_tensor, small))), "hr": torch.stack(list(map(F.to_tensor, large)))}
+    return {
+        "pixel_values": torch.stack(list(map(F.to_tensor, small))),
+        "hr": torch.stack(list(map(F.to_tensor, large))),
+    }
 
 
 def by_processor(crops, processor, indices):
-    small, large = (processor(images=list(pictures), return_tensors="pt")["pixel_values"] for pictures in crops(indices))
+    small, large = (
+        processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+        for pictures in crops(indices)
+    )
     return {"pixel_values": small, "hr": large}
 
 
@@ -51,8 +59,16 @@ def random_crop(index, patch, i):
     left, top = random.randint(0, width - patch), random.randint(0, height - patch)
     box = (left, top, left + patch, top + patch)
     large = large.crop([scale * side for side in box])
-    small = open_picture(index.lr_path(i)).crop(box) if index.lr_folder else large.resize((patch, patch), Image.Resampling.BICUBIC)
-    changes = [change for change in (ImageOps.mirror, ImageOps.flip, partial(turn, angle=90)) if random.random() < 0.5]
+    small = (
+        open_picture(index.lr_path(i)).crop(box)
+        if index.lr_folder
+        else large.resize((patch, patch), Image.Resampling.BICUBIC)
+    )
+    changes = [
+        change
+        for change in (ImageOps.mirror, ImageOps.flip, partial(turn, angle=90))
+        if random.random() < 0.5
+    ]
     for change in changes:
         small, large = change(small), change(large)
     return small, large

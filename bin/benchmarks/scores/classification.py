@@ -27,16 +27,25 @@ class Answers:
         labels = ids % self.classes
         logits = torch.randn(self.count, self.classes, generator=generator)
         logits[torch.arange(self.count), labels] += 2.5
-        return {"logits": logits.to(self.device)}, {"labels": labels.to(self.device), "sample_ids": ids}
+        return {"logits": logits.to(self.device)}, {
+            "labels": labels.to(self.device),
+            "sample_ids": ids,
+        }
 
 
 def sides(classes, libraries):
     """{name: Side}."""
     found = {
         "ours": Side(
-            "ours: one row a picture, float64 loss", lambda: Own(ClassificationMetric(classes)), as_it_is, against=None, tolerance=None
+            "ours: one row a picture, float64 loss",
+            lambda: Own(ClassificationMetric(classes)),
+            as_it_is,
+            against=None,
+            tolerance=None,
         ),
-        "plain torch": Side("plain torch: sums of hits by class, float32 loss", lambda: Sums(classes), columns),
+        "plain torch": Side(
+            "plain torch: sums of hits by class, float32 loss", lambda: Sums(classes), columns
+        ),
     }
     if "torchmetrics" in libraries:
         does = "torchmetrics: MulticlassAccuracy micro, top 5 and macro, and a mean of cross-entropies, which it has no metric for"
@@ -61,11 +70,16 @@ class Sums:
         self.hits += torch.bincount(labels[best[:, 0]].cpu(), minlength=self.classes)
         self.pictures += torch.bincount(labels.cpu(), minlength=self.classes)
         self.in_top5 += best.any(1).sum()
-        self.loss += torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().sum()
+        self.loss += (
+            torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().sum()
+        )
 
     def compute(self):
         total, shown = self.pictures.sum(), self.pictures > 0
-        scores = {"accuracy": self.hits.sum() / total, "mean_class_accuracy": (self.hits[shown] / self.pictures[shown]).mean()}
+        scores = {
+            "accuracy": self.hits.sum() / total,
+            "mean_class_accuracy": (self.hits[shown] / self.pictures[shown]).mean(),
+        }
         if self.classes >= 5:
             scores["accuracy_top5"] = self.in_top5 / total
         return scores | {"val_loss": self.loss / total}
@@ -80,10 +94,14 @@ class Torchmetrics:
 
         self.metrics = {
             "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False),
-            "mean_class_accuracy": MulticlassAccuracy(classes, average="macro", validate_args=False),
+            "mean_class_accuracy": MulticlassAccuracy(
+                classes, average="macro", validate_args=False
+            ),
         }
         if classes >= 5:
-            self.metrics["accuracy_top5"] = MulticlassAccuracy(classes, average="micro", top_k=5, validate_args=False)
+            self.metrics["accuracy_top5"] = MulticlassAccuracy(
+                classes, average="micro", top_k=5, validate_args=False
+            )
         self.loss = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
 
     def update(self, prepared):
@@ -95,4 +113,7 @@ class Torchmetrics:
         self.loss.update(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
 
     def compute(self):
-        return {name: metric.compute() for name, metric in (*self.metrics.items(), ("val_loss", self.loss))}
+        return {
+            name: metric.compute()
+            for name, metric in (*self.metrics.items(), ("val_loss", self.loss))
+        }

@@ -1,7 +1,7 @@
 """Scores of masks by others: torchmetrics, and the histogram that most repositories share.
 
-torchmetrics has a MeanIoU too. It cannot be set to our rule: it takes the mean over pictures of each picture's own score, we count all
-pixels together.
+torchmetrics has a MeanIoU too. It cannot be set to our rule: it takes the mean over pictures of
+each picture's own score, we count all pixels together.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from visionloop.bin.benchmarks.scores.sides import Own, Side, as_it_is
-from visionloop.datasets.mask_values import IGNORED
+from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.metrics.segmentation import SegmentationMetric
 
 CLASSES = 150
@@ -34,21 +34,43 @@ class Answers:
         blocks = -(-self.side // BLOCK)
         shape = self.count, blocks, blocks
         present = generator.integers(0, self.classes, (self.count, PRESENT))
-        truth = np.take_along_axis(present, generator.integers(0, PRESENT, (self.count, blocks**2)), axis=1).reshape(shape)
+        truth = np.take_along_axis(
+            present, generator.integers(0, PRESENT, (self.count, blocks**2)), axis=1
+        ).reshape(shape)
         found = np.where(generator.random(shape) < 0.8, truth, np.roll(truth, 1, axis=2))
         truth = np.where(generator.random(shape) < 0.05, IGNORED, truth)
         truth, found = (self._enlarged(ids) for ids in (truth, found))
-        return {"ids": list(found)}, {"ids": list(truth), "sample_ids": torch.arange(self.start, self.start + self.count)}
+        return {"ids": list(found)}, {
+            "ids": list(truth),
+            "sample_ids": torch.arange(self.start, self.start + self.count),
+        }
 
     def _enlarged(self, ids):
         ids = torch.from_numpy(ids.astype(np.uint8)).to(self.device)
-        return ids.repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[:, : self.side, : self.side].contiguous()
+        return (
+            ids.repeat_interleave(BLOCK, 1)
+            .repeat_interleave(BLOCK, 2)[:, : self.side, : self.side]
+            .contiguous()
+        )
 
 
 def sides(classes, libraries):
     """{name: Side}."""
-    own = Side("ours: counts of each picture", lambda: Own(SegmentationMetric(classes)), as_it_is, against=None, tolerance=None)
-    found = {"ours": own, "histogram": Side("histogram: numpy's bincount of each picture, added up", lambda: Histogram(classes), as_arrays)}
+    own = Side(
+        "ours: counts of each picture",
+        lambda: Own(SegmentationMetric(classes)),
+        as_it_is,
+        against=None,
+        tolerance=None,
+    )
+    found = {
+        "ours": own,
+        "histogram": Side(
+            "histogram: numpy's bincount of each picture, added up",
+            lambda: Histogram(classes),
+            as_arrays,
+        ),
+    }
     if "torchmetrics" in libraries:
         does = "torchmetrics: MulticlassJaccardIndex macro with ignore_index=255, int64 ids; other scores from its confusion matrix"
         found["torchmetrics"] = Side(does, lambda: Torchmetrics(classes), as_long)
@@ -65,7 +87,9 @@ class Histogram:
         for truth, found in prepared:
             counted = truth < self.classes
             cells = self.classes * truth[counted].astype(int) + found[counted]
-            self.confusion += np.bincount(cells, minlength=self.classes**2).reshape(self.classes, self.classes)
+            self.confusion += np.bincount(cells, minlength=self.classes**2).reshape(
+                self.classes, self.classes
+            )
 
     def compute(self):
         return scores_of(self.confusion)
@@ -77,7 +101,9 @@ class Torchmetrics:
     def __init__(self, classes):
         from torchmetrics.classification import MulticlassJaccardIndex
 
-        self.metric = MulticlassJaccardIndex(classes, average="macro", ignore_index=IGNORED, validate_args=False)
+        self.metric = MulticlassJaccardIndex(
+            classes, average="macro", ignore_index=IGNORED, validate_args=False
+        )
 
     def update(self, prepared):
         found, truth = prepared
@@ -89,7 +115,10 @@ class Torchmetrics:
 
 
 def as_arrays(predictions, batch):
-    return [(truth.cpu().numpy(), found.cpu().numpy()) for truth, found in zip(batch["ids"], predictions["ids"], strict=True)]
+    return [
+        (truth.cpu().numpy(), found.cpu().numpy())
+        for truth, found in zip(batch["ids"], predictions["ids"], strict=True)
+    ]
 
 
 def as_long(predictions, batch):

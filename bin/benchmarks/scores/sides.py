@@ -17,8 +17,9 @@ LIBRARIES = ("torchmetrics", "faster_coco_eval")  # compared with where they are
 class Side:
     """One implementation. does: what it is, and how it is set to our conventions.
 
-    start(): an object with `update(prepared)` and `compute() -> {score: number}`; prepare(predictions, batch): a batch in its own form,
-    which is not timed; against: the side that its scores and time are compared with, None: with none; tolerance: of that, absolute.
+    start(): an object with `update(prepared)` and `compute() -> {score: number}`;
+    prepare(predictions, batch): a batch in its own form, which is not timed; against: the side that
+    its scores and time are compared with, None: with none; tolerance: of that, absolute.
     """
 
     does: str
@@ -61,21 +62,30 @@ def sides_of(task_name, device, *, pictures, side, classes, batch_size):
     module = import_module(f"visionloop.bin.benchmarks.scores.{task_name}")
     counts = [min(batch_size, pictures - start) for start in range(0, pictures, batch_size)]
     number = classes or min(module.CLASSES, pictures)
-    batches = [module.Answers(device, start * batch_size, count, number, side) for start, count in enumerate(counts)]
+    batches = [
+        module.Answers(device, start * batch_size, count, number, side)
+        for start, count in enumerate(counts)
+    ]
     return batches, module.sides(number, installed())
 
 
 def take(side, batches, device):
     """The Taken of one side on all batches."""
     metric, seconds = side.start(), 0.0
-    for answers in tqdm(batches, desc=side.does.split(":")[0], unit="batch", disable=None, leave=False):
+    for answers in tqdm(
+        batches, desc=side.does.split(":")[0], unit="batch", disable=None, leave=False
+    ):
         prepared = side.prepare(*answers.make())
         began = synchronised(device)
         metric.update(prepared)
         seconds += synchronised(device) - began
     began = synchronised(device)
     scores = metric.compute()
-    return Taken(seconds, synchronised(device) - began, {name: float(score) for name, score in scores.items()})
+    return Taken(
+        seconds,
+        synchronised(device) - began,
+        {name: float(score) for name, score in scores.items()},
+    )
 
 
 def worst_difference(name, scores, expected, tolerance):
@@ -86,6 +96,8 @@ def worst_difference(name, scores, expected, tolerance):
     for key in shared:
         ours, theirs = expected[key], scores[key]
         difference = 0.0 if math.isnan(ours) and math.isnan(theirs) else abs(ours - theirs)
-        assert difference <= tolerance, f"{key}: {theirs} by {name}, expected {ours} to within {tolerance}"
+        assert difference <= tolerance, (
+            f"{key}: {theirs} by {name}, expected {ours} to within {tolerance}"
+        )
         worst = max(worst, difference)
     return worst

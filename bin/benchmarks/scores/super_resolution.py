@@ -1,8 +1,9 @@
 """PSNR and SSIM by others: scikit-image and torchmetrics, the same six scores of each picture as ours.
 
-Y, RGB, and bicubic's Y, without the border. Ours and scikit-image compute in float64 on 0..255; torchmetrics in float32, as it
-is used: its convolutions in float64 take thirty times as long. Its own mean of SSIM takes in positions of the window that reach into a
-mirrored border: its map is cut to those inside.
+Y, RGB, and bicubic's Y, without the border. Ours and scikit-image compute in float64 on 0..255;
+torchmetrics in float32, as it is used: its convolutions in float64 take thirty times as long. Its
+own mean of SSIM takes in positions of the window that reach into a mirrored border: its map is cut
+to those inside.
 """
 
 from collections import defaultdict
@@ -17,7 +18,11 @@ from visionloop.metrics.super_resolution import SuperResolutionMetric
 
 CLASSES = 2  # there are none
 BORDER, REACH = 2, WINDOW // 2
-SCORES = {"psnr": ("picture", "y"), "psnr_rgb": ("picture", "rgb"), "bicubic_psnr": ("bicubic", "y")}
+SCORES = {
+    "psnr": ("picture", "y"),
+    "psnr_rgb": ("picture", "rgb"),
+    "bicubic_psnr": ("bicubic", "y"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,17 +38,36 @@ class Answers:
     def make(self):
         """(predictions, batch) as SuperResolutionMetric takes them."""
         generator = torch.Generator().manual_seed(self.start)
-        coarse = 255 * torch.rand(self.count, 3, self.side // 8 + 1, self.side // 8 + 1, generator=generator)
-        smooth = torch.nn.functional.interpolate(coarse, size=(self.side, self.side), mode="bilinear")
-        noisy = (smooth + deviation * torch.randn(smooth.shape, generator=generator) for deviation in (0, 4, 9))
-        hr, pictures, bicubic = (pixels.round().clamp(0, 255).to(torch.uint8).to(self.device) for pixels in noisy)
+        coarse = 255 * torch.rand(
+            self.count, 3, self.side // 8 + 1, self.side // 8 + 1, generator=generator
+        )
+        smooth = torch.nn.functional.interpolate(
+            coarse, size=(self.side, self.side), mode="bilinear"
+        )
+        noisy = (
+            smooth + deviation * torch.randn(smooth.shape, generator=generator)
+            for deviation in (0, 4, 9)
+        )
+        hr, pictures, bicubic = (
+            pixels.round().clamp(0, 255).to(torch.uint8).to(self.device) for pixels in noisy
+        )
         ids = torch.arange(self.start, self.start + self.count)
-        return {"pictures": list(pictures)}, {"hr": list(hr), "bicubic": list(bicubic), "sample_ids": ids}
+        return {"pictures": list(pictures)}, {
+            "hr": list(hr),
+            "bicubic": list(bicubic),
+            "sample_ids": ids,
+        }
 
 
 def sides(classes, libraries):
     """{name: Side}."""
-    own = Side("ours: tiles in float64", lambda: OwnScores(SuperResolutionMetric(BORDER)), as_it_is, against=None, tolerance=None)
+    own = Side(
+        "ours: tiles in float64",
+        lambda: OwnScores(SuperResolutionMetric(BORDER)),
+        as_it_is,
+        against=None,
+        tolerance=None,
+    )
     does = "scikit-image: peak_signal_noise_ratio and structural_similarity (Gaussian, sigma 1.5, population covariance), Y by rgb2ycbcr"
     found = {"ours": own, "scikit-image": Side(does, ScikitImage, as_arrays, tolerance=1e-8)}
     if "torchmetrics" in libraries:
@@ -61,7 +85,10 @@ class OwnScores(Own):
 
     def all_scores(self):
         bicubic = self.metric.bicubic_scores()
-        return self.metric.compute() | {"bicubic_psnr": bicubic["bicubic PSNR"], "bicubic_ssim": bicubic["bicubic SSIM"]}
+        return self.metric.compute() | {
+            "bicubic_psnr": bicubic["bicubic PSNR"],
+            "bicubic_ssim": bicubic["bicubic SSIM"],
+        }
 
 
 class ScikitImage:
@@ -74,15 +101,27 @@ class ScikitImage:
         from skimage.color import rgb2ycbcr
         from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-        window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+        window = {
+            "gaussian_weights": True,
+            "sigma": 1.5,
+            "use_sample_covariance": False,
+            "data_range": 255,
+        }
         for pictures in prepared:
-            inside = {name: picture[BORDER:-BORDER, BORDER:-BORDER] for name, picture in pictures.items()}
+            inside = {
+                name: picture[BORDER:-BORDER, BORDER:-BORDER] for name, picture in pictures.items()
+            }
             planes = {"y": {name: rgb2ycbcr(picture)[..., 0] for name, picture in inside.items()}}
             planes["rgb"] = {name: inside[name].astype(np.float64) for name in ("picture", "hr")}
             for name, (which, channel) in SCORES.items():
-                pair, axis = (planes[channel][which], planes[channel]["hr"]), -1 if channel == "rgb" else None
+                pair, axis = (
+                    (planes[channel][which], planes[channel]["hr"]),
+                    -1 if channel == "rgb" else None,
+                )
                 self.scores[name].append(peak_signal_noise_ratio(*pair[::-1], data_range=255))
-                self.scores[name.replace("psnr", "ssim")].append(structural_similarity(*pair, channel_axis=axis, **window))
+                self.scores[name.replace("psnr", "ssim")].append(
+                    structural_similarity(*pair, channel_axis=axis, **window)
+                )
 
     def compute(self):
         return {name: np.mean(values) for name, values in self.scores.items()}
@@ -94,34 +133,58 @@ class Torchmetrics:
     def __init__(self):
         from torchmetrics.image import PeakSignalNoiseRatio
 
-        self.ratios = {name: PeakSignalNoiseRatio(data_range=255.0, reduction="elementwise_mean", dim=(1, 2, 3)) for name in SCORES}
+        self.ratios = {
+            name: PeakSignalNoiseRatio(
+                data_range=255.0, reduction="elementwise_mean", dim=(1, 2, 3)
+            )
+            for name in SCORES
+        }
         self.similarities = defaultdict(list)
 
     def update(self, prepared):
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        inside = {name: pixels[..., BORDER:-BORDER, BORDER:-BORDER] for name, pixels in prepared.items()}
+        inside = {
+            name: pixels[..., BORDER:-BORDER, BORDER:-BORDER] for name, pixels in prepared.items()
+        }
         planes = {"rgb": {name: inside[name].float() for name in ("picture", "hr")}}
         planes["y"] = {
-            name: torch.stack([to_luma(one.permute(1, 2, 0)) for one in pixels])[:, None].float() for name, pixels in inside.items()
+            name: torch.stack([to_luma(one.permute(1, 2, 0)) for one in pixels])[:, None].float()
+            for name, pixels in inside.items()
         }
         for name, (which, channel) in SCORES.items():
             pair = planes[channel][which], planes[channel]["hr"]
             self.ratios[name].to(pair[0].device).update(*pair)
-            _, at_pixels = structural_similarity_index_measure(*pair, sigma=1.5, data_range=255.0, return_full_image=True)
-            self.similarities[name] += at_pixels[..., REACH:-REACH, REACH:-REACH].mean((1, 2, 3)).tolist()
+            _, at_pixels = structural_similarity_index_measure(
+                *pair, sigma=1.5, data_range=255.0, return_full_image=True
+            )
+            self.similarities[name] += (
+                at_pixels[..., REACH:-REACH, REACH:-REACH].mean((1, 2, 3)).tolist()
+            )
 
     def compute(self):
         found = {name: metric.compute() for name, metric in self.ratios.items()}
-        return found | {name.replace("psnr", "ssim"): np.mean(values) for name, values in self.similarities.items()}
+        return found | {
+            name.replace("psnr", "ssim"): np.mean(values)
+            for name, values in self.similarities.items()
+        }
 
 
 def as_planes(predictions, batch):
-    return {"picture": torch.stack(predictions["pictures"]), **{name: torch.stack(batch[name]) for name in ("bicubic", "hr")}}
+    return {
+        "picture": torch.stack(predictions["pictures"]),
+        **{name: torch.stack(batch[name]) for name in ("bicubic", "hr")},
+    }
 
 
 def as_arrays(predictions, batch):
     """Each picture with its channels last, as these libraries want them."""
     columns = {"picture": predictions["pictures"], "bicubic": batch["bicubic"], "hr": batch["hr"]}
     rows = zip(*columns.values(), strict=True)
-    return [{name: picture.permute(1, 2, 0).cpu().numpy() for name, picture in zip(columns, row, strict=True)} for row in rows]
+    return [
+        {
+            name: picture.permute(1, 2, 0).cpu().numpy()
+            for name, picture in zip(columns, row, strict=True)
+        }
+        for row in rows
+    ]

@@ -17,8 +17,8 @@ from visionloop.bin.benchmarks.ratios import ratio_with_interval
 from visionloop.bin.benchmarks.tasks import ALONE, SIDE, STEADY, load_task_class, sample_data
 from visionloop.bin.benchmarks.turns import synchronised
 from visionloop.engine.distributed import World
-from visionloop.engine.evaluate import evaluate_dataset
-from visionloop.engine.intervals import FEW_PICTURES, score_intervals
+from visionloop.engine.evaluation.bootstrap import FEW_PICTURES, score_intervals
+from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.precision import build_precision
 from visionloop.engine.train import train
 
@@ -32,9 +32,23 @@ def trained_task(task_name, flags, device, scratch):
     model, data = flags["model"], flags["data"] or sample_data(task_name, scratch)
     if not Path(model).is_dir():
         side = {"image_size": None, SIDE.get(task_name, "image_size"): flags["image_size"]}
-        settings = flags | side | ALONE | {"data": data, "device": device.type, "precision": "fp32", "output": str(scratch / "run")}
+        settings = (
+            flags
+            | side
+            | ALONE
+            | {
+                "data": data,
+                "device": device.type,
+                "precision": "fp32",
+                "output": str(scratch / "run"),
+            }
+        )
         with contextlib.redirect_stdout(io.StringIO()):
-            train(task_class, **settings, **{name: value for name, value in STEADY[task_name].items() if name == "cache"})
+            train(
+                task_class,
+                **settings,
+                **{name: value for name, value in STEADY[task_name].items() if name == "cache"},
+            )
         model = scratch / "run/best"
     task, module = task_class.load_trained(model, data=data)
     return task, module.to(device), task.build_eval_dataset("val")
@@ -51,7 +65,10 @@ def compare_precisions(task, module, dataset, device, *, batch_size, repeats):
                 taken[name].append(one)
     shares = [share_row(name, taken[name], len(dataset)) for name in PRECISIONS]
     (_, full), (_, half) = (taken[name][-1] for name in PRECISIONS)
-    worst = max((key for key in full if not math.isnan(full[key])), key=lambda key: relative(full[key], half[key]))
+    worst = max(
+        (key for key in full if not math.isnan(full[key])),
+        key=lambda key: relative(full[key], half[key]),
+    )
     difference = relative(full[worst], half[worst])
     agreement = {
         "part": "precision",
@@ -60,25 +77,35 @@ def compare_precisions(task, module, dataset, device, *, batch_size, repeats):
         "of_score": f"{worst}: {full[worst]:.6f} in fp32, {half[worst]:.6f} in bf16",
     }
     for name, parts in (("forward", ("forward",)), ("evaluation", None)):
-        slow, fast = ([sum(seconds[part] for part in parts or seconds) for seconds, _ in taken[which]] for which in PRECISIONS)
+        slow, fast = (
+            [sum(seconds[part] for part in parts or seconds) for seconds, _ in taken[which]]
+            for which in PRECISIONS
+        )
         ratio, interval = ratio_with_interval(slow, fast)
-        agreement |= {f"bf16_{name}_times_faster": round(ratio, 2), f"bf16_{name}_times_faster_95": [round(value, 2) for value in interval]}
+        agreement |= {
+            f"bf16_{name}_times_faster": round(ratio, 2),
+            f"bf16_{name}_times_faster_95": [round(value, 2) for value in interval],
+        }
     return shares, agreement
 
 
 def evaluation_parts(task, module, dataset, device, batch_size, precision):
-    """({part: seconds}, scores) of one evaluation as engine/evaluate.py does it. Parts: see evaluation.PARTS."""
+    """({part: seconds}, scores) of one evaluation as engine/evaluation/evaluate.py does it. Parts: see evaluation.PARTS."""
     seconds = Counter()
     began = synchronised(device)
     with network_in(precision, module), watched(task, seconds, device):
-        metric = evaluate_dataset(task, module, dataset, batch_size=batch_size, world=World(0, 0, 1, device))
+        metric = evaluate_dataset(
+            task, module, dataset, batch_size=batch_size, world=World(0, 0, 1, device)
+        )
     looped = time.perf_counter()
     seconds["data"] = looped - began - seconds["forward"] - seconds["update"]
     scores = metric.compute()
     computed = time.perf_counter()
     if len(metric) < FEW_PICTURES:
         score_intervals(metric)
-    return seconds | Counter(compute=computed - looped, intervals=time.perf_counter() - computed), scores
+    return seconds | Counter(
+        compute=computed - looped, intervals=time.perf_counter() - computed
+    ), scores
 
 
 @contextmanager
@@ -89,7 +116,11 @@ def network_in(precision, module):
     def call(*arguments, **named):
         with precision.autocast():
             answers = forward(*arguments, **named)
-        return tree_map_only(torch.Tensor, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, answers)
+        return tree_map_only(
+            torch.Tensor,
+            lambda tensor: tensor.float() if tensor.is_floating_point() else tensor,
+            answers,
+        )
 
     module.forward = call
     try:
@@ -128,7 +159,8 @@ def watched(task, seconds, device):
 def share_row(precision, taken, pictures):
     """{figure: value} of a precision. taken: [({part: seconds}, scores)]."""
     parts = {
-        part: statistics.median(seconds[part] for seconds, _ in taken) for part in ("data", "forward", "update", "compute", "intervals")
+        part: statistics.median(seconds[part] for seconds, _ in taken)
+        for part in ("data", "forward", "update", "compute", "intervals")
     }
     total = sum(parts.values())
     percents = {f"{part}_percent": round(100 * value / total, 1) for part, value in parts.items()}

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, ViTConfig
 
 from visionloop.tasks.classification.processor import EvalTransform
-from visionloop.tasks.library import quiet_library
+from visionloop.tasks.huggingface.loading import quiet_library
 
 
 @pytest.fixture
@@ -20,7 +20,9 @@ def write_pictures():
             (folder / name).mkdir(parents=True, exist_ok=True)
             color = np.array([(53 * k + 40) % 256, (97 * k + 90) % 256, (151 * k + 10) % 256])
             for i in range(per_class):
-                pixels = np.clip(color + generator.normal(0, 20, (size_wh[1], size_wh[0], 3)), 0, 255).astype(np.uint8)
+                pixels = np.clip(
+                    color + generator.normal(0, 20, (size_wh[1], size_wh[0], 3)), 0, 255
+                ).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / name / f"{i}.png")
         return folder
 
@@ -38,7 +40,14 @@ def data(tmp_path, write_pictures):
 @pytest.fixture
 def tiny_config():
     """A ViT of 0.02 million weights for 32 px."""
-    return ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8)
+    return ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+    )
 
 
 @pytest.fixture
@@ -46,7 +55,10 @@ def save_model(tmp_path):
     """save_model(config, classes) -> folder of random weights with class names and an eval transform."""
 
     def save(config, classes=("ant", "bee", "cat"), *, name="model", dtype=torch.float32, size=32):
-        config.id2label, config.label2id = dict(enumerate(classes)), {name: i for i, name in enumerate(classes)}
+        config.id2label, config.label2id = (
+            dict(enumerate(classes)),
+            {name: i for i, name in enumerate(classes)},
+        )
         torch.manual_seed(0)
         module = AutoModelForImageClassification.from_config(config).to(dtype)
         # away from the library's start, where heads and biases are so small that mistakes hide

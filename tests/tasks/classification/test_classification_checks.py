@@ -13,11 +13,19 @@ def whys(rows):
 
 def test_a_sound_folder_has_nothing_but_its_histogram(data, write_pictures):
     write_pictures(data / "train", ("ant", "bee", "cat"), 12, seed=5)
-    assert check_folder_of_data(str(data), 0.0) == {"errors": [], "warnings": [], "classes": {"ant": 12, "bee": 12, "cat": 12}}
+    assert check_folder_of_data(str(data), 0.0) == {
+        "errors": [],
+        "warnings": [],
+        "classes": {"ant": 12, "bee": 12, "cat": 12},
+    }
 
 
 def test_every_unreadable_file_is_named_and_not_the_first_alone(data):
-    broken = {data / "train" / "ant" / "0.png": b"", data / "train" / "cat" / "3.png": b"no picture", data / "val" / "bee" / "1.png": None}
+    broken = {
+        data / "train" / "ant" / "0.png": b"",
+        data / "train" / "cat" / "3.png": b"no picture",
+        data / "val" / "bee" / "1.png": None,
+    }
     for path, content in broken.items():
         path.write_bytes(content if content is not None else path.read_bytes()[:200])
     found = check_folder_of_data(str(data), 0.0)
@@ -28,7 +36,10 @@ def test_every_unreadable_file_is_named_and_not_the_first_alone(data):
 def test_class_names_that_differ_between_splits_are_errors_with_a_guess(data):
     (data / "val" / "bee").rename(data / "val" / "Bee")
     found = check_folder_of_data(str(data), 0.0)
-    assert "there is bee: capitals and spaces count" in whys(found["errors"])[str(data / "val" / "Bee")]
+    assert (
+        "there is bee: capitals and spaces count"
+        in whys(found["errors"])[str(data / "val" / "Bee")]
+    )
     assert "no pictures of class bee in val/" in whys(found["warnings"]).values()
 
 
@@ -52,7 +63,12 @@ def test_few_pictures_and_imbalance_are_warnings(data, write_pictures):
     assert "90 of ant, 8 of bee" in warnings[str(data / "train")]
 
 
-LAYOUTS = {"missing": "no such folder", "no train": "expected train/", "loose": "lie directly in it", "no val": "--val-split 0.2"}
+LAYOUTS = {
+    "missing": "no such folder",
+    "no train": "expected train/",
+    "loose": "lie directly in it",
+    "no val": "--val-split 0.2",
+}
 
 
 @pytest.mark.parametrize(("shape", "expected"), LAYOUTS.items())
@@ -68,7 +84,9 @@ def test_a_wrong_layout_is_explained(shape, expected, data, tmp_path):
             (data / "train" / folder).rmdir()
     else:
         shutil.rmtree(data / "val")
-    assert any(expected in why for why in whys(check_folder_of_data(str(data), 0.0)["errors"]).values())
+    assert any(
+        expected in why for why in whys(check_folder_of_data(str(data), 0.0)["errors"]).values()
+    )
 
 
 def test_a_share_set_aside_needs_no_val_folder(data):

@@ -19,26 +19,43 @@ from transformers import (
     ViTConfig,
 )
 
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.errors import UserError
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
 from visionloop.engine.optim import build_optimizer
-from visionloop.engine.settings import TrainConfig
 from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.classification.task import ClassificationTask
 
-TRANSFORMER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
-WINDOWS = {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+TRANSFORMER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+WINDOWS = {
+    "image_size": 32,
+    "patch_size": 2,
+    "embed_dim": 16,
+    "depths": [1, 1],
+    "num_heads": [2, 2],
+    "window_size": 4,
+}
 STAGES = {"hidden_sizes": [8, 16, 16, 32], "depths": [1, 1, 1, 1], "image_size": 32}
 KINDS = {
     "vit": lambda: ViTConfig(**TRANSFORMER, intermediate_size=64),
-    "deit": lambda: DeiTConfig(**TRANSFORMER, intermediate_size=64, architectures=["DeiTForImageClassification"]),
+    "deit": lambda: DeiTConfig(
+        **TRANSFORMER, intermediate_size=64, architectures=["DeiTForImageClassification"]
+    ),
     "beit": lambda: BeitConfig(**TRANSFORMER, intermediate_size=64),
     "swin": lambda: SwinConfig(**WINDOWS),
     "swinv2": lambda: Swinv2Config(**WINDOWS),
     "convnext": lambda: ConvNextConfig(**STAGES),
     "convnextv2": lambda: ConvNextV2Config(**STAGES),
     "dinov2": lambda: Dinov2Config(**TRANSFORMER, mlp_ratio=2),
-    "resnet": lambda: ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
+    "resnet": lambda: ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+    ),
     "mobilenet_v2": lambda: MobileNetV2Config(depth_multiplier=0.25, image_size=32),
 }
 WITHOUT_RECOMPUTING = ("convnext", "convnextv2", "resnet", "mobilenet_v2")
@@ -50,14 +67,18 @@ def make_task(save_model, data):
 
     def make(kind, **settings):
         folder = save_model(KINDS[kind](), ("one", "two"), name=kind)
-        return ClassificationTask(ClassificationConfig(data=str(data), model=str(folder), **settings))
+        return ClassificationTask(
+            ClassificationConfig(data=str(data), model=str(folder), **settings)
+        )
 
     return make
 
 
 def first_batch(task, samples=6):
     train, _ = task.build_datasets()
-    return task.collate([train[i] | {"sample_id": torch.tensor(i)} for i in range(0, 4 * samples, 4)], 0, 0)
+    return task.collate(
+        [train[i] | {"sample_id": torch.tensor(i)} for i in range(0, 4 * samples, 4)], 0, 0
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,7 +90,11 @@ def test_a_kind_trains_a_step_exports_and_reloads_with_the_same_logits(kind, mak
     batch = first_batch(task)
     loss = task.loss(module, batch, task.count([batch]))["loss"]
     loss.backward()
-    without = [name for name, parameter in module.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    without = [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
     assert without == []  # DistributedDataParallel would wait for them
     for group in optimizer.param_groups:
         group["lr"] = 1e-3 * group["lr_scale"]
@@ -89,7 +114,10 @@ def test_a_kind_trains_a_step_exports_and_reloads_with_the_same_logits(kind, mak
     assert again.config.id2label == {0: "ant", 1: "bee", 2: "cat"}
 
     reloaded_task, reloaded = ClassificationTask.load_trained(tmp_path / "best")
-    assert all(torch.equal(value, reloaded.state_dict()[name]) for name, value in module.state_dict().items())
+    assert all(
+        torch.equal(value, reloaded.state_dict()[name])
+        for name, value in module.state_dict().items()
+    )
     assert reloaded_task.classes == ("ant", "bee", "cat")
 
 
@@ -104,7 +132,9 @@ def test_recomputing_with_drop_path_changes_no_gradient(kind, make_task):
             apply_grad_checkpointing(task.grad_checkpointing_blocks(module))
         torch.manual_seed(1)
         task.loss(module, batch, task.count([batch]))["loss"].backward()
-        gradients.append([parameter.grad for parameter in module.parameters() if parameter.grad is not None])
+        gradients.append(
+            [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        )
     assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
 
 
@@ -121,20 +151,34 @@ def test_freezing_the_backbone_leaves_the_head_alone_to_learn(kind, make_task):
     module = task.build_model()
     task.backbone(module).requires_grad_(False)
     learning = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
-    assert {parameter.shape[0] for name, parameter in module.named_parameters() if name in learning} == {3}
+    assert {
+        parameter.shape[0] for name, parameter in module.named_parameters() if name in learning
+    } == {3}
     assert len(learning) == 2
 
 
-def test_every_parameter_is_in_one_group_and_the_scale_of_the_patch_embedding_is_the_smallest(make_task):
+def test_every_parameter_is_in_one_group_and_the_scale_of_the_patch_embedding_is_the_smallest(
+    make_task,
+):
     task = make_task("vit", layer_decay=0.5)
     module = task.build_model()
     groups = task.parameter_groups(module)
     listed = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(listed) == sorted(id(parameter) for parameter in module.parameters())
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    scale = {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
-    decay = {names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}
-    assert scale["vit.embeddings.patch_embeddings.projection.weight"] == scale["vit.embeddings.cls_token"] == 0.5**3
+    scale = {
+        names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]
+    }
+    decay = {
+        names[id(parameter)]: group["weight_decay"]
+        for group in groups
+        for parameter in group["params"]
+    }
+    assert (
+        scale["vit.embeddings.patch_embeddings.projection.weight"]
+        == scale["vit.embeddings.cls_token"]
+        == 0.5**3
+    )
     assert scale["vit.layers.0.mlp.fc1.weight"] == 0.5**2
     assert scale["classifier.weight"] == scale["vit.layernorm.weight"] == 1
     undecayed = {name for name, value in decay.items() if value == 0}
@@ -149,6 +193,8 @@ def test_layer_decay_falls_from_the_head_to_the_stem(kind, make_task):
     task = make_task(kind, layer_decay=0.5)
     groups = task.parameter_groups(module)
     scales = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
-    in_order = [scales[id(parameter)] for parameter in module.parameters() if parameter.requires_grad]
+    in_order = [
+        scales[id(parameter)] for parameter in module.parameters() if parameter.requires_grad
+    ]
     assert np.all(np.diff(in_order) >= 0)
     assert in_order[-1] == 1 > in_order[0]

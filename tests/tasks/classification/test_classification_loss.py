@@ -5,8 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.classification.loss import balanced_class_weights, classification_loss
-from visionloop.tasks.classification.mixing import Mixing, mixes_at
+from visionloop.tasks.classification.loss import (
+    Mixing,
+    balanced_class_weights,
+    classification_loss,
+    mixes_at,
+)
 
 
 def logits_and_labels(samples=6, classes=4):
@@ -15,7 +19,9 @@ def logits_and_labels(samples=6, classes=4):
 
 
 def mixing(**changes):
-    return Mixing(**{"mixup": 0.8, "cutmix": 1.0, "prob": 1.0, "switch": 0.5, "num_classes": 4} | changes)
+    return Mixing(
+        **{"mixup": 0.8, "cutmix": 1.0, "prob": 1.0, "switch": 0.5, "num_classes": 4} | changes
+    )
 
 
 def test_soft_labels_give_soft_cross_entropy_and_not_bce():
@@ -28,7 +34,9 @@ def test_soft_labels_give_soft_cross_entropy_and_not_bce():
 def test_hard_labels_are_one_hot_soft_labels():
     logits, labels = logits_and_labels()
     hard = classification_loss(logits, labels, {"samples": 6.0}, label_smoothing=0.1)["loss"]
-    soft = classification_loss(logits, F.one_hot(labels, 4).float(), {"samples": 6.0}, label_smoothing=0.1)["loss"]
+    soft = classification_loss(
+        logits, F.one_hot(labels, 4).float(), {"samples": 6.0}, label_smoothing=0.1
+    )["loss"]
     assert torch.allclose(hard, soft)
 
 
@@ -37,7 +45,10 @@ def test_smoothing_before_mixing_equals_smoothing_after():
     share, other = 0.3, labels.roll(1)
     mixed = share * F.one_hot(labels, 4) + (1 - share) * F.one_hot(other, 4)
     after = classification_loss(logits, mixed, {"samples": 6.0}, label_smoothing=0.1)["loss"]
-    first, second = (classification_loss(logits, ids, {"samples": 6.0}, label_smoothing=0.1)["loss"] for ids in (labels, other))
+    first, second = (
+        classification_loss(logits, ids, {"samples": 6.0}, label_smoothing=0.1)["loss"]
+        for ids in (labels, other)
+    )
     before = share * first + (1 - share) * second
     assert torch.allclose(after, before)
 
@@ -45,7 +56,9 @@ def test_smoothing_before_mixing_equals_smoothing_after():
 def test_micro_batches_add_up_to_the_mean_over_the_step():
     logits, labels = logits_and_labels(7)
     count = {"samples": 7.0}
-    parts = [classification_loss(logits[a:b], labels[a:b], count)["loss"] for a, b in ((0, 3), (3, 7))]
+    parts = [
+        classification_loss(logits[a:b], labels[a:b], count)["loss"] for a, b in ((0, 3), (3, 7))
+    ]
     assert torch.allclose(sum(parts), F.cross_entropy(logits, labels))
 
 
@@ -68,12 +81,15 @@ def test_class_weights_multiply_each_class_s_share():
     logits, labels = logits_and_labels()
     weights = torch.tensor([1.0, 2.0, 0.5, 3.0])
     loss = classification_loss(logits, labels, {"samples": 6.0}, class_weights=weights)["loss"]
-    assert torch.allclose(loss, (weights[labels] * F.cross_entropy(logits, labels, reduction="none")).sum() / 6)
+    assert torch.allclose(
+        loss, (weights[labels] * F.cross_entropy(logits, labels, reduction="none")).sum() / 6
+    )
 
 
 def test_mixed_targets_are_probabilities_and_follow_the_pixels():
     torch.manual_seed(3)
-    # each picture is constant and equal to its label, so the mean of a mixed picture is the mean of its target
+    # each picture is constant and equal to its label, so the mean of a mixed picture is the mean of
+    # its target
     labels = torch.tensor([0, 1, 2, 3])
     pixels = labels.float().view(4, 1, 1, 1).expand(4, 3, 8, 8).contiguous()
     for kind in ({"cutmix": 0.0}, {"mixup": 0.0}):

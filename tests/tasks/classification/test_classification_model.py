@@ -9,22 +9,65 @@ from torch.nn import functional as F
 from transformers import AutoModelForImageClassification, Dinov2Config
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.classification.folder import load_folder, save_folder
-from visionloop.tasks.classification.head import find_heads, fit_head
-from visionloop.tasks.classification.mimetic import mimetic_init
-from visionloop.tasks.classification.model import build_model, load_model, new_model, set_drop_path
-from visionloop.tasks.classification.positions import resize_grid, set_image_size
+from visionloop.tasks.classification.architectures import ARCHITECTURES, CATALOGUE
+from visionloop.tasks.classification.export import load_folder, save_folder
+from visionloop.tasks.classification.model import (
+    build_model,
+    find_heads,
+    fit_head,
+    load_model,
+    mimetic_init,
+    new_model,
+    set_drop_path,
+)
+from visionloop.tasks.classification.positions import set_image_size
 from visionloop.tasks.classification.processor import EvalTransform
-from visionloop.tasks.classification.sources import ARCHITECTURES, CATALOGUE
-from visionloop.tasks.sources import ModelSource
+from visionloop.tasks.huggingface.hub import ModelSource
+from visionloop.tasks.huggingface.positions import resize_grid
 
 TINY = ModelSource("tiny", None, weights=False)
-# timm 1.0.31, resample_abs_pos_embed(positions, [3, 3], num_prefix_tokens=1) and to [5, 5], one channel
+# timm 1.0.31, resample_abs_pos_embed(positions, [3, 3], num_prefix_tokens=1) and to [5, 5], one
+# channel
 TIMM_4X4 = [0.0, 0.7, 0.3, 1.0, 0.6, 0.2, 0.9, 0.5, 0.1, 0.8, 0.4, 0.0, 0.7, 0.3, 1.0, 0.6, 0.2]
-TIMM_3X3 = [0.0, 0.501494, 0.704961, 0.581007, 0.562169, 0.429276, 0.328261, 0.571038, 0.638264, 0.351129]
+TIMM_3X3 = [
+    0.0,
+    0.501494,
+    0.704961,
+    0.581007,
+    0.562169,
+    0.429276,
+    0.328261,
+    0.571038,
+    0.638264,
+    0.351129,
+]
 TIMM_5X5 = [
-    0.0, 0.741002, 0.34639, 0.644862, 0.962641, 0.604327, 0.277255, 0.641923, 0.780847, 0.535191, 0.176877, 0.49351, 0.641302,
-    0.411328, 0.209243, 0.409465, 0.709765, 0.608885, 0.292811, 0.236079, 0.622745, 0.246018, 0.844644, 0.900661, 0.471837, 0.158998,
+    0.0,
+    0.741002,
+    0.34639,
+    0.644862,
+    0.962641,
+    0.604327,
+    0.277255,
+    0.641923,
+    0.780847,
+    0.535191,
+    0.176877,
+    0.49351,
+    0.641302,
+    0.411328,
+    0.209243,
+    0.409465,
+    0.709765,
+    0.608885,
+    0.292811,
+    0.236079,
+    0.622745,
+    0.246018,
+    0.844644,
+    0.900661,
+    0.471837,
+    0.158998,
 ]
 
 
@@ -33,7 +76,9 @@ def trunk(module):
 
 
 def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[key]) for key, value in first.items()
+    )
 
 
 @pytest.fixture
@@ -90,7 +135,9 @@ def test_another_order_or_a_part_of_the_classes_carries_rows_over_by_name(folder
     assert fit_head(module, classes) == "carried"
     after = module(pixel_values=pixels).logits
     for column, name in enumerate(classes):
-        assert torch.allclose(after[:, column], before[:, ["ant", "bee", "cat"].index(name)], atol=1e-6)
+        assert torch.allclose(
+            after[:, column], before[:, ["ant", "bee", "cat"].index(name)], atol=1e-6
+        )
     assert same(trunk(module), old_trunk)
     assert module.config.id2label == dict(enumerate(classes))
 
@@ -124,7 +171,9 @@ def test_drop_path_of_zero_is_the_plain_model_and_of_one_an_identity(folder):
     plain, dropped = load_model(folder).train(), load_model(folder).train()
     set_drop_path(dropped, 0.5)
     assert dropped.state_dict().keys() == plain.state_dict().keys()
-    assert torch.equal(dropped.eval()(pixel_values=pixels).logits, plain.eval()(pixel_values=pixels).logits)
+    assert torch.equal(
+        dropped.eval()(pixel_values=pixels).logits, plain.eval()(pixel_values=pixels).logits
+    )
     set_drop_path(dropped, 1 - 1e-7)
     hidden = torch.randn(2, 17, 32)
     last = dropped.train().vit.layers[-1]
@@ -134,8 +183,17 @@ def test_drop_path_of_zero_is_the_plain_model_and_of_one_an_identity(folder):
 
 
 def test_drop_path_goes_into_the_config_of_kinds_that_have_a_rate(save_model):
-    config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=32, patch_size=8)
-    module = build_model(ModelSource("x", save_model(config), weights=True), ["a", "b"], drop_path=0.4)
+    config = Dinov2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_ratio=2,
+        image_size=32,
+        patch_size=8,
+    )
+    module = build_model(
+        ModelSource("x", save_model(config), weights=True), ["a", "b"], drop_path=0.4
+    )
     assert module.config.drop_path_rate == 0.4
     assert any(getattr(layer, "drop_prob", 0) == pytest.approx(0.4) for layer in module.modules())
 
@@ -154,11 +212,15 @@ def test_mimetic_weights_put_attention_near_the_identity():
     assert places[0] @ places[1] > places[0] @ places[-1]
 
 
-@pytest.mark.parametrize(("name", "millions"), [("vit-tiny", 5.72), ("vit-small", 22.05), ("vit-base", 86.57)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("vit-tiny", 5.72), ("vit-small", 22.05), ("vit-base", 86.57)]
+)
 def test_architectures_have_the_papers_parameter_counts(name, millions):
     with torch.device("meta"):
         module = new_model(ModelSource(name, None, weights=False), [str(i) for i in range(1000)])
-    assert sum(parameter.numel() for parameter in module.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+    assert sum(parameter.numel() for parameter in module.parameters()) / 1e6 == pytest.approx(
+        millions, abs=0.005
+    )
     assert module.config.image_size == ARCHITECTURES[name][-1] == 224
 
 

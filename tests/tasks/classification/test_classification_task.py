@@ -7,16 +7,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from visionloop.engine.config import resolve
+from visionloop.engine.config.options import resolve
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.errors import UserError
-from visionloop.engine.settings import TrainConfig
 from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.classification.recipes import recipe
 from visionloop.tasks.classification.task import ClassificationTask
 
 
 def make_task(data, **settings):
-    return ClassificationTask(ClassificationConfig(data=str(data), **({"model": "tiny"} | settings)))
+    return ClassificationTask(
+        ClassificationConfig(data=str(data), **({"model": "tiny"} | settings))
+    )
 
 
 def batch_of(task, dataset, indices):
@@ -46,7 +48,10 @@ def test_the_tiny_model_overfits_one_batch(data):
 
 def test_mixing_stops_with_the_run_and_the_loss_is_plain_again(data):
     task = make_task(data, mixup=0.8, cutmix=1.0, mixup_off=0.5)
-    module, batch = task.build_model().eval(), batch_of(task, task.build_datasets()[1], range(0, 12, 3))
+    module, batch = (
+        task.build_model().eval(),
+        batch_of(task, task.build_datasets()[1], range(0, 12, 3)),
+    )
     plain = F.cross_entropy(module(pixel_values=task.to_input(batch)).logits, batch["labels"])
     task.before_step(module, 0, 10)
     torch.manual_seed(0)
@@ -62,7 +67,10 @@ def test_without_a_val_folder_a_share_is_set_aside_class_by_class(data, write_pi
     with pytest.raises(UserError, match=r"--val-split 0\.2"):
         make_task(tmp_path / "one").build_datasets()
     train, val = make_task(tmp_path / "one", val_split=0.2).build_datasets()
-    assert np.bincount(train.labels).tolist() == [8, 8] and np.bincount(val.labels).tolist() == [2, 2]
+    assert np.bincount(train.labels).tolist() == [8, 8] and np.bincount(val.labels).tolist() == [
+        2,
+        2,
+    ]
     assert not {train.name(i) for i in range(16)} & {val.name(i) for i in range(4)}
     again = make_task(tmp_path / "one", val_split=0.2).build_eval_dataset("val")
     assert again.fingerprint() == val.fingerprint()
@@ -74,11 +82,15 @@ def test_labels_of_an_evaluated_folder_follow_the_model_by_name(data, save_model
     folder = save_model(tiny_config, ("cat", "dog", "ant", "bee"))
     task, _ = ClassificationTask.load_trained(folder, data=str(data))
     dataset = task.build_eval_dataset("val")
-    assert {dataset.name(i).split("/")[-2]: int(dataset[i]["label"]) for i in range(len(dataset))} == {"cat": 0, "ant": 2, "bee": 3}
+    assert {
+        dataset.name(i).split("/")[-2]: int(dataset[i]["label"]) for i in range(len(dataset))
+    } == {"cat": 0, "ant": 2, "bee": 3}
 
 
 def test_a_class_that_the_model_lacks_is_one_clear_line(data, save_model, tiny_config):
-    task, _ = ClassificationTask.load_trained(save_model(tiny_config, ("ant", "bee")), data=str(data))
+    task, _ = ClassificationTask.load_trained(
+        save_model(tiny_config, ("ant", "bee")), data=str(data)
+    )
     with pytest.raises(UserError, match="cat: not one of the 2 known classes"):
         task.build_eval_dataset("val")
 
@@ -94,7 +106,9 @@ def test_descriptions_name_the_five_best_in_order(data):
 
 def values(**settings):
     classes = (ClassificationConfig, TrainConfig)
-    return {name: setting.value for name, setting in resolve(classes, settings, recipe=recipe).items()}
+    return {
+        name: setting.value for name, setting in resolve(classes, settings, recipe=recipe).items()
+    }
 
 
 def test_the_kind_of_start_picks_the_preset():
@@ -105,7 +119,10 @@ def test_the_kind_of_start_picks_the_preset():
 
 
 def test_finetuning_scales_the_rate_with_the_batch_and_decays_by_layer():
-    base, large = values(model="google/vit-base-patch16-224", batch_size=256), values(model="google/vit-large-patch16-224")
+    base, large = (
+        values(model="google/vit-base-patch16-224", batch_size=256),
+        values(model="google/vit-large-patch16-224"),
+    )
     assert base["lr"] == pytest.approx(5e-4) and base["layer_decay"] == 0.65
     assert large["lr"] == pytest.approx(5e-4 / 8) and large["layer_decay"] == 0.75
 
@@ -117,9 +134,21 @@ def test_a_flag_beats_the_preset_and_an_unknown_preset_is_named():
 
 
 def test_presets_name_settings_that_exist():
-    known = {field.name for cls in (ClassificationConfig, TrainConfig) for field in dataclasses.fields(cls)}
+    known = {
+        field.name
+        for cls in (ClassificationConfig, TrainConfig)
+        for field in dataclasses.fields(cls)
+    }
     for preset in ("quick", "finetune", "scratch"):
-        chosen = {"model": "tiny", "from_scratch": False, "preset": preset, "batch_size": 32, "data": None, "steps": 50, "epochs": None}
+        chosen = {
+            "model": "tiny",
+            "from_scratch": False,
+            "preset": preset,
+            "batch_size": 32,
+            "data": None,
+            "steps": 50,
+            "epochs": None,
+        }
         assert recipe(chosen).keys() <= known
 
 
@@ -136,7 +165,17 @@ def test_mixing_comes_with_ten_thousand_pictures(tmp_path):
 def test_a_kind_without_a_start_of_our_own_trains_from_scratch_with_the_library_s(save_model):
     from transformers import ResNetConfig
 
-    folder = save_model(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"))
-    values = {"model": str(folder), "from_scratch": True, "preset": None, "epochs": 1.0, "steps": None, "batch_size": 32, "data": None}
+    folder = save_model(
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    )
+    values = {
+        "model": str(folder),
+        "from_scratch": True,
+        "preset": None,
+        "epochs": 1.0,
+        "steps": None,
+        "batch_size": 32,
+        "data": None,
+    }
     assert ClassificationTask.recipe(values)["init"] == "library"
     assert ClassificationTask.recipe(values | {"model": "tiny"})["init"] == "mimetic"

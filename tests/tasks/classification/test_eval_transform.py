@@ -6,14 +6,26 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, BitImageProcessor, ConvNextImageProcessor, DeiTImageProcessor, ViTImageProcessor
+from transformers import (
+    AutoImageProcessor,
+    BitImageProcessor,
+    ConvNextImageProcessor,
+    DeiTImageProcessor,
+    ViTImageProcessor,
+)
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.classification.processor import EvalTransform, read_eval_transform, start_transform
+from visionloop.tasks.classification.processor import (
+    EvalTransform,
+    read_eval_transform,
+    start_transform,
+)
 
 PROCESSORS = {
     "vit": ViTImageProcessor(size={"height": 32, "width": 32}),
-    "deit": DeiTImageProcessor(size={"height": 36, "width": 36}, crop_size={"height": 32, "width": 32}),
+    "deit": DeiTImageProcessor(
+        size={"height": 36, "width": 36}, crop_size={"height": 32, "width": 32}
+    ),
     "dinov2": BitImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}),
     "convnext": ConvNextImageProcessor(size={"shortest_edge": 32}, crop_pct=0.875),
     "convnext_384": ConvNextImageProcessor(size={"shortest_edge": 384}),
@@ -48,17 +60,31 @@ def test_what_we_write_is_what_we_do(name, picture, tmp_path):
     (tmp_path / "own").mkdir()
     transform.write(tmp_path / "own")
     assert read_eval_transform(tmp_path / "own") == transform
-    expected = AutoImageProcessor.from_pretrained(tmp_path / "own")(picture, return_tensors="pt").pixel_values[0]
+    expected = AutoImageProcessor.from_pretrained(tmp_path / "own")(
+        picture, return_tensors="pt"
+    ).pixel_values[0]
     assert torch.allclose(apply(transform, picture), expected, atol=1e-6)
 
 
 def test_files_of_the_older_library_are_understood(tmp_path):
     # the layout of facebook/deit-base-patch16-224
-    old = {"crop_size": 224, "do_center_crop": True, "do_normalize": True, "feature_extractor_type": "DeiTFeatureExtractor",
-           "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "resample": 3, "size": 256}
+    old = {
+        "crop_size": 224,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "feature_extractor_type": "DeiTFeatureExtractor",
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "resample": 3,
+        "size": 256,
+    }
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(old))
     transform = read_eval_transform(tmp_path)
-    assert (transform.size, transform.resize, transform.interpolation) == (224, (256, 256), "bicubic")
+    assert (transform.size, transform.resize, transform.interpolation) == (
+        224,
+        (256, 256),
+        "bicubic",
+    )
 
 
 def test_another_size_keeps_the_share_that_is_cropped():
@@ -75,7 +101,10 @@ def test_the_style_can_be_changed():
     assert start_transform(None, 64, size=32) == EvalTransform(size=32, resize=(32, 32))
 
 
-@pytest.mark.parametrize("content", ["{", '{"size": {"shortest_edge": 224}}', '{"size": {"height": 8, "width": 8}, "resample": 0}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", '{"size": {"shortest_edge": 224}}', '{"size": {"height": 8, "width": 8}, "resample": 0}'],
+)
 def test_a_processor_that_cannot_be_followed_is_named(content, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(content)
     with pytest.raises(UserError, match=r"preprocessor_config\.json: not an image processor"):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from visionloop.tasks.detection.folder import save_folder
+from visionloop.tasks.detection.export import save_folder
 from visionloop.tasks.detection.model import new_config, new_model
 
 

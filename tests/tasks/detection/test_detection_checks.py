@@ -15,11 +15,21 @@ from visionloop.tasks.detection.data import training_splits
 
 def scene(split, number=12):
     """A COCO json of `number` pictures 64 x 48, each with a cat and a dog."""
-    boxes = [{"category_id": 2, "bbox": [4, 4, 20, 20]}, {"category_id": 3, "bbox": [30, 10, 30, 36]}]
+    boxes = [
+        {"category_id": 2, "bbox": [4, 4, 20, 20]},
+        {"category_id": 3, "bbox": [30, 10, 30, 36]},
+    ]
     return {
-        "images": [{"id": i, "file_name": f"{split}{i}.png", "width": 64, "height": 48} for i in range(number)],
+        "images": [
+            {"id": i, "file_name": f"{split}{i}.png", "width": 64, "height": 48}
+            for i in range(number)
+        ],
         "categories": [{"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}],
-        "annotations": [{"id": 10 * i + k, "image_id": i, **box} for i in range(number) for k, box in enumerate(boxes)],
+        "annotations": [
+            {"id": 10 * i + k, "image_id": i, **box}
+            for i in range(number)
+            for k, box in enumerate(boxes)
+        ],
     }
 
 
@@ -29,7 +39,9 @@ def write_split(folder, split, content=None):
     (folder / split).mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(len(split))
     for picture in content["images"]:
-        pixels = generator.integers(0, 256, (picture["height"], picture["width"], 3), dtype=np.uint8)
+        pixels = generator.integers(
+            0, 256, (picture["height"], picture["width"], 3), dtype=np.uint8
+        )
         Image.fromarray(pixels).save(folder / split / picture["file_name"])
     (folder / f"{split}.json").write_text(json.dumps(content))
 
@@ -66,21 +78,36 @@ def test_a_sound_folder_has_nothing_but_its_numbers(data):
 def test_a_picture_without_boxes_is_legal(data):
     change(data, "train", lambda content: content["annotations"].__delitem__(slice(0, 2)))
     found = check(data)
-    assert found["errors"] == found["warnings"] == [] and "12 pictures, 1 of them without boxes" in found["lines"][0]
+    assert (
+        found["errors"] == found["warnings"] == []
+        and "12 pictures, 1 of them without boxes" in found["lines"][0]
+    )
 
 
 BROKEN = {
-    "annotation 10: image_id 99 is no image's id": lambda content: content["annotations"][2].update(image_id=99),
-    "annotation 11: category_id 7 is no category's id": lambda content: content["annotations"][3].update(category_id=7),
-    "annotation 20: bbox is [1, 2, 3], not four finite numbers": lambda content: content["annotations"][4].update(bbox=[1, 2, 3]),
-    "annotation 21: iscrowd is 2, neither 0 nor 1": lambda content: content["annotations"][5].update(iscrowd=2),
-    "annotation 30: area is -1, not a number of at least 0": lambda content: content["annotations"][6].update(area=-1),
+    "annotation 10: image_id 99 is no image's id": lambda content: content["annotations"][2].update(
+        image_id=99
+    ),
+    "annotation 11: category_id 7 is no category's id": lambda content: content["annotations"][
+        3
+    ].update(category_id=7),
+    "annotation 20: bbox is [1, 2, 3], not four finite numbers": lambda content: content[
+        "annotations"
+    ][4].update(bbox=[1, 2, 3]),
+    "annotation 21: iscrowd is 2, neither 0 nor 1": lambda content: content["annotations"][
+        5
+    ].update(iscrowd=2),
+    "annotation 30: area is -1, not a number of at least 0": lambda content: content["annotations"][
+        6
+    ].update(area=-1),
     "image 5: height is 0 and width 64": lambda content: content["images"][5].update(height=0),
 }
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize(("expected", "edit"), BROKEN.items(), ids=[text.split(":")[1].split()[0] for text in BROKEN])
+@pytest.mark.parametrize(
+    ("expected", "edit"), BROKEN.items(), ids=[text.split(":")[1].split()[0] for text in BROKEN]
+)
 def test_a_broken_entry_is_one_line_with_its_file_and_id(expected, edit, split, data):
     change(data, split, edit)
     (row,) = check(data)["errors"]
@@ -94,7 +121,10 @@ def test_all_kinds_in_all_splits_are_told_at_once(data):
     whys = [(row["path"], row["why"]) for row in check(data)["errors"]]
     for split in ("train", "val"):
         path = str(data / f"{split}.json")
-        assert all(any(place == path and why.startswith(expected) for place, why in whys) for expected in BROKEN)
+        assert all(
+            any(place == path and why.startswith(expected) for place, why in whys)
+            for expected in BROKEN
+        )
     assert len(whys) == 2 * len(BROKEN)
 
 
@@ -109,14 +139,19 @@ def test_missing_pictures_are_one_line(data):
     for i in range(3):
         (data / "train" / f"train{i}.png").unlink()
     (row,) = check(data)["errors"]
-    assert row["path"] == str(data / "train.json") and row["why"].startswith("3 of 12 pictures are not in ")
+    assert row["path"] == str(data / "train.json") and row["why"].startswith(
+        "3 of 12 pictures are not in "
+    )
 
 
 def test_a_picture_of_another_size_is_named_with_both(data):
     path = data / "train" / "train4.png"
     Image.new("RGB", (70, 48)).save(path)
     (row,) = check(data)["errors"]
-    assert row == {"path": str(path), "why": "is 48 x 70 (height x width), the annotations say 48 x 64"}
+    assert row == {
+        "path": str(path),
+        "why": "is 48 x 70 (height x width), the annotations say 48 x 64",
+    }
 
 
 def as_corners(content):
@@ -132,7 +167,10 @@ def test_corners_instead_of_sizes_are_called_by_name(data):
     write_split(data, "train", content)
     change(data, "train", as_corners)
     (row,) = check(data)["errors"]
-    assert row["path"] == str(data / "train.json") and "bbox looks like [x1, y1, x2, y2], expected is [x, y, width, height]" in row["why"]
+    assert (
+        row["path"] == str(data / "train.json")
+        and "bbox looks like [x1, y1, x2, y2], expected is [x, y, width, height]" in row["why"]
+    )
 
 
 def test_the_same_picture_in_two_splits_is_found_by_its_content(data):
@@ -152,13 +190,18 @@ def test_splits_that_share_a_folder_may_list_the_same_file(data):
     shutil.rmtree(data / "val")
     (data / "train").rename(data / "images")
     (row,) = check(data)["warnings"]
-    assert row == {"path": str(data / "images" / "train11.png"), "why": "is in train too: val is not independent of train"}
+    assert row == {
+        "path": str(data / "images" / "train11.png"),
+        "why": "is in train too: val is not independent of train",
+    }
 
 
 def test_a_category_that_train_does_not_know_is_an_error(data):
     change(data, "val", lambda content: content["categories"].append({"id": 4, "name": "Dog"}))
     (row,) = check(data)["errors"]
-    assert row["path"] == str(data / "val.json") and row["why"].startswith("category 'Dog': not one of the 2 known classes (cat, dog)")
+    assert row["path"] == str(data / "val.json") and row["why"].startswith(
+        "category 'Dog': not one of the 2 known classes (cat, dog)"
+    )
 
 
 def test_a_category_that_val_does_not_list_is_a_warning(data):
@@ -169,7 +212,11 @@ def test_a_category_that_val_does_not_list_is_a_warning(data):
     change(data, "val", forget_dogs)
     found = check(data)
     whys = [row["why"] for row in found["warnings"]]
-    assert not found["errors"] and "does not list 1 categories of train: dog" in whys and "no boxes of 1 of 2 classes: dog" in whys
+    assert (
+        not found["errors"]
+        and "does not list 1 categories of train: dog" in whys
+        and "no boxes of 1 of 2 classes: dog" in whys
+    )
 
 
 def test_ids_with_gaps_and_ids_that_differ_are_told_and_legal(data):
@@ -182,12 +229,17 @@ def test_ids_with_gaps_and_ids_that_differ_are_told_and_legal(data):
     found = check(data)
     assert not found["errors"] and not found["warnings"]
     assert "category ids run from 2 to 90 without 87 of them; labels are 0 to 1" in found["lines"]
-    assert "category ids of val differ from those of train; the classes are matched by name" in found["lines"]
+    assert (
+        "category ids of val differ from those of train; the classes are matched by name"
+        in found["lines"]
+    )
 
 
 def test_classes_with_few_boxes_are_one_warning(data):
     def forget_some_dogs(content):
-        content["annotations"] = [row for row in content["annotations"] if row["id"] not in (1, 11, 21)]
+        content["annotations"] = [
+            row for row in content["annotations"] if row["id"] not in (1, 11, 21)
+        ]
 
     change(data, "train", forget_some_dogs)
     (row,) = check(data)["warnings"]
@@ -204,14 +256,19 @@ def test_no_box_at_all_is_an_error(data):
 def test_boxes_too_small_for_the_network_are_a_warning_with_a_way_out(data):
     (row,) = check(data, image_size=16)["warnings"]
     assert row["path"] == str(data / "train.json")
-    assert row["why"].startswith("50 % of the boxes are smaller than 8 x 8 px at 16 px") and "consider --image-size 32" in row["why"]
+    assert (
+        row["why"].startswith("50 % of the boxes are smaller than 8 x 8 px at 16 px")
+        and "consider --image-size 32" in row["why"]
+    )
 
     def shrink(content):
         for annotation in content["annotations"]:
             annotation["bbox"] = [4, 4, 2, 3]
 
     change(data, "train", shrink)
-    assert "cut the pictures into smaller ones" in next(row["why"] for row in check(data, image_size=64)["warnings"])
+    assert "cut the pictures into smaller ones" in next(
+        row["why"] for row in check(data, image_size=64)["warnings"]
+    )
 
 
 def test_sizes_missing_in_the_json_are_read_from_the_pictures(data):
@@ -220,7 +277,12 @@ def test_sizes_missing_in_the_json_are_read_from_the_pictures(data):
     assert "50 % 32 to 96, 50 % larger" in check(data)["lines"][-1]
 
 
-LAYOUTS = {"missing": "no such folder", "no train": "expected train.json", "no val": "--val-split 0.2", "two": "keep one"}
+LAYOUTS = {
+    "missing": "no such folder",
+    "no train": "expected train.json",
+    "no val": "--val-split 0.2",
+    "two": "keep one",
+}
 
 
 @pytest.mark.parametrize(("shape", "expected"), LAYOUTS.items())
@@ -259,4 +321,7 @@ def test_what_check_calls_an_error_stops_training_too(tmp_path):
 
 
 def test_shares_of_sides_add_up():
-    assert describe_sides(np.array([1.0, 8.0, 20.0, 500.0]), (8, 32)) == "25 % smaller than 8 px, 50 % 8 to 32, 25 % larger"
+    assert (
+        describe_sides(np.array([1.0, 8.0, 20.0, 500.0]), (8, 32))
+        == "25 % smaller than 8 px, 50 % 8 to 32, 25 % larger"
+    )

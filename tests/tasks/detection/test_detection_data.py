@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from visionloop.datasets.synthetic_detection import write_detection
+from visionloop.datasets.synthetic.detection import write_detection
 from visionloop.engine.errors import UserError
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.data import rarest_classes, training_splits
@@ -39,7 +39,9 @@ def test_the_rarest_class_of_a_picture_is_that_of_the_whole_split(data):
     counts = np.bincount(train.labels, minlength=len(train.classes))
     for i, label in enumerate(rarest_classes(train)):
         labels = train.boxes_of(i)[1]
-        assert label == (-1 if not len(labels) else min(set(labels.tolist()), key=lambda k: (counts[k], k)))
+        assert label == (
+            -1 if not len(labels) else min(set(labels.tolist()), key=lambda k: (counts[k], k))
+        )
 
 
 def test_a_share_beside_a_validation_split_and_neither_of_them_are_refused(data):
@@ -62,15 +64,23 @@ def test_corners_written_as_sizes_stop_training_before_it_begins(data):
 
 
 def test_evaluation_sees_pictures_without_augmentation_and_with_their_truth(data):
-    task = DetectionTask(DetectionConfig(data=str(data), model="tiny", from_scratch=True, image_size=96))
+    task = DetectionTask(
+        DetectionConfig(data=str(data), model="tiny", from_scratch=True, image_size=96)
+    )
     train, val = task.build_datasets()
     assert train.transform.strong and not hasattr(val.transform, "strong")
     batch = task.collate_eval([val[i] | {"sample_id": torch.tensor(i)} for i in range(4)])
-    assert batch["pixel_values"].shape == (4, 3, 96, 96) and batch["pixel_values"].dtype == torch.uint8
-    for target, truth, (height, width) in zip(batch["targets"], batch["truth"], batch["sizes"].tolist(), strict=True):
+    assert (
+        batch["pixel_values"].shape == (4, 3, 96, 96) and batch["pixel_values"].dtype == torch.uint8
+    )
+    for target, truth, (height, width) in zip(
+        batch["targets"], batch["truth"], batch["sizes"].tolist(), strict=True
+    ):
         kept = ~truth["crowd"]
         corners = target["boxes"][:, :2] - target["boxes"][:, 2:] / 2
-        assert np.allclose(corners * torch.tensor([width, height]), truth["boxes"][kept][:, :2], atol=1e-3)
+        assert np.allclose(
+            corners * torch.tensor([width, height]), truth["boxes"][kept][:, :2], atol=1e-3
+        )
         assert target["class_labels"].tolist() == truth["labels"][kept].tolist()
 
 
@@ -79,5 +89,7 @@ def test_compiling_takes_the_backbone_alone_and_changes_no_name(tiny_module):
     names = list(module.state_dict())
     task = DetectionTask(DetectionConfig(model="tiny", from_scratch=True))
     assert task.compile(module) is module and list(module.state_dict()) == names
-    compiled = [name for name, layer in module.named_modules() if layer._compiled_call_impl is not None]
+    compiled = [
+        name for name, layer in module.named_modules() if layer._compiled_call_impl is not None
+    ]
     assert compiled == ["model.backbone.model"]

@@ -10,17 +10,35 @@ from safetensors.torch import load_file, save_file
 from transformers import RTDetrConfig, RTDetrV2Config
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.detection.folder import load_folder
+from visionloop.tasks.detection.architectures import ARCHITECTURES, CATALOGUE
+from visionloop.tasks.detection.export import load_folder
 from visionloop.tasks.detection.initialization import initialize
-from visionloop.tasks.detection.model import build_model, check_image_size, load_model, new_config, new_model, read_config
-from visionloop.tasks.detection.network import DFineForObjectDetection
-from visionloop.tasks.detection.sizes import ARCHITECTURES, CATALOGUE
-from visionloop.tasks.library import name_classes
-from visionloop.tasks.sources import ModelSource
+from visionloop.tasks.detection.model import (
+    DFineForObjectDetection,
+    build_model,
+    check_image_size,
+    load_model,
+    new_config,
+    new_model,
+    read_config,
+)
+from visionloop.tasks.huggingface.hub import ModelSource
+from visionloop.tasks.huggingface.loading import name_classes
 
 # millions, with 80 classes: the recipe's table, measured on the library's classes
-PARAMETERS = {"dfine-nano": 3.77, "dfine-small": 10.31, "dfine-medium": 19.56, "dfine-large": 31.24, "dfine-xlarge": 62.62}
-TARGETS = [{"class_labels": torch.tensor([0, 2]), "boxes": torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.6, 0.5, 0.3, 0.4]])}]
+PARAMETERS = {
+    "dfine-nano": 3.77,
+    "dfine-small": 10.31,
+    "dfine-medium": 19.56,
+    "dfine-large": 31.24,
+    "dfine-xlarge": 62.62,
+}
+TARGETS = [
+    {
+        "class_labels": torch.tensor([0, 2]),
+        "boxes": torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.6, 0.5, 0.3, 0.4]]),
+    }
+]
 
 
 def from_folder(folder):
@@ -33,7 +51,9 @@ def test_every_released_size_has_its_published_number_of_parameters(name):
     name_classes(config, [str(i) for i in range(80)])
     with torch.device("meta"):
         module = DFineForObjectDetection(config)
-    assert sum(parameter.numel() for parameter in module.parameters()) / 1e6 == pytest.approx(PARAMETERS[name], rel=0.01)
+    assert sum(parameter.numel() for parameter in module.parameters()) / 1e6 == pytest.approx(
+        PARAMETERS[name], rel=0.01
+    )
 
 
 def test_all_names_of_released_weights_lead_to_their_architecture():
@@ -50,16 +70,27 @@ def test_the_forward_of_ours_is_the_librarys_to_the_last_bit(tiny_module):
     for network in (module, module.model):
         torch.manual_seed(1)
         answers.append(network(pixels, labels=TARGETS))
-    for name in ("intermediate_logits", "intermediate_reference_points", "intermediate_predicted_corners", "enc_topk_bboxes"):
+    for name in (
+        "intermediate_logits",
+        "intermediate_reference_points",
+        "intermediate_predicted_corners",
+        "enc_topk_bboxes",
+    ):
         assert torch.equal(answers[0][name], answers[1][name])
 
 
 def test_bf16_is_for_backbone_and_encoder_alone(tiny_module):
     module, seen = tiny_module(), {}
     convolution = module.model.backbone.model.encoder.stages[3].downsample.convolution
-    convolution.register_forward_hook(lambda layer, args, output: seen.update(backbone=output.dtype))
-    module.model.encoder.pan_blocks[1].conv4.conv.register_forward_hook(lambda layer, args, output: seen.update(encoder=output.dtype))
-    module.model.decoder.register_forward_hook(lambda layer, args, output: seen.update(decoder=output.intermediate_logits.dtype))
+    convolution.register_forward_hook(
+        lambda layer, args, output: seen.update(backbone=output.dtype)
+    )
+    module.model.encoder.pan_blocks[1].conv4.conv.register_forward_hook(
+        lambda layer, args, output: seen.update(encoder=output.dtype)
+    )
+    module.model.decoder.register_forward_hook(
+        lambda layer, args, output: seen.update(decoder=output.intermediate_logits.dtype)
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = module(torch.rand(1, 3, 128, 128), labels=TARGETS)
     assert seen == {"backbone": torch.bfloat16, "encoder": torch.bfloat16, "decoder": torch.float32}
@@ -69,24 +100,43 @@ def test_bf16_is_for_backbone_and_encoder_alone(tiny_module):
 def test_every_trained_parameter_gets_a_gradient_without_a_box(tiny_module):
     module = tiny_module()
     outputs = module(torch.rand(2, 3, 128, 128), labels=None)
-    names = ("intermediate_logits", "intermediate_reference_points", "intermediate_predicted_corners", "enc_topk_logits", "enc_topk_bboxes")
+    names = (
+        "intermediate_logits",
+        "intermediate_reference_points",
+        "intermediate_predicted_corners",
+        "enc_topk_logits",
+        "enc_topk_bboxes",
+    )
     sum(outputs[name].sum() for name in names).backward()
-    assert [name for name, parameter in module.named_parameters() if parameter.requires_grad and parameter.grad is None] == []
+    assert [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ] == []
 
 
 def test_random_weights_start_as_the_authors_draw_them(tiny_module):
     module = tiny_module()
     network, decoder = module.model, module.model.decoder
     outputs = module.eval()(torch.rand(2, 3, 128, 128))
-    assert outputs.intermediate_logits.sigmoid().mean().item() == pytest.approx(0.01, abs=0.01)  # the prior of every class
+    assert outputs.intermediate_logits.sigmoid().mean().item() == pytest.approx(
+        0.01, abs=0.01
+    )  # the prior of every class
     assert not outputs.intermediate_predicted_corners.any()  # distributions are flat
-    assert not network.enc_bbox_head.layers[-1].weight.any() and not decoder.pre_bbox_head.layers[-1].weight.any()
-    stem = network.backbone.model.embedder.stem3.convolution.weight  # [8, 16, 3, 3], torch's default: uniform to 1 / sqrt(fan in)
+    assert (
+        not network.enc_bbox_head.layers[-1].weight.any()
+        and not decoder.pre_bbox_head.layers[-1].weight.any()
+    )
+    stem = (
+        network.backbone.model.embedder.stem3.convolution.weight
+    )  # [8, 16, 3, 3], torch's default: uniform to 1 / sqrt(fan in)
     assert stem.abs().max().item() == pytest.approx(1 / (16 * 9) ** 0.5, rel=0.05)
     assert not network.denoising_class_embed.weight[-1].any()
     first = module.state_dict()["model.encoder.fpn_blocks.0.conv1.conv.weight"].clone()
     initialize(module)
-    assert not torch.equal(first, module.state_dict()["model.encoder.fpn_blocks.0.conv1.conv.weight"])
+    assert not torch.equal(
+        first, module.state_dict()["model.encoder.fpn_blocks.0.conv1.conv.weight"]
+    )
 
 
 def test_a_single_class_starts_from_a_tenth():
@@ -96,7 +146,10 @@ def test_a_single_class_starts_from_a_tenth():
 
 def test_a_folder_of_other_classes_keeps_all_weights_but_the_rows_of_new_names(save_tiny):
     folder = save_tiny(["Traffic Light", "person", "dog"])
-    old, new = load_model(folder), build_model(from_folder(folder), ["person", "zebra", "traffic_light", "axolotl"])
+    old, new = (
+        load_model(folder),
+        build_model(from_folder(folder), ["person", "zebra", "traffic_light", "axolotl"]),
+    )
     before, after = old.state_dict(), new.state_dict()
     for name, tensor in after.items():
         rows = "class_embed." in name or "enc_score_head" in name
@@ -112,7 +165,10 @@ def test_a_folder_of_other_classes_keeps_all_weights_but_the_rows_of_new_names(s
 
 def test_the_same_classes_keep_every_weight(save_tiny):
     folder = save_tiny()
-    stored, module = load_model(folder).state_dict(), build_model(from_folder(folder), ["ant", "bee", "cat"])
+    stored, module = (
+        load_model(folder).state_dict(),
+        build_model(from_folder(folder), ["ant", "bee", "cat"]),
+    )
     assert all(torch.equal(tensor, stored[name]) for name, tensor in module.state_dict().items())
 
 
@@ -121,16 +177,25 @@ def test_a_folder_reads_back_bit_for_bit_and_loads_with_the_library(save_tiny, t
     module = tiny_module()
     initialize(module)
     load_folder(module, folder)
-    theirs = transformers.DFineForObjectDetection.from_pretrained(folder, use_safetensors=True).state_dict()
+    theirs = transformers.DFineForObjectDetection.from_pretrained(
+        folder, use_safetensors=True
+    ).state_dict()
     assert theirs.keys() == module.state_dict().keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in module.state_dict().items())
-    assert json.loads((folder / "config.json").read_text())["architectures"] == ["DFineForObjectDetection"]
+    assert json.loads((folder / "config.json").read_text())["architectures"] == [
+        "DFineForObjectDetection"
+    ]
 
 
-@pytest.mark.parametrize(("name", "trained"), [("dfine-nano", True), ("dfine-medium", True), ("dfine-large", False), ("tiny", True)])
+@pytest.mark.parametrize(
+    ("name", "trained"),
+    [("dfine-nano", True), ("dfine-medium", True), ("dfine-large", False), ("tiny", True)],
+)
 def test_the_backbones_norms_are_trained_or_frozen_as_the_authors_train_that_size(name, trained):
     config = new_config("tiny")
-    config.backbone_config.use_learnable_affine_block = ARCHITECTURES[name][0]["use_learnable_affine_block"]
+    config.backbone_config.use_learnable_affine_block = ARCHITECTURES[name][0][
+        "use_learnable_affine_block"
+    ]
     assert new_model(config, ["a", "b"]).config.freeze_backbone_batch_norms is not trained
     assert new_model(config, ["a", "b"], "frozen").config.freeze_backbone_batch_norms
     assert not new_model(config, ["a", "b"], "trained").config.freeze_backbone_batch_norms
@@ -138,7 +203,9 @@ def test_the_backbones_norms_are_trained_or_frozen_as_the_authors_train_that_siz
 
 def test_frozen_norms_hold_the_stem_too(save_tiny):
     module = build_model(from_folder(save_tiny()), ["ant", "bee", "cat"], backbone_bn="frozen")
-    assert not any(parameter.requires_grad for parameter in module.model.backbone.model.embedder.parameters())
+    assert not any(
+        parameter.requires_grad for parameter in module.model.backbone.model.embedder.parameters()
+    )
     assert not any("normalization" in name for name, _ in module.model.backbone.named_parameters())
 
 
@@ -155,7 +222,9 @@ def test_the_scale_of_the_distributions_is_read_from_the_weights(save_tiny, capl
 def test_the_broken_early_nano_weights_are_told(save_tiny, caplog):
     folder = save_tiny()
     weights = load_file(folder / "model.safetensors")
-    weights["model.decoder.layers.0.self_attn.v_proj.weight"] = weights["model.decoder.layers.0.self_attn.k_proj.weight"].clone()
+    weights["model.decoder.layers.0.self_attn.v_proj.weight"] = weights[
+        "model.decoder.layers.0.self_attn.k_proj.weight"
+    ].clone()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with caplog.at_level(logging.WARNING):
         load_model(folder)

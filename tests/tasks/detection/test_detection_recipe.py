@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from visionloop.datasets.synthetic_detection import write_detection
+from visionloop.datasets.synthetic.detection import write_detection
 from visionloop.engine.errors import UserError
 from visionloop.engine.train import resolve_settings
 from visionloop.tasks.detection.config import DetectionConfig
-from visionloop.tasks.detection.denoising import cap_targets
-from visionloop.tasks.detection.groups import parameter_groups, recomputed_blocks
+from visionloop.tasks.detection.data import cap_targets, draw_size, resize_batch, sizes_around
+from visionloop.tasks.detection.model import parameter_groups, recomputed_blocks
 from visionloop.tasks.detection.recipes import MICRO_BATCH, settle, size_of
-from visionloop.tasks.detection.scales import draw_size, resize_batch, sizes_around
 from visionloop.tasks.detection.task import DetectionTask
 
 
@@ -25,14 +24,26 @@ def test_sizes_train_at_the_authors_rates_scaled_by_the_batch():
     values = settled(model="dfine-medium", batch_size=16)
     assert values["preset"] == "finetune" and values["lr"] == pytest.approx(2.5e-4 / 2)
     assert values["lr"] * values["backbone_lr_scale"] == pytest.approx(2.5e-5 / 2)
-    assert (values["clip_grad"], values["schedule"], values["multi_scale"], values["epochs"]) == (0.1, "constant", 6, 56)
+    assert (values["clip_grad"], values["schedule"], values["multi_scale"], values["epochs"]) == (
+        0.1,
+        "constant",
+        6,
+        56,
+    )
     values = settled(model="ustc-community/dfine_x_coco", from_scratch=True)
-    assert values["preset"] == "scratch" and values["lr"] == pytest.approx(2.5e-4) and values["strong_share"] == pytest.approx(0.9)
+    assert (
+        values["preset"] == "scratch"
+        and values["lr"] == pytest.approx(2.5e-4)
+        and values["strong_share"] == pytest.approx(0.9)
+    )
 
 
 def test_every_size_has_a_micro_batch_and_a_warm_up_that_short_runs_shorten():
     for size in MICRO_BATCH:
-        assert settle({"model": size}, 100_000) == {"warmup_steps": 500, "micro_batch": MICRO_BATCH[size]}
+        assert settle({"model": size}, 100_000) == {
+            "warmup_steps": 500,
+            "micro_batch": MICRO_BATCH[size],
+        }
     assert settle({"model": "tiny"}, 1000)["warmup_steps"] == 50
 
 
@@ -53,7 +64,11 @@ def test_norms_and_biases_are_not_decayed_and_the_backbone_learns_at_its_own_rat
     assert {name: group["lr_scale"] for name, group in groups.items()} == {
         "backbone": 0.1, "backbone_no_decay": 0.1, "detector": 1.0, "detector_no_decay": 1.0,
     }  # fmt: skip
-    plain = {id(parameter) for name in ("backbone_no_decay", "detector_no_decay") for parameter in groups[name]["params"]}
+    plain = {
+        id(parameter)
+        for name in ("backbone_no_decay", "detector_no_decay")
+        for parameter in groups[name]["params"]
+    }
     for layer in module.modules():
         if isinstance(layer, nn.LayerNorm | nn.BatchNorm2d):
             assert all(id(parameter) in plain for parameter in layer.parameters())
@@ -61,13 +76,24 @@ def test_norms_and_biases_are_not_decayed_and_the_backbone_learns_at_its_own_rat
             assert id(layer.weight) not in plain
             assert layer.bias is None or id(layer.bias) in plain
     listed = [id(parameter) for group in groups.values() for parameter in group["params"]]
-    assert len(listed) == len(set(listed)) == sum(parameter.requires_grad for parameter in module.parameters())
+    assert (
+        len(listed)
+        == len(set(listed))
+        == sum(parameter.requires_grad for parameter in module.parameters())
+    )
 
 
 def test_large_models_decay_their_biases_outside_the_backbone(tiny_module):
-    groups = {group["name"]: group for group in parameter_groups(tiny_module(), 0.1, decay_biases=True)}
+    groups = {
+        group["name"]: group for group in parameter_groups(tiny_module(), 0.1, decay_biases=True)
+    }
     norms = nn.LayerNorm, nn.BatchNorm2d
-    ids = {id(p) for layer in tiny_module().modules() if isinstance(layer, norms) for p in layer.parameters()}
+    ids = {
+        id(p)
+        for layer in tiny_module().modules()
+        if isinstance(layer, norms)
+        for p in layer.parameters()
+    }
     assert len(groups["detector_no_decay"]["params"]) < len(ids)
 
 
@@ -111,7 +137,9 @@ def test_nothing_is_denoised_without_boxes_or_when_it_is_off():
 def test_six_hundred_boxes_cost_no_more_denoising_queries_than_a_hundred(tiny_module):
     module = tiny_module()
     seen = []
-    module.model.decoder.register_forward_hook(lambda layer, args, output: seen.append(output.intermediate_logits.shape[2]))
+    module.model.decoder.register_forward_hook(
+        lambda layer, args, output: seen.append(output.intermediate_logits.shape[2])
+    )
     for number in (100, 600):
         boxes = torch.rand(number, 4) * 0.2 + 0.3
         targets = [{"class_labels": torch.zeros(number, dtype=torch.int64), "boxes": boxes}]
@@ -121,7 +149,11 @@ def test_six_hundred_boxes_cost_no_more_denoising_queries_than_a_hundred(tiny_mo
 
 def test_the_last_part_of_the_run_has_one_size_and_weak_augmentation(tmp_path):
     write_detection(tmp_path, 0, pictures={"train": 2, "val": 2})
-    task = DetectionTask(DetectionConfig(data=str(tmp_path), model="tiny", from_scratch=True, multi_scale=1, strong_share=0.75))
+    task = DetectionTask(
+        DetectionConfig(
+            data=str(tmp_path), model="tiny", from_scratch=True, multi_scale=1, strong_share=0.75
+        )
+    )
     drawn, strong = [], []
     for step in range(40):
         random.seed(step)

@@ -7,11 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from dfine_outputs import evaluation_form, gradients, random_outputs, rows_of, with_gradients
-from host_reads import CountReads
+from host_syncs import CountReads
 from plain_dfine_loss import matching, plain_dfine_loss
 
-from visionloop.tasks.detection.loss import TERMS, DFineCriterion
-from visionloop.tasks.detection.validation_loss import last_layer_losses
+from visionloop.tasks.detection.loss import TERMS, DFineCriterion, last_layer_losses
 
 KEYS = ["loss", *(f"loss_{part}{name}" for part in ("", "dn_") for name in TERMS)]
 
@@ -20,7 +19,9 @@ def assert_equal_to_plain(outputs, targets, losses, plain):
     assert list(losses) == KEYS and set(plain) == set(KEYS)
     for name in KEYS:
         assert losses[name].dtype == torch.float32
-        assert abs(losses[name].item() - plain[name].item()) <= 1e-6 * max(1, plain["loss"].item()), name
+        assert abs(losses[name].item() - plain[name].item()) <= 1e-6 * max(
+            1, plain["loss"].item()
+        ), name
     ours, theirs = gradients(outputs, losses["loss"]), gradients(outputs, plain["loss"])
     for name in ours:
         assert (ours[name] - theirs[name]).norm() <= 1e-5 * theirs[name].norm(), name
@@ -28,28 +29,47 @@ def assert_equal_to_plain(outputs, targets, losses, plain):
 
 @pytest.mark.parametrize(
     ("sizes", "layers", "denoising"),
-    [((3, 1), 3, 6), ((4, 0, 2), 6, 8), ((0, 0), 2, 6), ((12, 3), 1, 6), ((2, 5), 4, 0), ((1,), 5, 3), ((0, 9), 2, 4)],
+    [
+        ((3, 1), 3, 6),
+        ((4, 0, 2), 6, 8),
+        ((0, 0), 2, 6),
+        ((12, 3), 1, 6),
+        ((2, 5), 4, 0),
+        ((1,), 5, 3),
+        ((0, 9), 2, 4),
+    ],
 )
 def test_the_criterion_equals_the_plain_one(sizes, layers, denoising):
     outputs, targets = random_outputs(sizes, layers=layers, denoising=denoising, seed=layers)
-    assert_equal_to_plain(outputs, targets, DFineCriterion(4)(outputs, targets), plain_dfine_loss(outputs, targets))
+    assert_equal_to_plain(
+        outputs, targets, DFineCriterion(4)(outputs, targets), plain_dfine_loss(outputs, targets)
+    )
 
 
 def test_other_bins_and_scales_equal_the_plain_ones():
     outputs, targets = random_outputs((3, 2), layers=2, reg_max=16, seed=5)
     shape = {"reg_max": 16, "reg_scale": 8.0, "up": 0.7}
-    assert_equal_to_plain(outputs, targets, DFineCriterion(4, **shape)(outputs, targets), plain_dfine_loss(outputs, targets, **shape))
+    assert_equal_to_plain(
+        outputs,
+        targets,
+        DFineCriterion(4, **shape)(outputs, targets),
+        plain_dfine_loss(outputs, targets, **shape),
+    )
 
 
 def test_the_answer_of_an_evaluation_equals_the_plain_one():
     outputs, targets = random_outputs((3, 0, 2), layers=3)
     outputs = evaluation_form(outputs)
-    assert outputs.intermediate_logits.shape[1] == outputs.intermediate_predicted_corners.shape[1] == 1
+    assert (
+        outputs.intermediate_logits.shape[1] == outputs.intermediate_predicted_corners.shape[1] == 1
+    )
     losses = DFineCriterion(4)(outputs, targets)
     assert_equal_to_plain(outputs, targets, losses, plain_dfine_loss(outputs, targets))
     assert losses["loss_ddf"] == losses["loss_dn_vfl"] == 0
     outputs.enc_topk_logits = outputs.enc_topk_bboxes = None
-    assert_equal_to_plain(outputs, targets, DFineCriterion(4)(outputs, targets), plain_dfine_loss(outputs, targets))
+    assert_equal_to_plain(
+        outputs, targets, DFineCriterion(4)(outputs, targets), plain_dfine_loss(outputs, targets)
+    )
 
 
 def test_weights_multiply_their_terms():
@@ -59,7 +79,9 @@ def test_weights_multiply_their_terms():
     for part in ("", "dn_"):
         for name, factor in {"vfl": 2, "bbox": 0, "giou": 0.5, "fgl": 2, "ddf": 2}.items():
             assert torch.allclose(other[f"loss_{part}{name}"], factor * once[f"loss_{part}{name}"])
-    assert torch.allclose(other["loss"], sum(value for name, value in other.items() if name != "loss"))
+    assert torch.allclose(
+        other["loss"], sum(value for name, value in other.items() if name != "loss")
+    )
 
 
 def one_box_two_heads():
@@ -78,11 +100,25 @@ def test_heads_that_disagree_share_boxes_but_not_classes():
     outputs, targets = one_box_two_heads()
     found = gradients(outputs, DFineCriterion(2)(outputs, targets)["loss"])
     # class: 1 (p - 1) at the own query, 0.75 p^3 anywhere else
-    assert torch.allclose(found["intermediate_logits"][0, 0], torch.tensor([[0.09375, -0.5], [0.09375] * 2, [0.09375] * 2]).double())
-    assert torch.allclose(found["enc_topk_logits"][0], torch.tensor([[0.09375] * 2, [0.09375, -0.5], [0.09375] * 2]).double())
+    assert torch.allclose(
+        found["intermediate_logits"][0, 0],
+        torch.tensor([[0.09375, -0.5], [0.09375] * 2, [0.09375] * 2]).double(),
+    )
+    assert torch.allclose(
+        found["enc_topk_logits"][0],
+        torch.tensor([[0.09375] * 2, [0.09375, -0.5], [0.09375] * 2]).double(),
+    )
     # boxes and edges: both queries that any head matched, and no other
-    assert found["intermediate_reference_points"][0, 0].abs().sum(-1).bool().tolist() == [False, True, False]  # the first is exact
-    assert found["intermediate_predicted_corners"][0, 0].abs().sum(-1).bool().tolist() == [True, True, False]
+    assert found["intermediate_reference_points"][0, 0].abs().sum(-1).bool().tolist() == [
+        False,
+        True,
+        False,
+    ]  # the first is exact
+    assert found["intermediate_predicted_corners"][0, 0].abs().sum(-1).bool().tolist() == [
+        True,
+        True,
+        False,
+    ]
     assert found["enc_topk_bboxes"][0].abs().sum(-1).bool().tolist() == [True, False, False]
 
 
@@ -100,14 +136,24 @@ def test_the_teacher_gets_no_gradient_from_its_students():
     found = gradients(outputs, losses["loss_ddf"] + losses["loss_dn_ddf"])
     assert found["intermediate_predicted_corners"][:, :-1].abs().sum() > 0
     assert found["intermediate_predicted_corners"][:, -1].abs().sum() == 0
-    assert found["intermediate_logits"].abs().sum() == found["intermediate_reference_points"].abs().sum() == 0
+    assert (
+        found["intermediate_logits"].abs().sum()
+        == found["intermediate_reference_points"].abs().sum()
+        == 0
+    )
 
 
 def test_a_batch_without_boxes_has_a_finite_loss_of_class_and_distillation_terms():
     outputs, targets = random_outputs((0, 0, 0))
     losses = DFineCriterion(4)(outputs, targets)
-    assert {name for name, value in losses.items() if value != 0} == {"loss", "loss_vfl", "loss_ddf"}
-    assert all(torch.isfinite(gradient).all() for gradient in gradients(outputs, losses["loss"]).values())
+    assert {name for name, value in losses.items() if value != 0} == {
+        "loss",
+        "loss_vfl",
+        "loss_ddf",
+    }
+    assert all(
+        torch.isfinite(gradient).all() for gradient in gradients(outputs, losses["loss"]).values()
+    )
 
 
 def test_the_order_of_boxes_does_not_matter():
@@ -119,10 +165,14 @@ def test_the_order_of_boxes_does_not_matter():
 
 def test_a_count_of_this_batch_changes_nothing():
     outputs, targets = random_outputs((5, 0, 3))
-    alone, counted = (DFineCriterion(4)(outputs, targets, count) for count in (None, {"boxes": 8.0}))
+    alone, counted = (
+        DFineCriterion(4)(outputs, targets, count) for count in (None, {"boxes": 8.0})
+    )
     assert all(torch.allclose(alone[name], counted[name], rtol=1e-6) for name in KEYS)
     outputs, targets = random_outputs((0, 0))
-    alone, counted = (DFineCriterion(4)(outputs, targets, count) for count in (None, {"boxes": 1.0}))
+    alone, counted = (
+        DFineCriterion(4)(outputs, targets, count) for count in (None, {"boxes": 1.0})
+    )
     assert all(torch.allclose(alone[name], counted[name], rtol=1e-6) for name in KEYS)
 
 
@@ -134,7 +184,10 @@ def test_micro_batches_add_up():
     counted = [DFineCriterion(4)(*piece, {"boxes": 10.0}) for piece in pieces]
     alone = [DFineCriterion(4)(*piece) for piece in pieces]
     for name in KEYS[1:]:
-        total, mean = sum(losses[name] for losses in counted), sum(losses[name] for losses in alone) / 2
+        total, mean = (
+            sum(losses[name] for losses in counted),
+            sum(losses[name] for losses in alone) / 2,
+        )
         assert torch.allclose(total, mean, rtol=1e-5), name  # both pieces have five boxes
         if name == "loss_vfl" or (name.startswith("loss_dn") and not name.endswith("ddf")):
             assert torch.allclose(total, whole[name], rtol=1e-5), name
@@ -152,17 +205,30 @@ def test_without_a_count_no_other_rank_is_asked():
 def test_ranks_are_asked_once_boxes_or_no_boxes(sizes):
     asked = []
     outputs, targets = random_outputs(sizes)
-    DFineCriterion(4)(outputs, targets, {"boxes": 3.0}, sum_over_ranks=lambda numbers: asked.append(numbers) or numbers)
+    DFineCriterion(4)(
+        outputs,
+        targets,
+        {"boxes": 3.0},
+        sum_over_ranks=lambda numbers: asked.append(numbers) or numbers,
+    )
     assert len(asked) == 1 and len(asked[0]) == 5
 
 
 def test_denoising_queries_may_be_made_of_some_of_the_boxes():
     outputs, chosen = random_outputs((2, 2), layers=2, seed=4)
     another = {"class_labels": torch.tensor([1]), "boxes": torch.full((1, 4), 0.3)}
-    targets = [{name: torch.cat([values, another[name]]) for name, values in target.items()} for target in chosen]
-    losses, of_chosen = DFineCriterion(4)(outputs, targets, denoising_targets=chosen), DFineCriterion(4)(outputs, chosen)
+    targets = [
+        {name: torch.cat([values, another[name]]) for name, values in target.items()}
+        for target in chosen
+    ]
+    losses, of_chosen = (
+        DFineCriterion(4)(outputs, targets, denoising_targets=chosen),
+        DFineCriterion(4)(outputs, chosen),
+    )
     for name in ("vfl", "bbox", "giou", "fgl"):
-        assert torch.allclose(6 * losses[f"loss_dn_{name}"], 4 * of_chosen[f"loss_dn_{name}"]), name  # the same sum over more boxes
+        assert torch.allclose(6 * losses[f"loss_dn_{name}"], 4 * of_chosen[f"loss_dn_{name}"]), (
+            name
+        )  # the same sum over more boxes
     with pytest.raises(ValueError, match="were not made of"):
         DFineCriterion(4)(outputs, targets)
 
@@ -171,7 +237,9 @@ def test_600_boxes_in_a_picture_get_as_many_queries_as_there_are():
     outputs, targets = random_outputs((600, 2), queries=30, layers=2, denoising=1)
     losses = DFineCriterion(4)(outputs, targets)
     assert all(torch.isfinite(value) for value in losses.values())
-    assert all(torch.isfinite(gradient).all() for gradient in gradients(outputs, losses["loss"]).values())
+    assert all(
+        torch.isfinite(gradient).all() for gradient in gradients(outputs, losses["loss"]).values()
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -2.0])
@@ -197,7 +265,10 @@ def test_the_loss_is_fp32_whatever_autocast_did():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         first = DFineCriterion(4)(rounded, targets)
     second = DFineCriterion(4)(exact, targets)
-    assert all(first[name].dtype == torch.float32 and torch.equal(first[name], second[name]) for name in KEYS)
+    assert all(
+        first[name].dtype == torch.float32 and torch.equal(first[name], second[name])
+        for name in KEYS
+    )
 
 
 def test_the_host_reads_the_device_once(monkeypatch):
@@ -206,9 +277,23 @@ def test_the_host_reads_the_device_once(monkeypatch):
 
     def noted(name):
         original = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name, lambda self, *args, **kwargs: reads.append(name) or original(self, *args, **kwargs))
+        monkeypatch.setattr(
+            torch.Tensor,
+            name,
+            lambda self, *args, **kwargs: reads.append(name) or original(self, *args, **kwargs),
+        )
 
-    for name in ("cpu", "numpy", "item", "tolist", "__array__", "__float__", "__int__", "__bool__", "__index__"):
+    for name in (
+        "cpu",
+        "numpy",
+        "item",
+        "tolist",
+        "__array__",
+        "__float__",
+        "__int__",
+        "__bool__",
+        "__index__",
+    ):
         noted(name)
     with CountReads() as counter:
         DFineCriterion(4)(outputs, targets)["loss"].backward()
@@ -223,12 +308,18 @@ def test_nothing_but_the_costs_leaves_the_device(monkeypatch):
     DFineCriterion(4)(outputs, targets)
     # tensors without values: whatever else would read one, or meet a tensor of the host, raises
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: costs.pop())
-    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # knows no such device
-    values = {k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in vars(outputs).items()}
+    monkeypatch.setattr(
+        torch, "autocast", lambda *args, **kwargs: nullcontext()
+    )  # knows no such device
+    values = {
+        k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in vars(outputs).items()
+    }
     far = with_gradients(SimpleNamespace(**values))
     positives = [queries.to("meta") for queries in outputs.denoising_meta_values["dn_positive_idx"]]
     far.denoising_meta_values = outputs.denoising_meta_values | {"dn_positive_idx": positives}
-    losses = DFineCriterion(4)(far, [{k: v.to("meta") for k, v in target.items()} for target in targets])
+    losses = DFineCriterion(4)(
+        far, [{k: v.to("meta") for k, v in target.items()} for target in targets]
+    )
     losses["loss"].backward()
     assert not costs and all(value.device.type == "meta" for value in losses.values())
 
@@ -252,7 +343,10 @@ def test_every_layer_learns_classes_boxes_and_edges_from_normal_queries(layer):
 
 def test_losses_of_the_last_layer_are_sums_over_each_picture():
     outputs, targets = random_outputs((3, 0, 12), denoising=0)
-    logits, boxes = outputs.intermediate_logits[:, -1].detach(), outputs.intermediate_reference_points[:, -1].detach()
+    logits, boxes = (
+        outputs.intermediate_logits[:, -1].detach(),
+        outputs.intermediate_reference_points[:, -1].detach(),
+    )
     losses = last_layer_losses(logits, boxes, targets)
     assert losses.shape == (3,) and losses.dtype == torch.float32
     for b, target in enumerate(targets):
@@ -264,5 +358,7 @@ def test_losses_of_the_last_layer_are_sums_over_each_picture():
         )  # fmt: skip
         found = plain_dfine_loss(form, single)  # one head: the union is its own matching
         pairs = len(matching(logits[b].double(), boxes[b].double(), target))
-        expected = found["loss_vfl"] * max(1, len(target["boxes"])) + (found["loss_bbox"] + found["loss_giou"]) * max(1, pairs)
+        expected = found["loss_vfl"] * max(1, len(target["boxes"])) + (
+            found["loss_bbox"] + found["loss_giou"]
+        ) * max(1, pairs)
         assert torch.allclose(losses[b].double(), expected, rtol=1e-6)

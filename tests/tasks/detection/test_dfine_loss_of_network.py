@@ -37,7 +37,10 @@ def test_gradients_reach_every_head_of_the_network():
     heads = {f"class_embed.{i}": head for i, head in enumerate(network.class_embed)}
     heads |= {f"bbox_embed.{i}": head for i, head in enumerate(network.bbox_embed)}
     heads |= {f"lqe.{i}": layer.reg_conf.layers[-1] for i, layer in enumerate(decoder.lqe_layers)}
-    heads |= {name: getattr(network.model, name) for name in ("enc_score_head", "enc_bbox_head", "denoising_class_embed")}
+    heads |= {
+        name: getattr(network.model, name)
+        for name in ("enc_score_head", "enc_bbox_head", "denoising_class_embed")
+    }
     heads["pre_bbox_head"] = decoder.pre_bbox_head
     assert len(heads) == 13
     for name, head in heads.items():

@@ -5,7 +5,7 @@ import torch
 from dfine_outputs import LEAVES, gradients, random_outputs, rows_of
 
 from visionloop.engine.distributed import join_world, sum_over_ranks
-from visionloop.engine.trials import on_ranks
+from visionloop.engine.testing.short_runs import on_ranks
 from visionloop.tasks.detection.loss import DFineCriterion
 
 SIZES = (5, 1, 0, 2, 0)
@@ -22,9 +22,14 @@ def loss_of_rows(firsts, second_denoises=True):
         for name in (*LEAVES[:3], "initial_reference_points"):
             setattr(outputs, name, getattr(outputs, name)[:, :, skip:])
         outputs.denoising_meta_values = None
-    losses = DFineCriterion(4)(outputs, targets, COUNT, sum_over_ranks=lambda numbers: sum_over_ranks(world, numbers))
+    losses = DFineCriterion(4)(
+        outputs, targets, COUNT, sum_over_ranks=lambda numbers: sum_over_ranks(world, numbers)
+    )
     found = gradients(outputs, losses["loss"])
-    return {"losses": {k: v.item() for k, v in losses.items()}, "gradients": {k: v.tolist() for k, v in found.items()}}
+    return {
+        "losses": {k: v.item() for k, v in losses.items()},
+        "gradients": {k: v.tolist() for k, v in found.items()},
+    }
 
 
 # 2 ranks with 5 and 3 boxes, and with 8 and none at all
@@ -34,9 +39,16 @@ def test_two_ranks_give_the_loss_and_gradient_of_one(firsts):
     whole = DFineCriterion(4)(outputs, targets)
     ranks = on_ranks(2, loss_of_rows, firsts, context="fork")
     for name, value in whole.items():
-        assert sum(rank["losses"][name] for rank in ranks) / 2 == pytest.approx(value.item(), rel=1e-5), name
+        assert sum(rank["losses"][name] for rank in ranks) / 2 == pytest.approx(
+            value.item(), rel=1e-5
+        ), name
     for name, gradient in gradients(outputs, whole["loss"]).items():
-        found = torch.cat([torch.tensor(rank["gradients"][name], dtype=torch.float64) for rank in ranks]) / 2
+        found = (
+            torch.cat(
+                [torch.tensor(rank["gradients"][name], dtype=torch.float64) for rank in ranks]
+            )
+            / 2
+        )
         assert (found - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
@@ -46,5 +58,11 @@ def test_a_rank_without_boxes_and_so_without_denoising_queries_takes_part():
     ranks = on_ranks(2, loss_of_rows, (0, 4, 5), False, context="fork")
     # the other rank's negatives alone are left: what they weigh in the mean is another matter
     for name in whole.keys() - {"loss", "loss_dn_vfl", "loss_dn_ddf"}:
-        assert sum(rank["losses"][name] for rank in ranks) / 2 == pytest.approx(whole[name].item(), rel=1e-5), name
-    assert [name for name, value in ranks[1]["losses"].items() if value != 0] == ["loss", "loss_vfl", "loss_ddf"]
+        assert sum(rank["losses"][name] for rank in ranks) / 2 == pytest.approx(
+            whole[name].item(), rel=1e-5
+        ), name
+    assert [name for name, value in ranks[1]["losses"].items() if value != 0] == [
+        "loss",
+        "loss_vfl",
+        "loss_ddf",
+    ]

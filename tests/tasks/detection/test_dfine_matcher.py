@@ -7,14 +7,15 @@ from plain_dfine_loss import iou_and_giou as plain_iou_and_giou
 from plain_dfine_loss import matching
 from plain_dfine_loss import union as plain_union
 
-from visionloop.tasks.detection.answers import Answers, Truth
 from visionloop.tasks.detection.boxes import corners_of, cxcywh_to_xyxy, iou_and_giou
-from visionloop.tasks.detection.matcher import Pairs, assign, matching_costs, union
+from visionloop.tasks.detection.matcher import Answers, Pairs, Truth, assign, matching_costs, union
 
 
 def costs_of(outputs, targets):
     answers, truth = Answers.read(outputs), Truth.join(targets)
-    return matching_costs(answers.normal_heads(), truth.labels, truth.boxes, torch.from_numpy(truth.images())), truth
+    return matching_costs(
+        answers.normal_heads(), truth.labels, truth.boxes, torch.from_numpy(truth.images())
+    ), truth
 
 
 def pairs_of(rows):
@@ -23,7 +24,9 @@ def pairs_of(rows):
 
 
 def as_list(pairs):
-    return list(zip(pairs.images.tolist(), pairs.queries.tolist(), pairs.boxes.tolist(), strict=True))
+    return list(
+        zip(pairs.images.tolist(), pairs.queries.tolist(), pairs.boxes.tolist(), strict=True)
+    )
 
 
 def test_overlaps_of_pairs_are_those_of_two_boxes():
@@ -40,7 +43,9 @@ def test_overlaps_broadcast():
     first, second = random_boxes(generator, 5, 1), random_boxes(generator, 1, 7)
     table = iou_and_giou(corners_of(first.unbind(-1)), corners_of(second.unbind(-1)))
     wide = [corners_of(boxes.expand(5, 7, 4).unbind(-1)) for boxes in (first, second)]
-    assert all(torch.equal(one, other) for one, other in zip(table, iou_and_giou(*wide), strict=True))
+    assert all(
+        torch.equal(one, other) for one, other in zip(table, iou_and_giou(*wide), strict=True)
+    )
 
 
 def test_boxes_without_area_overlap_nothing_and_raise_nothing():
@@ -67,11 +72,20 @@ def test_each_head_and_picture_gets_the_cheapest_assignment():
     for k in range(4):
         for b, target in enumerate(targets):
             if k < 3:
-                logits, boxes = outputs.intermediate_logits[b, k, skip:], outputs.intermediate_reference_points[b, k, skip:]
+                logits, boxes = (
+                    outputs.intermediate_logits[b, k, skip:],
+                    outputs.intermediate_reference_points[b, k, skip:],
+                )
             else:
                 logits, boxes = outputs.enc_topk_logits[b], outputs.enc_topk_bboxes[b]
             here = (found.images == b) & (found.heads == k)
-            own = dict(zip(found.queries[here].tolist(), (found.boxes[here] - starts[b]).tolist(), strict=True))
+            own = dict(
+                zip(
+                    found.queries[here].tolist(),
+                    (found.boxes[here] - starts[b]).tolist(),
+                    strict=True,
+                )
+            )
             assert own == matching(logits.double(), boxes.double(), target)
             assert len(own) == min(9, len(target["boxes"]))
 
@@ -110,9 +124,16 @@ def test_equal_votes_go_to_the_first_box():
 def test_the_union_is_that_of_plain_counting():
     generator = np.random.default_rng(0)
     rows = [
-        (b, q, 6 * b + g, k) for b in range(3) for k in range(7) for q, g in zip(generator.permutation(8)[:6], range(6), strict=True)
+        (b, q, 6 * b + g, k)
+        for b in range(3)
+        for k in range(7)
+        for q, g in zip(generator.permutation(8)[:6], range(6), strict=True)
     ]
     found = union(pairs_of(rows))
     for b in range(3):
-        votes = plain_union([{q: g for image, q, g, head in rows if (image, head) == (b, k)} for k in range(7)])
-        assert sorted((b, q, g) for q, g in votes.items()) == [row for row in as_list(found) if row[0] == b]
+        votes = plain_union(
+            [{q: g for image, q, g, head in rows if (image, head) == (b, k)} for k in range(7)]
+        )
+        assert sorted((b, q, g) for q, g in votes.items()) == [
+            row for row in as_list(found) if row[0] == b
+        ]

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from visionloop.tasks.segmentation.folder import save_folder
+from visionloop.tasks.segmentation.export import IMAGENET_MEAN, IMAGENET_STD, save_folder
 from visionloop.tasks.segmentation.model import new_config, new_model
-from visionloop.tasks.segmentation.processor import IMAGENET_MEAN, IMAGENET_STD
 
 
 @pytest.fixture
@@ -15,7 +14,13 @@ def tiny_module():
     def make(classes=("sky", "road", "tree"), **fields):
         torch.manual_seed(0)
         config = new_config("tiny")
-        small = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32, "num_queries": 8}
+        small = {
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "image_size": 32,
+            "num_queries": 8,
+        }
         for name, value in (small | fields).items():
             setattr(config, name, value)
         return new_model(config, list(classes))
@@ -30,7 +35,14 @@ def save_tiny(tmp_path, tiny_module):
     def save(classes=("sky", "road", "tree"), *, name="model", **fields):
         module = tiny_module(classes, **fields)
         folder = tmp_path / name
-        save_folder(module, module.state_dict(), folder, module.config.image_size, IMAGENET_MEAN, IMAGENET_STD)
+        save_folder(
+            module,
+            module.state_dict(),
+            folder,
+            module.config.image_size,
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+        )
         return folder
 
     return save

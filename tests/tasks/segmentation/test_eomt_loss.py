@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from eomt_outputs import CLASSES, Record, gradients, loss_of, random_answers
-from host_reads import CountReads
+from host_syncs import CountReads
 from plain_eomt_loss import plain_eomt_loss
 
 from visionloop.tasks.segmentation.loss import EomtCriterion
@@ -27,7 +27,12 @@ def assert_equal_to_plain(answers, criterion, record):
     for name in KEYS:
         assert losses[name].dtype == torch.float32
         assert abs(losses[name].item() - plain[name].item()) <= 1e-6 * plain["loss"].item(), name
-    theirs = torch.autograd.grad(plain["loss"], (answers.mask_logits, answers.class_logits), allow_unused=True, materialize_grads=True)
+    theirs = torch.autograd.grad(
+        plain["loss"],
+        (answers.mask_logits, answers.class_logits),
+        allow_unused=True,
+        materialize_grads=True,
+    )
     for ours, other in zip(gradients(answers, losses["loss"]), theirs, strict=True):
         assert (ours - other).norm() <= 1e-5 * other.norm()
 
@@ -38,7 +43,9 @@ def assert_equal_to_plain(answers, criterion, record):
 def test_the_criterion_equals_the_plain_one(way, mask_ignore, seed, sizes):
     record = Record(seed)
     answers = random_answers(sizes, seed=seed, ignored=0.3)
-    assert_equal_to_plain(answers, EomtCriterion(CLASSES, mask_ignore=mask_ignore, draw=record, **way), record)
+    assert_equal_to_plain(
+        answers, EomtCriterion(CLASSES, mask_ignore=mask_ignore, draw=record, **way), record
+    )
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["dense", "shared", "own"])
@@ -46,8 +53,18 @@ def test_random_shapes_equal_the_plain_ones(way):
     for seed in range(20):
         record, chance = Record(seed), random.Random(seed)
         sizes = [chance.randrange(5) for _ in range(chance.randint(1, 3))]
-        shape = {"levels": chance.randint(1, 2), "queries": chance.randint(1, 5), "grid": (chance.randint(2, 5), chance.randint(3, 5))}
-        answers = random_answers(sizes, **shape, side=(chance.randint(3, 12), 8), seed=seed, ignored=chance.choice([0.0, 0.2, 0.8]))
+        shape = {
+            "levels": chance.randint(1, 2),
+            "queries": chance.randint(1, 5),
+            "grid": (chance.randint(2, 5), chance.randint(3, 5)),
+        }
+        answers = random_answers(
+            sizes,
+            **shape,
+            side=(chance.randint(3, 12), 8),
+            seed=seed,
+            ignored=chance.choice([0.0, 0.2, 0.8]),
+        )
         criterion = EomtCriterion(CLASSES, mask_ignore=chance.random() < 0.5, draw=record, **way)
         criterion.points = criterion.num_points(answers.mask_logits)
         assert_equal_to_plain(answers, criterion, record)
@@ -57,7 +74,9 @@ def test_random_shapes_equal_the_plain_ones(way):
 def test_masks_of_any_size_equal_the_plain_ones(way):
     for seed, (grid, side) in enumerate([((4, 3), (4, 3)), ((4, 4), (9, 7)), ((6, 2), (3, 5))]):
         record = Record(seed)
-        answers = random_answers((2, 1), levels=1, queries=3, grid=grid, side=side, seed=seed, ignored=0.2)
+        answers = random_answers(
+            (2, 1), levels=1, queries=3, grid=grid, side=side, seed=seed, ignored=0.2
+        )
         criterion = EomtCriterion(CLASSES, mask_ignore=True, draw=record, **way)
         criterion.points = criterion.num_points(answers.mask_logits)
         assert_equal_to_plain(answers, criterion, record)
@@ -108,7 +127,10 @@ def test_what_lies_under_ignored_pixels_does_not_matter(way):
 @pytest.mark.parametrize("way", WAYS, ids=["dense", "shared", "own"])
 def test_nothing_ignored_changes_nothing(way):
     answers = random_answers((2, 3))
-    plain, other = (loss_of(EomtCriterion(CLASSES, draw=Record(), mask_ignore=on, **way), answers) for on in (False, True))
+    plain, other = (
+        loss_of(EomtCriterion(CLASSES, draw=Record(), mask_ignore=on, **way), answers)
+        for on in (False, True)
+    )
     assert torch.allclose(plain["loss"], other["loss"], rtol=1e-6)
 
 
@@ -136,8 +158,12 @@ def test_masks_of_one_class_may_overlap():
 def test_the_order_of_masks_does_not_matter():
     answers = random_answers((3, 4))
     first = loss_of(EomtCriterion(CLASSES, draw=Record()), answers)["loss"]
-    answers.masks, answers.labels = ([values.flip(0) for values in given] for given in (answers.masks, answers.labels))
-    assert torch.allclose(first, loss_of(EomtCriterion(CLASSES, draw=Record()), answers)["loss"], rtol=1e-6)
+    answers.masks, answers.labels = (
+        [values.flip(0) for values in given] for given in (answers.masks, answers.labels)
+    )
+    assert torch.allclose(
+        first, loss_of(EomtCriterion(CLASSES, draw=Record()), answers)["loss"], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["dense", "shared", "own"])
@@ -150,7 +176,8 @@ def test_masks_may_be_bytes_or_floats_and_answers_half_precision(way, dtype):
     expected = loss_of(EomtCriterion(CLASSES, draw=Record(), **way), answers)["loss"]
     answers.masks = [maps.to(dtype) for maps in answers.masks]
     answers.mask_logits, answers.class_logits = (
-        leaf.detach().bfloat16().requires_grad_() for leaf in (answers.mask_logits, answers.class_logits)
+        leaf.detach().bfloat16().requires_grad_()
+        for leaf in (answers.mask_logits, answers.class_logits)
     )
     with torch.autocast("cpu", torch.bfloat16):
         losses = loss_of(EomtCriterion(CLASSES, draw=Record(), **way), answers)
@@ -178,8 +205,12 @@ def test_the_answers_are_left_as_they_were(way):
 def test_nothing_but_the_costs_is_read_from_the_device(way):
     answers = random_answers((2, 0, 3), levels=3)
     with CountReads() as counter:
-        gradients(answers, loss_of(EomtCriterion(CLASSES, mask_ignore=True, **way), answers)["loss"])
-    assert not counter.reads  # the one copy of the costs is none by value: see the benchmark of losses
+        gradients(
+            answers, loss_of(EomtCriterion(CLASSES, mask_ignore=True, **way), answers)["loss"]
+        )
+    assert (
+        not counter.reads
+    )  # the one copy of the costs is none by value: see the benchmark of losses
 
 
 def test_weights_multiply_their_terms():
@@ -188,7 +219,9 @@ def test_weights_multiply_their_terms():
     other = loss_of(EomtCriterion(CLASSES, weights=(1.0, 0.0, 10.0), draw=Record()), answers)
     for name, factor in (("class", 0.5), ("mask", 0.0), ("dice", 2.0)):
         assert torch.allclose(other[f"loss_{name}"], factor * once[f"loss_{name}"])
-    assert torch.allclose(other["loss"], sum(value for name, value in other.items() if name != "loss"))
+    assert torch.allclose(
+        other["loss"], sum(value for name, value in other.items() if name != "loss")
+    )
 
 
 def test_another_number_of_classes_is_refused():
@@ -200,5 +233,8 @@ def test_softplus_and_its_gradient_are_those_of_torch():
     x = torch.tensor([-200.0, -30.0, -1.0, -1e-4, 0.0, 1e-4, 1.0, 30.0, 200.0], requires_grad=True)
     exact = torch.nn.functional.softplus(x.double())
     assert torch.allclose(softplus(x).double(), exact, rtol=1e-6, atol=2e-7)
-    (ours,), (theirs,) = torch.autograd.grad(softplus(x).sum(), x), torch.autograd.grad(exact.sum(), x)
+    (ours,), (theirs,) = (
+        torch.autograd.grad(softplus(x).sum(), x),
+        torch.autograd.grad(exact.sum(), x),
+    )
     assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-7)

@@ -7,7 +7,7 @@ import torch
 from eomt_outputs import CLASSES, Record, Replay, gradients, loss_of, random_answers
 
 from visionloop.engine.distributed import join_world, sum_over_ranks
-from visionloop.engine.trials import on_ranks
+from visionloop.engine.testing.short_runs import on_ranks
 from visionloop.tasks.segmentation.loss import EomtCriterion
 
 SIZES = (5, 1, 0, 2, 0, 9, 1, 3)  # 9: more than there are queries
@@ -35,7 +35,13 @@ def criterion_of(way, draw):
 def firsts_of(way, first):
     """Where the rows of picture `first` begin in each draw."""
     pairs = LEVELS * pairs_of(SIZES[:first])
-    return () if not way["points"] else (first, pairs, pairs) if way.get("share_candidates") is False else (first,)
+    return (
+        ()
+        if not way["points"]
+        else (first, pairs, pairs)
+        if way.get("share_candidates") is False
+        else (first,)
+    )
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["dense", "shared", "own"])
@@ -48,7 +54,9 @@ def test_micro_batches_give_the_loss_and_gradient_of_one_batch(way, firsts):
         criterion = criterion_of(way, Replay(record.drawn, firsts_of(way, first)))
         parts.append(loss_of(criterion, answers, slice(first, stop), count_of(SIZES)))
     for name, value in whole.items():
-        assert sum(part[name].item() for part in parts) == pytest.approx(value.item(), rel=1e-6), name
+        assert sum(part[name].item() for part in parts) == pytest.approx(value.item(), rel=1e-6), (
+            name
+        )
     added = gradients(answers, sum(part["loss"] for part in parts))
     for found, expected in zip(added, gradients(answers, whole["loss"]), strict=True):
         assert (found - expected).norm() <= 1e-6 * expected.norm()
@@ -62,7 +70,9 @@ def loss_of_rank(way, firsts, drawn):
     masks, class_weight = sum_over_ranks(world, [own["masks"], own["class_weight"]])
     count = {"masks": max(1, masks) / world.size, "class_weight": class_weight / world.size}
     drawn = [torch.tensor(points) for points in drawn]
-    losses = loss_of(criterion_of(way, Replay(drawn, firsts_of(way, rows.start))), answers, rows, count)
+    losses = loss_of(
+        criterion_of(way, Replay(drawn, firsts_of(way, rows.start))), answers, rows, count
+    )
     return {
         "losses": {name: value.item() for name, value in losses.items()},
         "gradients": [gradient.tolist() for gradient in gradients(answers, losses["loss"])],
@@ -70,14 +80,21 @@ def loss_of_rank(way, firsts, drawn):
 
 
 # 2 ranks with 8 and 10 pairs, and with 17 and 1
-@pytest.mark.parametrize(("way", "firsts"), [(WAYS[0], (0, 4, 8)), (WAYS[1], (0, 6, 7)), (WAYS[1], (0, 4, 8)), (WAYS[2], (0, 4, 8))])
+@pytest.mark.parametrize(
+    ("way", "firsts"),
+    [(WAYS[0], (0, 4, 8)), (WAYS[1], (0, 6, 7)), (WAYS[1], (0, 4, 8)), (WAYS[2], (0, 4, 8))],
+)
 def test_two_ranks_give_the_loss_and_gradient_of_one(way, firsts):
     answers, record = whole_batch(), Record()
     kept = slice(firsts[0], firsts[-1])
     whole = loss_of(criterion_of(way, record), answers, kept)
-    ranks = on_ranks(2, loss_of_rank, way, firsts, [points.tolist() for points in record.drawn], context="fork")
+    ranks = on_ranks(
+        2, loss_of_rank, way, firsts, [points.tolist() for points in record.drawn], context="fork"
+    )
     for name, value in whole.items():
-        assert sum(rank["losses"][name] for rank in ranks) / 2 == pytest.approx(value.item(), rel=1e-5), name
+        assert sum(rank["losses"][name] for rank in ranks) / 2 == pytest.approx(
+            value.item(), rel=1e-5
+        ), name
     for i, expected in enumerate(gradients(answers, whole["loss"])):
         found = sum(torch.tensor(rank["gradients"][i], dtype=torch.float64) for rank in ranks) / 2
         assert (found - expected).norm() <= 1e-5 * expected.norm()

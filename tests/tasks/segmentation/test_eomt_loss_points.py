@@ -6,7 +6,13 @@ from eomt_outputs import random_answers
 from torch.nn import functional as F
 
 from visionloop.tasks.segmentation.matcher import assign
-from visionloop.tasks.segmentation.points import OwnPoints, SharedPoints, sample, sample_by_gather, uniform_points
+from visionloop.tasks.segmentation.points import (
+    OwnPoints,
+    SharedPoints,
+    sample,
+    sample_by_gather,
+    uniform_points,
+)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 2)])
@@ -17,7 +23,9 @@ def test_gathered_values_and_their_gradient_are_those_of_sampling(size):
     weights = torch.randn(2, 3, 54)
     found = [way(maps, points) for way in (sample, sample_by_gather)]
     assert torch.allclose(*found, atol=1e-5)
-    assert torch.allclose(*(torch.autograd.grad((values * weights).sum(), maps)[0] for values in found), atol=1e-5)
+    assert torch.allclose(
+        *(torch.autograd.grad((values * weights).sum(), maps)[0] for values in found), atol=1e-5
+    )
 
 
 def compared(kind, answers, number):
@@ -53,5 +61,7 @@ def test_truth_is_read_where_the_answer_is():
         costs = 1 - torch.eye(5)[:, :3].expand(2, 2, -1, -1)
         pairs = assign(costs, [2, 3])
         assert pairs.queries.equal(pairs.targets) and pairs.sizes == [4, 6]
-        x, y, _ = comparison.for_loss(answers.mask_logits[pairs.pictures, pairs.levels, pairs.queries], pairs)
+        x, y, _ = comparison.for_loss(
+            answers.mask_logits[pairs.pictures, pairs.levels, pairs.queries], pairs
+        )
         assert torch.allclose(x, y)

@@ -9,9 +9,8 @@ from torch import nn
 from transformers import EomtDinov3Config
 
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
-from visionloop.tasks.segmentation.attention import plain_attention
 from visionloop.tasks.segmentation.model import new_model
-from visionloop.tasks.segmentation.network import EomtForUniversalSegmentation
+from visionloop.tasks.segmentation.network import EomtForUniversalSegmentation, plain_attention
 
 DINOV3 = dict(
     hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8, num_blocks=2,
@@ -86,9 +85,16 @@ def test_a_mask_lifted_in_one_block_does_not_linger_from_the_block_before(module
     module.mask_probs = [1.0, 0.0]
     seen = []
     for layer in module.eval().layers:
-        layer.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True)
+        layer.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
+        )
     module(torch.randn(2, 3, 32, 32))
-    assert seen[0] is None and seen[1].shape == (2, 1, 8, 8 + 3 + 16) and seen[1].dtype == torch.bool and seen[2] is None
+    assert (
+        seen[0] is None
+        and seen[1].shape == (2, 1, 8, 8 + 3 + 16)
+        and seen[1].dtype == torch.bool
+        and seen[2] is None
+    )
     assert seen[1][..., :11].all(), "queries, class and register tokens are never masked"
 
 
@@ -99,7 +105,9 @@ def test_draws_decide_which_queries_are_lifted_whatever_the_generator_is_at(modu
     first = module(pixels, draws=draws)
     torch.rand(7)
     assert torch.equal(module(pixels, draws=draws)[0], first[0])
-    assert torch.equal(module(pixels[1:], draws=draws[1:])[0][0], module(pixels[1:], draws=draws[1:])[0][0])
+    assert torch.equal(
+        module(pixels[1:], draws=draws[1:])[0][0], module(pixels[1:], draws=draws[1:])[0][0]
+    )
 
 
 def test_recomputed_blocks_and_heads_give_the_same_gradients(module):
@@ -137,8 +145,12 @@ def test_plain_attention_equals_the_kernel():
     mask = torch.rand(2, 1, 20, 20) > 0.5
     mask[..., 0] = True
     for one in (None, mask):
-        theirs = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=one, scale=0.25)
-        torch.testing.assert_close(plain_attention(query, key, value, one, scale=0.25), theirs, atol=1e-5, rtol=1e-5)
+        theirs = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=one, scale=0.25
+        )
+        torch.testing.assert_close(
+            plain_attention(query, key, value, one, scale=0.25), theirs, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_bf16_stays_near_fp32(tiny_module):

@@ -15,12 +15,18 @@ from transformers import (
 )
 
 from visionloop.engine.errors import UserError
+from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.segmentation.backbones import eomt_config
 from visionloop.tasks.segmentation.model import build_model, load_model, read_config, source_config
 from visionloop.tasks.segmentation.positions import resample_patches
-from visionloop.tasks.sources import ModelSource
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
 CONFIGS = {
     "dinov2": Dinov2Config(**SMALL, mlp_ratio=2),
     "dinov2_with_registers": Dinov2WithRegistersConfig(**SMALL, mlp_ratio=2, num_register_tokens=3),
@@ -28,7 +34,9 @@ CONFIGS = {
     "vit": ViTConfig(**SMALL, intermediate_size=64),
     "vit_without_bias": ViTConfig(**SMALL, intermediate_size=64, qkv_bias=False),
     "dinov3": DINOv3ViTConfig(**SMALL, intermediate_size=48, num_register_tokens=2),
-    "dinov3_gated": DINOv3ViTConfig(**SMALL, intermediate_size=48, use_gated_mlp=True, hidden_act="silu", rope_theta=50.0),
+    "dinov3_gated": DINOv3ViTConfig(
+        **SMALL, intermediate_size=48, use_gated_mlp=True, hidden_act="silu", rope_theta=50.0
+    ),
 }
 
 
@@ -70,10 +78,15 @@ def test_hidden_states_before_the_queries_are_the_backbones_to_the_last_bit(kind
 
 @pytest.mark.parametrize("kind", ["dinov2", "dinov2_with_registers", "vit"])
 def test_a_classifier_gives_its_trunk(kind, tmp_path):
-    classifier, module = save_backbone(tmp_path, CONFIGS[kind], AutoModelForImageClassification), build(tmp_path).eval()
+    classifier, module = (
+        save_backbone(tmp_path, CONFIGS[kind], AutoModelForImageClassification),
+        build(tmp_path).eval(),
+    )
     pixels = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(hidden_states(module, pixels), classifier.base_model(pixels).last_hidden_state)
+        assert torch.equal(
+            hidden_states(module, pixels), classifier.base_model(pixels).last_hidden_state
+        )
 
 
 def test_heads_and_queries_start_at_random_and_everything_trains(tmp_path):
@@ -88,7 +101,13 @@ def test_heads_and_queries_start_at_random_and_everything_trains(tmp_path):
 
 def test_the_size_of_dinov2_becomes_512_px_in_patches_of_16():
     config = eomt_config(Dinov2Config(image_size=518), "x")
-    assert (config.image_size, config.patch_size, config.num_upscale_blocks, config.num_blocks, config.num_queries) == (512, 16, 2, 3, 100)
+    assert (
+        config.image_size,
+        config.patch_size,
+        config.num_upscale_blocks,
+        config.num_blocks,
+        config.num_queries,
+    ) == (512, 16, 2, 3, 100)
 
 
 def test_sizes_follow_the_backbone():
@@ -115,13 +134,21 @@ def test_a_new_filter_answers_to_the_enlarged_patch_as_the_old_one_did():
 
 
 def test_patches_of_14_become_16_and_the_positions_fit(tmp_path):
-    backbone = save_backbone(tmp_path, Dinov2Config(**SMALL | {"image_size": 56, "patch_size": 14}, mlp_ratio=2))
+    backbone = save_backbone(
+        tmp_path, Dinov2Config(**SMALL | {"image_size": 56, "patch_size": 14}, mlp_ratio=2)
+    )
     module = build(tmp_path)
-    assert (module.config.image_size, module.config.patch_size, module.grid_size) == (64, 16, (4, 4))
+    assert (module.config.image_size, module.config.patch_size, module.grid_size) == (
+        64,
+        16,
+        (4, 4),
+    )
     stored = backbone.state_dict()["embeddings.position_embeddings"]
     assert torch.equal(module.embeddings.position_embeddings.weight, stored[0, 1:])
     pixels = torch.randn(1, 3, 14, 14).tile(1, 1, 4, 4)
-    enlarged = F.interpolate(pixels[..., :14, :14], size=(16, 16), mode="bicubic", antialias=True).tile(1, 1, 4, 4)
+    enlarged = F.interpolate(
+        pixels[..., :14, :14], size=(16, 16), mode="bicubic", antialias=True
+    ).tile(1, 1, 4, 4)
     with torch.no_grad():
         assert torch.allclose(module.embeddings(enlarged), backbone.embeddings(pixels), atol=1e-4)
 
@@ -161,7 +188,11 @@ def test_a_backbone_from_scratch_is_its_shape_alone(tmp_path):
     save_backbone(tmp_path, CONFIGS["dinov2_with_registers"])
     (tmp_path / "model.safetensors").unlink()
     module = built(ModelSource("x", tmp_path, weights=False), ["sky"], num_blocks=2)
-    assert module.config.num_register_tokens == 3 and module.config.num_blocks == 2 and len(module.layers) == 3
+    assert (
+        module.config.num_register_tokens == 3
+        and module.config.num_blocks == 2
+        and len(module.layers) == 3
+    )
 
 
 def test_a_plain_vit_is_no_trained_segmenter(tmp_path):

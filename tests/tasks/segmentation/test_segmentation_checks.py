@@ -65,7 +65,11 @@ def test_missing_masks_of_all_splits_are_told_at_once(data):
     (data / "masks" / "train" / "train05.png").unlink()
     (data / "masks" / "val" / "val07.png").unlink()
     errors = whys(check(data))
-    assert [path for path, _ in errors] == ["train", "val"] and "train05.png" in errors[0][1] and "val07.png" in errors[1][1]
+    assert (
+        [path for path, _ in errors] == ["train", "val"]
+        and "train05.png" in errors[0][1]
+        and "val07.png" in errors[1][1]
+    )
 
 
 def test_a_wrong_class_file_is_one_error(data):
@@ -76,7 +80,9 @@ def test_a_wrong_class_file_is_one_error(data):
 
 def test_a_folder_of_another_kind_says_what_was_expected(tmp_path):
     (row,) = check(tmp_path)["errors"]
-    assert row["path"] == str(tmp_path) and row["why"].startswith("expected images/train/x.jpg with masks/train/x.png")
+    assert row["path"] == str(tmp_path) and row["why"].startswith(
+        "expected images/train/x.jpg with masks/train/x.png"
+    )
     (row,) = check(tmp_path / "nothing")["errors"]
     assert row["why"] == "no such folder"
     with pytest.raises(UserError, match="--data"):
@@ -85,12 +91,17 @@ def test_a_folder_of_another_kind_says_what_was_expected(tmp_path):
 
 def test_a_missing_validation_split_is_an_error_unless_one_is_made(data):
     shutil.rmtree(data / "images" / "val")
-    assert "--val-split 0.2" in check(data)["errors"][0]["why"] and check(data, val_split=0.2)["errors"] == []
+    assert (
+        "--val-split 0.2" in check(data)["errors"][0]["why"]
+        and check(data, val_split=0.2)["errors"] == []
+    )
 
 
 def test_classes_that_are_never_seen_are_named(data):
     rewrite(data, classes=["sky", "road", "car", "ship", "plane"])
-    assert ("classes.json", "2 of 5 classes are never seen in train: ship, plane") in whys(check(data), "warnings")
+    assert ("classes.json", "2 of 5 classes are never seen in train: ship, plane") in whys(
+        check(data), "warnings"
+    )
 
 
 def test_values_that_count_from_one_are_suspected(data):
@@ -106,7 +117,9 @@ def test_values_that_count_from_one_are_suspected(data):
     for path in (data / "masks" / "train").iterdir():
         ids = np.array(Image.open(path))
         Image.fromarray(np.maximum(ids, 1)).save(path)
-    why = '1 of 4 classes are never seen in train: sky; if the files count from 1, say "ids": "shift"'
+    why = (
+        '1 of 4 classes are never seen in train: sky; if the files count from 1, say "ids": "shift"'
+    )
     assert ("classes.json", why) in whys(check(data), "warnings")
 
 
@@ -123,13 +136,17 @@ def test_what_splits_do_not_share_is_told(data):
 def test_masks_without_a_valid_pixel_are_told_and_legal(data):
     write_pair(data, "train", "train03", np.full(SHAPE, 255, dtype=np.uint8))
     found = check(data)
-    assert found["errors"] == [] and whys(found, "warnings") == [("train", "1 masks hold ignored pixels alone: train03.png")]
+    assert found["errors"] == [] and whys(found, "warnings") == [
+        ("train", "1 masks hold ignored pixels alone: train03.png")
+    ]
 
 
 def test_data_without_any_valid_pixel_is_an_error(data):
     for number in range(12):
         write_pair(data, "train", f"train{number:02}", np.full(SHAPE, 255, dtype=np.uint8))
-    assert whys(check(data)) == [("train", "no mask of train has a pixel of any class; nothing can be learned or scored")]
+    assert whys(check(data)) == [
+        ("train", "no mask of train has a pixel of any class; nothing can be learned or scored")
+    ]
 
 
 def test_mostly_ignored_pixels_are_suspicious(data):
@@ -143,16 +160,23 @@ def test_copies_and_masks_without_a_picture_are_told(data):
     (data / "images" / "train" / "train05.png").unlink()
     warnings = whys(check(data), "warnings")
     assert ("train", "1 masks without a picture: train05.png") in warnings
-    assert any(path == "val02.png" and why.endswith("val is not independent of train") for path, why in warnings)
+    assert any(
+        path == "val02.png" and why.endswith("val is not independent of train")
+        for path, why in warnings
+    )
 
 
 def test_pictures_that_exif_turns_in_place_are_told(data):
     exif = Image.Exif()
     exif[0x0112] = 3
     generator = np.random.default_rng(0)
-    Image.fromarray(generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(data / "images" / "val" / "val02.png", exif=exif)
+    Image.fromarray(generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(
+        data / "images" / "val" / "val02.png", exif=exif
+    )
     ((path, why),) = whys(check(data), "warnings")
-    assert path == "val" and why.startswith("1 pictures are turned by EXIF and keep their size: val02.png; whether their masks")
+    assert path == "val" and why.startswith(
+        "1 pictures are turned by EXIF and keep their size: val02.png; whether their masks"
+    )
 
 
 def test_what_vanishes_at_the_image_size_is_told(data):
@@ -161,7 +185,10 @@ def test_what_vanishes_at_the_image_size_is_told(data):
     for number in range(12):
         write_pair(data, "train", f"train{number:02}", ids)
     found = check(data)
-    assert "classes that vanish from pictures shown whole at 16 px: car from 100 % of those with them" in found["lines"]
+    assert (
+        "classes that vanish from pictures shown whole at 16 px: car from 100 % of those with them"
+        in found["lines"]
+    )
     why = "mostly too small to be seen at 16 px: car; consider a larger --image-size, or smaller pictures"
     assert ("train", why) in whys(found, "warnings")
     assert not any("vanish" in line for line in check(data, image_size=240)["lines"])

@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.library import name_classes
+from visionloop.tasks.huggingface.hub import ModelSource
+from visionloop.tasks.huggingface.loading import name_classes
+from visionloop.tasks.segmentation.architectures import ARCHITECTURES, CATALOGUE
 from visionloop.tasks.segmentation.model import build_model, load_model, new_config, source_config
 from visionloop.tasks.segmentation.network import EomtForUniversalSegmentation
 from visionloop.tasks.segmentation.positions import set_image_size
-from visionloop.tasks.segmentation.sizes import ARCHITECTURES, CATALOGUE
-from visionloop.tasks.sources import ModelSource
 
-# released configs: side, queries, classes and millions of parameters, measured on the library's classes (recipe, section 8)
+# released configs: side, queries, classes and millions of parameters, measured on the library's
+# classes (recipe, section 8)
 RELEASED = {
     "eomt-small": (640, 200, 133, 24.0), "eomt-base": (640, 200, 133, 93.7), "eomt-large": (512, 100, 150, 316.0),
     "eomt-giant": (640, 200, 133, 1163.6), "tiny": (96, 24, 11, 0.77),
@@ -44,7 +45,11 @@ def test_names_of_released_weights_lead_to_their_architecture():
         "eomt-giant-panoptic": "eomt-giant", "tiny": "tiny",
     }.items():  # fmt: skip
         assert CATALOGUE.find(name, True) == ModelSource(size, None, weights=False)
-    assert CATALOGUE.aliases["tue-mps/eomt-vit-large"] == CATALOGUE.pretrained["eomt-large"] == "tue-mps/ade20k_semantic_eomt_large_512"
+    assert (
+        CATALOGUE.aliases["tue-mps/eomt-vit-large"]
+        == CATALOGUE.pretrained["eomt-large"]
+        == "tue-mps/ade20k_semantic_eomt_large_512"
+    )
 
 
 def test_random_weights_start_where_the_librarys_do():
@@ -53,14 +58,19 @@ def test_random_weights_start_where_the_librarys_do():
     assert module.query.weight.std().item() == pytest.approx(1, rel=0.05)
     masks, classes = module(torch.randn(1, 3, 96, 96))
     assert masks.shape == (1, 3, 24, 24, 24) and classes.shape == (1, 3, 24, 3)
-    assert [name for name, parameter in module.named_parameters() if not parameter.requires_grad] == ["embeddings.register_tokens"]
+    assert [
+        name for name, parameter in module.named_parameters() if not parameter.requires_grad
+    ] == ["embeddings.register_tokens"]
 
 
 def test_settings_of_a_new_model_are_its_own():
     source = ModelSource("tiny", None, weights=False)
     module = build(source, ["sky"], image_size=64, num_queries=5, num_blocks=3)
     assert module(torch.randn(1, 3, 64, 64))[0].shape == (1, 4, 5, 16, 16)
-    for settings, words in (({"image_size": 60}, "patch size 8"), ({"num_blocks": 7}, "expected 1 to 6")):
+    for settings, words in (
+        ({"image_size": 60}, "patch size 8"),
+        ({"num_blocks": 7}, "expected 1 to 6"),
+    ):
         with pytest.raises(UserError, match=words):
             build(source, ["sky"], **settings)
 
@@ -83,7 +93,10 @@ def test_a_folder_of_other_classes_keeps_all_weights_but_the_rows_of_new_names(s
 
 def test_the_same_classes_keep_every_weight(save_tiny):
     folder = save_tiny()
-    stored, module = load_model(folder).state_dict(), build(from_folder(folder), ["sky", "road", "tree"])
+    stored, module = (
+        load_model(folder).state_dict(),
+        build(from_folder(folder), ["sky", "road", "tree"]),
+    )
     assert all(torch.equal(tensor, stored[name]) for name, tensor in module.state_dict().items())
 
 
@@ -94,8 +107,12 @@ def test_another_image_size_resizes_the_positions_and_keeps_their_field(tiny_mod
     set_image_size(module, 64)
     field = module.embeddings.position_embeddings.weight.reshape(8, 8, -1)
     assert (module.config.image_size, module.grid_size) == (64, (8, 8))
-    assert field.requires_grad and torch.allclose(field[0], field[7], atol=1e-5)  # rows stay alike, columns stay in order
-    assert (field[:, 1:] > field[:, :-1]).all() and torch.allclose(field[:, 3:5].mean(1), torch.tensor(1.5), atol=1e-5)
+    assert field.requires_grad and torch.allclose(
+        field[0], field[7], atol=1e-5
+    )  # rows stay alike, columns stay in order
+    assert (field[:, 1:] > field[:, :-1]).all() and torch.allclose(
+        field[:, 3:5].mean(1), torch.tensor(1.5), atol=1e-5
+    )
     assert module(torch.randn(1, 3, 64, 64))[0].shape[-2:] == (16, 16)
     with pytest.raises(UserError, match="multiple of the model's patch size 8"):
         set_image_size(module, 60)
@@ -105,8 +122,13 @@ def test_further_queries_are_new_and_the_trained_ones_stay(save_tiny):
     folder = save_tiny()
     stored = load_model(folder).query.weight
     more, fewer = (build(from_folder(folder), ["sky"], num_queries=count) for count in (11, 5))
-    assert torch.equal(more.query.weight[:8], stored) and torch.equal(fewer.query.weight, stored[:5])
-    assert more(torch.randn(1, 3, 32, 32))[1].shape == (1, 3, 11, 2) and more.query.weight.requires_grad
+    assert torch.equal(more.query.weight[:8], stored) and torch.equal(
+        fewer.query.weight, stored[:5]
+    )
+    assert (
+        more(torch.randn(1, 3, 32, 32))[1].shape == (1, 3, 11, 2)
+        and more.query.weight.requires_grad
+    )
 
 
 def test_every_architecture_reads_pictures_of_its_size():

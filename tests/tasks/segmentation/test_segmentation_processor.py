@@ -7,7 +7,12 @@ import torch
 from transformers import AutoImageProcessor, ViTConfig
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.segmentation.processor import IMAGENET_MEAN, IMAGENET_STD, read_processor, write_processor
+from visionloop.tasks.segmentation.export import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    read_processor,
+    write_processor,
+)
 
 
 def test_the_library_cuts_the_windows_that_the_folder_asks_for(save_tiny):
@@ -30,16 +35,35 @@ def test_what_was_written_is_read(save_tiny):
 def test_a_plain_vit_brings_its_own_mean_and_our_size(tmp_path):
     ViTConfig().save_pretrained(tmp_path)
     path = tmp_path / "preprocessor_config.json"
-    path.write_text(json.dumps({"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}}))
+    path.write_text(
+        json.dumps(
+            {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}}
+        )
+    )
     assert read_processor(tmp_path) == (512, (0.5,) * 3, (0.5,) * 3)
-    path.write_text(json.dumps({"image_processor_type": "BitImageProcessor", "image_mean": [0.1] * 3, "image_std": [0.2] * 3}))
+    path.write_text(
+        json.dumps(
+            {
+                "image_processor_type": "BitImageProcessor",
+                "image_mean": [0.1] * 3,
+                "image_std": [0.2] * 3,
+            }
+        )
+    )
     assert read_processor(tmp_path) == (512, (0.1,) * 3, (0.2,) * 3)
     path.write_text(json.dumps({"do_normalize": False}))
     assert read_processor(tmp_path) == (512, (0.0,) * 3, (1.0,) * 3)
 
 
 @pytest.mark.parametrize(
-    "content", [{"do_rescale": False}, {"rescale_factor": 1 / 127.5}, {"image_mean": [0.5]}, {"image_std": [0, 1, 1]}, []]
+    "content",
+    [
+        {"do_rescale": False},
+        {"rescale_factor": 1 / 127.5},
+        {"image_mean": [0.5]},
+        {"image_std": [0, 1, 1]},
+        [],
+    ],
 )
 def test_processors_that_we_cannot_follow_are_refused(content, save_tiny):
     folder = save_tiny()

@@ -4,17 +4,17 @@ import itertools
 
 import pytest
 
-from visionloop.engine.config import build
-from visionloop.engine.continuing import resolve_auto
+from visionloop.engine.config.options import build
+from visionloop.engine.config.resolve import resolve_auto
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.errors import UserError
+from visionloop.engine.lr_schedule import set_lr
 from visionloop.engine.optim import build_optimizer
-from visionloop.engine.schedule import set_lr
-from visionloop.engine.settings import TrainConfig
 from visionloop.engine.train import resolve_settings
+from visionloop.tasks.segmentation.architectures import ARCHITECTURES
 from visionloop.tasks.segmentation.config import SegmentationConfig
-from visionloop.tasks.segmentation.groups import parameter_groups
+from visionloop.tasks.segmentation.model import parameter_groups
 from visionloop.tasks.segmentation.recipes import MICRO_BATCH, PRESETS, size_of
-from visionloop.tasks.segmentation.sizes import ARCHITECTURES
 from visionloop.tasks.segmentation.task import SegmentationTask
 
 ADE20K = 39_120  # steps of the authors' run
@@ -24,35 +24,70 @@ PLAIN = "facebook/dinov2-with-registers-large"
 
 def settled(**flags):
     """{setting: value} before the data is known."""
-    return {name: setting.value for name, setting in resolve_settings(SegmentationTask, flags).items()}
+    return {
+        name: setting.value for name, setting in resolve_settings(SegmentationTask, flags).items()
+    }
 
 
 def resolved(steps, **flags):
     """{setting: value} of a run of so many steps."""
-    settings = resolve_auto(resolve_settings(SegmentationTask, {"steps": steps, **flags}), 100, "cpu", {}, SegmentationTask.settle)
+    settings = resolve_auto(
+        resolve_settings(SegmentationTask, {"steps": steps, **flags}),
+        100,
+        "cpu",
+        {},
+        SegmentationTask.settle,
+    )
     return {name: setting.value for name, setting in settings.items()}
 
 
-# presets and shares of the run ------------------------------------------------------------------------------------------
+# presets and shares of the run --------------------
 
 
 def test_weights_are_fine_tuned_with_the_authors_numbers():
     values = settled(model=LARGE)
     assert values["preset"] == "finetune" and not values["from_scratch"]
-    assert (values["lr"], values["layer_decay"], values["weight_decay"], values["decay_all"]) == (1e-4, 0.8, 0.05, True)
-    assert (values["batch_size"], values["schedule"], values["clip_grad"], values["ema"]) == (16, "poly", 0.01, False)
-    assert (values["schedule_power"], values["precision"], values["epochs"], values["points"]) == (0.9, "bf16", 31, 12_544)
+    assert (values["lr"], values["layer_decay"], values["weight_decay"], values["decay_all"]) == (
+        1e-4,
+        0.8,
+        0.05,
+        True,
+    )
+    assert (values["batch_size"], values["schedule"], values["clip_grad"], values["ema"]) == (
+        16,
+        "poly",
+        0.01,
+        False,
+    )
+    assert (values["schedule_power"], values["precision"], values["epochs"], values["points"]) == (
+        0.9,
+        "bf16",
+        31,
+        12_544,
+    )
 
 
 def test_random_weights_train_longer_and_all_layers_alike():
-    for values in (settled(model="eomt-large", from_scratch=True), settled(model=LARGE, preset="scratch")):
+    for values in (
+        settled(model="eomt-large", from_scratch=True),
+        settled(model=LARGE, preset="scratch"),
+    ):
         assert (values["preset"], values["layer_decay"], values["epochs"]) == ("scratch", 1.0, 100)
 
 
 def test_the_tiny_model_starts_from_random_weights_at_a_rate_of_its_own():
     for values in (settled(), settled(model="tiny")):
-        assert (values["model"], values["preset"], values["from_scratch"]) == ("tiny", "scratch", True)
-        assert (values["lr"], values["batch_size"], values["precision"], values["epochs"]) == (1e-3, 8, "bf16", 60)
+        assert (values["model"], values["preset"], values["from_scratch"]) == (
+            "tiny",
+            "scratch",
+            True,
+        )
+        assert (values["lr"], values["batch_size"], values["precision"], values["epochs"]) == (
+            1e-3,
+            8,
+            "bf16",
+            60,
+        )
         assert values["init"] == "mimetic"
 
 
@@ -76,30 +111,52 @@ def test_presets_name_settings_that_exist():
 
 def test_the_heads_begin_and_the_vit_follows_over_twice_as_many_steps():
     values = resolved(ADE20K, model=LARGE)
-    assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (489, 489, 978)
+    assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (
+        489,
+        489,
+        978,
+    )
     values = resolved(40_000, model=LARGE)
-    assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (500, 500, 1000)
+    assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (
+        500,
+        500,
+        1000,
+    )
     values = resolved(5, model=LARGE)
     assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (1, 1, 2)
 
 
 def test_a_warm_up_that_was_given_moves_the_vits_too():
     values = resolved(1000, model=LARGE, warmup_steps=70)
-    assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (70, 70, 140)
+    assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (
+        70,
+        70,
+        140,
+    )
     values = resolved(1000, model=LARGE, warmup_steps=70, backbone_rest=5, backbone_warmup=9)
-    assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (70, 5, 9)
+    assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (
+        70,
+        5,
+        9,
+    )
     values = resolved(1000, model=LARGE, warmup_steps=0)
     assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (0, 0, 0)
 
 
 def test_from_random_weights_everything_warms_up_at_once():
     values = resolved(1000, model="tiny")
-    assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (25, 0, 25)
+    assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (
+        25,
+        0,
+        25,
+    )
     values = resolved(1000, model="tiny", warmup_steps=7)
     assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (7, 0, 7)
 
 
-@pytest.mark.parametrize("model", [LARGE, "eomt-large", "eomt-vit-large", "coco_panoptic_eomt_base_640_2x", "eomt-small"])
+@pytest.mark.parametrize(
+    "model", [LARGE, "eomt-large", "eomt-vit-large", "coco_panoptic_eomt_base_640_2x", "eomt-small"]
+)
 def test_a_released_eomt_needs_no_masks_in_a_short_run(model):
     assert resolved(1999, model=model)["mask_annealing"] == "off"
     assert resolved(2000, model=model)["mask_annealing"] == "auto"
@@ -116,11 +173,17 @@ def test_a_plain_vit_and_random_weights_have_masks_to_lift_in_any_run():
 
 def test_a_folder_is_told_by_its_config(save_tiny, tmp_path):
     folder = save_tiny()
-    assert size_of(str(folder)) == "tiny" and resolved(100, model=str(folder))["mask_annealing"] == "off"
+    assert (
+        size_of(str(folder)) == "tiny"
+        and resolved(100, model=str(folder))["mask_annealing"] == "off"
+    )
     values = resolved(100, model=str(folder))
     assert (values["preset"], values["layer_decay"], values["lr"]) == ("finetune", 0.8, 1e-3)
     (tmp_path / "config.json").write_text('{"model_type": "dinov2", "hidden_size": 1024}')
-    assert size_of(str(tmp_path)) == "eomt-large" and resolved(100, model=str(tmp_path))["mask_annealing"] == "auto"
+    assert (
+        size_of(str(tmp_path)) == "eomt-large"
+        and resolved(100, model=str(tmp_path))["mask_annealing"] == "auto"
+    )
     for content in ('{"hidden_size": 4096}', "{}", "[]", "no json"):
         (tmp_path / "config.json").write_text(content)
         assert size_of(str(tmp_path)) is None
@@ -136,7 +199,7 @@ def test_every_size_has_a_micro_batch_and_the_batch_stays():
     assert resolved(100, model=LARGE, micro_batch=2)["micro_batch"] == 2
 
 
-# rates ------------------------------------------------------------------------------------------------------------------
+# rates --------------------
 
 
 @pytest.fixture
@@ -148,7 +211,9 @@ def large(tiny_module):
 def rates_of(module, steps, heads, vit):
     """[{group: lr} of each step, and of the end]."""
     config = TrainConfig(steps=steps, lr=1e-4, schedule="poly", warmup_steps=heads)
-    optimizer = build_optimizer(parameter_groups(module, layer_decay=0.8, rest=heads, warmup=vit), module, config)
+    optimizer = build_optimizer(
+        parameter_groups(module, layer_decay=0.8, rest=heads, warmup=vit), module, config
+    )
     return [set_lr(optimizer, step, config) for step in range(steps + 1)]
 
 
@@ -164,9 +229,17 @@ def test_both_curves_are_the_authors(large):
         factor = (step + 1) / heads if step < heads else poly(step - heads, steps - heads)
         assert found["heads"] == pytest.approx(1e-4 * factor)
         waited = step - heads
-        factor = 0 if waited < 0 else (waited + 1) / vit if waited < vit else poly(waited - vit, steps - heads - vit)
+        factor = (
+            0
+            if waited < 0
+            else (waited + 1) / vit
+            if waited < vit
+            else poly(waited - vit, steps - heads - vit)
+        )
         assert found["norm"] == found["block_23"] == pytest.approx(1e-4 * factor)
-    assert {rate for found in rates[:heads] for name, rate in found.items() if name != "heads"} == {0.0}
+    assert {rate for found in rates[:heads] for name, rate in found.items() if name != "heads"} == {
+        0.0
+    }
     assert all(rate > 0 for rate in rates[heads].values()) and set(rates[-1].values()) == {0.0}
     assert max(found["norm"] for found in rates) == max(found["heads"] for found in rates) == 1e-4
 
@@ -178,17 +251,21 @@ def test_every_block_learns_slower_than_the_one_above(large):
     assert peak["block_19"] == pytest.approx(4.1e-5, rel=0.005)
     assert peak["block_23"] == peak["norm"] == peak["heads"] == 1e-4
     blocks = [peak[f"block_{i}"] for i in range(24)]
-    assert [below / above for below, above in itertools.pairwise(blocks)] == pytest.approx([0.8] * 23)
+    assert [below / above for below, above in itertools.pairwise(blocks)] == pytest.approx(
+        [0.8] * 23
+    )
 
 
-# groups -----------------------------------------------------------------------------------------------------------------
+# groups --------------------
 
 
 def names_by_group(module, **settings):
     """{group name: names of its parameters}."""
     name_of = {id(parameter): name for name, parameter in module.named_parameters()}
     groups = parameter_groups(module, **{"layer_decay": 0.8} | settings)
-    return {group["name"]: {name_of[id(parameter)] for parameter in group["params"]} for group in groups}
+    return {
+        group["name"]: {name_of[id(parameter)] for parameter in group["params"]} for group in groups
+    }
 
 
 @pytest.mark.parametrize("decay_all", [True, False])
@@ -196,8 +273,12 @@ def names_by_group(module, **settings):
 def test_every_trained_parameter_is_in_one_group(large, decay_all, frozen):
     if frozen:
         large.embeddings.requires_grad_(False)
-    names = [name for group in names_by_group(large, decay_all=decay_all).values() for name in group]
-    assert sorted(names) == sorted(name for name, parameter in large.named_parameters() if parameter.requires_grad)
+    names = [
+        name for group in names_by_group(large, decay_all=decay_all).values() for name in group
+    ]
+    assert sorted(names) == sorted(
+        name for name, parameter in large.named_parameters() if parameter.requires_grad
+    )
 
 
 def test_embeddings_blocks_norm_and_heads_are_told_apart(large):
@@ -209,28 +290,53 @@ def test_embeddings_blocks_norm_and_heads_are_told_apart(large):
         )
     }  # fmt: skip
     assert groups["norm"] == {"layernorm.weight", "layernorm.bias"}
-    assert all(name.startswith("layers.2.") for name in groups["block_2"]) and len(groups["block_2"]) == len(groups["block_21"])
-    assert {name.split(".")[0] for name in groups["heads"]} == {"query", "class_predictor", "mask_head", "upscale_block"}
+    assert all(name.startswith("layers.2.") for name in groups["block_2"]) and len(
+        groups["block_2"]
+    ) == len(groups["block_21"])
+    assert {name.split(".")[0] for name in groups["heads"]} == {
+        "query",
+        "class_predictor",
+        "mask_head",
+        "upscale_block",
+    }
 
 
 def test_only_the_vit_waits_for_the_heads(large):
     for group in parameter_groups(large, layer_decay=0.8, rest=5, warmup=9):
-        assert (group["start"], group["warmup"]) == ((0, None) if group["name"] == "heads" else (5, 9))
-    assert {(group["start"], group["warmup"]) for group in parameter_groups(large, layer_decay=1.0)} == {(0, None)}
+        assert (group["start"], group["warmup"]) == (
+            (0, None) if group["name"] == "heads" else (5, 9)
+        )
+    assert {
+        (group["start"], group["warmup"]) for group in parameter_groups(large, layer_decay=1.0)
+    } == {(0, None)}
 
 
 def test_weight_decay_is_on_everything_or_on_matrices_alone(large):
     assert {group["weight_decay"] for group in parameter_groups(large, layer_decay=0.8)} == {None}
     groups = names_by_group(large, decay_all=False)
     plain = set().union(*(names for name, names in groups.items() if name.endswith("_no_decay")))
-    assert {group["weight_decay"] for group in parameter_groups(large, layer_decay=0.8, decay_all=False)} == {None, 0.0}
+    assert {
+        group["weight_decay"] for group in parameter_groups(large, layer_decay=0.8, decay_all=False)
+    } == {None, 0.0}
     expected = {name for name, parameter in large.named_parameters() if parameter.ndim <= 1}
-    tokens = {"query.weight", *(f"embeddings.{name}" for name in ("cls_token", "register_tokens", "position_embeddings.weight"))}
+    tokens = {
+        "query.weight",
+        *(
+            f"embeddings.{name}"
+            for name in ("cls_token", "register_tokens", "position_embeddings.weight")
+        ),
+    }
     assert plain == expected | tokens
 
 
 def test_the_task_hands_its_settings_on(large):
-    settings = resolve_auto(resolve_settings(SegmentationTask, {"steps": 1000, "model": LARGE}), 100, "cpu", {}, SegmentationTask.settle)
+    settings = resolve_auto(
+        resolve_settings(SegmentationTask, {"steps": 1000, "model": LARGE}),
+        100,
+        "cpu",
+        {},
+        SegmentationTask.settle,
+    )
     groups = SegmentationTask(build(SegmentationConfig, settings)).parameter_groups(large)
     assert {(group["start"], group["warmup"]) for group in groups} == {(0, None), (12, 24)}
     assert min(group["lr_scale"] for group in groups) == pytest.approx(0.8**23)

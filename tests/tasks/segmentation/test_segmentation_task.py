@@ -10,17 +10,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from segmentation_files import write_pair, write_segmentation_data
-from segmentation_trial import QUIET, SmallTask
+from small_segmentation import QUIET, SmallTask
 
-from visionloop.datasets.segmentation_layout import DataLayoutError
-from visionloop.datasets.synthetic_segmentation import write_segmentation
+from visionloop.datasets.segmentation.layout import DataLayoutError
+from visionloop.datasets.synthetic.segmentation import write_segmentation
 from visionloop.engine.distributed import join_world
 from visionloop.engine.errors import UserError
-from visionloop.engine.evaluate import evaluate_dataset
+from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.prepare import freeze
-from visionloop.engine.stop import StopFlag
+from visionloop.engine.system.signals import StopFlag
+from visionloop.engine.testing.short_runs import (
+    CONFIG,
+    STEPS,
+    logged,
+    runs_differ,
+    seeded_model,
+    train_steps,
+)
 from visionloop.engine.train import run_training, train
-from visionloop.engine.trials import CONFIG, STEPS, logged, runs_differ, seeded_model, train_steps
 from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.segmentation.task import SegmentationTask
 
@@ -83,7 +90,7 @@ def learned(blocks):
     return task, module, [float(losses[i].detach()) for i in (0, -1)]
 
 
-# learning -----------------------------------------------------------------------------------------------------------
+# learning --------------------
 
 
 def test_one_batch_is_learned_by_heart(learned):
@@ -95,11 +102,17 @@ def test_one_batch_is_learned_by_heart(learned):
 
 def test_training_on_sample_data_lowers_the_loss(data, tmp_path):
     task = small_task(data, points=12_544, mask_annealing="auto")
-    train_steps(task, tmp_path, config=replace(SHORT, steps=40, batch_size=8, micro_batch=8, lr=2e-3, clip_grad=0.1))
+    train_steps(
+        task,
+        tmp_path,
+        config=replace(SHORT, steps=40, batch_size=8, micro_batch=8, lr=2e-3, clip_grad=0.1),
+    )
     losses = losses_in(tmp_path)
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
     terms = [row for row in logged(tmp_path) if row["kind"] == "train"][-1]
-    assert terms["loss"] == pytest.approx(sum(terms[f"loss_{name}"] for name in ("class", "mask", "dice")), rel=1e-4)
+    assert terms["loss"] == pytest.approx(
+        sum(terms[f"loss_{name}"] for name in ("class", "mask", "dice")), rel=1e-4
+    )
 
 
 def test_what_is_saved_scores_the_same_and_knows_how_much_is_masked(learned, blocks, tmp_path):
@@ -109,23 +122,36 @@ def test_what_is_saved_scores_the_same_and_knows_how_much_is_masked(learned, blo
     again, loaded = SegmentationTask.load_trained(tmp_path, data=str(blocks), points=0)
     assert loaded.mask_probs == module.mask_probs and not loaded.training
     assert again.classes == task.classes and again.image_size == 32
-    assert scores_of(again, loaded, again.build_eval_dataset("val")) == scores_of(task, module, task.build_eval_dataset("val"))
+    assert scores_of(again, loaded, again.build_eval_dataset("val")) == scores_of(
+        task, module, task.build_eval_dataset("val")
+    )
     other = seeded_model(task, seed=1)
     task.load(other, tmp_path)
     assert other.mask_probs == module.mask_probs
-    assert scores_of(task, other, task.build_eval_dataset("val")) == scores_of(task, module, task.build_eval_dataset("val"))
+    assert scores_of(task, other, task.build_eval_dataset("val")) == scores_of(
+        task, module, task.build_eval_dataset("val")
+    )
 
 
 @pytest.mark.parametrize(("said", "expected"), [({}, 0.0), ({"mask_annealing": "on"}, 1.0)])
-def test_a_short_run_from_a_trained_folder_has_no_masks_unless_asked(blocks, save_tiny, tmp_path, said, expected):
+def test_a_short_run_from_a_trained_folder_has_no_masks_unless_asked(
+    blocks, save_tiny, tmp_path, said, expected
+):
     folder = save_tiny(["red", "green", "blue"])
     result = train(
         SegmentationTask, data=str(blocks), model=str(folder), output=str(tmp_path / "run"), steps=2, batch_size=4, workers=0, threads=1,
         device="cpu", **said,
     )  # fmt: skip
-    written = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["mask_annealing"]
-    assert written == ({"value": "on", "source": "flag"} if said else {"value": "off", "source": "auto"})
-    assert load_file(result.output / "best" / "model.safetensors")["attn_mask_probs"].tolist() == [expected] * 2
+    written = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"][
+        "mask_annealing"
+    ]
+    assert written == (
+        {"value": "on", "source": "flag"} if said else {"value": "off", "source": "auto"}
+    )
+    assert (
+        load_file(result.output / "best" / "model.safetensors")["attn_mask_probs"].tolist()
+        == [expected] * 2
+    )
 
 
 def test_every_level_has_its_score_when_asked_for(learned, blocks, tmp_path):
@@ -138,16 +164,20 @@ def test_every_level_has_its_score_when_asked_for(learned, blocks, tmp_path):
     assert 0 < scores["miou_level_0"] <= 1 and 0 < scores["miou_level_1"] <= 1
 
 
-# data ---------------------------------------------------------------------------------------------------------------
+# data --------------------
 
 
 def test_training_sees_squares_and_evaluation_whole_pictures(data):
     task = small_task(data)
     train, val = task.build_datasets()
     batch = task.collate([train[i] | {"sample_id": torch.tensor(i)} for i in range(3)], 0, 0)
-    assert batch["pixel_values"].shape == (3, 3, 32, 32) and batch["pixel_values"].dtype == torch.uint8
+    assert (
+        batch["pixel_values"].shape == (3, 3, 32, 32) and batch["pixel_values"].dtype == torch.uint8
+    )
     mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in task.pixel_statistics)
-    torch.testing.assert_close(task.to_input(batch), (batch["pixel_values"] / 255 - mean) / std, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        task.to_input(batch), (batch["pixel_values"] / 255 - mean) / std, atol=1e-5, rtol=1e-5
+    )
     batch = eval_batch(task, val, range(5))
     assert torch.equal(task.to_input(batch), task.normalise(batch["fitted"]))
     assert {min(picture.shape[1:]) for picture in batch["pixel_values"]} == {32}
@@ -177,7 +207,7 @@ def test_classes_of_an_evaluated_folder_follow_the_model_by_name(save_tiny, tmp_
         task.build_eval_dataset("val")
 
 
-# pictures that code trips over ----------------------------------------------------------------------------------------
+# pictures that code trips over --------------------
 
 
 @pytest.fixture
@@ -194,11 +224,15 @@ def odd(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("settings", [{}, {"points": 50, "mask_annealing": "auto"}, {"points": 50, "mask_ignore": True}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"points": 50, "mask_annealing": "auto"}, {"points": 50, "mask_ignore": True}]
+)
 def test_odd_pictures_are_trained_on_and_evaluated(odd, tmp_path, settings):
     result = train_steps(small_task(odd, **settings), tmp_path / "run", config=SHORT)
     assert result.state == "finished" and all(map(math.isfinite, losses_in(tmp_path / "run")))
-    assert all(math.isfinite(result.scores[name]) for name in ("miou", "pixel_accuracy", "val_loss"))
+    assert all(
+        math.isfinite(result.scores[name]) for name in ("miou", "pixel_accuracy", "val_loss")
+    )
 
 
 def test_answers_have_the_size_of_the_file(odd):
@@ -243,11 +277,17 @@ def test_as_many_queries_as_classes_are_enough(data, caplog):
 def test_only_as_many_masks_count_as_there_are_queries(data):
     batches = [{"labels": [torch.arange(6), torch.arange(1)]}, {"labels": [torch.arange(0)]}]
     weight = 0.1
-    assert few_queries(data, 2).count(batches) == {"masks": 3, "class_weight": pytest.approx(3 + weight * 3)}
-    assert few_queries(data, 9).count(batches) == {"masks": 7, "class_weight": pytest.approx(7 + weight * 20)}
+    assert few_queries(data, 2).count(batches) == {
+        "masks": 3,
+        "class_weight": pytest.approx(3 + weight * 3),
+    }
+    assert few_queries(data, 9).count(batches) == {
+        "masks": 7,
+        "class_weight": pytest.approx(7 + weight * 20),
+    }
 
 
-# parts that stay ------------------------------------------------------------------------------------------------------
+# parts that stay --------------------
 
 
 def test_a_frozen_backbone_keeps_every_bit_and_the_joint_blocks_learn(data, tmp_path):
@@ -265,7 +305,11 @@ def test_the_backbone_ends_where_the_queries_begin(data, tiny_module):
     for num_blocks in (1, 2, 3):
         module = tiny_module(num_blocks=num_blocks)
         freeze(task, module, CONFIG)
-        trained = {name.split(".")[1] for name, parameter in module.layers.named_parameters(prefix="layers") if parameter.requires_grad}
+        trained = {
+            name.split(".")[1]
+            for name, parameter in module.layers.named_parameters(prefix="layers")
+            if parameter.requires_grad
+        }
         assert trained == {str(i) for i in range(3 - num_blocks, 3)}
         assert not any(parameter.requires_grad for parameter in module.embeddings.parameters())
         assert module.query.weight.requires_grad and module.layernorm.weight.requires_grad
@@ -275,11 +319,13 @@ def test_compiling_takes_blocks_and_heads_and_changes_no_name(data, tiny_module)
     module = tiny_module()
     names = list(module.state_dict())
     assert small_task(data).compile(module) is module and list(module.state_dict()) == names
-    compiled = [name for name, layer in module.named_modules() if layer._compiled_call_impl is not None]
+    compiled = [
+        name for name, layer in module.named_modules() if layer._compiled_call_impl is not None
+    ]
     assert sorted(compiled) == ["heads", "layers.0", "layers.1", "layers.2"]
 
 
-# stopping -------------------------------------------------------------------------------------------------------------
+# stopping --------------------
 
 
 def test_a_stop_leaves_a_windowed_evaluation_at_a_batch_border(data):
@@ -287,7 +333,12 @@ def test_a_stop_leaves_a_windowed_evaluation_at_a_batch_border(data):
     module, val = seeded_model(task), task.build_eval_dataset("val")
     module.layers[0].eval()  # as a frozen block is
     done = []
-    assert evaluate_dataset(task, module, val, batch_size=2, stop=lambda: len(done) == 1, advance=done.append) is None
+    assert (
+        evaluate_dataset(
+            task, module, val, batch_size=2, stop=lambda: len(done) == 1, advance=done.append
+        )
+        is None
+    )
     assert done == [2]
     assert module.training and not module.layers[0].training and module.layers[1].training
     assert len(evaluate_dataset(task, module, val, batch_size=2, advance=done.append)) == 5
@@ -312,9 +363,21 @@ def test_an_evaluation_that_a_stop_dropped_is_done_first_and_changes_no_byte(dat
     (tmp_path / "stopped").mkdir()
     train_set, val = task.build_datasets()
     world = join_world("cpu")
-    result = run_training(task, settings, world, train_set, val, output=tmp_path / "stopped", facts={}, start=None, stop=task.flag)
+    result = run_training(
+        task,
+        settings,
+        world,
+        train_set,
+        val,
+        output=tmp_path / "stopped",
+        facts={},
+        start=None,
+        stop=task.flag,
+    )
     assert (result.state, result.step, task.calls) == ("stopped", 3, 2) and not result.scores
-    state = json.loads((tmp_path / "stopped" / "checkpoints" / "step_00000003" / "state.json").read_text())
+    state = json.loads(
+        (tmp_path / "stopped" / "checkpoints" / "step_00000003" / "state.json").read_text()
+    )
     assert state["step"] == 3 and state["evaluated_at"] == 0
     for name in ("stopped", "straight"):
         assert train_steps(SmallTask(config), tmp_path / name, config=settings).step == STEPS

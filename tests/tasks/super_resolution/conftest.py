@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from visionloop.tasks.super_resolution.folder import save_folder
+from visionloop.tasks.super_resolution.export import save_folder
 from visionloop.tasks.super_resolution.model import new_config, new_model
 
 
@@ -14,7 +14,13 @@ def tiny_network():
     def make(upsampler="pixelshuffledirect", scale=2, *, seed=0, **fields):
         torch.manual_seed(seed)
         config = new_config("tiny")
-        small = {"embed_dim": 24, "num_heads": [2, 2], "window_size": 4, "upsampler": upsampler, "upscale": scale}
+        small = {
+            "embed_dim": 24,
+            "num_heads": [2, 2],
+            "window_size": 4,
+            "upsampler": upsampler,
+            "upscale": scale,
+        }
         for name, value in (small | fields).items():
             setattr(config, name, value)
         return new_model(config).train()

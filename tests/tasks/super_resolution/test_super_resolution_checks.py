@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from super_resolution_files import some_picture, write_picture, write_super_resolution_data
 
-from visionloop.datasets.stored_files import cache_folder
+from visionloop.datasets.cache.store_files import cache_folder
 from visionloop.engine.errors import UserError
 from visionloop.tasks.super_resolution import checks
 from visionloop.tasks.super_resolution.checks import check_super_resolution_data
@@ -74,7 +74,11 @@ def test_missing_partners_of_all_splits_are_told_at_once(data):
     (data / "train/LR_x2/t05x2.png").unlink()
     (data / "val/LR_x2/v07x2.png").unlink()
     errors = whys(check(data))
-    assert [path for path, _ in errors] == ["LR_x2", "LR_x2"] and "t05.png" in errors[0][1] and "v07.png" in errors[1][1]
+    assert (
+        [path for path, _ in errors] == ["LR_x2", "LR_x2"]
+        and "t05.png" in errors[0][1]
+        and "v07.png" in errors[1][1]
+    )
 
 
 def test_a_folder_of_another_kind_says_what_was_expected(tmp_path):
@@ -88,7 +92,10 @@ def test_a_folder_of_another_kind_says_what_was_expected(tmp_path):
 
 def test_a_missing_validation_split_is_an_error_unless_one_is_made(data):
     shutil.rmtree(data / "val")
-    assert "--val-split 0.2" in check(data)["errors"][0]["why"] and check(data, val_split=0.2)["errors"] == []
+    assert (
+        "--val-split 0.2" in check(data)["errors"][0]["why"]
+        and check(data, val_split=0.2)["errors"] == []
+    )
 
 
 def test_a_missing_partner_does_not_hide_a_missing_validation_split(data):
@@ -105,15 +112,24 @@ def test_jpeg_as_truth_is_told_by_content_not_by_name(data):
     warnings = whys(check(data, scale=4), "warnings")
     assert warnings == [
         ("HR", "1 of 20 pictures are JPEG, their traces of compression are learned: t04.png"),
-        ("HR", "1 of 20 pictures are JPEG, their traces of compression count as the truth: v03.png"),
+        (
+            "HR",
+            "1 of 20 pictures are JPEG, their traces of compression count as the truth: v03.png",
+        ),
     ]
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda picture: picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.NEAREST),
-        lambda picture: Image.fromarray(np.roll(np.asarray(picture.resize((picture.width // 2, picture.height // 2))), 1, axis=1)),
+        lambda picture: picture.resize(
+            (picture.width // 2, picture.height // 2), Image.Resampling.NEAREST
+        ),
+        lambda picture: Image.fromarray(
+            np.roll(
+                np.asarray(picture.resize((picture.width // 2, picture.height // 2))), 1, axis=1
+            )
+        ),
     ],
     ids=["another kernel", "not aligned"],
 )
@@ -122,7 +138,9 @@ def test_small_pictures_that_are_no_bicubic_of_their_large_ones_are_told(data, s
         small = spoil(Image.open(data / f"train/HR/t{number:02}.png"))
         write_picture(data / f"train/LR_x2/t{number:02}x2.png", small)
     ((path, why),) = whys(check(data), "warnings")
-    assert path == "LR_x2" and why.startswith("2 of 20 small pictures differ from the bicubic of their large ones, ")
+    assert path == "LR_x2" and why.startswith(
+        "2 of 20 small pictures differ from the bicubic of their large ones, "
+    )
     assert "t03x2.png by " in why and "t08x2.png by " in why
 
 
@@ -130,7 +148,9 @@ def test_pillows_bicubic_is_close_enough(data):
     for path in (data / "train/HR").iterdir():
         picture = Image.open(path)
         width, height = picture.width // 2, picture.height // 2
-        small = picture.resize((width, height), Image.Resampling.BICUBIC, box=(0, 0, 2 * width, 2 * height))
+        small = picture.resize(
+            (width, height), Image.Resampling.BICUBIC, box=(0, 0, 2 * width, 2 * height)
+        )
         write_picture(data / f"train/LR_x2/{path.stem}x2.png", small)
     assert check(data)["warnings"] == []
 
@@ -138,20 +158,33 @@ def test_pillows_bicubic_is_close_enough(data):
 def test_grey_with_colour_is_told(data):
     path = data / "train/LR_x2/t06x2.png"
     write_picture(path, Image.open(path).convert("L"))
-    assert whys(check(data), "warnings") == [("LR_x2", "1 of 20 small pictures are grey, their large ones are not: t06x2.png")]
+    assert whys(check(data), "warnings") == [
+        ("LR_x2", "1 of 20 small pictures are grey, their large ones are not: t06x2.png")
+    ]
     path = data / "train/HR/t06.png"
     write_picture(path, Image.open(path).convert("L"))
-    assert check(data)["errors"] == [] and not any("are grey" in why for _, why in whys(check(data), "warnings"))
+    assert check(data)["errors"] == [] and not any(
+        "are grey" in why for _, why in whys(check(data), "warnings")
+    )
 
 
 def test_few_and_tiny_pictures_and_strays_are_told(data):
     for number in range(12):
         (data / f"train/HR/t{number:02}.png").unlink()
     write_picture(data / "val/HR/v02.png", some_picture("tiny", 30, 80))
-    write_picture(data / "val/LR_x2/v02x2.png", Image.open(data / "val/HR/v02.png").resize((40, 15), Image.Resampling.BICUBIC))
+    write_picture(
+        data / "val/LR_x2/v02x2.png",
+        Image.open(data / "val/HR/v02.png").resize((40, 15), Image.Resampling.BICUBIC),
+    )
     warnings = whys(check(data), "warnings")
-    assert ("HR", "8 pictures are few: a network soon knows them by heart; a hundred are a start") in warnings
-    assert ("HR", "1 pictures have a side below 64 pixels, scores of them say little: v02.png") in warnings
+    assert (
+        "HR",
+        "8 pictures are few: a network soon knows them by heart; a hundred are a start",
+    ) in warnings
+    assert (
+        "HR",
+        "1 pictures have a side below 64 pixels, scores of them say little: v02.png",
+    ) in warnings
     (stray,) = [why for _, why in warnings if "without a large one" in why]
     assert stray.startswith("12 small pictures without a large one: t00x2.png, ")
 
@@ -160,7 +193,10 @@ def test_copies_over_splits_are_told(data):
     shutil.copy(data / "train/HR/t07.png", data / "val/HR/v99.png")
     shutil.copy(data / "train/LR_x2/t07x2.png", data / "val/LR_x2/v99x2.png")
     ((path, why),) = whys(check(data), "warnings")
-    assert path == "v99.png" and why == f"the same picture as {data}/train/HR/t07.png: val is not independent of train"
+    assert (
+        path == "v99.png"
+        and why == f"the same picture as {data}/train/HR/t07.png: val is not independent of train"
+    )
 
 
 def test_a_picture_below_the_scale_is_an_error_in_any_split(data):
@@ -171,10 +207,15 @@ def test_a_picture_below_the_scale_is_an_error_in_any_split(data):
 def test_a_full_disk_is_told(data, monkeypatch):
     monkeypatch.setattr(checks, "free_bytes", lambda: 1000)
     ((path, why),) = whys(check(data), "warnings")
-    assert path == "pictures" and "of decoded pictures do not fit; make room, set XDG_CACHE_HOME" in why
+    assert (
+        path == "pictures"
+        and "of decoded pictures do not fit; make room, set XDG_CACHE_HOME" in why
+    )
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no T91 and Set5 beside the repository")
 def test_real_data_is_sound():
     found = check(REAL, patch=24)
-    assert found["errors"] == [] and whys(found, "warnings") == [("t36.png", "2 files with the same content in train/: t65.png too")]
+    assert found["errors"] == [] and whys(found, "warnings") == [
+        ("t36.png", "2 files with the same content in train/: t65.png too")
+    ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from super_resolution_files import some_picture, write_picture, write_super_resolution_data
 
-from visionloop.datasets.super_resolution import DecodedPairs, StoredPairs
+from visionloop.datasets.super_resolution.dataset import DecodedPairs, StoredPairs
 from visionloop.engine.errors import UserError
 from visionloop.tasks.super_resolution.data import index_split, open_pictures, training_splits
 
@@ -22,14 +22,18 @@ def names(index):
 def test_the_validation_folder_is_taken_where_there_is_one(data):
     train, val = training_splits(str(data), 0.0, 2)
     assert train.name(0) == "t00.png" and val.lr_name(0) == "v00x2.png"
-    with pytest.raises(UserError, match=r"--val-split: .* has a validation split; leave the option out"):
+    with pytest.raises(
+        UserError, match=r"--val-split: .* has a validation split; leave the option out"
+    ):
         training_splits(str(data), 0.2, 2)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_a_share_is_set_aside_by_hash_and_the_same_each_time_and_scale(data, scale):
     (data / "val").rename(data / "later")
-    with pytest.raises(UserError, match=r"no validation split \(val/HR/\); add one, or .*--val-split 0\.2"):
+    with pytest.raises(
+        UserError, match=r"no validation split \(val/HR/\); add one, or .*--val-split 0\.2"
+    ):
         training_splits(str(data), 0.0, scale)
     train, val = training_splits(str(data), 0.2, scale)
     assert len(train) == 8 and len(val) == 2 and not set(names(train)) & set(names(val))
@@ -37,7 +41,9 @@ def test_a_share_is_set_aside_by_hash_and_the_same_each_time_and_scale(data, sca
 
 
 def test_what_is_wrong_with_the_folder_is_the_users_to_mend(data):
-    with pytest.raises(UserError, match=r"--data: expected a folder with train/HR/ and val/HR/") as caught:
+    with pytest.raises(
+        UserError, match=r"--data: expected a folder with train/HR/ and val/HR/"
+    ) as caught:
         index_split(None, "train", 2)
     assert caught.value.field == "data"
     with pytest.raises(UserError, match="found train, val") as caught:
@@ -52,7 +58,10 @@ def test_both_ways_of_reading_are_opened(data):
     index = index_split(str(data), "train", 2)
     stored, decoded = open_pictures(index, "disk", 16), open_pictures(index, "none", 16)
     assert isinstance(stored, StoredPairs) and isinstance(decoded, DecodedPairs)
-    assert all(np.array_equal(one, other) for one, other in zip(stored.crop(3, 1, 2, 16), decoded.crop(3, 1, 2, 16), strict=True))
+    assert all(
+        np.array_equal(one, other)
+        for one, other in zip(stored.crop(3, 1, 2, 16), decoded.crop(3, 1, 2, 16), strict=True)
+    )
 
 
 @pytest.mark.parametrize("cache", ["disk", "none"])

@@ -7,20 +7,28 @@ import pytest
 import torch
 from scipy.ndimage import convolve
 
-from visionloop.tasks.super_resolution.loss import SuperResolutionCriterion, high_frequencies, shrink
+from visionloop.tasks.super_resolution.loss import (
+    SuperResolutionCriterion,
+    high_frequencies,
+    shrink,
+)
 
 
 def answer(batch=2, height=12, width=16, scale=2, seed=0):
     """(outputs with a gradient, true pictures)."""
     generator = torch.Generator().manual_seed(seed)
-    sr, hr = (torch.rand(batch, 3, scale * height, scale * width, generator=generator) for _ in range(2))
+    sr, hr = (
+        torch.rand(batch, 3, scale * height, scale * width, generator=generator) for _ in range(2)
+    )
     aux = torch.rand(batch, 3, height, width, generator=generator)
     return {"sr": sr.requires_grad_(), "aux": aux.requires_grad_()}, hr
 
 
 def gauss():
     """5 x 5, sigma 1, sum 1, by the formula."""
-    kernel = np.array([[math.exp(-(y * y + x * x) / 2) for x in range(-2, 3)] for y in range(-2, 3)])
+    kernel = np.array(
+        [[math.exp(-(y * y + x * x) / 2) for x in range(-2, 3)] for y in range(-2, 3)]
+    )
     return kernel / kernel.sum()
 
 
@@ -28,7 +36,9 @@ def test_l1_is_the_mean_over_pixels_and_channels():
     outputs, hr = answer()
     losses = SuperResolutionCriterion()(outputs, hr)
     assert losses.keys() == {"loss", "loss_pixel"}
-    assert losses["loss"].item() == pytest.approx((outputs["sr"] - hr).abs().mean().item(), rel=1e-6)
+    assert losses["loss"].item() == pytest.approx(
+        (outputs["sr"] - hr).abs().mean().item(), rel=1e-6
+    )
     outputs["sr"] = hr + 0.25
     assert SuperResolutionCriterion()(outputs, hr)["loss"].item() == pytest.approx(0.25, rel=1e-6)
 
@@ -53,7 +63,9 @@ def test_terms_are_unweighted_and_the_loss_is_their_weighted_sum():
     outputs, hr = answer()
     losses = SuperResolutionCriterion(aux_weight=0.1, frequency_weight=0.05, scale=2)(outputs, hr)
     assert losses.keys() == {"loss", "loss_pixel", "loss_aux", "loss_frequency"}
-    assert losses["loss_aux"].item() == pytest.approx((outputs["aux"] - shrink(hr, 2)).abs().mean().item(), rel=1e-5)
+    assert losses["loss_aux"].item() == pytest.approx(
+        (outputs["aux"] - shrink(hr, 2)).abs().mean().item(), rel=1e-5
+    )
     weighted = losses["loss_pixel"] + 0.1 * losses["loss_aux"] + 0.05 * losses["loss_frequency"]
     assert losses["loss"].item() == pytest.approx(weighted.item(), rel=1e-6)
     losses["loss"].backward()
@@ -70,7 +82,9 @@ def test_the_frequency_term_is_the_difference_of_what_a_gaussian_takes_away():
     inner = (slice(2, -2), slice(2, -2))  # at the edge a filter needs a guess
     np.testing.assert_allclose(ours[inner], (high[0] - high[1])[inner], atol=1e-6)
     losses = SuperResolutionCriterion(frequency_weight=1.0)(outputs, hr)
-    assert losses["loss_frequency"].item() == pytest.approx(high_frequencies(outputs["sr"] - hr).abs().mean().item(), rel=1e-5)
+    assert losses["loss_frequency"].item() == pytest.approx(
+        high_frequencies(outputs["sr"] - hr).abs().mean().item(), rel=1e-5
+    )
 
 
 def test_an_even_difference_has_no_high_frequencies_inside():
@@ -83,10 +97,14 @@ def test_the_target_of_the_auxiliary_picture_is_a_smooth_picture_at_the_inputs_s
     ramp = torch.linspace(0, 1, 12 * scale).expand(1, 3, 8 * scale, -1)
     small = shrink(ramp, scale)
     assert small.shape == (1, 3, 8, 12)
-    middles = ramp[0, 0, 0].reshape(12, scale).mean(1)  # a pixel of the input covers `scale` pixels of the picture
+    middles = (
+        ramp[0, 0, 0].reshape(12, scale).mean(1)
+    )  # a pixel of the input covers `scale` pixels of the picture
     torch.testing.assert_close(small[0, 0, 0, 3:-3], middles[3:-3], atol=1e-5, rtol=0)
     board = (torch.arange(8 * scale)[:, None] + torch.arange(12 * scale)) % 2
-    assert (shrink(board.float().expand(1, 3, -1, -1), scale) - 0.5).abs().max() < 0.2  # antialiased: grey, not one of the colours
+    assert (
+        shrink(board.float().expand(1, 3, -1, -1), scale) - 0.5
+    ).abs().max() < 0.2  # antialiased: grey, not one of the colours
 
 
 @pytest.mark.parametrize("kind", ["l1", "charbonnier"])
@@ -100,7 +118,9 @@ def test_micro_batches_of_one_step_add_up_to_the_whole_batch(kind):
         tensor.grad = None
     count, sums = {"pixels": hr.numel() // 3}, dict.fromkeys(whole, 0.0)
     for piece in (slice(0, 2), slice(2, 5)):
-        losses = criterion({name: tensor[piece] for name, tensor in outputs.items()}, hr[piece], count)
+        losses = criterion(
+            {name: tensor[piece] for name, tensor in outputs.items()}, hr[piece], count
+        )
         losses["loss"].backward()
         sums = {name: sums[name] + value.item() for name, value in losses.items()}
     assert sums == pytest.approx({name: value.item() for name, value in whole.items()}, rel=1e-6)
@@ -114,8 +134,12 @@ def test_loss_is_fp32_whatever_comes_in():
     with torch.autocast("cpu", torch.bfloat16):
         losses = SuperResolutionCriterion(aux_weight=1.0, frequency_weight=1.0, scale=2)(half, hr)
     assert {value.dtype for value in losses.values()} == {torch.float32}
-    exact = SuperResolutionCriterion(frequency_weight=1.0)({"sr": half["sr"].float(), "aux": None}, hr)
-    assert losses["loss_frequency"].item() == pytest.approx(exact["loss_frequency"].item(), rel=1e-6)
+    exact = SuperResolutionCriterion(frequency_weight=1.0)(
+        {"sr": half["sr"].float(), "aux": None}, hr
+    )
+    assert losses["loss_frequency"].item() == pytest.approx(
+        exact["loss_frequency"].item(), rel=1e-6
+    )
 
 
 def test_another_kind_of_loss_is_refused():

@@ -6,16 +6,22 @@ import math
 import pytest
 import torch
 
-from visionloop.engine.config import build
-from visionloop.engine.continuing import resolve_auto
+from visionloop.engine.config.options import build
+from visionloop.engine.config.resolve import resolve_auto
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.errors import UserError
+from visionloop.engine.lr_schedule import set_lr
 from visionloop.engine.optim import build_optimizer
-from visionloop.engine.schedule import set_lr
-from visionloop.engine.settings import TrainConfig
 from visionloop.engine.train import resolve_settings
+from visionloop.tasks.super_resolution.architectures import ARCHITECTURES, RELEASED
 from visionloop.tasks.super_resolution.config import MODES, SuperResolutionConfig
-from visionloop.tasks.super_resolution.recipes import MICRO_BATCH, OF_MODE, PRESETS, architecture_of, mode_of
-from visionloop.tasks.super_resolution.sizes import ARCHITECTURES, RELEASED
+from visionloop.tasks.super_resolution.recipes import (
+    MICRO_BATCH,
+    OF_MODE,
+    PRESETS,
+    architecture_of,
+    mode_of,
+)
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
 CLASSICAL = RELEASED["classical", 2]
@@ -34,12 +40,21 @@ MODE_FOR_SCALE_1 = {"mode": "denoise", "scale": 1}
 
 def settled(**flags):
     """{setting: value} before the data is known."""
-    return {name: setting.value for name, setting in resolve_settings(SuperResolutionTask, flags).items()}
+    return {
+        name: setting.value
+        for name, setting in resolve_settings(SuperResolutionTask, flags).items()
+    }
 
 
 def resolved(steps, **flags):
     """{setting: value} of a run of so many steps."""
-    settings = resolve_auto(resolve_settings(SuperResolutionTask, {"steps": steps, **flags}), 100, "cpu", {}, SuperResolutionTask.settle)
+    settings = resolve_auto(
+        resolve_settings(SuperResolutionTask, {"steps": steps, **flags}),
+        100,
+        "cpu",
+        {},
+        SuperResolutionTask.settle,
+    )
     return {name: setting.value for name, setting in settings.items()}
 
 
@@ -59,7 +74,7 @@ def folder_with(path, **config):
     return str(path)
 
 
-# modes and presets ------------------------------------------------------------------------------------------------------
+# modes and presets --------------------
 
 
 def test_every_architecture_has_a_line_here():
@@ -70,7 +85,12 @@ def test_every_architecture_has_a_line_here():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_an_architecture_names_its_mode_and_with_it_batch_and_loss(model, preset):
     values = settled(model=model, preset=preset)
-    assert (values["mode"], values["scale"], values["batch_size"], values["loss"]) == OF_ARCHITECTURE[model]
+    assert (
+        values["mode"],
+        values["scale"],
+        values["batch_size"],
+        values["loss"],
+    ) == OF_ARCHITECTURE[model]
 
 
 @pytest.mark.parametrize("model", OF_ARCHITECTURE)
@@ -85,10 +105,17 @@ def test_every_preset_is_the_authors_optimizer(model, preset):
 
 def test_random_weights_learn_at_the_authors_rate_and_trained_ones_at_half_of_it_half_as_long():
     for model in set(ARCHITECTURES) - {"tiny"}:
-        scratch, tuned = settled(model=model, preset="scratch"), settled(model=model, preset="finetune")
+        scratch, tuned = (
+            settled(model=model, preset="scratch"),
+            settled(model=model, preset="finetune"),
+        )
         assert (scratch["lr"], tuned["lr"]) == (2e-4, 1e-4)
         assert (scratch["steps"], tuned["steps"]) == (500_000, 250_000)
-    assert settled(model="classical", from_scratch=True)["preset"] == settled(model="denoise")["preset"] == "scratch"
+    assert (
+        settled(model="classical", from_scratch=True)["preset"]
+        == settled(model="denoise")["preset"]
+        == "scratch"
+    )
     assert settled(model="classical")["preset"] == settled(model=CLASSICAL)["preset"] == "finetune"
     # there are no weights of these
     assert settled(model="denoise")["from_scratch"] and settled(model="jpeg")["from_scratch"]
@@ -98,23 +125,51 @@ def test_the_rate_is_halved_where_the_authors_halve_it():
     settings = resolve_settings(SuperResolutionTask, {"model": "classical", "from_scratch": True})
     config = build(TrainConfig, resolve_auto(settings, 800, "cpu", {}, SuperResolutionTask.settle))
     module = torch.nn.Linear(1, 1)
-    optimizer = build_optimizer(SuperResolutionTask(SuperResolutionConfig()).parameter_groups(module), module, config)
-    rate = {step: set(set_lr(optimizer, step, config).values()) for step in (0, 249_999, 250_000, 400_000, 450_000, 475_000, 499_999)}
+    optimizer = build_optimizer(
+        SuperResolutionTask(SuperResolutionConfig()).parameter_groups(module), module, config
+    )
+    rate = {
+        step: set(set_lr(optimizer, step, config).values())
+        for step in (0, 249_999, 250_000, 400_000, 450_000, 475_000, 499_999)
+    }
     assert list(rate.values()) == [{2e-4 / times} for times in (1, 1, 2, 4, 8, 16, 16)]
 
 
 def test_the_tiny_model_is_trained_in_minutes_by_numbers_of_its_own():
     for values in (settled(), settled(model="tiny")):
-        assert (values["model"], values["preset"], values["from_scratch"]) == ("tiny", "scratch", True)
-        assert (values["lr"], values["batch_size"], values["schedule"], values["lr_min"]) == (2e-3, 4, "cosine", 0.0)
+        assert (values["model"], values["preset"], values["from_scratch"]) == (
+            "tiny",
+            "scratch",
+            True,
+        )
+        assert (values["lr"], values["batch_size"], values["schedule"], values["lr_min"]) == (
+            2e-3,
+            4,
+            "cosine",
+            0.0,
+        )
         assert (values["steps"], values["init"]) == (9000, "authors")
     values = settled(mode="jpeg")
     assert (values["scale"], values["loss"], values["batch_size"]) == (1, "charbonnier", 4)
 
 
 def test_a_flag_beats_the_recipe_and_an_unknown_preset_or_mode_is_named():
-    values = settled(model="classical", lr=0.5, steps=10, loss="charbonnier", batch_size=4, mode="real-world", scale=4, ema=False)
-    assert (values["lr"], values["steps"], values["loss"], values["batch_size"]) == (0.5, 10, "charbonnier", 4)
+    values = settled(
+        model="classical",
+        lr=0.5,
+        steps=10,
+        loss="charbonnier",
+        batch_size=4,
+        mode="real-world",
+        scale=4,
+        ema=False,
+    )
+    assert (values["lr"], values["steps"], values["loss"], values["batch_size"]) == (
+        0.5,
+        10,
+        "charbonnier",
+        4,
+    )
     assert (values["mode"], values["scale"], values["ema"]) == ("real-world", 4, False)
     assert settled(model="classical", epochs=3)["steps"] is None
     assert ", ".join(PRESETS) in refusal(model="classical", preset="fast")
@@ -137,7 +192,7 @@ def test_every_architecture_has_a_micro_batch_and_the_batch_stays():
     assert resolved(100, model="somebody/elses")["micro_batch"] == 4
 
 
-# scales -----------------------------------------------------------------------------------------------------------------
+# scales --------------------
 
 
 @pytest.mark.parametrize(
@@ -158,12 +213,22 @@ def test_names_of_released_weights_tell_mode_and_scale(model, mode, scale):
 
 
 def test_the_size_stays_in_restoration_and_only_there():
-    assert refusal(model="classical", scale=1) == "--scale 1: name what is restored with --mode denoise or jpeg"
+    assert (
+        refusal(model="classical", scale=1)
+        == "--scale 1: name what is restored with --mode denoise or jpeg"
+    )
     assert refusal(model="tiny", scale=1) == refusal(model="classical-x4", scale=1)
     assert refusal(mode="denoise", scale=2) == "--scale 2: denoise and jpeg keep the size"
     assert refusal(model="jpeg", scale=4) == "--scale 4: denoise and jpeg keep the size"
-    assert refusal(model="denoise", mode="classical") == "--scale 1: name what is restored with --mode denoise or jpeg"
-    assert settled(model="classical", **MODE_FOR_SCALE_1)["scale"] == settled(model="classical", mode="denoise")["scale"] == 1
+    assert (
+        refusal(model="denoise", mode="classical")
+        == "--scale 1: name what is restored with --mode denoise or jpeg"
+    )
+    assert (
+        settled(model="classical", **MODE_FOR_SCALE_1)["scale"]
+        == settled(model="classical", mode="denoise")["scale"]
+        == 1
+    )
 
 
 @pytest.mark.parametrize("scale", [0, 9])
@@ -173,7 +238,10 @@ def test_a_scale_beyond_eight_is_refused(scale):
 
 def test_settings_of_other_tasks_are_refused_with_what_to_say_instead():
     assert refusal(layer_decay=0.8) == "--layer-decay: not for super-resolution"
-    assert refusal(image_size=64) == "--image-size: not for super-resolution; --patch-size is the side of the training crops"
+    assert (
+        refusal(image_size=64)
+        == "--image-size: not for super-resolution; --patch-size is the side of the training crops"
+    )
 
 
 def test_best_weights_by_a_score_that_is_not_taken_are_refused():
@@ -181,9 +249,12 @@ def test_best_weights_by_a_score_that_is_not_taken_are_refused():
     assert settled(best_metric="lpips", lpips_weights="lpips.safetensors")["best_metric"] == "lpips"
 
 
-# folders ----------------------------------------------------------------------------------------------------------------
+# folders --------------------
 
-LARGE, LIGHT, SMALL = ({"embed_dim": embed, "depths": depths} for embed, depths in ((180, [6] * 6), (60, [6] * 4), (60, [2, 2])))
+LARGE, LIGHT, SMALL = (
+    {"embed_dim": embed, "depths": depths}
+    for embed, depths in ((180, [6] * 6), (60, [6] * 4), (60, [2, 2]))
+)
 
 
 @pytest.mark.parametrize(
@@ -193,12 +264,33 @@ LARGE, LIGHT, SMALL = ({"embed_dim": embed, "depths": depths} for embed, depths 
         (LARGE | {"upsampler": "nearest+conv", "upscale": 4}, "real-world", "real-world", 4),
         (LARGE | {"upsampler": "pixelshuffle_aux", "upscale": 4}, "compressed", "compressed", 4),
         (LARGE | {"upsampler": "", "upscale": 1, "visionloop_mode": "jpeg"}, "jpeg", "jpeg", 1),
-        (LIGHT | {"upsampler": "pixelshuffledirect", "upscale": 2}, "lightweight", "lightweight", 2),
-        (LIGHT | {"upsampler": "", "upscale": 1, "visionloop_mode": "denoise"}, "lightweight", "denoise", 1),
-        (SMALL | {"upsampler": "pixelshuffledirect", "upscale": 2, "visionloop_mode": "classical"}, "tiny", "classical", 2),
+        (
+            LIGHT | {"upsampler": "pixelshuffledirect", "upscale": 2},
+            "lightweight",
+            "lightweight",
+            2,
+        ),
+        (
+            LIGHT | {"upsampler": "", "upscale": 1, "visionloop_mode": "denoise"},
+            "lightweight",
+            "denoise",
+            1,
+        ),
+        (
+            SMALL
+            | {"upsampler": "pixelshuffledirect", "upscale": 2, "visionloop_mode": "classical"},
+            "tiny",
+            "classical",
+            2,
+        ),
         (SMALL | {"upsampler": "pixelshuffledirect", "upscale": 2}, "tiny", "lightweight", 2),
         (SMALL | {"upsampler": "nearest+conv", "upscale": 4}, "tiny", "real-world", 4),
-        (SMALL | {"upsampler": "", "upscale": 1, "visionloop_mode": "denoise"}, "tiny", "denoise", 1),
+        (
+            SMALL | {"upsampler": "", "upscale": 1, "visionloop_mode": "denoise"},
+            "tiny",
+            "denoise",
+            1,
+        ),
     ],
 )
 def test_a_folder_is_told_by_its_config(tmp_path, config, architecture, mode, scale):
@@ -217,7 +309,15 @@ def test_a_folder_for_x1_that_does_not_say_what_for_asks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["{}", "[]", "no json", '{"embed_dim": null}', '{"embed_dim": "wide", "depths": 3}', '{"visionloop_mode": 5}']
+    "content",
+    [
+        "{}",
+        "[]",
+        "no json",
+        '{"embed_dim": null}',
+        '{"embed_dim": "wide", "depths": 3}',
+        '{"visionloop_mode": 5}',
+    ],
 )
 def test_what_is_wrong_with_a_folder_is_left_for_its_loading_to_say(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
@@ -227,7 +327,13 @@ def test_what_is_wrong_with_a_folder_is_left_for_its_loading_to_say(tmp_path, co
 
 def test_a_folder_that_is_named_like_an_architecture_is_not_asked(tmp_path, monkeypatch):
     """`--model jpeg` is the architecture wherever it is typed."""
-    folder_with(tmp_path / "tiny", **LARGE, upsampler="nearest+conv", upscale=4, visionloop_mode="real-world")
+    folder_with(
+        tmp_path / "tiny",
+        **LARGE,
+        upsampler="nearest+conv",
+        upscale=4,
+        visionloop_mode="real-world",
+    )
     monkeypatch.chdir(tmp_path)
     values = settled(model="tiny")
     assert (values["mode"], values["scale"]) == ("classical", 2)

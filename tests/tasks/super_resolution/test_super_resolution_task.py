@@ -10,17 +10,24 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_super_resolution import QUIET, SmallTask
 from super_resolution_files import some_picture, write_picture, write_super_resolution_data
-from super_resolution_trial import QUIET, SmallTask
 from transformers import Swin2SRForImageSuperResolution
 
 from visionloop.bin.converters.lpips import convert_lpips
 from visionloop.engine.distributed import join_world
 from visionloop.engine.errors import UserError
-from visionloop.engine.evaluate import evaluate_dataset
-from visionloop.engine.stop import StopFlag
+from visionloop.engine.evaluation.evaluate import evaluate_dataset
+from visionloop.engine.system.signals import StopFlag
+from visionloop.engine.testing.short_runs import (
+    CONFIG,
+    STEPS,
+    logged,
+    runs_differ,
+    seeded_model,
+    train_steps,
+)
 from visionloop.engine.train import run_training, train
-from visionloop.engine.trials import CONFIG, STEPS, logged, runs_differ, seeded_model, train_steps
 from visionloop.metrics.lpips import SHAPES, Lpips
 from visionloop.tasks.super_resolution.network import pad_to_window
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
@@ -43,7 +50,9 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Pictures of 80 x 86 px and a little larger, small ones made from them."""
-    return write_super_resolution_data(tmp_path_factory.mktemp("data"), pictures=5, size_hw=(80, 86))
+    return write_super_resolution_data(
+        tmp_path_factory.mktemp("data"), pictures=5, size_hw=(80, 86)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,9 @@ def blocks(tmp_path_factory):
     for split in ("train", "val"):
         for number in range(4):
             colours = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-            write_picture(folder / split / "HR" / f"{number}.png", colours.repeat(4, axis=0).repeat(4, axis=1))
+            write_picture(
+                folder / split / "HR" / f"{number}.png", colours.repeat(4, axis=0).repeat(4, axis=1)
+            )
     return folder
 
 
@@ -81,7 +92,7 @@ def refusal(function, *arguments, **settings):
     return str(caught.value)
 
 
-# learning -----------------------------------------------------------------------------------------------------------
+# learning --------------------
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +117,25 @@ def test_one_batch_is_learned_by_heart(learned):
     metric = evaluate_dataset(task, module, task.build_eval_dataset("train"), batch_size=4)
     scores = metric.compute()
     assert scores["psnr"] > task.reference_scores(metric)["bicubic PSNR"] + 5
-    assert scores["val_loss"] == pytest.approx(last, rel=0.05)  # the training loss between pixels, a step later
+    assert scores["val_loss"] == pytest.approx(
+        last, rel=0.05
+    )  # the training loss between pixels, a step later
 
 
 def test_what_is_saved_scores_the_same(learned, blocks, tmp_path):
     task, module, _ = learned
     task.save(module, module.state_dict(), tmp_path / "saved")
-    again, loaded = SuperResolutionTask.load_trained(tmp_path / "saved", data=str(blocks), cache="none")
-    assert not loaded.training and (again.config.mode, again.scale, again.border) == ("classical", 2, 2)
-    assert scores_of(again, loaded, again.build_eval_dataset("train")) == scores_of(task, module, task.build_eval_dataset("train"))
+    again, loaded = SuperResolutionTask.load_trained(
+        tmp_path / "saved", data=str(blocks), cache="none"
+    )
+    assert not loaded.training and (again.config.mode, again.scale, again.border) == (
+        "classical",
+        2,
+        2,
+    )
+    assert scores_of(again, loaded, again.build_eval_dataset("train")) == scores_of(
+        task, module, task.build_eval_dataset("train")
+    )
 
 
 def test_a_batch_of_training_is_pairs_of_crops(data):
@@ -122,12 +143,18 @@ def test_a_batch_of_training_is_pairs_of_crops(data):
     train_set, val = task.build_datasets()
     batch = task.collate([train_set[i] | {"sample_id": torch.tensor(i)} for i in range(3)], 0, 0)
     assert batch["pixel_values"].shape == (3, 3, 12, 12) and batch["hr"].shape == (3, 3, 48, 48)
-    assert batch["pixel_values"].dtype == batch["hr"].dtype == torch.uint8 and batch["sample_ids"].tolist() == [0, 1, 2]
+    assert batch["pixel_values"].dtype == batch["hr"].dtype == torch.uint8 and batch[
+        "sample_ids"
+    ].tolist() == [0, 1, 2]
     assert task.count([batch, batch]) == {"pixels": 2 * 3 * 48 * 48}
     torch.testing.assert_close(task.to_input(batch), batch["pixel_values"] / 255)
     batch = eval_batch(task, val, range(5))
-    assert [picture.shape[1:] for picture in batch["pixel_values"]] == [(20 + i // 4, 21) for i in range(5)]
-    assert [picture.shape for picture in batch["bicubic"]] == [picture.shape for picture in batch["hr"]]
+    assert [picture.shape[1:] for picture in batch["pixel_values"]] == [
+        (20 + i // 4, 21) for i in range(5)
+    ]
+    assert [picture.shape for picture in batch["bicubic"]] == [
+        picture.shape for picture in batch["hr"]
+    ]
 
 
 def test_losses_of_micro_batches_add_up_to_the_mean_over_the_batch(data):
@@ -138,18 +165,38 @@ def test_losses_of_micro_batches_add_up_to_the_mean_over_the_batch(data):
     total = sum(task.loss(module, piece, task.count(pieces))["loss"] for piece in pieces)
     whole = task.collate(samples, 0, 0)
     torch.testing.assert_close(total, task.loss(module, whole, task.count([whole]))["loss"])
-    torch.testing.assert_close(total, (module(task.to_input(whole))["sr"] - whole["hr"] / 255).abs().mean(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        total,
+        (module(task.to_input(whole))["sr"] - whole["hr"] / 255).abs().mean(),
+        atol=1e-4,
+        rtol=0,
+    )
 
 
-# every mode, from a folder to a folder --------------------------------------------------------------------------------
+# every mode, from a folder to a folder --------------------
 
-# head and scale of the folder that is trained on, settings, loss terms, pixels at the edge that no correction reaches
+# head and scale of the folder that is trained on, settings, loss terms, pixels at the edge that no
+# correction reaches
 MODES = {
     "classical x2": ("pixelshuffle", 2, {}, {}, set(), 0),
     "classical x3 from x2": ("pixelshuffle", 2, {}, {"scale": 3, "mode": "classical"}, set(), 0),
-    "compressed x4": ("pixelshuffle_aux", 4, {}, {"quality": "30"}, {"loss_aux", "loss_frequency"}, 2),
+    "compressed x4": (
+        "pixelshuffle_aux",
+        4,
+        {},
+        {"quality": "30"},
+        {"loss_aux", "loss_frequency"},
+        2,
+    ),
     "denoise": ("", 1, {}, {"mode": "denoise", "noise": "15-50"}, set(), 0),
-    "jpeg": ("", 1, {"window_size": 7, "img_range": 255.0}, {"mode": "jpeg", "patch_size": 14}, set(), 0),
+    "jpeg": (
+        "",
+        1,
+        {"window_size": 7, "img_range": 255.0},
+        {"mode": "jpeg", "patch_size": 14},
+        set(),
+        0,
+    ),
     "real-world x4": ("nearest+conv", 4, {}, {}, set(), 0),
 }
 
@@ -164,7 +211,11 @@ def in_mode(tmp_path_factory, data):
             upsampler, scale, fields, settings, _, _ = MODES[name]
             start = save_tiny(upsampler, scale, **fields)
             output = tmp_path_factory.mktemp("runs") / "run"
-            flags = FLAGS | {"data": str(data), "model": str(start), "output": str(output), "ema": False} | settings
+            flags = (
+                FLAGS
+                | {"data": str(data), "model": str(start), "output": str(output), "ema": False}
+                | settings
+            )
             done[name] = output, train(SuperResolutionTask, **flags)
         return done[name]
 
@@ -176,7 +227,9 @@ def test_a_short_run_in_each_mode_ends_with_finite_losses_and_scores(in_mode, sa
     output, result = in_mode(name, save_tiny)
     assert result.state == "finished" and result.step == 3
     rows = [row for row in logged(output) if row["kind"] == "train"]
-    assert {key for key in rows[0] if key.startswith("loss")} == {"loss", "loss_pixel"} | MODES[name][4]
+    assert {key for key in rows[0] if key.startswith("loss")} == {"loss", "loss_pixel"} | MODES[
+        name
+    ][4]
     assert all(math.isfinite(row[key]) for row in rows for key in row if key.startswith("loss"))
     assert {"psnr", "ssim", "psnr_rgb", "ssim_rgb", "val_loss"} == set(result.scores)
     assert all(map(math.isfinite, result.scores.values()))
@@ -188,12 +241,20 @@ def test_plain_transformers_gives_the_picture_that_was_trained(in_mode, save_tin
     trained = SuperResolutionTask.load_trained(output / "checkpoints" / "step_00000003")[1]
     assert trained.official_heads
     scale, edge = trained.scale, MODES[name][5]
-    assert json.loads((output / "best" / "config.json").read_text())["upscale"] == scale == MODES[name][3].get("scale", MODES[name][1])
-    library = Swin2SRForImageSuperResolution.from_pretrained(output / "best", use_safetensors=True).eval()
+    assert (
+        json.loads((output / "best" / "config.json").read_text())["upscale"]
+        == scale
+        == MODES[name][3].get("scale", MODES[name][1])
+    )
+    library = Swin2SRForImageSuperResolution.from_pretrained(
+        output / "best", use_safetensors=True
+    ).eval()
     picture = torch.from_numpy(some_picture("new", 13, 22)).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
         ours = trained(picture)["sr"]
-        theirs = library(pad_to_window(picture, trained.window)).reconstruction[..., : 13 * scale, : 22 * scale]
+        theirs = library(pad_to_window(picture, trained.window)).reconstruction[
+            ..., : 13 * scale, : 22 * scale
+        ]
     inside = (..., slice(edge, 13 * scale - edge), slice(edge, 22 * scale - edge))
     tolerance = 2e-6 if trained.upsampler in ("", "pixelshuffle_aux") else 0
     torch.testing.assert_close(theirs[inside], ours[inside], atol=tolerance, rtol=0)
@@ -206,7 +267,9 @@ def test_evaluating_best_does_to_the_input_what_training_did(in_mode, save_tiny,
     border = 0 if task.scale == 1 or name.startswith("real-world") else task.scale
     assert (task.config.mode, task.border) == (name.split()[0], border)
     scores = scores_of(task, module, task.build_eval_dataset("val"))
-    assert scores == pytest.approx(result.scores, abs=2e-3)  # corrected weights round a grey level differently here and there
+    assert scores == pytest.approx(
+        result.scores, abs=2e-3
+    )  # corrected weights round a grey level differently here and there
 
 
 def test_settings_of_evaluation_beat_those_of_training(in_mode, save_tiny, data):
@@ -226,12 +289,22 @@ def test_a_network_that_enlarges_is_not_evaluated_on_noise(in_mode, save_tiny):
 
 def test_training_goes_on_from_best_in_its_own_mode(in_mode, save_tiny, data, tmp_path):
     output, _ = in_mode("compressed x4", save_tiny)
-    flags = FLAGS | {"data": str(data), "model": str(output / "best"), "output": str(tmp_path / "next"), "ema": False}
+    flags = FLAGS | {
+        "data": str(data),
+        "model": str(output / "best"),
+        "output": str(tmp_path / "next"),
+        "ema": False,
+    }
     train(SuperResolutionTask, **flags | {"quality": "30", "lr": 0.0})
     settings = json.loads((tmp_path / "next" / "settings.json").read_text())["settings"]
     assert settings["mode"]["value"] == "compressed" and settings["scale"]["value"] == 4
-    old, new = (load_file(run / "checkpoints" / "step_00000003" / "model.safetensors") for run in (output, tmp_path / "next"))
-    assert all(torch.allclose(tensor, new[name], atol=1e-6) for name, tensor in old.items())  # corrected, and back
+    old, new = (
+        load_file(run / "checkpoints" / "step_00000003" / "model.safetensors")
+        for run in (output, tmp_path / "next")
+    )
+    assert all(
+        torch.allclose(tensor, new[name], atol=1e-6) for name, tensor in old.items()
+    )  # corrected, and back
 
 
 @pytest.mark.parametrize("name", ["denoise", "jpeg", "compressed x4", "classical x2"])
@@ -240,18 +313,25 @@ def test_a_checkpoint_is_exported_like_best(in_mode, save_tiny, tmp_path, name):
     task, module = SuperResolutionTask.load_trained(output / "checkpoints" / "step_00000003")
     lines = task.export(module, tmp_path / "export")
     assert len(lines) == (name != "classical x2")
-    best, exported = (load_file(folder / "model.safetensors") for folder in (output / "best", tmp_path / "export"))
+    best, exported = (
+        load_file(folder / "model.safetensors") for folder in (output / "best", tmp_path / "export")
+    )
     assert all(torch.equal(tensor, exported[key]) for key, tensor in best.items())
-    assert all(torch.equal(tensor, exported[key]) for key, tensor in module.state_dict().items())  # corrected in place
+    assert all(
+        torch.equal(tensor, exported[key]) for key, tensor in module.state_dict().items()
+    )  # corrected in place
     again = SuperResolutionTask.load_trained(tmp_path / "export")[1]
     picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert torch.equal(module(picture)["sr"], again(picture)["sr"])
 
 
-# evaluation -----------------------------------------------------------------------------------------------------------
+# evaluation --------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"mode": "denoise", "scale": 1, "noise": "50"}, {"mode": "compressed", "scale": 4}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"mode": "denoise", "scale": 1, "noise": "50"}, {"mode": "compressed", "scale": 4}],
+)
 def test_scores_do_not_depend_on_the_evaluation_batch(data, settings):
     task = small_task(data, **settings)
     module, val = seeded_model(task), task.build_eval_dataset("val")
@@ -262,10 +342,16 @@ def test_scores_do_not_depend_on_the_evaluation_batch(data, settings):
 def test_a_share_set_aside_is_what_evaluate_reads_later(data, tmp_path):
     (tmp_path / "alone" / "train").mkdir(parents=True)
     (tmp_path / "alone" / "train" / "HR").symlink_to(data / "train" / "HR")
-    flags = FLAGS | {"data": str(tmp_path / "alone"), "output": str(tmp_path / "run"), "patch_size": 16}
+    flags = FLAGS | {
+        "data": str(tmp_path / "alone"),
+        "output": str(tmp_path / "run"),
+        "patch_size": 16,
+    }
     assert "no validation split (val/HR/)" in refusal(train, SuperResolutionTask, **flags)
     result = train(SuperResolutionTask, **flags, val_split=0.4)
-    task, module = SuperResolutionTask.load_trained(tmp_path / "run" / "best", data=str(tmp_path / "alone"), val_split=0.4)
+    task, module = SuperResolutionTask.load_trained(
+        tmp_path / "run" / "best", data=str(tmp_path / "alone"), val_split=0.4
+    )
     train_part, val = task.build_eval_dataset("train"), task.build_eval_dataset("val")
     assert len(train_part) + len(val) == 5 and len(val) == 2
     assert scores_of(task, module, val) == pytest.approx(result.scores, rel=1e-9)
@@ -278,11 +364,13 @@ def test_an_ensemble_and_tiles_are_used_in_evaluation(data):
     mean = small_task(data, ensemble=8)
     assert scores_of(mean, module, mean.build_eval_dataset("val"))["psnr"] != plain["psnr"]
     tiled = small_task(data, tile=8, halo=module.reach)
-    assert scores_of(tiled, module, tiled.build_eval_dataset("val"))["psnr"] == pytest.approx(plain["psnr"], abs=1e-3)
+    assert scores_of(tiled, module, tiled.build_eval_dataset("val"))["psnr"] == pytest.approx(
+        plain["psnr"], abs=1e-3
+    )
     assert refusal(small_task, data, ensemble=3) == "--ensemble: expected 1 or 8, got 3"
 
 
-# LPIPS ----------------------------------------------------------------------------------------------------------------
+# LPIPS --------------------
 
 
 @pytest.fixture(scope="module")
@@ -290,10 +378,19 @@ def lpips_file(tmp_path_factory):
     """What bin/convert.py makes of random weights."""
     folder, generator = tmp_path_factory.mktemp("lpips"), torch.Generator().manual_seed(0)
     tensors = {key: 0.05 * torch.rand(shape, generator=generator) for key, shape in SHAPES.items()}
-    save_file({key: tensor - 0.02 for key, tensor in tensors.items() if key.startswith("features.")}, folder / "backbone.safetensors")
-    heads = {f"lin{key[6]}.model.1.weight": tensor for key, tensor in tensors.items() if key.startswith("heads.")}
+    save_file(
+        {key: tensor - 0.02 for key, tensor in tensors.items() if key.startswith("features.")},
+        folder / "backbone.safetensors",
+    )
+    heads = {
+        f"lin{key[6]}.model.1.weight": tensor
+        for key, tensor in tensors.items()
+        if key.startswith("heads.")
+    }
     save_file(heads, folder / "heads.safetensors")
-    convert_lpips(folder / "backbone.safetensors", folder / "heads.safetensors", folder / "lpips.safetensors")
+    convert_lpips(
+        folder / "backbone.safetensors", folder / "heads.safetensors", folder / "lpips.safetensors"
+    )
     return folder / "lpips.safetensors"
 
 
@@ -302,10 +399,16 @@ def test_lpips_is_scored_where_its_weights_are_given(data, lpips_file, tmp_path)
     result = train_steps(task, tmp_path, config=SHORT)
     module = seeded_model(task)
     task.load(module, tmp_path / "checkpoints" / "step_00000003")
-    batch, measure = eval_batch(task, task.build_eval_dataset("val"), range(5)), Lpips.load(lpips_file)
+    batch, measure = (
+        eval_batch(task, task.build_eval_dataset("val"), range(5)),
+        Lpips.load(lpips_file),
+    )
     with torch.no_grad():
         pictures = task.predict(module.eval(), batch)["pictures"]
-    expected = [measure(picture[None], hr[None]).item() for picture, hr in zip(pictures, batch["hr"], strict=True)]
+    expected = [
+        measure(picture[None], hr[None]).item()
+        for picture, hr in zip(pictures, batch["hr"], strict=True)
+    ]
     assert result.scores["lpips"] == pytest.approx(np.mean(expected)) and min(expected) > 0
 
 
@@ -313,25 +416,40 @@ def test_without_them_one_line_says_so_once(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         result = train_steps(small_task(data), tmp_path, config=replace(SHORT, eval_every=1))
     told = [record.getMessage() for record in caplog.records if "LPIPS" in record.getMessage()]
-    assert told == ["LPIPS is not scored: --lpips-weights names no file (bin/convert.py lpips makes it)"]
+    assert told == [
+        "LPIPS is not scored: --lpips-weights names no file (bin/convert.py lpips makes it)"
+    ]
     assert "lpips" not in result.scores
 
 
 def test_a_wrong_lpips_file_is_told_before_the_first_step(data, lpips_file, tmp_path):
     (tmp_path / "text.safetensors").write_text("not weights")
     save_file({"features.0.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    for name, why in (("text", "safetensors"), ("other", r"features.0.weight: expected shape"), ("absent", "No such file")):
+    for name, why in (
+        ("text", "safetensors"),
+        ("other", r"features.0.weight: expected shape"),
+        ("absent", "No such file"),
+    ):
         path = str(tmp_path / f"{name}.safetensors")
-        line = refusal(train, SuperResolutionTask, **FLAGS, data=str(data), output=str(tmp_path / name), lpips_weights=path)
+        line = refusal(
+            train,
+            SuperResolutionTask,
+            **FLAGS,
+            data=str(data),
+            output=str(tmp_path / name),
+            lpips_weights=path,
+        )
         assert line.startswith(f"--lpips-weights: {path}: ") and why in line
         assert json.loads((tmp_path / name / "status.json").read_text())["state"] == "failed"
         assert not (tmp_path / name / "metrics.jsonl").exists()
 
 
-# the cache ------------------------------------------------------------------------------------------------------------
+# the cache --------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"mode": "compressed", "scale": 4}, {"mode": "denoise", "scale": 1}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"mode": "compressed", "scale": 4}, {"mode": "denoise", "scale": 1}]
+)
 def test_with_and_without_a_cache_it_is_the_same_run(data, cache, tmp_path, settings):
     assert not cache.exists()
     train_steps(small_task(data, cache="none", **settings), tmp_path / "none")
@@ -341,23 +459,43 @@ def test_with_and_without_a_cache_it_is_the_same_run(data, cache, tmp_path, sett
     assert runs_differ(tmp_path / "none", tmp_path / "disk") is None
 
 
-# what a user gets wrong -----------------------------------------------------------------------------------------------
+# what a user gets wrong --------------------
 
 
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"mode": "denoise", "noise": "loud"}, "--noise: expected a number or a range such as 15-50, within 0 to 255, got 'loud'"),
-        ({"mode": "denoise", "noise": "50-15"}, "--noise: expected a number or a range such as 15-50, within 0 to 255, got '50-15'"),
-        ({"mode": "jpeg", "quality": "0"}, "--quality: expected a whole number or a range such as 15-50, within 1 to 100, got '0'"),
-        ({"mode": "jpeg", "quality": "10.5"}, "--quality: expected a whole number or a range such as 15-50, within 1 to 100, got '10.5'"),
+        (
+            {"mode": "denoise", "noise": "loud"},
+            "--noise: expected a number or a range such as 15-50, within 0 to 255, got 'loud'",
+        ),
+        (
+            {"mode": "denoise", "noise": "50-15"},
+            "--noise: expected a number or a range such as 15-50, within 0 to 255, got '50-15'",
+        ),
+        (
+            {"mode": "jpeg", "quality": "0"},
+            "--quality: expected a whole number or a range such as 15-50, within 1 to 100, got '0'",
+        ),
+        (
+            {"mode": "jpeg", "quality": "10.5"},
+            "--quality: expected a whole number or a range such as 15-50, within 1 to 100, got '10.5'",
+        ),
         ({"scale": 5}, "--scale 5: tiny is for 1, 2, 3, 4, 8"),
-        ({"patch_size": 8}, "--patch-size: 8 pixels, expected more than the window's 8: no block would shift its windows"),
+        (
+            {"patch_size": 8},
+            "--patch-size: 8 pixels, expected more than the window's 8: no block would shift its windows",
+        ),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_line_before_a_picture_is_decoded(data, cache, tmp_path, settings, line):
+def test_a_wrong_setting_is_told_in_one_line_before_a_picture_is_decoded(
+    data, cache, tmp_path, settings, line
+):
     flags = FLAGS | {"patch_size": 16} | settings
-    assert refusal(train, SuperResolutionTask, data=str(data), output=str(tmp_path / "run"), **flags) == line
+    assert (
+        refusal(train, SuperResolutionTask, data=str(data), output=str(tmp_path / "run"), **flags)
+        == line
+    )
     assert not (tmp_path / "run" / "metrics.jsonl").exists() and not cache.exists()
 
 
@@ -365,20 +503,27 @@ def test_a_noise_that_is_not_used_is_not_looked_at(data):
     assert small_task(data, noise="loud", quality="bad").degradation is None
 
 
-# pictures that code trips over ----------------------------------------------------------------------------------------
+# pictures that code trips over --------------------
 
 
 @pytest.fixture
 def odd(tmp_path):
     """Sides that neither the scale nor the window divides, a picture that is barely a crop, strips, and a few pixels."""
     for number, size in enumerate([(67, 65), (65, 64), (64, 131), (200, 66)]):
-        write_picture(tmp_path / "odd" / "train" / "HR" / f"{number}.png", some_picture(str(number), *size))
+        write_picture(
+            tmp_path / "odd" / "train" / "HR" / f"{number}.png", some_picture(str(number), *size)
+        )
     for number, size in enumerate([(37, 61), (9, 70), (70, 9), (4, 4), (8, 12), (33, 33)]):
-        write_picture(tmp_path / "odd" / "val" / "HR" / f"{number}.png", some_picture(str(number), *size))
+        write_picture(
+            tmp_path / "odd" / "val" / "HR" / f"{number}.png", some_picture(str(number), *size)
+        )
     return tmp_path / "odd"
 
 
-@pytest.mark.parametrize("settings", [{}, {"scale": 3}, {"mode": "compressed", "scale": 4}, {"mode": "denoise", "scale": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"scale": 3}, {"mode": "compressed", "scale": 4}, {"mode": "denoise", "scale": 1}],
+)
 def test_odd_pictures_are_trained_on_and_evaluated(odd, tmp_path, settings):
     task = small_task(odd, cache="disk", **settings)
     result = train_steps(task, tmp_path / "run", config=SHORT)
@@ -387,7 +532,9 @@ def test_odd_pictures_are_trained_on_and_evaluated(odd, tmp_path, settings):
     batch = eval_batch(task, task.build_eval_dataset("val"), range(6))
     with torch.no_grad():
         found = task.predict(seeded_model(task).eval(), batch)
-    assert [picture.shape for picture in found["pictures"]] == [picture.shape for picture in batch["hr"]]
+    assert [picture.shape for picture in found["pictures"]] == [
+        picture.shape for picture in batch["hr"]
+    ]
     assert all(picture.dtype == torch.uint8 for picture in found["pictures"])
 
 
@@ -396,20 +543,28 @@ def test_a_validation_set_too_small_for_any_score_ends_without_one(data, tmp_pat
     (tmp_path / "data" / "train" / "HR").symlink_to(data / "train" / "HR")
     write_picture(tmp_path / "data" / "val" / "HR" / "dot.png", some_picture("dot", 4, 4))
     result = train_steps(small_task(tmp_path / "data"), tmp_path / "run", config=SHORT)
-    assert result.state == "finished" and math.isnan(result.scores["psnr"]) and math.isfinite(result.scores["val_loss"])
+    assert (
+        result.state == "finished"
+        and math.isnan(result.scores["psnr"])
+        and math.isfinite(result.scores["val_loss"])
+    )
     assert (tmp_path / "run" / "best" / "model.safetensors").exists()
 
 
 def test_of_large_pictures_a_part_is_drawn_and_crops_whole():
     sizes = [(3, 24, 24), (3, 64, 64), (3, 700, 500)]
     batch = {"pixel_values": [torch.zeros(size, dtype=torch.uint8) for size in sizes]}
-    batch["hr"] = [torch.zeros(3, 2 * height, 2 * width, dtype=torch.uint8) for _, height, width in sizes]
+    batch["hr"] = [
+        torch.zeros(3, 2 * height, 2 * width, dtype=torch.uint8) for _, height, width in sizes
+    ]
     for i, (height, width) in enumerate([(192, 386), (128, 258), (512, 1026)]):
-        picture = SmallTask(QUIET).draw({name: column[i : i + 1] for name, column in batch.items()})["batch"]
+        picture = SmallTask(QUIET).draw(
+            {name: column[i : i + 1] for name, column in batch.items()}
+        )["batch"]
         assert height <= picture.shape[0] < height + 60 and width <= picture.shape[1] < width + 60
 
 
-# parts that stay ------------------------------------------------------------------------------------------------------
+# parts that stay --------------------
 
 
 def test_a_frozen_backbone_keeps_every_bit_and_the_head_learns(data, tmp_path):
@@ -418,16 +573,23 @@ def test_a_frozen_backbone_keeps_every_bit_and_the_head_learns(data, tmp_path):
     before = seeded_model(task).state_dict()
     after = load_file(tmp_path / "checkpoints" / "step_00000003" / "model.safetensors")
     still = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
-    assert still == {name for name in before if name.startswith("swin2sr.")} and still != before.keys()
+    assert (
+        still == {name for name in before if name.startswith("swin2sr.")} and still != before.keys()
+    )
 
 
-# stopping -------------------------------------------------------------------------------------------------------------
+# stopping --------------------
 
 
 def test_a_stop_leaves_the_evaluation_at_a_batch_border(data):
     task = small_task(data)
     module, val, done = seeded_model(task), task.build_eval_dataset("val"), []
-    assert evaluate_dataset(task, module, val, batch_size=2, stop=lambda: len(done) == 1, advance=done.append) is None
+    assert (
+        evaluate_dataset(
+            task, module, val, batch_size=2, stop=lambda: len(done) == 1, advance=done.append
+        )
+        is None
+    )
     assert done == [2] and module.training
     assert len(evaluate_dataset(task, module, val, batch_size=2, advance=done.append)) == 5
 
@@ -451,15 +613,25 @@ class StopAtOnce(StopFlag):
         self.wanted = True
 
 
-def test_the_same_command_goes_on_and_then_finds_the_run_finished(data, save_tiny, tmp_path, capsys):
+def test_the_same_command_goes_on_and_then_finds_the_run_finished(
+    data, save_tiny, tmp_path, capsys
+):
     """With all the recipe's settings: nothing is clipped, and json has no infinity."""
     flags = FLAGS | {"data": str(data), "model": str(save_tiny())}
     for name, stops in (("straight", [None]), ("stopped", [StopAtOnce(), None])):
-        ends = [train(SuperResolutionTask, **flags, output=str(tmp_path / name), stop=stop) for stop in stops]
-        assert [(end.state, end.step) for end in ends] == [("stopped", 1), ("finished", 3)][-len(stops) :]
+        ends = [
+            train(SuperResolutionTask, **flags, output=str(tmp_path / name), stop=stop)
+            for stop in stops
+        ]
+        assert [(end.state, end.step) for end in ends] == [("stopped", 1), ("finished", 3)][
+            -len(stops) :
+        ]
         assert train(SuperResolutionTask, **flags, output=str(tmp_path / name)).step == 3
         assert "this run is finished (3 steps); nothing to do" in capsys.readouterr().out
-    weights = [(tmp_path / name / "best" / "model.safetensors").read_bytes() for name in ("straight", "stopped")]
+    weights = [
+        (tmp_path / name / "best" / "model.safetensors").read_bytes()
+        for name in ("straight", "stopped")
+    ]
     assert weights[0] == weights[1]
 
 
@@ -471,11 +643,25 @@ def test_an_evaluation_that_a_stop_dropped_is_done_first_and_changes_no_byte(dat
     (tmp_path / "stopped").mkdir()
     train_set, val = task.build_datasets()
     world = join_world("cpu")
-    result = run_training(task, settings, world, train_set, val, output=tmp_path / "stopped", facts={}, start=None, stop=task.flag)
+    result = run_training(
+        task,
+        settings,
+        world,
+        train_set,
+        val,
+        output=tmp_path / "stopped",
+        facts={},
+        start=None,
+        stop=task.flag,
+    )
     assert (result.state, result.step, task.calls) == ("stopped", 3, 2) and not result.scores
-    state = json.loads((tmp_path / "stopped" / "checkpoints" / "step_00000003" / "state.json").read_text())
+    state = json.loads(
+        (tmp_path / "stopped" / "checkpoints" / "step_00000003" / "state.json").read_text()
+    )
     assert state["step"] == 3 and state["evaluated_at"] == 0
     for name in ("stopped", "straight"):
         assert train_steps(SmallTask(config), tmp_path / name, config=settings).step == STEPS
     assert runs_differ(tmp_path / "straight", tmp_path / "stopped") is None
-    assert sorted(os.listdir(tmp_path / "stopped" / "best")) == sorted(os.listdir(tmp_path / "straight" / "best"))
+    assert sorted(os.listdir(tmp_path / "stopped" / "best")) == sorted(
+        os.listdir(tmp_path / "straight" / "best")
+    )

@@ -9,12 +9,26 @@ import torch
 from torch import nn
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.sources import ModelSource
-from visionloop.tasks.super_resolution.model import build_model, load_model, new_config, read_config, source_config
+from visionloop.tasks.huggingface.hub import ModelSource
+from visionloop.tasks.super_resolution.architectures import (
+    ARCHITECTURES,
+    CATALOGUE,
+    RELEASED,
+    SCALES_OF_HEAD,
+    scale_of,
+    start_of,
+)
+from visionloop.tasks.super_resolution.model import (
+    build_model,
+    load_model,
+    new_config,
+    read_config,
+    source_config,
+)
 from visionloop.tasks.super_resolution.network import Swin2SRForImageSuperResolution
-from visionloop.tasks.super_resolution.sizes import ARCHITECTURES, CATALOGUE, RELEASED, SCALES_OF_HEAD, scale_of, start_of
 
-# millions of parameters, measured on the library's class with the released configs (recipe, section 4)
+# millions of parameters, measured on the library's class with the released configs (recipe, section
+# 4)
 PARAMETERS = {
     ("classical", 2): 12.09, ("classical", 3): 12.28, ("classical", 4): 12.24, ("classical", 8): 12.39, ("lightweight", 2): 1.005,
     ("lightweight", 4): 1.025, ("compressed", 4): 12.25, ("real-world", 4): 12.06, ("jpeg", 1): 11.84, ("tiny", 2): 0.253,
@@ -42,7 +56,11 @@ def edit_config(folder, **fields):
 def new_names(folder, module):
     """Names of weights that a folder does not hold or holds otherwise."""
     stored = load_model(folder).state_dict()
-    return [name for name, tensor in module.state_dict().items() if name not in stored or not torch.equal(tensor, stored[name])]
+    return [
+        name
+        for name, tensor in module.state_dict().items()
+        if name not in stored or not torch.equal(tensor, stored[name])
+    ]
 
 
 @pytest.mark.parametrize("name, scale", PARAMETERS)
@@ -57,7 +75,10 @@ def test_every_architecture_builds_at_each_of_its_scales():
     for name, entry in ARCHITECTURES.items():
         for scale in entry.scales:
             config = new_config(name, scale)
-            assert (config.upscale, config.image_size) == (scale, entry.patch_size) and scale in SCALES_OF_HEAD[config.upsampler]
+            assert (config.upscale, config.image_size) == (
+                scale,
+                entry.patch_size,
+            ) and scale in SCALES_OF_HEAD[config.upsampler]
             assert entry.patch_size % config.window_size == 0, "training pictures need no margin"
             with torch.device("meta"):
                 assert Swin2SRForImageSuperResolution(config).scale == scale
@@ -93,31 +114,51 @@ def test_an_architecture_starts_from_released_weights_of_its_scale_or_of_twice()
         == start_of("classical", 8)
         == RELEASED["classical", 2]
     )
-    assert start_of("classical", 4) == RELEASED["classical", 4] and start_of("real-world") == RELEASED["real-world", 4]
-    assert start_of("lightweight", 4) == RELEASED["lightweight", 2] and start_of("compressed") == RELEASED["compressed", 4]
+    assert (
+        start_of("classical", 4) == RELEASED["classical", 4]
+        and start_of("real-world") == RELEASED["real-world", 4]
+    )
+    assert (
+        start_of("lightweight", 4) == RELEASED["lightweight", 2]
+        and start_of("compressed") == RELEASED["compressed", 4]
+    )
     assert [start_of(name) for name in ("tiny", "denoise", "jpeg")] == ["tiny", "denoise", "jpeg"]
     assert all(CATALOGUE.is_from_scratch(name, False) for name in ("tiny", "denoise", "jpeg"))
-    assert (scale_of("classical"), scale_of("real-world"), scale_of("jpeg"), scale_of("some/folder")) == (2, 4, 1, None)
+    assert (
+        scale_of("classical"),
+        scale_of("real-world"),
+        scale_of("jpeg"),
+        scale_of("some/folder"),
+    ) == (2, 4, 1, None)
 
 
 def test_the_librarys_convolutions_stay_where_they_are_asked_for(save_tiny):
     torch.manual_seed(0)
     module = build(architecture("tiny"), init="library")
     convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
-    assert all(layer.weight.std().item() == pytest.approx(0.02, rel=0.08) and not layer.bias.any() for layer in convolutions)
+    assert all(
+        layer.weight.std().item() == pytest.approx(0.02, rel=0.08) and not layer.bias.any()
+        for layer in convolutions
+    )
     # of another scale, the new part of the head
     larger = build(from_folder(save_tiny("pixelshuffle", 2)), scale=4, init="library")
-    assert larger.upsample.upsample.convolution_1.weight.std().item() == pytest.approx(0.02, rel=0.08)
+    assert larger.upsample.upsample.convolution_1.weight.std().item() == pytest.approx(
+        0.02, rel=0.08
+    )
 
 
 def test_random_convolutions_are_as_torch_draws_them_and_linear_layers_as_the_library_does():
     torch.manual_seed(0)
     module = build(architecture("tiny"))
-    assert module.training and {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    assert module.training and {parameter.dtype for parameter in module.parameters()} == {
+        torch.float32
+    }
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d):
             fan_in = layer.weight[0].numel()
-            assert layer.weight.std().item() == pytest.approx(1 / math.sqrt(3 * fan_in), rel=0.08), name
+            assert layer.weight.std().item() == pytest.approx(
+                1 / math.sqrt(3 * fan_in), rel=0.08
+            ), name
             assert layer.bias.abs().max() > 0.5 / math.sqrt(fan_in), name
         elif isinstance(layer, nn.Linear) and layer.weight.numel() > 1000:
             assert layer.weight.std().item() == pytest.approx(0.02, rel=0.08), name
@@ -125,10 +166,17 @@ def test_random_convolutions_are_as_torch_draws_them_and_linear_layers_as_the_li
 
 
 def test_blocks_shift_their_windows_unless_the_training_picture_is_one_window():
-    shifts = [block.shift_size for stage in build(architecture("tiny")).swin2sr.encoder.stages for block in stage.layers]
+    shifts = [
+        block.shift_size
+        for stage in build(architecture("tiny")).swin2sr.encoder.stages
+        for block in stage.layers
+    ]
     assert shifts == [0, 4, 0, 4]
     assert source_config(architecture("tiny"), image_size=32).image_size == 32
-    with pytest.raises(UserError, match="--patch-size: 8 pixels, expected more than the window's 8: no block would shift"):
+    with pytest.raises(
+        UserError,
+        match="--patch-size: 8 pixels, expected more than the window's 8: no block would shift",
+    ):
         source_config(architecture("tiny"), image_size=8)
 
 
@@ -142,7 +190,11 @@ def test_a_folder_with_weights_keeps_the_size_it_was_trained_with(save_tiny):
 
 def test_the_same_scale_keeps_every_weight(save_tiny, caplog):
     folder = save_tiny("pixelshuffle", 2)
-    assert new_names(folder, build(from_folder(folder))) == new_names(folder, build(from_folder(folder), scale=2)) == []
+    assert (
+        new_names(folder, build(from_folder(folder)))
+        == new_names(folder, build(from_folder(folder), scale=2))
+        == []
+    )
     assert not caplog.text
 
 
@@ -158,27 +210,38 @@ def test_the_same_scale_keeps_every_weight(save_tiny, caplog):
         ("pixelshuffledirect", 2, 3, ["conv"]),
     ],
 )
-def test_another_scale_starts_with_all_weights_but_those_of_its_upsampler(save_tiny, caplog, upsampler, old, scale, layers):
+def test_another_scale_starts_with_all_weights_but_those_of_its_upsampler(
+    save_tiny, caplog, upsampler, old, scale, layers
+):
     folder = save_tiny(upsampler, old)
     with caplog.at_level(logging.WARNING):
         module = build(from_folder(folder), scale=scale)
     expected = sorted(f"upsample.{layer}.{kind}" for layer in layers for kind in ("weight", "bias"))
     assert sorted(new_names(folder, module)) == expected
     (record,) = caplog.records
-    assert record.getMessage() == f"{folder}: from x{old} to x{scale}, new weights: {', '.join(expected) or 'none'}"
+    assert (
+        record.getMessage()
+        == f"{folder}: from x{old} to x{scale}, new weights: {', '.join(expected) or 'none'}"
+    )
     assert module.training and module.scale == module.upscale == module.config.upscale == scale
     assert module(torch.rand(1, 3, 8, 8))["sr"].shape == (1, 3, 8 * scale, 8 * scale)
 
 
 @pytest.mark.parametrize(
-    "upsampler, old, scale, head", [("pixelshuffle", 2, 1, ""), ("", 1, 2, "pixelshuffledirect"), ("nearest+conv", 4, 1, "")]
+    "upsampler, old, scale, head",
+    [("pixelshuffle", 2, 1, ""), ("", 1, 2, "pixelshuffledirect"), ("nearest+conv", 4, 1, "")],
 )
-def test_between_restoration_and_larger_pictures_the_body_is_carried_and_the_head_is_new(save_tiny, caplog, upsampler, old, scale, head):
+def test_between_restoration_and_larger_pictures_the_body_is_carried_and_the_head_is_new(
+    save_tiny, caplog, upsampler, old, scale, head
+):
     folder = save_tiny(upsampler, old, img_range=2.0)
     with caplog.at_level(logging.WARNING):
         module = build(from_folder(folder), scale=scale)
     new = new_names(folder, module)
-    assert new == [name for name in module.state_dict() if not name.startswith("swin2sr.")] and len(caplog.records) == 1
+    assert (
+        new == [name for name in module.state_dict() if not name.startswith("swin2sr.")]
+        and len(caplog.records) == 1
+    )
     assert (module.upsampler, module.config.img_range, module.config.upsampler) == (head, 2.0, head)
     assert module(torch.rand(1, 3, 9, 8))["sr"].shape == (1, 3, 9 * scale, 8 * scale)
 
@@ -189,7 +252,9 @@ def test_a_wide_body_without_a_head_gets_the_classical_one(save_tiny):
 
 
 def test_a_head_without_the_wanted_scale_is_an_error_of_one_line(save_tiny):
-    with pytest.raises(UserError, match=r"--scale 2: the head of .*model \(nearest\+conv\) is for 4"):
+    with pytest.raises(
+        UserError, match=r"--scale 2: the head of .*model \(nearest\+conv\) is for 4"
+    ):
         source_config(from_folder(save_tiny("nearest+conv", 4)), scale=2)
     with pytest.raises(UserError, match="--scale 5: lightweight is for 2, 3, 4"):
         source_config(architecture("lightweight"), scale=5)

@@ -9,8 +9,17 @@ from torch.nn import functional as F
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
 from visionloop.tasks.super_resolution.network import pad_to_window, recomputed_blocks
 
-HEADS = [("pixelshuffle", 2), ("pixelshuffle", 3), ("pixelshuffledirect", 2), ("nearest+conv", 4), ("pixelshuffle_aux", 4), ("", 1)]
-LAST = dict.fromkeys(("pixelshuffle", "nearest+conv", "pixelshuffle_aux"), "final_convolution") | {"pixelshuffledirect": "conv"}
+HEADS = [
+    ("pixelshuffle", 2),
+    ("pixelshuffle", 3),
+    ("pixelshuffledirect", 2),
+    ("nearest+conv", 4),
+    ("pixelshuffle_aux", 4),
+    ("", 1),
+]
+LAST = dict.fromkeys(("pixelshuffle", "nearest+conv", "pixelshuffle_aux"), "final_convolution") | {
+    "pixelshuffledirect": "conv"
+}
 SAME_HEADS = [head for head in HEADS if head[0] not in ("", "pixelshuffle_aux")]
 
 
@@ -33,13 +42,19 @@ class AuthorsAuxHead(nn.Module):
         self.state, self.scale, self.img_range = state, scale, img_range
 
     def convolve(self, x, name):
-        return F.conv2d(x, self.state[f"upsample.{name}.weight"], self.state[f"upsample.{name}.bias"], padding=1)
+        return F.conv2d(
+            x, self.state[f"upsample.{name}.weight"], self.state[f"upsample.{name}.bias"], padding=1
+        )
 
     def forward(self, features, pixels):
         mean = torch.tensor([0.4488, 0.4371, 0.4040])[:, None, None]
         normalised = (pixels - mean) * self.img_range
-        bicubic = self.convolve(F.interpolate(normalised, scale_factor=self.scale, mode="bicubic"), "conv_bicubic")
-        aux = self.convolve(F.leaky_relu(self.convolve(features, "conv_before_upsample")), "conv_aux")
+        bicubic = self.convolve(
+            F.interpolate(normalised, scale_factor=self.scale, mode="bicubic"), "conv_bicubic"
+        )
+        aux = self.convolve(
+            F.leaky_relu(self.convolve(features, "conv_before_upsample")), "conv_aux"
+        )
         x = F.leaky_relu(self.convolve(aux, "conv_after_aux.0"))
         for i in range(self.scale.bit_length() - 1):
             x = F.pixel_shuffle(self.convolve(x, f"upsample.convolution_{i}"), 2)
@@ -49,9 +64,14 @@ class AuthorsAuxHead(nn.Module):
 
 @pytest.mark.parametrize("upsampler, scale", HEADS)
 @pytest.mark.parametrize("height, width", [(17, 22), (1, 9), (3, 2)])
-def test_pictures_of_any_size_come_out_scale_times_larger(tiny_network, upsampler, scale, height, width):
+def test_pictures_of_any_size_come_out_scale_times_larger(
+    tiny_network, upsampler, scale, height, width
+):
     answer = tiny_network(upsampler, scale)(pictures(2, 3, height, width))
-    assert answer["sr"].shape == (2, 3, scale * height, scale * width) and answer["sr"].isfinite().all()
+    assert (
+        answer["sr"].shape == (2, 3, scale * height, scale * width)
+        and answer["sr"].isfinite().all()
+    )
     if upsampler == "pixelshuffle_aux":
         assert answer["aux"].shape == (2, 3, height, width)
     else:
@@ -65,15 +85,21 @@ def test_pictures_that_windows_divide_are_the_librarys_bit_for_bit(tiny_network,
 
 
 @pytest.mark.parametrize("upsampler, scale", SAME_HEADS)
-def test_other_pictures_are_the_librarys_on_a_mirrored_margin_bit_for_bit(tiny_network, upsampler, scale):
+def test_other_pictures_are_the_librarys_on_a_mirrored_margin_bit_for_bit(
+    tiny_network, upsampler, scale
+):
     module, pixels = tiny_network(upsampler, scale), pictures(1, 3, 21, 30)
     mirrored = F.pad(pixels, (0, 2, 0, 3), mode="reflect")
     whole = library_twin(module)(mirrored).reconstruction
     assert torch.equal(module(pixels)["sr"], whole[..., : 21 * scale, : 30 * scale])
 
 
-@pytest.mark.parametrize("upsampler, scale, img_range", [("", 1, 1.0), ("", 1, 255.0), ("pixelshuffle_aux", 4, 1.0)])
-def test_without_official_heads_the_answer_is_plain_transformers_bit_for_bit(tiny_network, upsampler, scale, img_range):
+@pytest.mark.parametrize(
+    "upsampler, scale, img_range", [("", 1, 1.0), ("", 1, 255.0), ("pixelshuffle_aux", 4, 1.0)]
+)
+def test_without_official_heads_the_answer_is_plain_transformers_bit_for_bit(
+    tiny_network, upsampler, scale, img_range
+):
     module, pixels = tiny_network(upsampler, scale, img_range=img_range), pictures(2, 3, 16, 24)
     theirs = library_twin(module)(pixels).reconstruction
     assert (module(pixels)["sr"] - theirs).abs().max() > 0.05
@@ -108,8 +134,13 @@ def test_a_residual_is_added_in_units_of_the_range(tiny_network, img_range):
 
 
 @pytest.mark.parametrize("scale, img_range", [(2, 1.0), (4, 1.0), (4, 255.0)])
-def test_both_pictures_of_the_head_for_compressed_input_are_the_authors(tiny_network, scale, img_range):
-    module, pixels = tiny_network("pixelshuffle_aux", scale, img_range=img_range), pictures(2, 3, 16, 24)
+def test_both_pictures_of_the_head_for_compressed_input_are_the_authors(
+    tiny_network, scale, img_range
+):
+    module, pixels = (
+        tiny_network("pixelshuffle_aux", scale, img_range=img_range),
+        pictures(2, 3, 16, 24),
+    )
     ours, head = module(pixels), AuthorsAuxHead(module.state_dict(), scale, img_range)
     sr, aux = head(module.swin2sr(pixels).last_hidden_state, pixels)
     torch.testing.assert_close(ours["sr"], sr, atol=1e-6, rtol=1e-6)
@@ -121,7 +152,9 @@ def test_the_auxiliary_picture_teaches_its_convolution_and_the_body(tiny_network
     module(pictures(1, 3, 12, 12))["aux"].sum().backward()
     assert module.upsample.conv_aux.weight.grad.abs().sum() > 0
     assert module.swin2sr.first_convolution.weight.grad.abs().sum() > 0
-    assert module.upsample.final_convolution.weight.grad is None  # its gradient came through the auxiliary picture alone
+    assert (
+        module.upsample.final_convolution.weight.grad is None
+    )  # its gradient came through the auxiliary picture alone
 
 
 @pytest.mark.parametrize("upsampler, scale", HEADS)
@@ -138,7 +171,10 @@ def test_recomputing_the_stages_changes_no_bit(tiny_network, upsampler, scale, a
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = module(pictures(2, 3, 12, 16))["sr"].square().sum()
         loss.backward()
-        return {"loss": loss.detach(), **{name: parameter.grad for name, parameter in module.named_parameters()}}
+        return {
+            "loss": loss.detach(),
+            **{name: parameter.grad for name, parameter in module.named_parameters()},
+        }
 
     plain, recomputed = (tiny_network(upsampler, scale, hidden_dropout_prob=0.1) for _ in range(2))
     apply_grad_checkpointing(recomputed_blocks(recomputed))
@@ -146,7 +182,9 @@ def test_recomputing_the_stages_changes_no_bit(tiny_network, upsampler, scale, a
     for module in (plain, recomputed):
         torch.manual_seed(3)  # dropout
         found.append(gradients(module))
-    assert len(recomputed_blocks(plain)) == 2 and all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+    assert len(recomputed_blocks(plain)) == 2 and all(
+        torch.equal(tensor, found[1][name]) for name, tensor in found[0].items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +198,9 @@ def test_recomputing_the_stages_changes_no_bit(tiny_network, upsampler, scale, a
         ("", 1, {"depths": [1, 2], "window_size": 7}, 21),
     ],
 )
-def test_nothing_beyond_the_reach_changes_a_pixel_and_the_reach_is_no_wider_than_needed(tiny_network, upsampler, scale, fields, reach):
+def test_nothing_beyond_the_reach_changes_a_pixel_and_the_reach_is_no_wider_than_needed(
+    tiny_network, upsampler, scale, fields, reach
+):
     module = tiny_network(upsampler, scale, **fields).eval()
     assert module.reach == reach
     window, middle = module.window, module.window * (reach // module.window + 2)
@@ -169,7 +209,12 @@ def test_nothing_beyond_the_reach_changes_a_pixel_and_the_reach_is_no_wider_than
         for phase in {0, scale - 1}:
             x = pixels.clone().requires_grad_()
             at = place * scale + phase
-            seen = torch.autograd.grad(module(x)["sr"][0, :, at, at].sum(), x)[0].abs().sum((0, 1, 3)).nonzero()
+            seen = (
+                torch.autograd.grad(module(x)["sr"][0, :, at, at].sum(), x)[0]
+                .abs()
+                .sum((0, 1, 3))
+                .nonzero()
+            )
             farthest = max(farthest, place - seen.min().item(), seen.max().item() - place)
     assert farthest == reach
 
@@ -178,8 +223,14 @@ def test_nothing_beyond_the_reach_changes_a_pixel_and_the_reach_is_no_wider_than
 def test_under_bf16_the_last_layer_computes_in_fp32(tiny_network, upsampler, scale):
     module, pixels, last = tiny_network(upsampler, scale), pictures(2, 3, 16, 16), []
     exact = module(pixels)
-    layer = module.final_convolution if upsampler == "" else module.upsample.get_submodule(LAST[upsampler])
-    layer.register_forward_hook(lambda _, inputs, output: last.append((inputs[0].dtype, output.dtype)))
+    layer = (
+        module.final_convolution
+        if upsampler == ""
+        else module.upsample.get_submodule(LAST[upsampler])
+    )
+    layer.register_forward_hook(
+        lambda _, inputs, output: last.append((inputs[0].dtype, output.dtype))
+    )
     with torch.autocast("cpu", torch.bfloat16):
         answer = module(pixels)
     assert last == [(torch.float32, torch.float32)]

@@ -1,0 +1,164 @@
+"""The `data.yaml` of a YOLO data set: names of the classes, and where the pictures of each split are."""
+
+import os
+from dataclasses import dataclass
+
+import yaml
+
+from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.io.json_columns import is_text, repeated, show
+from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, is_hidden, shorten
+
+
+@dataclass(frozen=True)
+class YoloDescription:
+    """What a `data.yaml` says.
+
+    source: the file; root: folder that its paths are relative to; classes: names in order of id;
+    splits: {"train" | "val" | "test": folders of pictures or text files that list pictures, as
+    written}, without the splits it does not name.
+    """
+
+    source: str
+    root: str
+    classes: tuple[str, ...]
+    splits: dict[str, tuple[str, ...]]
+
+    def place(self, entry):
+        """The path an entry means, whether or not something is there. Raises DataLayoutError for one that leads out of the data.
+
+        Relative to the root; Roboflow writes `../train/images` and means `train/images`.
+        """
+        relative = entry[3:] if entry.startswith("../") else entry
+        candidates = [os.path.normpath(os.path.join(self.root, path)) for path in (entry, relative)]
+        inside = [path for path in candidates if self.holds(path)]
+        if not inside:
+            raise DataLayoutError(
+                self.source, f"{entry} leads out of {self.root}; say with path: where the data is"
+            )
+        return next((path for path in inside if os.path.exists(path)), inside[-1])
+
+    def holds(self, path):
+        """Whether an absolute path lies below the root or beside the description by its name; where links lead is the owner's affair."""
+        here = os.path.dirname(os.path.abspath(self.source))
+        return any(os.path.commonpath([folder, path]) == folder for folder in (self.root, here))
+
+
+def read_description(yaml_file):
+    """The YoloDescription of a file. Raises DataLayoutError."""
+    source = os.fspath(yaml_file)
+    try:
+        with open(source, encoding="utf-8") as file:
+            data = yaml.safe_load(file)
+    except OSError as error:
+        raise DataLayoutError(source, error.strerror or str(error)) from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise DataLayoutError(source, f"not yaml: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise DataLayoutError(source, f"holds {show(data)}, expected names, train and val")
+    return YoloDescription(
+        source, _root(source, data), _class_names(source, data), _splits(source, data)
+    )
+
+
+def list_pictures(description, split):
+    """(folder, names relative to it) of a split's pictures, sorted by path. Raises DataLayoutError."""
+    if split not in description.splits:
+        raise DataLayoutError(description.source, f"names no folder for {split}")
+    paths = set()
+    places = [description.place(entry) for entry in description.splits[split]]
+    for entry, place in zip(description.splits[split], places, strict=True):
+        if os.path.isdir(place):
+            paths.update(_pictures_below(place))
+        elif os.path.isfile(place):
+            paths.update(_listed_pictures(place, description))
+        else:
+            raise DataLayoutError(
+                description.source, f"{split}: {entry} leads to {place}, and nothing is there"
+            )
+    if not paths:
+        raise DataLayoutError(
+            description.source,
+            f"{split}: no pictures in {shorten(places)}; read are {' '.join(PICTURE_SUFFIXES)}",
+        )
+    paths = sorted(paths)
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return folder, [os.path.relpath(path, folder) for path in paths]
+
+
+def _root(source, data):
+    """The folder that `path` names, or that of the file: `path` is often where the data lay on another machine."""
+    here = os.path.dirname(os.path.abspath(source))
+    path = data.get("path")
+    if path is not None and not isinstance(path, str):
+        raise DataLayoutError(source, f"path is {show(path)}, expected a folder")
+    there = os.path.normpath(os.path.join(here, path or ""))
+    return there if os.path.isdir(there) else here
+
+
+def _class_names(source, data):
+    names = data.get("names")
+    if isinstance(names, dict):
+        if set(names) != set(range(len(names))):
+            raise DataLayoutError(
+                source,
+                f"names have the ids {shorten([show(key) for key in names])}, expected 0 to {len(names) - 1}",
+            )
+        names = [names[label] for label in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise DataLayoutError(source, f"names is {show(names)}, expected a list of the classes")
+    names = [str(name) if type(name) is int else name for name in names]
+    for label, name in enumerate(names):
+        if not is_text(name):  # to yaml a bare `yes` is a truth value and 1.0 a number
+            raise DataLayoutError(
+                source,
+                f"the name of class {label} is {show(name)}, expected text; put it in quotes",
+            )
+    for label in repeated(names):
+        raise DataLayoutError(source, f"two classes have the name {names[label]!r}")
+    count = data.get("nc", len(names))
+    if count != len(names):
+        raise DataLayoutError(source, f"nc is {show(count)}, but there are {len(names)} names")
+    return tuple(names)
+
+
+def _splits(source, data):
+    splits = {}
+    for split, words in SPLIT_FOLDERS.items():
+        named = [word for word in words if data.get(word)]
+        if len(named) > 1:
+            raise DataLayoutError(
+                source, f"holds both {named[0]} and {named[1]}, which mean the same; keep one"
+            )
+        if not named:
+            continue
+        entries = data[named[0]] if isinstance(data[named[0]], list) else [data[named[0]]]
+        if not all(is_text(entry) for entry in entries):
+            raise DataLayoutError(
+                source,
+                f"{named[0]} is {show(data[named[0]])}, expected a folder or a list of folders",
+            )
+        splits[split] = tuple(entries)
+    return splits
+
+
+def _pictures_below(folder):
+    for level, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        yield from (
+            os.path.join(level, name)
+            for name in files
+            if name.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(name)
+        )
+
+
+def _listed_pictures(text_file, description):
+    """Paths from a text file, one a line, relative to the file. Raises DataLayoutError for one that leads out of the data."""
+    here = os.path.dirname(text_file)
+    with open(text_file, encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line.strip() for line in file if line.strip()]
+    paths = [os.path.normpath(os.path.join(here, line)) for line in lines]
+    for line, path in zip(lines, paths, strict=True):
+        if not description.holds(path):
+            raise DataLayoutError(text_file, f"{show(line)} leads out of {description.root}")
+    return paths

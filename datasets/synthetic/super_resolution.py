@@ -1,0 +1,104 @@
+"""Sample data of super-resolution: pieces of real photographs, from the pictures inside scikit-image's wheel: no download.
+
+Every piece is a function of (seed, split, number) alone. Training and validation never share a
+photograph, and the pieces of validation no pixel either, as long as there are no more of them than
+regions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from visionloop.datasets.super_resolution.downscale import shrink
+from visionloop.datasets.super_resolution.layout import HR, lr_folder_name
+from visionloop.datasets.synthetic.textures import load_texture
+
+SPLITS = {"train": 40, "val": 6}  # pictures
+SIDES = (200, 300)  # pixels, both included, each drawn for itself; less where the region ends
+# of the small pictures that lie beside those of validation; those of training are made when they
+# are needed
+GIVEN_SCALE = 2
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a photograph. box: left, top, right, bottom, None: all of it; shrunk: so many times, which takes JPEG's traces away."""
+
+    photograph: str
+    box: tuple[int, int, int, int] | None = None
+    shrunk: int = 1
+
+    def load(self):
+        """RGB picture."""
+        picture = load_texture(self.photograph)
+        return (picture.crop(self.box) if self.box else picture).reduce(self.shrunk)
+
+
+REGIONS = {
+    "train": (
+        Region("motorcycle_left.png"),
+        Region("coffee.png"),
+        Region("brick.png"),
+        Region("hubble_deep_field.jpg", shrunk=2),
+        Region("coins.png"),
+        Region("rocket.jpg", shrunk=2),
+        Region("gravel.png"),
+        Region("ihc.png"),
+        Region("grass.png"),
+        Region("retina.jpg", shrunk=2),
+    ),
+    "val": (
+        Region("astronaut.png", (0, 0, 256, 512)),
+        Region("chelsea.png", (0, 0, 225, 300)),
+        Region("camera.png", (0, 0, 256, 512)),
+        Region("astronaut.png", (256, 0, 512, 512)),
+        Region("chelsea.png", (225, 0, 451, 300)),
+        Region("camera.png", (256, 0, 512, 512)),
+    ),
+}
+
+
+def write_super_resolution(folder, seed, pictures=SPLITS, sides=SIDES):
+    """Write `train/HR/0000.png`, `val/HR/0000.png` and `val/LR_x2/0000x2.png`.
+
+    folder: a Path, empty; pictures: how many of each split; sides: shortest and longest, pixels.
+    """
+    with tqdm(
+        total=sum(pictures.values()), desc="sample data", unit="picture", disable=None
+    ) as bar:
+        for split_number, (split, count) in enumerate(pictures.items()):
+            (folder / split / HR).mkdir(parents=True)
+            lr_folder = folder / split / lr_folder_name(GIVEN_SCALE)
+            if split == "val":
+                lr_folder.mkdir()
+            for number in range(count):
+                region = REGIONS[split][number % len(REGIONS[split])]
+                piece = cut_piece(
+                    np.random.default_rng([seed, split_number, number]), region, sides
+                )
+                piece.save(folder / split / HR / f"{number:04}.png")
+                if split == "val":
+                    even = np.asarray(piece)[: piece.height // 2 * 2, : piece.width // 2 * 2]
+                    Image.fromarray(shrink(even, GIVEN_SCALE)).save(
+                        lr_folder / f"{number:04}x{GIVEN_SCALE}.png"
+                    )
+                bar.update()
+
+
+def cut_piece(generator, region, sides=SIDES):
+    """A random part of a region, mirrored half of the time: RGB. generator: a numpy Generator, the only source of chance."""
+    picture = region.load()
+    width, height = (
+        min(int(side), limit)
+        for side, limit in zip(
+            generator.integers(*sides, 2, endpoint=True), picture.size, strict=True
+        )
+    )
+    left, top = (
+        int(generator.integers(limit + 1))
+        for limit in (picture.width - width, picture.height - height)
+    )
+    piece = picture.crop((left, top, left + width, top + height))
+    return piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else piece

@@ -1,0 +1,164 @@
+"""`check_task`: the invariants that every task must keep, as one call. Ours use it, and so can the author of a fifth.
+
+Noise must be off in the task that is checked (drop path, mixup, denoising), and BatchNorm frozen:
+then pieces of any size must add up to the same gradient.
+"""
+
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from visionloop.engine.ema import named_state
+from visionloop.engine.testing.short_runs import (
+    CONFIG,
+    STEPS,
+    assert_same_step,
+    first_batch,
+    first_step,
+    on_ranks,
+    runs_differ,
+    score,
+    seeded_model,
+    train_steps,
+)
+
+# a forked process need not import everything anew, and the checks are on the CPU; elsewhere a fork
+# is not safe beside system libraries
+START = "fork" if sys.platform == "linux" else "spawn"
+
+
+def check_task(make_task, *, folder=None):
+    """Raise AssertionError naming the invariant that the task breaks; return the names of those it keeps.
+
+    make_task: a callable at module level without arguments (other processes may import it) that
+    makes the task, noise off. folder: where the runs are written (default: a temporary one).
+    """
+    kept = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(folder or scratch)
+        for check in (
+            batches,
+            resume,
+            accumulation,
+            ranks,
+            grad_checkpointing,
+            empty_targets,
+            overfit,
+            export,
+        ):
+            check(make_task, folder / check.__name__)
+            kept.append(check.__name__)
+    return kept
+
+
+def batches(make_task, folder):
+    """A batch holds uint8 pictures and the ids of its samples."""
+    task = make_task()
+    batch = first_batch(task)
+    assert batch["pixel_values"].dtype == torch.uint8, (
+        "batches: pixel_values must be uint8 on the wire"
+    )
+    assert batch["sample_ids"].dtype == torch.int64 and len(batch) == 8, (
+        "batches: sample_ids must be int64 [B]"
+    )
+    assert set(task.count([batch])) == set(task.count_names), (
+        "batches: count must return the names in count_names"
+    )
+
+
+def resume(make_task, folder):
+    """Stopped after any step and resumed == straight, byte for byte."""
+    train_steps(make_task(), folder / "straight")
+    for stop_after in range(1, STEPS):
+        output = folder / f"stopped_{stop_after}"
+        train_steps(make_task(), output, stop_after=stop_after)
+        train_steps(make_task(), output)
+        difference = runs_differ(folder / "straight", output)
+        assert not difference, f"resume: after a stop at step {stop_after} {difference} differs"
+
+
+def accumulation(make_task, folder):
+    """4 micro-batches of 2 == 1 of 8."""
+    whole = first_step(make_task, CONFIG)
+    assert_same_step(
+        whole,
+        first_step(make_task, replace(CONFIG, micro_batch=2)),
+        "accumulation: 4 x 2 against 1 x 8",
+    )
+
+
+def ranks(make_task, folder):
+    """2 processes == 1 in samples, loss and gradient; 1, 2 and 3 give one evaluation."""
+    whole, scores = first_step(make_task, CONFIG), score(make_task)
+    for step in on_ranks(2, first_step, make_task, CONFIG, context=START):
+        assert_same_step(whole, step, "ranks: 2 processes against 1")
+    for number in (2, 3):
+        for other in on_ranks(number, score, make_task, context=START):
+            assert json.dumps(other) == json.dumps(scores), (
+                f"ranks: evaluation on {number} processes gives {other}, on one {scores}"
+            )
+
+
+def grad_checkpointing(make_task, folder):
+    """Recomputed activations give the same gradient."""
+    task = make_task()
+    if task.grad_checkpointing_blocks(task.build_model()):
+        plain, recomputed = (
+            first_step(make_task, CONFIG),
+            first_step(make_task, replace(CONFIG, grad_checkpointing=True)),
+        )
+        assert_same_step(plain, recomputed, "grad_checkpointing: on against off")
+
+
+def empty_targets(make_task, folder):
+    """A batch with nothing in it has a finite loss and a gradient for every parameter."""
+    task = make_task()
+    batch = task.without_targets(first_batch(task))
+    if batch is None:
+        return
+    module = seeded_model(task)
+    task.before_step(module, 0, STEPS)
+    task.loss(module, batch, dict.fromkeys(task.count_names, 1.0))["loss"].backward()
+    for name, parameter in module.named_parameters():
+        assert not parameter.requires_grad or parameter.grad is not None, (
+            f"empty_targets: {name} has no gradient"
+        )
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), (
+            f"empty_targets: the gradient of {name} is not finite"
+        )
+
+
+def overfit(make_task, folder):
+    """60 steps on one batch lower its loss."""
+    task = make_task()
+    module, batch = seeded_model(task), first_batch(task)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    count = {name: max(1.0, number) for name, number in task.count([batch]).items()}
+    losses = []
+    for _ in range(60):
+        task.before_step(module, 0, STEPS)
+        loss = task.loss(module, batch, count)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < task.overfit_share * losses[0], (
+        f"overfit: the loss of one batch went from {losses[0]:.3g} to {losses[-1]:.3g} only"
+    )
+
+
+def export(make_task, folder):
+    """What save writes, load reads back bit for bit."""
+    task = make_task()
+    module, other = seeded_model(task), seeded_model(task, seed=1)
+    folder.mkdir(parents=True)
+    task.save(module, module.state_dict(), folder)
+    task.load(other, folder)
+    for name, tensor in named_state(module).items():
+        assert torch.equal(tensor, named_state(other)[name]), (
+            f"export: {name} is not the same after save and load"
+        )

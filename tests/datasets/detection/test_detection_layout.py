@@ -1,0 +1,187 @@
+"""Which file describes a detection split, and where its pictures are."""
+
+import json
+import shutil
+
+import pytest
+from detection_files import small_coco, write_coco, write_pictures
+
+from visionloop.datasets.detection.layout import (
+    find_annotations,
+    find_detection_split,
+    inspect_detection_split,
+    require_detection_split,
+)
+from visionloop.datasets.io.layout import DataLayoutError
+
+YAML = "names: [cat, dog]\ntrain: images/train\nval: images/val\ntest: images/test\n"
+
+
+def write_yolo(folder, split):
+    write_pictures(folder / "images" / split, small_coco())
+    (folder / "labels" / split).mkdir(parents=True)
+    (folder / "labels" / split / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.25 0.5\n")
+    (folder / "data.yaml").write_text(YAML)
+
+
+LAYOUTS = [
+    ("train", "train.json", "train"),
+    ("train", "train.json", "images/train"),
+    ("train", "train.json", "images"),
+    ("train", "train.json", ""),
+    ("val", "val.json", "val"),
+    ("val", "valid.json", "valid"),
+    ("val", "validation.json", "validation"),
+    ("val", "val.json", "valid"),
+    ("test", "test.json", "test"),
+    ("train", "train/_annotations.coco.json", "train"),
+    ("val", "valid/_annotations.coco.json", "valid"),
+    ("train", "train/labels.json", "train"),
+    ("train", "train/labels.json", "train/images"),
+    ("train", "annotations/instances_train2017.json", "train2017"),
+    ("train", "annotations/instances_train2017.json", "images/train2017"),
+    ("train", "annotations/instances_train2017.json", "images"),
+    ("val", "annotations/instances_val2017.json", "val2017"),
+    ("val", "annotations/instances_valid.json", "valid"),
+    ("train", "annotations/instances_train.json", "train"),
+    ("train", "annotations/train.json", "images/train"),
+]
+
+
+@pytest.mark.parametrize(("split", "json_name", "pictures"), LAYOUTS)
+def test_json_and_pictures_are_found_where_tools_put_them(tmp_path, split, json_name, pictures):
+    write_coco(tmp_path, json_name=json_name, pictures=pictures)
+    index = find_detection_split(tmp_path, split)
+    assert index.source == str(tmp_path / json_name) and index.folder == str(tmp_path / pictures)
+    assert len(index) == 3 and len(index.boxes) == 4
+    assert all(
+        find_detection_split(tmp_path, other) is None
+        for other in {"train", "val", "test"} - {split}
+    )
+
+
+@pytest.mark.parametrize("prefix", ["train", "images/train"])
+def test_file_names_may_be_relative_to_the_data_folder(tmp_path, prefix):
+    content = small_coco()
+    for picture in content["images"]:
+        picture["file_name"] = f"{prefix}/{picture['file_name']}"
+    write_coco(tmp_path, content, pictures="")
+    assert find_detection_split(tmp_path, "train").folder == str(tmp_path)
+
+
+def test_yolo_is_found_and_a_test_folder_that_is_only_named_is_none(tmp_path):
+    for split in ("train", "val"):
+        write_yolo(tmp_path, split)
+        index = find_detection_split(tmp_path, split, classes=("dog", "cat"))
+        assert (
+            index.source == str(tmp_path / "data.yaml")
+            and len(index) == 3
+            and index.labels.tolist() == [1, 0]
+        )
+    assert find_detection_split(tmp_path, "test") is None
+    write_yolo(tmp_path, "test")
+    assert len(find_detection_split(tmp_path, "test")) == 3
+
+
+def test_the_labels_of_validation_are_those_of_training(tmp_path):
+    write_coco(tmp_path)
+    content = small_coco()
+    content["categories"] = [{"id": 9, "name": "cat"}, {"id": 2, "name": "dog"}]
+    write_coco(tmp_path, content, json_name="val.json", pictures="val")
+    train = find_detection_split(tmp_path, "train")
+    assert find_detection_split(tmp_path, "val", train.classes).classes == train.classes
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "train/_annotations.coco.json",
+        "annotations/instances_train.json",
+        "annotations/train.json",
+        "train/other.json",
+    ],
+)
+def test_two_files_for_one_split_are_an_error_that_names_both(tmp_path, second):
+    write_coco(tmp_path)
+    write_coco(tmp_path, json_name=second)
+    with pytest.raises(
+        DataLayoutError,
+        match=rf"holds both train\.json and {second} for the split 'train'; keep one",
+    ):
+        find_detection_split(tmp_path, "train")
+
+
+def test_two_names_for_validation_and_two_formats_are_errors(tmp_path):
+    write_coco(tmp_path, json_name="val.json", pictures="val")
+    write_coco(tmp_path, json_name="valid.json", pictures="val")
+    with pytest.raises(DataLayoutError, match=r"both val\.json and valid\.json"):
+        find_detection_split(tmp_path, "val")
+    write_coco(tmp_path)
+    write_yolo(tmp_path, "train")
+    with pytest.raises(DataLayoutError, match=r"both train\.json and data\.yaml"):
+        find_detection_split(tmp_path, "train")
+
+
+def test_a_folder_of_many_jsons_is_told_in_one_line(tmp_path):
+    for number in range(9):
+        write_coco(tmp_path, json_name=f"train/{number}.json")
+    with pytest.raises(DataLayoutError, match=r"both train/0\.json and train/1\.json and 7 more"):
+        find_detection_split(tmp_path, "train")
+
+
+def test_the_export_of_roboflow_goes_before_other_jsons_beside_it(tmp_path):
+    write_coco(tmp_path, json_name="train/_annotations.coco.json")
+    (tmp_path / "train" / "other.json").write_text("{}")
+    assert find_annotations(tmp_path, "train") == tmp_path / "train" / "_annotations.coco.json"
+
+
+def test_a_missing_training_split_says_what_was_expected_and_what_is_there(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(
+        DataLayoutError,
+        match=r"expected train\.json with pictures in train/, .*data\.yaml with train; found pictures$",
+    ):
+        require_detection_split(tmp_path, "train")
+    write_coco(tmp_path)
+    assert len(require_detection_split(tmp_path, "train")) == 3
+    with pytest.raises(DataLayoutError, match=rf"found nothing; did you mean {tmp_path}\?$"):
+        require_detection_split(tmp_path / "pictures", "train")
+
+
+def test_a_missing_data_folder_is_told(tmp_path):
+    with pytest.raises(DataLayoutError, match="no such folder"):
+        find_detection_split(tmp_path / "gone", "train")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataLayoutError, match="not a folder"):
+        find_detection_split(tmp_path / "file", "train")
+
+
+def test_everything_wrong_with_a_split_is_listed(tmp_path):
+    assert inspect_detection_split(tmp_path, "train") is None
+    content = small_coco()
+    content["annotations"][0]["image_id"] = 99
+    content["annotations"][1]["iscrowd"] = 7
+    json_file = write_coco(tmp_path, content)
+    index, problems = inspect_detection_split(tmp_path, "train")
+    assert [(kind, path) for kind, path, _ in problems] == [("error", str(json_file))] * 2 and len(
+        index.boxes
+    ) == 2
+    with pytest.raises(DataLayoutError, match="image_id 99 is no image's id"):
+        find_detection_split(tmp_path, "train")
+
+
+def test_annotations_alone_can_be_read(tmp_path):
+    write_coco(tmp_path)
+    shutil.rmtree(tmp_path / "train")
+    with pytest.raises(DataLayoutError, match="3 of 3 pictures are not in"):
+        find_detection_split(tmp_path, "train")
+    assert len(find_detection_split(tmp_path, "train", need_pictures=False)) == 3
+
+
+def test_real_splits_are_found(real_data):
+    data = real_data("bccd")
+    for split, pictures, boxes in (("train", 205, 2804), ("val", 87, 1137), ("test", 72, 945)):
+        index = require_detection_split(data, split)
+        assert (len(index), len(index.boxes)) == (pictures, boxes)
+        assert len(index) == len(json.loads((data / f"{split}.json").read_text())["images"])

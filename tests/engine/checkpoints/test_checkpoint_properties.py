@@ -1,0 +1,210 @@
+"""Damage of any kind, anywhere in a checkpoint: it is seen, every file is named, and the older one is gone on from."""
+
+import hashlib
+import json
+import shutil
+from contextlib import contextmanager
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from visionloop.engine.checkpoints.files import write_json
+from visionloop.engine.checkpoints.folder import (
+    newest_whole,
+    problems,
+    step_folder_name,
+    write_folder,
+)
+from visionloop.engine.checkpoints.manifest import MANIFEST, sha256
+from visionloop.engine.checkpoints.writer import save_tensors
+
+FILES = (
+    "averaged.safetensors",
+    "config.json",
+    "labels/names.txt",
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+)
+
+
+def fill(step):
+    """Fills a folder with files of the kinds and names that a run writes."""
+
+    def write(folder):
+        weights = {"weight": torch.full((3, 2), float(step)), "bias": torch.zeros(1)}
+        save_tensors(folder / "model.safetensors", weights)
+        save_tensors(folder / "averaged.safetensors", weights)
+        save_tensors(
+            folder / "optimizer.safetensors",
+            {"weight/exp_avg": torch.ones(3, 2), "weight/step": torch.tensor(float(step))},
+        )
+        write_json(folder / "config.json", {"model_type": "toy"})
+        write_json(
+            folder / "state.json", {"step": step, "scores": {"accuracy": 0.5}, "pieces": [[0, 8]]}
+        )
+        (folder / "labels").mkdir()
+        (folder / "labels" / "names.txt").write_text("cat\ndog\n")
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Two whole ones, of steps 4 and 8."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for step in (4, 8):
+        write_folder(folder / step_folder_name(step), fill(step))
+    assert sorted(
+        json.loads((folder / step_folder_name(8) / MANIFEST).read_text())["files"]
+    ) == sorted(FILES)
+    return folder
+
+
+@contextmanager
+def written(path, content):
+    """The file with other content, until the end of the block."""
+    good = path.read_bytes()
+    try:
+        path.write_bytes(content)
+        yield
+    finally:
+        path.write_bytes(good)
+
+
+def flip(content, bit):
+    return content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
+
+
+def assert_passed_over(checkpoints):
+    said = []
+    assert newest_whole(checkpoints, said.append) == checkpoints / step_folder_name(4)
+    assert len(said) == 1 and "\n" not in said[0] and step_folder_name(8) in said[0]
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=st.sampled_from(FILES), data=st.data())
+def test_any_flipped_bit_makes_the_run_go_on_from_the_older_one(checkpoints, name, data):
+    path = checkpoints / step_folder_name(8) / name
+    content = path.read_bytes()
+    with written(path, flip(content, data.draw(st.integers(0, 8 * len(content) - 1)))):
+        assert_passed_over(checkpoints)
+    assert newest_whole(checkpoints) == checkpoints / step_folder_name(8)
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_of_the_manifest_is_seen_unless_it_still_says_the_same(checkpoints, data):
+    """Blanks may change, and how a letter is written."""
+    path = checkpoints / step_folder_name(8) / MANIFEST
+    content = path.read_bytes()
+    changed = flip(content, data.draw(st.integers(0, 8 * len(content) - 1)))
+    with written(path, changed):
+        if problems(path.parent):
+            assert_passed_over(checkpoints)
+        else:
+            assert json.loads(changed) == json.loads(content)
+
+
+@pytest.mark.parametrize("name", [*FILES, "everything"])
+def test_a_manifest_that_no_longer_names_a_file_is_damaged(checkpoints, name):
+    path = checkpoints / step_folder_name(8) / MANIFEST
+    content = json.loads(path.read_text())
+    content["files"] = {
+        known: entry
+        for known, entry in content["files"].items()
+        if name not in (known, "everything")
+    }
+    with written(path, json.dumps(content).encode()):
+        assert_passed_over(checkpoints)
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.txt", "/etc/hostname", "labels/../../outside.txt", "a\0b", "n" * 300]
+)
+def test_a_manifest_that_names_a_file_elsewhere_or_none_at_all_is_damaged(tmp_path, name):
+    write_folder(tmp_path / "step_00000008", fill(8))
+    (tmp_path / "outside.txt").write_text("not ours")
+    path = tmp_path / "step_00000008" / MANIFEST
+    files = {name: {"size": 8, "sha256": sha256(tmp_path / "outside.txt")}}
+    write_json(
+        path,
+        {
+            "schema": 1,
+            "files": files,
+            "sha256": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+        },
+    )
+    assert len(problems(path.parent)) == 1
+
+
+def test_a_manifest_nested_without_end_is_a_problem_and_no_crash(tmp_path):
+    (tmp_path / MANIFEST).write_text("[" * 100_000)
+    assert problems(tmp_path) == [f"{MANIFEST}: missing or unreadable"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(name=st.sampled_from((*FILES, MANIFEST)), data=st.data())
+def test_any_truncation_makes_the_run_go_on_from_the_older_one(checkpoints, name, data):
+    path = checkpoints / step_folder_name(8) / name
+    content = path.read_bytes()
+    # the manifest ends in a line feed that says nothing
+    with written(path, content[: data.draw(st.integers(0, len(content) - 1 - (name == MANIFEST)))]):
+        assert_passed_over(checkpoints)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    spoilt=st.dictionaries(
+        st.sampled_from(FILES),
+        st.sampled_from(["flipped", "longer", "shorter", "empty", "gone", "other"]),
+        min_size=1,
+    ),
+    data=st.data(),
+)
+def test_every_damaged_file_is_named_and_no_other(checkpoints, tmp_path_factory, spoilt, data):
+    folder = shutil.copytree(
+        checkpoints / step_folder_name(8), tmp_path_factory.mktemp("copy") / step_folder_name(8)
+    )
+    for name, how in spoilt.items():
+        path = folder / name
+        content = path.read_bytes()
+        if how == "gone":
+            path.unlink()
+            continue
+        path.write_bytes({
+            "flipped": flip(content, data.draw(st.integers(0, 8 * len(content) - 1))),
+            "longer": content + b"\0",
+            "shorter": content[:-1],
+            "empty": b"",
+            "other": bytes(reversed(content)),  # of the same size
+        }[how])  # fmt: skip
+    found = problems(folder)
+    assert sorted(line.split(": ")[0] for line in found) == sorted(spoilt) and not any(
+        "\n" in line for line in found
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(names=st.lists(st.sampled_from(FILES), min_size=2, max_size=2, unique=True))
+def test_files_that_changed_places_are_damaged(checkpoints, tmp_path_factory, names):
+    folder = shutil.copytree(
+        checkpoints / step_folder_name(8), tmp_path_factory.mktemp("copy") / step_folder_name(8)
+    )
+    one, other = (folder / name for name in names)
+    content = one.read_bytes()
+    is_same = content == other.read_bytes()  # weights and their average at the first step
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    assert sorted(line.split(": ")[0] for line in problems(folder)) == (
+        [] if is_same else sorted(names)
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=st.binary(max_size=60))
+def test_a_manifest_of_any_bytes_is_a_problem_and_no_crash(checkpoints, content):
+    with written(checkpoints / step_folder_name(8) / MANIFEST, content):
+        assert_passed_over(checkpoints)

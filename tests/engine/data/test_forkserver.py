@@ -1,0 +1,98 @@
+"""Where loader workers come from: a process of their own, without threads, that ends with the run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RUN = """
+import os, sys, threading, time
+from multiprocessing import forkserver
+from visionloop.engine.distributed import World
+from visionloop.engine.data.forkserver import start_loader_server
+from visionloop.engine.data.loader import TrainingData
+from visionloop.engine.config.train_config import TrainConfig
+import torch
+from tests.support.toy_task import ToyConfig, ToyPictures, ToyTask
+
+start_loader_server()
+start_loader_server()
+server = forkserver._forkserver._forkserver_pid
+for _ in range(3):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+config = TrainConfig(steps=20, batch_size=8, micro_batch=4, workers=2, seed=3)
+data = TrainingData(ToyTask(ToyConfig()), ToyPictures(21, split="train"), config, World(0, 0, 1, torch.device("cpu")), 0)
+assert data.fetch(lambda: False) is not None
+workers = [process.pid for process in data._fetcher._iterator._workers]
+print(server, *workers, flush=True)
+sys.stdin.read()
+assert data.fetch(lambda: False) is not None
+data.close()
+print("closed", flush=True)
+"""
+
+
+def status_of(pid):
+    """{field: value} of a process, {} once it is gone or waits to be collected."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return {} if fields["State"].startswith("Z") else fields
+
+
+def wait_until_gone(pids, seconds):
+    deadline = time.monotonic() + seconds
+    while any(status_of(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a process outlives the run"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def run():
+    """(process of a run with two workers, its server, its workers)."""
+    root = Path(__file__).parents[3]
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN],
+        cwd=root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    server, *workers = map(int, process.stdout.readline().split())
+    yield process, server, workers
+    process.kill()
+    process.communicate()
+
+
+def test_workers_are_forked_from_a_process_without_threads_however_many_the_run_has(run):
+    process, server, workers = run
+    assert int(status_of(process.pid)["Threads"]) > 3
+    assert (
+        int(status_of(server)["PPid"]) == process.pid
+        and status_of(server)["Threads"].strip() == "1"
+    )
+    assert len(workers) == 2 and {int(status_of(worker)["PPid"]) for worker in workers} == {server}
+
+
+def test_server_and_workers_end_when_the_run_is_killed(run):
+    process, server, workers = run
+    process.kill()
+    wait_until_gone([process.pid, server], 2)
+    wait_until_gone(workers, 15)  # each looks for its parent every 5 s
+
+
+def test_a_signal_to_the_whole_process_group_leaves_the_workers_to_the_run(run):
+    process, server, workers = run
+    for pid in (server, *workers):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0 and out == "closed\n"
+    wait_until_gone([server, *workers], 2)

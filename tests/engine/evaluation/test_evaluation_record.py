@@ -1,0 +1,424 @@
+"""Records of evaluations: whole, the same after a stop, the same samples every time, the worst ones really the worst."""
+
+import errno
+import json
+import math
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from toy_task import ToyConfig, ToyMetric, ToyTask
+
+from visionloop.engine.evaluation.evaluate import evaluate_dataset
+from visionloop.engine.evaluation.record import (
+    class_table_of,
+    confusion_of,
+    curve_of,
+    cut_records,
+    make_record,
+    write_record,
+)
+from visionloop.engine.evaluation.samples import (
+    Shown,
+    choose_samples,
+    fixed_samples,
+    name_in,
+    pictures_due,
+    thumbnail,
+    worst_samples,
+)
+from visionloop.engine.metric import MetricSpec
+from visionloop.engine.system.signals import StopFlag
+from visionloop.engine.task import Task
+from visionloop.engine.testing.short_runs import logged, on_ranks
+from visionloop.engine.train import train
+
+SETTINGS = dict(
+    data="toy", model="toy", steps=6, batch_size=8, micro_batch=4, lr=1e-2, threads=1, workers=0, device="cpu", precision="fp32",
+    log_every=1, eval_every=2, save_every=2, keep=9,
+)  # fmt: skip
+FIELDS = [
+    "schema", "step", "epoch", "scores", "raw_scores", "intervals", "reference", "classes", "confusion", "curves", "sample_score", "fixed",
+    "worst",
+]  # fmt: skip
+
+
+def read_record(path):
+    """The record as other languages read it: no NaN, no Infinity."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is no json")
+
+    return json.loads((path / "record.json").read_text(), parse_constant=refuse)
+
+
+def folders(output):
+    return sorted((output / "evaluations").iterdir())
+
+
+def files_of(output):
+    return {
+        path.relative_to(output).as_posix(): path.read_bytes()
+        for path in output.rglob("*")
+        if path.is_file()
+    }
+
+
+class TellingToy(ToyTask):
+    """With every hook, and numbers that json does not have."""
+
+    def per_class_scores(self, metric):
+        return {
+            "left": {"accuracy": 0.25, "pictures": len(metric)},
+            "right": {"accuracy": float("nan"), "pictures": 0},
+        }
+
+    def reference_scores(self, metric):
+        return {"always left": float("inf")}
+
+    def confusion(self, metric):
+        return ("left", "right"), np.array([[1, 2], [3, len(metric)]]), "pictures"
+
+    def curves(self, metric):
+        lines = [{"name": "left", "x": np.array([0.0, 0.5, 1.0]), "y": [1 / 3, float("nan"), 0]}]
+        return [{"title": "recall", "x": "recall", "y": "precision", "lines": lines}]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """The folder of a finished run of TellingToy."""
+    output = tmp_path_factory.mktemp("told")
+    train(TellingToy, output=str(output), **SETTINGS)
+    return output
+
+
+# what a record holds --------------------
+
+
+def test_every_evaluation_has_a_whole_record_with_the_scores_of_the_log(told):
+    records = [read_record(folder) for folder in folders(told)]
+    assert [list(record) for record in records] == [FIELDS] * 3
+    evals = [row for row in logged(told) if row["kind"] == "eval"]
+    assert [(row["step"], row["epoch"], row["metrics"], row["metrics_raw"]) for row in evals] == [
+        (record["step"], record["epoch"], record["scores"], record["raw_scores"])
+        for record in records
+    ]
+    low, high = records[-1]["intervals"]["val_loss"]
+    assert low <= records[-1]["scores"]["val_loss"] <= high
+    assert not list((told / "evaluations").glob(".*")), "nothing half-written stays"
+
+
+def test_what_the_hooks_give_stands_in_the_record_and_numbers_that_json_lacks_are_null(told):
+    record = read_record(folders(told)[-1])
+    assert record["reference"] == {"always left": None}
+    assert record["classes"]["columns"] == [
+        {"key": "accuracy", "format": "percent"},
+        {"key": "pictures", "format": "integer"},
+    ]
+    assert record["classes"]["rows"] == [
+        {"name": "left", "values": [0.25, 23]},
+        {"name": "right", "values": [None, 0]},
+    ]
+    assert record["confusion"] == {
+        "classes": ["left", "right"],
+        "counts": [[1, 2], [3, 23]],
+        "unit": "pictures",
+    }
+    assert record["curves"][0]["lines"] == [
+        {"name": "left", "x": [0.0, 0.5, 1.0], "y": [0.33333, None, 0.0]}
+    ]
+    assert record["sample_score"] == {
+        "label": "loss",
+        "format": "float",
+        "higher_is_better": False,
+        "description": "cross-entropy",
+    }
+
+
+def test_pictures_stand_beside_the_record_and_are_all_there_are(told):
+    for folder in folders(told):
+        record = read_record(folder)
+        named = [one["picture"] for one in record["fixed"] + record["worst"]]
+        assert {path.name for path in folder.iterdir()} == {"record.json", *filter(None, named)}
+    assert named == [f"{kind}_{i:02}.jpg" for kind in ("fixed", "worst") for i in range(8)]
+    with Image.open(folder / "worst_00.jpg") as picture:
+        assert picture.format == "JPEG" and picture.size == (8, 8)
+
+
+def test_a_task_without_hooks_has_a_record_too(tmp_path):
+    class Silent(ToyTask):
+        sample_score = None
+        draw_samples, draw_gallery, sample_scores = (
+            Task.draw_samples,
+            Task.draw_gallery,
+            Task.sample_scores,
+        )
+
+    train(Silent, output=str(tmp_path), **SETTINGS | {"ema": False})
+    record = read_record(folders(tmp_path)[-1])
+    assert list(record) == FIELDS and record["raw_scores"] is None and record["worst"] == []
+    assert (
+        record["classes"] is record["confusion"] is record["sample_score"] is None
+        and record["curves"] == []
+    )
+    assert record["fixed"][0] == {"name": "val/1.png", "picture": None, "score": None}
+    assert [path.name for path in folders(tmp_path)[-1].iterdir()] == ["record.json"]
+
+
+def test_a_confusion_of_many_classes_is_left_out():
+    class Confused:
+        def __init__(self, number):
+            self.number = number
+
+        def confusion(self, metric):
+            return (
+                [str(i) for i in range(self.number)],
+                np.zeros((self.number, self.number), dtype=np.int64),
+                "pictures",
+            )
+
+    assert (
+        len(confusion_of(Confused(200), None)["counts"]) == 200
+        and confusion_of(Confused(201), None) is None
+    )
+
+
+def test_a_column_is_of_integers_when_all_its_numbers_are():
+    assert class_table_of({}, "percent") is None
+    found = class_table_of({"a": {"AP": 1, "n": 2}, "b": {"AP": 0.5, "n": 3}}, "percent")
+    assert [column["format"] for column in found["columns"]] == ["percent", "integer"]
+
+
+# samples --------------------
+
+
+def test_the_fixed_samples_are_the_same_at_every_evaluation(told):
+    names = [[one["name"] for one in read_record(folder)["fixed"]] for folder in folders(told)]
+    assert names[0] == names[1] == names[2] and len(set(names[0])) == 8
+
+
+@given(number=st.integers(1, 5000))
+def test_fixed_samples_are_spread_evenly(number):
+    chosen = fixed_samples(number)
+    assert (
+        len(set(chosen)) == min(8, number)
+        and chosen[0] >= 0
+        and chosen[-1] < number
+        and chosen == sorted(chosen)
+    )
+    if number >= 8:
+        gaps = np.diff([-chosen[0] - 1, *chosen, 2 * number - 1 - chosen[-1]])
+        assert gaps.max() - gaps.min() <= 2
+
+
+def test_the_worst_are_those_with_the_worst_scores_of_all(told):
+    task = ToyTask(ToyConfig(data="toy", model="toy"))
+    _, val = task.build_datasets()
+    torch.manual_seed(3)
+    metric = evaluate_dataset(task, task.build_model(), val, batch_size=5)
+    chosen = choose_samples(task, metric, val)
+    losses = metric.rows[:, 2]
+    assert [one.index for one in chosen["worst"]] == np.argsort(-losses, kind="stable")[:8].tolist()
+    assert [one.score for one in chosen["worst"]] == sorted(losses.tolist(), reverse=True)[:8]
+    assert [one.score for one in chosen["fixed"]] == losses[
+        [one.index for one in chosen["fixed"]]
+    ].tolist()
+    scores = [one["score"] for one in read_record(folders(told)[-1])["worst"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("higher_is_better", "expected"), [(False, [4, 1, 3, 0]), (True, [0, 3, 1, 4])]
+)
+def test_ties_go_by_index_and_nan_is_no_score(higher_is_better, expected):
+    spec = MetricSpec("s", "s", "float", higher_is_better, "")
+    scores = {4: math.inf, 3: 0.5, 1: 0.7, 0: 0.1, 2: math.nan}
+    assert worst_samples(scores, spec) == expected
+    assert worst_samples({5: 1.0, 2: 1.0, 9: 1.0}, spec, wanted=2) == [2, 5]
+    assert worst_samples({}, spec) == []
+
+
+def test_names_are_those_in_the_data_folder():
+    assert (
+        name_in("data", "data/val/a.png") == "val/a.png"
+        and name_in("data/", "data/val/a.png") == "val/a.png"
+    )
+    assert (
+        name_in("other", "data/val/a.png") == "data/val/a.png" and name_in(None, "a.png") == "a.png"
+    )
+
+
+def test_large_pictures_are_made_small_and_small_ones_stay():
+    picture = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
+    assert np.array_equal(thumbnail(picture), picture)
+    assert thumbnail(np.zeros((100, 2000, 3), dtype=np.uint8)).shape == (32, 640, 3)
+    assert thumbnail(np.zeros((2000, 100, 3), dtype=np.uint8)).shape == (960, 48, 3)
+
+
+@given(steps=st.integers(1, 3000), every=st.integers(0, 400), batch_size=st.integers(1, 64))
+def test_pictures_are_drawn_a_dozen_times_at_most_and_at_both_ends(steps, every, batch_size):
+    evaluations = [
+        step for step in range(1, steps + 1) if step == steps or (every and step % every == 0)
+    ]
+    drawn = [step for step in evaluations if pictures_due(step, every, steps, batch_size)]
+    assert drawn[0] == evaluations[0] and drawn[-1] == steps and len(drawn) <= 12
+    assert len(drawn) <= 4 or 16 * (len(drawn) - 3) * 50 <= steps * batch_size
+
+
+# what must not change --------------------
+
+
+def test_drawing_changes_no_bit_of_the_training(tmp_path):
+    class Drawing(ToyTask):
+        def draw_samples(self, batch, predictions):
+            torch.rand(5), np.random.rand()
+            return super().draw_samples(batch, predictions)
+
+    class Silent(ToyTask):
+        draw_samples = Task.draw_samples
+
+    found = []
+    for task_class in (Drawing, Silent):
+        output = tmp_path / task_class.__name__
+        train(task_class, output=str(output), batch_norm=True, **SETTINGS)
+        found.append(
+            {
+                name: content
+                for name, content in files_of(output).items()
+                if name.startswith(("checkpoints", "best"))
+            }
+        )
+    assert len(found[0]) > 8 and found[0] == found[1]
+
+
+def two_ranks(output):
+    train(TellingToy, output=output, **SETTINGS)
+
+
+def test_two_processes_write_the_record_of_one(told, tmp_path):
+    on_ranks(2, two_ranks, str(tmp_path), context="fork")
+    for mine, others in zip(folders(told), folders(tmp_path), strict=True):
+        one, two = read_record(mine), read_record(others)
+        assert [shown["name"] for shown in one["fixed"]] == [
+            shown["name"] for shown in two["fixed"]
+        ]
+        assert [shown["name"] for shown in one["worst"]] == [
+            shown["name"] for shown in two["worst"]
+        ]
+        assert (
+            two["scores"] == pytest.approx(one["scores"], rel=1e-4)
+            and one["confusion"] == two["confusion"]
+        )
+
+
+def test_a_stop_while_samples_are_drawn_leaves_the_bytes_of_a_straight_run(told, tmp_path):
+    stop = StopFlag()
+
+    class Stopped(TellingToy):
+        drawn = 0
+
+        def draw_samples(self, batch, predictions):
+            Stopped.drawn += 1
+            stop.wanted = Stopped.drawn == 19  # in the second evaluation with pictures
+            return super().draw_samples(batch, predictions)
+
+    assert train(Stopped, output=str(tmp_path), stop=stop, **SETTINGS).state == "stopped"
+    at_stop = [folder.name for folder in folders(tmp_path)]
+    assert len(at_stop) < 3, "dropped where it was"
+    train(TellingToy, output=str(tmp_path), **SETTINGS)
+    assert files_of(tmp_path / "evaluations") == files_of(told / "evaluations")
+
+
+def test_a_resumed_run_writes_again_what_came_after_its_checkpoint(told, tmp_path):
+    shutil.copytree(told, tmp_path / "run")
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "run/checkpoints" / f"step_{step:08d}", ignore_errors=True)
+    assert [folder.name for folder in sorted((tmp_path / "run/checkpoints").iterdir())] == [
+        "step_00000002"
+    ]
+    (tmp_path / "run/evaluations/step_00000006/worst_00.jpg").write_bytes(b"of another past")
+    train(TellingToy, output=str(tmp_path / "run"), **SETTINGS)
+    assert files_of(tmp_path / "run/evaluations") == files_of(told / "evaluations")
+
+
+def test_records_after_the_last_evaluation_that_counts_are_removed(tmp_path):
+    for name in ("step_00000002", "step_00000004", "step_00000006", ".step_00000006.writing"):
+        (tmp_path / "evaluations" / name).mkdir(parents=True)
+        (tmp_path / "evaluations" / name / "record.json").write_text("{}")
+    cut_records(tmp_path, 4)
+    assert [folder.name for folder in folders(tmp_path)] == ["step_00000002", "step_00000004"]
+    cut_records(tmp_path / "no run", 0)
+
+
+# what may go wrong --------------------
+
+
+def test_a_picture_that_is_gone_by_then_is_left_out(tmp_path):
+    class Vanishing(ToyTask):
+        def sample_scores(self, metric):  # called once the whole set has been evaluated
+            self.val.unreadable = (fixed_samples(23)[2],)
+            return super().sample_scores(metric)
+
+        def build_datasets(self):
+            train_set, self.val = super().build_datasets()
+            return train_set, self.val
+
+    train(Vanishing, output=str(tmp_path), **SETTINGS | {"eval_every": 0, "ema": False})
+    pictures = [one["picture"] for one in read_record(folders(tmp_path)[0])["fixed"]]
+    assert pictures[2] is None and pictures.count(None) == 1
+
+
+@pytest.fixture
+def record():
+    task, metric = TellingToy(ToyConfig(data="toy", model="toy")), ToyMetric()
+    chosen = {"fixed": [Shown(0, "a.png", 0.5, np.zeros((8, 8, 3), dtype=np.uint8))], "worst": []}
+    parts = {
+        "step": 3,
+        "epoch": 0,
+        "scores": {"accuracy": math.nan},
+        "raw": None,
+        "intervals": {},
+        "reference": {},
+    }
+    return make_record(
+        task, metric, per_class=task.per_class_scores(metric), chosen=chosen, **parts
+    ), chosen
+
+
+def test_a_record_that_exists_is_replaced_whole(record, tmp_path):
+    for _ in range(2):
+        assert write_record(tmp_path, *record) is None
+        (tmp_path / "evaluations/step_00000003/old.jpg").touch()
+    assert write_record(tmp_path, *record) is None
+    assert sorted(path.name for path in (tmp_path / "evaluations/step_00000003").iterdir()) == [
+        "fixed_00.jpg",
+        "record.json",
+    ]
+
+
+def test_a_full_disk_loses_the_record_alone(record, tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(os, "rename", full)
+    told = write_record(tmp_path, *record)
+    assert "step_00000003: cannot write (No space left on device)" in told and "goes on" in told
+    assert list((tmp_path / "evaluations").iterdir()) == []
+
+
+def test_another_defect_in_writing_is_no_full_disk(record, tmp_path):
+    (tmp_path / "evaluations").write_text("a file where the folder belongs")
+    with pytest.raises(OSError, match="evaluations"):
+        write_record(tmp_path, *record)
+
+
+def test_a_curve_keeps_what_can_be_seen():
+    curve = {"title": "t", "x": "x", "y": "y", "lines": [{"name": "n", "x": [1 / 3], "y": [2]}]}
+    assert curve_of(curve)["lines"] == [{"name": "n", "x": [0.33333], "y": [2.0]}] and curve[
+        "lines"
+    ][0]["x"] == [1 / 3]

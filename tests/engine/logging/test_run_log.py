@@ -1,0 +1,444 @@
+"""What a run tells: metrics.jsonl, status.json, TensorBoard; on the main rank alone."""
+
+import json
+import re
+import threading
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_task import ToyMetric, ToyTask
+
+from visionloop.engine.distributed import World
+from visionloop.engine.errors import UserError
+from visionloop.engine.logging import status_file
+from visionloop.engine.logging.run_log import RunLog, cut_lines
+from visionloop.engine.logging.status_file import StatusFile
+from visionloop.engine.system.profiling import Clock
+from visionloop.engine.system.signals import StopFlag
+from visionloop.engine.train import train
+
+CPU = torch.device("cpu")
+MAIN, SECOND = World(0, 0, 2, CPU), World(1, 1, 2, CPU)
+TOY = {
+    "data": "toy",
+    "model": "toy",
+    "device": "cpu",
+    "precision": "fp32",
+    "threads": 1,
+    "workers": 0,
+    "batch_size": 8,
+}
+
+
+def strict(text):
+    """json as other languages read it: no NaN, no Infinity."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is no json")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def rows_of(output):
+    return [strict(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def open_log(tmp_path):
+    logs = []
+
+    def build(world=MAIN, start_step=0):
+        log = RunLog(
+            tmp_path,
+            world,
+            ToyTask,
+            steps=100,
+            start_step=start_step,
+            evaluated_at=start_step,
+            epoch_of=lambda step: step // 10,
+        )
+        logs.append(log)
+        return log
+
+    yield build
+    for log in logs:
+        if log.status is not None:
+            log.status.close()
+
+
+def tell_everything(log):
+    clock = Clock()
+    with clock.measure("compute"):
+        pass
+    log.training(10, {"loss": 1.5, "loss_class": 1.5}, 0.7, {"all": 1e-3}, clock, 8)
+    log.scores(
+        10,
+        {"accuracy": 0.5, "val_loss": 0.7},
+        raw={"accuracy": 0.4, "val_loss": 0.8},
+        train_loss=1.5,
+    )
+    log.pictures(10, {"pictures": torch.zeros(8, 8, 3, dtype=torch.uint8).numpy()})
+    log.classes(10, ToyTask.metrics[0], {"left": {"accuracy": 0.5, "pictures": 3}})
+    log.result(10, {"lr": 0.1}, {"accuracy": 0.5})
+    log.ledger(10, clock.ledger())
+    log.say("said"), log.warn("warned"), log.flush()
+
+
+def test_each_kind_of_line_has_the_fields_that_readers_rely_on(open_log, tmp_path):
+    tell_everything(open_log())
+    train_row, eval_row, ledger_row = rows_of(tmp_path)
+    for row, kind in ((train_row, "train"), (eval_row, "eval"), (ledger_row, "ledger")):
+        assert (row["kind"], row["step"], row["epoch"]) == (kind, 10, 1) and abs(
+            row["time"] - time.time()
+        ) < 60
+    assert {"loss", "loss_class", "lr", "grad_norm", "step_ms"} <= set(train_row)
+    assert (eval_row["train_loss"], eval_row["val_loss"]) == (1.5, 0.7)
+    assert (
+        eval_row["metrics"] == {"accuracy": 0.5, "val_loss": 0.7}
+        and eval_row["metrics_raw"]["accuracy"] == 0.4
+    )
+
+
+def test_infinite_and_undefined_numbers_become_null(open_log, tmp_path):
+    inf, nan = float("inf"), float("nan")
+    log, clock = open_log(), Clock()
+    with clock.measure("compute"):
+        pass
+    log.training(1, {"loss": nan, "loss_class": -inf}, inf, {"all": 0.1}, clock, 8)
+    log.scores(
+        1,
+        {"accuracy": nan, "val_loss": inf},
+        raw={"accuracy": inf, "val_loss": 1.0},
+        train_loss=nan,
+    )
+    train_row, eval_row = rows_of(tmp_path)
+    assert (
+        train_row["loss"],
+        train_row["loss_class"],
+        train_row["grad_norm"],
+        train_row["lr"],
+    ) == (None, None, None, 0.1)
+    assert eval_row["metrics"] == {"accuracy": None, "val_loss": None} and eval_row[
+        "metrics_raw"
+    ] == {"accuracy": None, "val_loss": 1.0}
+    assert eval_row["train_loss"] is None and eval_row["val_loss"] is None
+
+
+def test_the_score_of_a_trivial_answer_is_shown_as_the_first_score_is(open_log, capsys):
+    open_log().scores(3, {"accuracy": 0.5, "val_loss": 0.7}, reference={"always left": 0.25})
+    shown = capsys.readouterr().out
+    assert (
+        ToyTask.metrics[0].format == "percent"
+        and "accuracy 50.00 %" in shown
+        and "  always left: 25.00 %\n" in shown
+    )
+
+
+def test_a_line_is_on_disk_as_soon_as_it_is_said(open_log, tmp_path):
+    log = open_log()
+    log.scores(3, {"accuracy": 0.5, "val_loss": 0.7})
+    assert len(rows_of(tmp_path)) == 1
+
+
+def test_nothing_is_written_or_said_off_the_main_rank(open_log, tmp_path, capsys):
+    log = open_log(SECOND)
+    tell_everything(log)
+    log.close()
+    assert list(tmp_path.iterdir()) == [] and capsys.readouterr() == ("", "")
+
+
+def test_the_main_rank_writes_all_three_and_speaks(open_log, tmp_path, capsys):
+    log = open_log()
+    tell_everything(log)
+    log.close()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "metrics.jsonl",
+        "status.json",
+        "tensorboard",
+    }
+    out, err = capsys.readouterr()
+    assert (
+        "step 10/100  loss 1.5000" in out
+        and "accuracy 50.00 %" in out
+        and err == "warning: warned\n"
+    )
+
+
+# resuming --------------------
+
+
+def lines(*rows):
+    return "".join(json.dumps({"step": step, "kind": kind}) + "\n" for step, kind in rows)
+
+
+LINE = st.tuples(st.integers(0, 12), st.sampled_from(["train", "eval"]))
+
+
+@given(rows=st.lists(LINE, max_size=12), step=st.integers(0, 12), cut=st.integers(1, 40))
+def test_lines_after_the_step_and_a_half_written_last_one_are_cut(
+    tmp_path_factory, rows, step, cut
+):
+    path = tmp_path_factory.mktemp("run") / "metrics.jsonl"
+    half = json.dumps({"step": 0, "kind": "train", "loss": 0.25})[:cut]
+    path.write_text(lines(*rows) + half)
+    cut_lines(path, step, step)
+    expected = lines(*((at, kind) for at, kind in rows if at <= step))
+    if cut >= 40:
+        return
+    assert path.read_text() == expected
+
+
+def test_a_last_line_that_lacks_only_its_line_feed_is_kept(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(lines((1, "train"), (2, "train"))[:-1])
+    cut_lines(path, 2, 2)
+    assert path.read_text() == lines((1, "train"), (2, "train"))
+
+
+def test_the_ledger_of_the_interrupted_start_is_written_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(lines((1, "train"), (2, "eval"), (2, "ledger")))
+    cut_lines(path, 2, 2)
+    assert path.read_text() == lines((1, "train"), (2, "eval"))
+
+
+def test_a_run_without_a_log_starts_one(tmp_path):
+    cut_lines(tmp_path / "metrics.jsonl", 5, 5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_log_goes_on_behind_its_step(open_log, tmp_path):
+    log = open_log()
+    for step in (1, 2, 3):
+        log.scores(step, {"accuracy": step / 10, "val_loss": 1.0})
+    log.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"time": 1.5, "step": 3, "ep')
+    log = open_log(start_step=2)
+    log.scores(3, {"accuracy": 0.9, "val_loss": 1.0})
+    assert [(row["step"], row["metrics"]["accuracy"]) for row in rows_of(tmp_path)] == [
+        (1, 0.1),
+        (2, 0.2),
+        (3, 0.9),
+    ]
+
+
+def test_the_first_log_line_after_a_resume_tells_the_time_of_its_own_steps(tmp_path):
+    """Steps of an earlier start took no time in this one."""
+    settings = {
+        "output": str(tmp_path),
+        "steps": 20,
+        "log_every": 10,
+        "eval_every": 0,
+        "save_every": 10,
+        "slow_seconds": 0.004,
+    }
+    train(ToyTask, **settings, **TOY)
+    (tmp_path / "checkpoints" / "step_00000020" / "manifest.json").unlink()
+    train(ToyTask, **settings, **TOY)
+    times = {row["step"]: row["step_ms"] for row in rows_of(tmp_path) if row["kind"] == "train"}
+    assert set(times) == {10, 20} and times[20] >= 8 * 4, (
+        "a step takes at least its eight samples of 4 ms"
+    )
+
+
+# status.json --------------------
+
+
+@pytest.fixture
+def quick_heartbeat(monkeypatch):
+    monkeypatch.setattr(status_file, "BEAT_SECONDS", 0.01)
+
+
+def test_the_status_file_says_where_the_run_is_and_beats(tmp_path, quick_heartbeat):
+    path = tmp_path / "status.json"
+    file = StatusFile(path, step=3, epoch=1, steps=10)
+    first = strict(path.read_text())
+    assert {key: first[key] for key in ("schema", "state", "step", "epoch", "eta", "best", "error")} == {
+        "schema": 1, "state": "running", "step": 3, "epoch": 1, "eta": None, "best": None, "error": None,
+    }  # fmt: skip
+    time.sleep(0.1)
+    assert first["heartbeat"] < strict(path.read_text())["heartbeat"] <= time.time()
+    file.update(step=4, state="stopped")
+    assert strict(path.read_text())["step"] == 4
+    file.close()
+    last = path.read_text()
+    time.sleep(0.05)
+    assert path.read_text() == last and strict(last)["state"] == "stopped", (
+        "no heart beats after the end"
+    )
+
+
+def test_the_heartbeat_is_young_enough():
+    assert status_file.BEAT_SECONDS < 10
+
+
+def test_a_reader_never_sees_half_a_status_and_no_temporary_file_stays(tmp_path, quick_heartbeat):
+    path = tmp_path / "status.json"
+    file = StatusFile(path, step=0, epoch=0, steps=10)
+    steps, ended = [], threading.Event()
+
+    def read():
+        while not ended.is_set():
+            steps.append(strict(path.read_text())["step"])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for step in range(300):
+        file.update(step=step)
+    ended.set()
+    reader.join()
+    file.close()
+    assert steps == sorted(steps) and len(steps) > 10
+    assert [entry.name for entry in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_a_status_with_an_undefined_score_is_still_json(tmp_path):
+    file = StatusFile(tmp_path / "status.json", step=0, epoch=0, steps=10)
+    file.update(
+        best={
+            "step": 1,
+            "metric": "accuracy",
+            "score": 0.5,
+            "scores": {"accuracy": 0.5, "val_loss": float("nan")},
+        }
+    )
+    file.close()
+    assert strict((tmp_path / "status.json").read_text())["best"]["score"] == 0.5
+
+
+# whole runs --------------------
+
+
+def test_a_finished_run_says_so_and_points_to_its_best(tmp_path, capsys):
+    result = train(ToyTask, output=str(tmp_path), steps=6, log_every=2, eval_every=3, **TOY)
+    found = strict((tmp_path / "status.json").read_text())
+    assert (found["state"], found["step"], found["error"]) == ("finished", 6, None)
+    assert (
+        found["best"]["step"] == result.best["step"]
+        and found["best"]["score"] == result.best["score"]
+    )
+    rows = rows_of(tmp_path)
+    assert [(row["kind"], row["step"]) for row in rows] == [
+        ("train", 2), ("eval", 3), ("train", 4), ("train", 6), ("eval", 6), ("ledger", 6),
+    ]  # fmt: skip
+    assert re.search(r"finished: best accuracy [\d.]+ % at step \d", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("mistake", [{"best_metric": "beauty"}, {"profile": "soon"}])
+def test_a_run_that_fails_before_its_first_step_does_not_stay_running(tmp_path, mistake):
+    before = set(threading.enumerate())
+    with pytest.raises(ValueError, match=r"--best-metric|--profile"):
+        train(ToyTask, output=str(tmp_path), steps=6, **TOY, **mistake)
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert not left & {"heartbeat", "fetcher"}
+    path = tmp_path / "status.json"
+    assert not path.exists() or strict(path.read_text())["state"] == "failed"
+
+
+def test_a_failure_in_mid_run_stands_in_the_status_with_its_code(tmp_path):
+    with pytest.raises(UserError):
+        train(
+            ToyTask,
+            output=str(tmp_path),
+            steps=9,
+            max_bad_steps=2,
+            log_every=1,
+            poison="3,4",
+            **TOY,
+        )
+    found = strict((tmp_path / "status.json").read_text())
+    assert (
+        found["state"] == "failed"
+        and found["error"]["code"] == "bad_steps"
+        and "step 4" in found["error"]["message"]
+    )
+
+
+class NeverBetter(ToyMetric):
+    def compute(self, picks=None):
+        return super().compute(picks) | {"accuracy": 0.5}
+
+
+def test_an_evaluation_made_again_after_a_kill_stands_in_the_log_once(tmp_path):
+    """Stopped while evaluating step 6, resumed, evaluated, killed before the next save, resumed once more."""
+    stop = StopFlag()
+
+    class Steady(ToyTask):
+        def build_metric(self):
+            return NeverBetter()
+
+    class StoppedInTheSecondEvaluation(Steady):
+        def build_metric(self):
+            stop.wanted = self.step == 5
+            return super().build_metric()
+
+    class DiesInStep7(Steady):
+        def before_step(self, module, step, steps):
+            if step == 7:
+                raise RuntimeError("killed")
+            super().before_step(module, step, steps)
+
+    settings = {
+        "output": str(tmp_path),
+        "steps": 9,
+        "log_every": 9,
+        "eval_every": 3,
+        "save_every": 9,
+        "ema": False,
+    }
+    assert train(StoppedInTheSecondEvaluation, stop=stop, **settings, **TOY).step == 6
+    with pytest.raises(RuntimeError, match="killed"):
+        train(DiesInStep7, **settings, **TOY)
+    train(Steady, **settings, **TOY)
+    assert [row["step"] for row in rows_of(tmp_path) if row["kind"] == "eval"] == [3, 6, 9]
+
+
+class ByClass(ToyTask):
+    def per_class_scores(self, metric):
+        return {
+            "left": {"accuracy": 0.25, "pictures": len(metric)},
+            "right": {"accuracy": float("nan"), "pictures": 0},
+        }
+
+
+def test_a_run_ends_with_the_scores_of_each_class_and_tensorboard_has_them_of_every_evaluation(
+    tmp_path, capsys
+):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(ByClass, output=str(tmp_path), steps=4, log_every=2, eval_every=2, **TOY)
+    out = capsys.readouterr().out
+    assert out.count("class  ") == 1  # at the end alone
+    assert [line.split() for line in out.splitlines()[-7:-4]][1:] == [
+        ["left", "25.00", "%", "23"],
+        ["right", "-", "0"],
+    ]
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    tables = board.Tensors("classes/text_summary")
+    assert [event.step for event in tables] == [2, 4]
+    assert "| left | 25.00 % | 23 |" in tables[-1].tensor_proto.string_val[0].decode()
+
+
+def test_tensorboard_holds_the_promised_tags(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(ToyTask, output=str(tmp_path), steps=4, log_every=2, eval_every=2, **TOY)
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    scalars = set(board.Tags()["scalars"])
+    assert {
+        "train/loss",
+        "train/loss_class",
+        "lr/all",
+        "eval/accuracy",
+        "eval/val_loss",
+        "perf/samples_per_second",
+    } <= scalars
+    assert {"perf/data_wait_percent", "perf/step_ms", "memory/peak_gib"} <= scalars
+    assert [event.step for event in board.Scalars("train/loss")] == [2, 4]
+    assert "pictures" in " ".join(board.Tags()["images"])

@@ -1,0 +1,70 @@
+"""A detection task of a few thousand weights for checks that start other processes: those import this module."""
+
+import os
+from dataclasses import replace
+
+from visionloop.tasks.detection.config import DetectionConfig
+from visionloop.tasks.detection.task import DetectionTask
+
+# small pictures, and no more queries than they have places
+QUIET = DetectionConfig(
+    model="tiny", from_scratch=True, image_size=96, backbone_bn="frozen", denoising=0, photometric=0.0, zoom_out=0.0, iou_crop=0.0,
+)  # fmt: skip
+
+
+class FrozenNorms(DetectionTask):
+    """With BatchNorm of the encoder held too, whose statistics depend on the micro-batch."""
+
+    def build_model(self):
+        module = super().build_model()
+        for layer in module.modules():
+            if hasattr(layer, "running_mean"):
+                layer.eval()
+        return module
+
+
+def make_quiet_task():
+    """Noise off; the data folder stands in DETECTION_TRIAL_DATA."""
+    return FrozenNorms(replace(QUIET, data=os.environ["DETECTION_TRIAL_DATA"]))
+
+
+def make_task_without_union():
+    """The terms that accumulate exactly: the union of matchings is known only after each micro-batch's forward."""
+    return FrozenNorms(
+        replace(
+            make_quiet_task().config,
+            weight_bbox=0.0,
+            weight_giou=0.0,
+            weight_fgl=0.0,
+            weight_ddf=0.0,
+        )
+    )
+
+
+class SecondHalfEmpty(FrozenNorms):
+    """From the fifth picture of a global batch on, nothing is to be found: with two ranks, on the second nothing at all."""
+
+    def collate(self, samples, step, offset):
+        batch = super().collate(samples, step, offset)
+        empty = self.without_targets(batch)["targets"]
+        batch["targets"] = [
+            empty[i] if offset + i >= 4 else target for i, target in enumerate(batch["targets"])
+        ]
+        return batch
+
+
+def make_half_empty_task():
+    return SecondHalfEmpty(make_quiet_task().config)
+
+
+def make_noisy_task():
+    """With denoising, every augmentation, several sizes and a second stage that reloads the best weights."""
+    noisy = replace(
+        QUIET,
+        data=os.environ["DETECTION_TRIAL_DATA"],
+        backbone_bn="trained",
+        denoising=20,
+        multi_scale=1,
+        strong_share=0.6,
+    )
+    return DetectionTask(replace(noisy, photometric=0.5, zoom_out=0.5, iou_crop=0.5))

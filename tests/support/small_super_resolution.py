@@ -1,0 +1,50 @@
+"""A super-resolution task of a few thousand weights for checks that start other processes: those import this module."""
+
+import os
+from dataclasses import replace
+
+from visionloop.tasks.super_resolution.config import SuperResolutionConfig
+from visionloop.tasks.super_resolution.model import new_config
+from visionloop.tasks.super_resolution.task import SuperResolutionTask
+
+SMALL = {"embed_dim": 12, "num_heads": [2, 2], "window_size": 4, "image_size": 8}
+QUIET = SuperResolutionConfig(
+    model="tiny", from_scratch=True, mode="classical", scale=2, patch_size=8, cache="none"
+)
+
+
+class SmallTask(SuperResolutionTask):
+    """`tiny`, smaller; with the compressed mode's head where that is asked for."""
+
+    @property
+    def model_config(self):
+        config = new_config("tiny", self.config.scale)
+        for name, value in SMALL.items():
+            setattr(config, name, value)
+        if self.config.mode == "compressed":
+            config.upsampler = "pixelshuffle_aux"
+        return config
+
+
+def make_quiet_task():
+    """The network draws nothing; the data folder stands in SUPER_RESOLUTION_TRIAL_DATA."""
+    return SmallTask(replace(QUIET, data=os.environ["SUPER_RESOLUTION_TRIAL_DATA"]))
+
+
+def make_compressed_task():
+    """JPEG of random quality, crops with a margin, three losses, the auxiliary head."""
+    return SmallTask(replace(make_quiet_task().config, mode="compressed"))
+
+
+def make_denoising_task():
+    """Noise of random strength, the head without an upsampler, from decoded copies on the disk."""
+    return SmallTask(
+        replace(
+            make_quiet_task().config,
+            mode="denoise",
+            scale=1,
+            noise="5-50",
+            loss="charbonnier",
+            cache="disk",
+        )
+    )

@@ -1,0 +1,102 @@
+"""What is drawn: grids, answers, the confusion matrix, the attention roll-out."""
+
+import numpy as np
+import pytest
+import torch
+
+from visionloop.engine.errors import UserError
+from visionloop.tasks.classification.attention_rollout import (
+    attention_maps,
+    draw_attention,
+    roll_out,
+)
+from visionloop.tasks.classification.model import load_model, new_model
+from visionloop.tasks.classification.visualize import draw_answer, draw_batch, draw_samples
+from visionloop.tasks.drawing.canvas import RIGHT, WRONG, class_label, font_for, grid
+from visionloop.tasks.drawing.confusion_matrix import draw_confusion
+from visionloop.tasks.huggingface.hub import ModelSource
+
+
+def holds(picture, color):
+    return (picture == np.array(color)).all(axis=-1).any()
+
+
+def test_predictions_are_coloured_by_right_and_wrong():
+    batch = {
+        "pixel_values": torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
+        "labels": torch.tensor([0, 1]),
+    }
+    first, second = draw_samples(batch, {"logits": torch.eye(2)[[0, 0]]}, ["ant", "bee"])
+    assert first.dtype == second.dtype == np.uint8 and first.shape == second.shape
+    assert holds(first, RIGHT) and not holds(first, WRONG)
+    assert holds(second, WRONG) and not holds(second, RIGHT)
+    assert draw_batch(batch, ["ant", "bee"]).dtype == np.uint8
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 100, 300])
+def test_a_confusion_matrix_fits_a_screen_and_shows_the_diagonal(num_classes):
+    confusion = np.diag(np.arange(1, num_classes + 1))
+    picture = draw_confusion(confusion, [f"class number {i}" for i in range(num_classes)])
+    assert max(picture.shape) <= 12 * num_classes + 300 or max(picture.shape) < 1500
+    assert holds(picture, (8, 48, 107))
+
+
+def test_a_name_that_no_font_can_write_becomes_its_number():
+    assert class_label(3, {3: "ant"}) == "ant"
+    unwritable = "\U000e0001\U0010fffd"
+    assert font_for(unwritable, 12) is None
+    assert class_label(3, {3: unwritable}) == "#3"
+    assert class_label(0, ["a very long name indeed"], room=60).endswith("…")
+
+
+def test_an_answer_is_drawn_on_pictures_of_any_shape():
+    answer = {
+        "top5": [{"id": 0, "label": "ant", "score": 0.9}, {"id": 1, "label": "bee", "score": 0.1}]
+    }
+    for height, width in ((1, 1), (300, 10), (10, 300), (900, 900)):
+        drawn = draw_answer(torch.zeros(3, height, width, dtype=torch.uint8), answer)
+        assert drawn.shape[0] <= 400 and 160 <= drawn.shape[1] <= 320
+
+
+def test_a_grid_holds_every_picture():
+    pictures = [np.full((10 + i, 20, 3), i + 1, dtype=np.uint8) for i in range(7)]
+    sheet = grid(pictures)
+    assert set(np.unique(sheet)) == {1, 2, 3, 4, 5, 6, 7, 255}
+
+
+def test_roll_out_is_the_product_of_half_identity_layers():
+    torch.manual_seed(0)
+    layers = [torch.rand(2, 3, 5, 5).softmax(-1) for _ in range(3)]
+    flow = roll_out(layers)
+    halves = [0.5 * layer.mean(1) + 0.5 * torch.eye(5) for layer in layers]
+    assert torch.allclose(flow, halves[2] @ halves[1] @ halves[0], atol=1e-6)
+    assert torch.allclose(flow.sum(-1), torch.ones(2, 5))
+
+
+def test_roll_out_finds_the_patch_that_the_class_token_reads(save_model, tiny_config):
+    module = load_model(save_model(tiny_config)).eval()
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        before = module(pixel_values=pixels).logits
+        maps = attention_maps(module, pixels)
+        assert torch.equal(module(pixel_values=pixels).logits, before)  # the model is as it was
+    assert maps.shape == (2, 4, 4) and maps.min() == 0 and maps.max() == 1
+    drawn = draw_attention(module, pixels, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    assert [picture.shape for picture in drawn] == [(320, 640, 3)] * 2
+
+
+def test_roll_out_of_another_kind_is_one_clear_line(save_model):
+    from transformers import ResNetConfig
+
+    module = load_model(
+        save_model(
+            ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+        )
+    )
+    with pytest.raises(UserError, match="this model is a resnet"):
+        attention_maps(module, torch.zeros(1, 3, 32, 32))
+
+
+def test_the_tiny_architecture_has_attention_maps():
+    module = new_model(ModelSource("tiny", None, weights=False), ["a", "b"]).eval()
+    assert attention_maps(module, torch.randn(1, 3, 64, 64)).shape == (1, 8, 8)

@@ -1,0 +1,216 @@
+"""Masks out of a folder: the same scores as in memory, whose ids they hold, and what is wrong with a folder."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from visionloop.engine.errors import UserError
+from visionloop.metrics.segmentation import SegmentationMetric
+from visionloop.tasks.segmentation.config import SegmentationConfig
+from visionloop.tasks.segmentation.saved_predictions import (
+    answer_files,
+    describe,
+    score_predictions,
+)
+from visionloop.tasks.segmentation.visualize import class_colors
+
+CAMVID = Path(__file__).parents[3].parent / "shared" / "data" / "camvid-mini"
+CLASSES = ("sky", "road", "tree")
+NAMES = ("a.jpg", "sub/b.png", "sub/c.jpg")
+SIZES = ((4, 6), (5, 5), (3, 8))
+
+
+class Scored:
+    """What `score_predictions` makes of a task."""
+
+    config_class = SegmentationConfig
+
+    def __init__(self, config, classes):
+        self.config, self.classes = config, classes
+
+
+def write_ids(path, ids):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(ids, dtype=np.uint8)).save(path)
+
+
+def random_ids(seed, ignored=0.2):
+    generator = np.random.default_rng(seed)
+    return [
+        np.where(generator.random(size) < ignored, 255, generator.integers(0, 3, size)).astype(
+            np.uint8
+        )
+        for size in SIZES
+    ]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """images/val with three pictures, masks/val, classes.json; nothing opens the pictures."""
+    folder = tmp_path / "data"
+    for name, ids in zip(NAMES, random_ids(0), strict=True):
+        picture = folder / "images" / "val" / name
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(b"a picture")
+        write_ids(folder / "masks" / "val" / Path(name).with_suffix(".png"), ids)
+    (folder / "classes.json").write_text(json.dumps({"classes": CLASSES}))
+    return folder
+
+
+def answered(folder, guesses, classes=CLASSES, *, below="", lines=True):
+    """The folder as `predict` leaves it: ids/ and predictions.jsonl."""
+    predictions = {"ids": [torch.from_numpy(ids) for ids in guesses]}
+    names = [below + name for name in NAMES[: len(guesses)]]
+    for name, ids in zip(
+        names, answer_files(predictions, class_colors(classes))["ids"], strict=True
+    ):
+        write_ids(folder / "ids" / Path(name).with_suffix(".png"), ids)
+    if lines:
+        rows = describe(predictions, names, classes)
+        (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def scored(path, data):
+    return score_predictions(Scored, path, data=data, split="val")
+
+
+def refusal(path, data):
+    with pytest.raises(UserError) as caught:
+        scored(path, data)
+    assert (
+        "\n" not in str(caught.value)
+        and str(path) in str(caught.value)
+        and caught.value.field == "predictions"
+    )
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("below", ["", "val/"])
+@pytest.mark.parametrize("part", ["", "ids"])
+def test_files_score_as_the_ids_in_memory(data, tmp_path, part, below):
+    truth, guesses = random_ids(0), random_ids(1, ignored=0)
+    path = answered(tmp_path / "out", guesses, below=below) / part
+    task, metric = scored(path, data)
+    expected = SegmentationMetric(3)
+    batch = {"ids": [torch.from_numpy(ids) for ids in truth], "sample_ids": torch.arange(3)}
+    expected.update({"ids": [torch.from_numpy(ids) for ids in guesses]}, batch)
+    assert metric.compute() == expected.compute() and "val_loss" not in metric.compute()
+    assert np.array_equal(metric.confusion(), expected.confusion()) and len(metric) == 3
+    assert task.classes == CLASSES and task.config.data == str(data)
+
+
+def test_the_truth_scores_all_against_itself(data):
+    assert scored(data / "masks" / "val", data)[1].compute() == {
+        "miou": 1,
+        "pixel_accuracy": 1,
+        "mean_class_accuracy": 1,
+    }
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="the road scenes are not here")
+def test_real_masks_score_all_against_themselves():
+    _, metric = score_predictions(Scored, CAMVID / "masks" / "val", data=CAMVID, split="val")
+    assert len(metric) == 24 and metric.compute()["miou"] == 1
+    assert 0.25 < metric.majority_scores()["pixel_accuracy"] < 0.35
+
+
+def test_a_models_own_order_of_classes_is_told_by_its_labels(data, tmp_path):
+    order, truth = ("tree", "house", "sky", "road"), random_ids(0)
+    turned = [
+        np.array([2, 3, 0, 1], dtype=np.uint8)[np.minimum(ids, 3)] for ids in truth
+    ]  # a house where the truth is ignored
+    assert scored(answered(tmp_path / "out", turned, order), data)[1].compute()["miou"] == 1
+    turned[0][:] = 1
+    wrong, pixels = (truth[0] != 255).sum(), sum((ids != 255).sum() for ids in truth)
+    score = scored(answered(tmp_path / "out", turned, order), data)[1].compute()["pixel_accuracy"]
+    assert score == pytest.approx(
+        1 - wrong / pixels
+    )  # a class that the data lacks is a wrong answer
+
+
+def test_no_answer_is_a_wrong_one(data, tmp_path):
+    nothing = [np.full(size, 255, dtype=np.uint8) for size in SIZES]
+    for name, ids in zip(NAMES, nothing, strict=True):
+        write_ids(tmp_path / "out" / Path(name).with_suffix(".png"), ids)
+    assert scored(tmp_path / "out", data)[1].compute() == {
+        "miou": 0,
+        "pixel_accuracy": 0,
+        "mean_class_accuracy": 0,
+    }
+
+
+def test_masks_without_lines_hold_ids_of_the_data(data, tmp_path):
+    path = answered(tmp_path / "out", random_ids(0), lines=False)
+    assert scored(path, data)[1].compute()["miou"] == 1
+
+
+def changed(folder, name, ids):
+    write_ids(folder / "ids" / name, ids)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda out: (out / "ids/sub/c.png").unlink(),
+            "1 of 3 pictures have no mask, the first is sub/c.jpg",
+        ),
+        (
+            lambda out: changed(out, "sub/d.png", [[0]]),
+            "sub/d.png: no picture of the data has this name",
+        ),
+        (
+            lambda out: changed(out, "val/a.png", [[0]]),
+            "val/a.png: is about a.jpg, and so is a.png",
+        ),
+        (
+            lambda out: changed(out, "a.png", np.zeros((6, 4))),
+            "a.png: is 6 x 4 (height x width), its picture 4 x 6",
+        ),
+        (
+            lambda out: changed(out, "a.png", np.full((4, 6), 3)),
+            "a.png: holds the value 3 in 24 pixels",
+        ),
+        (
+            lambda out: changed(out, "a.png", np.arange(72).reshape(4, 6, 3)),
+            "a.png: is a coloured picture",
+        ),
+        (lambda out: (out / "ids/a.png").write_bytes(b"no picture"), "a.png: no PNG"),
+        (
+            lambda out: (out / "predictions.jsonl").write_text('{"classes": [{"id": 0}]}'),
+            "line 1: classes holds {'id': 0}, expected",
+        ),
+        (lambda out: (out / "predictions.jsonl").write_text("{"), "line 1: not json"),
+    ],
+)
+def test_a_wrong_folder_is_told_in_one_line(data, tmp_path, change, message):
+    out = answered(tmp_path / "out", random_ids(1, ignored=0))
+    change(out)
+    assert message in refusal(out, data)
+
+
+def test_labels_that_are_no_classes_of_the_data_are_told(data, tmp_path):
+    out = answered(tmp_path / "out", random_ids(1, ignored=0), ("x", "y", "z"))
+    assert "and all others there are no classes of" in refusal(out, data)
+    rows = [{"file": "a.jpg", "classes": [{"label": label, "id": 0}]} for label in ("sky", "road")]
+    (out / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "line 2: id 0 is 'road', in an earlier line 'sky'" in refusal(out, data)
+
+
+def test_a_file_and_an_empty_folder_are_told(data, tmp_path):
+    assert "expected a folder of masks" in refusal(data / "classes.json", data)
+    (tmp_path / "empty").mkdir()
+    assert "3 of 3 pictures have no mask" in refusal(tmp_path / "empty", data)
+
+
+def test_an_unreadable_truth_names_its_file(data, tmp_path):
+    out = answered(tmp_path / "out", random_ids(1, ignored=0))
+    (data / "masks/val/a.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"masks/val/a\.png") as caught:
+        scored(out, data)
+    assert caught.value.field == "data"
