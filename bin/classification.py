@@ -1,14 +1,14 @@
 r"""Image classification from the command line.
 
 One GPU, or none:
-    python bin/classification.py train --data pictures/ --model google/vit-base-patch16-224 --epochs
+    python bin/classification.py train --data images/ --model google/vit-base-patch16-224 --epochs
     10
 Eight GPUs of one machine, the same run:
     torchrun --nproc-per-node 8 --shutdown-timeout 120 \
-        bin/classification.py train --data pictures/ --model google/vit-base-patch16-224 --epochs 10
+        bin/classification.py train --data images/ --model google/vit-base-patch16-224 --epochs 10
 And then:
     python bin/classification.py evaluate --model
-    runs/classification-pictures-vit-base-patch16-224/best --data pictures/ python
+    runs/classification-images-vit-base-patch16-224/best --data images/ python
     bin/classification.py predict --model .../best --input holiday/ --output answers/ --attention
 """
 

@@ -1,17 +1,17 @@
-"""Turn annotations in other forms into those that detection and segmentation read, with the pictures beside them; and weights for LPIPS.
+"""Turn annotations in other forms into those that detection and segmentation read, with the images beside them; and weights for LPIPS.
 
     bin/convert.py voc VOCdevkit/VOC2007 data/voc
-    bin/convert.py yolo football/ data/football --pictures link
+    bin/convert.py yolo football/ data/football --images link
     bin/convert.py imagefolder flowers/ data/flowers
     bin/convert.py masks labelled/ data/cells --val-split 0.2
     bin/convert.py lpips --backbone alexnet.safetensors --heads alex.safetensors --output
     lpips.safetensors
 
 For detection OUTPUT then holds train.json, val.json and test.json (COCO), as far as the source has
-them, and the pictures in folders of the same names; for segmentation, which `masks` is for,
+them, and the images in folders of the same names; for segmentation, which `masks` is for,
 images/train/, masks/train/ and so on, and classes.json. convert.json says where all came from and
-what was left out. With `--pictures none` the folders of pictures are links to the folders of the
-source, so that pictures are found as long as nobody moves the source.
+what was left out. With `--images none` the folders of images are links to the folders of the
+source, so that images are found as long as nobody moves the source.
 """
 
 from functools import partial
@@ -42,7 +42,7 @@ def conversion(name, help):
                 "--skip-broken", is_flag=True, help="leave out what is broken, and say so"
             ),
             click.option(
-                "--pictures",
+                "--images",
                 type=click.Choice(HOW),
                 default="copy",
                 show_default=True,
@@ -95,7 +95,7 @@ def yolo(**options):
 
 
 @conversion(
-    "imagefolder", "Folders by class: train/<class>/*.jpg. One box around each whole picture."
+    "imagefolder", "Folders by class: train/<class>/*.jpg. One box around each whole image."
 )
 def imagefolder(**options):
     from visionloop.bin.converters.imagefolder import read_image_folder
@@ -106,7 +106,7 @@ def imagefolder(**options):
 @conversion(
     "masks",
     "Outlines or coloured masks as class ids, for segmentation: COCO json with polygons or run lengths; Pascal VOC: "
-    "SegmentationClass/*.png, JPEGImages/, ImageSets/Segmentation/*.txt; labelme: one json beside each picture.",
+    "SegmentationClass/*.png, JPEGImages/, ImageSets/Segmentation/*.txt; labelme: one json beside each image.",
 )
 @click.option(
     "--from",

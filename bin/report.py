@@ -1,4 +1,4 @@
-"""One HTML page of one run or of several beside each other: curves, scores, classes, pictures, settings. It needs no network and no server.
+"""One HTML page of one run or of several beside each other: curves, scores, classes, images, settings. It needs no network and no server.
 
     bin/report.py runs/flowers                            writes runs/flowers/report.html
     bin/report.py runs/flowers runs/flowers-2 --output compared.html

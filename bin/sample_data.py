@@ -1,4 +1,4 @@
-"""Write a small, deterministic data set for a task.
+"""Write a small, deterministic dataset for a task.
 
 python bin/sample_data.py classification DIR [--seed N]
 """
@@ -27,7 +27,7 @@ VERSION = 1  # raised when the same seed would give other data
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="other pictures of the same kind",
+    help="other images of the same kind",
 )
 def command(task, folder, seed):
     from visionloop.datasets.synthetic.writers import WRITERS  # here: `--help` must be quick
@@ -88,7 +88,7 @@ def read_marker(path):
 
 
 def write(folder, wanted, writer):
-    """Write beside the folder and rename when whole: a killed command leaves no half data set under its name."""
+    """Write beside the folder and rename when whole: a killed command leaves no half dataset under its name."""
     folder = Path(os.path.abspath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.parent / f".{folder.name}.unfinished-{os.getpid()}"

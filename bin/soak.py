@@ -18,7 +18,7 @@ from visionloop.bin.commands.cli import json_option, run_commands, traceback_opt
 from visionloop.engine.errors import DEFECT, FINISHED, UserError
 
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
-PICTURES = {"train": 24, "val": 2}
+IMAGES = {"train": 24, "val": 2}
 
 
 @click.command(
@@ -44,7 +44,7 @@ PICTURES = {"train": 24, "val": 2}
     show_default=True,
     help="of each combination, those on record included",
 )
-@click.option("--data", help="data folder of the one task; default: sample data of a few pictures")
+@click.option("--data", help="data folder of the one task; default: sample data of a few images")
 @click.option(
     "--seed",
     type=int,
@@ -101,7 +101,7 @@ def sample_data(folder, task):
     target = folder / "data" / task
     if not target.exists():
         target.mkdir(parents=True)
-        WRITERS[task](target, 0, pictures=PICTURES)
+        WRITERS[task](target, 0, images=IMAGES)
     return str(target)
 
 

@@ -2,7 +2,7 @@ r"""One entry for platforms: an argument list that names task, model and folders
 
     python bin/train.py --framework huggingface --task_type image_classification --model_name
     google/vit-base-patch16-224 \
-        --dataset_path pictures/ --output_path jobs/ --epochs 10 --batch_size 32 --learning_rate
+        --dataset_path images/ --output_path jobs/ --epochs 10 --batch_size 32 --learning_rate
         1e-4 --job_id 17
     torchrun --nproc-per-node 8 --shutdown-timeout 120 bin/train.py ...
 

@@ -1,1 +1,1 @@
-"""Reading pictures and annotations; nothing here knows about training."""
+"""Reading images and annotations; nothing here knows about training."""

@@ -18,7 +18,7 @@ LEAVING_SECONDS = 0.5  # from the last save to the end of the process
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured once, in seconds: to get ready, a step that reads new pictures, a later one, an evaluation, saves."""
+    """What was measured once, in seconds: to get ready, a step that reads new images, a later one, an evaluation, saves."""
 
     start: float
     first_step: float

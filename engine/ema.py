@@ -16,8 +16,8 @@ def named_state(module):
     return found
 
 
-def averaged_state(module, average):
-    """{name in memory: averaged tensor}, tied names too. average: {first name: tensor}, like `WeightAverage.tensors`."""
+def ema_state(module, average):
+    """{name in memory: averaged tensor}, tied names too. average: {first name: tensor}, like `ExponentialMovingAverage.tensors`."""
     first_names = {id(tensor): name for name, tensor in named_state(module).items()}
     return {
         name: average[first_names[id(tensor)]]
@@ -25,7 +25,7 @@ def averaged_state(module, average):
     }
 
 
-def decay_for(decay, steps):
+def ema_decay_for(decay, steps):
     """The decay for a run of this length: the average spans at most a tenth of it."""
     return min(decay, 1 - min(1.0, 10 / steps))
 
@@ -37,7 +37,7 @@ def place_of(module, name):
     return (owner._parameters if key in owner._parameters else owner._buffers), key
 
 
-class WeightAverage:
+class ExponentialMovingAverage:
     """average <- average + (1 - d_t)(weight - average), d_t = min(decay, (1 + t)/(10 + t)) at step t.
 
     Floating tensors are averaged, whole-number buffers copied. A module-shaped copy would still run
@@ -56,14 +56,14 @@ class WeightAverage:
             name for name, tensor in self.tensors.items() if tensor.is_floating_point()
         ]
         # The formula is one step of plain SGD from the average towards the weight, and the fused
-        # one skips a bad step on the device.
+        # one skips a non-finite step on the device.
         self._steps = torch.optim.SGD(
             [self.tensors[name] for name in self._floating], lr=1.0, fused=True
         )
 
     @torch.no_grad()
     def update(self, step, bad):
-        """After the optimizer step `step` (0-based). bad: 0/1 float tensor on the device; a bad step changes no bit."""
+        """After the optimizer step `step` (0-based). bad: 0/1 float tensor on the device; a non-finite step changes no bit."""
         live = {name: owner[key] for name, (owner, key) in self._places.items()}
         averages = [self.tensors[name] for name in self._floating]
         for average, way in zip(
@@ -83,7 +83,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self, module):
-        """Inside, the module computes with the averaged weights; nothing is copied."""
+        """Inside, the module computes with the EMA weights; nothing is copied."""
         live = named_state(module)
         own = {name: tensor.data for name, tensor in live.items()}
         try:
@@ -99,6 +99,6 @@ class WeightAverage:
         if {name: t.shape for name, t in tensors.items()} != {
             name: t.shape for name, t in self.tensors.items()
         }:
-            raise ValueError("averaged weights do not fit the model: other names or shapes")
+            raise ValueError("EMA weights do not fit the model: other names or shapes")
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])

@@ -5,7 +5,7 @@ from visionloop.engine.checkpoints.save import save_checkpoint
 from visionloop.engine.distributed import agree, gather_objects
 from visionloop.engine.evaluation.evaluate import evaluate
 from visionloop.engine.lr_schedule import due, set_lr
-from visionloop.engine.nonfinite import CHECK_EVERY, check_bad_steps
+from visionloop.engine.nonfinite import CHECK_EVERY, check_nonfinite_steps
 from visionloop.engine.seeding import STEP, seed_host
 from visionloop.engine.step import train_step
 
@@ -63,11 +63,11 @@ def fit(run, task):
                 read = run.read_losses(losses)
                 run.log.training(step, read, float(grad_norm), rates, run.clock, config.batch_size)
                 if step <= config.log_every and run.world.is_main:
-                    run.log.pictures(step, task.draw(micro_batches[0]))
+                    run.log.images(step, task.draw(micro_batches[0]))
         elif run.evaluation_due(step) or run.stopping:
             run.read_losses(losses)
         if due(step, min(config.log_every, CHECK_EVERY), config.steps) or run.stopping:
-            step = check_bad_steps(run, step)
+            step = check_nonfinite_steps(run, step)
 
 
 def unreadable_sample(run):

@@ -22,15 +22,15 @@ class MetricSpec:
 
 
 class Metric(Protocol):
-    """Evidence about pictures that merges exactly: integers, and floats kept per picture.
+    """Evidence about images that merges exactly: integers, and floats kept per image.
 
-    `compute(picks)` scores the pictures at these positions (repeats count again), all of them for
-    None; the engine draws its confidence intervals with it. `len(metric)` is the number of pictures
+    `compute(picks)` scores the images at these positions (repeats count again), all of them for
+    None; the engine draws its confidence intervals with it. `len(metric)` is the number of images
     seen. Every task reports `val_loss`.
     """
 
     def update(self, predictions: Any, batch: Batch) -> None: ...
-    def state(self) -> dict: ...  # numpy arrays only, one row per picture where possible
+    def state(self) -> dict: ...  # numpy arrays only, one row per image where possible
     def merge(
         self, states: list
     ) -> None: ...  # replaces the content; sorted by sample id, so the order of states is no matter

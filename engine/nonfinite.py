@@ -9,10 +9,10 @@ from visionloop.engine.errors import UserError
 CHECK_EVERY = 50  # the host reads the counter at log steps, and at least this often
 
 
-class BadSteps:
-    """Counts bad steps in a row and remembers the first of the row with its loss terms.
+class NonFiniteSteps:
+    """Counts non-finite steps in a row and remembers the first of the row with its loss terms.
 
-    A bad step changes no weight, moment, average or buffer (see step.py), so after a row of them
+    A non-finite step changes no weight, moment, average or buffer (see step.py), so after a row of them
     the run still stands where it stood before the first.
     """
 
@@ -38,7 +38,7 @@ class BadSteps:
         self._total = self._total + is_bad
 
     def read(self):
-        """(bad steps in a row now, bad steps not reported before, first step of the last row, its loss terms). One host sync."""
+        """(non-finite steps in a row now, non-finite steps not reported before, first step of the last row, its loss terms). One host sync."""
         if self._first_losses is None:
             return 0, 0, 0, {}
         in_row, total, first = torch.stack([self._in_row, self._total, self._first_step]).tolist()
@@ -51,13 +51,13 @@ class BadSteps:
         )
 
 
-def check_bad_steps(run, step):
-    """Report bad steps since the last check. Returns the step the run stands at: `step`, or the start of a row that is too long.
+def check_nonfinite_steps(run, step):
+    """Report non-finite steps since the last check. Returns the step the run stands at: `step`, or the start of a row that is too long.
 
     Then `run.failure` says why and the loop saves and ends. The numbers are the same on every rank.
     One host sync.
     """
-    in_row, new, first, losses = run.bad_steps.read()
+    in_row, new, first, losses = run.nonfinite_steps.read()
     if not new:
         return step
     terms = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
@@ -66,16 +66,19 @@ def check_bad_steps(run, step):
     told = f"step {first + 1}: gradient norm not finite ({terms}); sample ids {ids}, first {names}"
     replay = replay_command(run, first + 1)
     run.log.warn(f"{new} step(s) skipped; {told}; to see that step: {replay}")
-    if in_row < run.config.max_bad_steps:
+    if in_row < run.config.max_nonfinite_steps:
         return step
     hint = f"lower --lr, or look at that step: {replay}"
     run.failure = UserError(
-        f"{in_row} bad steps in a row; {told}", code="bad_steps", field="max_bad_steps", hint=hint
+        f"{in_row} non-finite steps in a row; {told}",
+        code="nonfinite_steps",
+        field="max_nonfinite_steps",
+        hint=hint,
     )
     run.stopping = True
     return first
 
 
 def replay_command(run, step):
-    """What shows this step of the run, its pictures and its gradients, as a person types it. step: the first is 1, as in the log."""
+    """What shows this step of the run, its images and its gradients, as a person types it. step: the first is 1, as in the log."""
     return f"python bin/{run.settings['task']}.py replay --run {shlex.quote(str(run.output))} --step {step}"

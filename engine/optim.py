@@ -1,4 +1,4 @@
-"""Parameter groups and optimizers. All fused: a bad step is skipped on the device through `found_inf`."""
+"""Parameter groups and optimizers. All fused: a non-finite step is skipped on the device through `found_inf`."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""From files to answers, for `predict` and for notebooks: pictures are read in batches that their list alone decides, answered, drawn."""
+"""From files to answers, for `predict` and for notebooks: images are read in batches that their list alone decides, answered, drawn."""
 
 from functools import partial
 from typing import NamedTuple
@@ -7,13 +7,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from visionloop.engine.batch import Batch
-from visionloop.engine.data.loader import Key, SeededSamples, start_worker, worker_context
-from visionloop.engine.data.prefetch import DataError, Fetcher
+from visionloop.engine.data.loader import Key, SeededDataset, start_worker, worker_context
+from visionloop.engine.data.prefetch import DataError, Prefetcher
 
-AHEAD = 2  # batches that wait for the model, where loader processes make them
+AHEAD = 2  # batches that wait for the model, where workers make them
 
 
-class ListedPictures(torch.utils.data.Dataset):
+class ImageList(torch.utils.data.Dataset):
     """Files as a trained task reads them, without targets. names: of the files, relative to the folder `root`."""
 
     def __init__(self, task, root, names):
@@ -29,7 +29,7 @@ class ListedPictures(torch.utils.data.Dataset):
         return self.names[index]
 
 
-class ListOrder:
+class SequentialSampler:
     """The order of engine/data/sampler.py for samples that come as they are listed, once."""
 
     seed = 0
@@ -54,8 +54,8 @@ class Answers(NamedTuple):
     """What is said of the files of a batch, in order.
 
     rows: one json-able dict each, {"file", "error"} for one that cannot be read; names: of the
-    readable ones, and for each of those drawn: {kind: uint8 [H, W, 3]} and made: {folder: picture
-    of `Task.answer_pictures`}, as iterables: large ones need not lie in memory together.
+    readable ones, and for each of those drawn: {kind: uint8 [H, W, 3]} and made: {folder: image
+    of `Task.prediction_images`}, as iterables: large ones need not lie in memory together.
     """
 
     rows: list
@@ -64,23 +64,23 @@ class Answers(NamedTuple):
     made: dict
 
 
-def num_batches(num_pictures, batch_size):
-    return -(-num_pictures // batch_size)
+def num_batches(num_images, batch_size):
+    return -(-num_images // batch_size)
 
 
-def places_in(number, batch_size, num_pictures):
-    """The places in a list of the pictures of batch `number`."""
-    return range(number * batch_size, min((number + 1) * batch_size, num_pictures))
+def places_in(number, batch_size, num_images):
+    """The places in a list of the images of batch `number`."""
+    return range(number * batch_size, min((number + 1) * batch_size, num_images))
 
 
 def read_batches(task, root, names, *, batch_size, numbers, workers=0, stop=lambda: False):
     """Yields the ReadBatch of each of these batches of the list, until `stop()` is true.
 
-    numbers: of the batches, any iterable; it is asked as reading goes on. workers: loader processes
+    numbers: of the batches, any iterable; it is asked as reading goes on. workers: workers
     that read ahead.
     """
     loader = DataLoader(
-        SeededSamples(ListedPictures(task, root, names), ListOrder(len(names)), workers=workers),
+        SeededDataset(ImageList(task, root, names), SequentialSampler(len(names)), workers=workers),
         batch_sampler=(
             [Key(number, 0, 0, place) for place in places_in(number, batch_size, len(names))]
             for number in numbers
@@ -91,7 +91,7 @@ def read_batches(task, root, names, *, batch_size, numbers, workers=0, stop=lamb
         generator=torch.Generator(),
         multiprocessing_context=worker_context(workers),
     )
-    fetcher = Fetcher(loader, ahead=AHEAD)
+    fetcher = Prefetcher(loader, ahead=AHEAD)
     try:
         while not stop():
             try:
@@ -100,7 +100,7 @@ def read_batches(task, root, names, *, batch_size, numbers, workers=0, stop=lamb
                 return
             if fetched is None:
                 return
-            if isinstance(fetched[0][0], DataError):  # a loader process is gone
+            if isinstance(fetched[0][0], DataError):  # a worker is gone
                 raise fetched[0][0].as_user_error()
             yield fetched[0]
     finally:
@@ -121,8 +121,8 @@ def collate_read(task, fetched):
 
 
 @torch.no_grad()
-def answer(task, module, read, root, names, device, *, kinds=("pictures",)):
-    """The Answers to a ReadBatch of this list. kinds: what is drawn: "pictures" by `Task.draw_answers`, others by `Task.explain`."""
+def answer(task, module, read, root, names, device, *, kinds=("images",)):
+    """The Answers to a ReadBatch of this list. kinds: what is drawn: "images" by `Task.draw_predictions`, others by `Task.explain`."""
     rows = {place: {"file": names[place], "error": why} for place, why in read.errors.items()}
     if read.batch is None:
         return Answers([rows[place] for place in sorted(rows)], [], {}, {})
@@ -133,8 +133,8 @@ def answer(task, module, read, root, names, device, *, kinds=("pictures",)):
     told = task.describe_predictions(batch, predictions, readable)
     rows |= dict(zip(read.places, told, strict=True))
     drawn = {
-        kind: task.draw_answers(paths, told, predictions)
-        if kind == "pictures"
+        kind: task.draw_predictions(paths, told, predictions)
+        if kind == "images"
         else task.explain(module, batch, kind)
         for kind in kinds
     }
@@ -142,5 +142,5 @@ def answer(task, module, read, root, names, device, *, kinds=("pictures",)):
         [rows[place] for place in sorted(rows)],
         readable,
         drawn,
-        task.answer_pictures(paths, predictions),
+        task.prediction_images(paths, predictions),
     )

@@ -7,14 +7,14 @@ import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from visionloop.engine.checkpoints.writer import CheckpointWriter
-from visionloop.engine.config.suggest import guess
+from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.data.loader import TrainingData
-from visionloop.engine.data.sampler import cut_pieces
-from visionloop.engine.ema import WeightAverage, decay_for
+from visionloop.engine.data.sampler import split_batch
+from visionloop.engine.ema import ExponentialMovingAverage, ema_decay_for
 from visionloop.engine.errors import UserError
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
 from visionloop.engine.logging.run_log import RunLog
-from visionloop.engine.nonfinite import BadSteps
+from visionloop.engine.nonfinite import NonFiniteSteps
 from visionloop.engine.optim import batch_norms, build_optimizer
 from visionloop.engine.precision import build_precision
 from visionloop.engine.run import Run
@@ -33,9 +33,13 @@ def prepare_run(
     if world.size > 1:
         model = wrap_ddp(model, world)  # 4 DDP
     optimizer = build_optimizer(task.parameter_groups(module), module, config)  # 5 optimizer
-    check_piece_size(task, module, cut_pieces(config.batch_size, world.size, config.micro_batch))
-    average = (
-        WeightAverage(module, decay_for(config.ema_decay, config.steps)) if config.ema else None
+    check_micro_batch_size(
+        task, module, split_batch(config.batch_size, world.size, config.micro_batch)
+    )
+    ema = (
+        ExponentialMovingAverage(module, ema_decay_for(config.ema_decay, config.steps))
+        if config.ema
+        else None
     )
     best_metric, profiled = (
         pick_metric(task, config.best_metric),
@@ -60,7 +64,7 @@ def prepare_run(
         model=model,
         optimizer=optimizer,
         precision=build_precision(config.precision, world.device, tf32=config.tf32),
-        average=average,
+        ema=ema,
         trained_parameters=[
             parameter for parameter in module.parameters() if parameter.requires_grad
         ],
@@ -73,7 +77,7 @@ def prepare_run(
         writer=CheckpointWriter(config.save_async),
         clock=clock,
         stop=stop,
-        bad_steps=BadSteps(world.device),
+        nonfinite_steps=NonFiniteSteps(world.device),
         profiler=StepProfiler(profiled, output / "profile", world),
         best_metric=best_metric,
         settings=settings,
@@ -99,9 +103,12 @@ def build_module(task, config, world):
     return module
 
 
-def check_piece_size(task, module, pieces):
-    """UserError when a micro-batch is too small for what the model or the mixing of pictures needs."""
-    needed, smallest = task.smallest_piece(module), min(stop - start for start, stop in pieces)
+def check_micro_batch_size(task, module, pieces):
+    """UserError when a micro-batch is too small for what the model or the mixing of images needs."""
+    needed, smallest = (
+        task.min_micro_batch_size(module),
+        min(stop - start for start, stop in pieces),
+    )
     if smallest < needed:
         raise UserError(
             f"--micro-batch: micro-batches of {smallest}, this training needs {needed} at once",
@@ -143,7 +150,7 @@ def pick_metric(task, key):
     specs = {spec.key: spec for spec in task.metrics}
     if key is not None and key not in specs:
         raise UserError(
-            f"--best-metric: expected one of {', '.join(specs)}, got {key!r}{guess(key, specs)}",
+            f"--best-metric: expected one of {', '.join(specs)}, got {key!r}{did_you_mean(key, specs)}",
             field="best_metric",
         )
     return specs[key] if key else task.metrics[0]

@@ -23,16 +23,16 @@ class Run:
     model: Any
     optimizer: Any
     precision: Any
-    average: Any  # WeightAverage or None
+    ema: Any  # ExponentialMovingAverage or None
     trained_parameters: list
-    trained_buffers: list  # BatchNorm statistics: a bad step must leave them as they were
+    trained_buffers: list  # BatchNorm statistics: a non-finite step must leave them as they were
     data: Any  # TrainingData
     val: Any  # dataset
     log: Any
     writer: Any  # CheckpointWriter
     clock: Any
     stop: Any  # StopFlag
-    bad_steps: Any
+    nonfinite_steps: Any
     profiler: Any
     best_metric: Any  # MetricSpec
     # {name: value} of those that must not change when the run continues, with the data's

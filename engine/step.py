@@ -10,7 +10,7 @@ from visionloop.engine.seeding import seed_noise
 
 
 def train_step(run, task, micro_batches, count, step):
-    """Forward and backward of this rank's micro-batches, one optimizer step, the weight average. All ranks; no host sync.
+    """Forward and backward of this rank's micro-batches, one optimizer step, the EMA. All ranks; no host sync.
 
     count: {name: number}, what the losses divide by (see distributed.agree). Returns ({loss term:
     device scalar}, gradient norm).
@@ -42,12 +42,12 @@ def train_step(run, task, micro_batches, count, step):
     is_bad = bad > 0
     for buffer, before in zip(run.trained_buffers, buffers_before, strict=True):
         torch.where(is_bad, before, buffer, out=buffer)
-    if run.average is not None:
-        run.average.update(step, bad)
+    if run.ema is not None:
+        run.ema.update(step, bad)
     # an overflow of fp16 is the scaler at work until the scale has come down to 1; without a scaler
     # the scale is 1
     at_floor = (scaler.scale(torch.ones_like(bad)) <= 1).float()
-    run.bad_steps.record(bad * at_floor, step, totals)
+    run.nonfinite_steps.record(bad * at_floor, step, totals)
     return totals, grad_norm
 
 

@@ -18,7 +18,7 @@ class Reporting:
     """The part of the task socket that draws and tells. The engine never looks into a batch or a prediction; it asks here."""
 
     sample_score: ClassVar[MetricSpec | None] = (
-        None  # what `sample_scores` gives; None: no picture is better or worse than another
+        None  # what `sample_scores` gives; None: no image is better or worse than another
     )
     score_charts: ClassVar[
         dict[str, tuple[str, ...]]
@@ -27,17 +27,17 @@ class Reporting:
         tuple[str, ...]
     ] = ()  # columns of `per_class_scores` that are worth a curve over the run
 
-    # pictures --------------------
+    # images --------------------
     def draw(self, batch):
         """{tag: uint8 array [H, W, 3]} of a training batch, as the network sees it."""
         return {}
 
     def draw_samples(self, batch, predictions):
-        """One uint8 array [H, W, 3] for each picture of an evaluation's batch, prediction beside truth; [] for a task that draws none."""
+        """One uint8 array [H, W, 3] for each image of an evaluation's batch, prediction beside truth; [] for a task that draws none."""
         return []
 
-    def draw_gallery(self, pictures, captions):
-        """uint8 array [H, W, 3] with all pictures and a caption below each, or None. pictures: of `draw_samples`, at most 640 px wide."""
+    def draw_gallery(self, images, captions):
+        """uint8 array [H, W, 3] with all images and a caption below each, or None. images: of `draw_samples`, at most 640 px wide."""
         return None
 
     def draw_scores(self, metric):
@@ -46,7 +46,7 @@ class Reporting:
 
     # numbers --------------------
     def sample_scores(self, metric):
-        """(sample ids int64 [N], float64 [N]): the `sample_score` of every picture evaluated; nan where a picture has none."""
+        """(sample ids int64 [N], float64 [N]): the `sample_score` of every image evaluated; nan where an image has none."""
         raise NotImplementedError
 
     def per_class_scores(self, metric):
@@ -54,11 +54,11 @@ class Reporting:
         return {}
 
     def reference_scores(self, metric):
-        """Scores of a trivial predictor on the same pictures, shown beside ours: {label: number}."""
+        """Scores of a trivial predictor on the same images, shown beside ours: {label: number}."""
         return {}
 
     def confusion(self, metric):
-        """(class names, whole numbers [C, C] with the truth in rows, what is counted, e.g. "pictures"), or None."""
+        """(class names, whole numbers [C, C] with the truth in rows, what is counted, e.g. "images"), or None."""
         return None
 
     def curves(self, metric):
@@ -76,20 +76,20 @@ class Task(Reporting):
     metrics: ClassVar[tuple[MetricSpec, ...]]
     config_class: ClassVar[type]  # a frozen dataclass, see engine/config/options.py
     count_names: ClassVar[tuple[str, ...]]  # the keys of `count`, known before there is a batch
-    scored_suffix: ClassVar[str | None] = (
-        None  # of the file that `write_scored` writes; None: this task has none
+    saved_predictions_suffix: ClassVar[str | None] = (
+        None  # of the file that `save_scored_predictions` writes; None: this task has none
     )
-    undeterministic: ClassVar[
+    nondeterministic_ops: ClassVar[
         tuple[str, ...]
     ] = ()  # operations of its training without a deterministic backward on CUDA
-    overfit_share: ClassVar[float] = (
+    overfit_loss_share: ClassVar[float] = (
         0.8  # of its loss that one batch is below after the 60 steps of `check_task`
     )
     sheet_side: ClassVar[int] = (
-        200  # longer side of one of `draw_answers` on the contact sheet, in pixels
+        200  # longer side of one of `draw_predictions` on the contact sheet, in pixels
     )
     overfit_goal: ClassVar[tuple[str, float | str] | None] = (
-        None  # (metric key, score or label of a reference score), for `lessons`
+        None  # (metric key, score or label of a reference score), for `overfit_samples`
     )
 
     def __init__(self, config):
@@ -111,7 +111,7 @@ class Task(Reporting):
         raise NotImplementedError
 
     def build_eval_dataset(self, split):
-        """The pictures of "train", "val" or "test" as evaluation sees them."""
+        """The images of "train", "val" or "test" as evaluation sees them."""
         raise NotImplementedError
 
     def collate(self, samples, step, offset):
@@ -140,7 +140,7 @@ class Task(Reporting):
         raise NotImplementedError
 
     def predict(self, model, batch):
-        """Final answers in the picture's own coordinates, with what `build_metric` needs."""
+        """Final answers in the image's own coordinates, with what `build_metric` needs."""
         raise NotImplementedError
 
     def build_metric(self):
@@ -201,14 +201,14 @@ class Task(Reporting):
         return None
 
     def read_sample(self, path):
-        """One picture as `build_eval_dataset` would give it, without targets. Raises OSError when it cannot be read."""
+        """One image as `build_eval_dataset` would give it, without targets. Raises OSError when it cannot be read."""
         raise NotImplementedError
 
     def describe_predictions(self, batch, predictions, names):
-        """One json-able dict per picture of the batch, with its name under "file"."""
+        """One json-able dict per image of the batch, with its name under "file"."""
         raise NotImplementedError
 
-    def write_answers(self, folder, answers):
+    def write_predictions(self, folder, answers):
         """Files beside predictions.jsonl in forms that other tools read.
 
         answers: all rows of `describe_predictions`, to be walked over as often as need be; nobody
@@ -216,29 +216,29 @@ class Task(Reporting):
         """
 
     @classmethod
-    def score_predictions(cls, path, *, data, split):
+    def score_saved_predictions(cls, path, *, data, split):
         """(task, Metric) of answers that exist already, without a model: what `predict` writes. Raises UserError for a bad file."""
         raise NotImplementedError
 
-    def write_scored(self, metric, dataset, path):
-        """What an evaluation on `dataset` answered, in a form that `score_predictions` reads. metric: after the evaluation."""
+    def save_scored_predictions(self, metric, dataset, path):
+        """What an evaluation on `dataset` answered, in a form that `score_saved_predictions` reads. metric: after the evaluation."""
         raise NotImplementedError
 
-    def draw_answers(self, paths, answers, predictions):
-        """One uint8 array [H, W, 3] per picture: the file with what was answered. answers: of `describe_predictions` for predictions."""
+    def draw_predictions(self, paths, answers, predictions):
+        """One uint8 array [H, W, 3] per image: the file with what was answered. answers: of `describe_predictions` for predictions."""
         raise NotImplementedError
 
-    def answer_pictures(self, paths, predictions):
-        """{folder: one picture for each file}: answers that are pictures themselves, written as PNG; {} for none.
+    def prediction_images(self, paths, predictions):
+        """{folder: one image for each file}: answers that are images themselves, written as PNG; {} for none.
 
-        paths: of the files. A picture: uint8 array [H, W] or [H, W, 3], or a Pillow image, whose
-        `info` keeps "icc_profile" and "exif". Both here and in `draw_answers` pictures may come one
+        paths: of the files. An image: uint8 array [H, W] or [H, W, 3], or a Pillow image, whose
+        `info` keeps "icc_profile" and "exif". Both here and in `draw_predictions` images may come one
         by one from a generator, so that large ones do not fill the memory.
         """
         return {}
 
     def explain(self, module, batch, kind):
-        """One uint8 array [H, W, 3] per picture that shows why; kind: a switch of `predict` that the launcher offers."""
+        """One uint8 array [H, W, 3] per image that shows why; kind: a switch of `predict` that the launcher offers."""
         raise NotImplementedError
 
     def export(self, module, folder, *, onnx=False):
@@ -246,7 +246,7 @@ class Task(Reporting):
         raise NotImplementedError
 
     # optional --------------------
-    def smallest_piece(self, module):
+    def min_micro_batch_size(self, module):
         """The fewest samples a micro-batch may hold while training: 2 with a trained BatchNorm, or when samples are mixed."""
         return 2 if any(layer.training for layer in batch_norms(module)) else 1
 
@@ -265,8 +265,8 @@ class Task(Reporting):
         """{setting: value} for settings still None once the length of the run is known. values: all settled so far."""
         return {}
 
-    def lessons(self, samples):
-        """(samples for `collate`, samples to score) by which these of evaluation are learned by heart; UserError if that says nothing."""
+    def overfit_samples(self, samples):
+        """(samples for `collate`, samples to score) by which these of evaluation are overfitted; UserError if that says nothing."""
         return samples, samples
 
     def reload_best_at(self, steps):

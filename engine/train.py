@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from visionloop.engine.autotune.fit import budget_of, fit_to_machine
+from visionloop.engine.autotune.fit import autotune_settings, resolve_budget
 from visionloop.engine.budget import OVER, read_budget
 from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.checkpoints.folder import read_state
@@ -18,8 +18,8 @@ from visionloop.engine.checkpoints.writer import cannot_write, is_disk_error
 from visionloop.engine.config.options import build, resolve
 from visionloop.engine.config.resolve import given_length, output_folder, settle
 from visionloop.engine.config.train_config import TrainConfig
-from visionloop.engine.data.forkserver import start_loader_server
-from visionloop.engine.data.subsets import Subset, spread_evenly
+from visionloop.engine.data.forkserver import start_fork_server
+from visionloop.engine.data.subsets import Subset, evenly_spaced
 from visionloop.engine.distributed import (
     broadcast_object,
     join_world,
@@ -28,7 +28,7 @@ from visionloop.engine.distributed import (
     lost_why,
 )
 from visionloop.engine.errors import LostProcess, UserError
-from visionloop.engine.logging.messages import announce, summary
+from visionloop.engine.logging.messages import log_startup, summary
 from visionloop.engine.logging.run_files import stored_settings, write_run_files
 from visionloop.engine.logging.status_file import failed_at_start, stopped_at_start
 from visionloop.engine.loop import fit
@@ -60,7 +60,7 @@ def resolve_settings(task_class, flags, config_file=None):
 def train(task_class, *, config_file=None, stop=None, began=None, **flags):
     """Train, or go on with, the run that these settings name. All ranks. Returns a Result; raises UserError for a mistake in the input.
 
-    flags: any setting of the task's config class and of TrainConfig, e.g. data="pictures",
+    flags: any setting of the task's config class and of TrainConfig, e.g. data="images",
     model="tiny", epochs=10; began: when --budget began to run, by time.monotonic().
     """
     began, stop = time.monotonic() if began is None else began, stop or StopFlag()
@@ -70,7 +70,7 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
         given_length(given)  # before the data is read, which may take long
     if given["workers"].value != 0:
         # before the process group, whose threads a worker must not be forked beside
-        start_loader_server()
+        start_fork_server()
     lock = None
     try:
         world = join_world(given["device"].value, given["process_timeout"].value)
@@ -89,18 +89,22 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
         )
         start, stored, record = broadcast_object(world, known)
         stored = stored if start else {}
-        task, train_set, val, settings, facts = build_data(task_class, given, world, stored)
+        task, train_set, val, settings, immutable_settings = build_data(
+            task_class, given, world, stored
+        )
         state = read_state(start) if start else None
-        budget = budget_of(given, settings, facts, state, record, output=output, began=began)
+        budget = resolve_budget(
+            given, settings, immutable_settings, state, record, output=output, began=began
+        )
         if state:
-            check_unchanged(state["settings"], facts, start)
+            check_unchanged(state["settings"], immutable_settings, start)
             over = state["step"] == settings["steps"].value or state["out_of_patience"]
             if (over and state["evaluated_at"] == state["step"]) or (
                 budget and budget.ended_at == state["step"]
             ):
                 say(f"{output}: this run is finished ({state['step']} steps); nothing to do")
                 return Result("finished", state["step"], state["scores"], state["best"], output)
-        found = fit_to_machine(
+        found = autotune_settings(
             task,
             given,
             world,
@@ -118,9 +122,9 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
                 replace_file(output / "status.json", json.dumps(stopped_at_start()) + "\n")
             return Result("stopped", 0, {}, None, output)
         if found:
-            settings, facts = settle(task, given, world, train_set, stored, found)
+            settings, immutable_settings = settle(task, given, world, train_set, stored, found)
         if world.is_main:
-            write_run_files(output, settings, facts, val)
+            write_run_files(output, settings, immutable_settings, val)
         config, budget = build(TrainConfig, settings), budget if world.is_main else None
         return run_training(
             task,
@@ -129,7 +133,7 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
             train_set,
             val,
             output=output,
-            facts=facts,
+            immutable_settings=immutable_settings,
             start=start,
             stop=stop,
             budget=budget,
@@ -152,20 +156,22 @@ def train(task_class, *, config_file=None, stop=None, began=None, **flags):
         leave_world()
 
 
-def run_training(task, config, world, train_set, val, *, output, facts, start, stop, budget=None):
+def run_training(
+    task, config, world, train_set, val, *, output, immutable_settings, start, stop, budget=None
+):
     """Prepare, resume from the checkpoint folder `start` (or None), train, save. All ranks. Returns a Result.
 
-    config: a TrainConfig with nothing left to resolve; facts: what must not change when the run
+    config: a TrainConfig with nothing left to resolve; immutable_settings: what must not change when the run
     continues; budget: a Budget on the main rank of a run that has one.
     """
     set_process(config)
     state = read_state(start) if start else None
-    announce(task, config, world, train_set, val, state)
+    log_startup(task, config, world, train_set, val, state)
     stop.install()
     run = None
     try:
         run = prepare_run(
-            task, config, world, train_set, val, output=output, settings=facts,
+            task, config, world, train_set, val, output=output, settings=immutable_settings,
             start_step=state["step"] if state else 0, evaluated_at=state["evaluated_at"] if state else 0, stop=stop,
         )  # fmt: skip
         run.budget = budget
@@ -220,7 +226,7 @@ def build_data(task_class, settings, world, stored):
             )
     overfit = settings["overfit"].value
     if overfit:
-        chosen = spread_evenly(len(train_set), overfit)
+        chosen = evenly_spaced(len(train_set), overfit)
         train_set, val = Subset(train_set, chosen), Subset(task.build_eval_dataset("train"), chosen)
     return task, train_set, val, *settle(task, settings, world, train_set, stored)
 
@@ -232,7 +238,7 @@ def end_run(run, task, step):
     if run.budget:
         run.budget.ended_at = step if run.left == OVER and state == "finished" else None
         run.budget.write()
-    run.log.ledger(step, run.clock.ledger())
+    run.log.time_breakdown(step, run.clock.time_breakdown())
     if run.world.is_main:
         run.log.status.update(
             state=state,

@@ -1,15 +1,15 @@
-"""Average precision of a sample of the pictures, from matches that are made once."""
+"""Average precision of a sample of the images, from matches that are made once."""
 
 import numpy as np
 
 
 class Resampler:
-    """COCO's average precision over all areas with at most 100 detections, each picture taken as often as wanted.
+    """COCO's average precision over all areas with at most 100 detections, each image taken as often as wanted.
 
-    Matching looks at one picture at a time, so a sample of pictures changes only how often each
-    match counts. Equal to COCOeval.accumulate on a data set in which the pictures are really
+    Matching looks at one image at a time, so a sample of images changes only how often each
+    match counts. Equal to COCOeval.accumulate on a dataset in which the images are really
     repeated, but for one freedom: equal scores of one class
-    *within* one picture, which COCO counts in the order a b a b, stand here as a a b b.
+    *within* one image, which COCO counts in the order a b a b, stand here as a a b b.
     """
 
     def __init__(self, evaluator):
@@ -17,29 +17,29 @@ class Resampler:
         params = evaluator.params
         self.recall = np.array(params.recThrs)
         self.num_classes, self.num_thresholds = len(params.catIds), len(params.iouThrs)
-        pictures, most = len(params.imgIds), params.maxDets[-1]
-        self.truth = np.zeros((self.num_classes, pictures), dtype=np.int64)  # boxes to find
+        images, most = len(params.imgIds), params.maxDets[-1]
+        self.truth = np.zeros((self.num_classes, images), dtype=np.int64)  # boxes to find
         detected, hits, ignored = (
             [],
             [],
             [],
-        )  # per class: pictures; per class and threshold: positions in `detected`
+        )  # per class: images; per class and threshold: positions in `detected`
         start = 0
         for label in range(self.num_classes):
-            first = label * len(params.areaRng) * pictures
+            first = label * len(params.areaRng) * images
             found = [
-                match for match in evaluator.evalImgs[first : first + pictures] if match is not None
+                match for match in evaluator.evalImgs[first : first + images] if match is not None
             ]
             for match in found:
                 self.truth[label, match["image_id"]] = np.count_nonzero(
                     np.asarray(match["gtIgnore"]) == 0
                 )
-            picture_of, is_hit, is_ignored = _in_order_of_score(found, self.num_thresholds, most)
-            detected.append(picture_of)
+            image_of, is_hit, is_ignored = _in_order_of_score(found, self.num_thresholds, most)
+            detected.append(image_of)
             hits += [start + np.flatnonzero(row) for row in is_hit]
             ignored += [start + np.flatnonzero(row) for row in is_ignored]
-            start += len(picture_of)
-        self.pictures = _joined(detected)
+            start += len(image_of)
+        self.images = _joined(detected)
         self.hits, self.ignored = _joined(hits), _joined(ignored)
         self.hit_bounds = _bounds(hits)  # of each class and threshold in `hits`, class by class
         segment_of_hit = np.repeat(np.arange(len(hits)), np.diff(self.hit_bounds))
@@ -52,8 +52,8 @@ class Resampler:
         self.hit_start = self.hit_bounds[segment_of_hit]
 
     def average_precision(self, weights):
-        """float64 [T, C], nan for a class without truth. weights: int64 [pictures], how often each counts."""
-        counts = weights[self.pictures]
+        """float64 [T, C], nan for a class without truth. weights: int64 [images], how often each counts."""
+        counts = weights[self.images]
         seen, ignored, found = (
             _running(counts),
             _running(counts[self.ignored]),
@@ -99,13 +99,13 @@ def mean_of_known(values):
 
 
 def _in_order_of_score(found, num_thresholds, most):
-    """(picture [D], is_hit [T, D], is_ignored [T, D]) of one class's detections, best first, equals in the order of pictures."""
+    """(image [D], is_hit [T, D], is_ignored [T, D]) of one class's detections, best first, equals in the order of images."""
     if not found:
         nothing = np.zeros((num_thresholds, 0), dtype=bool)
         return np.zeros(0, dtype=np.int64), nothing, nothing
     scores = np.concatenate([match["dtScores"][:most] for match in found])
     order = np.argsort(-scores, kind="stable")
-    picture_of = np.repeat(
+    image_of = np.repeat(
         [match["image_id"] for match in found], [len(match["dtScores"][:most]) for match in found]
     )
     matched = (
@@ -114,7 +114,7 @@ def _in_order_of_score(found, num_thresholds, most):
     ignored = np.concatenate([match["dtIgnore"][:, :most] for match in found], axis=1)[
         :, order
     ].astype(bool)
-    return picture_of[order], matched & ~ignored, ignored
+    return image_of[order], matched & ~ignored, ignored
 
 
 def _joined(parts):

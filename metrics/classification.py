@@ -1,4 +1,4 @@
-"""Scores of image classification, from one row per picture so that any sharding gives the same bits."""
+"""Scores of image classification, from one row per image so that any sharding gives the same bits."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ class ClassificationMetric:
     """Accuracy, top-5 accuracy, mean accuracy over classes and cross-entropy, with the confusion matrix.
 
     A tie goes to the lowest class index, in the prediction and in the rank; a nan logit never wins.
-    Classes without a picture take no part in `mean_class_accuracy`. `val_loss` is the plain
+    Classes without an image take no part in `mean_class_accuracy`. `val_loss` is the plain
     cross-entropy, in float64.
     """
 
@@ -56,23 +56,23 @@ class ClassificationMetric:
         return sum(len(columns["labels"]) for columns in self._batches)
 
     def compute(self, picks=None):
-        """{"accuracy", "accuracy_top5" from 5 classes on, "mean_class_accuracy", "val_loss"} of the pictures at `picks`.
+        """{"accuracy", "accuracy_top5" from 5 classes on, "mean_class_accuracy", "val_loss"} of the images at `picks`.
 
         picks: positions in the order of sample ids, repeats count again; None: all. nan where there
-        are no pictures.
+        are no images.
         """
         rows = self._rows()
         if picks is not None:
             rows = {column: values[picks] for column, values in rows.items()}
         labels, correct = rows["labels"], rows["predictions"] == rows["labels"]
         count = len(labels) or np.nan
-        pictures = np.bincount(labels, minlength=self.num_classes)
+        images = np.bincount(labels, minlength=self.num_classes)
         hits = np.bincount(labels[correct], minlength=self.num_classes)
-        shown = pictures > 0
+        shown = images > 0
         scores = {"accuracy": correct.sum() / count}
         if self.num_classes >= 5:
             scores["accuracy_top5"] = rows["in_top5"].sum() / count
-        scores["mean_class_accuracy"] = (hits[shown] / pictures[shown]).sum() / (
+        scores["mean_class_accuracy"] = (hits[shown] / images[shown]).sum() / (
             shown.sum() or np.nan
         )
         scores["val_loss"] = rows["losses"].sum() / count
@@ -87,30 +87,30 @@ class ClassificationMetric:
         )
 
     def per_class(self):
-        """{"pictures": int64 [C], "accuracy": share of a class's pictures found, "precision": share of its predictions right}.
+        """{"images": int64 [C], "accuracy": share of a class's images found, "precision": share of its predictions right}.
 
-        nan for a class without pictures, or without predictions.
+        nan for a class without images, or without predictions.
         """
         confusion = self.confusion()
-        hits, pictures, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        hits, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         return {
-            "pictures": pictures,
-            "accuracy": hits / np.where(pictures > 0, pictures, np.nan),
+            "images": images,
+            "accuracy": hits / np.where(images > 0, images, np.nan),
             "precision": hits / np.where(predicted > 0, predicted, np.nan),
         }
 
-    def per_picture(self):
+    def per_image(self):
         """{"sample_ids": int64 [N], "losses": cross-entropy float64 [N]}, sorted by sample id."""
         rows = self._rows()
         return {name: rows[name].copy() for name in ("sample_ids", "losses")}
 
     def majority_accuracy(self, majority_class=None):
-        """Accuracy of always answering one class: the most frequent in the evaluated pictures, or in training if given."""
+        """Accuracy of always answering one class: the most frequent in the evaluated images, or in training if given."""
         labels = self._rows()["labels"]
         if not len(labels):
             return float("nan")
-        pictures = np.bincount(labels, minlength=self.num_classes)
-        return float(pictures.max() if majority_class is None else pictures[majority_class]) / len(
+        images = np.bincount(labels, minlength=self.num_classes)
+        return float(images.max() if majority_class is None else images[majority_class]) / len(
             labels
         )
 

@@ -47,13 +47,13 @@ def backend_classes(backend):
 
 
 def evaluated(rows, num_classes, backend="pycocotools", *, all_areas_only=False):
-    """The COCOeval object after `evaluate`. Pictures and classes are known to it by their position.
+    """The COCOeval object after `evaluate`. Images and classes are known to it by their position.
 
     rows: the columns of `DetectionMetric`, sorted by sample id; all_areas_only: leave out small,
     medium and large, a quarter of the work.
     """
     coco_class, eval_class = backend_classes(backend)
-    pictures = range(len(rows["sample_ids"]))
+    images = range(len(rows["sample_ids"]))
     truth = _annotations(rows["num_truth"], rows["truth_boxes"], rows["truth_labels"])
     for annotation, crowd, area in zip(
         truth, rows["truth_crowd"].tolist(), rows["truth_areas"].tolist(), strict=True
@@ -65,10 +65,9 @@ def evaluated(rows, num_classes, backend="pycocotools", *, all_areas_only=False)
             iscrowd=0, area=annotation["bbox"][2] * annotation["bbox"][3], score=score
         )
     with contextlib.redirect_stdout(io.StringIO()):
-        # pictures without any detection stand in both: what is missed there counts
+        # images without any detection stand in both: what is missed there counts
         sides = [
-            _coco(coco_class, pictures, num_classes, annotations)
-            for annotations in (truth, detected)
+            _coco(coco_class, images, num_classes, annotations) for annotations in (truth, detected)
         ]
         evaluator = eval_class(*sides, "bbox")
         if all_areas_only:
@@ -107,18 +106,18 @@ def _or_nan(value):
 
 def _annotations(counts, boxes, labels):
     """One dict per box. Ids start at 1: COCOeval takes 0 for "not matched"."""
-    picture_of = np.repeat(np.arange(len(counts)), counts).tolist()
-    columns = zip(picture_of, boxes.tolist(), labels.tolist(), strict=True)
+    image_of = np.repeat(np.arange(len(counts)), counts).tolist()
+    columns = zip(image_of, boxes.tolist(), labels.tolist(), strict=True)
     return [
-        {"id": i, "image_id": picture, "bbox": box, "category_id": label}
-        for i, (picture, box, label) in enumerate(columns, 1)
+        {"id": i, "image_id": image, "bbox": box, "category_id": label}
+        for i, (image, box, label) in enumerate(columns, 1)
     ]
 
 
-def _coco(coco_class, pictures, num_classes, annotations):
+def _coco(coco_class, images, num_classes, annotations):
     coco = coco_class()
     coco.dataset = {
-        "images": [{"id": picture} for picture in pictures],
+        "images": [{"id": image} for image in images],
         "categories": [{"id": label} for label in range(num_classes)],
         "annotations": annotations,
     }

@@ -5,7 +5,7 @@ import numpy as np
 from visionloop.metrics.average_precision import Resampler, mean_of_known
 from visionloop.metrics.coco_evaluation import SCORE_KEYS, backend_classes, evaluated, summed_up
 
-PICTURES = {
+IMAGES = {
     "sample_ids": np.int64,
     "losses": np.float64,
     "has_loss": np.bool_,
@@ -20,17 +20,17 @@ TRUTH = {
 }
 DETECTIONS = {"boxes": np.float64, "scores": np.float64, "labels": np.int64}
 # xywh in pixels; float32 would move overlaps that are exactly a threshold to its other side
-COLUMNS = PICTURES | TRUTH | DETECTIONS
+COLUMNS = IMAGES | TRUTH | DETECTIONS
 
 
 class DetectionMetric:
     """COCO's average precision and recall of boxes, and the validation loss.
 
-    IoU 0.5 to 0.95 in steps of 0.05, 101 recall points, at most 100 detections per picture and
+    IoU 0.5 to 0.95 in steps of 0.05, 101 recall points, at most 100 detections per image and
     class; crowds are neither to be found nor a mistake; small ends at 32 x 32 pixels of annotated
-    area, medium at 96 x 96. Pictures without a detection count. Equal scores stand in the order of
+    area, medium at 96 x 96. Images without a detection count. Equal scores stand in the order of
     sample ids, then as they came. A detection that is not finite is none: COCO would take a nan
-    overlap for a match. `val_loss` is the sum of the pictures' losses over the number of boxes that
+    overlap for a match. `val_loss` is the sum of the images' losses over the number of boxes that
     are no crowd.
     """
 
@@ -44,8 +44,8 @@ class DetectionMetric:
     def update(self, predictions, batch):
         """Take in a batch; costs one copy to the host.
 
-        predictions: {"boxes": [B, K, 4] xyxy in pixels of the original picture, "scores": [B, K],
-        "labels": int [B, K]} and, or not, "losses": [B], each the sum over a picture. batch:
+        predictions: {"boxes": [B, K, 4] xyxy in pixels of the original image, "scores": [B, K],
+        "labels": int [B, K]} and, or not, "losses": [B], each the sum over an image. batch:
         {"sample_ids": int [B], "truth": B dicts of numpy arrays with "boxes" [T, 4] xywh, "labels",
         "crowd", "areas" [T]}. Raises ValueError for other shapes and for labels that are no class.
         """
@@ -58,7 +58,7 @@ class DetectionMetric:
             or not scores.shape == labels.shape == corners.shape[:2]
         ):
             raise ValueError(
-                f"predictions of {len(truth)} pictures: boxes {corners.shape}, scores {scores.shape}, labels {labels.shape}"
+                f"predictions of {len(truth)} images: boxes {corners.shape}, scores {scores.shape}, labels {labels.shape}"
             )
         sides = np.maximum(
             corners[..., 2:].astype(np.float64) - corners[..., :2], 0
@@ -92,7 +92,7 @@ class DetectionMetric:
         self._append(columns)
 
     def state(self):
-        """{column: array}: one row per picture sorted by sample id, then the boxes of all pictures one after the other."""
+        """{column: array}: one row per image sorted by sample id, then the boxes of all images one after the other."""
         return dict(self._rows())
 
     def merge(self, states):
@@ -106,7 +106,7 @@ class DetectionMetric:
         return sum(len(columns["sample_ids"]) for columns in self._batches)
 
     def compute(self, picks=None):
-        """{key: float}: COCO's twelve numbers, nan where there is nothing to find, and `val_loss` when every picture came with its loss.
+        """{key: float}: COCO's twelve numbers, nan where there is nothing to find, and `val_loss` when every image came with its loss.
 
         picks: positions in the order of sample ids, repeats count again; then `mAP`, `mAP50` and
         `val_loss` alone, quickly.
@@ -126,7 +126,7 @@ class DetectionMetric:
         if len(self) and rows["has_loss"].all():
             drawn = weights > 0  # zero times a nan would be nan
             losses = (rows["losses"][drawn] * weights[drawn]).sum()
-            scores["val_loss"] = float(losses / max(1, self._boxes_per_picture() @ weights))
+            scores["val_loss"] = float(losses / max(1, self._boxes_per_image() @ weights))
         return scores
 
     def per_class(self):
@@ -136,15 +136,15 @@ class DetectionMetric:
         precision = self.evaluation().average_precision
         return {"AP": precision.mean(axis=0), "AP50": precision[0], "boxes": boxes}
 
-    def per_picture(self):
+    def per_image(self):
         """{"sample_ids": int64 [N], "losses": float64 [N], over the number of its boxes that are no crowd}, sorted by sample id.
 
-        nan where a picture came without its loss.
+        nan where an image came without its loss.
         """
         rows = self._rows()
         return {
             "sample_ids": rows["sample_ids"].copy(),
-            "losses": rows["losses"] / np.maximum(1, self._boxes_per_picture()),
+            "losses": rows["losses"] / np.maximum(1, self._boxes_per_image()),
         }
 
     def curves(self):
@@ -177,10 +177,10 @@ class DetectionMetric:
             )
         return self._matches
 
-    def _boxes_per_picture(self):
+    def _boxes_per_image(self):
         rows = self._rows()
-        picture_of = np.repeat(np.arange(len(self)), rows["num_truth"])
-        return np.bincount(picture_of[~rows["truth_crowd"]], minlength=len(self))
+        image_of = np.repeat(np.arange(len(self)), rows["num_truth"])
+        return np.bincount(image_of[~rows["truth_crowd"]], minlength=len(self))
 
     def _append(self, columns):
         self._batches.append(
@@ -202,7 +202,7 @@ class DetectionMetric:
                 for column, rows in none_yet.items()
             }
             order = np.argsort(whole["sample_ids"], kind="stable")
-            rows_of = dict.fromkeys(PICTURES, order)
+            rows_of = dict.fromkeys(IMAGES, order)
             rows_of |= dict.fromkeys(TRUTH, ragged_rows(whole["num_truth"], order))
             rows_of |= dict.fromkeys(DETECTIONS, ragged_rows(whole["num_detections"], order))
             self._table = {column: values[rows_of[column]] for column, values in whole.items()}
@@ -210,7 +210,7 @@ class DetectionMetric:
 
 
 def ragged_rows(counts, order):
-    """int64 [sum of counts]: the flat rows of pictures put into `order`, when picture i owns the next counts[i] rows."""
+    """int64 [sum of counts]: the flat rows of images put into `order`, when image i owns the next counts[i] rows."""
     starts = np.cumsum(counts) - counts
     counts, starts = counts[order], starts[order]
     return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())

@@ -40,7 +40,7 @@ def overlaps(found, boxes, crowd):
 NOTHING = "nothing"  # the last row and column: found where there is no box, and not found
 
 
-def confuse_boxes(state, num_classes):
+def count_confusion(state, num_classes):
     """int64 [C + 1, C + 1]: true boxes by the class they were found as, of predictions with a score from 0.4 on at IoU 0.5.
 
     A box of the right class goes before one of another; of several the best score takes it, and

@@ -1,8 +1,8 @@
-"""PSNR and SSIM of one picture as the super-resolution literature measures them, in float64, wherever the pixels lie.
+"""PSNR and SSIM of one image as the super-resolution literature measures them, in float64, wherever the pixels lie.
 
 Y is 16 + (65.481 R + 128.553 G + 24.966 B) / 255 of ITU-R BT.601, in 16..235 and not rounded,
 although the peak stays 255; a border of `scale` pixels is cut off first, and the scores of a data
-set are means over its pictures. Training logs of other projects often show RGB, which is 1.5 to 3
+set are means over its images. Training logs of other projects often show RGB, which is 1.5 to 3
 dB lower: a score without channel and border cannot be compared.
 """
 
@@ -23,7 +23,7 @@ CPU_TILE_HW, GPU_TILE_HW = (64, 256), (1024, 2048)
 
 
 def psnr(prediction, target, *, border=0, channel="y"):
-    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / mean squared difference); inf for equal pictures.
+    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / mean squared difference); inf for equal images.
 
     prediction, target: uint8 [H, W, 3], or [H, W] taken as Y as it stands, numpy or torch on any
     device. border: pixels cut off each side. channel: "y", or "rgb" for one mean over the three
@@ -40,7 +40,7 @@ def psnr(prediction, target, *, border=0, channel="y"):
 
 
 def ssim(prediction, target, *, border=0, channel="y"):
-    """Mean structural similarity, at most 1, over all positions of the window inside the picture (Wang et al. 2004).
+    """Mean structural similarity, at most 1, over all positions of the window inside the image (Wang et al. 2004).
 
     Window: 11 x 11 Gaussian of sigma 1.5; population covariance; C1 = (0.01 * 255)^2, C2 = (0.03 *
     255)^2. Equal to scikit-image's structural_similarity(a, b, data_range=255,
@@ -57,19 +57,19 @@ def ssim(prediction, target, *, border=0, channel="y"):
     return float(total) / (len(TO_PLANES[channel]) * rows * columns)
 
 
-def to_luma(picture):
+def to_luma(image):
     """float64 [H, W] of a uint8 tensor: Y of [H, W, 3], and [H, W] as it stands."""
-    if picture.ndim == 2:
-        return picture.double()
-    luma = picture[..., 0].double().mul_(LUMA_WEIGHTS[0])
+    if image.ndim == 2:
+        return image.double()
+    luma = image[..., 0].double().mul_(LUMA_WEIGHTS[0])
     for channel in (1, 2):
-        luma.add_(picture[..., channel].double(), alpha=LUMA_WEIGHTS[channel])
+        luma.add_(image[..., channel].double(), alpha=LUMA_WEIGHTS[channel])
     return luma.div_(255).add_(LUMA_OFFSET)
 
 
-def to_channel(picture, channel):
+def to_channel(image, channel):
     """float64 [H, W] of a uint8 tensor [H, W, 3]."""
-    return picture[..., channel].double()
+    return image[..., channel].double()
 
 
 TO_PLANES = {
@@ -91,9 +91,7 @@ def cropped_pair(prediction, target, border, channel, smallest=1):
     if channel not in TO_PLANES:
         raise ValueError(f"channel: expected one of {', '.join(TO_PLANES)}, got {channel!r}")
     if channel == "rgb" and prediction.ndim == 2:
-        raise ValueError(
-            f'channel="rgb": expected pictures [H, W, 3], got {tuple(prediction.shape)}'
-        )
+        raise ValueError(f'channel="rgb": expected images [H, W, 3], got {tuple(prediction.shape)}')
     height, width = prediction.shape[:2]
     if border < 0 or min(height, width) - 2 * border < smallest:
         raise ValueError(
@@ -103,27 +101,27 @@ def cropped_pair(prediction, target, border, channel, smallest=1):
     return prediction[inside], target.to(prediction.device)[inside]
 
 
-def to_tensor(picture, name):
-    """A uint8 tensor [H, W] or [H, W, 3] on the memory of the picture where that is possible; ValueError names what is wrong."""
-    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
-        picture = torch.from_numpy(
-            np.require(picture, requirements=["C", "W"])
+def to_tensor(image, name):
+    """A uint8 tensor [H, W] or [H, W, 3] on the memory of the image where that is possible; ValueError names what is wrong."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        image = torch.from_numpy(
+            np.require(image, requirements=["C", "W"])
         )  # read-only memory and negative strides are copied
-    if not isinstance(picture, torch.Tensor) or picture.dtype != torch.uint8:
-        what = getattr(picture, "dtype", type(picture).__name__)
+    if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8:
+        what = getattr(image, "dtype", type(image).__name__)
         raise ValueError(
             f"{name}: expected uint8 pixels in a numpy array or torch tensor, got {what}"
         )
-    if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
-        raise ValueError(f"{name}: expected [H, W, 3] or [H, W], got {tuple(picture.shape)}")
-    return picture.cpu() if picture.device.type == "mps" else picture  # which has no float64
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(f"{name}: expected [H, W, 3] or [H, W], got {tuple(image.shape)}")
+    return image.cpu() if image.device.type == "mps" else image  # which has no float64
 
 
-def tiles(picture, overlap=0):
-    """Pairs of slices that cover [H, W, ...]; each starts where the one before ends, less the overlap."""
-    height, width = CPU_TILE_HW if picture.device.type == "cpu" else GPU_TILE_HW
-    for top in range(0, picture.shape[0] - overlap, height):
-        for left in range(0, picture.shape[1] - overlap, width):
+def tiles(image, overlap=0):
+    """Matches of slices that cover [H, W, ...]; each starts where the one before ends, less the overlap."""
+    height, width = CPU_TILE_HW if image.device.type == "cpu" else GPU_TILE_HW
+    for top in range(0, image.shape[0] - overlap, height):
+        for left in range(0, image.shape[1] - overlap, width):
             yield slice(top, top + height + overlap), slice(left, left + width + overlap)
 
 
@@ -131,7 +129,7 @@ def ssim_map(x, y):
     """float64 [H - 10, W - 10]: SSIM at each position of the window. x, y: float64 [H, W].
 
     (2 mx my + c1) (2 cov + c2) / ((mx^2 + my^2 + c1) (vx + vy + c2)): of the two variances only the
-    sum is needed, so that four pictures are filtered and not five. In place, which takes a fifth
+    sum is needed, so that four images are filtered and not five. In place, which takes a fifth
     off the whole.
     """
     mean_x, mean_y, mean_squares, mean_product = blur(

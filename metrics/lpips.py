@@ -1,4 +1,4 @@
-"""LPIPS (AlexNet, version 0.1): distance of two pictures in the features of a network, weighted to agree with people.
+"""LPIPS (AlexNet, version 0.1): distance of two images in the features of a network, weighted to agree with people.
 
 Zhang et al. 2018; facts from richzhang/PerceptualSimilarity lpips/lpips.py. AlexNet is the version
 for reporting, VGG that for losses. One safetensors file holds all in float32, the backbone under
@@ -66,7 +66,7 @@ class Lpips(nn.Module):
         return cls(read_tensors(path, {key: (key,) for key in SHAPES}))
 
     def forward(self, prediction, target):
-        """float32 [B], 0 for equal pictures. Both: uint8 or float RGB [B, 3, H, W] in 0..255, on the device of the weights.
+        """float32 [B], 0 for equal images. Both: uint8 or float RGB [B, 3, H, W] in 0..255, on the device of the weights.
 
         Raises ValueError for two shapes, another number of channels, or sides below 31 pixels.
         """
@@ -84,9 +84,9 @@ class Lpips(nn.Module):
             )
             return sum(head((x - y).square()).mean(dim=(1, 2, 3)) for x, y, head in layers)
 
-    def unit_features(self, pictures):
+    def unit_features(self, images):
         """The five activations [B, C, h, w], each position of length 1 over its channels."""
-        x = (pictures.float() / 127.5 - 1 - self.mean) / self.std
+        x = (images.float() / 127.5 - 1 - self.mean) / self.std
         activations = []
         for place, convolution in self.features.items():
             x = F.relu(convolution(F.max_pool2d(x, 3, 2) if place in POOLED_BEFORE else x))

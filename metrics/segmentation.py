@@ -12,12 +12,12 @@ class SegmentationMetric:
     Pixels whose true id is 255 take no part, whatever was predicted there; a predicted id that is
     no class is a wrong answer. A class that is in no true and no predicted pixel has no IoU, and
     one without true pixels no accuracy: they are left out of the means, not counted as zeros.
-    `val_loss` is the mean over pictures. With `levels`, the ids of earlier predictions are scored
+    `val_loss` is the mean over images. With `levels`, the ids of earlier predictions are scored
     in the same way.
     """
 
     def __init__(self, num_classes, levels=0):
-        """num_classes: at most 255; levels: how many predictions per picture stand in "level_ids"."""
+        """num_classes: at most 255; levels: how many predictions per image stand in "level_ids"."""
         self.num_classes, self.levels = num_classes, levels
         self._batches = []  # column dicts as they came
         self._confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
@@ -56,7 +56,7 @@ class SegmentationMetric:
         self._append(columns, shown[:, 0].sum(axis=0))
 
     def state(self):
-        """{column: array}: one row per picture sorted by sample id, and "confusion" of all of them."""
+        """{column: array}: one row per image sorted by sample id, and "confusion" of all of them."""
         return dict(self._rows()) | {"confusion": self._confusion.copy()}
 
     def merge(self, states):
@@ -70,7 +70,7 @@ class SegmentationMetric:
         return sum(len(columns["sample_ids"]) for columns in self._batches)
 
     def compute(self, picks=None):
-        """{"miou", "pixel_accuracy", "mean_class_accuracy", "val_loss" when every picture came with its loss, "miou_level_0", ..}.
+        """{"miou", "pixel_accuracy", "mean_class_accuracy", "val_loss" when every image came with its loss, "miou_level_0", ..}.
 
         picks: positions in the order of sample ids, repeats count again; None: all. nan where there
         are no pixels.
@@ -120,11 +120,11 @@ class SegmentationMetric:
             "pixels": share,
         }
 
-    def per_picture(self):
-        """{"sample_ids": int64 [N], "miou": float64 [N], mean over the classes that truly are in the picture}, sorted by sample id.
+    def per_image(self):
+        """{"sample_ids": int64 [N], "miou": float64 [N], mean over the classes that truly are in the image}, sorted by sample id.
 
         A class that is answered but not there lowers the others' overlap and counts no zero of its
-        own: one stray pixel would outweigh the whole picture. nan without a pixel of a known class.
+        own: one stray pixel would outweigh the whole image. nan without a pixel of a known class.
         """
         rows = self._rows()
         union = intersection_over_union(rows["hits"], rows["pixels"], rows["predicted"])
@@ -135,7 +135,7 @@ class SegmentationMetric:
         return {"sample_ids": rows["sample_ids"].copy(), "miou": overlap}
 
     def majority_scores(self, majority_class=None):
-        """{"miou", "pixel_accuracy"} of always answering one class: the largest in the evaluated pictures, or in training if given."""
+        """{"miou", "pixel_accuracy"} of always answering one class: the largest in the evaluated images, or in training if given."""
         _, pixels, _ = self._totals()
         one = np.zeros_like(pixels)
         one[pixels.argmax() if majority_class is None else majority_class] = 1

@@ -1,4 +1,4 @@
-"""What the preflights of all tasks share: notes by file, one reading of every picture, and pictures that are there twice."""
+"""What the preflights of all tasks share: notes by file, one reading of every image, and images that are there twice."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.layout import DataLayoutError, shorten
 
 
@@ -46,7 +46,7 @@ def find_splits(data, val_split, found, *, find, require, missing):
     return indexes
 
 
-def note_strangers(found, folder, paths, what):
+def note_unmatched_files(found, folder, paths, what):
     """A warning about files in `folder` that belong to nothing, if there are any. what: they are."""
     if paths:
         note(
@@ -58,7 +58,7 @@ def note_strangers(found, folder, paths, what):
 
 
 def decode_all(indexes, found, *, skip_missing=False):
-    """Decode every picture once: yields (split, row, path, (height, width), digest of the file) for those that can be read.
+    """Decode every image once: yields (split, row, path, (height, width), digest of the file) for those that can be read.
 
     indexes: {split: anything with a length and `path(i)`}. The others become errors in `found`,
     each by its path; skip_missing: not those that are no file, which were told before. A path that
@@ -66,7 +66,7 @@ def decode_all(indexes, found, *, skip_missing=False):
     """
     with tqdm(
         total=sum(map(len, indexes.values())),
-        desc="reading pictures",
+        desc="reading images",
         unit="pic",
         disable=None,
         leave=False,
@@ -80,7 +80,7 @@ def decode_all(indexes, found, *, skip_missing=False):
                     continue
                 seen.add(path)
                 try:
-                    size_hw = tuple(read_picture(path).shape[-2:])
+                    size_hw = tuple(read_image(path).shape[-2:])
                     digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
                 except OSError as error:
                     note(
@@ -94,7 +94,7 @@ def decode_all(indexes, found, *, skip_missing=False):
 
 
 def report_copies(copies, found):
-    """Warnings about files of the same content. copies: [(split, class, path)]; where pictures have no class, it is ""."""
+    """Warnings about files of the same content. copies: [(split, class, path)]; where images have no class, it is ""."""
     if len(copies) < 2:
         return
     first_split, first_class, first_path = copies[0]
@@ -105,13 +105,13 @@ def report_copies(copies, found):
                 found,
                 "warnings",
                 path,
-                f"the same picture as {first_path}, there of class {first_class}",
+                f"the same image as {first_path}, there of class {first_class}",
             )
         elif split != first_split:
             same = (
                 f"is in {first_split} too"
                 if path == first_path
-                else f"the same picture as {first_path}"
+                else f"the same image as {first_path}"
             )
             note(found, "warnings", path, f"{same}: {split} is not independent of {first_split}")
     if len(classes) == len(splits) == 1:

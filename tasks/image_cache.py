@@ -1,25 +1,25 @@
-"""What the tasks share in keeping decoded pictures: `--cache`, `--cache-memory` and `--scaled-decode`."""
+"""What the tasks share in keeping decoded images: `--cache`, `--cache-memory` and `--scaled-decode`."""
 
 from contextlib import contextmanager
 
-from visionloop.datasets.cache.decoded import DecodedPictures, store_pictures
+from visionloop.datasets.cache.decoded import DecodedImages, store_images
 from visionloop.datasets.cache.store_files import CacheError
 from visionloop.engine.errors import UserError
 
 
-def training_pictures(index, config, least_side):
-    """The pictures of an index as the settings want them read and kept. least_side: of the shorter side where they are scaled.
+def training_images(index, config, least_side):
+    """The images of an index as the settings want them read and kept. least_side: of the shorter side where they are scaled.
 
     Which pixels come out depends on --scaled-decode alone, never on where they are kept. Raises
     UserError where the disk cannot be written.
     """
     least_side = least_side if config.scaled_decode else None
     if config.cache != "disk":
-        return DecodedPictures(
+        return DecodedImages(
             index, least_side, int(config.cache_memory * 2**30) if config.cache == "ram" else 0
         )
     with cache_errors():
-        return store_pictures(index, least_side)
+        return store_images(index, least_side)
 
 
 @contextmanager

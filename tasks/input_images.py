@@ -1,17 +1,17 @@
-"""The pictures of an `--input`: a file, or all in a folder."""
+"""The images of an `--input`: a file, or all in a folder."""
 
 import hashlib
 import os
 from pathlib import Path
 
-from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.engine.errors import UserError
 
 
-def find_pictures(input_path, *, without=()):
-    """(root folder, names relative to it, sorted). Raises UserError when there is no picture.
+def find_images(input_path, *, without=()):
+    """(root folder, names relative to it, sorted). Raises UserError when there is no image.
 
-    without: absolute paths of folders that are passed over: answers may lie among the pictures.
+    without: absolute paths of folders that are passed over: answers may lie among the images.
     """
     path = Path(input_path)
     if path.is_file():
@@ -26,15 +26,15 @@ def find_pictures(input_path, *, without=()):
             if not name.startswith(".")
             and os.path.abspath(os.path.join(where, name)) not in without
         ]
-        pictures = [
+        images = [
             name
             for name in files
-            if name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         ]
-        names += [os.path.relpath(os.path.join(where, name), path) for name in pictures]
+        names += [os.path.relpath(os.path.join(where, name), path) for name in images]
     if not names:
         raise UserError(
-            f"--input {path}: no pictures in it ({' '.join(PICTURE_SUFFIXES)})",
+            f"--input {path}: no images in it ({' '.join(IMAGE_SUFFIXES)})",
             field="input",
             file=str(path),
         )

@@ -1,6 +1,6 @@
 """The models table: what platforms and people are told of each model and each task. No torch here, so that listing is quick.
 
-The names are those of a task's `Catalogue`, the recommended settings those of its recipe: neither
+The names are those of a task's `ModelRegistry`, the recommended settings those of its recipe: neither
 is written a second time.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from visionloop.engine.config.options import resolve
 from visionloop.engine.config.train_config import TrainConfig
-from visionloop.tasks.huggingface.hub import Catalogue
+from visionloop.tasks.huggingface.hub import ModelRegistry
 
 CHOSEN, RELATED, START, ARCHITECTURE = (
     1,
@@ -44,8 +44,8 @@ class Model:
     """One row, as far as it is a fact of the model's own.
 
     model_id: hub id, or the name of an architecture without weights; classes: of the head that
-    `params` counts, None: no classes; input_size: side in pixels of the pictures it was trained on;
-    performance: {data set: {metric: score}}, shares as 0..1; sources: {key of the row: where its
+    `params` counts, None: no classes; input_size: side in pixels of the images it was trained on;
+    performance: {dataset: {metric: score}}, shares as 0..1; sources: {key of the row: where its
     value is from}, for every number and for the licence. None: not measured, or not known.
     """
 
@@ -66,7 +66,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class TaskTable:
+class TaskModels:
     """A task as a user interface shows it, and its models, the chosen one first.
 
     value: the task type; command: what its launcher is called; label: {language: text};
@@ -82,7 +82,7 @@ class TaskTable:
     icon: str
     primary_metric: str
     data_layout: tuple[str, ...]
-    catalogue: Catalogue
+    registry: ModelRegistry
     config_class: type
     recipe: Callable
     recipe_source: str
@@ -102,14 +102,14 @@ class TaskTable:
         }
 
     def row(self, model):
-        """The row of a Model with what follows from catalogue and recipe: exactly the keys that platforms read."""
+        """The row of a Model with what follows from registry and recipe: exactly the keys that platforms read."""
         released = self.is_released(model)
         settings = resolve(
             (self.config_class, TrainConfig), {"model": model.model_id}, recipe=self.recipe
         )
         aliases = [
             name
-            for name, model_id in self.catalogue.names().items()
+            for name, model_id in self.registry.names().items()
             if model_id == model.model_id != name
         ]
         cases = model.use_cases or (self.use_cases if released else ())
@@ -140,11 +140,11 @@ class TaskTable:
 
     def is_released(self, model):
         """True when there are weights to download."""
-        return model.model_id not in self.catalogue.architectures
+        return model.model_id not in self.registry.architectures
 
     def find(self, name):
-        """The Model that a name of the catalogue stands for; None for any other name."""
-        model_id = self.catalogue.names().get(name)
+        """The Model that a name of the registry stands for; None for any other name."""
+        model_id = self.registry.names().get(name)
         return next((model for model in self.models if model.model_id == model_id), None)
 
 

@@ -1,4 +1,4 @@
-"""A trained model in Python: its scores on data, and its answers for pictures as arrays. For notebooks and programs."""
+"""A trained model in Python: its scores on data, and its answers for images as arrays. For notebooks and programs."""
 
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from visionloop.engine.distributed import World, pick_device
 from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.logging.console import bar
 from visionloop.engine.predict import answer, num_batches, read_batches
-from visionloop.tasks.input_images import find_pictures
+from visionloop.tasks.input_images import find_images
 
 
 class Trained:
@@ -28,7 +28,7 @@ class Trained:
         self.module = module.to(self.device)
 
     def evaluate(self, data, split="val", *, batch_size=32, workers=0):
-        """{metric key: score} of the pictures of a split of a data folder."""
+        """{metric key: score} of the images of a split of a data folder."""
         task, _ = self.task_class.load_trained(
             self.folder, data=str(data), **self.settings
         )  # with the data's labels, by name
@@ -46,17 +46,17 @@ class Trained:
             )
         return metric.compute()
 
-    def predict(self, pictures, *, batch_size=8, draw=True):
-        """[one dict for each picture, in order]: the line that the command writes, and pictures of uint8 beside it.
+    def predict(self, images, *, batch_size=8, draw=True):
+        """[one dict for each image, in order]: the line that the command writes, and images of uint8 beside it.
 
-        pictures: a folder, a file, or a list of files, arrays (uint8 [H, W, 3] or [H, W]) and
-        Pillow images. "picture": uint8 [H, W, 3], what is answered drawn on it, unless draw is
-        False; answers that are pictures under the name of the command's folder: "ids" and "colors"
+        images: a folder, a file, or a list of files, arrays (uint8 [H, W, 3] or [H, W]) and
+        Pillow images. "image": uint8 [H, W, 3], what is answered drawn on it, unless draw is
+        False; answers that are images under the name of the command's folder: "ids" and "colors"
         of segmentation, "results" of super-resolution. "file" is None for what was no file;
         {"file", "error"} for one that cannot be read.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            root, names, files = listed(pictures, Path(scratch))
+            root, names, files = listed(images, Path(scratch))
             return [
                 row | {"file": file}
                 for row, file in zip(
@@ -77,11 +77,11 @@ class Trained:
                     root,
                     names,
                     self.device,
-                    kinds=("pictures",) * draw,
+                    kinds=("images",) * draw,
                 )
                 readable = iter([row for row in answers.rows if "error" not in row])
                 kinds = {
-                    "picture" if kind == "pictures" else kind: made
+                    "image" if kind == "images" else kind: made
                     for kind, made in (answers.drawn | answers.made).items()
                 }
                 for arrays in zip(*kinds.values(), strict=True):
@@ -91,23 +91,21 @@ class Trained:
         return found
 
 
-def listed(pictures, scratch):
-    """(root, names below it, what each is called) of the `pictures` of `predict`. What is no file is written into the folder `scratch`."""
-    if isinstance(pictures, str | Path):
-        root, names = find_pictures(pictures)
+def listed(images, scratch):
+    """(root, names below it, what each is called) of the `images` of `predict`. What is no file is written into the folder `scratch`."""
+    if isinstance(images, str | Path):
+        root, names = find_images(images)
         return root, names, names
     names, files = [], []
-    for i, picture in enumerate(pictures):
-        is_file = isinstance(picture, str | Path)
+    for i, image in enumerate(images):
+        is_file = isinstance(image, str | Path)
         if not is_file:
-            image = (
-                picture
-                if isinstance(picture, Image.Image)
-                else Image.fromarray(np.asarray(picture))
+            pil_image = (
+                image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
             )
-            (image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")).save(
-                scratch / f"{i}.png"
-            )
-        names.append(str(Path(picture).absolute() if is_file else scratch / f"{i}.png"))
-        files.append(str(picture) if is_file else None)
+            (
+                pil_image if pil_image.mode in ("L", "RGB", "RGBA") else pil_image.convert("RGB")
+            ).save(scratch / f"{i}.png")
+        names.append(str(Path(image).absolute() if is_file else scratch / f"{i}.png"))
+        files.append(str(image) if is_file else None)
     return Path(), names, files

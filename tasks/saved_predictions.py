@@ -1,4 +1,4 @@
-"""Answers that exist already, in a file: read row by row, and which pictures of the data they are about."""
+"""Answers that exist already, in a file: read row by row, and which images of the data they are about."""
 
 import json
 
@@ -46,12 +46,12 @@ def read_entries(path):
     return _objects(path, [(f"entry {i}", entry) for i, entry in enumerate(content)])
 
 
-def find_pictures(files, names):
+def find_images(files, names):
     """int64 [N]: the position in `names` of each file, -1 where there is none, -2 where it may be several.
 
-    A file is a picture when their paths are equal, or when one of them is the end of the other from
+    A file is an image when their paths are equal, or when one of them is the end of the other from
     a folder on: `predict` writes paths below its own --input, which may stand above or below the
-    data's folder of pictures.
+    data's folder of images.
     """
     whole, ends = {name: i for i, name in enumerate(names)}, {}
     for i, name in enumerate(names):
@@ -67,54 +67,52 @@ def find_pictures(files, names):
     return np.array([find(file) for file in files], dtype=np.int64)
 
 
-def require_pictures(path, rows, index):
-    """int64 [N]: the picture of the index that each of the rows' "file" names. rows: of `read_lines`.
+def require_images(path, rows, index):
+    """int64 [N]: the image of the index that each of the rows' "file" names. rows: of `read_lines`.
 
-    Raises UserError for the first that is none, and for the first picture that is there twice.
+    Raises UserError for the first that is none, and for the first image that is there twice.
     """
-    pictures = find_pictures(
+    images = find_images(
         [row.get("file") for _, row in rows], [index.name(i) for i in range(len(index))]
     )
     seen = {}
-    for (place, row), picture in zip(rows, pictures.tolist(), strict=True):
-        if picture < 0:
-            why = (
-                "no picture of the data" if picture == -1 else "the end of several pictures' paths"
-            )
+    for (place, row), image in zip(rows, images.tolist(), strict=True):
+        if image < 0:
+            why = "no image of the data" if image == -1 else "the end of several images' paths"
             raise predictions_error(
                 path, f"{place}: file is {show(row.get('file'))}, {why} ({index.folder})"
             )
-        if seen.setdefault(picture, place) != place:
+        if seen.setdefault(image, place) != place:
             raise predictions_error(
-                path, f"{place}: file is {show(row['file'])}, which {seen[picture]} is about too"
+                path, f"{place}: file is {show(row['file'])}, which {seen[image]} is about too"
             )
-    return pictures
+    return images
 
 
-def one_for_each(path, names, pictures, index, what):
-    """[the file that is about each picture of the index]. Raises UserError unless there is one for each, and no other.
+def one_for_each(path, names, images, index, what):
+    """[the file that is about each image of the index]. Raises UserError unless there is one for each, and no other.
 
-    names: of the files below path; pictures: of `find_pictures`, for each of them; what: a file is
+    names: of the files below path; images: of `find_images`, for each of them; what: a file is
     called.
     """
     found = {}
-    for name, picture in zip(names, pictures.tolist(), strict=True):
-        if picture < 0:
+    for name, image in zip(names, images.tolist(), strict=True):
+        if image < 0:
             why = (
-                "no picture of the data has this name"
-                if picture == -1
-                else "several pictures of the data have this name"
+                "no image of the data has this name"
+                if image == -1
+                else "several images of the data have this name"
             )
             raise predictions_error(path, f"{name}: {why} ({index.folder})")
-        if found.setdefault(picture, name) != name:
+        if found.setdefault(image, name) != name:
             raise predictions_error(
-                path, f"{name}: is about {index.name(picture)}, and so is {found[picture]}"
+                path, f"{name}: is about {index.name(image)}, and so is {found[image]}"
             )
     missing = [index.name(i) for i in range(len(index)) if i not in found]
     if missing:
         raise predictions_error(
             path,
-            f"{len(missing)} of {len(index)} pictures have no {what}, the first is {missing[0]}",
+            f"{len(missing)} of {len(index)} images have no {what}, the first is {missing[0]}",
         )
     return [found[i] for i in range(len(index))]
 

@@ -1,4 +1,4 @@
-"""What the tasks share in choosing the pictures to train on and to evaluate on."""
+"""What the tasks share in choosing the images to train on and to evaluate on."""
 
 from contextlib import contextmanager
 
@@ -24,13 +24,13 @@ def layout_errors():
 
 def no_validation(expected):
     """Why a folder without a validation split is not enough. expected: where that split would lie."""
-    return f"no validation split ({expected}); add one, or set a share of the training pictures aside with --val-split 0.2"
+    return f"no validation split ({expected}); add one, or set a share of the training images aside with --val-split 0.2"
 
 
 def train_and_val(data, val_split, train, val, *, missing, strata=None):
     """(training index, validation index): the data's own, or where `val` is None a share of `train` set aside by hash of the path.
 
-    missing: of `no_validation`; strata: index -> a label for each picture, within which the share
+    missing: of `no_validation`; strata: index -> a label for each image, within which the share
     is taken. Raises UserError where a share is asked for beside a validation split, and where there
     is neither.
     """

@@ -21,18 +21,18 @@ def name_rows(classes, columns):
     return rows
 
 
-class PictureReporting(Reporting):
-    """For a metric whose `per_picture()` is {column: array [N]} with "sample_ids" and `score_column`."""
+class ImageReporting(Reporting):
+    """For a metric whose `per_image()` is {column: array [N]} with "sample_ids" and `score_column`."""
 
     score_column: ClassVar[str]  # what `sample_score` is about
     draw_gallery = staticmethod(draw_gallery)
 
     def sample_scores(self, metric):
-        rows = metric.per_picture()
+        rows = metric.per_image()
         return rows["sample_ids"], rows[self.score_column]
 
 
-class ClassReporting(PictureReporting):
+class ClassReporting(ImageReporting):
     """The same for a task with `classes`, whose metric has `per_class()`: {column: array [C]}."""
 
     def per_class_scores(self, metric):

@@ -237,7 +237,7 @@ def test_no_file_names_a_folder_of_somebodys_machine():
         except (
             UnicodeDecodeError,
             FileNotFoundError,
-        ):  # a picture; a file that is deleted but not yet committed so
+        ):  # an image; a file that is deleted but not yet committed so
             continue
         found += [
             f"{name}:{number}: {line.strip()[:80]}"

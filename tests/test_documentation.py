@@ -1,7 +1,7 @@
 """Every command that a page shows is run, by this file or by the tests of its tool, or says that it was not; and its options exist.
 
 Hub models are tiny ones under the same ids, in a cache of the hub's layout; data folders hold a
-dozen sample pictures; runs are cut to a few steps.
+dozen sample images; runs are cut to a few steps.
 """
 
 import importlib
@@ -17,13 +17,13 @@ import pytest
 from page_commands import ROOT, commands_of, pages
 from small_hub import fill_hub
 
-from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.synthetic.writers import WRITERS
 
 COMMANDS = [command for page in pages() for command in commands_of(page)]
-# folders that the pages speak of: a task's sample data, or pictures alone
+# folders that the pages speak of: a task's sample data, or images alone
 DATA = {
-    "pictures": "classification", "signs": "classification", "flowers": "classification", "cells": "detection", "bccd": "detection",
+    "images": "classification", "signs": "classification", "flowers": "classification", "cells": "detection", "bccd": "detection",
     "DIR": "detection", "streets": "segmentation", "camvid": "segmentation", "photos": "super_resolution", "Set5": "super_resolution",
     "t91-set5": "super_resolution", "holiday": None, "slides": None, "small": None,
 }  # fmt: skip
@@ -125,13 +125,13 @@ def hub(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data_sets(tmp_path_factory):
-    """{task: folder of a dozen training and four validation pictures; None: a folder of pictures alone}."""
+    """{task: folder of a dozen training and four validation images; None: a folder of images alone}."""
     folders = {task: tmp_path_factory.mktemp(task) for task in WRITERS}
     for task, folder in folders.items():
-        WRITERS[task](folder, 0, pictures={"train": 12, "val": 4})
+        WRITERS[task](folder, 0, images={"train": 12, "val": 4})
     folders[None] = tmp_path_factory.mktemp("loose")
     source = folders["super_resolution"] / "val/LR_x2"
-    for path in sorted(path for path in source.iterdir() if path.suffix in PICTURE_SUFFIXES)[:2]:
+    for path in sorted(path for path in source.iterdir() if path.suffix in IMAGE_SUFFIXES)[:2]:
         shutil.copy(path, folders[None] / path.name)
     return folders
 

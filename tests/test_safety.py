@@ -64,7 +64,7 @@ PICKLES = (
 
 
 def write_classes(folder):
-    """Two classes of two flat pictures, train and val."""
+    """Two classes of two flat images, train and val."""
     for split in ("train", "val"):
         for label in ("dark", "light"):
             (folder / split / label).mkdir(parents=True)
@@ -76,11 +76,11 @@ def write_classes(folder):
 
 WRITERS = {
     "classification": write_classes,
-    "detection": lambda folder: write_detection(folder, 0, pictures={"train": 4, "val": 2}),
-    "segmentation": lambda folder: write_segmentation_data(folder, pictures=4),
-    "super_resolution": lambda folder: write_super_resolution_data(folder, pictures=4, given=[2]),
+    "detection": lambda folder: write_detection(folder, 0, images={"train": 4, "val": 2}),
+    "segmentation": lambda folder: write_segmentation_data(folder, images=4),
+    "super_resolution": lambda folder: write_super_resolution_data(folder, images=4, given=[2]),
 }
-PICTURES = {
+IMAGES = {
     "classification": "val",
     "detection": "val",
     "segmentation": "images/val",
@@ -97,8 +97,8 @@ class Trained:
     run: Path
 
     @property
-    def pictures(self):
-        return self.data / PICTURES[self.task]
+    def images(self):
+        return self.data / IMAGES[self.task]
 
     def __call__(self, *arguments):
         """The exit code of a command."""
@@ -177,7 +177,7 @@ def test_pickles_and_code_beside_the_weights_are_never_opened(trained, tmp_path,
             "--model",
             model,
             "--input",
-            trained.pictures,
+            trained.images,
             "--output",
             tmp_path / "answers",
             "--device",
@@ -239,7 +239,7 @@ def test_a_model_of_pickles_or_code_alone_is_one_line(trained, tmp_path, capsys,
             "--model",
             model,
             "--input",
-            trained.pictures,
+            trained.images,
             "--output",
             tmp_path / "answers",
         ),
@@ -273,12 +273,12 @@ ODD_NAMES = (
 )
 
 
-def test_answers_lie_in_the_output_folder_whatever_the_pictures_are_called(trained, tmp_path):
-    picture = next(path for path in trained.pictures.rglob("*") if path.suffix in (".png", ".jpg"))
+def test_answers_lie_in_the_output_folder_whatever_the_images_are_called(trained, tmp_path):
+    image = next(path for path in trained.images.rglob("*") if path.suffix in (".png", ".jpg"))
     for name in ODD_NAMES:
         path = tmp_path / "in" / "deep" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, path)
+        shutil.copy(image, path)
     before = set(tmp_path.rglob("*"))
     way = tmp_path / "in" / "deep" / ".." / ".." / "in"
     assert (
@@ -312,7 +312,7 @@ OUTSIDE = ("../secret.png", "../../etc/passwd", "a/../../secret.png", "/etc/pass
 
 @pytest.fixture
 def secret(tmp_path):
-    """A data folder beside a picture that does not belong to it."""
+    """A data folder beside an image that does not belong to it."""
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     (tmp_path / "data").mkdir()
     return tmp_path / "data"
@@ -341,14 +341,14 @@ def test_a_yolo_path_that_leads_out_is_one_line(secret, name, listed):
     assert "\n" not in str(caught.value)
 
 
-def test_pictures_behind_links_are_read(secret, tmp_path):
-    """The usual way to make a data set of a part of another: names stay inside, and where the links lead is their owner's affair."""
+def test_images_behind_links_are_read(secret, tmp_path):
+    """The usual way to make a dataset of a part of another: names stay inside, and where the links lead is their owner's affair."""
     content = small_coco()
     path = write_coco(tmp_path / "store", content)
     (secret / "train").mkdir()
-    for picture in content["images"]:
-        (secret / "train" / picture["file_name"]).symlink_to(
-            path.parent / "train" / picture["file_name"]
+    for image in content["images"]:
+        (secret / "train" / image["file_name"]).symlink_to(
+            path.parent / "train" / image["file_name"]
         )
     shutil.copy(path, secret / "train.json")
     assert len(read_coco(secret / "train.json", secret / "train")) == 3
@@ -377,11 +377,11 @@ def test_predictions_about_other_files_are_one_line(tmp_path, capsys, task, name
     )
 
 
-# too large to be a picture --------------------
+# too large to be an image --------------------
 
 
 def test_a_mask_that_is_a_decompression_bomb_is_refused_from_its_header(tmp_path):
-    """For pictures see tests/datasets/io/test_images.py."""
+    """For images see tests/datasets/io/test_images.py."""
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "x.png")
     side = 1 + int(MAX_PIXELS**0.5)
     content = bytearray((tmp_path / "x.png").read_bytes())
@@ -392,7 +392,7 @@ def test_a_mask_that_is_a_decompression_bomb_is_refused_from_its_header(tmp_path
         read_mask(tmp_path / "x.png", plain_class_file(["a", "b"]))
 
 
-def test_a_pickle_called_a_picture_is_no_picture(trained, tmp_path, capsys):
+def test_a_pickle_called_a_image_is_no_image(trained, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.png").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     assert (
@@ -407,6 +407,6 @@ def test_a_pickle_called_a_picture_is_no_picture(trained, tmp_path, capsys):
         )
         == 2
     )
-    assert "not a picture of a known format" in capsys.readouterr().err and not os.path.exists(
+    assert "not an image of a known format" in capsys.readouterr().err and not os.path.exists(
         tmp_path / "sprung"
     )

@@ -23,7 +23,7 @@ from visionloop.bin.benchmarks.tables import print_table
 from visionloop.bin.benchmarks.tasks import sample_data
 from visionloop.engine.errors import UserError
 
-PICTURES = {"train": 600, "val": 60}  # of a side of one's own
+IMAGES = {"train": 600, "val": 60}  # of a side of one's own
 
 
 @click.command(
@@ -38,7 +38,7 @@ PICTURES = {"train": 600, "val": 60}  # of a side of one's own
 )
 @data_option
 @click.option(
-    "--picture-side",
+    "--image-side",
     type=click.IntRange(16),
     help="classification: sample data of JPEG files with sides of so many pixels",
 )
@@ -63,7 +63,7 @@ PICTURES = {"train": 600, "val": 60}  # of a side of one's own
 @click.option(
     "--best-flags",
     is_flag=True,
-    help="speed: also every side with fp32 and bf16, compiled or not; ours keeps pictures then",
+    help="speed: also every side with fp32 and bf16, compiled or not; ours keeps images then",
 )
 @click.option(
     "--give-up",
@@ -82,7 +82,7 @@ PICTURES = {"train": 600, "val": 60}  # of a side of one's own
     "--hflip/--no-hflip",
     default=True,
     show_default=True,
-    help="mirror half of the training pictures, on every side",
+    help="mirror half of the training images, on every side",
 )
 @click.option(
     "--mixup",
@@ -91,9 +91,7 @@ PICTURES = {"train": 600, "val": 60}  # of a side of one's own
     show_default=True,
     help="classification, speed: alpha, timm and ours",
 )
-@click.option(
-    "--workers", type=click.IntRange(0), default=0, show_default=True, help="loader processes"
-)
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="workers")
 @threads_option
 @click.option("--core", type=click.IntRange(0), help="pin every run to this core")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -101,14 +99,14 @@ PICTURES = {"train": 600, "val": 60}  # of a side of one's own
     "--json", "json_file", required=True, type=click.Path(dir_okay=False, path_type=Path),
     help="append each run to this file, one object a line; the same command goes on from there",
 )  # fmt: skip
-def compare(task_name, data, picture_side, core, json_file, give_up, **options):
+def compare(task_name, data, image_side, core, json_file, give_up, **options):
     peer_versions()  # told before any data is made
     names = list(DEFAULTS) if task_name == "all" else [task_name]
-    check_options(names, data, picture_side, options)
+    check_options(names, data, image_side, options)
     pin(core)
     for name in names:
         with tempfile.TemporaryDirectory() as scratch:
-            folder, title = find_data(name, data, picture_side, Path(scratch))
+            folder, title = find_data(name, data, image_side, Path(scratch))
             record = Record(json_file, {"data": title, "data_fingerprint": fingerprint(folder)})
             cases = plan(name, core=core, **options)
             rows = run_cases(cases, record, folder, Path(scratch), give_up)
@@ -116,16 +114,14 @@ def compare(task_name, data, picture_side, core, json_file, give_up, **options):
             tell(name, [row for row in rows if (row["comparison"] == "speed") == comparison])
 
 
-def check_options(names, data, picture_side, options):
+def check_options(names, data, image_side, options):
     """Raises click.BadParameter for options that do not go together."""
     if data and len(names) > 1:
         raise click.BadParameter("is one task's; name it with --task", param_hint="--data")
     if data and not Path(data).is_dir():
         raise click.BadParameter(f"{data}: no such folder", param_hint="--data")
-    if picture_side and (data or names != ["classification"]):
-        raise click.BadParameter(
-            "for the sample data of classification", param_hint="--picture-side"
-        )
+    if image_side and (data or names != ["classification"]):
+        raise click.BadParameter("for the sample data of classification", param_hint="--image-side")
     if options["mixup"] and (
         names != ["classification"] or set(options["comparisons"]) != {"speed"}
     ):
@@ -144,18 +140,18 @@ def pin(core):
         raise click.BadParameter(f"{core}: {error.strerror}", param_hint="--core") from None
 
 
-def find_data(task_name, data, picture_side, scratch):
+def find_data(task_name, data, image_side, scratch):
     """(absolute path of the data, what to call it)."""
     if data:
         return str(Path(data).resolve()), Path(data).resolve().name
-    if picture_side is None:
+    if image_side is None:
         return sample_data(task_name, scratch), "sample data"
     from visionloop.datasets.synthetic.writers import write_classification
 
     folder = scratch / "data"
     folder.mkdir()
-    write_classification(folder, 0, pictures=PICTURES, sides=(picture_side, picture_side))
-    return str(folder), f"sample data of {picture_side} px"
+    write_classification(folder, 0, images=IMAGES, sides=(image_side, image_side))
+    return str(folder), f"sample data of {image_side} px"
 
 
 def plan(

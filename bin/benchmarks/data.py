@@ -1,8 +1,8 @@
-"""What making training batches costs, stage by stage and by number of loader processes, beside other pipelines on the same files.
+"""What making training batches costs, stage by stage and by number of workers, beside other pipelines on the same files.
 
-All of it is per core: one process with one thread, or as many loader processes as stand in the row.
+All of it is per core: one process with one thread, or as many workers as stand in the row.
 Ours leaves floats and normalising to the device (`to_input`); where it is compared with others that
-stage is counted, on the CPU, so that nobody wins by computing less. Every picture is read and
+stage is counted, on the CPU, so that nobody wins by computing less. Every image is read and
 decoded each time, unless --set turns one of the task's caches on.
 """
 
@@ -28,7 +28,7 @@ from visionloop.bin.benchmarks.ratios import ratio_with_interval
 from visionloop.bin.benchmarks.tables import print_figures, print_table
 
 STAGES = {
-    "read": "the files' bytes, decoded to uint8 (segmentation: the mask too, super-resolution: the small picture too)",
+    "read": "the files' bytes, decoded to uint8 (segmentation: the mask too, super-resolution: the small image too)",
     "transform": "augmentation, to uint8 of the training size",
     "collate": "samples to a batch",
     "to_input": "uint8 to normalised float, on the device in a run",
@@ -42,9 +42,9 @@ WORKERS, INDEX_WORKERS = (0, 1, 2), (0, 2, 4)
 @task_option
 @data_option
 @click.option(
-    "--picture-side",
+    "--image-side",
     type=click.IntRange(16),
-    help="instead of --data: sample pictures of this side in pixels",
+    help="instead of --data: sample images of this side in pixels",
 )
 @model_option
 @image_size_option
@@ -53,7 +53,7 @@ WORKERS, INDEX_WORKERS = (0, 1, 2), (0, 2, 4)
     "--workers",
     type=click.IntRange(0),
     multiple=True,
-    help="loader processes, may be given again  [default: 0 1 2; index: 0 2 4]",
+    help="workers, may be given again  [default: 0 1 2; index: 0 2 4]",
 )
 @click.option(
     "--batches",
@@ -67,7 +67,7 @@ WORKERS, INDEX_WORKERS = (0, 1, 2), (0, 2, 4)
     type=click.IntRange(0),
     default=1,
     show_default=True,
-    help="batches before them, of each loader process",
+    help="batches before them, of each worker",
 )
 @click.option(
     "--set",
@@ -84,7 +84,7 @@ WORKERS, INDEX_WORKERS = (0, 1, 2), (0, 2, 4)
 @threads_option
 @repeats_option(9)
 @json_option
-def data(task_name, data, picture_side, workers, index_size, threads, json_file, **options):
+def data(task_name, data, image_side, workers, index_size, threads, json_file, **options):
     warnings.filterwarnings(
         "ignore", message="This DataLoader will create"
     )  # more processes than cores are asked for here
@@ -92,16 +92,16 @@ def data(task_name, data, picture_side, workers, index_size, threads, json_file,
         rows = measure_index(task_name, index_size, workers or INDEX_WORKERS)
         options = {}
     else:
-        if data and picture_side:
+        if data and image_side:
             raise click.BadParameter(
-                "--picture-side makes sample pictures, --data names pictures that are there: one of the two"
+                "--image-side makes sample images, --data names images that are there: one of the two"
             )
         with tempfile.TemporaryDirectory() as scratch:
             rows = measure(
-                task_name, data, picture_side, workers or WORKERS, threads, Path(scratch), **options
+                task_name, data, image_side, workers or WORKERS, threads, Path(scratch), **options
             )
     shared = describe_environment(
-        {**options, "data": data, "picture_side": picture_side, "threads": threads}
+        {**options, "data": data, "image_side": image_side, "threads": threads}
     )
     for row in rows:
         append_line(json_file, benchmark="data", task=task_name, **row, **shared)
@@ -109,7 +109,7 @@ def data(task_name, data, picture_side, workers, index_size, threads, json_file,
 
 
 def measure_index(task_name, index_size, workers):
-    """Rows of figures by number of loader processes, printed too; see pipelines/index_memory.py."""
+    """Rows of figures by number of workers, printed too; see pipelines/index_memory.py."""
     from visionloop.bin.benchmarks.pipelines.index_memory import COLUMNS, measure_index_memory
 
     rows = measure_index_memory(task_name, index_size, workers)
@@ -121,7 +121,7 @@ def measure_index(task_name, index_size, workers):
 def measure(
     task_name,
     data,
-    picture_side,
+    image_side,
     workers,
     threads,
     scratch,
@@ -146,18 +146,18 @@ def measure(
     from visionloop.bin.benchmarks.pipelines.sides import pipelines_of
     from visionloop.bin.benchmarks.pipelines.stages import LoaderTurns, StageTurns, mean_side
     from visionloop.bin.benchmarks.tasks import load_task_class
-    from visionloop.engine.data.forkserver import start_loader_server
-    from visionloop.engine.train import spread_evenly
+    from visionloop.engine.data.forkserver import start_fork_server
+    from visionloop.engine.train import evenly_spaced
 
     torch.set_num_threads(threads)
     load_task_class(task_name)
     if any(workers):
-        start_loader_server()  # once everything is imported, before this process has threads
+        start_fork_server()  # once everything is imported, before this process has threads
     with cache_beside(scratch, own=not data):
-        data = data or write_sample(task_name, scratch, max(64, 2 * batch_size), picture_side)
+        data = data or write_sample(task_name, scratch, max(64, 2 * batch_size), image_side)
         flags = {"data": data, "model": model, "image_size": image_size, "batch_size": batch_size}
         task, dataset, config = build_training(task_name, flags, given)
-        indices = spread_evenly(len(dataset), batch_size).tolist()
+        indices = evenly_spaced(len(dataset), batch_size).tolist()
         stages, loaders = (
             StageTurns(task, dataset),
             LoaderTurns(task, dataset, config, batches, warm_up),
@@ -173,7 +173,7 @@ def measure(
                     seconds.append(loaders.take(number))
     shared = {
         "batch_size": len(indices),
-        "picture_mean_side": mean_side(dataset, indices),
+        "image_mean_side": mean_side(dataset, indices),
         "cache": task.config.cache,
     }
     tables = [

@@ -33,7 +33,7 @@ sys.exit(process.returncode)
 """
 COLUMNS = {
     "seconds": "from the start of the process to its end",
-    "memory_gib": "the most of the training process, without loader processes, that was in RAM; with CUDA, on the device",
+    "memory_gib": "the most of the training process, without workers, that was in RAM; with CUDA, on the device",
     "disk_gib": "the most that the run's folder took at a time",
 }
 

@@ -28,31 +28,31 @@ from visionloop.bin.benchmarks.ratios import ratio_with_interval
 from visionloop.bin.benchmarks.tables import print_figures, print_table
 from visionloop.bin.commands.cli import device_option
 
-PICTURES, FEWER_PICTURES = 5000, {"super_resolution": 100}  # as COCO's validation split; as DIV2K's
+IMAGES, FEWER_IMAGES = 5000, {"super_resolution": 100}  # as COCO's validation split; as DIV2K's
 PARTS = {
     "data": "waiting for the loader, which has no process of its own here, and copying to the device",
     "forward": "the task's predict: normalising, network, answers, validation loss",
     "update": "the metric takes a batch in",
-    "compute": "scores of all pictures",
-    "intervals": "bootstrap over pictures, below 1000 of them",
+    "compute": "scores of all images",
+    "intervals": "bootstrap over images, below 1000 of them",
 }
 
 
 @click.command(
-    help="What scores cost: metrics on made-up pictures beside other implementations; and a whole evaluation, part by part."
+    help="What scores cost: metrics on made-up images beside other implementations; and a whole evaluation, part by part."
 )
 @task_option
 @click.option(
-    "--pictures",
+    "--images",
     type=click.IntRange(0),
     help="made up; 0: no metric alone  [default: 5000, super_resolution: 100]",
 )
 @click.option(
-    "--picture-side",
+    "--image-side",
     type=click.IntRange(16),
     default=256,
     show_default=True,
-    help="of made-up masks and pictures",
+    help="of made-up masks and images",
 )
 @click.option(
     "--classes", type=click.IntRange(2, 255), help="of made-up answers  [default: by task]"
@@ -60,7 +60,7 @@ PARTS = {
 @data_option
 @model_option
 @image_size_option
-@batch_size_option(16, "pictures at a time")
+@batch_size_option(16, "images at a time")
 @click.option(
     "--steps",
     type=click.IntRange(0),
@@ -74,8 +74,8 @@ PARTS = {
 @json_option
 def evaluation(
     task_name,
-    pictures,
-    picture_side,
+    images,
+    image_side,
     classes,
     data,
     model,
@@ -93,14 +93,14 @@ def evaluation(
 
     torch.set_num_threads(threads)
     place, rows = pick_device(device), []
-    pictures = FEWER_PICTURES.get(task_name, PICTURES) if pictures is None else pictures
-    if pictures:
+    images = FEWER_IMAGES.get(task_name, IMAGES) if images is None else images
+    if images:
         rows += measure_metric(
             task_name,
             place,
             repeats,
-            pictures=pictures,
-            side=picture_side,
+            images=images,
+            side=image_side,
             classes=classes,
             batch_size=batch_size,
         )
@@ -142,7 +142,7 @@ def measure_metric(task_name, device, repeats, **sizes):
         for name, side in sides.items():
             taken[name].append(take(side, batches, device))
     rows = [
-        metric_row(name, side, taken, worst_difference, sizes["pictures"])
+        metric_row(name, side, taken, worst_difference, sizes["images"])
         for name, side in sides.items()
     ]
     print_table(
@@ -153,7 +153,7 @@ def measure_metric(task_name, device, repeats, **sizes):
     return rows
 
 
-def metric_row(name, side, taken, worst_difference, pictures):
+def metric_row(name, side, taken, worst_difference, images):
     """{figure: value} of one side; the last ones against the side it is compared with."""
     update, compute = (
         statistics.median(getattr(one, part) for one in taken[name])
@@ -162,10 +162,10 @@ def metric_row(name, side, taken, worst_difference, pictures):
     row = {
         "part": "metric",
         "side": name,
-        "pictures": pictures,
+        "images": images,
         "update_ms": round(1000 * update, 1),
         "compute_ms": round(1000 * compute, 1),
-        "pictures_per_second": round(pictures / (update + compute), 1),
+        "images_per_second": round(images / (update + compute), 1),
         "against": side.against,
         "times_as_long": None,
         "times_as_long_95": None,

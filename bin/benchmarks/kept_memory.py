@@ -51,7 +51,7 @@ def rows_on_paper(task_name, precision, model_id=None):
 
 
 def figures(weights, kept):
-    """{figure: GiB, or samples}. kept: {(blocks to recompute, pictures): bytes}."""
+    """{figure: GiB, or samples}. kept: {(blocks to recompute, images): bytes}."""
     state = STATE_BYTES * weights
     found = {"state_gib": state / GIB}
     for name, recompute in (("plain", None), ("recomputed", next(key for key, _ in kept if key))):

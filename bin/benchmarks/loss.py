@@ -9,7 +9,7 @@ from visionloop.bin.benchmarks.tasks import STEADY
 
 # a task with a criterion of its own, and the options that are for it alone
 OPTIONS = {"detection": ("batch_sizes", "layers", "queries"), "segmentation": ("shapes",)}
-# batch, levels, queries, side of the grid, masks of a picture, points: 128 px at both numbers of
+# batch, levels, queries, side of the grid, masks of an image, points: 128 px at both numbers of
 # points, 512 px
 SHAPES = ("4,4,20,32,9,1024", "4,4,20,32,9,12544", "1,5,100,128,16,12544")
 
@@ -49,7 +49,7 @@ SHAPES = ("4,4,20,32,9,1024", "4,4,20,32,9,12544", "1,5,100,128,16,12544")
 )
 @click.option(
     "--shape", "shapes", multiple=True, default=SHAPES, show_default=True,
-    help="segmentation: batch, levels, queries, side of the grid of logits, masks of a picture, points",
+    help="segmentation: batch, levels, queries, side of the grid of logits, masks of an image, points",
 )  # fmt: skip
 @click.option("--classes", type=int, default=80, show_default=True)
 @threads_option

@@ -67,7 +67,7 @@ def library_loss_of(num_classes):
 
 
 def random_answers(batch_size, device, *, layers, queries, classes):
-    """(outputs, targets) of a training forward; pictures have 1 to 14 boxes, about as many as in COCO."""
+    """(outputs, targets) of a training forward; images have 1 to 14 boxes, about as many as in COCO."""
     from types import SimpleNamespace
 
     import torch

@@ -20,7 +20,7 @@ def measurements(*, shapes, classes, device, repeats):
     for shape in map(numbers_of, shapes):
         if shape["masks"] > classes:
             raise click.BadParameter(
-                f"--shape: {shape['masks']} masks of a picture, each of a class of its own, and {classes} classes"
+                f"--shape: {shape['masks']} masks of an image, each of a class of its own, and {classes} classes"
             )
         answers, masks, labels = random_answers(classes, device, **shape)
         points = shape["points"]
@@ -98,7 +98,7 @@ def library_loss_of(num_classes, points):
 
 
 def random_answers(classes, device, *, batch_size, levels, queries, grid, masks, points):
-    """((mask logits, class logits), masks, labels): blobs that divide each picture of four times the grid's side, as class masks do."""
+    """((mask logits, class logits), masks, labels): blobs that divide each image of four times the grid's side, as class masks do."""
     import torch
     from torch.nn import functional as F
 
@@ -114,7 +114,7 @@ def random_answers(classes, device, *, batch_size, levels, queries, grid, masks,
     answers = normal(grid, grid), normal(classes + 1)
     spread = (
         min(4, masks - 1, classes - masks) if batch_size > 1 else 0
-    )  # pictures differ, and have so many in the mean
+    )  # images differ, and have so many in the mean
     sizes = (
         masks + torch.randint(-spread, spread + 1, (batch_size,), generator=generator)
     ).tolist()

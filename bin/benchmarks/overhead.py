@@ -79,7 +79,7 @@ COLUMNS = (
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="loader processes, in all rungs but the first",
+    help="workers, in all rungs but the first",
 )
 @threads_option
 @device_option
@@ -92,9 +92,9 @@ def overhead(task_name, data, rungs, json_file, **options):
         )
     chosen = [rung for rung in RUNGS if not rungs or rung in rungs]
     if chosen != ["memory"]:
-        from visionloop.engine.data.forkserver import start_loader_server
+        from visionloop.engine.data.forkserver import start_fork_server
 
-        start_loader_server()  # before this process has threads
+        start_fork_server()  # before this process has threads
     rows, environment = [], describe_environment(options)
     with tempfile.TemporaryDirectory() as scratch:
         data = data or sample_data(task_name, Path(scratch))

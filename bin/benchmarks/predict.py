@@ -16,7 +16,7 @@ from visionloop.bin.benchmarks.options import (
 )
 from visionloop.bin.benchmarks.predict_cases import (
     Case,
-    gather_pictures,
+    gather_images,
     measure_cases,
     measure_resident,
     write_random,
@@ -30,23 +30,23 @@ COLUMNS = {
     "batch_ms": "from a batch's first file to its last answer written: median over full batches",
     "batch_p95_ms": "95th percentile of the same",
     "reading_ms": "of it: files decoded and resized, moved to the device; median",
-    "network_ms": "of it: the network, and answers in the picture's own coordinates; median",
+    "network_ms": "of it: the network, and answers in the image's own coordinates; median",
     "answers_ms": "of it: described, drawn, written; median",
-    "pictures_per_second": "of a whole run without the loading of the model, with the contact sheet; median",
-    "inputs_per_picture": "of the network: windows of segmentation, tiles of super-resolution",
+    "images_per_second": "of a whole run without the loading of the model, with the contact sheet; median",
+    "inputs_per_image": "of the network: windows of segmentation, tiles of super-resolution",
     "resident_mib": "CPU: peak resident memory of a new process after one run, beyond its peak with the model loaded",
     "allocated_mib": "CUDA: most that the allocator held in a run, weights included",
     "largest_difference": "of 255, between the results and those of the first row",
-    "exact": "whether tiles see far enough for the whole picture's result, but for rounding",
+    "exact": "whether tiles see far enough for the whole image's result, but for rounding",
 }
-# super-resolution takes pictures one by one
+# super-resolution takes images one by one
 BATCH_SIZES, BATCH_SIZES_ONE_BY_ONE = (1, 8, 32), (1,)
-PICTURES, PICTURES_ONE_BY_ONE = 32, 1
+IMAGES, IMAGES_ONE_BY_ONE = 32, 1
 # so large that tiles save memory: as many as 384 x 384 pixels hold go through the network at once
 LARGE, TILES = (576, 448), (128,)
 
 
-class PictureSize(click.ParamType):
+class ImageSize(click.ParamType):
     name = "WIDTHxHEIGHT"
 
     def convert(self, value, param, ctx):
@@ -67,16 +67,16 @@ class PictureSize(click.ParamType):
     help="an architecture, with random weights, or a folder that `predict` takes",
 )
 @click.option(
-    "--input", "input_path", help="a picture, or a folder of them (default: the task's sample data)"
+    "--input", "input_path", help="an image, or a folder of them (default: the task's sample data)"
 )
 @click.option(
-    "--pictures",
+    "--images",
     type=click.IntRange(1),
     help="so many, at even distances  [default: 32; super_resolution: 1]",
 )
 @click.option(
-    "--picture-size",
-    type=PictureSize(),
+    "--image-size",
+    type=ImageSize(),
     help="to resize them to  [super_resolution's default: 576x448]",
 )
 @click.option(
@@ -109,8 +109,8 @@ def predict(
     json_file,
     model,
     input_path,
-    pictures,
-    picture_size,
+    images,
+    image_size,
     batch_sizes,
     precisions,
     tiles,
@@ -121,15 +121,15 @@ def predict(
     if tiles and not one_by_one:
         raise click.BadParameter("--tile: super_resolution alone has tiles")
     batch_sizes = batch_sizes or (BATCH_SIZES_ONE_BY_ONE if one_by_one else BATCH_SIZES)
-    number = pictures or max(PICTURES_ONE_BY_ONE if one_by_one else PICTURES, *batch_sizes)
+    number = images or max(IMAGES_ONE_BY_ONE if one_by_one else IMAGES, *batch_sizes)
     if max(batch_sizes) > number:
         raise click.BadParameter(
-            f"--batch-size {max(batch_sizes)}: no batch is full with --pictures {number}"
+            f"--batch-size {max(batch_sizes)}: no batch is full with --images {number}"
         )
-    # fp32 first, and of it the whole picture, which the others are compared with
+    # fp32 first, and of it the whole image, which the others are compared with
     precisions = precisions or (["fp32"] if one_by_one else ["fp32", "bf16"])
     tiles = sorted({0, *(tiles or TILES)}) if one_by_one else [None]
-    picture_size = picture_size or (LARGE if one_by_one else None)
+    image_size = image_size or (LARGE if one_by_one else None)
     cases = [
         Case(*case)
         for case in itertools.product(
@@ -139,7 +139,7 @@ def predict(
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         data, folder = sample_data(task_name, scratch), Path(model)
-        gather_pictures(input_path or data, scratch / "pictures", number, picture_size)
+        gather_images(input_path or data, scratch / "images", number, image_size)
         if not folder.is_dir():
             folder = scratch / "model"
             in_new_process("spawn", write_random, task_name, model, data, folder)
@@ -157,8 +157,8 @@ def predict(
                 )
     shared = {
         "device": device,
-        "pictures": number,
-        "picture_size": picture_size,
+        "images": number,
+        "image_size": image_size,
         **describe_environment({"model": model, "repeats": repeats, **options}),
     }
     columns = [column for column in COLUMNS if column in rows[0]]

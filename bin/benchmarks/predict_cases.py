@@ -1,4 +1,4 @@
-"""The cases of the `predict` benchmark: their pictures, their model, and what is measured of each in a process of its own."""
+"""The cases of the `predict` benchmark: their images, their model, and what is measured of each in a process of its own."""
 
 import itertools
 import shutil
@@ -13,7 +13,7 @@ from visionloop.engine.errors import USER_ERROR, UserError
 
 
 class Case(NamedTuple):
-    """tile: None for tasks without tiles, 0 for the whole picture."""
+    """tile: None for tasks without tiles, 0 for the whole image."""
 
     precision: str
     tile: int | None
@@ -24,17 +24,17 @@ class Case(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-def gather_pictures(input_path, folder, number, size_wh):
-    """So many files in a new folder: of a picture, or of a folder at even distances, some several times where it has fewer.
+def gather_images(input_path, folder, number, size_wh):
+    """So many files in a new folder: of an image, or of a folder at even distances, some several times where it has fewer.
 
     size_wh: to resize them to, or None. A name says its place, so that any order of names is that
     of the folder.
     """
     from PIL import Image
 
-    from visionloop.tasks.input_images import find_pictures
+    from visionloop.tasks.input_images import find_images
 
-    root, names = find_pictures(input_path)
+    root, names = find_images(input_path)
     folder.mkdir()
     for i in range(number):
         source = root / names[i * len(names) // number]
@@ -88,19 +88,17 @@ def watch(task_name, folder, tile, options):
 def run_once(watched, scratch, case):
     """WatchedTask.run; its output folder is scratch/answers."""
     code, *found = watched.run(
-        scratch / "pictures", scratch / "answers", case.batch_size, case.precision
+        scratch / "images", scratch / "answers", case.batch_size, case.precision
     )
     if code == USER_ERROR:
-        raise UserError(
-            "--input: not all pictures can be read; `predict` names them", field="input"
-        )
+        raise UserError("--input: not all images can be read; `predict` names them", field="input")
     return found
 
 
 def measure_cases(task_name, folder, scratch, cases, repeats, options):
     """(type of the device, [{figure: number} of each case]), all but the resident memory: runs in turn, in one process.
 
-    The first case of super-resolution is that of the whole picture in fp32, if there is one.
+    The first case of super-resolution is that of the whole image in fp32, if there is one.
     """
     import numpy as np
     import torch
@@ -111,13 +109,13 @@ def measure_cases(task_name, folder, scratch, cases, repeats, options):
         tile: watch(task_name, folder, tile, options)
         for tile in dict.fromkeys(case.tile for case in cases)
     }
-    device, number = watched[cases[0].tile].device, len(list((scratch / "pictures").iterdir()))
+    device, number = watched[cases[0].tile].device, len(list((scratch / "images").iterdir()))
     rows, whole = {}, None
     for case in cases:  # this first run of each warms up
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         _, _, inputs = run_once(watched[case.tile], scratch, case)
-        rows[case] = {"inputs_per_picture": round(inputs / number, 2)}
+        rows[case] = {"inputs_per_image": round(inputs / number, 2)}
         if device.type == "cuda":
             rows[case]["allocated_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
         if case.tile is not None:
@@ -143,7 +141,7 @@ def measure_cases(task_name, folder, scratch, cases, repeats, options):
             name: round(value, 2)
             for name, value in zip(("reading_ms", "network_ms", "answers_ms"), parts, strict=True)
         }
-        row["pictures_per_second"] = round(statistics.median(rates[case]), 2)
+        row["images_per_second"] = round(statistics.median(rates[case]), 2)
     return device.type, list(rows.values())
 
 

@@ -111,7 +111,7 @@ class SameStep:
     def held_mib(self):
         """What is held between two steps: weights, the optimizer's state and, when on, the average."""
         moments = [value for state in self.run.optimizer.state.values() for value in state.values()]
-        averages = list(self.run.average.tensors.values()) if self.run.average else []
+        averages = list(self.run.ema.tensors.values()) if self.run.ema else []
         return self.weights_mib() + sum(tensor.nbytes for tensor in moments + averages) / MIB
 
     def allocated_mib(self, case):

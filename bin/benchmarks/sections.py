@@ -48,13 +48,13 @@ SECTIONS = {
     "memory": Section("A step's memory with activations kept and recomputed.", ("memory", "--repeats", "1"), BATCHES),
     "on-paper": Section("The memory of large models, at their full size.", ("on-paper",), tasks=("segmentation",)),
     "evaluation": Section(
-        "Metrics alone on made-up pictures, and a whole evaluation part by part.", ("evaluation", "--pictures", "200", "--repeats", "1")
+        "Metrics alone on made-up images, and a whole evaluation part by part.", ("evaluation", "--images", "200", "--repeats", "1")
     ),
     "scaling": Section("Two processes beside one.", ("scaling", "--repeats", "3")),
     "predict": Section(
         "Latency and throughput of `predict`.", ("predict", "--repeats", "1"),
-        dict.fromkeys(TASKS, ("--pictures", "16", "--batch-size", "1", "--batch-size", "8"))
-        | {"super_resolution": ("--pictures", "1", "--picture-size", "288x224")},
+        dict.fromkeys(TASKS, ("--images", "16", "--batch-size", "1", "--batch-size", "8"))
+        | {"super_resolution": ("--images", "1", "--image-size", "288x224")},
     ),
     "estimate": Section("What `check` expects of a run, and what the run takes.", ("estimate", "--steps", "40"), tasks=ALL),
     "compare": Section(

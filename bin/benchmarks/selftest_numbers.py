@@ -1,4 +1,4 @@
-"""Checks of `selftest` on what a device computes: precisions, bad steps, copies, recomputed activations, and where the host waits.
+"""Checks of `selftest` on what a device computes: precisions, non-finite steps, copies, recomputed activations, and where the host waits.
 
 Each takes a Trial and returns {figure: value}. It raises AssertionError where the promise does not
 hold, NotPossible where the machine lacks something.
@@ -141,7 +141,7 @@ def bad_step(trial):
                 assert states[step + 1] != states[step + 2], (
                     f"{case}: step {step + 2} is good and changed nothing"
                 )
-            counted, scale = run.bad_steps.read()[1], run.precision.scaler.get_scale()
+            counted, scale = run.nonfinite_steps.read()[1], run.precision.scaler.get_scale()
             # an overflow of fp16 is the scaler at work until its scale is down to 1
             expected = (0, SCALE / 4) if name == "fp16" else (2, 1.0)
             assert (counted, scale) == expected, (
@@ -161,7 +161,7 @@ def bits(run):
         for i, state in enumerate(run.optimizer.state.values())
         for key, value in state.items()
     }
-    averages = {f"average {name}": tensor for name, tensor in run.average.tensors.items()}
+    averages = {f"average {name}": tensor for name, tensor in run.ema.tensors.items()}
     tensors = run.module.state_dict() | moments | averages
     return {name: tensor.cpu().numpy().tobytes() for name, tensor in tensors.items()}
 

@@ -22,7 +22,7 @@ OPTIONS = [
     "--save-every", "2", "--keep", "9",
 ]  # fmt: skip
 # the last part of a detector's run begins with the best weights so far: which those are hangs on a
-# score of few pictures
+# score of few images
 MORE = {"detection": ["--strong-share", "1"], "super_resolution": ["--cache", "none"]}
 WATCHED = ["-m", "visionloop.bin.benchmarks.watched_run"]
 LOSSES_APART = 1e-5  # relative, where an operation has no deterministic backward

@@ -15,14 +15,14 @@ from visionloop.engine.step import train_step
 from visionloop.engine.system.signals import StopFlag
 from visionloop.engine.testing.short_runs import CONFIG
 
-PICTURES = {"train": 12, "val": 7}  # the last evaluation batch is smaller, also on two processes
+IMAGES = {"train": 12, "val": 7}  # the last evaluation batch is smaller, also on two processes
 SIDES = {
     "classification": 32,
     "detection": 96,
     "segmentation": 32,
     "super_resolution": 16,
-}  # of the training pictures, in pixels
-# the network draws nothing, and what the host draws for a picture does not matter here
+}  # of the training images, in pixels
+# the network draws nothing, and what the host draws for an image does not matter here
 QUIET = {
     "classification": {"image_size": SIDES["classification"], "drop_path": 0.0},
     "detection": {
@@ -47,13 +47,13 @@ class Trial:
     shared: Path
 
     def data(self, task_name=None):
-        """The folder of a task's sample data, a few pictures."""
+        """The folder of a task's sample data, a few images."""
         task_name = task_name or self.task_name
         folder = self.shared / task_name
         if not folder.exists():
             unfinished = folder.with_name(f"{task_name}.unfinished")
             unfinished.mkdir(parents=True)
-            WRITERS[task_name](unfinished, 0, pictures=PICTURES)
+            WRITERS[task_name](unfinished, 0, images=IMAGES)
             unfinished.rename(folder)
         return folder
 
@@ -67,8 +67,8 @@ class Trial:
 
     def is_exact(self, task_name=None):
         """Whether two runs of the task compute the same bits here, with --deterministic."""
-        undeterministic = load_task_class(task_name or self.task_name).undeterministic
-        return self.device == "cpu" or (self.device == "cuda" and not undeterministic)
+        nondeterministic_ops = load_task_class(task_name or self.task_name).nondeterministic_ops
+        return self.device == "cpu" or (self.device == "cuda" and not nondeterministic_ops)
 
 
 def tiny_task(task_name, data, **settings):

@@ -152,7 +152,7 @@ def parse_own_times(text):
 
 
 def time_first_step(task_name, data, folder, *, threads, device):
-    """{part: seconds} of the real command, see PARTS. folder: a new one for what it writes, its cache of pictures too."""
+    """{part: seconds} of the real command, see PARTS. folder: a new one for what it writes, its cache of images too."""
     folder.mkdir()
     began = time.time()
     command = [

@@ -30,7 +30,7 @@ COLUMNS = {
     "clipping_ms": "norm of the gradients, and their clipping",
     "optimizer_ms": "its step",
     "average_ms": "the weights' moving average",
-    "rest_ms": "of a step: batch to the device, seeds, BatchNorm statistics and gradients put away, bad steps",
+    "rest_ms": "of a step: batch to the device, seeds, BatchNorm statistics and gradients put away, non-finite steps",
     "step_ms": "a whole step that nothing is timed within; all times are medians, in turn",
     "times_as_long": "as the first case, median over turns",
     "samples_per_second": "of whole steps, data and logging left out",
@@ -41,7 +41,7 @@ COLUMNS = {
 
 
 @click.command(
-    help="The parts of a training step, weight average included, in each precision, with activations kept and recomputed."
+    help="The parts of a training step, EMA included, in each precision, with activations kept and recomputed."
 )
 @task_option
 @data_option

@@ -19,7 +19,7 @@ def take_in_parts(step, case):
         "backward": (torch.Tensor, "backward"),
         "clipping": (engine_step, "clip_grad_norm_"),
         "optimizer": (run.optimizer, "step"),
-        "average": (run.average, "update"),
+        "average": (run.ema, "update"),
     }
     with ExitStack() as stack:
         stack.enter_context(timed_forward(run.model, step.clock, seconds))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from visionloop.bin.benchmarks.turns import synchronised
 from visionloop.bin.commands.predict import run_predict
-from visionloop.bin.commands.predict_files import LINES, WrittenAnswers
+from visionloop.bin.commands.predict_files import LINES, PredictionWriter
 from visionloop.engine.distributed import pick_device
 from visionloop.engine.precision import build_precision
 from visionloop.tasks.super_resolution.result_images import RESULTS
@@ -42,12 +42,12 @@ class WatchedTask:
         self._read, self._predict, self._write = (
             self.task.read_sample,
             self.task.predict,
-            self.task.write_answers,
+            self.task.write_predictions,
         )
-        self.task.read_sample, self.task.predict, self.task.write_answers = (
+        self.task.read_sample, self.task.predict, self.task.write_predictions = (
             self.read_sample,
             self.predict,
-            self.write_answers,
+            self.write_predictions,
         )
         self._forward, self.module.forward = self.module.forward, self.forward
         self.marks, self.inputs, self.precision = [], 0, None
@@ -55,13 +55,13 @@ class WatchedTask:
     def load_trained(self, folder):
         return self.task, self.module
 
-    def run(self, pictures, output, batch_size, precision):
+    def run(self, images, output, batch_size, precision):
         """A run of `predict`: (exit code, [Batch], seconds but for the loading, inputs of the network: windows and tiles count)."""
         self.marks, self.inputs, self.precision = [], 0, build_precision(precision, self.device)
         began = synchronised(self.device)
         with redirect_stderr(io.StringIO()):  # its bar and its last line
             code = run_predict(
-                self, model=self.folder, input_path=pictures, output=output, batch_size=batch_size, device=self.device_name, as_json=False,
+                self, model=self.folder, input_path=images, output=output, batch_size=batch_size, device=self.device_name, as_json=False,
                 explanations=(), settings={},
             )  # fmt: skip
         seconds = synchronised(self.device) - began
@@ -85,7 +85,7 @@ class WatchedTask:
         self.marks[-1].append(synchronised(self.device))
         return predictions
 
-    def write_answers(self, folder, answers):
+    def write_predictions(self, folder, answers):
         self.marks.append([synchronised(self.device)])
         self._write(folder, answers)
 
@@ -98,15 +98,15 @@ class WatchedTask:
 
 
 def results_of(output):
-    """([result of each picture, uint8 array], whether every one is the whole picture's) of super-resolution."""
+    """([result of each image, uint8 array], whether every one is the whole image's) of super-resolution."""
     names = sorted(path for path in (Path(output) / RESULTS).rglob("*") if path.is_file())
     return [np.asarray(Image.open(name)) for name in names], all(
-        row["exact"] for row in WrittenAnswers(Path(output) / LINES)
+        row["exact"] for row in PredictionWriter(Path(output) / LINES)
     )
 
 
 def largest_difference(first, second):
-    """Between two lists of pictures, of 255."""
+    """Between two lists of images, of 255."""
     return max(
         int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in zip(first, second, strict=True)
     )

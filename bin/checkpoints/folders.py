@@ -57,9 +57,11 @@ def find_places(path):
         return Places(folder, folder.parent)
     if step_folders(folder):
         return Places(folder, None)
-    guess = f"; did you mean {folder.parent}?" if is_checkpoint(folder) else ""
+    did_you_mean = f"; did you mean {folder.parent}?" if is_checkpoint(folder) else ""
     raise UserError(
-        f"{path}: neither a run's folder nor its checkpoints/{guess}", file=str(path), field="path"
+        f"{path}: neither a run's folder nor its checkpoints/{did_you_mean}",
+        file=str(path),
+        field="path",
     )
 
 
@@ -128,7 +130,7 @@ def read_present(paths, **options):
     return found
 
 
-def newest_whole_folder(folders):
+def latest_valid_folder(folders):
     """The last whole one of [CheckpointFolder], or None: what the run goes on from."""
     return next((found for found in reversed(folders) if found.condition == WHOLE), None)
 

@@ -9,7 +9,7 @@ from visionloop.bin.checkpoints.folders import (
     existing_folder,
     find_places,
     is_checkpoint,
-    newest_whole_folder,
+    latest_valid_folder,
     read_folder,
     read_folders,
     show_size,
@@ -31,7 +31,7 @@ def choose_folder(path):
     folder = existing_folder(path)
     if is_checkpoint(folder):
         return read_folder(folder)
-    newest = newest_whole_folder(read_folders(find_places(path).checkpoints))
+    newest = latest_valid_folder(read_folders(find_places(path).checkpoints))
     if newest is None:
         raise UserError(f"{path}: no checkpoint there is whole", file=str(path), field="path")
     return newest

@@ -7,11 +7,11 @@ from visionloop.bin.checkpoints.folders import (
     WHOLE,
     find_places,
     half_written_folders,
-    newest_whole_folder,
+    latest_valid_folder,
     read_folders,
     show_size,
 )
-from visionloop.engine.checkpoints.folder import finish_rewrites, set_aside
+from visionloop.engine.checkpoints.folder import finish_rewrites, move_to_trash
 from visionloop.engine.checkpoints.lock import RunLock
 from visionloop.engine.errors import UserError
 
@@ -25,24 +25,24 @@ def run_prune(path, *, keep, dry_run):
     """
     places = find_places(path)
     if dry_run:
-        doomed, kept = choose(places.checkpoints, keep)
-        for found in doomed:
+        stale, kept = choose(places.checkpoints, keep)
+        for found in stale:
             print(f"would remove {describe(found)}")
-        print(summary(doomed, kept, "would be freed"))
+        print(summary(stale, kept, "would be freed"))
         return
     try:
         with locked(places.run):
             # as at the start of a run: a folder whose rewriting was cut short is no rubbish
             finish_rewrites(places.checkpoints)
-            doomed, kept = choose(places.checkpoints, keep)
-            for found in doomed:
+            stale, kept = choose(places.checkpoints, keep)
+            for found in stale:
                 remove(found.path)
                 print(f"removed {describe(found)}")
     except OSError as error:
         raise UserError(
             f"{error.filename or path}: {error.strerror or error}", file=str(error.filename or path)
         ) from None
-    print(summary(doomed, kept, "freed"))
+    print(summary(stale, kept, "freed"))
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def locked(run):
 def choose(checkpoints, keep):
     """(folders to remove, folders that stay), by step. Raises UserError where none is whole."""
     folders = read_folders(checkpoints)
-    newest = newest_whole_folder(folders)
+    newest = latest_valid_folder(folders)
     if newest is None:
         why = "none of them is whole; nothing was removed" if folders else "no checkpoint in it"
         raise UserError(f"{checkpoints}: {why}", file=str(checkpoints), field="path")
@@ -88,9 +88,9 @@ def describe(found):
     return f"{found.path} ({found.condition}, {show_size(found.size)})"
 
 
-def summary(doomed, kept, freed):
+def summary(stale, kept, freed):
     """The last line: what was gained and what stays."""
-    total = sum(found.size for found in doomed)
+    total = sum(found.size for found in stale)
     stays = ", ".join(
         str(found.step) + ("" if found.condition == WHOLE else f" ({found.condition})")
         for found in kept
@@ -100,4 +100,4 @@ def summary(doomed, kept, freed):
 
 def remove(folder):
     """Renamed first, as in the run: a removal that is cut short must not leave a folder that looks like a checkpoint."""
-    shutil.rmtree(folder if folder.name.startswith(".") else set_aside(folder))
+    shutil.rmtree(folder if folder.name.startswith(".") else move_to_trash(folder))

@@ -9,7 +9,7 @@ from visionloop.bin.checkpoints.folders import (
     find_places,
     half_written_folders,
     is_checkpoint,
-    newest_whole_folder,
+    latest_valid_folder,
     read_folder,
     read_folders,
     show_size,
@@ -21,7 +21,7 @@ def run_list(path, *, as_json):
     """Print a table, or {"checkpoints": [..], "best_step", "metric"}, of all step folders with their scores and condition."""
     places = find_places(path)
     folders = read_folders(places.checkpoints)
-    newest = newest_whole_folder(folders)
+    newest = latest_valid_folder(folders)
     best = newest.best if newest else None
     metric = best["metric"] if best else None
     rows = [

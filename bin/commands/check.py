@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from visionloop.bin.commands.overfit import learn_by_heart, require_goal
+from visionloop.bin.commands.overfit import require_goal, run_overfit
 from visionloop.bin.commands.sheet import require_png, write_sheet
-from visionloop.engine.autotune.dry_run import part_of, rehearse
-from visionloop.engine.autotune.steps import ROUGH_STEPS, cost, most_steps, plan_rehearsal, times
+from visionloop.engine.autotune.dry_run import calibrate, part_of
+from visionloop.engine.autotune.steps import ROUGH_STEPS, cost, most_steps, plan_calibration, times
 from visionloop.engine.budget import LEAVING_SECONDS, Figures
 from visionloop.engine.config.options import AUTO, Seconds, Setting, build, duration_text
 from visionloop.engine.config.resolve import DEFAULT_MICRO_BATCH, LENGTHS, settle
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.distributed import join_world, pick_device
 from visionloop.engine.errors import FINISHED, USER_ERROR, UserError
-from visionloop.engine.evaluation.samples import pictures_due
+from visionloop.engine.evaluation.samples import images_due
 from visionloop.engine.seeding import seed_host
 from visionloop.engine.system.profiling import peak_gib
 from visionloop.engine.system.signals import StopFlag
@@ -35,7 +35,7 @@ GIB = 2**30
 class Estimate:
     """config: a TrainConfig; first_loss: of the first step.
 
-    memory_gib: the peak of a training process without its loader processes, on CUDA of the device;
+    memory_gib: the peak of a training process without its workers, on CUDA of the device;
     disk_gib: the most that the run's folder takes; seconds: of the whole command.
     """
 
@@ -72,14 +72,14 @@ def estimate_run(task, given, train_set, val, *, getting_ready):
         lengths = {"steps": steps} if steps else {}
         return build(TrainConfig, settle(task, given, world, train_set, {}, found | lengths)[0])
 
-    def try_out(steps, pictures, scored):
+    def try_out(steps, images, scored):
         trial = resolve(steps)
-        parts = part_of(train_set, max(pictures, trial.batch_size)), part_of(val, scored)
+        parts = part_of(train_set, max(images, trial.batch_size)), part_of(val, scored)
         with tempfile.TemporaryDirectory() as scratch:
-            return rehearse(task, trial, world, *parts, output=Path(scratch), stop=StopFlag())
+            return calibrate(task, trial, world, *parts, output=Path(scratch), stop=StopFlag())
 
     rough = try_out(ROUGH_STEPS, len(train_set), resolve().eval_batch_size)
-    seen = try_out(*plan_rehearsal(rough, TRIAL_SECONDS, resolve().batch_size, len(val)))
+    seen = try_out(*plan_calibration(rough, TRIAL_SECONDS, resolve().batch_size, len(val)))
     figures = Figures(
         seen.start, seen.first_step, seen.step, seen.evaluation(len(val)), seen.save, seen.last_save
     )
@@ -100,7 +100,7 @@ def estimate_run(task, given, train_set, val, *, getting_ready):
 
 
 def bytes_kept_later(dataset):
-    """Of decoded pictures that a run will keep in this process besides those it keeps after a rehearsal."""
+    """Of decoded images that a run will keep in this process besides those it keeps after a calibration."""
     if not hasattr(dataset, "kept_bytes"):
         return 0
     now, at_last = dataset.kept_bytes()
@@ -108,7 +108,7 @@ def bytes_kept_later(dataset):
 
 
 def folder_bytes(config, sizes, seconds):
-    """The most that the folder of a run takes. sizes: of a Rehearsal.
+    """The most that the folder of a run takes. sizes: of a CalibrationRun.
 
     While a checkpoint is written, the newest --keep are still there, the best one often among them,
     and best/ may be there twice.
@@ -122,7 +122,7 @@ def folder_bytes(config, sizes, seconds):
     folders = min(max(evaluations, saves), config.keep + 1)
     every = config.eval_every or config.steps
     drawn = sum(
-        pictures_due(step, config.eval_every, config.steps, config.batch_size)
+        images_due(step, config.eval_every, config.steps, config.batch_size)
         for step in range(every, config.steps + 1, every)
     )
     logged = sizes["once"] + sizes["evaluation"] * drawn
@@ -135,8 +135,8 @@ FAR_OFF = 0.5  # share by which the first loss may miss its expected value
 def run_check(task_class, flags, *, config_file, as_json, sheet=None, began=None):
     """Print every error and warning at once, then what the run would cost. Returns the exit code: 2 with an error.
 
-    sheet: a .png to write training pictures to; began: when the command was started, by
-    time.monotonic(). With --overfit N, N pictures are learned by heart, which takes minutes.
+    sheet: a .png to write training images to; began: when the command was started, by
+    time.monotonic(). With --overfit N, N images are overfitted, which takes minutes.
     """
     getting_ready = time.monotonic() - began if began else 0.0
     settings = resolve_settings(task_class, flags, config_file)
@@ -156,7 +156,7 @@ def run_check(task_class, flags, *, config_file, as_json, sheet=None, began=None
             tried, more = try_out(task, settings, found, sheet, getting_ready)
             estimate, lines = tried.as_json(), lines + more
             if tried.config.overfit:
-                learned, why = learn_by_heart(
+                learned, why = run_overfit(
                     task, tried.config, device=pick_device(tried.config.device), say=say
                 )
                 lines += [learned] if learned else []
@@ -191,7 +191,7 @@ def try_out(task, given, found, sheet, getting_ready):
         write_sheet(task, train, build(TrainConfig, given), sheet)
         lines.append(f"written: {sheet}")
     estimate = estimate_run(task, given, train, val, getting_ready=getting_ready)
-    lines.append(f"{len(train)} training and {len(val)} validation pictures")
+    lines.append(f"{len(train)} training and {len(val)} validation images")
     expected, first = task.expected_first_loss(), estimate.first_loss
     if expected is not None:
         lines.append(f"loss at initialisation {first:.3f}, expected {expected:.3f}")

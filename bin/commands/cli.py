@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from visionloop.engine.config.options import check_value, fields_of, options_from
-from visionloop.engine.config.suggest import guess
+from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.errors import STOPPED, USER_ERROR, LostProcess, UserError
 
@@ -149,7 +149,7 @@ def task_commands(
 
     explanations: kinds of `Task.explain`, switches of `predict`; score_options, predict_options:
     settings of the config class that `evaluate` and `predict` have too, for `Task.load_trained`;
-    predict_batch: pictures that `predict` holds at a time, by default.
+    predict_batch: images that `predict` holds at a time, by default.
     """
     group = click.Group(
         name,
@@ -208,15 +208,13 @@ def evaluate_command(config_class, load_task_class, score_options):
     )
     @click.option(
         "--output",
-        help="FILE.json for the scores; pictures such as a confusion matrix go beside it",
+        help="FILE.json for the scores; images such as a confusion matrix go beside it",
     )
     @click.option(
         "--save-predictions", help="file for the model's answers, which --predictions reads"
     )
     @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-    @click.option(
-        "--workers", type=click.IntRange(0), default=0, show_default=True, help="loader processes"
-    )
+    @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="workers")
     @options_from(config_class, only=score_options)
     @device_option
     @threads_option
@@ -237,11 +235,11 @@ def evaluate_command(config_class, load_task_class, score_options):
 def predict_command(config_class, load_task_class, explanations, predict_options, predict_batch):
     @click.command(
         "predict",
-        help="Answer for pictures: predictions.jsonl, labelled pictures, a contact sheet. Stopped, it goes on.",
+        help="Answer for images: predictions.jsonl, labelled images, a contact sheet. Stopped, it goes on.",
     )
     @model_option
     @click.option(
-        "--input", "input_path", required=True, help="a picture, or a folder searched at any depth"
+        "--input", "input_path", required=True, help="an image, or a folder searched at any depth"
     )
     @click.option(
         "--output",
@@ -254,10 +252,10 @@ def predict_command(config_class, load_task_class, explanations, predict_options
         type=click.IntRange(0),
         default=0,
         show_default=True,
-        help="loader processes that read pictures ahead",
+        help="workers that read images ahead",
     )
     @click.option(
-        "--no-pictures", is_flag=True, help="answers alone: no pictures/ and no contact sheet"
+        "--no-images", is_flag=True, help="answers alone: no images/ and no contact sheet"
     )
     @options_from(config_class, only=predict_options)
     @device_option
@@ -272,16 +270,16 @@ def predict_command(config_class, load_task_class, explanations, predict_options
         use_threads(threads)
         wanted = [kind for kind in explanations if options.pop(kind)]
         settings = given_settings(config_class, predict_options, options)
-        pictures = not options.pop("no_pictures")
+        images = not options.pop("no_images")
         raise SystemExit(
             run_predict(
-                task_class, explanations=wanted, pictures=pictures, settings=settings, **options
+                task_class, explanations=wanted, images=images, settings=settings, **options
             )
         )
 
     for kind in explanations:
         predict = click.option(
-            f"--{kind}", is_flag=True, help=f"also draw the {kind} over each picture"
+            f"--{kind}", is_flag=True, help=f"also draw the {kind} over each image"
         )(predict)
     return predict
 
@@ -297,7 +295,7 @@ def check_command(config_class, load_task_class):
     )
     @click.option(
         "--sheet",
-        help="FILE.png to write: training pictures as the network sees them, with their targets",
+        help="FILE.png to write: training images as the network sees them, with their targets",
     )
     @json_option("print one object with errors, warnings, classes and estimate")
     @traceback_option
@@ -325,7 +323,7 @@ def check_command(config_class, load_task_class):
 def replay_command(load_task_class):
     @click.command(
         "replay",
-        help="Show one step of a run: its pictures and samples, each loss term, the gradient of each parameter group.",
+        help="Show one step of a run: its images and samples, each loss term, the gradient of each parameter group.",
     )
     @click.option("--run", required=True, help="the run's folder, which is not written to")
     @click.option(
@@ -404,7 +402,9 @@ def run_commands(group, arguments=None):
             getattr(error.param, "type", None),
             re.match(r"'(.*)' is not one of", error.message),
         )
-        near = guess(typed[1], kind.choices) if typed and isinstance(kind, click.Choice) else ""
+        near = (
+            did_you_mean(typed[1], kind.choices) if typed and isinstance(kind, click.Choice) else ""
+        )
         _refuse(
             " ".join(error.format_message().split()).removesuffix("." if near else "") + near,
             error,

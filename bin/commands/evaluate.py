@@ -11,14 +11,14 @@ from visionloop.engine.checkpoints.files import finite
 from visionloop.engine.config.options import flag_of
 from visionloop.engine.distributed import World, pick_device
 from visionloop.engine.errors import UserError
-from visionloop.engine.evaluation.bootstrap import FEW_PICTURES, score_intervals
+from visionloop.engine.evaluation.bootstrap import FEW_IMAGES, score_intervals
 from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.logging.console import class_table, show
 
 # Scores in columns, for people.
 
 
-def score_table(task, scores, intervals, reference, pictures):
+def score_table(task, scores, intervals, reference, images):
     """Lines: every score with its 95 % interval where there is one, and what a trivial answer would score."""
     rows = []
     for spec in task.metrics:
@@ -30,8 +30,7 @@ def score_table(task, scores, intervals, reference, pictures):
     rows += [(label, show(task.metrics[0], value), "") for label, value in reference.items()]
     width = max(len(label) for label, _, _ in rows)
     lines = [
-        f"{pictures} pictures"
-        + (", 95 % intervals by bootstrap over pictures" if intervals else "")
+        f"{images} images" + (", 95 % intervals by bootstrap over images" if intervals else "")
     ]
     return lines + [
         f"{label:<{width}}  {value:>9}  {interval}".rstrip() for label, value, interval in rows
@@ -64,7 +63,7 @@ def run_evaluate(
         )
     check_sources(task_class, model, predictions, val_split, save_predictions, settings)
     if predictions:
-        task, metric = task_class.score_predictions(predictions, data=data, split=split)
+        task, metric = task_class.score_saved_predictions(predictions, data=data, split=split)
     else:
         task, module = task_class.load_trained(model, data=data, val_split=val_split, **settings)
         dataset = task.build_eval_dataset(split)
@@ -78,14 +77,14 @@ def run_evaluate(
         )
         if save_predictions:
             Path(save_predictions).parent.mkdir(parents=True, exist_ok=True)
-            task.write_scored(metric, dataset, save_predictions)
+            task.save_scored_predictions(metric, dataset, save_predictions)
     scores, per_class = metric.compute(), task.per_class_scores(metric)
     if output:
         write_scores(task, metric, scores, per_class, Path(output))
     if as_json:
         print(json.dumps(finite(scores)))
         return
-    intervals = score_intervals(metric) if len(metric) < FEW_PICTURES else {}
+    intervals = score_intervals(metric) if len(metric) < FEW_IMAGES else {}
     lines = score_table(task, scores, intervals, task.reference_scores(metric), len(metric))
     print("\n".join(lines + class_table(task.metrics[0], per_class)))
 
@@ -106,7 +105,7 @@ def check_sources(task_class, model, predictions, val_split, save_predictions, s
     if predictions and settings:
         name = next(iter(settings))
         raise UserError(f"{flag_of(name)}: needs --model", field=name)
-    suffix = task_class.scored_suffix
+    suffix = task_class.saved_predictions_suffix
     if save_predictions and Path(save_predictions).suffix != suffix:
         why = (
             f"expected a file name that ends in {suffix}"
@@ -139,7 +138,7 @@ def write_scores(task, metric, scores, per_class, path):
         beside = path.with_name(f"{path.stem}_per_class.json")
         beside.write_text(json.dumps(finite(per_class), indent=1) + "\n")
         print(f"per_class: {beside}", file=sys.stderr)
-    for tag, picture in task.draw_scores(metric).items():
+    for tag, image in task.draw_scores(metric).items():
         drawn = path.with_name(f"{path.stem}_{tag}.png")
-        Image.fromarray(picture).save(drawn)
+        Image.fromarray(image).save(drawn)
         print(f"{tag}: {drawn}", file=sys.stderr)

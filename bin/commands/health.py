@@ -20,7 +20,7 @@ LEAST_DISK = (
     0.1  # GiB in the current folder: less holds no checkpoint of any model but the tiny ones
 )
 LITTLE_DISK = 5  # GiB: a few checkpoints of the larger models
-# GiB; a container without --shm-size has 1/16, and a loader process that finds it full is killed
+# GiB; a container without --shm-size has 1/16, and a worker that finds it full is killed
 LITTLE_SHARED = 1
 
 
@@ -136,7 +136,7 @@ def find_devices(report, wanted):
 
 
 def folders():
-    """{what it is: Path} of the folders that fill up: where runs are written, decoded pictures, weights of the hub."""
+    """{what it is: Path} of the folders that fill up: where runs are written, decoded images, weights of the hub."""
     found = {"current": Path.cwd()}
     with contextlib.suppress(ImportError):  # what is missing here is among the errors already
         from visionloop.datasets.cache.store_files import cache_folder
@@ -160,7 +160,7 @@ def check_disk(report, what, folder):
 
 
 def check_shared_memory(report, folder="/dev/shm"):
-    """Size in GiB of what loader processes hand pictures over in; None where the system has no such folder."""
+    """Size in GiB of what workers hand images over in; None where the system has no such folder."""
     if not os.path.isdir(folder):
         return None
     size = shutil.disk_usage(folder).total / GIB

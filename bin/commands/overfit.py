@@ -1,4 +1,4 @@
-"""`check --overfit N`: a few training pictures learned by heart. What cannot do that will not learn from many either."""
+"""`check --overfit N`: a few training images overfitted. What cannot do that will not learn from many either."""
 
 import math
 import time
@@ -12,9 +12,9 @@ from visionloop.engine.errors import UserError
 from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.lr_schedule import lr_factor
 from visionloop.engine.optim import build_optimizer
-from visionloop.engine.prepare import check_piece_size, freeze
+from visionloop.engine.prepare import check_micro_batch_size, freeze
 from visionloop.engine.seeding import hashed, seed_noise
-from visionloop.engine.train import Subset, spread_evenly
+from visionloop.engine.train import Subset, evenly_spaced
 
 CYCLE = 300  # steps from the full rate down to none; then once more from the top
 STEPS = 2 * CYCLE
@@ -26,7 +26,7 @@ NEAR_ZERO = 0.1  # share of the goal
 
 
 @dataclass
-class Lesson:
+class OverfitResult:
     """How it went. goal: the score to reach; losses: one of every step; scores: {step: the task's score}."""
 
     goal: float = math.inf
@@ -46,20 +46,20 @@ def require_goal(task):
         )
 
 
-def learn_by_heart(task, config, *, device, say, steps=STEPS):
-    """(line about a success, None) or (None, why it failed) of training on config.overfit pictures of the training split.
+def run_overfit(task, config, *, device, say, steps=STEPS):
+    """(line about a success, None) or (None, why it failed) of training on config.overfit images of the training split.
 
     They come as in evaluation, without augmentation, in one optimizer step each time, in fp32; see
-    `Task.lessons`. Ends as soon as `task.overfit_goal` is reached, a number or what a trivial
-    predictor scores on the same pictures. say(line): told every 25 steps. Raises UserError for what
+    `Task.overfit_samples`. Ends as soon as `task.overfit_goal` is reached, a number or what a trivial
+    predictor scores on the same images. say(line): told every 25 steps. Raises UserError for what
     training would refuse too.
     """
     dataset = task.build_eval_dataset("train")
-    dataset = Subset(dataset, spread_evenly(len(dataset), config.overfit))
+    dataset = Subset(dataset, evenly_spaced(len(dataset), config.overfit))
     torch.manual_seed(hashed(config.seed))
     module = task.build_model().to(device)
     freeze(task, module, config)
-    samples, scored = task.lessons(
+    samples, scored = task.overfit_samples(
         [dataset[i] | {"sample_id": torch.tensor(i)} for i in range(len(dataset))]
     )
     pieces = math.ceil(len(samples) / config.micro_batch)
@@ -67,32 +67,32 @@ def learn_by_heart(task, config, *, device, say, steps=STEPS):
         (piece * len(samples) // pieces, (piece + 1) * len(samples) // pieces)
         for piece in range(pieces)
     ]
-    check_piece_size(task, module, cuts)
+    check_micro_batch_size(task, module, cuts)
     batches = [task.collate(samples[start:stop], steps, start) for start, stop in cuts]
     key, goal = task.overfit_goal
     spec = next(spec for spec in task.metrics if spec.key == key)
-    lesson, began = Lesson(), time.perf_counter()
-    for done in train_on(task, module, batches, config, lesson, device, steps):
+    overfit_result, began = OverfitResult(), time.perf_counter()
+    for done in train_on(task, module, batches, config, overfit_result, device, steps):
         world = World(0, 0, 1, device)
         metric = evaluate_dataset(
             task, module, scored, batch_size=config.eval_batch_size, world=world
         )
-        lesson.scores[done] = score = metric.compute()[key]
-        lesson.goal = task.reference_scores(metric)[goal] if isinstance(goal, str) else goal
+        overfit_result.scores[done] = score = metric.compute()[key]
+        overfit_result.goal = task.reference_scores(metric)[goal] if isinstance(goal, str) else goal
         seconds = time.perf_counter() - began
         say(
-            f"{done} steps, {seconds:.0f} s: loss {lesson.losses[-1]:.3f}, {spec.label} {spec.show(score)}"
+            f"{done} steps, {seconds:.0f} s: loss {overfit_result.losses[-1]:.3f}, {spec.label} {spec.show(score)}"
         )
-        if lesson.learned:
-            reached = f"; {goal}: {spec.show(lesson.goal)}" if isinstance(goal, str) else ""
+        if overfit_result.learned:
+            reached = f"; {goal}: {spec.show(overfit_result.goal)}" if isinstance(goal, str) else ""
             return (
-                f"{len(dataset)} pictures learned by heart: {spec.label} {spec.show(score)} after {done} steps{reached}",
+                f"{len(dataset)} images overfitted: {spec.label} {spec.show(score)} after {done} steps{reached}",
                 None,
             )
-    return None, explain_failure(lesson, spec, len(dataset))
+    return None, explain_overfit_failure(overfit_result, spec, len(dataset))
 
 
-def train_on(task, module, batches, config, lesson, device, steps):
+def train_on(task, module, batches, config, overfit_result, device, steps):
     """Trains `module` on the same batches for so many steps; yields the number of steps done, every 25 and at the end.
 
     To the task every step is one past its last, where none of its own augmentation is left. A loss
@@ -102,19 +102,19 @@ def train_on(task, module, batches, config, lesson, device, steps):
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     count = {
         name: number or 1 for name, number in task.count(batches).items()
-    }  # pictures may all be empty
+    }  # images may all be empty
     for step in range(steps):
         factor = lr_factor(step % CYCLE, CYCLE, schedule="cosine", warmup_steps=WARMUP)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * group["lr_scale"] * factor
         task.before_step(module, steps, steps)
-        lesson.losses.append(0.0)
+        overfit_result.losses.append(0.0)
         for offset, batch in enumerate(batches):
             seed_noise(config.seed, step, offset)
             loss = task.loss(module, batch.to(device), count)["loss"]
             loss.backward()
-            lesson.losses[-1] += loss.item()
-        if not math.isfinite(lesson.losses[-1]):
+            overfit_result.losses[-1] += loss.item()
+        if not math.isfinite(overfit_result.losses[-1]):
             return
         clip_grad_norm_(trained, max(LEAST_CLIP, config.clip_grad))
         optimizer.step()
@@ -123,21 +123,21 @@ def train_on(task, module, batches, config, lesson, device, steps):
             yield step + 1
 
 
-def explain_failure(lesson, spec, pictures):
-    """What is known about pictures that were not learned, in one line."""
-    first, last = lesson.losses[0], lesson.losses[-1]
+def explain_overfit_failure(overfit_result, spec, images):
+    """What is known about images that were not learned, in one line."""
+    first, last = overfit_result.losses[0], overfit_result.losses[-1]
     if not math.isfinite(last):
-        return f"{pictures} pictures cannot be learned by heart: the loss is {last} in step {len(lesson.losses)}; is --lr too high?"
-    finite = [score for score in lesson.scores.values() if math.isfinite(score)]
+        return f"{images} images cannot be overfitted: the loss is {last} in step {len(overfit_result.losses)}; is --lr too high?"
+    finite = [score for score in overfit_result.scores.values() if math.isfinite(score)]
     best = max(finite, default=float("nan"))
     known = (
-        f"{pictures} pictures are not learned by heart in {len(lesson.losses)} steps: {spec.label} {spec.show(best)} at best, "
-        f"wanted is {spec.show(lesson.goal)}; the loss went from {first:.3f} to {last:.3f}"
+        f"{images} images are not overfitted in {len(overfit_result.losses)} steps: {spec.label} {spec.show(best)} at best, "
+        f"wanted is {spec.show(overfit_result.goal)}; the loss went from {first:.3f} to {last:.3f}"
     )
     if not finite:
-        return f"{known}; there is nothing to score in these pictures: do they have targets?"
+        return f"{known}; there is nothing to score in these images: do they have targets?"
     if last > FELL * first:
-        return f"{known}, it hardly fell: --lr is far off, or the targets have nothing to do with the pictures"
-    if best < NEAR_ZERO * lesson.goal:
-        return f"{known}, it fell and the score did not rise: the targets do not lie where the pictures show them"
-    return f"{known}, both on their way: another --lr may do, or fewer pictures"
+        return f"{known}, it hardly fell: --lr is far off, or the targets have nothing to do with the images"
+    if best < NEAR_ZERO * overfit_result.goal:
+        return f"{known}, it fell and the score did not rise: the targets do not lie where the images show them"
+    return f"{known}, both on their way: another --lr may do, or fewer images"

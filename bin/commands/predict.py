@@ -1,4 +1,4 @@
-"""`predict`, the same for every task: any number of pictures into one folder, by any number of processes, in any number of starts."""
+"""`predict`, the same for every task: any number of images into one folder, by any number of processes, in any number of starts."""
 
 import json
 import os
@@ -12,17 +12,17 @@ from tqdm.auto import tqdm
 from visionloop.bin.commands.predict_files import (
     LINES,
     SHEET,
-    PictureFiles,
-    WrittenAnswers,
+    ImageFiles,
+    PredictionWriter,
     write_sheets,
 )
 from visionloop.bin.commands.predict_resume import (
-    UnfinishedAnswers,
+    UnfinishedPredictions,
     fingerprint_of_model,
     folder_of,
 )
 from visionloop.engine.checkpoints.writer import is_disk_error
-from visionloop.engine.data.forkserver import start_loader_server
+from visionloop.engine.data.forkserver import start_fork_server
 from visionloop.engine.distributed import (
     World,
     barrier,
@@ -37,23 +37,23 @@ from visionloop.engine.logging.console import is_watched
 from visionloop.engine.predict import answer, num_batches, places_in, read_batches
 from visionloop.engine.system.signals import StopFlag
 from visionloop.engine.task import Task
-from visionloop.tasks.input_images import find_pictures, fingerprint
+from visionloop.tasks.input_images import find_images, fingerprint
 
-# What `predict` says while it works: its bar, the lines in input order, the pictures that cannot be
+# What `predict` says while it works: its bar, the lines in input order, the images that cannot be
 # read.
 
 
 class Told:
     """Tells the lines of each batch once all before it are done, whoever answered it and in whichever start.
 
-    unfinished: an UnfinishedAnswers; root: of the pictures; silent: in all processes but one.
+    unfinished: an UnfinishedPredictions; root: of the images; silent: in all processes but one.
     """
 
-    def __init__(self, unfinished, root, num_pictures, *, as_json, silent):
+    def __init__(self, unfinished, root, num_images, *, as_json, silent):
         self.unfinished, self.root, self.as_json, self.silent = unfinished, root, as_json, silent
         self.batches = self.unreadable = 0  # told so far
         self._bar = tqdm(
-            total=num_pictures,
+            total=num_images,
             desc="predicting",
             unit="pic",
             disable=silent or not is_watched(),
@@ -92,7 +92,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be answered, by whom, and where to. kinds: of drawn pictures, "pictures" and those of `Task.explain`."""
+    """What is to be answered, by whom, and where to. kinds: of drawn images, "images" and those of `Task.explain`."""
 
     task: Task
     module: torch.nn.Module
@@ -101,7 +101,7 @@ class Work:
     batch_size: int
     kinds: tuple
     world: World
-    unfinished: UnfinishedAnswers
+    unfinished: UnfinishedPredictions
 
 
 def run_predict(
@@ -116,30 +116,30 @@ def run_predict(
     explanations,
     settings,
     workers=0,
-    pictures=True,
+    images=True,
 ):
-    """Write predictions.jsonl, the task's own files, pictures/, contact_sheet.png and a folder per explanation. Returns the exit code.
+    """Write predictions.jsonl, the task's own files, images/, contact_sheet.png and a folder per explanation. Returns the exit code.
 
-    Where answers are pictures themselves, they lie in folders of the task's naming, as PNG.
-    settings: {name: value} of the task's own, for `Task.load_trained`; pictures: False leaves out
-    pictures/ and its sheet. All ranks.
+    Where answers are images themselves, they lie in folders of the task's naming, as PNG.
+    settings: {name: value} of the task's own, for `Task.load_trained`; images: False leaves out
+    images/ and its sheet. All ranks.
 
-    A picture that cannot be read is named on stderr and has a line {"file", "error"}; the others go
+    An image that cannot be read is named on stderr and has a line {"file", "error"}; the others go
     on, and the exit code is 2. After a stop it is 75, and the same call goes on.
     """
     stop = StopFlag(ends_process=True)
     stop.install()
     if workers:
         # before the process group, whose threads a worker must not be forked beside
-        start_loader_server()
+        start_fork_server()
     unfinished = None
     try:
         world = join_world(device)
-        root, names = find_pictures(
+        root, names = find_images(
             input_path, without=(os.path.abspath(output), str(folder_of(output)))
         )
         task, module = task_class.load_trained(model, **settings)
-        kinds = ("pictures",) * pictures + tuple(explanations)
+        kinds = ("images",) * images + tuple(explanations)
         facts = {
             "task": task.name,
             "model": fingerprint_of_model(model),
@@ -147,17 +147,17 @@ def run_predict(
         }
         facts |= {
             "batch_size": batch_size,
-            "pictures": pictures,
+            "images": images,
             "explanations": sorted(explanations),
             **settings,
         }
-        unfinished = UnfinishedAnswers(output, facts, num_batches(len(names), batch_size))
+        unfinished = UnfinishedPredictions(output, facts, num_batches(len(names), batch_size))
         work = Work(
             task, module.to(world.device), root, names, batch_size, kinds, world, unfinished
         )
         numbers = begin(work)
         with Told(unfinished, root, len(names), as_json=as_json, silent=not world.is_main) as told:
-            answer_batches(work, numbers, told, workers=workers, stop=stop)
+            predict_batches(work, numbers, told, workers=workers, stop=stop)
             return end(work, told)
     except Exception as error:
         plain = explained(error, output)
@@ -190,20 +190,20 @@ def begin(work):
     done = len(work.names) - count_in(work, found)
     if done and work.world.is_main:
         print(
-            f"going on: {done} of {len(work.names)} pictures are answered already, in {work.unfinished.shown}",
+            f"going on: {done} of {len(work.names)} images are answered already, in {work.unfinished.shown}",
             file=sys.stderr,
         )
     return found
 
 
 def count_in(work, numbers):
-    """The pictures of these batches."""
+    """The images of these batches."""
     return sum(len(places_in(number, work.batch_size, len(work.names))) for number in numbers)
 
 
-def answer_batches(work, numbers, told, *, workers, stop):
+def predict_batches(work, numbers, told, *, workers, stop):
     """Answer the batches that no other rank takes. All ranks; each ends when none is left, or at a batch border after a stop."""
-    files, unfinished = PictureFiles(work.unfinished.answers, work.names), work.unfinished
+    files, unfinished = ImageFiles(work.unfinished.answers, work.names), work.unfinished
     if work.world.size > 1:
         numbers = filter(unfinished.take, numbers)
     reads = read_batches(
@@ -233,7 +233,7 @@ def end(work, told):
         done = total - count_in(work, left)
         if work.world.is_main:
             print(
-                f"stopped: {done} of {total} pictures are answered, in {unfinished.shown}; the same command goes on",
+                f"stopped: {done} of {total} images are answered, in {unfinished.shown}; the same command goes on",
                 file=sys.stderr,
             )
         return STOPPED
@@ -242,7 +242,9 @@ def end(work, told):
     if not unfinished.is_in_place:
         told.advance()
         unfinished.join_lines()
-        work.task.write_answers(unfinished.answers, WrittenAnswers(unfinished.answers / LINES))
+        work.task.write_predictions(
+            unfinished.answers, PredictionWriter(unfinished.answers / LINES)
+        )
         write_sheets(unfinished.answers, work.kinds, work.task.sheet_side)
     else:
         told.tell_file(unfinished.output / LINES)
@@ -251,7 +253,7 @@ def end(work, told):
         path for path in (unfinished.output / LINES, unfinished.output / SHEET) if path.exists()
     ]
     print(
-        f"{total - told.unreadable} of {total} pictures answered: {', '.join(map(str, sheets))}",
+        f"{total - told.unreadable} of {total} images answered: {', '.join(map(str, sheets))}",
         file=sys.stderr,
     )
     return USER_ERROR if told.unreadable else FINISHED

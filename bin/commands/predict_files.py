@@ -1,4 +1,4 @@
-"""The files of answered pictures: lines, pictures in the format of their names, contact sheets."""
+"""The files of answered images: lines, images in the format of their names, contact sheets."""
 
 import itertools
 import json
@@ -12,11 +12,11 @@ from visionloop.tasks.drawing.canvas import fit_to, grid
 
 LINES = "predictions.jsonl"
 SHEET = "contact_sheet.png"
-SHEET_MOST = 100  # pictures on the contact sheet
+SHEET_MOST = 100  # images on the contact sheet
 
 
-class WrittenAnswers:
-    """The rows of a predictions.jsonl, without those of unreadable pictures. Read anew at each pass: a million of them need no memory."""
+class PredictionWriter:
+    """The rows of a predictions.jsonl, without those of unreadable images. Read anew at each pass: a million of them need no memory."""
 
     def __init__(self, path):
         self.path = path
@@ -26,21 +26,21 @@ class WrittenAnswers:
             yield from (row for row in map(json.loads, lines) if "error" not in row)
 
 
-class PictureFiles:
-    """The pictures of answers, written into a folder: a folder in it for each kind. names: of all files."""
+class ImageFiles:
+    """The images of answers, written into a folder: a folder in it for each kind. names: of all files."""
 
     def __init__(self, folder, names):
         self.folder = folder
         self.pngs = PngNames(names)
 
     def write(self, answers):
-        """answers: of engine/predict.py. A picture that is there, of a start that was cut short, is written again."""
-        for kind, pictures in answers.made.items():
-            for name, picture in zip(answers.names, pictures, strict=True):
-                save_picture(self.folder / kind / self.pngs.of(name), picture)
-        for kind, pictures in answers.drawn.items():
-            for name, picture in zip(answers.names, pictures, strict=True):
-                save_picture(self.folder / kind / name, picture)
+        """answers: of engine/predict.py. An image that is there, of a start that was cut short, is written again."""
+        for kind, images in answers.made.items():
+            for name, image in zip(answers.names, images, strict=True):
+                save_image(self.folder / kind / self.pngs.of(name), image)
+        for kind, images in answers.drawn.items():
+            for name, image in zip(answers.names, images, strict=True):
+                save_image(self.folder / kind / name, image)
 
 
 class PngNames:
@@ -56,24 +56,24 @@ class PngNames:
         return (name if stem in self.shared else stem) + ".png"
 
 
-def save_picture(path, picture):
-    """In the format that the suffix names. picture: uint8 array [H, W] or [H, W, 3], or a Pillow image with what its `info` holds."""
+def save_image(path, image):
+    """In the format that the suffix names. image: uint8 array [H, W] or [H, W, 3], or a Pillow image with what its `info` holds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    pil_image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     exif = (
-        {"exif": image.info["exif"]} if "exif" in image.info else {}
+        {"exif": pil_image.info["exif"]} if "exif" in pil_image.info else {}
     )  # unlike the ICC profile, Pillow takes it as an argument alone
-    image.save(path, **exif)
+    pil_image.save(path, **exif)
 
 
 def write_sheets(folder, kinds, side):
-    """contact_sheet.png of pictures/ and <kind>_sheet.png of the others: the first hundred of each as they were written, `side` px."""
-    first = [row["file"] for row in itertools.islice(WrittenAnswers(folder / LINES), SHEET_MOST)]
+    """contact_sheet.png of images/ and <kind>_sheet.png of the others: the first hundred of each as they were written, `side` px."""
+    first = [row["file"] for row in itertools.islice(PredictionWriter(folder / LINES), SHEET_MOST)]
     for kind in kinds if first else ():
         small = [
             fit_to(np.asarray(Image.open(folder / kind / name).convert("RGB")), longest=side)
             for name in first
         ]
         Image.fromarray(grid(small)).save(
-            folder / (SHEET if kind == "pictures" else f"{kind}_sheet.png")
+            folder / (SHEET if kind == "images" else f"{kind}_sheet.png")
         )

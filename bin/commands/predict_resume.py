@@ -1,8 +1,8 @@
 """Answers on their way: `<output>.part`, in which the same command goes on, until it takes the place of `<output>`.
 
-    answers.part/progress.json        what decides the answers: model, pictures, settings. A command
+    answers.part/progress.json        what decides the answers: model, images, settings. A command
     with others is refused. answers.part/batches/00000012     the lines of a batch, written when its
-    pictures are; with it the batch is done answers.part/begun/00000012       a process has taken
+    images are; with it the batch is done answers.part/begun/00000012       a process has taken
     this batch; only with several, and only while they run answers.part/answers/             what
     becomes the output
 
@@ -45,7 +45,7 @@ def folder_of(output):
     return whole.with_name(f"{whole.name}.part")
 
 
-class UnfinishedAnswers:
+class UnfinishedPredictions:
     """The folder above. facts: {name: json-able value} of what decides the answers; num_batches: that they consist of."""
 
     def __init__(self, output, facts, num_batches):
@@ -112,10 +112,10 @@ class UnfinishedAnswers:
         )
 
     def _refuse(self, stored):
-        known = ("schema", "task", "model", "input", "pictures")
+        known = ("schema", "task", "model", "input", "images")
         words = {
             "schema": "version of visionloop",
-            "pictures": "choice of --no-pictures",
+            "images": "choice of --no-images",
             "explanations": "kind of drawing",
         }
         names = [name for name in known if stored.get(name) != self.facts.get(name)]
@@ -182,5 +182,5 @@ class UnfinishedAnswers:
         return True
 
     def write(self, number, rows):
-        """The lines of a batch whose pictures are written: it is done."""
+        """The lines of a batch whose images are written: it is done."""
         replace_file(self.lines_of(number), "".join(json.dumps(row) + "\n" for row in rows))

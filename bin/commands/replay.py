@@ -1,4 +1,4 @@
-"""`replay`: the global batch of one step of a run, made again from its settings, with its pictures, loss terms and gradients."""
+"""`replay`: the global batch of one step of a run, made again from its settings, with its images, loss terms and gradients."""
 
 import contextlib
 import json
@@ -22,9 +22,9 @@ from visionloop.engine.checkpoints.folder import (
 )
 from visionloop.engine.config.options import Setting, build, coerce, fields_of
 from visionloop.engine.config.train_config import TrainConfig
-from visionloop.engine.data.loader import PieceCollate, PieceSampler, SeededSamples
+from visionloop.engine.data.loader import MicroBatchCollate, MicroBatchSampler, SeededDataset
 from visionloop.engine.data.prefetch import DataError
-from visionloop.engine.data.sampler import Order, cut_pieces
+from visionloop.engine.data.sampler import EpochSampler, split_batch
 from visionloop.engine.distributed import World, agree, pick_device
 from visionloop.engine.errors import UserError
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
@@ -50,7 +50,7 @@ class Piece(NamedTuple):
 
 
 def run_replay(task_class, *, run, step, output, device, as_json):
-    """Show step `step`, the first is 1, of the run in folder `run`; writes replay.json and pictures to `output`, and nothing to the run.
+    """Show step `step`, the first is 1, of the run in folder `run`; writes replay.json and images to `output`, and nothing to the run.
 
     Raises UserError for a folder that is no run of this task, a step that it does not have, data
     that is not the run's any more, and samples that cannot be read.
@@ -80,10 +80,13 @@ def run_replay(task_class, *, run, step, output, device, as_json):
             )
         config = build(TrainConfig, settings)
         set_process(config)
-        pieces = make_pieces(task, train, config, step, processes_of(run))
-        report = {"schema": 1, "task": task.name, "run": str(run), "step": step} | describe_pieces(
-            train, pieces
-        )
+        pieces = make_micro_batches(task, train, config, step, processes_of(run))
+        report = {
+            "schema": 1,
+            "task": task.name,
+            "run": str(run),
+            "step": step,
+        } | describe_micro_batches(train, pieces)
         report |= measure(task, config, run, step, [piece.batch for piece in pieces], world)
         report |= {
             "logged": logged(run, step),
@@ -91,7 +94,7 @@ def run_replay(task_class, *, run, step, output, device, as_json):
             "precision": config.precision,
         }
         captions = [[f"id {row['id']}", Path(row["name"]).name] for row in report["samples"]]
-        report["pictures"] = write_samples(
+        report["images"] = write_samples(
             task,
             [(sample, piece.batch) for piece in pieces for sample in piece.samples],
             captions,
@@ -134,20 +137,21 @@ def processes_of(run):
     return 1
 
 
-def make_pieces(task, train, config, step, processes):
+def make_micro_batches(task, train, config, step, processes):
     """[Piece] of a step, those of all processes in order. Raises UserError that names the samples that cannot be read."""
     order, alone = (
-        Order(len(train), config.batch_size, config.seed),
+        EpochSampler(len(train), config.batch_size, config.seed),
         World(0, 0, 1, torch.device("cpu")),
     )
     before_sample = partial(task.before_sample, steps=config.steps)
-    samples = SeededSamples(
+    samples = SeededDataset(
         train, order, before_sample=before_sample, skip_unreadable=config.skip_unreadable
     )
-    collate = PieceCollate(task.collate, config.seed)
-    cuts = cut_pieces(config.batch_size, processes, config.micro_batch)
+    collate = MicroBatchCollate(task.collate, config.seed)
+    cuts = split_batch(config.batch_size, processes, config.micro_batch)
     fetched = [
-        [samples[key] for key in keys] for keys in PieceSampler(order, cuts, alone, step - 1, step)
+        [samples[key] for key in keys]
+        for keys in MicroBatchSampler(order, cuts, alone, step - 1, step)
     ]
     unreadable = [
         f"{sample.name}: {sample.why}"
@@ -164,7 +168,7 @@ def make_pieces(task, train, config, step, processes):
     ]
 
 
-def describe_pieces(train, pieces):
+def describe_micro_batches(train, pieces):
     """{"samples": [{"id", "name", "epoch", "micro_batch"}], "skipped": names}; all count from 0."""
     rows = []
     for number, piece in enumerate(pieces):

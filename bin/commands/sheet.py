@@ -1,4 +1,4 @@
-"""Sheets of training pictures with their targets: for `check --sheet FILE.png` beside the same without augmentation, and for `replay`."""
+"""Sheets of training images with their targets: for `check --sheet FILE.png` beside the same without augmentation, and for `replay`."""
 
 from pathlib import Path
 
@@ -8,20 +8,20 @@ from PIL import Image
 
 from visionloop.engine.errors import UserError
 from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
-from visionloop.engine.train import spread_evenly
+from visionloop.engine.train import evenly_spaced
 from visionloop.tasks.drawing.canvas import grid, with_caption
 
-PICTURES = 12
-SHEET_MOST = 48  # pictures on one of the sheets of a batch
-NARROWEST = 160  # pixels below a picture that its caption needs
+IMAGES = 12
+SHEET_MOST = 48  # images on one of the sheets of a batch
+NARROWEST = 160  # pixels below an image that its caption needs
 HEADINGS = (
     "as the network sees them in the first steps of training",
-    "the same pictures as evaluation sees them",
+    "the same images as evaluation sees them",
 )
 
 
 def require_png(path):
-    """UserError unless a picture can be written there under this name."""
+    """UserError unless an image can be written there under this name."""
     if Path(path).suffix.lower() != ".png" or Path(path).is_dir():
         raise UserError(
             f"--sheet {path}: expected the name of a .png file", field="sheet", file=str(path)
@@ -29,11 +29,11 @@ def require_png(path):
 
 
 def write_sheet(task, train, config, path):
-    """Writes one picture: what `task.draw` makes of a training batch, and of the same samples of `build_eval_dataset("train")`.
+    """Writes one image: what `task.draw` makes of a training batch, and of the same samples of `build_eval_dataset("train")`.
 
     train: the training dataset. Raises UserError for a task that draws nothing.
     """
-    picks = spread_evenly(len(train), PICTURES).tolist()
+    picks = evenly_spaced(len(train), IMAGES).tolist()
     task.before_sample(0, config.steps or 1)
     columns = []
     sources = (
@@ -47,35 +47,35 @@ def write_sheet(task, train, config, path):
             samples.append(dataset[index] | {"sample_id": torch.tensor(index)})
         seed_host(COLLATE, config.seed, 0, 0)
         drawn = task.draw(collate(samples))
-        columns.append([with_caption(picture, [heading], size=16) for picture in drawn.values()])
+        columns.append([with_caption(image, [heading], size=16) for image in drawn.values()])
     if not columns[0]:
-        raise UserError(f"--sheet: {task.name} draws no training pictures", field="sheet")
+        raise UserError(f"--sheet: {task.name} draws no training images", field="sheet")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(
-        grid([picture for row in zip(*columns, strict=True) for picture in row], columns=2)
+        grid([image for row in zip(*columns, strict=True) for image in row], columns=2)
     ).save(path)
 
 
 def write_samples(task, samples, captions, folder):
-    """Writes pictures_1.png, pictures_2.png, .. into the folder: what `task.draw` makes of each sample alone. Returns their names.
+    """Writes images_1.png, images_2.png, .. into the folder: what `task.draw` makes of each sample alone. Returns their names.
 
     samples: [(sample, the Batch that it is a part of)]; captions: lines of text, for each sample.
     No sheets for a task that draws nothing.
     """
     tiles = [
-        with_caption(_widened(picture), lines)
+        with_caption(_widened(image), lines)
         for (sample, batch), lines in zip(samples, captions, strict=True)
-        for picture in task.draw(task.collate([sample], batch.step, batch.offset)).values()
+        for image in task.draw(task.collate([sample], batch.step, batch.offset)).values()
     ]
     names = []
     for start in range(0, len(tiles), SHEET_MOST):
-        names.append(f"pictures_{len(names) + 1}.png")
+        names.append(f"images_{len(names) + 1}.png")
         Image.fromarray(grid(tiles[start : start + SHEET_MOST])).save(folder / names[-1])
     return names
 
 
-def _widened(picture):
+def _widened(image):
     """On white paper as wide as a caption."""
     return np.pad(
-        picture, ((0, 0), (0, max(0, NARROWEST - picture.shape[1])), (0, 0)), constant_values=255
+        image, ((0, 0), (0, max(0, NARROWEST - image.shape[1])), (0, 0)), constant_values=255
     )

@@ -1,4 +1,4 @@
-"""The COCO json of a DetectionIndex, one picture or box a line."""
+"""The COCO json of a DetectionIndex, one image or box a line."""
 
 import json
 
@@ -35,7 +35,7 @@ def _images(index):
 def _annotations(index):
     number = 0
     for i, image_id in enumerate(index.image_ids):
-        # to Python's numbers picture by picture: all at once would not be small for a moment
+        # to Python's numbers image by image: all at once would not be small for a moment
         for box, label, crowd, area in zip(
             *(column.tolist() for column in index.boxes_of(i)), strict=True
         ):

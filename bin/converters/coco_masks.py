@@ -13,7 +13,7 @@ from visionloop.bin.converters.masks import (
     MaskSplit,
     place_background,
     refuse_many,
-    told_size_is_wrong,
+    wrong_stated_size,
 )
 from visionloop.bin.converters.outlines import (
     BrokenOutline,
@@ -27,7 +27,7 @@ from visionloop.datasets.detection.coco_columns import (
     SECTIONS,
     UNKNOWN,
     read_categories,
-    read_pictures,
+    read_images,
 )
 from visionloop.datasets.detection.index import choose_folder
 from visionloop.datasets.detection.layout import find_annotations
@@ -51,20 +51,20 @@ def read_coco_masks(source, findings, *, background):
         report = Report(path)
         sections = _read_sections(path)
         categories = read_categories(sections["categories"], classes, report)
-        pictures, row_of = read_pictures(sections["images"], report)
+        images, row_of = read_images(sections["images"], report)
         for _, place, why in report.problems:
             findings.problem(place, why)
-        if categories is None or not pictures:
+        if categories is None or not images:
             continue
         classes, category_ids = categories
         refuse_many(path, classes)
         ids, rest = place_background(classes, background)
         value_of = {key: ids.index(name) for name, key in zip(classes, category_ids, strict=True)}
-        names = [os.fsdecode(name) for name in pictures["names"]]
-        by_picture = _sort(sections["annotations"], row_of, len(names), path, findings)
-        entries = list(zip(names, by_picture, pictures["sizes_hw"].tolist(), strict=True))
+        names = [os.fsdecode(name) for name in images["names"]]
+        by_image = _sort(sections["annotations"], row_of, len(names), path, findings)
+        entries = list(zip(names, by_image, images["sizes_hw"].tolist(), strict=True))
         draw = partial(_draw, json_file=path, value_of=value_of, rest=rest)
-        folder = choose_folder(pictures["names"], _picture_folders(path, split))
+        folder = choose_folder(images["names"], _image_folders(path, split))
         splits[split] = MaskSplit(folder, names, entries, draw, ids, rest)
     return splits
 
@@ -95,7 +95,7 @@ def find_jsons(source):
     return {"train": others[0]}
 
 
-def _picture_folders(json_file, split):
+def _image_folders(json_file, split):
     """Folders that the file names of a json may be relative to, the likeliest first."""
     data = json_file.parent.parent if json_file.parent.name == "annotations" else json_file.parent
     names = dict.fromkeys([json_file.stem.removeprefix("instances_"), *SPLIT_FOLDERS[split]])
@@ -142,25 +142,25 @@ def _numbers(polygon):
         return polygon
 
 
-def _sort(annotations, row_of, num_pictures, path, findings):
-    """The annotations of each picture, in the file's order."""
-    by_picture = [[] for _ in range(num_pictures)]
+def _sort(annotations, row_of, num_images, path, findings):
+    """The annotations of each image, in the file's order."""
+    by_image = [[] for _ in range(num_images)]
     for entry, row in zip(
         annotations, look_up(row_of, column(annotations, "image_id")).tolist(), strict=True
     ):
         if row >= 0:
-            by_picture[row].append(entry)
+            by_image[row].append(entry)
         elif row == UNKNOWN:
             why = f"image_id {show(entry.get('image_id'))} is no image's id"
             findings.problem(path, f"annotation {show(entry.get('id'))}: {why}")
-    return by_picture
+    return by_image
 
 
 def _draw(entry, size_hw, findings, *, json_file, value_of, rest):
-    """The mask of a picture, or None. entry: (name, annotations, (height, width) as told)."""
+    """The mask of an image, or None. entry: (name, annotations, (height, width) as told)."""
     name, annotations, said_hw = entry
     problems = len(findings.problems)
-    if why := told_size_is_wrong(said_hw, size_hw):
+    if why := wrong_stated_size(said_hw, size_hw):
         return findings.problem(json_file, f"{name}: {why}")
     layers = []
     for annotation in annotations:

@@ -1,4 +1,4 @@
-"""A DetectionIndex that grows picture by picture."""
+"""A DetectionIndex that grows image by image."""
 
 import os
 from array import array
@@ -10,10 +10,10 @@ from visionloop.datasets.io.paths import join_paths
 
 
 class GrowingIndex:
-    """The pictures and boxes of one split, in columns: no Python object per box, however many there are.
+    """The images and boxes of one split, in columns: no Python object per box, however many there are.
 
-    folder: of the pictures; numbers: {class name: number in order of first appearance}, which the
-    splits of a data set share.
+    folder: of the images; numbers: {class name: number in order of first appearance}, which the
+    splits of a dataset share.
     """
 
     def __init__(self, source, folder, numbers):
@@ -31,7 +31,7 @@ class GrowingIndex:
         return len(self.names)
 
     def add(self, name, size_hw, boxes, kinds, crowd):
-        """One picture. name: relative to the folder; boxes: rows of xywh in pixels; kinds: class names; crowd: truths, one per box."""
+        """One image. name: relative to the folder; boxes: rows of xywh in pixels; kinds: class names; crowd: truths, one per box."""
         self.names.append(os.fsencode(name))
         self.sizes.extend(size_hw)
         self.counts.append(len(boxes))
@@ -41,7 +41,7 @@ class GrowingIndex:
         self.crowd.extend(map(bool, crowd))
 
     def index(self):
-        """The DetectionIndex. Classes are sorted by name and have the ids 1, 2, ...; so have the pictures, in order of addition."""
+        """The DetectionIndex. Classes are sorted by name and have the ids 1, 2, ...; so have the images, in order of addition."""
         classes = tuple(sorted(self.numbers))
         label_of = np.zeros(
             max(1, len(classes)), dtype=np.int32

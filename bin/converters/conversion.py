@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from visionloop.bin.commands.output import whole_folder
-from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden
 from visionloop.engine.errors import UserError
 
@@ -35,11 +35,11 @@ class Findings:
 
 @dataclass(frozen=True)
 class Form:
-    """What a conversion writes beside the pictures.
+    """What a conversion writes beside the images.
 
     annotate(splits, folder, findings) -> {split: index}: writes the annotations and gives what can
     be taken over of each split; an index has `folder`, `classes`, `name(i)`, `path(i)` and a
-    length; count(index): of what there is to learn from, called `one` and `many`; pictures: where
+    length; count(index): of what there is to learn from, called `one` and `many`; images: where
     in the output those of a split lie; whole_folders: no others may lie there.
     """
 
@@ -47,14 +47,14 @@ class Form:
     count: Callable
     one: str
     many: str
-    pictures: str = "{}"
+    images: str = "{}"
     whole_folders: bool = False
 
 
-def convert(kind, read, form, source, output, *, pictures, skip_broken):
+def convert(kind, read, form, source, output, *, images, skip_broken):
     """Write `output` in a Form from what `read(source, findings)` gives: {split: index} with the same classes.
 
-    pictures: "copy" or "link" them to the form's folder of the split, or "none": that folder is
+    images: "copy" or "link" them to the form's folder of the split, or "none": that folder is
     then a link to the one they lie in. Raises UserError; without `skip_broken` also when anything
     was found broken, and nothing is written then.
     """
@@ -71,18 +71,18 @@ def convert(kind, read, form, source, output, *, pictures, skip_broken):
             splits = {split: index for split, index in splits.items() if len(index)}
             check_not_empty(source, splits, form)
             for split, index in splits.items():
-                deliver_pictures(
-                    index, folder / form.pictures.format(split), pictures, form.whole_folders
+                deliver_images(
+                    index, folder / form.images.format(split), images, form.whole_folders
                 )
             counts = {
-                split: {"pictures": len(index), form.many: form.count(index)}
+                split: {"images": len(index), form.many: form.count(index)}
                 for split, index in splits.items()
             }
             mark = {
                 "schema": 1,
                 "kind": kind,
                 "source": os.path.abspath(source),
-                "pictures": pictures,
+                "images": images,
                 "splits": counts,
             }
             (folder / MARK).write_text(
@@ -116,11 +116,11 @@ def refuse_overlap(source, output):
 def check_not_empty(source, splits, form):
     """There is something to be learned from, or UserError."""
     if not splits:
-        raise UserError(f"{source}: not one picture to convert", field="source", file=str(source))
+        raise UserError(f"{source}: not one image to convert", field="source", file=str(source))
     if not any(form.count(index) for index in splits.values()):
         number = sum(map(len, splits.values()))
         raise UserError(
-            f"{source}: {number} pictures, but not one {form.one}", field="source", file=str(source)
+            f"{source}: {number} images, but not one {form.one}", field="source", file=str(source)
         )
 
 
@@ -146,45 +146,45 @@ def tell(findings, skip_broken):
         )
 
 
-def deliver_pictures(index, folder, how, whole_folder):
-    """The pictures of a split under their own relative names in `folder`, which is a link for "none"."""
+def deliver_images(index, folder, how, whole_folder):
+    """The images of a split under their own relative names in `folder`, which is a link for "none"."""
     if how == "none":
         if whole_folder:
-            refuse_strangers(index)
+            refuse_unmatched_files(index)
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.symlink_to(os.path.realpath(index.folder), target_is_directory=True)
         return
-    for i in tqdm(range(len(index)), desc="pictures", unit="pic", disable=None, leave=False):
+    for i in tqdm(range(len(index)), desc="images", unit="pic", disable=None, leave=False):
         deliver(index.path(i), folder / index.name(i), as_link=how == "link")
 
 
-def refuse_strangers(index):
-    """The folder of an index holds its pictures alone, or UserError."""
+def refuse_unmatched_files(index):
+    """The folder of an index holds its images alone, or UserError."""
     known = {os.path.normpath(index.path(i)) for i in range(len(index))}
     files = (
         os.path.normpath(os.path.join(level, name))
         for level, _, names in os.walk(index.folder)
         for name in names
     )
-    pictures = (
+    images = (
         path
         for path in files
-        if path.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(os.path.basename(path))
+        if path.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(os.path.basename(path))
     )
-    strangers = [path for path in pictures if path not in known]
-    if strangers:
-        why = f"--pictures none: {index.folder} holds {len(strangers)} pictures that are not of this split"
+    unmatched_files = [path for path in images if path not in known]
+    if unmatched_files:
+        why = f"--images none: {index.folder} holds {len(unmatched_files)} images that are not of this split"
         raise UserError(
-            f"{why}, like {os.path.basename(min(strangers))}; use --pictures link",
-            field="pictures",
+            f"{why}, like {os.path.basename(min(unmatched_files))}; use --images link",
+            field="images",
             file=index.folder,
         )
 
 
-def deliver(picture, target, *, as_link):
-    """Copy a picture, or make a symbolic link to it."""
+def deliver(image, target, *, as_link):
+    """Copy an image, or make a symbolic link to it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if as_link:
-        target.symlink_to(os.path.realpath(picture))
+        target.symlink_to(os.path.realpath(image))
     else:
-        shutil.copyfile(picture, target)
+        shutil.copyfile(image, target)

@@ -1,19 +1,19 @@
-"""Folders of pictures by class as detection: every picture is one box."""
+"""Folders of images by class as detection: every image is one box."""
 
 from tqdm import tqdm
 
 from visionloop.bin.converters.columns import GrowingIndex
 from visionloop.datasets.classification import image_folder
-from visionloop.datasets.io.images import UnreadablePicture, read_size
+from visionloop.datasets.io.images import UnreadableImage, read_size
 from visionloop.datasets.io.layout import DataLayoutError, find_split
 
 SPLITS = ("train", "val", "test")
 
 
 def read_image_folder(source, findings):
-    """{split: DetectionIndex} of `<split>/<class>/*.jpg`: one box around each whole picture, whose class is the folder's name.
+    """{split: DetectionIndex} of `<split>/<class>/*.jpg`: one box around each whole image, whose class is the folder's name.
 
-    findings: takes the pictures that cannot be read. Raises DataLayoutError.
+    findings: takes the images that cannot be read. Raises DataLayoutError.
     """
     folders = {split: folder for split in SPLITS if (folder := find_split(source, split))}
     if not folders:
@@ -40,7 +40,7 @@ def read_image_folder(source, findings):
                 bar.update()
                 try:
                     height, width = read_size(index.path(i))
-                except UnreadablePicture as error:
+                except UnreadableImage as error:
                     findings.problem(error.path, error.why)
                     continue
                 growing[split].add(

@@ -1,4 +1,4 @@
-"""Annotations of labelme, one json beside each picture, as masks of class ids."""
+"""Annotations of labelme, one json beside each image, as masks of class ids."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from visionloop.bin.converters.masks import (
     MaskSplit,
     place_background,
     refuse_many,
-    told_size_is_wrong,
+    wrong_stated_size,
 )
 from visionloop.bin.converters.outlines import (
     BrokenOutline,
@@ -22,7 +22,7 @@ from visionloop.bin.converters.outlines import (
     encode_polygons,
     paint,
 )
-from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import is_text, show
 from visionloop.datasets.io.layout import DataLayoutError, find_split, is_hidden
 
@@ -47,11 +47,11 @@ def read_labelme(source, findings, *, background):
     }
     found = {split: _read_folder(folder, findings) for split, folder in folders.items()}
     if not any(found.values()) and not findings.problems:
-        raise DataLayoutError(source, "no json of labelme in it; expected one beside each picture")
+        raise DataLayoutError(source, "no json of labelme in it; expected one beside each image")
     labels = {
         shape["label"].strip()
-        for pictures in found.values()
-        for _, shapes, _ in pictures.values()
+        for images in found.values()
+        for _, shapes, _ in images.values()
         for shape in shapes
     }
     classes, rest = place_background(sorted(labels - {IGNORE_LABEL, BACKGROUND_LABEL}), background)
@@ -63,15 +63,15 @@ def read_labelme(source, findings, *, background):
     draw = partial(_draw, value_of=value_of, rest=rest)
     return {
         split: MaskSplit(
-            os.fspath(folders[split]), list(pictures), list(pictures.values()), draw, classes, rest
+            os.fspath(folders[split]), list(images), list(images.values()), draw, classes, rest
         )
-        for split, pictures in found.items()
+        for split, images in found.items()
     }
 
 
 def _read_folder(folder, findings):
-    """{picture's path relative to the folder: (json file, shapes, (height, width) as told)}."""
-    pictures = {}
+    """{image's path relative to the folder: (json file, shapes, (height, width) as told)}."""
+    images = {}
     for level, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         files = sorted(name for name in files if not is_hidden(name))
@@ -85,15 +85,15 @@ def _read_folder(folder, findings):
                 if data is None:
                     findings.note(path, "no json of labelme, passed over")
                     continue
-                picture = _find_picture(name, data.get("imagePath"), files)
-                if picture in annotated:
-                    raise _BrokenFile(f"{picture} has annotations in another json too")
-                annotated.add(picture)
+                image = _find_image(name, data.get("imagePath"), files)
+                if image in annotated:
+                    raise _BrokenFile(f"{image} has annotations in another json too")
+                annotated.add(image)
             except _BrokenFile as error:
                 findings.problem(path, str(error))
                 continue
-            key = os.path.normpath(os.path.join(os.path.relpath(level, folder), picture))
-            pictures[key] = (
+            key = os.path.normpath(os.path.join(os.path.relpath(level, folder), image))
+            images[key] = (
                 path,
                 data["shapes"],
                 (data.get("imageHeight"), data.get("imageWidth")),
@@ -101,12 +101,12 @@ def _read_folder(folder, findings):
         jsons = {_stem(name) for name in files if name.lower().endswith(".json")}
         for name in files:
             if (
-                name.lower().endswith(PICTURE_SUFFIXES)
+                name.lower().endswith(IMAGE_SUFFIXES)
                 and name not in annotated
                 and _stem(name) not in jsons
             ):
-                findings.note(os.path.join(level, name), "picture without annotations, left out")
-    return pictures
+                findings.note(os.path.join(level, name), "image without annotations, left out")
+    return images
 
 
 def _stem(name):
@@ -133,8 +133,8 @@ def _read_json(path):
     return data
 
 
-def _find_picture(json_name, image_path, files):
-    """The name of the picture beside a json: the last part of `imagePath`, or else the one that is called like the json."""
+def _find_image(json_name, image_path, files):
+    """The name of the image beside a json: the last part of `imagePath`, or else the one that is called like the json."""
     if (
         is_text(image_path) and (name := re.split(r"[/\\]", image_path)[-1]) in files
     ):  # written on Windows, it has backslashes
@@ -142,18 +142,18 @@ def _find_picture(json_name, image_path, files):
     named_alike = [
         name
         for name in files
-        if _stem(name) == _stem(json_name) and name.lower().endswith(PICTURE_SUFFIXES)
+        if _stem(name) == _stem(json_name) and name.lower().endswith(IMAGE_SUFFIXES)
     ]
     if len(named_alike) != 1:
-        raise _BrokenFile(f"its picture {show(image_path)} is not beside it")
+        raise _BrokenFile(f"its image {show(image_path)} is not beside it")
     return named_alike[0]
 
 
 def _draw(entry, size_hw, findings, *, value_of, rest):
-    """The mask of a picture, or None. entry: (json file, shapes, (height, width) as told)."""
+    """The mask of an image, or None. entry: (json file, shapes, (height, width) as told)."""
     path, shapes, said_hw = entry
     problems = len(findings.problems)
-    if why := told_size_is_wrong(said_hw, size_hw):
+    if why := wrong_stated_size(said_hw, size_hw):
         return findings.problem(path, why)
     ids = np.full(size_hw, rest, dtype=np.uint8)
     for number, shape in enumerate(shapes, 1):

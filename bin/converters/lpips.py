@@ -37,7 +37,7 @@ def convert_lpips(backbone, heads, output):
                 field="output",
                 file=str(output),
             )
-    refuse_stranger(output)
+    refuse_foreign_file(output)
     tensors = {}
     for flag, path, spellings in (
         ("backbone", backbone, backbone_names()),
@@ -88,7 +88,7 @@ def refuse_pickle(flag, path):
         )
 
 
-def refuse_stranger(output):
+def refuse_foreign_file(output):
     """Raise UserError for an output that exists and is not what an earlier conversion wrote."""
     if not output.exists():
         return

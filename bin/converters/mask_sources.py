@@ -1,4 +1,4 @@
-"""Which kind of outlines or masks a folder holds, and its pictures with masks to draw."""
+"""Which kind of outlines or masks a folder holds, and its images with masks to draw."""
 
 import os
 import re

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from visionloop.bin.converters.conversion import Form
-from visionloop.datasets.io.images import UnreadablePicture, read_size
+from visionloop.datasets.io.images import UnreadableImage, read_size
 from visionloop.datasets.io.layout import DataLayoutError
 
 IGNORED = 255
@@ -20,13 +20,13 @@ MOST_CLASSES = 255  # ids 0..254
 
 @dataclass(frozen=True, eq=False)
 class MaskSplit:
-    """Pictures whose masks are drawn one after the other.
+    """Images whose masks are drawn one after the other.
 
-    folder: of the pictures; names: their paths relative to it; entries: what is known of each;
+    folder: of the images; names: their paths relative to it; entries: what is known of each;
     draw(entry, size_hw, findings) gives the mask, uint8 [H, W] with class ids and 255 for ignored,
     or None where something is broken, which it tells the findings; classes: names by id; rest: the
     value of pixels without annotation; colors: {class: [red, green, blue]}, as far as known;
-    regions: classes drawn in each picture, summed, without `rest`.
+    regions: classes drawn in each image, summed, without `rest`.
     """
 
     folder: str
@@ -48,7 +48,7 @@ class MaskSplit:
         return os.path.join(self.folder, self.names[i])
 
     def subset(self, rows):
-        """The same with these pictures alone, in this order."""
+        """The same with these images alone, in this order."""
         return replace(
             self, names=[self.names[i] for i in rows], entries=[self.entries[i] for i in rows]
         )
@@ -66,7 +66,7 @@ def place_background(names, background):
 
 
 def write_masks(splits, folder, findings):
-    """`classes.json`, and `masks/<split>/` with a grey PNG for each picture that can be read and drawn: {split: MaskSplit} of those."""
+    """`classes.json`, and `masks/<split>/` with a grey PNG for each image that can be read and drawn: {split: MaskSplit} of those."""
     kept = {}
     with tqdm(
         total=sum(map(len, splits.values())),
@@ -101,10 +101,10 @@ def write_masks(splits, folder, findings):
 
 
 def _draw(index, i, findings):
-    """The mask of picture i, or None where something is broken."""
+    """The mask of image i, or None where something is broken."""
     try:
         return index.draw(index.entries[i], read_size(index.path(i)), findings)
-    except UnreadablePicture as error:
+    except UnreadableImage as error:
         return findings.problem(error.path, error.why)
 
 
@@ -125,12 +125,12 @@ def refuse_many(source, classes):
         )
 
 
-def told_size_is_wrong(said_hw, size_hw):
-    """What is wrong with the size that an annotation file tells of a picture, or None; a side may be None or 0 for unknown."""
+def wrong_stated_size(said_hw, size_hw):
+    """What is wrong with the size that an annotation file tells of an image, or None; a side may be None or 0 for unknown."""
     if not all(said_hw) or tuple(said_hw) == tuple(size_hw):
         return None
     said, real = ("{1} x {0}".format(*size) for size in (said_hw, size_hw))
-    return f"annotated as {said}, but the picture is {real} (width x height, upright)"
+    return f"annotated as {said}, but the image is {real} (width x height, upright)"
 
 
 def count_regions(index):
@@ -142,6 +142,6 @@ MASKS = Form(
     count_regions,
     one="annotated region",
     many="regions",
-    pictures="images/{}",
+    images="images/{}",
     whole_folders=True,
 )

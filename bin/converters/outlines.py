@@ -7,7 +7,7 @@ from pycocotools import mask as coco_mask
 
 from visionloop.datasets.io.json_columns import is_number, show
 
-# times the longer side of the picture: a corner farther off is a mistake, and would cost memory
+# times the longer side of the image: a corner farther off is a mistake, and would cost memory
 FARTHEST = 10
 CIRCLE_CORNERS = 64
 
@@ -27,7 +27,7 @@ def check_corners(numbers, size_hw):
     farthest = np.abs(corners).max(initial=0)
     if farthest > FARTHEST * max(size_hw):
         raise BrokenOutline(
-            f"a corner at {farthest:g}, far outside the picture of {size_hw[1]} x {size_hw[0]} (width x height)"
+            f"a corner at {farthest:g}, far outside the image of {size_hw[1]} x {size_hw[0]} (width x height)"
         )
     return corners
 
@@ -51,7 +51,7 @@ def encode_runs(runs, size_hw):
     size = runs.get("size")
     if size != list(size_hw):
         raise BrokenOutline(
-            f"size is {show(size)}, but the picture's is {list(size_hw)} (height, width)"
+            f"size is {show(size)}, but the image's is {list(size_hw)} (height, width)"
         )
     counts = runs.get("counts")
     if isinstance(counts, str):
@@ -60,7 +60,7 @@ def encode_runs(runs, size_hw):
         isinstance(count, int) and not isinstance(count, bool) for count in counts
     ):
         raise BrokenOutline(f"counts is {show(counts)}, neither whole numbers nor text")
-    # pycocotools does not ask, and would write beyond the picture
+    # pycocotools does not ask, and would write beyond the image
     if min(counts, default=0) < 0 or sum(counts) != size_hw[0] * size_hw[1]:
         raise BrokenOutline(f"counts do not add up to the {size_hw[0]} x {size_hw[1]} pixels")
     return coco_mask.frPyObjects({"size": list(size_hw), "counts": counts}, *size_hw)
@@ -76,7 +76,7 @@ def _decompress(text):
     first = np.append(0, last[:-1] + 1)
     place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
     if place.max() > 6:
-        raise BrokenOutline("counts holds a number too large for any picture")
+        raise BrokenOutline("counts holds a number too large for any image")
     values = np.add.reduceat((digits & 31) << 5 * place, first)
     values -= np.where(digits[last] & 16, 1 << 5 * (last - first + 1), 0)  # the sign
     for start in (1, 2):

@@ -7,13 +7,13 @@ from tqdm import tqdm
 
 from visionloop.bin.converters.columns import GrowingIndex
 from visionloop.bin.converters.voc_xml import BrokenAnnotation, read_voc_xml
-from visionloop.datasets.io.images import PICTURE_SUFFIXES, UnreadablePicture, read_size
+from visionloop.datasets.io.images import IMAGE_SUFFIXES, UnreadableImage, read_size
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
 from visionloop.engine.data.subsets import hash_split
 from visionloop.engine.errors import UserError
 
 SPLITS = ("train", "val", "test")
-XML, PICTURES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
+XML, IMAGES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 
 
 def read_voc(source, findings, *, difficult, val_split):
@@ -61,15 +61,15 @@ def find_voc_root(source, annotations=XML, suffix=".xml"):
         there = sorted(name for name in os.listdir(source) if not is_hidden(name))
         raise DataLayoutError(
             source,
-            f"expected {annotations}/*{suffix} and {PICTURES}/, found {shorten(there) or 'nothing'}",
+            f"expected {annotations}/*{suffix} and {IMAGES}/, found {shorten(there) or 'nothing'}",
         )
     if len(found) > 1:
         raise DataLayoutError(
             source,
-            f"holds several data sets ({shorten([folder.name for folder in found])}); name one of them",
+            f"holds several datasets ({shorten([folder.name for folder in found])}); name one of them",
         )
-    if not (found[0] / PICTURES).is_dir():
-        raise DataLayoutError(found[0], f"{PICTURES}/ is missing")
+    if not (found[0] / IMAGES).is_dir():
+        raise DataLayoutError(found[0], f"{IMAGES}/ is missing")
     return found[0]
 
 
@@ -90,11 +90,11 @@ def list_splits(root, folder=LISTS, annotations=XML, suffix=".xml"):
     return {"train": sorted(name[: -len(suffix)] for name in names)}
 
 
-def list_pictures(root):
+def list_images(root):
     """{name without suffix: its files in JPEGImages/}."""
     files = {}
-    for name in sorted(os.listdir(root / PICTURES)):
-        if name.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(name):
+    for name in sorted(os.listdir(root / IMAGES)):
+        if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name):
             files.setdefault(os.path.splitext(name)[0], []).append(name)
     return files
 
@@ -103,10 +103,8 @@ def wrong_files(files):
     """What is wrong with the files of one name, or None: there is to be one."""
     if len(files) == 1:
         return None
-    there = (
-        f"several pictures of this name: {', '.join(files)}" if files else "no picture of this name"
-    )
-    return f"{there} in {PICTURES}/"
+    there = f"several images of this name: {', '.join(files)}" if files else "no image of this name"
+    return f"{there} in {IMAGES}/"
 
 
 def _read_list(path):
@@ -126,12 +124,12 @@ class _Reader:
     def __init__(self, root, findings, difficult):
         self.root, self.findings, self.difficult = root, findings, difficult
         self.splits, self.numbers = {}, {}
-        self.files = list_pictures(root)
+        self.files = list_images(root)
 
     def add(self, split, stem):
-        """One picture with its boxes."""
+        """One image with its boxes."""
         rows = self.splits.setdefault(
-            split, GrowingIndex(self.root, self.root / PICTURES, self.numbers)
+            split, GrowingIndex(self.root, self.root / IMAGES, self.numbers)
         )
         xml = self.root / XML / f"{stem}.xml"
         files = self.files.get(stem, [])
@@ -139,13 +137,13 @@ class _Reader:
             annotation = read_voc_xml(xml)
             if wrong_files(files):
                 raise BrokenAnnotation(wrong_files(files))
-            size_hw = read_size(self.root / PICTURES / files[0])
+            size_hw = read_size(self.root / IMAGES / files[0])
             if annotation.size_hw not in (None, size_hw):
                 said, real = ("{1} x {0}".format(*size) for size in (annotation.size_hw, size_hw))
                 raise BrokenAnnotation(
-                    f"<size> is {said}, but {PICTURES}/{files[0]} is {real} (width x height, upright)"
+                    f"<size> is {said}, but {IMAGES}/{files[0]} is {real} (width x height, upright)"
                 )
-        except UnreadablePicture as error:
+        except UnreadableImage as error:
             self.findings.problem(error.path, error.why)
         except BrokenAnnotation as error:
             self.findings.problem(xml, str(error))
@@ -167,7 +165,7 @@ class _Reader:
                 self.findings.note(place, "difficult, left out")
                 continue
             if not inside[i]:
-                self.findings.note(place, "box reaches beyond the picture, clipped")
+                self.findings.note(place, "box reaches beyond the image, clipped")
             taken.append(i)
         crowd = [annotation.difficult[i] and self.difficult == "crowd" for i in taken]
         return boxes[taken], [annotation.kinds[i] for i in taken], crowd

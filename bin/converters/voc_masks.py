@@ -9,9 +9,9 @@ from PIL import Image
 
 from visionloop.bin.converters.masks import IGNORED, MaskSplit, place_background
 from visionloop.bin.converters.voc import (
-    PICTURES,
+    IMAGES,
     find_voc_root,
-    list_pictures,
+    list_images,
     list_splits,
     wrong_files,
 )
@@ -56,7 +56,7 @@ def read_voc_masks(source, findings, *, background, classes_file=None):
             for value, colour in enumerate(class_file.colors)
             if new_ids[value] != IGNORED
         }
-    files = list_pictures(root)
+    files = list_images(root)
     draw = partial(
         _draw,
         root=root,
@@ -73,7 +73,7 @@ def read_voc_masks(source, findings, *, background, classes_file=None):
             else:
                 good.append(stem)
         splits[split] = MaskSplit(
-            os.fspath(root / PICTURES),
+            os.fspath(root / IMAGES),
             [files[stem][0] for stem in good],
             good,
             draw,
@@ -156,7 +156,7 @@ def _read_colour_map(path):
 
 
 def _draw(stem, size_hw, findings, *, root, class_file, new_ids, grey_is_named):
-    """The mask of a picture in the new ids. Raises UnreadableMask."""
+    """The mask of an image in the new ids. Raises UnreadableMask."""
     path = root / MASKS / f"{stem}.png"
     ids = read_mask(path, class_file).numpy()
     if not grey_is_named and not _has_colours(path):

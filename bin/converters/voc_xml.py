@@ -23,7 +23,7 @@ class VocAnnotation:
     difficult: list[bool]
 
     def boxes_in(self, height, width):
-        """(boxes, inside): float64 [G, 4] xywh clipped to the picture, 0-based; bool [G], False where the file's box reaches beyond it.
+        """(boxes, inside): float64 [G, 4] xywh clipped to the image, 0-based; bool [G], False where the file's box reaches beyond it.
 
         The pixels xmin..xmax are counted from 1 and all belong to the box: x = xmin - 1, w = xmax -
         xmin + 1.

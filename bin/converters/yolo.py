@@ -9,7 +9,7 @@ SPLITS = ("train", "val", "test")
 def read_yolo_splits(source, findings):
     """{split: DetectionIndex} of a YOLO folder, read as training reads it.
 
-    findings: takes pictures that cannot be read and lines that are no boxes; the index is without
+    findings: takes images that cannot be read and lines that are no boxes; the index is without
     them. Raises DataLayoutError.
     """
     splits = {}

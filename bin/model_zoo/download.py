@@ -17,7 +17,7 @@ def run_download(name, task):
             field="name",
         )
     try:
-        folder = table.catalogue.fetch(name, model.model_id)
+        folder = table.registry.fetch(name, model.model_id)
     except HubOffline as error:
         todo = "run this where there is a network, and copy the hub's cache (HF_HOME) here"
         raise UserError(

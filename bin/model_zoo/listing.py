@@ -5,7 +5,7 @@ import textwrap
 import unicodedata
 from dataclasses import asdict
 
-from visionloop.engine.config.suggest import guess
+from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.errors import UserError
 from visionloop.tasks.classification.model_zoo import TABLE as CLASSIFICATION
 from visionloop.tasks.detection.model_zoo import TABLE as DETECTION
@@ -27,7 +27,8 @@ def tables_of(task):
     if not found:
         names = [table.value for table in TABLES]
         raise UserError(
-            f"--task {task}: expected one of {', '.join(names)}{guess(wanted, names)}", field="task"
+            f"--task {task}: expected one of {', '.join(names)}{did_you_mean(wanted, names)}",
+            field="task",
         )
     return found
 
@@ -45,9 +46,10 @@ def find_model(name, task=None):
     tables = tables_of(task)
     found = [(table, model) for table in tables if (model := table.find(name))]
     if not found:
-        known = sorted({known for table in tables for known in table.catalogue.names()})
+        known = sorted({known for table in tables for known in table.registry.names()})
         raise UserError(
-            f"{name}: not in the table, which `list` prints{guess(name, known)}", field="name"
+            f"{name}: not in the table, which `list` prints{did_you_mean(name, known)}",
+            field="name",
         )
     if len(found) > 1:
         raise UserError(
@@ -158,7 +160,7 @@ def show_metrics(scores):
 
 
 def best_known(row):
-    """The published score of a row, with its data set."""
+    """The published score of a row, with its dataset."""
     return UNKNOWN if row["performance"] is None else show_value("performance", row["performance"])
 
 

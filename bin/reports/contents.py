@@ -88,7 +88,9 @@ def describe_run(folder, name):
         "seconds": spent(training),
         "curves": training_curves(training),
         "scores": score_curves(evaluations, intervals),
-        "ledgers": [ledger_of(line) for line in folder.lines.get("ledger", [])],
+        "time_breakdowns": [
+            time_breakdown_of(line) for line in folder.lines.get("time_breakdown", [])
+        ],
         "last_evaluation": last_evaluation(records),
         "fixed": fixed_samples(records, notes),
         "worst": worst_samples(records, notes),
@@ -132,7 +134,7 @@ def spent(training):
     )
 
 
-def ledger_of(line):
+def time_breakdown_of(line):
     """{"step", "parts": {part: {"seconds", "share"}}}."""
     rows = {
         name: row

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("charts.js", "tables.js", "pictures.js", "report.js")
+SCRIPTS = ("charts.js", "tables.js", "images.js", "report.js")
 ESCAPED = {letter: f"\\u{ord(letter):04x}" for letter in "<>&"}
 
 

@@ -1,4 +1,4 @@
-"""Evaluations of a run: the record of each, and of few of them the pictures, as data: addresses that need no file beside the page."""
+"""Evaluations of a run: the record of each, and of few of them the images, as data: addresses that need no file beside the page."""
 
 import base64
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from visionloop.bin.reports.run_folder import as_object, is_number, number_or_none, read_object
 
 FIXED_SAMPLES, FIXED_STEPS, WORST_SAMPLES = 8, 12, 16
-LARGEST_PICTURE = 2**20  # bytes
+LARGEST_IMAGE = 2**20  # bytes
 KINDS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 RECORD = "record.json"
 
@@ -55,11 +55,11 @@ def last_evaluation(records):
 
 
 def worst_samples(records, notes):
-    """{"step", "score", "known", "samples"} of the last evaluation whose pictures were kept; None without any.
+    """{"step", "score", "known", "samples"} of the last evaluation whose images were kept; None without any.
 
     score: what the samples' score means; known: how many the record holds.
     """
-    drawn = with_pictures(records, "worst")
+    drawn = with_images(records, "worst")
     if not drawn:
         return None
     folder, record = drawn[-1]
@@ -75,10 +75,10 @@ def worst_samples(records, notes):
 def fixed_samples(records, notes):
     """{"score", "known", "evaluations", "shown": [{"step", "samples"}]}, None without any.
 
-    evaluations: how many kept pictures of these samples; shown: some of them, evenly spread, both
+    evaluations: how many kept images of these samples; shown: some of them, evenly spread, both
     ends among them.
     """
-    drawn = with_pictures(records, "fixed")
+    drawn = with_images(records, "fixed")
     if not drawn:
         return None
     chosen = [drawn[i] for i in spread(len(drawn), FIXED_STEPS)]
@@ -95,12 +95,12 @@ def fixed_samples(records, notes):
     }
 
 
-def with_pictures(records, kind):
-    """Those of [(folder, record)] that name a picture: a run keeps them at some of its evaluations."""
+def with_images(records, kind):
+    """Those of [(folder, record)] that name an image: a run keeps them at some of its evaluations."""
     return [
         (folder, record)
         for folder, record in records
-        if any(row.get("picture") for row in record.get(kind) or [])
+        if any(row.get("image") for row in record.get(kind) or [])
     ]
 
 
@@ -114,19 +114,19 @@ def spread(number, most):
 
 
 def samples(folder, record, kind, most, notes):
-    """[{"name", "score", "picture"}]; picture: a data: address, None where the file is not to be had."""
+    """[{"name", "score", "image"}]; image: a data: address, None where the file is not to be had."""
     return [
         {
             "name": str(row["name"]),
             "score": number_or_none(row.get("score")),
-            "picture": picture_data(folder, row.get("picture"), notes),
+            "image": image_data(folder, row.get("image"), notes),
         }
         for row in (record.get(kind) or [])[:most]
     ]
 
 
-def picture_data(folder, name, notes):
-    """A picture beside its record as `data:image/jpeg;base64,..`; None where none was drawn, and with a note for anything else."""
+def image_data(folder, name, notes):
+    """An image beside its record as `data:image/jpeg;base64,..`; None where none was drawn, and with a note for anything else."""
     if name is None:
         return None
     name = str(name)
@@ -134,14 +134,14 @@ def picture_data(folder, name, notes):
     kind = KINDS.get(Path(name).suffix.lower())
     # a record from elsewhere must not put other files of this machine into a page that is sent away
     if kind is None or Path(name).name != name or (folder / name).is_symlink():
-        notes.append(f"{where}: not a picture beside its record")
+        notes.append(f"{where}: not an image beside its record")
         return None
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
         notes.append(f"{where}: {error.strerror}")
         return None
-    if len(content) > LARGEST_PICTURE:
+    if len(content) > LARGEST_IMAGE:
         notes.append(f"{where}: {len(content)} bytes are too many for a page")
         return None
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

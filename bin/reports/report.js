@@ -34,14 +34,14 @@ function steps({ step, steps: all, epoch }) {
 
 // What a run is at a glance.
 function card(report, run) {
-  const ledger = run.ledgers.at(-1), told = (value, text) => (value === null ? null : text(value));
+  const time_breakdown = run.time_breakdowns.at(-1), told = (value, text) => (value === null ? null : text(value));
   const facts = [
     ["task", run.task && taskOf(report, run).label],
     ["model", run.model],
     ["data", run.data],
     ["steps", told(run.step, () => steps(run))],
     ["in training steps", told(run.seconds, duration)],
-    [run.ledgers.length > 1 ? "last start took" : "took", ledger ? duration(wallTime(ledger)) : null],
+    [run.time_breakdowns.length > 1 ? "last start took" : "took", time_breakdown ? duration(wallTime(time_breakdown)) : null],
     ["last sign of life", told(run.heartbeat, moment)],
     ["expected end", run.state === "running" ? told(run.eta, moment) : null],
   ].filter(([, value]) => value !== null);
@@ -165,7 +165,7 @@ function drawReport(report) {
   const charted = chartSections(report, runs), charts = charted.flatMap(([, found]) => found);
   const drawn = charted.map(([part]) => part);
   const others = [
-    classTables(runs), confusions(runs), fixedSamples(runs), worstSamples(runs), ledgers(runs), settings(runs), environments(runs),
+    classTables(runs), confusions(runs), fixedSamples(runs), worstSamples(runs), time_breakdowns(runs), settings(runs), environments(runs),
     repeats(runs), missing(report, runs),
   ].filter(Boolean);
   const title = runs.length > MOST_NAMED ? `${runs.length} runs` : runs.map(({ name }) => name).join(", ");

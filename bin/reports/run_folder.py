@@ -46,9 +46,9 @@ def read_run(path):
     if not is_run(folder):
         parents = [parent for parent in (folder.parent, folder.parent.parent) if is_run(parent)]
         below = "; `list` shows the runs below a folder"
-        guess = f"; did you mean {parents[0]}?" if parents else below
+        did_you_mean = f"; did you mean {parents[0]}?" if parents else below
         raise UserError(
-            f"{path}: not a run's folder (none of {', '.join(MARKS)} in it){guess}",
+            f"{path}: not a run's folder (none of {', '.join(MARKS)} in it){did_you_mean}",
             file=str(path),
             field="run",
         )

@@ -4,7 +4,7 @@
 const section = (id, title, ...children) => make("section", { id }, make("h2", {}, title), ...children);
 const scroll = (...children) => make("div", { class: "scroll", tabindex: 0 }, ...children);
 const PART_COLOURS = 6, WORST_CONFUSIONS = 12;
-const wallTime = (ledger) => sum(Object.values(ledger.parts).map(({ seconds }) => seconds));
+const wallTime = (time_breakdown) => sum(Object.values(time_breakdown.parts).map(({ seconds }) => seconds));
 const cellOf = (cell) => (cell instanceof Node ? cell : make("td", {}, cell));
 const row = (heading, cells, attributes = {}) => make("tr", attributes, make("th", { scope: "row" }, heading), ...cells.map(cellOf));
 const headOf = (name) => (name instanceof Node ? name : make("th", { scope: "col" }, name));
@@ -49,25 +49,25 @@ function sortedTable(first, rowNames, columns) {
   return scroll(make("table", { class: "sorted" }, head(...headings), body));
 }
 
-function ledgers(runs) {
-  const starts = runs.flatMap((run) => run.ledgers.map((ledger) => ({ run, ledger, total: wallTime(ledger) })));
+function time_breakdowns(runs) {
+  const starts = runs.flatMap((run) => run.time_breakdowns.map((time_breakdown) => ({ run, time_breakdown, total: wallTime(time_breakdown) })));
   if (!starts.length) return null;
-  const parts = [...new Set(starts.flatMap(({ ledger }) => Object.keys(ledger.parts)))];
+  const parts = [...new Set(starts.flatMap(({ time_breakdown }) => Object.keys(time_breakdown.parts)))];
   const colour = (part) => `var(--part-${parts.indexOf(part) % PART_COLOURS})`;
   const share = (seconds, total) => (total ? (100 * seconds) / total : 0);
-  const bar = ({ run, ledger, total }) => {
+  const bar = ({ run, time_breakdown, total }) => {
     let left = 0;
-    const pieces = Object.entries(ledger.parts).map(([part, { seconds }]) => {
+    const pieces = Object.entries(time_breakdown.parts).map(([part, { seconds }]) => {
       const width = share(seconds, total), told = `${part.replace("_", " ")} ${duration(seconds)}, ${width.toFixed(1)} %`;
       left += width;
       return shape("rect", { x: left - width, y: 0, width, height: 10, style: { fill: colour(part) } }, shape("title", {}, told));
     });
     const about = { viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": `time of ${run.name}` };
-    return make("div", { class: "ledger" }, runName(run), shape("svg", about, pieces));
+    return make("div", { class: "time_breakdown" }, runName(run), shape("svg", about, pieces));
   };
-  const heading = ({ run, ledger }) => make("th", { scope: "col" }, runName(run), make("small", {}, ` to step ${ledger.step}`));
-  const cell = (part, { ledger, total }) => {
-    const found = ledger.parts[part];
+  const heading = ({ run, time_breakdown }) => make("th", { scope: "col" }, runName(run), make("small", {}, ` to step ${time_breakdown.step}`));
+  const cell = (part, { time_breakdown, total }) => {
+    const found = time_breakdown.parts[part];
     return found ? make("td", {}, duration(found.seconds), make("small", {}, ` ${share(found.seconds, total).toFixed(1)} %`)) : "-";
   };
   const name = (part) => make("span", { class: "run" }, colourBox(colour(part)), part.replace("_", " "));
@@ -75,7 +75,7 @@ function ledgers(runs) {
   const all = row("all", starts.map(({ total }) => duration(total)));
   const text = make("p", {}, "Wall time of each start of a run, by what it was spent on; a start that was killed has left none.");
   const table = make("table", {}, head("part", ...starts.map(heading)), make("tbody", {}, rows, all));
-  return section("ledger", "Where the time went", text, ...starts.map(bar), scroll(table));
+  return section("time_breakdown", "Where the time went", text, ...starts.map(bar), scroll(table));
 }
 
 function classTables(runs) {

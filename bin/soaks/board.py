@@ -10,7 +10,7 @@ from visionloop.engine.system.profiling import PARTS, Clock
 PHASES = ("other", *PARTS)
 
 
-class Board:
+class TensorBoardWriter:
     """One row for each process: its phase, and the optimizer steps that it has done since the beginning of the run."""
 
     def __init__(self, path, processes):

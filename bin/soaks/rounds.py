@@ -8,7 +8,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from visionloop.bin.soaks.board import Board
+from visionloop.bin.soaks.board import TensorBoardWriter
 from visionloop.bin.soaks.injuries import DAMAGE, choose, damage, fault_of, inflict, unexpected
 from visionloop.bin.soaks.runs import STEPS, fingerprint, newest_step, start_run, unreadable
 from visionloop.bin.soaks.small_disk import filled
@@ -84,7 +84,9 @@ class Soak:
         before, fresh = newest_step(output), self.generator.random() < 0.5
         calm = start_run(kind, output, log.with_suffix(".board"), log=log, fresh=fresh)
         restart, hung = (
-            seconds_to_first_step(calm, Board(log.with_suffix(".board"), kind.processes)),
+            seconds_to_first_step(
+                calm, TensorBoardWriter(log.with_suffix(".board"), kind.processes)
+            ),
             not calm.wait(),
         )
         differing = (
@@ -131,7 +133,7 @@ class Soak:
         )
         with filled(output.parent, spare) if on_small_disk else nullcontext():
             processes = start_run(kind, output, board_path, log=log, fault=fault, fresh=fresh)
-            board = Board(board_path, kind.processes)
+            board = TensorBoardWriter(board_path, kind.processes)
             told = inflict(
                 injury,
                 processes,

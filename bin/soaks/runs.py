@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from visionloop.bin.soaks.board import Board
+from visionloop.bin.soaks.board import TensorBoardWriter
 from visionloop.bin.soaks.trainee import start
-from visionloop.engine.checkpoints.folder import newest_whole, problems, read_state, step_folders
+from visionloop.engine.checkpoints.folder import latest_valid, problems, read_state, step_folders
 from visionloop.engine.testing.short_runs import free_port, logged
 
 STEPS = 18
@@ -99,7 +99,7 @@ def start_run(kind, output, board, *, log, fault=None, fresh=False):
     """Processes of the command that trains `kind` into `output`."""
     port = free_port()
     board_path = Path(board)
-    Board(board_path, kind.processes).clear()
+    TensorBoardWriter(board_path, kind.processes).clear()
     pids = []
     for rank in range(kind.processes):
         environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -126,7 +126,7 @@ def start_run(kind, output, board, *, log, fault=None, fresh=False):
 
 def newest_step(output):
     """The step of the newest whole checkpoint, 0 without one."""
-    newest = newest_whole(output / "checkpoints")
+    newest = latest_valid(output / "checkpoints")
     return read_state(newest)["step"] if newest else 0
 
 

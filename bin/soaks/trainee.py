@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from visionloop.bin.commands.cli import run_commands
-from visionloop.bin.soaks.board import Board
+from visionloop.bin.soaks.board import TensorBoardWriter
 from visionloop.engine.system.fault_injection import arm
 
 
@@ -55,7 +55,7 @@ def run(plan):
         int(plan["environment"].get("RANK", 0)),
         int(plan["environment"].get("WORLD_SIZE", 1)),
     )
-    Board(Path(plan["board"]), processes).watch(rank)
+    TensorBoardWriter(Path(plan["board"]), processes).watch(rank)
     if plan["fault"]:
         arm(make_fault(**plan["fault"]))
     launcher = importlib.import_module(f"visionloop.bin.{plan['task']}")

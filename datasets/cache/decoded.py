@@ -1,4 +1,4 @@
-"""Decoded pictures to train on: from their files each time, kept in memory, or kept on the disk. The same pixels in each case."""
+"""Decoded images to train on: from their files each time, kept in memory, or kept on the disk. The same pixels in each case."""
 
 from functools import partial
 
@@ -6,15 +6,15 @@ import torch
 
 from visionloop.datasets.cache.in_memory import Kept
 from visionloop.datasets.cache.store import Contents, open_stores
-from visionloop.datasets.io.images import UnreadablePicture, read_picture, read_size
-from visionloop.datasets.io.reduced_jpeg import read_scaled_picture, scaled_size
+from visionloop.datasets.io.images import UnreadableImage, read_image, read_size
+from visionloop.datasets.io.reduced_jpeg import read_scaled_image, scaled_size
 
 
-class DecodedPictures:
-    """The pictures of an index, decoded when asked for; kept in memory where `memory` bytes hold all of them, see Kept.
+class DecodedImages:
+    """The images of an index, decoded when asked for; kept in memory where `memory` bytes hold all of them, see Kept.
 
     index: with a length, `path(i)` and `subset(rows)`. least_side: of the shorter side of what is
-    decoded, see read_scaled_picture; None: always whole. Nobody may change a picture.
+    decoded, see read_scaled_image; None: always whole. Nobody may change an image.
     """
 
     def __init__(self, index, least_side=None, memory=0):
@@ -22,7 +22,7 @@ class DecodedPictures:
         self._read = Kept(partial(read_row, index, least_side), len(index), memory)
 
     def __call__(self, i):
-        """(picture uint8 [3, H, W], upright,), or of a smaller copy (picture, int64 [2]: (H, W) of the whole). Raises UnreadablePicture."""
+        """(image uint8 [3, H, W], upright,), or of a smaller copy (image, int64 [2]: (H, W) of the whole). Raises UnreadableImage."""
         return self._read(i)
 
     def kept_bytes(self):
@@ -30,38 +30,36 @@ class DecodedPictures:
         return self._read.kept_bytes()
 
     def subset(self, rows):
-        return DecodedPictures(self.index.subset(rows), self.least_side, self.memory)
+        return DecodedImages(self.index.subset(rows), self.least_side, self.memory)
 
 
 def read_row(index, least_side, i):
-    """What DecodedPictures gives, from the file."""
+    """What DecodedImages gives, from the file."""
     if least_side is None:
-        return (read_picture(index.path(i)),)
-    picture, whole_hw = read_scaled_picture(index.path(i), least_side)
-    return (
-        (picture,) if tuple(picture.shape[-2:]) == whole_hw else (picture, torch.tensor(whole_hw))
-    )
+        return (read_image(index.path(i)),)
+    image, whole_hw = read_scaled_image(index.path(i), least_side)
+    return (image,) if tuple(image.shape[-2:]) == whole_hw else (image, torch.tensor(whole_hw))
 
 
-class StoredPictures:
-    """The same of pictures that lie decoded on the disk, see picture_store.py."""
+class StoredImages:
+    """The same of images that lie decoded on the disk, see image_store.py."""
 
     def __init__(self, index, store):
         self.index, self.store = index, store
 
     def __call__(self, i):
-        """As DecodedPictures; what could not be read when the store was made raises its error here."""
+        """As DecodedImages; what could not be read when the store was made raises its error here."""
         if i not in self.store:
-            read_picture(self.index.path(i))  # raises, unless the file was mended in the meantime
-            raise UnreadablePicture(
+            read_image(self.index.path(i))  # raises, unless the file was mended in the meantime
+            raise UnreadableImage(
                 self.index.path(i), "could not be read when the cache was made; start again"
             )
         whole_hw = self.store.whole_hw[i]
-        picture = torch.from_numpy(self.store.read(i)).permute(2, 0, 1)
+        image = torch.from_numpy(self.store.read(i)).permute(2, 0, 1)
         return (
-            (picture,)
+            (image,)
             if (whole_hw == self.store.sizes_hw[i]).all()
-            else (picture, torch.from_numpy(whole_hw))
+            else (image, torch.from_numpy(whole_hw))
         )
 
     def kept_bytes(self):
@@ -69,17 +67,17 @@ class StoredPictures:
         return 0, 0
 
     def subset(self, rows):
-        return StoredPictures(self.index.subset(rows), self.store.subset(rows))
+        return StoredImages(self.index.subset(rows), self.store.subset(rows))
 
 
-def store_pictures(index, least_side=None):
-    """The StoredPictures of an index, after decoding what is missing or has changed. Raises CacheError.
+def store_images(index, least_side=None):
+    """The StoredImages of an index, after decoding what is missing or has changed. Raises CacheError.
 
-    index: as of DecodedPictures, with `folder` and `name(i)`. Pictures of another least_side lie in
+    index: as of DecodedImages, with `folder` and `name(i)`. Images of another least_side lie in
     another folder.
     """
     (store,) = open_stores([training_contents(index, least_side)])
-    return StoredPictures(index, store)
+    return StoredImages(index, store)
 
 
 def training_contents(index, least_side=None):
@@ -95,11 +93,11 @@ def training_contents(index, least_side=None):
 
 
 def decode_for_store(path, least_side):
-    """uint8 [h, w, 3]; raises UnreadablePicture."""
-    picture = read_picture(path) if least_side is None else read_scaled_picture(path, least_side)[0]
-    return picture.permute(1, 2, 0).numpy()
+    """uint8 [h, w, 3]; raises UnreadableImage."""
+    image = read_image(path) if least_side is None else read_scaled_image(path, least_side)[0]
+    return image.permute(1, 2, 0).numpy()
 
 
 def measure_for_store(path, least_side):
-    """(h, w) of decode_for_store, from the header; raises UnreadablePicture."""
+    """(h, w) of decode_for_store, from the header; raises UnreadableImage."""
     return read_size(path) if least_side is None else scaled_size(path, least_side)

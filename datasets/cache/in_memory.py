@@ -1,4 +1,4 @@
-"""What was read from files, kept in memory where all of it fits: a small data set is decoded once, not once an epoch."""
+"""What was read from files, kept in memory where all of it fits: a small dataset is decoded once, not once an epoch."""
 
 import os
 
@@ -9,7 +9,7 @@ class Kept:
     """A function of 0 .. number - 1 whose results, tuples of tensors, are kept as long as all of them would fit.
 
     read: the function; what it raises is not kept. budget: bytes for one machine, shared out among
-    its training processes and their loader processes, each of which keeps its own. Whether all will
+    its training processes and their workers, each of which keeps its own. Whether all will
     fit is judged by the mean size so far; where they will not, nothing is kept. Nobody may change a
     result.
     """
@@ -22,7 +22,7 @@ class Kept:
         return self.__dict__ | {
             "results": {},
             "size": 0,
-        }  # a loader process gets none of them: tensors travel there by file descriptors
+        }  # a worker gets none of them: tensors travel there by file descriptors
 
     def __call__(self, i):
         if i in self.results:

@@ -1,4 +1,4 @@
-"""The files of a picture store: for each picture a raw one and a json that says what it was made of.
+"""The files of an image store: for each image a raw one and a json that says what it was made of.
 
 Each is written under another name, brought to the disk and renamed: whatever is there under its own
 name is whole.
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 UNFINISHED = ".unfinished"
-OTHER_WAYS = "make room, set XDG_CACHE_HOME to a folder elsewhere, or decode every picture anew with --cache none"
+OTHER_WAYS = "make room, set XDG_CACHE_HOME to a folder elsewhere, or decode every image anew with --cache none"
 
 
 class CacheError(ValueError):
@@ -28,13 +28,11 @@ class CacheError(ValueError):
 def cache_folder():
     """The folder that all stores lie in; it need not exist."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (
-        (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "visionloop" / "pictures"
-    )
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "visionloop" / "images"
 
 
 def current_entry(folder, name, path):
-    """What the json says about the picture of a file; None unless it is whole and of the file as it is now."""
+    """What the json says about the image of a file; None unless it is whole and of the file as it is now."""
     entry = read_entry(folder, name)
     if entry is None:
         return None
@@ -47,7 +45,7 @@ def current_entry(folder, name, path):
 
 
 def read_entry(folder, name):
-    """The json of a picture; None where there is none."""
+    """The json of an image; None where there is none."""
     try:
         return json.loads((folder / f"{digest(name)}.json").read_bytes())
     except OSError:
@@ -55,16 +53,16 @@ def read_entry(folder, name):
 
 
 def make_entry(folder, name, path, make, whole=None):
-    """Write the picture of a file and its json, under the lock: what the json says, or None where the file cannot be read.
+    """Write the image of a file and its json, under the lock: what the json says, or None where the file cannot be read.
 
     make, whole: see Contents.
     """
     try:
         source = os.stat(path)  # before it is read: a change after that is seen next time
-        picture, whole_hw = make(path), whole(path) if whole else None
+        image, whole_hw = make(path), whole(path) if whole else None
     except OSError:
         return None
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     # a name of its own for each version: who reads the old one or asks the json in between sees no
     # mixture
     raw = f"{digest(name)}-{digest(f'{source.st_size} {source.st_mtime_ns}')}.raw"
@@ -79,7 +77,7 @@ def make_entry(folder, name, path, make, whole=None):
     if whole_hw:
         entry["whole"] = whole_hw
     former = read_entry(folder, name)
-    _write_whole(folder / raw, np.ascontiguousarray(picture).data)
+    _write_whole(folder / raw, np.ascontiguousarray(image).data)
     _write_whole(folder / f"{digest(name)}.json", json.dumps(entry).encode())
     if former and former["raw"] != raw:
         (folder / former["raw"]).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Pictures sorted into folders by class: `train/<class>/*.jpg`.
+"""Images sorted into folders by class: `train/<class>/*.jpg`.
 
 The index is columnar: one string of bytes with all paths and a few arrays, so that a million
-pictures cost tens of megabytes, and so does the copy that each loader process gets.
+images cost tens of megabytes, and so does the copy that each worker gets.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from visionloop.datasets.cache.decoded import DecodedPictures
-from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.cache.decoded import DecodedImages
+from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFolderIndex:
-    """Which pictures there are, in a fixed order, one row each.
+    """Which images there are, in a fixed order, one row each.
 
     folder: of the split; classes: names, the label is the position; paths: all paths relative to
     the folder, as bytes one behind the other, row i at starts[i]:stops[i]; labels, starts, stops,
@@ -73,7 +73,7 @@ class ImageFolderIndex:
 
 
 def scan(folder, classes=None):
-    """Index of a split's folder: every picture at any depth below a class folder, in the order of torchvision's ImageFolder.
+    """Index of a split's folder: every image at any depth below a class folder, in the order of torchvision's ImageFolder.
 
     classes: names from another split, to give the same labels; a folder of another name is then an
     error, a missing or empty one is not. Hidden names are passed over, suffixes match in any case.
@@ -82,16 +82,16 @@ def scan(folder, classes=None):
     folder = os.fspath(folder)
     found = _class_folders(folder)
     known = tuple(found) if classes is None else tuple(classes)
-    strangers = [name for name in found if name not in set(known)]
-    if strangers:
+    unmatched_files = [name for name in found if name not in set(known)]
+    if unmatched_files:
         raise DataLayoutError(
-            os.path.join(folder, strangers[0]),
+            os.path.join(folder, unmatched_files[0]),
             f"not one of the {len(known)} known classes ({shorten(known)})",
         )
 
     paths, starts, sizes, labels, empty = bytearray(), [], [], [], []
     for name in found:
-        class_paths, class_sizes, passed_over = _pictures_below(folder, name)
+        class_paths, class_sizes, passed_over = _images_below(folder, name)
         if not class_paths:
             empty.append((name, passed_over))
         # arrays class by class: Python objects for a million paths would not be small even for a
@@ -124,13 +124,13 @@ def _class_folders(folder):
         entry.name for entry in entries if os.path.isdir(entry.path)
     )  # unlike is_dir(), no error for a link to itself
     if not found:
-        loose = sum(_is_picture(entry.name) for entry in entries)
-        what = f"{loose} pictures lie directly in it" if loose else "no class folder in it"
+        loose = sum(_is_image(entry.name) for entry in entries)
+        what = f"{loose} images lie directly in it" if loose else "no class folder in it"
         raise DataLayoutError(folder, f"{what}; expected one folder per class: <class>/*.jpg")
     return found
 
 
-def _pictures_below(folder, class_name):
+def _images_below(folder, class_name):
     """(paths relative to `folder` as bytes, file sizes, suffixes passed over) of one class, sorted by folder, then by name."""
     levels, seen = [], set()
     for level, folders, files in os.walk(os.path.join(folder, class_name), followlinks=True):
@@ -145,7 +145,7 @@ def _pictures_below(folder, class_name):
     for level, names in sorted(levels):
         relative = os.path.relpath(level, folder)
         for name in names:
-            if not _is_picture(name):
+            if not _is_image(name):
                 passed_over[os.path.splitext(name)[1].lower() or "without suffix"] += 1
                 continue
             paths.append(os.fsencode(os.path.join(relative, name)))
@@ -154,7 +154,7 @@ def _pictures_below(folder, class_name):
 
 
 def _refuse_empty(folder, empty):
-    """empty: [(class name, Counter of suffixes that are no pictures')]."""
+    """empty: [(class name, Counter of suffixes that are no images')]."""
     name, passed_over = empty[0]
     held = (
         ", ".join(f"{count} {suffix}" for suffix, count in passed_over.most_common(3)) or "nothing"
@@ -164,7 +164,7 @@ def _refuse_empty(folder, empty):
         if len(empty) > 1
         else ""
     )
-    why = f"class without pictures, it holds {held}{more}; read are {' '.join(PICTURE_SUFFIXES)}"
+    why = f"class without images, it holds {held}{more}; read are {' '.join(IMAGE_SUFFIXES)}"
     raise DataLayoutError(os.path.join(folder, name), why)
 
 
@@ -175,29 +175,29 @@ def _file_size(path):
         return -1  # a dangling link stays in the index: reading it names it
 
 
-def _is_picture(name):
-    return name.lower().endswith(PICTURE_SUFFIXES)
+def _is_image(name):
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 class ImageFolderDataset(Dataset):
     """Samples {"pixel_values": uint8 [3, H, W] after `transform`, "label": int64 scalar} of an index.
 
-    pictures: where they come from, see training_pictures.py; None: from their files, whole.
+    images: where they come from, see training_images.py; None: from their files, whole.
     """
 
-    def __init__(self, index, transform, pictures=None):
-        self.index, self.transform, self.pictures = (
+    def __init__(self, index, transform, images=None):
+        self.index, self.transform, self.images = (
             index,
             transform,
-            pictures or DecodedPictures(index),
+            images or DecodedImages(index),
         )
 
     def __len__(self):
         return len(self.index)
 
     def __getitem__(self, i):
-        """Raises UnreadablePicture, an OSError, that names the file."""
-        pixel_values = self.transform(*self.pictures(i))
+        """Raises UnreadableImage, an OSError, that names the file."""
+        pixel_values = self.transform(*self.images(i))
         return {"pixel_values": pixel_values, "label": torch.tensor(self.index.labels[i])}
 
     @property
@@ -210,18 +210,18 @@ class ImageFolderDataset(Dataset):
         return self.index.labels
 
     def name(self, i):
-        """Path of picture i, for messages."""
+        """Path of image i, for messages."""
         return self.index.path(i)
 
     def kept_bytes(self):
-        """(bytes of pictures that this process keeps now, and once all were read)."""
-        return self.pictures.kept_bytes()
+        """(bytes of images that this process keeps now, and once all were read)."""
+        return self.images.kept_bytes()
 
     def fingerprint(self):
         return self.index.fingerprint()
 
     def subset(self, indices):
-        """A dataset of these pictures alone, in this order, with the same transform."""
+        """A dataset of these images alone, in this order, with the same transform."""
         return ImageFolderDataset(
-            self.index.subset(indices), self.transform, self.pictures.subset(indices)
+            self.index.subset(indices), self.transform, self.images.subset(indices)
         )

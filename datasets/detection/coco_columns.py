@@ -27,13 +27,13 @@ SECTIONS = ("images", "annotations", "categories")
 UNKNOWN, LEFT_OUT = (
     -1,
     -2,
-)  # instead of a picture's row or a class's label: there is none; it has an error of its own
+)  # instead of an image's row or a class's label: there is none; it has an error of its own
 
 
 def read_columns(json_file, classes=None):
     """(columns or None, problems): fields of a DetectionIndex, boxes in the file's order.
 
-    Besides them `names`: paths of the pictures, list of bytes; `rows`: the picture of each box,
+    Besides them `names`: paths of the images, list of bytes; `rows`: the image of each box,
     int64 [M]. Entries with an error are left out; None when too little is right to go on.
     """
     report = Report(json_file)
@@ -41,8 +41,8 @@ def read_columns(json_file, classes=None):
     if sections is None:
         return None, report.problems
     categories = read_categories(sections["categories"], classes, report)
-    pictures, row_of = read_pictures(sections["images"], report)
-    if categories is None or not pictures.get("names"):
+    images, row_of = read_images(sections["images"], report)
+    if categories is None or not images.get("names"):
         return None, report.problems
     names, category_ids = categories
     label_of = dict.fromkeys(column(sections["categories"], "id"), LEFT_OUT)
@@ -51,7 +51,7 @@ def read_columns(json_file, classes=None):
     return {
         "classes": names,
         "category_ids": category_ids,
-        **pictures,
+        **images,
         **annotations,
     }, report.problems
 
@@ -131,7 +131,7 @@ def match_classes(names, ids, classes, report):
     return tuple(classes), tuple(id_of.get(name) for name in classes)
 
 
-def read_pictures(entries, report):
+def read_images(entries, report):
     """({"names", "image_ids", "sizes_hw"}, {image id: row}); ({}, {}) when the ids are wrong."""
     ids = _read_ids(entries, "image", report)
     if not ids:
@@ -160,8 +160,8 @@ def read_pictures(entries, report):
 
 def read_annotations(entries, row_of, label_of, report):
     """{"rows", "labels", "boxes", "crowd", "areas"} of the annotations without error, column by column."""
-    picture_ids, category_ids = column(entries, "image_id"), column(entries, "category_id")
-    rows, labels = look_up(row_of, picture_ids), look_up(label_of, category_ids)
+    image_ids, category_ids = column(entries, "image_id"), column(entries, "category_id")
+    rows, labels = look_up(row_of, image_ids), look_up(label_of, category_ids)
     shown = column(entries, "bbox")
     boxes, is_box = number_lists(shown, 4)
     flags = [
@@ -181,7 +181,7 @@ def read_annotations(entries, row_of, label_of, report):
             [(_annotation_name(entries[place], place), say(place)) for place in places]
         )
 
-    complain(rows == UNKNOWN, lambda place: f"image_id {show(picture_ids[place])} is no image's id")
+    complain(rows == UNKNOWN, lambda place: f"image_id {show(image_ids[place])} is no image's id")
     complain(
         labels == UNKNOWN,
         lambda place: f"category_id {show(category_ids[place])} is no category's id",
@@ -223,13 +223,13 @@ def _read_ids(entries, kind, report):
 
 
 def _wrong_name(name):
-    """What is wrong with the file name of a picture, or None."""
+    """What is wrong with the file name of an image, or None."""
     if not is_text(name):
         return f"file_name is {show(name)}"
     if os.path.isabs(name):
-        return f"file_name {show(name)} is absolute, expected is one below the folder of pictures"
+        return f"file_name {show(name)} is absolute, expected is one below the folder of images"
     if os.path.normpath(name).split(os.sep)[0] in ("..", "."):
-        return f"file_name {show(name)} leads out of the folder of pictures"
+        return f"file_name {show(name)} leads out of the folder of images"
     try:
         return "file_name holds a zero byte" if b"\0" in os.fsencode(name) else None
     except UnicodeEncodeError:
@@ -237,7 +237,7 @@ def _wrong_name(name):
 
 
 def _wrong_size(height, width):
-    """What is wrong with the size of a picture, or None; no size is right."""
+    """What is wrong with the size of an image, or None; no size is right."""
     if all(
         side is None or (is_number(side) and 0 < side < 2**31 and side == int(side))
         for side in (height, width)

@@ -1,7 +1,7 @@
-"""Boxes on pictures as the data set keeps them in memory, and how they are read from a COCO json.
+"""Boxes on images as the dataset keeps them in memory, and how they are read from a COCO json.
 
 The index is columnar, like that of the image folders: 860 thousand boxes cost about 50 bytes each,
-once in each loader process too.
+once in each worker too.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ PROBED = 20  # file names tried to find out which folder they are relative to
 
 @dataclass(frozen=True, eq=False)
 class DetectionIndex:
-    """Which pictures there are, in the order of the annotation file, and the boxes on them.
+    """Which images there are, in the order of the annotation file, and the boxes on them.
 
-    source: the json file or YOLO description it was read from; folder: of the pictures; classes:
-    names in order of label; category_ids: the data set's own id of each label, None for a class
+    source: the json file or YOLO description it was read from; folder: of the images; classes:
+    names in order of label; category_ids: the dataset's own id of each label, None for a class
     that this file does not know; paths: all paths relative to the folder, as bytes one behind the
     other, row i at starts[i]:stops[i]; image_ids [N]: int64 or strings; sizes_hw: int64 [N, 2], 0
-    where the file gives no size; offsets: int64 [N + 1], the boxes of picture i are rows
+    where the file gives no size; offsets: int64 [N + 1], the boxes of image i are rows
     offsets[i]:offsets[i + 1] of boxes: float64 [M, 4] xywh in pixels as in the file, labels: int32
     [M], crowd: bool [M], areas: float64 [M] in pixels.
     """
@@ -51,23 +51,23 @@ class DetectionIndex:
         return len(self.starts)
 
     def name(self, i):
-        """Path of picture i relative to the folder."""
+        """Path of image i relative to the folder."""
         return os.fsdecode(self.paths[self.starts[i] : self.stops[i]])
 
     def path(self, i):
         return os.path.join(self.folder, self.name(i))
 
     def boxes_of(self, i):
-        """(boxes [G, 4] xywh, labels, crowd, areas [G]) of picture i, crowds included; views of the columns."""
+        """(boxes [G, 4] xywh, labels, crowd, areas [G]) of image i, crowds included; views of the columns."""
         rows = slice(self.offsets[i], self.offsets[i + 1])
         return self.boxes[rows], self.labels[rows], self.crowd[rows], self.areas[rows]
 
     def subset(self, rows):
-        """The same kind of index with these pictures alone, in this order; the paths are shared."""
+        """The same kind of index with these images alone, in this order; the paths are shared."""
         rows = np.asarray(rows, dtype=np.int64)
         counts = np.diff(self.offsets)[rows]
         offsets = np.concatenate([[0], counts.cumsum()])
-        # the k-th box of a picked picture: its place in the old columns
+        # the k-th box of a picked image: its place in the old columns
         old = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], counts)
         picked = {
             column: getattr(self, column)[rows]
@@ -81,8 +81,8 @@ class DetectionIndex:
     def fingerprint(self):
         """SHA-256 over classes, category ids, relative paths, image ids, sizes and all boxes, in order.
 
-        Not over the pictures themselves or the folder's own place: a copy is the same data, another
-        picture of the same name goes unseen.
+        Not over the images themselves or the folder's own place: a copy is the same data, another
+        image of the same name goes unseen.
         """
         digest = hashlib.sha256(
             json.dumps([self.classes, self.category_ids, self.image_ids.tolist()]).encode()
@@ -103,40 +103,40 @@ class DetectionIndex:
         return digest.hexdigest()
 
 
-def read_coco(json_file, folder, classes=None, *, need_pictures=True):
+def read_coco(json_file, folder, classes=None, *, need_images=True):
     """The DetectionIndex of a COCO json. Raises DataLayoutError, one line with the first thing that is wrong.
 
-    folder: of the pictures, or a list of folders of which the one that holds them is taken.
+    folder: of the images, or a list of folders of which the one that holds them is taken.
     Category ids may be any numbers or strings; labels are 0, 1, ... in order of id. classes: names
-    of the training split, the labels are then theirs, by name. need_pictures: False reads
-    annotations whose pictures are not there.
+    of the training split, the labels are then theirs, by name. need_images: False reads
+    annotations whose images are not there.
     """
-    index, problems = inspect_coco(json_file, folder, classes, need_pictures=need_pictures)
+    index, problems = inspect_coco(json_file, folder, classes, need_images=need_images)
     raise_first_error(problems)
     return index
 
 
 def find_problems(json_file, folder, classes=None):
-    """[("error" | "warning", path, why)] of a COCO json and its folder of pictures, everything at once; see read_coco."""
+    """[("error" | "warning", path, why)] of a COCO json and its folder of images, everything at once; see read_coco."""
     return inspect_coco(json_file, folder, classes)[1]
 
 
-def inspect_coco(json_file, folder, classes=None, *, need_pictures=True):
+def inspect_coco(json_file, folder, classes=None, *, need_images=True):
     """(DetectionIndex or None, problems): the index without what is wrong, None when too little can be read."""
     json_file = os.fspath(json_file)
     columns, problems = read_columns(json_file, classes)
     if columns is None:
         return None, problems
-    names, picture_rows = columns.pop("names"), columns.pop("rows")
+    names, image_rows = columns.pop("names"), columns.pop("rows")
     folders = [
         os.fspath(each) for each in (folder if isinstance(folder, list | tuple) else [folder])
     ]
-    order = np.argsort(picture_rows, kind="stable")
+    order = np.argsort(image_rows, kind="stable")
     for column in ("boxes", "labels", "crowd", "areas"):
         columns[column] = columns[column][order]
-    offsets = np.concatenate(
-        [[0], np.bincount(picture_rows, minlength=len(names)).cumsum()]
-    ).astype(np.int64)
+    offsets = np.concatenate([[0], np.bincount(image_rows, minlength=len(names)).cumsum()]).astype(
+        np.int64
+    )
     index = DetectionIndex(
         source=json_file,
         folder=choose_folder(names, folders),
@@ -144,7 +144,7 @@ def inspect_coco(json_file, folder, classes=None, *, need_pictures=True):
         **join_paths(names),
         **columns,
     )
-    return index, problems + index_problems(index, need_pictures)
+    return index, problems + index_problems(index, need_images)
 
 
 def raise_first_error(problems):

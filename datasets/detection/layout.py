@@ -1,10 +1,10 @@
-"""Where the annotations and pictures of a detection split lie, in the layouts that tools write.
+"""Where the annotations and images of a detection split lie, in the layouts that tools write.
 
-- `train.json` with the pictures in `train/` (or `images/train/`, `images/`, or named relative to
+- `train.json` with the images in `train/` (or `images/train/`, `images/`, or named relative to
 the data folder);
-- one json in the split's folder, beside the pictures, as Roboflow writes it:
+- one json in the split's folder, beside the images, as Roboflow writes it:
 `train/_annotations.coco.json`;
-- COCO's own: `annotations/instances_train2017.json` with the pictures in `train2017/` or
+- COCO's own: `annotations/instances_train2017.json` with the images in `train2017/` or
 `images/train2017/`;
 - YOLO's: `data.yaml`.
 """
@@ -20,19 +20,19 @@ from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, is_hid
 DESCRIPTIONS = ("data.yaml", "data.yml")
 ROBOFLOW = "_annotations.coco.json"
 EXPECTED = (
-    "{0}.json with pictures in {0}/, {0}/"
+    "{0}.json with images in {0}/, {0}/"
     + ROBOFLOW
     + ", annotations/instances_{0}*.json, or a YOLO data.yaml with {0}"
 )
 
 
-def find_detection_split(data, split, classes=None, *, need_pictures=True):
+def find_detection_split(data, split, classes=None, *, need_images=True):
     """The DetectionIndex of a split ("train", "val" or "test"), or None where there is none. Raises DataLayoutError.
 
-    classes: names of the training split, the labels are then theirs; need_pictures: False for
+    classes: names of the training split, the labels are then theirs; need_images: False for
     annotations alone (COCO only).
     """
-    found = inspect_detection_split(data, split, classes, need_pictures=need_pictures)
+    found = inspect_detection_split(data, split, classes, need_images=need_images)
     if found is None:
         return None
     index, problems = found
@@ -40,9 +40,9 @@ def find_detection_split(data, split, classes=None, *, need_pictures=True):
     return index
 
 
-def require_detection_split(data, split, classes=None, *, need_pictures=True):
+def require_detection_split(data, split, classes=None, *, need_images=True):
     """Like find_detection_split, but a missing split is an error that says what was expected and what is there instead."""
-    index = find_detection_split(data, split, classes, need_pictures=need_pictures)
+    index = find_detection_split(data, split, classes, need_images=need_images)
     if index is None:
         there = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
         name = SPLIT_FOLDERS[split][0]
@@ -53,7 +53,7 @@ def require_detection_split(data, split, classes=None, *, need_pictures=True):
     return index
 
 
-def inspect_detection_split(data, split, classes=None, *, need_pictures=True):
+def inspect_detection_split(data, split, classes=None, *, need_images=True):
     """(DetectionIndex or None, [("error" | "warning", path, why)]) with everything that is wrong with a split; None without the split.
 
     Raises DataLayoutError where it is not clear what the split is.
@@ -64,7 +64,7 @@ def inspect_detection_split(data, split, classes=None, *, need_pictures=True):
     if source.name in DESCRIPTIONS:
         return inspect_yolo(source, split, classes)
     return inspect_coco(
-        source, _picture_folders(Path(data), source, split), classes, need_pictures=need_pictures
+        source, _image_folders(Path(data), source, split), classes, need_images=need_images
     )
 
 
@@ -94,7 +94,7 @@ def find_annotations(data, split):
 
 
 def _names_split(yaml_file, split):
-    """Whether a YOLO description has pictures for the split; a test folder that is missing does not count: exports name it anyway."""
+    """Whether a YOLO description has images for the split; a test folder that is missing does not count: exports name it anyway."""
     if not yaml_file.is_file():
         return False
     description = read_description(yaml_file)
@@ -104,7 +104,7 @@ def _names_split(yaml_file, split):
     )
 
 
-def _picture_folders(data, json_file, split):
+def _image_folders(data, json_file, split):
     """Folders that the file names of a json may be relative to, the likeliest first."""
     if json_file.parent not in (data, data / "annotations"):
         return [json_file.parent, json_file.parent / "images", data]

@@ -1,7 +1,7 @@
 """Random colours: brightness, contrast, saturation, hue and order of the channels, as torchvision's RandomPhotometricDistort draws them.
 
 The arithmetic is in float32 from end to end and rounds once, where torchvision's truncates after
-each step: the results differ by a few levels of 255. A 256 px picture takes 0.8 ms with everything
+each step: the results differ by a few levels of 255. A 256 px image takes 0.8 ms with everything
 on; torchvision's hue alone takes 3.6 ms.
 """
 
@@ -19,7 +19,7 @@ CHANNEL_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 
 
 @dataclass(frozen=True)
 class Distortion:
-    """What is done to the colours of one picture; None is left out.
+    """What is done to the colours of one image; None is left out.
 
     The order is brightness, contrast, saturation, hue, or with contrast_first off contrast last of
     these; channels: which of red, green and blue stand where in the result.
@@ -49,17 +49,17 @@ class Distortion:
         channels = random.choice(CHANNEL_ORDERS) if random.random() < probability else None
         return cls(contrast_first=contrast_first, channels=channels, **factors)
 
-    def __call__(self, picture):
-        """picture: uint8 [3, H, W] -> uint8 [3, H, W]; contrast is relative to this picture's own mean luma."""
+    def __call__(self, image):
+        """image: uint8 [3, H, W] -> uint8 [3, H, W]; contrast is relative to this image's own mean luma."""
         if (self.brightness, self.contrast, self.saturation, self.hue) != (None,) * 4:
-            pixels = self._change(picture.float())
+            pixels = self._change(image.float())
             # all values lie in 0..255: cutting off the rest rounds; numpy does it 6 times faster
             # than torch
-            picture = torch.from_numpy(pixels.add_(0.5).numpy().astype(np.uint8))
+            image = torch.from_numpy(pixels.add_(0.5).numpy().astype(np.uint8))
         return (
-            picture
+            image
             if self.channels is None
-            else torch.stack([picture[channel] for channel in self.channels])
+            else torch.stack([image[channel] for channel in self.channels])
         )
 
     def _change(self, pixels):

@@ -1,4 +1,4 @@
-"""What can be wrong with boxes and pictures once they are read, whatever format they came in."""
+"""What can be wrong with boxes and images once they are read, whatever format they came in."""
 
 import os
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from visionloop.datasets.io.layout import shorten
 
-MARGIN = 0.5  # pixels that a box may reach beyond its picture unnoticed: rounding
-NORMALISED = 1.5  # no box is this small in pixels all through a data set
+MARGIN = 0.5  # pixels that a box may reach beyond its image unnoticed: rounding
+NORMALISED = 1.5  # no box is this small in pixels all through a dataset
 
 
 class Report:
@@ -31,11 +31,11 @@ class Report:
         self.error(f"{name}: {why}{more}", path)
 
 
-def index_problems(index, need_pictures=True):
-    """[(kind, path, why)] of a DetectionIndex. need_pictures: whether a picture that is not on the disk is an error."""
+def index_problems(index, need_images=True):
+    """[(kind, path, why)] of a DetectionIndex. need_images: whether an image that is not on the disk is an error."""
     report = Report(index.source)
-    rows = np.repeat(np.arange(len(index)), np.diff(index.offsets))  # the picture of each box
-    if need_pictures:
+    rows = np.repeat(np.arange(len(index)), np.diff(index.offsets))  # the image of each box
+    if need_images:
         _check_files(index, report)
     if len(rows) and not _is_other_format(index, rows, report):
         _check_boxes(index, rows, report)
@@ -51,7 +51,7 @@ def index_problems(index, need_pictures=True):
         seen = set()
         twice = [name for name in names if name in seen or seen.add(name)]
         report.warning(
-            f"{len(twice)} pictures are listed twice or more: {shorten(list(dict.fromkeys(twice)))}"
+            f"{len(twice)} images are listed twice or more: {shorten(list(dict.fromkeys(twice)))}"
         )
     return report.problems
 
@@ -69,7 +69,7 @@ def _check_files(index, report):
             missing.append(name)
     if missing:
         report.error(
-            f"{len(missing)} of {len(index)} pictures are not in {index.folder}: {shorten(missing)}"
+            f"{len(missing)} of {len(index)} images are not in {index.folder}: {shorten(missing)}"
         )
 
 
@@ -90,7 +90,7 @@ def _is_other_format(index, rows, report):
         and not (known & (sizes_wh.max(axis=1) <= 2)).any()
     ):
         report.error(
-            f"no number of any bbox is above {boxes.max():g}: they look like shares of the picture, expected are pixels"
+            f"no number of any bbox is above {boxes.max():g}: they look like shares of the image, expected are pixels"
         )
         return True
     boxes, sizes_wh = boxes[known], sizes_wh[known]
@@ -101,7 +101,7 @@ def _is_other_format(index, rows, report):
         & (boxes[:, 2:] <= sizes_wh + MARGIN)
     )
     if 2 * outside.sum() > len(boxes) and corners.all():
-        why = f"{outside.sum()} of {len(boxes)} boxes reach outside their picture, and as corners all lie inside"
+        why = f"{outside.sum()} of {len(boxes)} boxes reach outside their image, and as corners all lie inside"
         report.error(f"bbox looks like [x1, y1, x2, y2], expected is [x, y, width, height]: {why}")
         return True
     return False
@@ -118,12 +118,12 @@ def _check_boxes(index, rows, report):
             f"{empty.sum()} boxes without width or height, they are left out: {_names(index, rows[empty])}"
         )
     if outside.any():
-        why = f"{outside.sum()} boxes reach outside their picture, by up to {beyond[outside].max():.4g} pixels"
+        why = f"{outside.sum()} boxes reach outside their image, by up to {beyond[outside].max():.4g} pixels"
         report.warning(f"{why}; they are clipped: {_names(index, rows[outside])}")
 
 
 def _check_repeated_boxes(index, rows, report):
-    """Boxes with the same corners and class in one picture."""
+    """Boxes with the same corners and class in one image."""
     order = np.lexsort((*index.boxes.T, index.labels, rows))
     keys = np.column_stack([rows, index.labels, index.boxes])[order]
     repeated = rows[order[1:]][(keys[1:] == keys[:-1]).all(axis=1)]
@@ -134,6 +134,6 @@ def _check_repeated_boxes(index, rows, report):
 
 
 def _names(index, rows):
-    """The first few pictures, by name."""
+    """The first few images, by name."""
     few = list(dict.fromkeys(rows[:1000].tolist()))
     return shorten([index.name(row) for row in few])

@@ -1,9 +1,9 @@
-"""Augmentation and resizing of uint8 pictures [3, H, W] with their boxes; pixels stay bytes, scaling happens on the device.
+"""Augmentation and resizing of uint8 images [3, H, W] with their boxes; pixels stay bytes, scaling happens on the device.
 
-Zooming out, cropping and mirroring are drawn as geometry: a window in whole pixels of the picture,
-which may reach beyond it. Then the part of the picture that the window shows is resized straight to
+Zooming out, cropping and mirroring are drawn as geometry: a window in whole pixels of the image,
+which may reach beyond it. Then the part of the image that the window shows is resized straight to
 its place in the result, so the large canvas never exists. A 640 x 480 JPEG at 256 px takes 2.3 ms
-of one core (torch 2.14.1, one thread, mean over 205 pictures), 0.8 of them for decoding, and 30 ms
+of one core (torch 2.14.1, one thread, mean over 205 images), 0.8 of them for decoding, and 30 ms
 with torchvision's own transforms.
 
 Chance comes from `random` and, for the crop, from torch's default generator: both must be seeded
@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as F
 from visionloop.datasets.detection.photometric import Distortion
 from visionloop.datasets.io.reduced_jpeg import resized_part
 
-ZOOM_SIDES = (1.0, 4.0)  # of the canvas, in sides of the picture
+ZOOM_SIDES = (1.0, 4.0)  # of the canvas, in sides of the image
 CROP_SCALES = (0.3, 1.0)  # of either side of the crop, in sides of what is cropped
 CROP_ASPECTS = (0.5, 2.0)  # of the crop, width over height
 CROP_TRIALS = 40
@@ -38,7 +38,7 @@ class DetectionTrainPreset:
     """The recipe of RT-DETR and D-FINE: random colours, zooming out, IoU crop, mirror, squash to a square.
 
     size: side of the result; photometric: probability of each change of colour; zoom_out:
-    probability that the picture lies on a black canvas of up to 4 times its sides; iou_crop:
+    probability that the image lies on a black canvas of up to 4 times its sides; iou_crop:
     probability of a crop as in SSD; flip: of a left-right mirror; min_size: boxes narrower or lower
     than this many pixels, before or after the resize, are dropped. `strong = False` leaves flip and
     resize alone, as the last epochs of the recipe want it.
@@ -62,13 +62,13 @@ class DetectionTrainPreset:
 
     @property
     def least_side(self):
-        """Of a picture's shorter side, so that the smallest crop has as many pixels as the result."""
+        """Of an image's shorter side, so that the smallest crop has as many pixels as the result."""
         return int(self.size / CROP_SCALES[0]) if self.iou_crop else self.size
 
-    def __call__(self, picture, boxes, whole_hw=None):
-        """picture: uint8 [3, H, W], boxes: [G, 4] xyxy in pixels, inside the picture -> see place."""
+    def __call__(self, image, boxes, whole_hw=None):
+        """image: uint8 [3, H, W], boxes: [G, 4] xyxy in pixels, inside the image -> see place."""
         boxes_xyxy = boxes.numpy().astype(np.float64)
-        window, keep, distortion = whole(picture, whole_hw), np.arange(len(boxes_xyxy)), None
+        window, keep, distortion = whole(image, whole_hw), np.arange(len(boxes_xyxy)), None
         if self.strong:
             distortion = Distortion.draw(self.photometric)
             if random.random() < self.zoom_out:
@@ -77,29 +77,29 @@ class DetectionTrainPreset:
                 window, keep = iou_crop(window, boxes_xyxy)
         mirrored = random.random() < self.flip
         placing = {"mirrored": mirrored, "distortion": distortion, "whole_hw": whole_hw}
-        return place(picture, boxes_xyxy, keep, window, self.size, self.min_size, **placing)
+        return place(image, boxes_xyxy, keep, window, self.size, self.min_size, **placing)
 
 
 class DetectionEvalPreset:
-    """The whole picture squashed to a square, all boxes kept."""
+    """The whole image squashed to a square, all boxes kept."""
 
     def __init__(self, size):
         self.size = size
 
-    def __call__(self, picture, boxes):
-        """picture: uint8 [3, H, W], boxes: [G, 4] xyxy in pixels, inside the picture -> see place."""
+    def __call__(self, image, boxes):
+        """image: uint8 [3, H, W], boxes: [G, 4] xyxy in pixels, inside the image -> see place."""
         return place(
-            picture,
+            image,
             boxes.numpy().astype(np.float64),
             np.arange(len(boxes)),
-            whole(picture),
+            whole(image),
             self.size,
         )
 
 
-def whole(picture, whole_hw=None):
-    """The window that shows a picture as it is: (left, top, right, bottom) in its pixels, or in those of the one it was scaled from."""
-    height, width = picture.shape[-2:] if whole_hw is None else map(int, whole_hw)
+def whole(image, whole_hw=None):
+    """The window that shows an image as it is: (left, top, right, bottom) in its pixels, or in those of the one it was scaled from."""
+    height, width = image.shape[-2:] if whole_hw is None else map(int, whole_hw)
     return 0, 0, width, height
 
 
@@ -157,7 +157,7 @@ def random_crops(window):
 
 
 def place(
-    picture,
+    image,
     boxes_xyxy,
     keep,
     window,
@@ -171,12 +171,12 @@ def place(
     """What a window shows, as a square, and the boxes in it.
 
     boxes_xyxy: float64 [G, 4] in pixels, of which the rows `keep` are wanted. whole_hw: of a scaled
-    picture (see scaled_pictures.py) the size of the whole one, in whose pixels boxes and window
+    image (see scaled_images.py) the size of the whole one, in whose pixels boxes and window
     then are. Returns (uint8 [3, size, size], float32 [K, 4] cxcywh in 0..1, int64 [K] rows of the
-    boxes that are left). The part of the picture that is seen lands on whole pixels of the result
-    and the boxes go with it, so that both always agree; beyond the picture it is black.
+    boxes that are left). The part of the image that is seen lands on whole pixels of the result
+    and the boxes go with it, so that both always agree; beyond the image it is black.
     """
-    _, _, width, height = whole(picture, whole_hw)
+    _, _, width, height = whole(image, whole_hw)
     left, top, right, bottom = (
         max(window[0], 0),
         max(window[1], 0),
@@ -187,12 +187,12 @@ def place(
     first_y, last_y = span(top, bottom, window[1], window[3], size)
     shown_height, shown_width = last_y - first_y, last_x - first_x
     if whole_hw is None:
-        # cut out as a view; contiguous in the end, because a batch of pictures with the decoder's
+        # cut out as a view; contiguous in the end, because a batch of images with the decoder's
         # strides is stacked 15 times slower
-        pixels = resize(picture[:, top:bottom, left:right], shown_height, shown_width).contiguous()
+        pixels = resize(image[:, top:bottom, left:right], shown_height, shown_width).contiguous()
     else:
         pixels = resized_part(
-            picture,
+            image,
             (height, width),
             (top, left, bottom - top, right - left),
             shown_height,
@@ -223,13 +223,13 @@ def place(
     return pixels, torch.from_numpy(boxes_cxcywh.astype(np.float32)), torch.from_numpy(keep)
 
 
-def resize(picture, height, width):
+def resize(image, height, width):
     """Bilinear with antialiasing, uint8 to uint8."""
     if width > 1:
-        return F.resize_image(picture, [height, width], antialias=True)
+        return F.resize_image(image, [height, width], antialias=True)
     # for one column torch's kernel for bytes gives wrong pixels or fails (2.14.1), that for floats
     # does not
-    return F.resize_image(picture.float(), [height, width], antialias=True).round().to(torch.uint8)
+    return F.resize_image(image.float(), [height, width], antialias=True).round().to(torch.uint8)
 
 
 def span(start, stop, window_start, window_stop, size):

@@ -1,8 +1,8 @@
-"""Boxes in YOLO's form, read straight into the same index as COCO's: `data.yaml`, pictures, and a text of boxes for each.
+"""Boxes in YOLO's form, read straight into the same index as COCO's: `data.yaml`, images, and a text of boxes for each.
 
-A line is `class cx cy w h` in shares of the picture, or `class x y x y x y ...`, an outline, of
+A line is `class cx cy w h` in shares of the image, or `class x y x y x y ...`, an outline, of
 which the box around it is taken. The text of `.../images/a/x.jpg` is `.../labels/a/x.txt`; where no
-folder is called images, it lies beside the picture. A picture without one has no boxes.
+folder is called images, it lies beside the image. An image without one has no boxes.
 """
 
 import math
@@ -14,8 +14,8 @@ import numpy as np
 from visionloop.datasets.detection.coco_columns import match_classes
 from visionloop.datasets.detection.index import DetectionIndex, raise_first_error
 from visionloop.datasets.detection.problems import Report, index_problems
-from visionloop.datasets.detection.yolo_description import list_pictures, read_description
-from visionloop.datasets.io.images import UnreadablePicture, read_size
+from visionloop.datasets.detection.yolo_description import list_images, read_description
+from visionloop.datasets.io.images import UnreadableImage, read_size
 from visionloop.datasets.io.json_columns import show
 from visionloop.datasets.io.layout import DataLayoutError, shorten
 from visionloop.datasets.io.paths import join_paths
@@ -24,9 +24,9 @@ SLACK = 0.01  # shares may leave 0..1 by so much: rounding
 
 
 def read_yolo(yaml_file, split, classes=None):
-    """The DetectionIndex of a split; ids of pictures are 1, 2, ... in order of path. Raises DataLayoutError.
+    """The DetectionIndex of a split; ids of images are 1, 2, ... in order of path. Raises DataLayoutError.
 
-    Sizes come from the headers of the pictures. classes: names of the training split, as in
+    Sizes come from the headers of the images. classes: names of the training split, as in
     read_coco.
     """
     index, problems = inspect_yolo(yaml_file, split, classes)
@@ -35,11 +35,11 @@ def read_yolo(yaml_file, split, classes=None):
 
 
 def inspect_yolo(yaml_file, split, classes=None):
-    """(DetectionIndex or None, problems) of a split; see inspect_coco. Pictures that cannot be read are problems and left out."""
+    """(DetectionIndex or None, problems) of a split; see inspect_coco. Images that cannot be read are problems and left out."""
     report = Report(yaml_file)
     try:
         description = read_description(yaml_file)
-        folder, names = list_pictures(description, split)
+        folder, names = list_images(description, split)
     except DataLayoutError as error:
         report.error(error.why, error.path)
         return None, report.problems
@@ -53,7 +53,7 @@ def inspect_yolo(yaml_file, split, classes=None):
     shares, labels, counts = _all_boxes(texts, label_of, len(description.classes), report)
     if not names:  # none can be read
         return None, report.problems
-    sides = np.repeat(sizes_hw[:, ::-1], counts, axis=0)  # width and height of each box's picture
+    sides = np.repeat(sizes_hw[:, ::-1], counts, axis=0)  # width and height of each box's image
     boxes = np.concatenate(
         [(shares[:, :2] - shares[:, 2:] / 2) * sides, shares[:, 2:] * sides], axis=1
     )
@@ -74,10 +74,10 @@ def inspect_yolo(yaml_file, split, classes=None):
     return index, report.problems + index_problems(index)
 
 
-def label_file(picture, root):
-    """The path of the text with the boxes of a picture. root: of the data set, folders above it are not asked for their name."""
-    below = os.path.relpath(picture, root)
-    base, inner = ("", picture) if below.startswith("..") else (root, below)
+def label_file(image, root):
+    """The path of the text with the boxes of an image. root: of the dataset, folders above it are not asked for their name."""
+    below = os.path.relpath(image, root)
+    base, inner = ("", image) if below.startswith("..") else (root, below)
     parts = os.path.splitext(inner)[0].split(os.sep)
     for place in range(len(parts) - 2, -1, -1):
         if parts[place] == "images":
@@ -125,7 +125,7 @@ def _box(values, num_classes):
         raise ValueError(f"class {kind:g}, expected 0 to {num_classes - 1}")
     if not all(math.isfinite(share) and -SLACK <= share <= 1 + SLACK for share in shares):
         worst = next(share for share in shares if not -SLACK <= share <= 1 + SLACK)
-        raise ValueError(f"{worst:g} is no share of the picture (0 to 1); are these pixels?")
+        raise ValueError(f"{worst:g} is no share of the image (0 to 1); are these pixels?")
     if len(shares) == 4:
         return int(kind), *shares
     left, right, top, bottom = (
@@ -138,23 +138,23 @@ def _box(values, num_classes):
 
 
 def _sizes(folder, names, report):
-    """(names of the pictures that can be read, their sizes int64 [N, 2])."""
+    """(names of the images that can be read, their sizes int64 [N, 2])."""
     readable, sizes, wrong = [], [], []
     for name in names:
         try:
             sizes.append(read_size(os.path.join(folder, name)))
             readable.append(name)
-        except UnreadablePicture as error:
+        except UnreadableImage as error:
             wrong.append((name, error.why))
     report.error_each(
-        [(f"picture {name}", why) for name, why in wrong],
+        [(f"image {name}", why) for name, why in wrong],
         os.path.join(folder, wrong[0][0]) if wrong else None,
     )
     return readable, np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
 
 def _all_boxes(texts, label_of, num_classes, report):
-    """(shares float64 [M, 4] cxcywh, labels int32 [M], number of boxes of each picture)."""
+    """(shares float64 [M, 4] cxcywh, labels int32 [M], number of boxes of each image)."""
     rows, counts, wrong = array("d"), [], []  # no Python objects per box
     for text in texts:
         boxes, complaints = read_labels(text, num_classes)
@@ -172,7 +172,7 @@ def _all_boxes(texts, label_of, num_classes, report):
         )
     if texts and not any(os.path.exists(text) for text in texts):
         report.error(
-            f"none of {len(texts)} pictures has a text of boxes; expected {shorten(texts, 2)}"
+            f"none of {len(texts)} images has a text of boxes; expected {shorten(texts, 2)}"
         )
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     return table[:, 1:], table[:, 0].astype(np.int32), counts

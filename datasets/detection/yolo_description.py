@@ -1,11 +1,11 @@
-"""The `data.yaml` of a YOLO data set: names of the classes, and where the pictures of each split are."""
+"""The `data.yaml` of a YOLO dataset: names of the classes, and where the images of each split are."""
 
 import os
 from dataclasses import dataclass
 
 import yaml
 
-from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import is_text, repeated, show
 from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, is_hidden, shorten
 
@@ -15,7 +15,7 @@ class YoloDescription:
     """What a `data.yaml` says.
 
     source: the file; root: folder that its paths are relative to; classes: names in order of id;
-    splits: {"train" | "val" | "test": folders of pictures or text files that list pictures, as
+    splits: {"train" | "val" | "test": folders of images or text files that list images, as
     written}, without the splits it does not name.
     """
 
@@ -61,17 +61,17 @@ def read_description(yaml_file):
     )
 
 
-def list_pictures(description, split):
-    """(folder, names relative to it) of a split's pictures, sorted by path. Raises DataLayoutError."""
+def list_images(description, split):
+    """(folder, names relative to it) of a split's images, sorted by path. Raises DataLayoutError."""
     if split not in description.splits:
         raise DataLayoutError(description.source, f"names no folder for {split}")
     paths = set()
     places = [description.place(entry) for entry in description.splits[split]]
     for entry, place in zip(description.splits[split], places, strict=True):
         if os.path.isdir(place):
-            paths.update(_pictures_below(place))
+            paths.update(_images_below(place))
         elif os.path.isfile(place):
-            paths.update(_listed_pictures(place, description))
+            paths.update(_listed_images(place, description))
         else:
             raise DataLayoutError(
                 description.source, f"{split}: {entry} leads to {place}, and nothing is there"
@@ -79,7 +79,7 @@ def list_pictures(description, split):
     if not paths:
         raise DataLayoutError(
             description.source,
-            f"{split}: no pictures in {shorten(places)}; read are {' '.join(PICTURE_SUFFIXES)}",
+            f"{split}: no images in {shorten(places)}; read are {' '.join(IMAGE_SUFFIXES)}",
         )
     paths = sorted(paths)
     folder = os.path.commonpath([os.path.dirname(path) for path in paths])
@@ -142,17 +142,17 @@ def _splits(source, data):
     return splits
 
 
-def _pictures_below(folder):
+def _images_below(folder):
     for level, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not is_hidden(name)]
         yield from (
             os.path.join(level, name)
             for name in files
-            if name.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(name)
+            if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
         )
 
 
-def _listed_pictures(text_file, description):
+def _listed_images(text_file, description):
     """Paths from a text file, one a line, relative to the file. Raises DataLayoutError for one that leads out of the data."""
     here = os.path.dirname(text_file)
     with open(text_file, encoding="utf-8", errors="surrogateescape") as file:

@@ -1,11 +1,11 @@
-"""One picture from disk as RGB bytes, or one clear reason why not.
+"""One image from disk as RGB bytes, or one clear reason why not.
 
 JPEG and PNG go through torchvision's decoders, straight from the file's bytes; what they refuse,
 and every other format, goes through Pillow. The result is what `Image.open(path).convert("RGB")`
 gives, except where that is wrong:
 
 - EXIF orientation is applied (a broken EXIF block counts as none);
-- 16-bit pictures are scaled to 8 bits, not clipped;
+- 16-bit images are scaled to 8 bits, not clipped;
 - alpha is dropped, as torchvision, timm and `load_image` of transformers do: the colours under
 transparent pixels show;
 - of an animation or a multi-page file the first frame is read.
@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
-PICTURE_SUFFIXES = (
+IMAGE_SUFFIXES = (
     ".jpg",
     ".jpeg",
     ".jpe",
@@ -62,25 +62,25 @@ UPRIGHT = {
 }
 
 
-class UnreadablePicture(OSError):
-    """A file that cannot be read as a picture. path: the file; why: the reason in a few words."""
+class UnreadableImage(OSError):
+    """A file that cannot be read as an image. path: the file; why: the reason in a few words."""
 
     def __init__(self, path, why):
         super().__init__(f"{path}: {why}")
         self.path, self.why = str(path), why
 
     def __reduce__(self):
-        # loader processes send their errors pickled
+        # workers send their errors pickled
         return type(self), (self.path, self.why)
 
 
-def read_picture(path):
-    """The picture as uint8 RGB tensor [3, H, W], upright. Raises UnreadablePicture."""
-    return decode_picture(path, read_bytes(path))
+def read_image(path):
+    """The image as uint8 RGB tensor [3, H, W], upright. Raises UnreadableImage."""
+    return decode_bytes(path, read_bytes(path))
 
 
-def decode_picture(path, data):
-    """The picture in the bytes of a file, as `read_picture` gives it. data: bytearray. Raises UnreadablePicture."""
+def decode_bytes(path, data):
+    """The image in the bytes of a file, as `read_image` gives it. data: bytearray. Raises UnreadableImage."""
     try:
         if data.startswith(JPEG_START):
             return _read_jpeg(data)
@@ -89,11 +89,11 @@ def decode_picture(path, data):
         return _read_with_pillow(data)
     # a decoder given damaged bytes may raise anything: SyntaxError, struct.error, zlib.error, ...
     except Exception as error:
-        raise UnreadablePicture(path, _reason(error)) from None
+        raise UnreadableImage(path, _reason(error)) from None
 
 
 def read_size(path):
-    """(height, width) of the upright picture from the file's header alone. Raises UnreadablePicture."""
+    """(height, width) of the upright image from the file's header alone. Raises UnreadableImage."""
     try:
         with open(path, "rb") as file, Image.open(file, formats=PILLOW_FORMATS) as image:
             _check_size(image.height, image.width)
@@ -102,21 +102,21 @@ def read_size(path):
             )  # Pillow turns TIFF by itself
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:
-        raise UnreadablePicture(path, _reason(error)) from None
+        raise UnreadableImage(path, _reason(error)) from None
 
 
 def read_bytes(path):
     """The whole file as bytearray (torch wants writable memory); 5 us, half the time of torchvision's read_file.
 
-    Raises UnreadablePicture; an empty file is one.
+    Raises UnreadableImage; an empty file is one.
     """
     try:
         with open(path, "rb", buffering=0) as file:
             data = bytearray(file.read())
     except OSError as error:
-        raise UnreadablePicture(path, error.strerror or str(error)) from None
+        raise UnreadableImage(path, error.strerror or str(error)) from None
     if not data:
-        raise UnreadablePicture(path, "empty file")
+        raise UnreadableImage(path, "empty file")
     return data
 
 
@@ -145,17 +145,17 @@ def _read_png(data):
 
 
 def _decode(data):
-    picture = decode_image(
+    image = decode_image(
         torch.frombuffer(data, dtype=torch.uint8),
         mode=ImageReadMode.RGB,
         apply_exif_orientation=True,
     )
-    return _to_8_bits(picture) if picture.dtype == torch.uint16 else picture
+    return _to_8_bits(image) if image.dtype == torch.uint16 else image
 
 
-def _to_8_bits(picture):
+def _to_8_bits(image):
     """0..65535 -> 0..255, rounded."""
-    return ((picture.to(torch.int32) + 128) // 257).to(torch.uint8)
+    return ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
 
 
 def _read_with_pillow(data):
@@ -213,10 +213,10 @@ def orientation_of(image):
 
 
 def _reason(error):
-    if isinstance(error, UnreadablePicture):
+    if isinstance(error, UnreadableImage):
         return error.why
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture of a known format"
+        return "not an image of a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, Image.DecompressionBombError):

@@ -1,8 +1,8 @@
-"""Bicubic resizing as MATLAB's imresize does it: what every published low-resolution picture was made with.
+"""Bicubic resizing as MATLAB's imresize does it: what every published low-resolution image was made with.
 
 Kernel, positions and borders: Keys' cubic with a = -0.5, stretched when shrinking, mirrored at the
 edges with the edge pixel repeated (as written out in XPixelGroup/BasicSR
-basicsr/utils/matlab_functions.py). The rounding of 8-bit pictures is measured: with rows first, and
+basicsr/utils/matlab_functions.py). The rounding of 8-bit images is measured: with rows first, and
 8 bits after each of the two passes, the published x2, x3 and x4 files of Set5 come out without one
 differing pixel; with one rounding at the end, 10 to 15 % of their pixels differ.
 """
@@ -16,16 +16,16 @@ from scipy.sparse import csr_array
 
 ROUNDINGS = ("matlab_uint8", "float")
 REACH = 2  # of the cubic kernel to each side, in pixels of the coarser grid
-BLOCK_VALUES = 2**20  # converted to float64 at a time: 8 MiB however large the picture is
+BLOCK_VALUES = 2**20  # converted to float64 at a time: 8 MiB however large the image is
 
 
 def matlab_resize(image, scale, rounding="matlab_uint8"):
-    """The picture `scale` times as large, ceil(side * scale) pixels a side, bit for bit as MATLAB makes it.
+    """The image `scale` times as large, ceil(side * scale) pixels a side, bit for bit as MATLAB makes it.
 
     image: numpy [H, W] or [H, W, C], uint8, or float64 in 0..255 (with "float" alone); scale:
     output / input size, so 0.5 halves; a ratio of whole numbers such as 1 / 3 is taken as that
     ratio. "matlab_uint8": uint8, rounded (halves upwards) and clipped after each pass, as in the
-    released x2, x3 and x4 pictures; "float": float64, neither rounded nor clipped, so that rounding
+    released x2, x3 and x4 images; "float": float64, neither rounded nor clipped, so that rounding
     it once gives the x8 ones. Raises ValueError for anything else. 2040 x 1356 RGB pixels to half
     the size: 0.1 s on one core.
     """
@@ -55,7 +55,7 @@ def check_image(image, rounding):
         raise ValueError(f"image: expected uint8, or float64 in 0..255, got {image.dtype}")
     if image.dtype == np.float64 and rounding == "matlab_uint8":
         raise ValueError(
-            'image: rounding="matlab_uint8" takes uint8 pictures, got float64; use rounding="float"'
+            'image: rounding="matlab_uint8" takes uint8 images, got float64; use rounding="float"'
         )
 
 
@@ -91,7 +91,7 @@ def resize_height(image, scale, dtype):
 def resize_weights(length, scale):
     """Sparse float64 [ceil(length * scale), length], rows of sum 1. scale: a Fraction.
 
-    Sparse: an eighth of the time of a dense product for a 2K picture, and every output sums its
+    Sparse: an eighth of the time of a dense product for a 2K image, and every output sums its
     taps in one order, whatever the size.
     """
     ratio, stretch = float(scale), float(min(scale, 1))

@@ -1,7 +1,7 @@
-"""Boxes on pictures as the data set keeps them in memory, and how they are read from a COCO json.
+"""Boxes on images as the dataset keeps them in memory, and how they are read from a COCO json.
 
 The index is columnar, like that of the image folders: 860 thousand boxes cost about 50 bytes each,
-once in each loader process too.
+once in each worker too.
 """
 
 import os

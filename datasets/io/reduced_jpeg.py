@@ -1,9 +1,9 @@
 """JPEGs decoded at a half, a quarter or an eighth of their size, for training that looks at no more of them.
 
-libjpeg makes the smaller picture from the low frequencies that the file holds; it is a picture as
+libjpeg makes the smaller image from the low frequencies that the file holds; it is an image as
 large as the mean over squares of pixels gives, a little sharper. How strongly a file is reduced
-depends on its header alone, not on the part that is shown: so the smaller picture can be kept, and
-what is drawn from chance is drawn from the whole picture's size, the same as without.
+depends on its header alone, not on the part that is shown: so the smaller image can be kept, and
+what is drawn from chance is drawn from the whole image's size, the same as without.
 
 Pillow decodes, since torchvision has no reduction, and is the slower of the two: its half of a file
 takes as long as torchvision's whole (500 x 375: 0.5 and 0.6 ms of one core). What the half saves is
@@ -24,7 +24,7 @@ from visionloop.datasets.io.images import (
     JPEG_START,
     MAX_PIXELS,
     UPRIGHT,
-    decode_picture,
+    decode_bytes,
     jpeg_size,
     orientation_of,
     read_bytes,
@@ -36,15 +36,15 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 
 
 def reduction(size_hw, least_side):
-    """8, 4, 2 or 1: the strongest that leaves the shorter side of a picture at least so long."""
+    """8, 4, 2 or 1: the strongest that leaves the shorter side of an image at least so long."""
     return next((factor for factor in REDUCTIONS if min(size_hw) >= factor * least_side), 1)
 
 
-def read_scaled_picture(path, least_side):
-    """(picture uint8 RGB [3, h, w], upright; (H, W) of the whole picture). Raises UnreadablePicture, for the same files as read_picture.
+def read_scaled_image(path, least_side):
+    """(image uint8 RGB [3, h, w], upright; (H, W) of the whole image). Raises UnreadableImage, for the same files as read_image.
 
     A JPEG by its `reduction`: h is H / 8, H / 4 or H / 2, rounded up, and w likewise. Other files
-    whole; so are JPEGs in CMYK, those that do not end with the end of the picture, and turned ones
+    whole; so are JPEGs in CMYK, those that do not end with the end of the image, and turned ones
     whose sides the reduction does not divide.
     """
     data = read_bytes(path)
@@ -54,12 +54,12 @@ def read_scaled_picture(path, least_side):
         scaled = _decode_scaled(data, size_hw, factor) if factor > 1 else None
         if scaled:
             return scaled
-    picture = decode_picture(path, data)
-    return picture, tuple(picture.shape[-2:])
+    image = decode_bytes(path, data)
+    return image, tuple(image.shape[-2:])
 
 
 def scaled_size(path, least_side):
-    """The (height, width) that read_scaled_picture gives but for the odd files, from the header alone. Raises UnreadablePicture."""
+    """The (height, width) that read_scaled_image gives but for the odd files, from the header alone. Raises UnreadableImage."""
     height, width = read_size(path)
     with open(path, "rb") as file:
         factor = reduction((height, width), least_side) if file.read(3) == JPEG_START else 1
@@ -67,12 +67,12 @@ def scaled_size(path, least_side):
 
 
 def _decode_scaled(data, size_hw, factor):
-    """(picture, whole size) of a JPEG, or None where it has to be decoded whole; that one says what is wrong with it."""
+    """(image, whole size) of a JPEG, or None where it has to be decoded whole; that one says what is wrong with it."""
     height, width = size_hw
     try:
         image = JpegImageFile(io.BytesIO(data))
         orientation = orientation_of(image)
-        # pixels lie where those of the whole picture lie only as counted from the file's own first
+        # pixels lie where those of the whole image lie only as counted from the file's own first
         # corner
         if image.mode not in ("RGB", "L") or (
             orientation > 1 and (height % factor or width % factor)
@@ -93,26 +93,26 @@ def _decode_scaled(data, size_hw, factor):
     )
 
 
-def resized_part(picture, whole_hw, box, height, width, interpolation="bilinear"):
-    """A part of a scaled picture at another size, antialiased: uint8 [3, height, width].
+def resized_part(image, whole_hw, box, height, width, interpolation="bilinear"):
+    """A part of a scaled image at another size, antialiased: uint8 [3, height, width].
 
-    picture: uint8 [3, h, w], scaled by one of REDUCTIONS; whole_hw: size of the whole picture; box:
+    image: uint8 [3, h, w], scaled by one of REDUCTIONS; whole_hw: size of the whole image; box:
     (top, left, height, width) of the part in its pixels, followed to fractions of those of the
     scaled one.
     """
-    # exact, since a scaled picture is longer than 8 pixels
-    factor = -(-whole_hw[0] // picture.shape[-2])
+    # exact, since a scaled image is longer than 8 pixels
+    factor = -(-whole_hw[0] // image.shape[-2])
     top, left, box_height, box_width = box
     edges = left / factor, top / factor, (left + box_width) / factor, (top + box_height) / factor
     first_column, first_row = int(edges[0]), int(edges[1])
-    around = picture[:, first_row : math.ceil(edges[3]), first_column : math.ceil(edges[2])]
+    around = image[:, first_row : math.ceil(edges[3]), first_column : math.ceil(edges[2])]
     inside = (
         edges[0] - first_column,
         edges[1] - first_row,
         edges[2] - first_column,
         edges[3] - first_row,
     )
-    image = Image.fromarray(around.permute(1, 2, 0).numpy()).resize(
+    pil_image = Image.fromarray(around.permute(1, 2, 0).numpy()).resize(
         (width, height), FILTERS[interpolation], box=inside
     )
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(pil_image)).permute(2, 0, 1).contiguous()

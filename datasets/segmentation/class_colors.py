@@ -17,13 +17,13 @@ def read_colors(given, classes):
         raise ValueError(
             f'"colors" is {show(given)}, expected {{name: [r, g, b]}} or a list of {len(classes)}'
         )
-    strangers, missing = (
+    unmatched_files, missing = (
         [name for name in given if name not in classes],
         [name for name in classes if name not in given],
     )
-    if strangers:
+    if unmatched_files:
         raise ValueError(
-            f'"colors" names {strangers[0]!r}, which is no class; what is ignored goes into "ignore_colors"'
+            f'"colors" names {unmatched_files[0]!r}, which is no class; what is ignored goes into "ignore_colors"'
         )
     if missing:
         raise ValueError(f'"colors" has none for {shorten(missing)}')

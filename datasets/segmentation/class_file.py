@@ -14,7 +14,7 @@ listed is ignored. Or a word: "shift", where
   0 is ignored and v means class v - 1 (ADE20K); "cityscapes", its label ids of the 19 classes,
   which need not be listed then.
 - `colors`, by name or as a list in order of id, are for drawing, and for masks that are coloured
-pictures. `ignore_colors` lists colours
+images. `ignore_colors` lists colours
   that are ignored there, or is "others": all that no class has. `palette` says what counts in
   palette files: "values" or "colors".
 """
@@ -66,11 +66,11 @@ class ClassFile:
     def with_classes(self, classes):
         """The same file with the ids of other `classes`, matched by name. Raises DataLayoutError for a class that is not among them."""
         classes = tuple(classes)
-        strangers = [name for name in self.classes if name not in set(classes)]
-        if strangers:
+        unmatched_files = [name for name in self.classes if name not in set(classes)]
+        if unmatched_files:
             raise DataLayoutError(
                 self.path,
-                f"class {strangers[0]!r} is not one of the {len(classes)} known classes ({shorten(classes)})",
+                f"class {unmatched_files[0]!r} is not one of the {len(classes)} known classes ({shorten(classes)})",
             )
         new_ids = np.full(IGNORED + 1, IGNORED, dtype=np.uint8)
         new_ids[: len(self.classes)] = [classes.index(name) for name in self.classes]

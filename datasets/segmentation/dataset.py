@@ -1,7 +1,7 @@
-"""Pictures with masks of class ids: which there are, and samples of them.
+"""Images with masks of class ids: which there are, and samples of them.
 
 The index is columnar, like that of the image folders: a pair costs some hundred bytes, in each
-loader process too.
+worker too.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from visionloop.datasets.cache.in_memory import Kept
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.segmentation.class_file import ClassFile
 from visionloop.datasets.segmentation.masks import UnreadableMask, read_mask
 
@@ -22,10 +22,10 @@ COLUMNS = ("starts", "stops", "mask_starts", "mask_stops", "sizes", "mask_sizes"
 
 @dataclass(frozen=True, eq=False)
 class SegmentationIndex:
-    """Which pictures there are, sorted by path, and the mask of each.
+    """Which images there are, sorted by path, and the mask of each.
 
-    folder, mask_folder: of the split's pictures and masks; class_file: what the masks' values mean;
-    paths: the pictures' paths relative to their folder, as bytes one behind the other, row i at
+    folder, mask_folder: of the split's images and masks; class_file: what the masks' values mean;
+    paths: the images' paths relative to their folder, as bytes one behind the other, row i at
     starts[i]:stops[i]; mask_paths, mask_starts, mask_stops: the same of the masks; sizes,
     mask_sizes: of the files in bytes; all columns int64 [N].
     """
@@ -56,7 +56,7 @@ class SegmentationIndex:
         return self.class_file.colors
 
     def name(self, i):
-        """Path of picture i relative to its folder."""
+        """Path of image i relative to its folder."""
         return os.fsdecode(self.paths[self.starts[i] : self.stops[i]])
 
     def path(self, i):
@@ -68,7 +68,7 @@ class SegmentationIndex:
         )
 
     def subset(self, rows):
-        """The same kind of index with these pictures alone, in this order; the paths are shared."""
+        """The same kind of index with these images alone, in this order; the paths are shared."""
         rows = np.asarray(rows, dtype=np.int64)
         return replace(self, **{column: getattr(self, column)[rows] for column in COLUMNS})
 
@@ -103,10 +103,10 @@ class SegmentationIndex:
 class SegmentationDataset(Dataset):
     """Samples of a SegmentationIndex.
 
-    For training, transform(picture, ids) -> (pixels, ids) and a sample is {"pixel_values": uint8
+    For training, transform(image, ids) -> (pixels, ids) and a sample is {"pixel_values": uint8
     [3, S, S], "ids": uint8 [S, S], 255 ignored}. with_truth: for evaluation, a sample is what the
-    transform makes of picture and ids, see SegmentationEvalPreset. memory: bytes of the machine for
-    decoded pictures and masks, used where all of them fit (see Kept).
+    transform makes of image and ids, see SegmentationEvalPreset. memory: bytes of the machine for
+    decoded images and masks, used where all of them fit (see Kept).
     """
 
     def __init__(self, index, transform, with_truth=False, memory=0):
@@ -122,11 +122,11 @@ class SegmentationDataset(Dataset):
         return len(self.index)
 
     def __getitem__(self, i):
-        """Raises UnreadablePicture, an OSError, that names the picture or the mask; also where their sizes differ."""
-        picture, ids = self._read(i)
+        """Raises UnreadableImage, an OSError, that names the image or the mask; also where their sizes differ."""
+        image, ids = self._read(i)
         if self.with_truth:
-            return self.transform(picture, ids)
-        pixel_values, ids = self.transform(picture, ids)
+            return self.transform(image, ids)
+        pixel_values, ids = self.transform(image, ids)
         return {"pixel_values": pixel_values, "ids": ids}
 
     @property
@@ -134,40 +134,40 @@ class SegmentationDataset(Dataset):
         return self.index.classes
 
     def name(self, i):
-        """Path of picture i, for messages."""
+        """Path of image i, for messages."""
         return self.index.path(i)
 
     def kept_bytes(self):
-        """(bytes of pictures and masks that this process keeps now, and once all were read)."""
+        """(bytes of images and masks that this process keeps now, and once all were read)."""
         return self._read.kept_bytes()
 
     def fingerprint(self):
         return self.index.fingerprint()
 
     def subset(self, indices):
-        """A dataset of these pictures alone, in this order, with the same transform."""
+        """A dataset of these images alone, in this order, with the same transform."""
         return SegmentationDataset(
             self.index.subset(indices), self.transform, self.with_truth, self.memory
         )
 
 
 def read_pair(index, i):
-    """(upright picture uint8 [3, H, W], class ids uint8 [H, W]) of row i. Raises UnreadablePicture, for the mask UnreadableMask."""
-    picture, ids = read_picture(index.path(i)), read_mask(index.mask_path(i), index.class_file)
-    why = mask_mismatch(picture.shape[-2:], ids.shape)
+    """(upright image uint8 [3, H, W], class ids uint8 [H, W]) of row i. Raises UnreadableImage, for the mask UnreadableMask."""
+    image, ids = read_image(index.path(i)), read_mask(index.mask_path(i), index.class_file)
+    why = mask_mismatch(image.shape[-2:], ids.shape)
     if why:
         raise UnreadableMask(index.mask_path(i), why)
-    return picture, ids
+    return image, ids
 
 
-def mask_mismatch(picture_hw, mask_hw):
-    """What to say when a mask is not of the size of its upright picture; None when it is."""
-    picture_hw, mask_hw = tuple(picture_hw), tuple(mask_hw)
-    if picture_hw == mask_hw:
+def mask_mismatch(image_hw, mask_hw):
+    """What to say when a mask is not of the size of its upright image; None when it is."""
+    image_hw, mask_hw = tuple(image_hw), tuple(mask_hw)
+    if image_hw == mask_hw:
         return None
     hint = (
-        ": the mask was drawn before the picture's EXIF orientation was applied"
-        if picture_hw == mask_hw[::-1]
+        ": the mask was drawn before the image's EXIF orientation was applied"
+        if image_hw == mask_hw[::-1]
         else ""
     )
-    return f"is {mask_hw[0]} x {mask_hw[1]} (height x width), its picture {picture_hw[0]} x {picture_hw[1]}{hint}"
+    return f"is {mask_hw[0]} x {mask_hw[1]} (height x width), its image {image_hw[0]} x {image_hw[1]}{hint}"

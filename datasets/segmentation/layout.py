@@ -1,11 +1,11 @@
-"""Where the pictures and masks of a split lie: `images/train/x.jpg`, `masks/train/x.png`, and one `classes.json` for all splits."""
+"""Where the images and masks of a split lie: `images/train/x.jpg`, `masks/train/x.png`, and one `classes.json` for all splits."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 
-from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.layout import (
     SPLIT_FOLDERS,
     DataLayoutError,
@@ -19,7 +19,7 @@ from visionloop.datasets.segmentation.class_file import read_class_file
 from visionloop.datasets.segmentation.dataset import SegmentationIndex
 from visionloop.datasets.segmentation.masks import MASK_SUFFIXES
 
-PICTURES, MASKS, CLASSES = "images", "masks", "classes.json"
+IMAGES, MASKS, CLASSES = "images", "masks", "classes.json"
 
 
 def find_segmentation_split(data, split, classes=None):
@@ -30,14 +30,14 @@ def find_segmentation_split(data, split, classes=None):
     data = Path(data)
     if not data.is_dir():
         raise DataLayoutError(data, "not a folder" if data.exists() else "no such folder")
-    folder = find_split(data / PICTURES, split) if (data / PICTURES).is_dir() else None
+    folder = find_split(data / IMAGES, split) if (data / IMAGES).is_dir() else None
     if folder is None:
         return None
     mask_folder = find_split(data / MASKS, split) if (data / MASKS).is_dir() else None
     if mask_folder is None:
         raise DataLayoutError(
             data / MASKS / folder.name,
-            f"no such folder; expected a mask x.png for every picture of {folder}",
+            f"no such folder; expected a mask x.png for every image of {folder}",
         )
     class_file = read_class_file(data / CLASSES)
     if classes is not None:
@@ -50,40 +50,38 @@ def require_segmentation_split(data, split, classes=None):
     index = find_segmentation_split(data, split, classes)
     if index is not None:
         return index
-    name, pictures = SPLIT_FOLDERS[split][0], Path(data) / PICTURES
+    name, images = SPLIT_FOLDERS[split][0], Path(data) / IMAGES
     there = sorted(
         entry.name
-        for entry in os.scandir(pictures if pictures.is_dir() else data)
+        for entry in os.scandir(images if images.is_dir() else data)
         if not is_hidden(entry.name)
     )
-    where = f" in {PICTURES}/" if pictures.is_dir() else ""
-    expected = f"{PICTURES}/{name}/x.jpg with {MASKS}/{name}/x.png and {CLASSES}"
+    where = f" in {IMAGES}/" if images.is_dir() else ""
+    expected = f"{IMAGES}/{name}/x.jpg with {MASKS}/{name}/x.png and {CLASSES}"
     hint = (
-        ""
-        if pictures.is_dir()
-        else nearby(data, lambda folder: find_split(folder / PICTURES, split))
+        "" if images.is_dir() else nearby(data, lambda folder: find_split(folder / IMAGES, split))
     )
     raise DataLayoutError(
         data, f"expected {expected}; found{where} {shorten(there) or 'nothing'}{hint}"
     )
 
 
-def masks_without_picture(index):
-    """Paths of the masks of a split that belong to no picture of it."""
+def masks_without_image(index):
+    """Paths of the masks of a split that belong to no image of it."""
     stems = {_stem(index.name(i)) for i in range(len(index))}
     files = files_below(index.mask_folder, MASK_SUFFIXES)
     return [os.path.join(index.mask_folder, name) for name in files if _stem(name) not in stems]
 
 
 def _pair_up(folder, mask_folder, class_file):
-    """The SegmentationIndex of two folders. A mask has the path of its picture but for the suffix."""
-    pictures, masks = files_below(folder, PICTURE_SUFFIXES), files_below(mask_folder, MASK_SUFFIXES)
-    if not pictures:
-        raise DataLayoutError(folder, f"no pictures in it; read are {' '.join(PICTURE_SUFFIXES)}")
-    _refuse_twins(folder, pictures, "have one mask")
-    _refuse_twins(mask_folder, masks, "are masks of one picture")
+    """The SegmentationIndex of two folders. A mask has the path of its image but for the suffix."""
+    images, masks = files_below(folder, IMAGE_SUFFIXES), files_below(mask_folder, MASK_SUFFIXES)
+    if not images:
+        raise DataLayoutError(folder, f"no images in it; read are {' '.join(IMAGE_SUFFIXES)}")
+    _refuse_twins(folder, images, "have one mask")
+    _refuse_twins(mask_folder, masks, "are masks of one image")
     mask_of = {_stem(name): name for name in masks}
-    missing = [name for name in pictures if _stem(name) not in mask_of]
+    missing = [name for name in images if _stem(name) not in mask_of]
     if missing:
         expected = os.path.join(mask_folder, _stem(missing[0]) + ".png")
         there = (
@@ -92,20 +90,20 @@ def _pair_up(folder, mask_folder, class_file):
             else f"; it holds no {' '.join(MASK_SUFFIXES)}"
         )
         many = (
-            f"{len(missing)} of {len(pictures)} pictures have no mask; the first is"
+            f"{len(missing)} of {len(images)} images have no mask; the first is"
             if len(missing) > 1
-            else "no mask for the picture"
+            else "no mask for the image"
         )
         raise DataLayoutError(mask_folder, f"{many} {missing[0]}, expected {expected}{there}")
-    chosen = [mask_of[_stem(name)] for name in pictures]
+    chosen = [mask_of[_stem(name)] for name in images]
     mask_columns = join_paths([os.fsencode(name) for name in chosen])
     return SegmentationIndex(
         folder=os.fspath(folder),
         mask_folder=os.fspath(mask_folder),
         class_file=class_file,
-        sizes=np.fromiter(pictures.values(), dtype=np.int64, count=len(pictures)),
+        sizes=np.fromiter(images.values(), dtype=np.int64, count=len(images)),
         mask_sizes=np.fromiter((masks[name] for name in chosen), dtype=np.int64, count=len(chosen)),
-        **join_paths([os.fsencode(name) for name in pictures]),
+        **join_paths([os.fsencode(name) for name in images]),
         **{f"mask_{column}": value for column, value in mask_columns.items()},
     )
 

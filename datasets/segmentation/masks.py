@@ -3,20 +3,20 @@
 - A grey file holds values, of 1 to 16 bits, and so does an RGB file whose three channels are equal
 when no colours are given.
 - An RGB file is read by the colours of the classes. Alpha is passed over.
-- A palette file holds values too. But a programme that saves coloured pictures with few colours
+- A palette file holds values too. But a programme that saves coloured images with few colours
 makes palette files whose values mean
   nothing: where a value has the colour of another class, `classes.json` must say which of them
   counts ("palette": "values" or "colors").
 
 EXIF is not asked: a mask is as its pixels lie. Everything goes through Pillow: a 480 x 360 PNG
-takes 0.7 ms, its picture 4.8 ms.
+takes 0.7 ms, its image 4.8 ms.
 """
 
 import numpy as np
 import torch
 from PIL import Image
 
-from visionloop.datasets.io.images import MAX_PIXELS, UnreadablePicture
+from visionloop.datasets.io.images import MAX_PIXELS, UnreadableImage
 from visionloop.datasets.io.layout import shorten
 from visionloop.datasets.segmentation.mask_values import IGNORED, VALUES
 
@@ -26,8 +26,8 @@ HEADER = 26  # bytes of a PNG up to its depth and kind of colour
 SHADES = {2: 85, 4: 17}  # bits of a grey PNG -> step that Pillow spreads its values by
 
 
-class UnreadableMask(UnreadablePicture):
-    """A mask file that cannot be read, or holds what is no class, or does not fit its picture. path: the file; why: in a few words."""
+class UnreadableMask(UnreadableImage):
+    """A mask file that cannot be read, or holds what is no class, or does not fit its image. path: the file; why: in a few words."""
 
 
 def read_mask(path, class_file):
@@ -72,7 +72,7 @@ def _class_ids(image, step, class_file):
             return _ids_of_colors(pixels, class_file)
         if (pixels != pixels[..., :1]).any():
             raise ValueError(
-                f'is a coloured picture, and {class_file.path} has no "colors" that say what they mean'
+                f'is a coloured image, and {class_file.path} has no "colors" that say what they mean'
             )
         return _ids_of_values(pixels[..., 0], class_file)
     if image.mode not in ("1", "L", "LA", "PA", "I", "I;16", "I;16B", "I;16L"):

@@ -1,10 +1,10 @@
-"""Augmentation and resizing of uint8 pictures [3, H, W] with masks of class ids uint8 [H, W]; scaling to floats happens on the device.
+"""Augmentation and resizing of uint8 images [3, H, W] with masks of class ids uint8 [H, W]; scaling to floats happens on the device.
 
-Picture and mask go through the same geometry: whole pixels of the file land on whole pixels of the
-result. The picture is resized bilinearly, where a pixel of the result is looked up at its centre.
+Image and mask go through the same geometry: whole pixels of the file land on whole pixels of the
+result. The image is resized bilinearly, where a pixel of the result is looked up at its centre.
 So is the mask: nearest to the centre, which torchvision calls NEAREST_EXACT. Its NEAREST takes the
 upper left corner instead, and a mask made four times smaller would lie 1.5 pixels of the file
-beside its picture.
+beside its image.
 
 Chance comes from `random`, which must be seeded before a sample.
 """
@@ -22,7 +22,7 @@ from visionloop.datasets.segmentation.mask_values import IGNORED
 
 @dataclass(frozen=True)
 class Placement:
-    """Which part of a picture is shown, and how large: rows top:bottom and columns left:right become height x width pixels.
+    """Which part of an image is shown, and how large: rows top:bottom and columns left:right become height x width pixels.
 
     They lie in the upper left corner of the result, the rest of which is black and ignored.
     mirrored: left and right are swapped in them.
@@ -36,12 +36,12 @@ class Placement:
     width: int
     mirrored: bool = False
 
-    def pixels(self, picture, size, distortion=None):
-        """uint8 [3, size, size] of a picture uint8 [3, H, W]; distortion: of the colours, what lies beyond the picture stays black."""
-        # cut out as a view; contiguous in the end, because pictures with the decoder's strides are
+    def pixels(self, image, size, distortion=None):
+        """uint8 [3, size, size] of an image uint8 [3, H, W]; distortion: of the colours, what lies beyond the image stays black."""
+        # cut out as a view; contiguous in the end, because images with the decoder's strides are
         # stacked much slower
         pixels = resize(
-            picture[:, self.top : self.bottom, self.left : self.right], self.height, self.width
+            image[:, self.top : self.bottom, self.left : self.right], self.height, self.width
         ).contiguous()
         if distortion:
             pixels = distortion(pixels)
@@ -67,13 +67,13 @@ class Placement:
 
 
 class SegmentationTrainPreset:
-    """EoMT's recipe: random colours, mirror, random scale, a square crop that is padded where the picture ends.
+    """EoMT's recipe: random colours, mirror, random scale, a square crop that is padded where the image ends.
 
     size: side of the result; color: probability of each change of colour; scale: range of sizes, 1
-    is the picture that just fits into the square as a whole; flip: probability of a left-right
+    is the image that just fits into the square as a whole; flip: probability of a left-right
     mirror; tries: so often a crop of ignored pixels alone is drawn again, the last one is kept.
 
-    The recipe resizes the whole picture and then crops. Here the crop comes first, on whole pixels
+    The recipe resizes the whole image and then crops. Here the crop comes first, on whole pixels
     of the file (its borders move by half a pixel at most), and what is cropped away is never
     resized. Colours change the result's pixels, not the file's: they are fewer, and as the changes
     act pixel by pixel they nearly commute with the resize (contrast is relative to the mean of what
@@ -83,33 +83,33 @@ class SegmentationTrainPreset:
     def __init__(self, *, size, color=0.5, scale=(0.5, 2.0), flip=0.5, tries=10):
         self.size, self.color, self.scale, self.flip, self.tries = size, color, scale, flip, tries
 
-    def __call__(self, picture, ids):
-        """picture: uint8 [3, H, W], ids: uint8 [H, W], 255 ignored -> uint8 [3, size, size], uint8 [size, size]."""
+    def __call__(self, image, ids):
+        """image: uint8 [3, H, W], ids: uint8 [H, W], 255 ignored -> uint8 [3, size, size], uint8 [size, size]."""
         for _ in range(1 + self.tries):
             placement = random_placement(*ids.shape, self.size, self.scale, self.flip)
             shown = placement.ids(ids.numpy(), self.size)
             if (shown != IGNORED).any():
                 break
         distortion = replace(Distortion.draw(self.color), channels=None)
-        return placement.pixels(picture, self.size, distortion), torch.from_numpy(shown)
+        return placement.pixels(image, self.size, distortion), torch.from_numpy(shown)
 
 
 class SegmentationEvalPreset:
-    """The picture with its shorter side at `size`, for windows along the longer one; and as a whole in a square, for the loss."""
+    """The image with its shorter side at `size`, for windows along the longer one; and as a whole in a square, for the loss."""
 
     def __init__(self, *, size):
         self.size = size
 
-    def __call__(self, picture, ids=None):
-        """picture: uint8 [3, H, W] -> {"pixel_values": uint8 [3, h, w], "size": int64 [2], H and W}.
+    def __call__(self, image, ids=None):
+        """image: uint8 [3, H, W] -> {"pixel_values": uint8 [3, h, w], "size": int64 [2], H and W}.
 
         With ids, uint8 [H, W], also "fitted": uint8 [3, size, size] and "fitted_ids": uint8 [size,
-        size], the whole picture resized to fit and padded right or below, and "ids", untouched.
+        size], the whole image resized to fit and padded right or below, and "ids", untouched.
         """
-        height, width = picture.shape[-2:]
+        height, width = image.shape[-2:]
         sample = {
             "pixel_values": resize(
-                picture, *scaled_sides(height, width, self.size / min(height, width))
+                image, *scaled_sides(height, width, self.size / min(height, width))
             ).contiguous(),
             "size": torch.tensor([height, width]),
         }
@@ -118,14 +118,14 @@ class SegmentationEvalPreset:
         placement = fitting_placement(height, width, self.size)
         fitted_ids = torch.from_numpy(placement.ids(ids.numpy(), self.size))
         return sample | {
-            "fitted": placement.pixels(picture, self.size),
+            "fitted": placement.pixels(image, self.size),
             "fitted_ids": fitted_ids,
             "ids": ids,
         }
 
 
 def random_placement(height, width, size, scale, flip):
-    """The Placement of a random crop of a randomly scaled, perhaps mirrored picture; see SegmentationTrainPreset."""
+    """The Placement of a random crop of a randomly scaled, perhaps mirrored image; see SegmentationTrainPreset."""
     mirrored = random.random() < flip
     factor = size / max(height, width) * random.uniform(*scale)
     scaled_height, scaled_width = scaled_sides(height, width, factor)
@@ -135,7 +135,7 @@ def random_placement(height, width, size, scale, flip):
 
 
 def fitting_placement(height, width, size):
-    """The Placement of the whole picture, as large as fits into the square."""
+    """The Placement of the whole image, as large as fits into the square."""
     return Placement(0, height, 0, width, *scaled_sides(height, width, size / max(height, width)))
 
 

@@ -1,4 +1,4 @@
-"""Pairs of small and large pictures: read whole or in crops, from decoded copies on disk or from the files themselves."""
+"""Matches of small and large images: read whole or in crops, from decoded copies on disk or from the files themselves."""
 
 import random
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 from torch.utils.data import Dataset
 
 from visionloop.datasets.cache.store import Contents, open_stores
-from visionloop.datasets.io.images import UnreadablePicture, read_size
+from visionloop.datasets.io.images import UnreadableImage, read_size
 from visionloop.datasets.super_resolution.downscale import (
     decode,
     decode_small,
@@ -18,16 +18,16 @@ from visionloop.datasets.super_resolution.downscale import (
 )
 
 CACHES = ("disk", "none")
-# Pixels of the small picture around a crop from which it is made; the kernel reaches 2. The crop is
-# then the whole picture's, bit for bit: at x2, x4 and x8 all sums are exact, and at x3 they are
+# Pixels of the small image around a crop from which it is made; the kernel reaches 2. The crop is
+# then the whole image's, bit for bit: at x2, x4 and x8 all sums are exact, and at x3 they are
 # whole numbers over 81, so that none lies where rounding turns.
 MARGIN = 4
 
 
 class SuperResolutionDataset(Dataset):
-    """Samples of pairs. transform: a preset of super_resolution_transforms.py; with a `side` it is given random crops, else whole pictures.
+    """Samples of pairs. transform: a preset of super_resolution_transforms.py; with a `side` it is given random crops, else whole images.
 
-    An epoch is one crop of each picture. The crop lies evenly anywhere on the small picture's
+    An epoch is one crop of each image. The crop lies evenly anywhere on the small image's
     pixels.
     """
 
@@ -38,34 +38,34 @@ class SuperResolutionDataset(Dataset):
         return len(self.pairs.index)
 
     def __getitem__(self, i):
-        """Raises UnreadablePicture, an OSError, that names the picture; also where a pair does not match or a crop does not fit."""
+        """Raises UnreadableImage, an OSError, that names the image; also where a pair does not match or a crop does not fit."""
         name, side = self.pairs.index.name(i), self.transform.side
         if side is None:
             return self.transform(*self.pairs.whole(i), name=name)
         height, width = self.pairs.lr_size(i)
         if min(height, width) < side:
-            raise UnreadablePicture(
+            raise UnreadableImage(
                 self.name(i), too_small(height, width, side, self.pairs.index.scale)
             )
         top, left = random.randint(0, height - side), random.randint(0, width - side)
         return self.transform(*self.pairs.crop(i, top, left, side), name=name)
 
     def name(self, i):
-        """Path of the large picture i, for messages."""
+        """Path of the large image i, for messages."""
         return self.pairs.index.path(i)
 
     def fingerprint(self):
         return self.pairs.index.fingerprint()
 
     def subset(self, indices):
-        """A dataset of these pictures alone, in this order, with the same transform."""
+        """A dataset of these images alone, in this order, with the same transform."""
         return SuperResolutionDataset(self.pairs.subset(indices), self.transform)
 
 
 def open_pairs(index, cache):
     """The pairs of an index. Raises CacheError.
 
-    cache: "disk" keeps decoded pictures, see picture_store.py; "none" decodes the files for each
+    cache: "disk" keeps decoded images, see image_store.py; "none" decodes the files for each
     sample.
     """
     assert cache in CACHES, cache
@@ -76,20 +76,20 @@ def open_pairs(index, cache):
 
 
 class DecodedPairs:
-    """Pairs that are decoded each time. Both kinds of pairs give the same bytes; pictures are uint8 [H, W, 3]."""
+    """Matches that are decoded each time. Both kinds of pairs give the same bytes; images are uint8 [H, W, 3]."""
 
     def __init__(self, index):
         self.index = index
 
     def lr_size(self, i):
-        """(height, width) of the small picture, from headers alone."""
+        """(height, width) of the small image, from headers alone."""
         scale = self.index.scale
         if self.index.lr_folder:
             return read_size(self.index.lr_path(i))
         return tuple(side // scale for side in read_size(self.index.path(i)))
 
     def whole(self, i):
-        """(small picture, large picture cropped to `scale` times its size)."""
+        """(small image, large image cropped to `scale` times its size)."""
         scale, path = self.index.scale, self.index.path(i)
         large = decode(path)
         small = self._given(i, large)
@@ -114,7 +114,7 @@ class DecodedPairs:
         return DecodedPairs(self.index.subset(rows))
 
     def _given(self, i, large):
-        """The small picture from its file, None where it is to be made. Raises MismatchedPair."""
+        """The small image from its file, None where it is to be made. Raises MismatchedPair."""
         if self.index.lr_folder is None:
             return None
         small = decode(self.index.lr_path(i))
@@ -122,7 +122,7 @@ class DecodedPairs:
         return small
 
     def _made(self, large, top, left, side):
-        """A part of the small picture, made from what lies around it alone."""
+        """A part of the small image, made from what lies around it alone."""
         scale = self.index.scale
         bottom, right = (large_side // scale for large_side in large.shape[:2])
         first_row, first_column = max(0, top - MARGIN), max(0, left - MARGIN)
@@ -135,13 +135,13 @@ class DecodedPairs:
 
 
 class StoredPairs:
-    """Pairs whose pictures lie decoded on the disk. What could not be read when the stores were made raises its error here."""
+    """Matches whose images lie decoded on the disk. What could not be read when the stores were made raises its error here."""
 
     def __init__(self, index, large, small):
         self.index, self.large, self.small = index, large, small
 
     def lr_size(self, i):
-        """(height, width) of the small picture."""
+        """(height, width) of the small image."""
         self._require(i)
         height, width = self.small.size_hw(i)
         return (
@@ -151,19 +151,19 @@ class StoredPairs:
         )
 
     def whole(self, i):
-        """(small picture, large picture cropped to `scale` times its size); views of what lies on the disk."""
+        """(small image, large image cropped to `scale` times its size); views of what lies on the disk."""
         self._require(i)
-        small, scale = self.small.picture(i), self.index.scale
-        return small, self.large.picture(i)[: scale * small.shape[0], : scale * small.shape[1]]
+        small, scale = self.small.image(i), self.index.scale
+        return small, self.large.image(i)[: scale * small.shape[0], : scale * small.shape[1]]
 
     def crop(self, i, top, left, side):
         """The same part of both: side x side pixels of the small one, from its pixel (top, left); views."""
         self._require(i)
         scale = self.index.scale
-        large = self.large.picture(i)[
+        large = self.large.image(i)[
             scale * top : scale * (top + side), scale * left : scale * (left + side)
         ]
-        return self.small.picture(i)[top : top + side, left : left + side], large
+        return self.small.image(i)[top : top + side, left : left + side], large
 
     def subset(self, rows):
         large = self.large.subset(rows)
@@ -177,7 +177,7 @@ class StoredPairs:
         """Raises what is wrong with a pair, if anything is."""
         if i not in self.large or i not in self.small:
             DecodedPairs(self.index).whole(i)  # raises, unless the file was mended in the meantime
-            raise UnreadablePicture(
+            raise UnreadableImage(
                 self.index.path(i), "could not be read when the cache was made; start again"
             )
         if self.index.lr_folder:
@@ -185,7 +185,7 @@ class StoredPairs:
 
 
 def pair_contents(index):
-    """[Contents] of the stores of an index: the large pictures, and where the scale is not 1 the small ones."""
+    """[Contents] of the stores of an index: the large images, and where the scale is not 1 the small ones."""
     names = [index.name(i) for i in range(len(index))]
     large = Contents("HR", index.folder, names, decode, read_size)
     if index.scale == 1:

@@ -1,9 +1,9 @@
-"""What spoils a picture on purpose, so that a network can learn to undo it: noise and JPEG.
+"""What spoils an image on purpose, so that a network can learn to undo it: noise and JPEG.
 
-A degradation takes a picture uint8 [3, H, W] and gives one of the same size and kind. Chance comes
+A degradation takes an image uint8 [3, H, W] and gives one of the same size and kind. Chance comes
 from torch's default generator, which must be seeded before a sample, or from a generator that is
 handed over. For evaluation, `fixed()` is the same at the middle of its range (of 15-50: 32.5), and
-what is drawn there is a function of the picture's name alone: scores repeat. The single values that
+what is drawn there is a function of the image's name alone: scores repeat. The single values that
 papers report, sigma 15, 25, 50 and quality 10, 20, 30, 40, are had by training or evaluating with
 that value.
 """
@@ -22,7 +22,7 @@ LARGEST_SIGMA = 255
 class GaussianNoise:
     """Independent normal noise on every value of every pixel. lowest, highest: of its standard deviation, of 255; drawn evenly.
 
-    The noisy picture is rounded and clipped to 8 bits, as a camera's file is. Papers add the noise
+    The noisy image is rounded and clipped to 8 bits, as a camera's file is. Papers add the noise
     to floats, and neither round nor clip (SwinIR main_test_swinir.py): rounding adds 1/12 to the
     variance, 0.04 % at 15; clipping takes noise away near black and white only.
     """

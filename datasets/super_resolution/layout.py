@@ -1,4 +1,4 @@
-"""Where the pictures of super-resolution lie: `train/HR/x.png`, and where the data has small ones, `train/LR_x2/x.png`."""
+"""Where the images of super-resolution lie: `train/HR/x.png`, and where the data has small ones, `train/LR_x2/x.png`."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from visionloop.datasets.io.images import PICTURE_SUFFIXES
+from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.layout import (
     SPLIT_FOLDERS,
     DataLayoutError,
@@ -24,12 +24,12 @@ HR = "HR"
 
 @dataclass(frozen=True, eq=False)
 class SuperResolutionIndex:
-    """Which pictures there are, sorted by path, and the small one of each where the data has it.
+    """Which images there are, sorted by path, and the small one of each where the data has it.
 
-    folder: of the large pictures; scale: large over small, 1 for restoration at the same size;
+    folder: of the large images; scale: large over small, 1 for restoration at the same size;
     lr_folder: of the small ones, None: they are made from the large ones. paths: relative to the
     folder, as bytes one behind the other, row i at starts[i]:stops[i]; sizes: of the files in
-    bytes; lr_paths and so on: the same of the small pictures, None without them; all columns int64
+    bytes; lr_paths and so on: the same of the small images, None without them; all columns int64
     [N].
     """
 
@@ -49,14 +49,14 @@ class SuperResolutionIndex:
         return len(self.starts)
 
     def name(self, i):
-        """Path of the large picture i relative to its folder."""
+        """Path of the large image i relative to its folder."""
         return os.fsdecode(self.paths[self.starts[i] : self.stops[i]])
 
     def path(self, i):
         return os.path.join(self.folder, self.name(i))
 
     def lr_name(self, i):
-        """Path of the small picture i relative to its folder; None where it is made."""
+        """Path of the small image i relative to its folder; None where it is made."""
         return (
             os.fsdecode(self.lr_paths[self.lr_starts[i] : self.lr_stops[i]])
             if self.lr_folder
@@ -67,7 +67,7 @@ class SuperResolutionIndex:
         return os.path.join(self.lr_folder, self.lr_name(i)) if self.lr_folder else None
 
     def subset(self, rows):
-        """The same kind of index with these pictures alone, in this order; the paths are shared."""
+        """The same kind of index with these images alone, in this order; the paths are shared."""
         rows = np.asarray(rows, dtype=np.int64)
         columns = ("starts", "stops", "sizes") + (
             ("lr_starts", "lr_stops", "lr_sizes") if self.lr_folder else ()
@@ -75,7 +75,7 @@ class SuperResolutionIndex:
         return replace(self, **{column: getattr(self, column)[rows] for column in columns})
 
     def fingerprint(self):
-        """SHA-256 over the scale, relative paths and file sizes, in order, and those of the small pictures where they are used.
+        """SHA-256 over the scale, relative paths and file sizes, in order, and those of the small images where they are used.
 
         Not over contents or the folder's own place: a copy is the same data, an edit that keeps a
         file's size goes unseen.
@@ -99,7 +99,7 @@ class SuperResolutionIndex:
 def find_super_resolution_split(data, split, scale):
     """The SuperResolutionIndex of a split ("train", "val" or "test"), or None where there is none. Raises DataLayoutError.
 
-    scale: 1 reads the large pictures alone; any other takes the small ones of `LR_x<scale>/`, if
+    scale: 1 reads the large images alone; any other takes the small ones of `LR_x<scale>/`, if
     there is such a folder.
     """
     folder = find_split(data, split)
@@ -108,19 +108,17 @@ def find_super_resolution_split(data, split, scale):
     hr_folder, lr_folder = folder / HR, folder / lr_folder_name(scale)
     if not hr_folder.is_dir():
         raise DataLayoutError(folder, f"expected {HR}/x.png in it, found {_listed(folder)}")
-    pictures = files_below(hr_folder, PICTURE_SUFFIXES)
-    if not pictures:
-        raise DataLayoutError(
-            hr_folder, f"no pictures in it; read are {' '.join(PICTURE_SUFFIXES)}"
-        )
+    images = files_below(hr_folder, IMAGE_SUFFIXES)
+    if not images:
+        raise DataLayoutError(hr_folder, f"no images in it; read are {' '.join(IMAGE_SUFFIXES)}")
     index = SuperResolutionIndex(
         folder=os.fspath(hr_folder),
         scale=scale,
-        sizes=np.fromiter(pictures.values(), dtype=np.int64, count=len(pictures)),
-        **join_paths([os.fsencode(name) for name in pictures]),
+        sizes=np.fromiter(images.values(), dtype=np.int64, count=len(images)),
+        **join_paths([os.fsencode(name) for name in images]),
     )
     return (
-        _with_small_pictures(index, list(pictures), os.fspath(lr_folder))
+        _with_small_images(index, list(images), os.fspath(lr_folder))
         if scale > 1 and lr_folder.is_dir()
         else index
     )
@@ -144,7 +142,7 @@ def lr_folder_name(scale):
 
 
 def other_lr_folders(index):
-    """Names of the folders beside HR/ that hold small pictures of another scale."""
+    """Names of the folders beside HR/ that hold small images of another scale."""
     names = sorted(
         entry.name for entry in os.scandir(Path(index.folder).parent) if os.path.isdir(entry.path)
     )
@@ -155,50 +153,48 @@ def other_lr_folders(index):
     ]
 
 
-def small_without_picture(index):
-    """Paths of the small pictures of a split that belong to no large one; [] where none are used."""
+def small_without_image(index):
+    """Paths of the small images of a split that belong to no large one; [] where none are used."""
     if index.lr_folder is None:
         return []
     used = {index.lr_name(i) for i in range(len(index))}
     return [
         os.path.join(index.lr_folder, name)
-        for name in files_below(index.lr_folder, PICTURE_SUFFIXES)
+        for name in files_below(index.lr_folder, IMAGE_SUFFIXES)
         if name not in used
     ]
 
 
-def _with_small_pictures(index, names, lr_folder):
-    """The index with the small picture of every large one; its stem may end in the scale: babyx2.png belongs to baby.png."""
-    files, marked = files_below(lr_folder, PICTURE_SUFFIXES), {}
-    stems = _by_stem(index.folder, names, "would have one small picture")
-    exact = _by_stem(lr_folder, files, "belong to one large picture")
+def _with_small_images(index, names, lr_folder):
+    """The index with the small image of every large one; its stem may end in the scale: babyx2.png belongs to baby.png."""
+    files, marked = files_below(lr_folder, IMAGE_SUFFIXES), {}
+    stems = _by_stem(index.folder, names, "would have one small image")
+    exact = _by_stem(lr_folder, files, "belong to one large image")
     for name in files:
         stem = re.sub(rf"[_-]?[xX]{index.scale}$", "", _stem(name))
-        # a large picture may itself be called ax2.png: then ax2.png is its small one, and not that
+        # a large image may itself be called ax2.png: then ax2.png is its small one, and not that
         # of a.png
         if _stem(name) not in stems and marked.setdefault(stem, name) != name:
             raise DataLayoutError(
-                lr_folder, f"{marked[stem]} and {name} belong to one large picture; keep one"
+                lr_folder, f"{marked[stem]} and {name} belong to one large image; keep one"
             )
     twice = [
         (exact[stem], marked[stem]) for stem in sorted(stems) if stem in exact and stem in marked
     ]
     if twice:
         raise DataLayoutError(
-            lr_folder, f"{twice[0][0]} and {twice[0][1]} belong to one large picture; keep one"
+            lr_folder, f"{twice[0][0]} and {twice[0][1]} belong to one large image; keep one"
         )
     partner = marked | exact
     missing = [name for name in names if _stem(name) not in partner]
     if missing:
         expected = os.path.join(lr_folder, _stem(missing[0]) + ".png")
-        few = (
-            f"{len(missing)} of {len(names)} pictures have no small one; the first is {missing[0]}"
-        )
-        many = few if len(missing) > 1 else f"no small picture for {missing[0]}"
-        there = f"it holds {shorten(sorted(files), 2)}" if files else "it holds no pictures"
+        few = f"{len(missing)} of {len(names)} images have no small one; the first is {missing[0]}"
+        many = few if len(missing) > 1 else f"no small image for {missing[0]}"
+        there = f"it holds {shorten(sorted(files), 2)}" if files else "it holds no images"
         raise DataLayoutError(
             lr_folder,
-            f"{many}, expected {expected}; {there}. Without the folder small pictures are made from {HR}/",
+            f"{many}, expected {expected}; {there}. Without the folder small images are made from {HR}/",
         )
     chosen = [partner[_stem(name)] for name in names]
     return replace(

@@ -1,6 +1,6 @@
-"""From a pair of pictures to a sample: the eight turns, degradations, and what the evaluation compares with.
+"""From a pair of images to a sample: the eight turns, degradations, and what the evaluation compares with.
 
-Pictures come in as numpy uint8 [H, W, 3], views into files at best, and leave as contiguous tensors
+Images come in as numpy uint8 [H, W, 3], views into files at best, and leave as contiguous tensors
 uint8 [3, H, W]; scaling to floats happens on the device. Chance comes from `random` and torch's
 default generator, which must be seeded before a sample.
 """
@@ -18,15 +18,15 @@ TURNS = 8  # of a square: four quarter turns, each also mirrored
 
 
 class SuperResolutionTrainPreset:
-    """One of the eight turns, the same for both pictures; then the degradation of the small one.
+    """One of the eight turns, the same for both images; then the degradation of the small one.
 
-    patch: side of the small picture of a sample; scale: large over small; degradation: see
-    degradations.py, None: clean; augment: False leaves pictures upright. side: of the small crop it
+    patch: side of the small image of a sample; scale: large over small; degradation: see
+    degradations.py, None: clean; augment: False leaves images upright. side: of the small crop it
     wants, larger than the patch by the degradation's margin.
 
     JPEG is encoded with a margin and the patch cut out of it afterwards, half of the time at its
     corner and else anywhere (KAIR data/dataset_jpeg.py): the network sees blocks at every place,
-    and often where a whole picture has them.
+    and often where a whole image has them.
     """
 
     def __init__(self, *, patch, scale, degradation=None, augment=True):
@@ -53,7 +53,7 @@ class SuperResolutionTrainPreset:
 
 
 class SuperResolutionEvalPreset:
-    """Whole pictures: the small one, degraded at the middle of the range, the large one, and what bicubic makes of the small one."""
+    """Whole images: the small one, degraded at the middle of the range, the large one, and what bicubic makes of the small one."""
 
     side = None  # no crops
 
@@ -63,7 +63,7 @@ class SuperResolutionEvalPreset:
     def __call__(self, lr, hr=None, name=""):
         """lr: [h, w, 3], hr: [scale * h, scale * w, 3] -> {"pixel_values", "hr", "bicubic"}, at scale 1 the input is its own bicubic.
 
-        Without hr, for prediction, "pixel_values" alone, untouched. name: of the picture, seeds
+        Without hr, for prediction, "pixel_values" alone, untouched. name: of the image, seeds
         what is drawn.
         """
         pixels = turned(lr, 0)
@@ -77,22 +77,22 @@ class SuperResolutionEvalPreset:
         return {"pixel_values": pixels, "hr": turned(hr, 0), "bicubic": enlarged}
 
 
-def turned(picture, turn):
-    """A copy of a picture [H, W, 3] as tensor [3, H, W], in one of the eight ways; 0: upright. One pass, 10 us for 96 x 96 pixels."""
+def turned(image, turn):
+    """A copy of an image [H, W, 3] as tensor [3, H, W], in one of the eight ways; 0: upright. One pass, 10 us for 96 x 96 pixels."""
     if turn & 1:
-        picture = picture[::-1]
+        image = image[::-1]
     if turn & 2:
-        picture = picture[:, ::-1]
+        image = image[:, ::-1]
     if turn & 4:
-        picture = picture.swapaxes(0, 1)
-    return torch.from_numpy(np.array(picture.transpose(2, 0, 1), order="C"))
+        image = image.swapaxes(0, 1)
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
 
 
 def cut(pixels, top, left, side):
-    """A square of a picture [3, H, W]."""
+    """A square of an image [3, H, W]."""
     return pixels[:, top : top + side, left : left + side].contiguous()
 
 
 def seed_of(name):
-    """A 64-bit seed from a picture's relative path."""
+    """A 64-bit seed from an image's relative path."""
     return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")

@@ -1,9 +1,9 @@
 """Sample data of detection: several shapes on one texture, in COCO form.
 
-Every picture and its boxes are a function of (seed, split, number) alone. Kept easy on purpose,
+Every image and its boxes are a function of (seed, split, number) alone. Kept easy on purpose,
 like the sample data of classification: shapes are brighter than the ground, roughly upright and
 hardly hide each other, so that a small detector learns them within minutes on a CPU. What real data
-has and code trips over is in it too: pictures of every size, pictures without a box, and a crowd.
+has and code trips over is in it too: images of every size, images without a box, and a crowd.
 """
 
 import json
@@ -15,14 +15,14 @@ from tqdm import tqdm
 from visionloop.datasets.synthetic.scenes import Scene, shaded_patch
 from visionloop.datasets.synthetic.shapes import OUTLINES
 
-SPLITS = {"train": 240, "val": 60}  # pictures
+SPLITS = {"train": 240, "val": 60}  # images
 SIDES = (160, 320)  # pixels, both included, each drawn for itself
 # Ids with a gap, as in COCO itself: code that takes an id for a label fails at once.
 CATEGORY_IDS = dict(zip(sorted(OUTLINES), (1, 2, 3, 5), strict=True))
 MOST_SHAPES = 8
 RADII = (0.06, 0.22)  # of the circle around a shape, as a share of the shorter side
 LARGEST_TURN = np.pi / 6  # to either side
-# one validation picture of so many holds a crowd: many small shapes of a kind under one box, as
+# one validation image of so many holds a crowd: many small shapes of a kind under one box, as
 # nobody counted them
 CROWD_EVERY = 30
 CROWD_RADIUS, CROWD_MEMBER = (
@@ -32,17 +32,15 @@ CROWD_RADIUS, CROWD_MEMBER = (
 CROWD_GRID = 4  # members along a side
 
 
-def write_detection(folder, seed, pictures=SPLITS, sides=SIDES):
+def write_detection(folder, seed, images=SPLITS, sides=SIDES):
     """Write `train.json`, `val.json` in COCO form, and `train/0000.jpg`, `val/0000.jpg`.
 
-    folder: a Path, empty; pictures: how many of each split; sides: shortest and longest, pixels.
+    folder: a Path, empty; images: how many of each split; sides: shortest and longest, pixels.
     """
-    with tqdm(
-        total=sum(pictures.values()), desc="sample data", unit="picture", disable=None
-    ) as bar:
-        for split_number, (split, count) in enumerate(pictures.items()):
+    with tqdm(total=sum(images.values()), desc="sample data", unit="image", disable=None) as bar:
+        for split_number, (split, count) in enumerate(images.items()):
             (folder / split).mkdir(parents=True)
-            images, annotations = [], []
+            image_entries, annotations = [], []
             for number in range(count):
                 crowded = split == "val" and number % CROWD_EVERY == CROWD_EVERY - 1
                 scene, objects = draw_scene(
@@ -50,7 +48,7 @@ def write_detection(folder, seed, pictures=SPLITS, sides=SIDES):
                 )
                 name = f"{number:04}.jpg"
                 Image.fromarray(scene).save(folder / split / name, quality=90)
-                images.append(
+                image_entries.append(
                     {
                         "id": number + 1,
                         "file_name": name,
@@ -64,7 +62,11 @@ def write_detection(folder, seed, pictures=SPLITS, sides=SIDES):
             categories = [
                 {"id": category_id, "name": kind} for kind, category_id in CATEGORY_IDS.items()
             ]
-            content = {"images": images, "annotations": annotations, "categories": categories}
+            content = {
+                "images": image_entries,
+                "annotations": annotations,
+                "categories": categories,
+            }
             (folder / f"{split}.json").write_text(json.dumps(content) + "\n")
 
 
@@ -80,7 +82,7 @@ def draw_scene(generator, crowded, sides=SIDES):
         objects.add_crowd(generator)
     for _ in range(generator.integers(MOST_SHAPES, endpoint=True)):
         objects.add_shape(generator)
-    return scene.picture(), objects.rows
+    return scene.image(), objects.rows
 
 
 class _Objects:
@@ -94,7 +96,7 @@ class _Objects:
         kind = sorted(OUTLINES)[generator.integers(len(OUTLINES))]
         radius = generator.uniform(*RADII) * self.scene.shorter
         centre_xy = self.scene.find_room(generator, radius)
-        if centre_xy is not None:  # a full picture goes without it
+        if centre_xy is not None:  # a full image goes without it
             corners = self.paint(generator, kind, centre_xy, radius)
             self.note(kind, corners, iscrowd=0)
 

@@ -18,7 +18,7 @@ SATURATIONS, VALUES = (0.5, 1.0), (0.7, 1.0)  # of a colour whose hue is asked f
 
 
 class Scene:
-    """A picture that fills up. ground: float64 [H, W, 3], without shapes; pixels: with them; shorter: side in pixels."""
+    """An image that fills up. ground: float64 [H, W, 3], without shapes; pixels: with them; shorter: side in pixels."""
 
     def __init__(self, ground):
         self.ground, self.pixels = ground, ground.copy()
@@ -26,7 +26,7 @@ class Scene:
         self.circles = []  # (x, y, radius) of what is there
 
     def find_room(self, generator, radius):
-        """The centre of a free circle inside the picture, float64 [2], noted as taken; None when the tries are used up."""
+        """The centre of a free circle inside the image, float64 [2], noted as taken; None when the tries are used up."""
         height, width = self.ground.shape[:2]
         for _ in range(TRIES):
             x, y = generator.uniform(radius, (width - radius, height - radius))
@@ -43,7 +43,7 @@ class Scene:
 
         hue: about that of its colour, in 0..1; None: any.
         """
-        # only the window around it is touched: a fifth of the time of whole pictures
+        # only the window around it is touched: a fifth of the time of whole images
         left, top = np.maximum(np.floor(centre_xy - radius).astype(int) - 1, 0)
         window = np.s_[top : int(centre_xy[1] + radius) + 2, left : int(centre_xy[0] + radius) + 2]
         ground = self.ground[window]
@@ -55,7 +55,7 @@ class Scene:
         self.pixels[window] += (colours - self.pixels[window]) * mask[..., None]
         return window, mask
 
-    def picture(self):
+    def image(self):
         """What is painted so far: uint8 [H, W, 3]."""
         return np.clip(self.pixels, 0, 255).astype(np.uint8)
 

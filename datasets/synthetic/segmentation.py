@@ -1,10 +1,10 @@
-"""Sample data of segmentation: several shapes on ground that has a class of its own, and a mask of class ids beside each picture.
+"""Sample data of segmentation: several shapes on ground that has a class of its own, and a mask of class ids beside each image.
 
-Every picture and its mask are a function of (seed, split, number) alone. Kept easy on purpose, like
+Every image and its mask are a function of (seed, split, number) alone. Kept easy on purpose, like
 the other sample data: shapes are brighter than what they lie on, roughly upright and hardly hide
-each other, each kind has hues of its own, and the one other ground, a band across the picture, is
+each other, each kind has hues of its own, and the one other ground, a band across the image, is
 striped, so that a small network learns them within minutes on a CPU. What real data has and code
-trips over is in it too: pictures of every size, pictures without some of the classes, and pixels
+trips over is in it too: images of every size, images without some of the classes, and pixels
 that count for nothing.
 """
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from visionloop.datasets.synthetic.scenes import Scene, shaded_patch
 from visionloop.datasets.synthetic.shapes import OUTLINES
 
-SPLITS = {"train": 300, "val": 60}  # pictures
+SPLITS = {"train": 300, "val": 60}  # images
 SIDES = (96, 160)  # pixels, both included, each drawn for itself
 CLASSES = ("ground", "band", *sorted(OUTLINES))  # the id is the position
 GROUND, BAND, IGNORED = 0, 1, 255
@@ -39,15 +39,15 @@ LARGEST_TURN = np.pi / 6  # to either side
 BAND_SHARE, BAND_WIDTHS = (
     0.5,
     (0.2, 0.32),
-)  # pictures that have a band; its width as a share of the shorter side
+)  # images that have a band; its width as a share of the shorter side
 STRIPE, STRIPE_STEP = 6, 75  # pixels; of 255, every other stripe above the one before
 BORDER_SHARE, WIDEST_BORDER = 0.5, 2  # shapes with pixels around them that are ignored; pixels
 
 
-def write_segmentation(folder, seed, pictures=SPLITS, sides=SIDES):
+def write_segmentation(folder, seed, images=SPLITS, sides=SIDES):
     """Write `images/train/0000.jpg`, `masks/train/0000.png` and the same for val, and `classes.json`.
 
-    folder: a Path, empty; pictures: how many of each split; sides: shortest and longest, pixels.
+    folder: a Path, empty; images: how many of each split; sides: shortest and longest, pixels.
     The masks are palette PNG: uint8 class ids, 255 ignored.
     """
     content = {
@@ -56,17 +56,13 @@ def write_segmentation(folder, seed, pictures=SPLITS, sides=SIDES):
         "colors": dict(zip(CLASSES, COLOURS, strict=True)),
     }
     (folder / "classes.json").write_text(json.dumps(content) + "\n")
-    with tqdm(
-        total=sum(pictures.values()), desc="sample data", unit="picture", disable=None
-    ) as bar:
-        for split_number, (split, count) in enumerate(pictures.items()):
+    with tqdm(total=sum(images.values()), desc="sample data", unit="image", disable=None) as bar:
+        for split_number, (split, count) in enumerate(images.items()):
             for kind in ("images", "masks"):
                 (folder / kind / split).mkdir(parents=True)
             for number in range(count):
-                picture, ids = draw_scene(
-                    np.random.default_rng([seed, split_number, number]), sides
-                )
-                Image.fromarray(picture).save(
+                image, ids = draw_scene(np.random.default_rng([seed, split_number, number]), sides)
+                Image.fromarray(image).save(
                     folder / "images" / split / f"{number:04}.jpg", quality=90
                 )
                 _with_palette(ids).save(folder / "masks" / split / f"{number:04}.png")
@@ -74,12 +70,12 @@ def write_segmentation(folder, seed, pictures=SPLITS, sides=SIDES):
 
 
 def _with_palette(ids):
-    """The mask as a picture whose pixels are the ids and which viewers show in colours."""
+    """The mask as an image whose pixels are the ids and which viewers show in colours."""
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[: len(COLOURS)], palette[IGNORED] = COLOURS, 255
-    picture = Image.fromarray(ids)
-    picture.putpalette(palette.tobytes())
-    return picture
+    image = Image.fromarray(ids)
+    image.putpalette(palette.tobytes())
+    return image
 
 
 def draw_scene(generator, sides=SIDES):
@@ -95,11 +91,11 @@ def draw_scene(generator, sides=SIDES):
     scene = Scene(ground)
     for _ in range(generator.integers(*SHAPES, endpoint=True)):
         add_shape(generator, scene, ids)
-    return scene.picture(), ids
+    return scene.image(), ids
 
 
 def add_band(generator, ground, ids):
-    """A straight band of another texture across the picture, with stripes across the band. Changes ground and ids."""
+    """A straight band of another texture across the image, with stripes across the band. Changes ground and ids."""
     height, width = ids.shape
     shorter = min(height, width)
     angle = generator.uniform(0, np.pi)
@@ -120,7 +116,7 @@ def add_shape(generator, scene, ids):
         centre_xy = scene.find_room(generator, share * scene.shorter)
         if centre_xy is not None:
             break
-    else:  # a full picture goes without it
+    else:  # a full image goes without it
         return
     window, cover = scene.paint(
         generator, kind, centre_xy, share * scene.shorter, LARGEST_TURN, HUES[kind]

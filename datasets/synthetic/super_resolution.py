@@ -1,4 +1,4 @@
-"""Sample data of super-resolution: pieces of real photographs, from the pictures inside scikit-image's wheel: no download.
+"""Sample data of super-resolution: pieces of real photographs, from the images inside scikit-image's wheel: no download.
 
 Every piece is a function of (seed, split, number) alone. Training and validation never share a
 photograph, and the pieces of validation no pixel either, as long as there are no more of them than
@@ -15,9 +15,9 @@ from visionloop.datasets.super_resolution.downscale import shrink
 from visionloop.datasets.super_resolution.layout import HR, lr_folder_name
 from visionloop.datasets.synthetic.textures import load_texture
 
-SPLITS = {"train": 40, "val": 6}  # pictures
+SPLITS = {"train": 40, "val": 6}  # images
 SIDES = (200, 300)  # pixels, both included, each drawn for itself; less where the region ends
-# of the small pictures that lie beside those of validation; those of training are made when they
+# of the small images that lie beside those of validation; those of training are made when they
 # are needed
 GIVEN_SCALE = 2
 
@@ -31,9 +31,9 @@ class Region:
     shrunk: int = 1
 
     def load(self):
-        """RGB picture."""
-        picture = load_texture(self.photograph)
-        return (picture.crop(self.box) if self.box else picture).reduce(self.shrunk)
+        """RGB image."""
+        image = load_texture(self.photograph)
+        return (image.crop(self.box) if self.box else image).reduce(self.shrunk)
 
 
 REGIONS = {
@@ -60,15 +60,13 @@ REGIONS = {
 }
 
 
-def write_super_resolution(folder, seed, pictures=SPLITS, sides=SIDES):
+def write_super_resolution(folder, seed, images=SPLITS, sides=SIDES):
     """Write `train/HR/0000.png`, `val/HR/0000.png` and `val/LR_x2/0000x2.png`.
 
-    folder: a Path, empty; pictures: how many of each split; sides: shortest and longest, pixels.
+    folder: a Path, empty; images: how many of each split; sides: shortest and longest, pixels.
     """
-    with tqdm(
-        total=sum(pictures.values()), desc="sample data", unit="picture", disable=None
-    ) as bar:
-        for split_number, (split, count) in enumerate(pictures.items()):
+    with tqdm(total=sum(images.values()), desc="sample data", unit="image", disable=None) as bar:
+        for split_number, (split, count) in enumerate(images.items()):
             (folder / split / HR).mkdir(parents=True)
             lr_folder = folder / split / lr_folder_name(GIVEN_SCALE)
             if split == "val":
@@ -89,16 +87,15 @@ def write_super_resolution(folder, seed, pictures=SPLITS, sides=SIDES):
 
 def cut_piece(generator, region, sides=SIDES):
     """A random part of a region, mirrored half of the time: RGB. generator: a numpy Generator, the only source of chance."""
-    picture = region.load()
+    image = region.load()
     width, height = (
         min(int(side), limit)
         for side, limit in zip(
-            generator.integers(*sides, 2, endpoint=True), picture.size, strict=True
+            generator.integers(*sides, 2, endpoint=True), image.size, strict=True
         )
     )
     left, top = (
-        int(generator.integers(limit + 1))
-        for limit in (picture.width - width, picture.height - height)
+        int(generator.integers(limit + 1)) for limit in (image.width - width, image.height - height)
     )
-    piece = picture.crop((left, top, left + width, top + height))
+    piece = image.crop((left, top, left + width, top + height))
     return piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else piece

@@ -1,4 +1,4 @@
-"""Pieces of real photographs, from the pictures inside scikit-image's wheel: no download."""
+"""Pieces of real photographs, from the images inside scikit-image's wheel: no download."""
 
 from functools import cache
 from importlib.resources import as_file, files
@@ -26,7 +26,7 @@ LARGEST_ZOOM = 3.0  # most texture pixels per pixel of a patch, along a side
 
 @cache
 def load_texture(name):
-    """One of TEXTURES as RGB picture."""
+    """One of TEXTURES as RGB image."""
     with as_file(files("skimage") / "data" / name) as path, Image.open(path) as image:
         return image.convert("RGB")
 

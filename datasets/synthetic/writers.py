@@ -1,6 +1,6 @@
 """Sample data of the tasks: shapes on real textures, written in each task's own layout on disk.
 
-Every picture is a function of (seed, split, number) alone: the same seed gives the same bytes with
+Every image is a function of (seed, split, number) alone: the same seed gives the same bytes with
 the same versions. The world of classification is kept easy on purpose, so that a small model learns
 it from nothing on a CPU within a minute or two: shapes are large, roughly upright and brighter than
 the ground, which lies in shade.
@@ -16,26 +16,24 @@ from visionloop.datasets.synthetic.segmentation import write_segmentation
 from visionloop.datasets.synthetic.shapes import OUTLINES, shape_mask
 from visionloop.datasets.synthetic.super_resolution import write_super_resolution
 
-SPLITS = {"train": 1200, "val": 240}  # pictures
+SPLITS = {"train": 1200, "val": 240}  # images
 SIDES = (64, 96)  # pixels, both included
 LARGEST_ASPECT = (
-    1.15  # longer over shorter side: evaluation squashes pictures to squares, and shapes with them
+    1.15  # longer over shorter side: evaluation squashes images to squares, and shapes with them
 )
 RADII = (0.38, 0.46)  # of the circle around a shape, as a share of the shorter side
 LARGEST_TURN = np.pi / 10  # to either side
 
 
-def write_classification(folder, seed, pictures=SPLITS, sides=SIDES):
-    """One shape a picture, its kind is the class: `train/<class>/0000.jpg`, `val/<class>/0000.jpg`.
+def write_classification(folder, seed, images=SPLITS, sides=SIDES):
+    """One shape an image, its kind is the class: `train/<class>/0000.jpg`, `val/<class>/0000.jpg`.
 
-    folder: a Path, empty; pictures: how many of each split, dealt out over the classes in turn;
+    folder: a Path, empty; images: how many of each split, dealt out over the classes in turn;
     sides: shortest and longest, pixels.
     """
     classes = sorted(OUTLINES)
-    with tqdm(
-        total=sum(pictures.values()), desc="sample data", unit="picture", disable=None
-    ) as bar:
-        for split_number, (split, count) in enumerate(pictures.items()):
+    with tqdm(total=sum(images.values()), desc="sample data", unit="image", disable=None) as bar:
+        for split_number, (split, count) in enumerate(images.items()):
             for kind in classes:
                 (folder / split / kind).mkdir(parents=True)
             for number in range(count):
@@ -68,7 +66,7 @@ def random_size(generator, sides=SIDES):
     return int(height), int(width)
 
 
-# A task's word -> function(folder, seed) that writes its data; all four know `pictures` and `sides`
+# A task's word -> function(folder, seed) that writes its data; all four know `images` and `sides`
 # too.
 WRITERS = {
     "classification": write_classification,

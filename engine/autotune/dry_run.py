@@ -3,7 +3,7 @@
 It is made of the same calls as the run itself, in a folder of its own beside the run's files. Since
 schedules are functions of the step and of the number of steps, a few steps go through all of them.
 The run afterwards draws its weights and its noise anew from its own seeds, and so it is the run
-that would have been without a rehearsal.
+that would have been without a calibration.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from dataclasses import replace
 import torch
 
 from visionloop.engine.checkpoints.folder import step_folders
-from visionloop.engine.checkpoints.start import REHEARSAL
-from visionloop.engine.data.subsets import Subset, spread_evenly
+from visionloop.engine.checkpoints.start import CALIBRATION_FOLDER
+from visionloop.engine.data.subsets import Subset, evenly_spaced
 from visionloop.engine.distributed import barrier
 from visionloop.engine.evaluation.evaluate import evaluate
 from visionloop.engine.loop import fit
@@ -29,8 +29,8 @@ from visionloop.engine.system.memory import give_back_freed_memory
 WARM_UP = 2  # first steps, which allocate
 
 
-class Rehearsal:
-    """What was seen, in seconds and bytes. steps: of each step in turn; evaluations: [(pictures, seconds)], fewer and more.
+class CalibrationRun:
+    """What was seen, in seconds and bytes. steps: of each step in turn; evaluations: [(images, seconds)], fewer and more.
 
     contention: a factor, 1 on a machine without other work; sizes: of a "checkpoint" and of "best",
     and how the logs grow: "once", and with an "evaluation" that is drawn.
@@ -54,19 +54,19 @@ class Rehearsal:
 
     @property
     def first_step(self):
-        """A step on pictures that were not read before: of the first third, in which each picture is new."""
+        """A step on images that were not read before: of the first third, in which each image is new."""
         return undisturbed(self.steps[WARM_UP : max(WARM_UP + 1, len(self.steps) // 3)])
 
     @property
     def step(self):
-        """A step on pictures that were read before."""
+        """A step on images that were read before."""
         return undisturbed(self.steps[max(WARM_UP, len(self.steps) // 3) :])
 
-    def evaluation(self, pictures):
-        """One evaluation of so many: a part that all have and a part for each picture; at most as if all of it were for the pictures."""
+    def evaluation(self, images):
+        """One evaluation of so many: a part that all have and a part for each image; at most as if all of it were for the images."""
         (fewer, less), (more, seconds) = self.evaluations[0], self.evaluations[-1]
         each = max(0.0, seconds - less) / (more - fewer) if more > fewer else seconds / more
-        return min(seconds + each * (pictures - more), seconds * max(1.0, pictures / more))
+        return min(seconds + each * (images - more), seconds * max(1.0, images / more))
 
 
 def undisturbed(seconds):
@@ -79,13 +79,13 @@ def undisturbed(seconds):
     ]  # not the quickest: a schedule may end with steps that have less to do
 
 
-def rehearse(task, config, world, train_set, val, *, output, stop):
-    """A Rehearsal of config.steps steps, evaluations of `val` and one checkpoint with its best/; None when it was stopped. All ranks.
+def calibrate(task, config, world, train_set, val, *, output, stop):
+    """A CalibrationRun of config.steps steps, evaluations of `val` and one checkpoint with its best/; None when it was stopped. All ranks.
 
-    It says nothing. Off the main rank a Rehearsal knows little. Raises what the run would raise.
+    It says nothing. Off the main rank a CalibrationRun knows little. Raises what the run would raise.
     """
     set_process(config)
-    folder = output / REHEARSAL
+    folder = output / CALIBRATION_FOLDER
     if world.is_main:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -129,7 +129,9 @@ def rehearse(task, config, world, train_set, val, *, output, stop):
         rows = read_rows(folder)
         if world.is_main:
             shutil.rmtree(folder, ignore_errors=True)
-    seen = None if run.stopping else Rehearsal(run, started, rows, evaluations, sizes_of(written))
+    seen = (
+        None if run.stopping else CalibrationRun(run, started, rows, evaluations, sizes_of(written))
+    )
     del run
     give_back_freed_memory()
     if world.device.type == "cuda":
@@ -163,7 +165,7 @@ def folder_bytes(folder):
 
 
 def sizes_of(written):
-    """What a Rehearsal says of them. written: of written_bytes after the checkpoint and, where there was another evaluation, after it."""
+    """What a CalibrationRun says of them. written: of written_bytes after the checkpoint and, where there was another evaluation, after it."""
     first, last = written[0], written[-1]
     grown = last["board"] - first["board"] if len(written) > 1 else first["board"]
     return {
@@ -182,9 +184,9 @@ def read_rows(folder):
 
 
 def part_of(dataset, wanted):
-    """At most so many samples of a data set, spread over it."""
+    """At most so many samples of a dataset, spread over it."""
     return (
         dataset
         if wanted >= len(dataset)
-        else Subset(dataset, spread_evenly(len(dataset), max(1, wanted)))
+        else Subset(dataset, evenly_spaced(len(dataset), max(1, wanted)))
     )

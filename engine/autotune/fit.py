@@ -8,7 +8,7 @@ from visionloop.engine.config.resolve import given_length, settle
 from visionloop.engine.config.train_config import TrainConfig
 
 
-def budget_of(given, settings, facts, state, record, *, output, began):
+def resolve_budget(given, settings, immutable_settings, state, record, *, output, began):
     """The Budget of this start, None for a run without one. On all ranks, though the main one's clock alone counts.
 
     state: of the checkpoint to go on from, or None; record: of budget.json. Without a checkpoint
@@ -17,7 +17,7 @@ def budget_of(given, settings, facts, state, record, *, output, began):
     """
     if given_length(given) != "budget":
         return None
-    seconds, key = given["budget"].value, key_of(facts, settings)
+    seconds, key = given["budget"].value, key_of(immutable_settings, settings)
     if state:
         return continued_budget(output, seconds, began, record, steps=state["settings"]["steps"])
     if record and (record["budget_seconds"], record["key"]) == (seconds, key):
@@ -25,7 +25,7 @@ def budget_of(given, settings, facts, state, record, *, output, began):
     return Budget(output, seconds, began, key=key)
 
 
-def fit_to_machine(task, given, world, train_set, val, stored, *, budget, output, stop, say):
+def autotune_settings(task, given, world, train_set, val, stored, *, budget, output, stop, say):
     """{"micro_batch", "steps"}, as far as they are to be measured; None after a stop. All ranks agree."""
     found = {}
     if given["micro_batch"].value == AUTO and stored.get("micro_batch", {}).get("source") != "auto":

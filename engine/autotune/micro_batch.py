@@ -3,8 +3,8 @@
 from functools import partial
 
 from visionloop.engine.batch import Batch
-from visionloop.engine.data.loader import Key, PieceCollate, SeededSamples
-from visionloop.engine.data.sampler import Order, cut_pieces
+from visionloop.engine.data.loader import Key, MicroBatchCollate, SeededDataset
+from visionloop.engine.data.sampler import EpochSampler, split_batch
 from visionloop.engine.distributed import barrier, gather_objects
 from visionloop.engine.errors import UserError
 from visionloop.engine.optim import build_optimizer
@@ -12,7 +12,7 @@ from visionloop.engine.precision import build_precision
 from visionloop.engine.prepare import build_module, set_process
 from visionloop.engine.seeding import STEP, seed_host
 from visionloop.engine.step import add_gradients
-from visionloop.engine.system.memory import DeviceMemory, HostMemory, no_memory
+from visionloop.engine.system.memory import DeviceMemory, HostMemory, is_out_of_memory
 
 # steps of the run that are tried with the smallest micro-batch: masks, sizes and targets differ
 # from step to step
@@ -29,7 +29,7 @@ def find_micro_batch(task, config, world, train_set):
     set_process(config)
     barrier(world)  # nobody else is taking memory while it is asked how much there is
     trial = Trial(task, config, world, train_set)
-    sizes = legal_sizes(config.batch_size, world.size, task.smallest_piece(trial.module))
+    sizes = legal_sizes(config.batch_size, world.size, task.min_micro_batch_size(trial.module))
     barrier(world)
     found = largest_fitting(sizes, trial.grown, trial.room)
     fewest, room = min(gather_objects(world, (found or 0, trial.room)))
@@ -38,7 +38,7 @@ def find_micro_batch(task, config, world, train_set):
     if not fewest:
         hint = "take a smaller --image-size or model, or --grad-checkpointing"
         message = f"--micro-batch auto: not even {sizes[0]} fits into the {max(0, room) / GIB:.2f} GiB that may be used; {hint}"
-        raise UserError(message, code="no_memory", field="micro_batch")
+        raise UserError(message, code="is_out_of_memory", field="micro_batch")
     least = min(size for size in sizes if size >= fewest)
     kind = "of the device's memory" if world.device.type == "cuda" else "of memory"
     return (
@@ -53,7 +53,7 @@ def legal_sizes(batch_size, world_size, smallest):
     for number in range(1, batch_size + 1):
         size = -(-batch_size // (world_size * number))
         try:
-            pieces = cut_pieces(batch_size, world_size, size)
+            pieces = split_batch(batch_size, world_size, size)
         except UserError:
             if size == 1:
                 break
@@ -63,7 +63,7 @@ def legal_sizes(batch_size, world_size, smallest):
         if size == 1:
             break
     if not sizes:
-        cut_pieces(
+        split_batch(
             batch_size, world_size, batch_size
         )  # says so when there are fewer samples than processes
         raise UserError(
@@ -132,7 +132,7 @@ class Trial:
                     self.take(place, size)
                     heaviest = place if self.memory.grown() > before else heaviest
         except Exception as error:
-            if not no_memory(error):
+            if not is_out_of_memory(error):
                 raise
             self.optimizer.zero_grad(set_to_none=True)
             return None
@@ -161,15 +161,15 @@ class Trial:
 
 def batch_of(task, config, train_set, step, size) -> Batch:
     """A host batch of the samples that a run with this batch size would see in this step. Raises UserError for one that cannot be read."""
-    order = Order(len(train_set), size, config.seed)
-    samples = SeededSamples(
+    order = EpochSampler(len(train_set), size, config.seed)
+    samples = SeededDataset(
         train_set,
         order,
         before_sample=partial(task.before_sample, steps=config.steps),
         skip_unreadable=config.skip_unreadable,
     )
     made = [samples[Key(step, 0, epoch, position)] for epoch, position in order.batch(step)]
-    batch, _ = PieceCollate(task.collate, config.seed)(made)
+    batch, _ = MicroBatchCollate(task.collate, config.seed)(made)
     if not isinstance(batch, Batch):
         raise batch.as_user_error()
     return batch

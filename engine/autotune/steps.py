@@ -1,4 +1,4 @@
-"""How many steps fit into `--budget`: measured once, in a rehearsal, before the run begins."""
+"""How many steps fit into `--budget`: measured once, in a calibration, before the run begins."""
 
 import hashlib
 import json
@@ -6,15 +6,13 @@ import math
 import time
 from dataclasses import asdict
 
-from visionloop.engine.autotune.dry_run import part_of, rehearse
+from visionloop.engine.autotune.dry_run import calibrate, part_of
 from visionloop.engine.budget import LEAVING_SECONDS, Figures
 from visionloop.engine.config.options import Seconds, duration_text
 from visionloop.engine.distributed import broadcast_object, sum_over_ranks
 from visionloop.engine.errors import UserError
 
-SHARE = (
-    0.03  # of the time left for the steps of the rehearsal, and at most as much for its evaluation
-)
+SHARE = 0.03  # of the time left for the steps of the calibration, and at most as much for its evaluation
 ROUGH_STEPS, FEWEST_STEPS, MOST_STEPS = 4, 6, 400
 # The schedule is this much longer than what seems to fit: should the machine become quicker no time
 # is left over, and what does not fit is ended by the clock, where the rate has come down to its
@@ -32,13 +30,13 @@ def find_steps(task, resolve, world, train_set, val, *, budget, output, stop):
     """
     late = Late(stop, budget)
 
-    def try_out(steps, pictures, scored):
+    def try_out(steps, images, scored):
         config = resolve(steps)
-        return rehearse(
+        return calibrate(
             task,
             config,
             world,
-            part_of(train_set, max(pictures, config.batch_size)),
+            part_of(train_set, max(images, config.batch_size)),
             part_of(val, scored),
             output=output,
             stop=late,
@@ -50,9 +48,9 @@ def find_steps(task, resolve, world, train_set, val, *, budget, output, stop):
     if rough is None:
         return cut_short(late, world)
     share = budget and SHARE * budget.remaining()
-    plan = budget and plan_rehearsal(rough, share, config.batch_size, len(val))
-    steps, pictures, scored = broadcast_object(world, plan)
-    seen, config = try_out(steps, pictures, scored)
+    plan = budget and plan_calibration(rough, share, config.batch_size, len(val))
+    steps, images, scored = broadcast_object(world, plan)
+    seen, config = try_out(steps, images, scored)
     if seen is None:
         return cut_short(late, world)
     found = None
@@ -76,7 +74,7 @@ def find_steps(task, resolve, world, train_set, val, *, budget, output, stop):
 
 
 def less_busy(figures, contention):
-    """The figures of a machine halfway between idle and as busy as it was: other programs come and go. contention: see Rehearsal."""
+    """The figures of a machine halfway between idle and as busy as it was: other programs come and go. contention: see CalibrationRun."""
     return Figures(**{name: value / contention**0.5 for name, value in asdict(figures).items()})
 
 
@@ -121,22 +119,22 @@ def too_small(budget, world):
     return UserError(broadcast_object(world, message), code="budget_too_small", field="budget")
 
 
-def plan_rehearsal(rough, share, batch_size, pictures):
-    """(steps, training pictures, validation pictures) of a rehearsal whose steps take `share` seconds, as does its evaluation.
+def plan_calibration(rough, share, batch_size, images):
+    """(steps, training images, validation images) of a calibration whose steps take `share` seconds, as does its evaluation.
 
-    rough: an earlier Rehearsal; pictures: of the validation set.
+    rough: an earlier CalibrationRun; images: of the validation set.
 
-    Each picture is read three times or more, so that it shows what keeping decoded pictures saves
+    Each image is read three times or more, so that it shows what keeping decoded images saves
     after the first epoch.
     """
     steps = min(MOST_STEPS, max(FEWEST_STEPS, round(share / rough.step)))
     scored = rough.evaluations[-1][0]  # more than at first where time allows
-    while scored < pictures and rough.evaluation(2 * scored) <= share:
+    while scored < images and rough.evaluation(2 * scored) <= share:
         scored *= 2
     return (
         steps,
         math.ceil(steps * batch_size / 3),
-        pictures if rough.evaluation(pictures) <= 2 * share else min(scored, pictures),
+        images if rough.evaluation(images) <= 2 * share else min(scored, images),
     )
 
 
@@ -179,11 +177,11 @@ def times(steps, every):
     return max(1, steps // every) if every else 1
 
 
-def key_of(facts, settings):
+def key_of(immutable_settings, settings):
     """A text that is the same for runs whose steps may be taken over: fixed settings that were given, and the data."""
     given = {
         name: value
-        for name, value in facts.items()
+        for name, value in immutable_settings.items()
         if name not in settings or settings[name].source != "auto"
     }
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]

@@ -39,22 +39,22 @@ def write_folder(target, fill):
             temporary, ignore_errors=True
         )  # on a full disk it would be in the way of what comes next
         raise
-    doomed = set_aside(target) if target.exists() else None
+    stale = move_to_trash(target) if target.exists() else None
     os.rename(temporary, target)
     reach("after rename", target)
     fsync(target.parent)
-    if doomed:
-        shutil.rmtree(doomed, ignore_errors=True)
+    if stale:
+        shutil.rmtree(stale, ignore_errors=True)
 
 
-def set_aside(folder):
+def move_to_trash(folder):
     """Rename a folder that is to be removed: half a removal must not look like a checkpoint. Returns the new path."""
-    doomed = folder.with_name(f".{folder.name}.removed")
+    stale = folder.with_name(f".{folder.name}.removed")
     shutil.rmtree(
-        doomed, ignore_errors=True
+        stale, ignore_errors=True
     )  # of a removal that was cut short: while `folder` is there, nobody needs it
-    os.rename(folder, doomed)
-    return doomed
+    os.rename(folder, stale)
+    return stale
 
 
 def step_folders(checkpoints, *, hidden=None):
@@ -79,7 +79,7 @@ def read_state(folder):
     return json.loads((folder / "state.json").read_text())
 
 
-def newest_whole(checkpoints, say=lambda message: None):
+def latest_valid(checkpoints, say=lambda message: None):
     """The newest folder whose manifest holds, or None; what is passed over is said."""
     for _, folder in reversed(step_folders(checkpoints)):
         wrong = problems(folder)
@@ -91,11 +91,11 @@ def newest_whole(checkpoints, say=lambda message: None):
 
 def finish_rewrites(checkpoints):
     """At start-up: a step folder whose rewriting was cut short between its two renames gets its name back."""
-    for _, doomed in step_folders(checkpoints, hidden=".removed"):
-        target = checkpoints / doomed.name.removeprefix(".").removesuffix(".removed")
+    for _, stale in step_folders(checkpoints, hidden=".removed"):
+        target = checkpoints / stale.name.removeprefix(".").removesuffix(".removed")
         written = checkpoints / f".{target.name}.writing"
         if not target.exists():
-            os.rename(written if written.is_dir() and not problems(written) else doomed, target)
+            os.rename(written if written.is_dir() and not problems(written) else stale, target)
 
 
 def prune(checkpoints, keep, best_step, newest=None):
@@ -108,7 +108,7 @@ def prune(checkpoints, keep, best_step, newest=None):
     kept = {*steps[-keep:], best_step}
     for step, folder in step_folders(checkpoints):
         if step not in kept:
-            shutil.rmtree(set_aside(folder), ignore_errors=True)
+            shutil.rmtree(move_to_trash(folder), ignore_errors=True)
     for rest in checkpoints.glob(".step_*"):
         shutil.rmtree(rest, ignore_errors=True)
 

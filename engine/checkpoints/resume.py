@@ -14,8 +14,8 @@ def load_weights(run, task, folder):
         load_state_by_name(
             run.optimizer, run.module, load_tensors(folder / "optimizer.safetensors")
         )
-        if run.average:
-            run.average.load(load_tensors(folder / "averaged.safetensors"))
+        if run.ema:
+            run.ema.load(load_tensors(folder / "ema.safetensors"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: {error}", code="bad_checkpoint", file=str(folder)) from None
     return read_state(folder)

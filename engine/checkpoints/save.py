@@ -15,7 +15,7 @@ from visionloop.engine.checkpoints.writer import (
 )
 from visionloop.engine.data.loader import too_many_skipped
 from visionloop.engine.distributed import gather_objects
-from visionloop.engine.ema import averaged_state
+from visionloop.engine.ema import ema_state
 from visionloop.engine.optim import state_by_name
 from visionloop.engine.system.fault_injection import reach
 
@@ -81,8 +81,8 @@ def prepare_write(run, task, step, state):
     )  # a task may write plain attributes too; a shallow copy keeps those of this moment
     weights = host_copies(run.module.state_dict())
     optimizer = host_copies(state_by_name(run.optimizer, run.module))
-    average = host_copies(run.average.tensors) if run.average else None
-    best_tensors = averaged_state(run.module, average) if run.average else weights
+    average = host_copies(run.ema.tensors) if run.ema else None
+    best_tensors = ema_state(run.module, average) if run.ema else weights
     best, keep, output, checkpoints = run.best, run.config.keep, run.output, run.checkpoints
 
     def fill(folder):
@@ -90,7 +90,7 @@ def prepare_write(run, task, step, state):
         reach("mid-write", folder)
         save_tensors(folder / "optimizer.safetensors", optimizer)
         if average:
-            save_tensors(folder / "averaged.safetensors", average)
+            save_tensors(folder / "ema.safetensors", average)
         write_json(folder / "state.json", state)
 
     def write():

@@ -5,14 +5,14 @@ from pathlib import Path
 from visionloop.engine.checkpoints.folder import (
     finish_rewrites,
     finish_swap,
-    newest_whole,
+    latest_valid,
     problems,
     step_folders,
 )
 from visionloop.engine.config.options import flag_of
 from visionloop.engine.errors import UserError
 
-REHEARSAL = ".rehearsal"  # the folder, below the run's
+CALIBRATION_FOLDER = ".calibration"  # the folder, below the run's
 
 
 def check_output(output):
@@ -31,7 +31,7 @@ def check_output(output):
             ".environment.json",
             "budget.json",
             ".budget.json",
-            REHEARSAL,
+            CALIBRATION_FOLDER,
         )
         foreign = [path.name for path in output.iterdir() if not path.name.startswith(ours)]
         if foreign:
@@ -43,7 +43,7 @@ def find_start(output, resume, say):
     """The checkpoint folder to go on from, or None. Policy: 1 this run's newest whole one, 2 --resume, 3 and 4 the task's weights."""
     finish_swap(output / "best")
     finish_rewrites(output / "checkpoints")
-    found = newest_whole(output / "checkpoints", say)
+    found = latest_valid(output / "checkpoints", say)
     if found is None and step_folders(output / "checkpoints"):
         say(f"{output / 'checkpoints'}: no checkpoint there is whole")
     if found is None and resume:

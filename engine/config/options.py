@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from visionloop.engine.config.suggest import guess
+from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.errors import UserError
 
 # Types of settings that plain numbers do not cover: each makes a value of a text, and a value
@@ -217,9 +217,7 @@ def resolve(classes, flags, *, recipe=None, config_file=None):
     file_values = read_config_file(config_file) if config_file else {}
     unknown = [name for name in file_values if name not in known]
     if unknown:
-        message = (
-            f"--config {config_file}: unknown setting {unknown[0]!r}{guess(unknown[0], known)}"
-        )
+        message = f"--config {config_file}: unknown setting {unknown[0]!r}{did_you_mean(unknown[0], known)}"
         raise UserError(message, file=str(config_file), field=unknown[0])
     settings = {name: Setting(item.default, "default") for name, (item, _) in known.items()}
     given = {name: Setting(value, f"config {config_file}") for name, value in file_values.items()}
@@ -269,7 +267,7 @@ def check_value(name, item, kind, value):
     low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
     if isinstance(kind, tuple) and value is not None and value not in kind:
         raise UserError(
-            f"{flag_of(name)}: expected one of {', '.join(map(str, kind))}, got {value!r}{guess(value, kind)}",
+            f"{flag_of(name)}: expected one of {', '.join(map(str, kind))}, got {value!r}{did_you_mean(value, kind)}",
             field=name,
         )
     if value is None or value == AUTO or (low is None and high is None):
@@ -290,8 +288,10 @@ def build(cls, settings):
     return cls(**{item.name: settings[item.name].value for item in dataclasses.fields(cls)})
 
 
-def settings_json(settings, **facts):
-    """The text of settings.json: every value with its source, and facts such as the data's fingerprint."""
+def settings_json(settings, **immutable_settings):
+    """The text of settings.json: every value with its source, and immutable_settings such as the data's fingerprint."""
     rows = {name: setting.as_json() for name, setting in settings.items()}
-    rows |= {name: Setting(value, "resolved").as_json() for name, value in facts.items()}
+    rows |= {
+        name: Setting(value, "resolved").as_json() for name, value in immutable_settings.items()
+    }
     return json.dumps({"schema": 1, "settings": rows}, indent=1) + "\n"

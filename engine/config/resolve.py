@@ -101,7 +101,7 @@ def length_of_run(settings, num_samples, stored):
     return max(1, math.ceil(settings["epochs"].value * num_samples / settings["batch_size"].value))
 
 
-def fixed_settings(settings, known, **facts):
+def immutable_settings_of(settings, known, **immutable_settings):
     """{name: value} of what must not change when the run continues. known: config.fields_of(...)."""
     # infinity as a text: a checkpoint's state.json has no number for it
     kept = {
@@ -109,7 +109,7 @@ def fixed_settings(settings, known, **facts):
         for name, setting in settings.items()
         if known[name][0].metadata["fixed"]
     }
-    return json.loads(json.dumps({**kept, **facts}, default=str))
+    return json.loads(json.dumps({**kept, **immutable_settings}, default=str))
 
 
 def settle(task, given, world, train_set, stored, found=None):
@@ -125,6 +125,6 @@ def settle(task, given, world, train_set, stored, found=None):
         task_class.config_class, settings
     )  # with what the length of the run decided
     known = fields_of(task_class.config_class, TrainConfig)
-    return settings, fixed_settings(
+    return settings, immutable_settings_of(
         settings, known, task=task.name, data_fingerprint=train_set.fingerprint()
     )

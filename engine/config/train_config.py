@@ -15,11 +15,11 @@ class TaskConfig:
     from_scratch: bool = option(False, "random weights: --model names the architecture alone")
     preset: str | None = option(None, "a named set of settings of this task")
     image_size: int | None = option(
-        None, "side of the training pictures in pixels (default: the model's own)", at_least=8
+        None, "side of the training images in pixels (default: the model's own)", at_least=8
     )
     val_split: float = option(
         0.0,
-        "share of the training pictures set aside when there is no val/ folder",
+        "share of the training images set aside when there is no val/ folder",
         at_least=0,
         at_most=0.9,
     )
@@ -40,7 +40,7 @@ class TrainConfig:
     steps: int | None = option(None, "optimizer steps in the whole run", at_least=1)
     epochs: float | None = option(
         None,
-        "the same as passes over the training pictures; give one of the two",
+        "the same as passes over the training images; give one of the two",
         at_least=0,
         fixed=False,
     )
@@ -58,7 +58,7 @@ class TrainConfig:
         fixed=False,
     )
     eval_batch_size: int = option(
-        32, "pictures evaluated at once; part of what a score means", at_least=1
+        32, "images evaluated at once; part of what a score means", at_least=1
     )
     lr: float = option(1e-3, "peak learning rate", at_least=0)
     weight_decay: float = option(
@@ -96,7 +96,7 @@ class TrainConfig:
         0, "stop after this many evaluations without a better score; 0: never", at_least=0
     )
     best_metric: str | None = option(None, "which score picks best/ (default: the task's first)")
-    max_bad_steps: int = option(
+    max_nonfinite_steps: int = option(
         50, "non-finite steps in a row before the run stops", at_least=1, fixed=False
     )
     skip_unreadable: bool = option(
@@ -105,7 +105,7 @@ class TrainConfig:
     seed: int = option(0, "of everything", at_least=0)
     deterministic: bool = option(False, "deterministic algorithms on CUDA", fixed=False)
     workers: int | None = option(
-        None, "loader processes per training process (default: by cores)", at_least=0, fixed=False
+        None, "workers per training process (default: by cores)", at_least=0, fixed=False
     )
     threads: int | None = option(
         None,

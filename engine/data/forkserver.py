@@ -16,7 +16,7 @@ from multiprocessing import connection, forkserver, resource_tracker
 _owner = None  # the process that started the server it knows of
 
 
-def start_loader_server():
+def start_fork_server():
     """Start the fork server of this process, unless it runs. Call it before the process has threads."""
     global _owner
     server = forkserver._forkserver
@@ -52,6 +52,6 @@ def _serve(listener, alive_read, alive_write):
         os._exit(0)
 
 
-def leave_server_alone():
+def detach_fork_server():
     """In a worker: no longer keep the server alive, so that both end when the run is killed."""
     os.close(forkserver._forkserver._forkserver_alive_fd)

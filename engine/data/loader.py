@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from visionloop.engine.data.forkserver import leave_server_alone, start_loader_server
-from visionloop.engine.data.prefetch import DataError, Fetcher
-from visionloop.engine.data.sampler import Order, cut_pieces
+from visionloop.engine.data.forkserver import detach_fork_server, start_fork_server
+from visionloop.engine.data.prefetch import DataError, Prefetcher
+from visionloop.engine.data.sampler import EpochSampler, split_batch
 from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
 from visionloop.engine.system.memory import give_back_freed_memory
 
@@ -26,11 +26,11 @@ class Key(NamedTuple):
     position: int
 
 
-class SeededSamples(torch.utils.data.Dataset):
+class SeededDataset(torch.utils.data.Dataset):
     """dataset[key]: the sample at the key's place, made under a seed of (seed, epoch, index).
 
     before_sample(step): told first, see Task. With skip_unreadable, the next readable position of
-    the same epoch takes the place of a sample that raises OSError. workers: loader processes that
+    the same epoch takes the place of a sample that raises OSError. workers: workers that
     will share this object. Returns (key, sample, skipped names) or (key, DataError, ()).
     """
 
@@ -62,7 +62,7 @@ class SeededSamples(torch.utils.data.Dataset):
                 continue
             sample["sample_id"] = torch.tensor(index)
             return key, sample, tuple(skipped)
-        return key, DataError("the whole data set", "no sample can be read"), ()
+        return key, DataError("the whole dataset", "no sample can be read"), ()
 
     def _note(self, index):
         worker = torch.utils.data.get_worker_info()
@@ -70,7 +70,7 @@ class SeededSamples(torch.utils.data.Dataset):
             self._making[worker.id] = index
 
     def in_work(self, workers=None):
-        """Names of the samples that these loader processes are making, or made last; None: all processes."""
+        """Names of the samples that these workers are making, or made last; None: all processes."""
         making = self._making.tolist()
         return [
             self.dataset.name(making[i])
@@ -83,7 +83,7 @@ def _why(error):
     return str(getattr(error, "why", None) or error.strerror or error)
 
 
-class PieceCollate:
+class MicroBatchCollate:
     """Seeds, then calls the task's collate. Returns (Batch, skipped names) or (DataError, ())."""
 
     def __init__(self, collate, seed):
@@ -99,7 +99,7 @@ class PieceCollate:
         return batch, tuple(name for _, _, skipped in fetched for name in skipped)
 
 
-class PieceSampler:
+class MicroBatchSampler:
     """The keys of this rank's pieces of steps start..stop, piece by piece."""
 
     def __init__(self, order, pieces, world, start, stop):
@@ -122,14 +122,14 @@ def worker_context(workers):
     """How the workers of a loader are started; None where there are none."""
     if not workers:
         return None
-    start_loader_server()
+    start_fork_server()
     return "forkserver"
 
 
 def start_worker(_worker_id):
     """Loader workers leave stopping to the training process and use one thread each."""
-    give_back_freed_memory()  # of the data set's pickle
-    leave_server_alone()
+    give_back_freed_memory()  # of the dataset's pickle
+    detach_fork_server()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
@@ -140,26 +140,28 @@ class TrainingData:
 
     def __init__(self, task, dataset, config, world, start_step):
         self.dataset = dataset
-        self.order = Order(len(dataset), config.batch_size, config.seed)
-        self.pieces = cut_pieces(config.batch_size, world.size, config.micro_batch)
+        self.order = EpochSampler(len(dataset), config.batch_size, config.seed)
+        self.pieces = split_batch(config.batch_size, world.size, config.micro_batch)
         self.skipped, self.error = [], None
         loader = DataLoader(
-            SeededSamples(
+            SeededDataset(
                 dataset,
                 self.order,
                 before_sample=partial(task.before_sample, steps=config.steps),
                 skip_unreadable=config.skip_unreadable,
                 workers=config.workers,
             ),
-            batch_sampler=PieceSampler(self.order, self.pieces, world, start_step, config.steps),
-            collate_fn=PieceCollate(task.collate, config.seed),
+            batch_sampler=MicroBatchSampler(
+                self.order, self.pieces, world, start_step, config.steps
+            ),
+            collate_fn=MicroBatchCollate(task.collate, config.seed),
             num_workers=config.workers,
             worker_init_fn=start_worker,
             generator=torch.Generator(),  # else every iter() draws from the main generator
             multiprocessing_context=worker_context(config.workers),
         )
         self.per_step = len(self.pieces) // world.size
-        self._fetcher = Fetcher(
+        self._fetcher = Prefetcher(
             loader, ahead=max(2, self.per_step), pin=world.device.type == "cuda"
         )
 
@@ -203,16 +205,16 @@ def evaluation_loader(task, dataset, *, batch_size, workers, rank=0, world_size=
     The order is mixed, since an index is often sorted by class and the first batch is the one that
     is drawn.
     """
-    order = Order(len(dataset), batch_size, seed=0)
+    order = EpochSampler(len(dataset), batch_size, seed=0)
     starts = range(0, len(dataset), batch_size)[rank::world_size]
     keys = [
         [Key(0, 0, 0, position) for position in range(start, min(start + batch_size, len(dataset)))]
         for start in starts
     ]
     return DataLoader(
-        SeededSamples(dataset, order, workers=workers),
+        SeededDataset(dataset, order, workers=workers),
         batch_sampler=keys,
-        collate_fn=PieceCollate(partial(collate_evaluation, task), seed=0),
+        collate_fn=MicroBatchCollate(partial(collate_evaluation, task), seed=0),
         num_workers=workers,
         worker_init_fn=start_worker,
         generator=torch.Generator(),

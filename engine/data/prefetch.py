@@ -13,7 +13,7 @@ from visionloop.engine.errors import UserError
 from visionloop.engine.system.memory import give_back_freed_memory
 
 log = logging.getLogger(__name__)
-END_SECONDS = 5  # for the exit code of a loader process whose connection has broken
+END_SECONDS = 5  # for the exit code of a worker whose connection has broken
 # of waiting for one batch: then it is said which sample is being made, and again each time the wait
 # has doubled
 SLOW_SECONDS = 60
@@ -33,11 +33,11 @@ class DataError:
         return UserError(f"{self.name}: {self.why}", code=self.code, file=self.name, hint=hint)
 
 
-class Fetcher:
+class Prefetcher:
     """A thread that takes batches from a loader; the main thread polls, so that a stop is seen within 0.2 s.
 
-    loader.dataset.in_work(worker): names of the samples that these loader processes are making (see
-    SeededSamples); None: all of them.
+    loader.dataset.in_work(worker): names of the samples that these workers are making (see
+    SeededDataset); None: all of them.
 
     Without workers nothing is made ahead: the samples are made in this process and would draw from
     the generators that the forward is using.
@@ -49,7 +49,7 @@ class Fetcher:
         # the workers are started here, in the main thread
         self._iterator, self._in_work = iter(loader), loader.dataset.in_work
         if loader.num_workers:
-            # each worker was sent a pickled data set, as large as its index
+            # each worker was sent a pickled dataset, as large as its index
             give_back_freed_memory()
         self._pin, self._closed = pin, False
         self._thread = threading.Thread(target=self._work, name="fetcher", daemon=True)
@@ -74,7 +74,7 @@ class Fetcher:
                 return
 
     def _lost_worker(self, error):
-        """(DataError, ()) when a loader process was killed, else None."""
+        """(DataError, ()) when a worker was killed, else None."""
         workers = getattr(self._iterator, "_workers", ())
         if workers and isinstance(
             error, (EOFError, OSError)
@@ -85,7 +85,7 @@ class Fetcher:
                     worker.join()  # the sentinel too may be sooner than the exit code
         for number, worker in enumerate(workers):
             if worker.exitcode is not None and worker.exitcode < 0:
-                why = f"the loader process that was making it was killed by signal {-worker.exitcode}; is there memory enough?"
+                why = f"the worker that was making it was killed by signal {-worker.exitcode}; is there memory enough?"
                 return DataError(
                     ", ".join(self._in_work([number])) or "no sample", why, code="lost_worker"
                 ), ()
@@ -94,7 +94,7 @@ class Fetcher:
     def fetch(self, number, give_up):
         """The next `number` batches, or None as soon as `give_up()` is true while one of them is not there yet.
 
-        Fewer, where the last is a DataError: after a lost loader process no other comes.
+        Fewer, where the last is a DataError: after a lost worker no other comes.
         """
         for _ in range(number):
             self._permits.release()

@@ -16,7 +16,7 @@ def epoch_permutation(num_samples, seed, epoch):
     return generator.permutation(num_samples)
 
 
-def cut_pieces(batch_size, world_size, micro_batch):
+def split_batch(batch_size, world_size, micro_batch):
     """The pieces [(start, stop)] of a global batch; rank r takes pieces r, r + W, ... in turn.
 
     There are G = W * ceil(B / (W * micro_batch)) of them, sizes differ by one at most and none is
@@ -40,7 +40,7 @@ def cut_pieces(batch_size, world_size, micro_batch):
     ]
 
 
-class Order:
+class EpochSampler:
     """The endless sequence of samples, cut into global batches."""
 
     def __init__(self, num_samples, batch_size, seed):

@@ -1,4 +1,4 @@
-"""Some samples of a data set."""
+"""Some samples of a dataset."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ import torch
 
 
 class Subset(torch.utils.data.Dataset):
-    """The samples at these indices, numbered anew: for --overfit, and for a rehearsal."""
+    """The samples at these indices, numbered anew: for --overfit, and for a calibration."""
 
     def __init__(self, dataset, indices):
         self.dataset, self.indices = dataset, indices
@@ -25,7 +25,7 @@ class Subset(torch.utils.data.Dataset):
         return f"{self.dataset.fingerprint()}/{len(self)}"
 
 
-def spread_evenly(num_samples, wanted):
+def evenly_spaced(num_samples, wanted):
     """Indices of at most so many samples, int64 [n]; spread, because an index is often sorted by class."""
     return np.unique(np.linspace(0, num_samples - 1, min(wanted, num_samples)).round().astype(int))
 
@@ -36,9 +36,9 @@ def spread_evenly(num_samples, wanted):
 def hash_split(names, labels, fraction):
     """(train indices, val indices), int64, sorted. Stratified by label (labels None: one stratum).
 
-    names: relative paths. Within a stratum the pictures with the smallest hash of their path are
+    names: relative paths. Within a stratum the images with the smallest hash of their path are
     set aside, so that the split does not depend on order, seed or machine. Every stratum of two or
-    more keeps one picture on each side.
+    more keeps one image on each side.
     """
     names = list(names)
     keys = np.array(

@@ -7,30 +7,30 @@ import torch
 
 from visionloop.engine.budget import OVER
 from visionloop.engine.data.loader import evaluation_loader
-from visionloop.engine.data.prefetch import DataError, Fetcher
+from visionloop.engine.data.prefetch import DataError, Prefetcher
 from visionloop.engine.distributed import World, broadcast_buffers, gather_objects, sum_over_ranks
 from visionloop.engine.errors import UserError
-from visionloop.engine.evaluation.bootstrap import FEW_PICTURES, score_intervals
+from visionloop.engine.evaluation.bootstrap import FEW_IMAGES, score_intervals
 from visionloop.engine.evaluation.record import make_record, write_record
 from visionloop.engine.evaluation.samples import (
     choose_samples,
     draw_chosen,
     draw_galleries,
+    images_due,
     in_eval_mode,
-    pictures_due,
 )
 
 
 def evaluate(run, task, step):
     """Score the weights at `step`, remember the best, log, record. All ranks; dropped at a batch border when a stop is wanted."""
     with run.clock.measure("evaluation"):
-        average = run.average
+        average = run.ema
         try:
             with average.applied(run.module) if average else nullcontext():
                 metric = run_metric(run, task)
                 chosen = None if metric is None else show_samples(run, task, metric, step)
             raw_metric = run_metric(run, task) if average and chosen is not None else None
-        except UserError as error:  # an unreadable picture: the loop saves, then fails with it
+        except UserError as error:  # an unreadable image: the loop saves, then fails with it
             run.failure, run.stopping = error, True
             return
         if chosen is None or (average and raw_metric is None):
@@ -50,7 +50,7 @@ def evaluate(run, task, step):
 
 
 def run_metric(run, task):
-    """The metric of the run's module on its validation pictures, or None after a stop. All ranks."""
+    """The metric of the run's module on its validation images, or None after a stop. All ranks."""
     broadcast_buffers(run.world, run.module)
     return evaluate_dataset(
         task,
@@ -64,7 +64,7 @@ def run_metric(run, task):
 
 
 def show_samples(run, task, metric, step):
-    """{"fixed": [Shown], "worst": [Shown]} on the main rank, with pictures where they are due, {} on the others; None after a stop.
+    """{"fixed": [Shown], "worst": [Shown]} on the main rank, with images where they are due, {} on the others; None after a stop.
 
     All ranks: the main one draws while the others wait.
     """
@@ -72,9 +72,7 @@ def show_samples(run, task, metric, step):
     if run.world.is_main:
         chosen = choose_samples(task, metric, run.val)
         config = run.config
-        if run.left == OVER or pictures_due(
-            step, config.eval_every, config.steps, config.batch_size
-        ):
+        if run.left == OVER or images_due(step, config.eval_every, config.steps, config.batch_size):
             chosen = draw_chosen(run, task, chosen)
     (stops,) = sum_over_ranks(run.world, [float(chosen is None)])
     return None if stops else chosen
@@ -82,12 +80,12 @@ def show_samples(run, task, metric, step):
 
 def report(run, task, step, metric, scores, raw, chosen):
     """Tell of an evaluation: console, metrics.jsonl, TensorBoard, and its record. Main rank only."""
-    intervals = score_intervals(metric) if len(metric) < FEW_PICTURES else {}
+    intervals = score_intervals(metric) if len(metric) < FEW_IMAGES else {}
     reference = task.reference_scores(metric)
     run.log.scores(
         step, scores, raw=raw, intervals=intervals, train_loss=run.train_loss, reference=reference
     )
-    run.log.pictures(step, task.draw_scores(metric) | draw_galleries(task, chosen))
+    run.log.images(step, task.draw_scores(metric) | draw_galleries(task, chosen))
     per_class = task.per_class_scores(metric)
     run.log.classes(step, task.metrics[0], per_class)
     run.log.status.update(best=run.best)
@@ -109,9 +107,9 @@ def evaluate_dataset(
 ):
     """The task's metric of `module` on every sample of `dataset`, once, in fp32; None when `stop()` came true. All ranks.
 
-    Batch j goes whole to rank j mod W, so no picture counts twice and the result is the same on any
+    Batch j goes whole to rank j mod W, so no image counts twice and the result is the same on any
     number of ranks. advance(n): called after each batch, with its size. Raises UserError for a
-    picture that cannot be read.
+    image that cannot be read.
     """
     world = world or World(0, 0, 1, torch.device("cpu"))
     loader = evaluation_loader(
@@ -122,7 +120,7 @@ def evaluate_dataset(
         rank=world.rank,
         world_size=world.size,
     )
-    fetcher = Fetcher(loader, ahead=2, pin=world.device.type == "cuda")
+    fetcher = Prefetcher(loader, ahead=2, pin=world.device.type == "cuda")
     metric, error = task.build_metric(), None
     own_rounds, rounds = len(loader), math.ceil(math.ceil(len(dataset) / batch_size) / world.size)
     try:

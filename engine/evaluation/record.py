@@ -1,4 +1,4 @@
-"""The record of an evaluation: evaluations/step_<step>/record.json and the pictures beside it, for whoever reports on a run.
+"""The record of an evaluation: evaluations/step_<step>/record.json and the images beside it, for whoever reports on a run.
 
 record.json is one object; nan and inf are null in it.
 
@@ -6,17 +6,17 @@ schema          1
 step, epoch     int: optimizer steps done, the epoch that the next one belongs to
 scores          {metric key: number}: of the weights that best/ may hold
 raw_scores      the same of the training weights, null without an average of weights
-intervals       {metric key: [low, high]}: 95 %, of fewer than 1000 pictures
+intervals       {metric key: [low, high]}: 95 %, of fewer than 1000 images
 reference       {label: number}: scores of a trivial predictor
 classes         null or {"columns": [{"key", "format": "percent" | "float" | "integer"}], "rows":
 [{"name", "values": [number]}]} confusion       null or {"classes": [name], "counts": [[int]],
-"unit": "pictures" | "pixels" | ..}, rows are the truth; null above
+"unit": "images" | "pixels" | ..}, rows are the truth; null above
                 200 classes
 curves          [{"title", "x": label, "y": label, "lines": [{"name", "x": [number], "y":
 [number]}]}] sample_score    null or {"label", "format", "higher_is_better", "description"}: what
-"score" below means fixed, worst    [{"name", "picture", "score"}]: samples spread over the
-validation pictures, the same every time; those with the worst
-                score, worst first. name: path in the data folder; picture: name of a JPEG beside
+"score" below means fixed, worst    [{"name", "image", "score"}]: samples spread over the
+validation images, the same every time; those with the worst
+                score, worst first. name: path in the data folder; image: name of a JPEG beside
                 the record, prediction beside truth, null where none was drawn: they are at the
                 first evaluation of a run, the last, and about ten between
 """
@@ -38,7 +38,7 @@ DIGITS = 5  # of the numbers of a curve
 
 
 def make_record(task, metric, *, step, epoch, scores, raw, intervals, reference, per_class, chosen):
-    """The content of record.json; the names of pictures are those that `write_record` gives them.
+    """The content of record.json; the names of images are those that `write_record` gives them.
 
     per_class: of `Task.per_class_scores`; chosen: see gallery.py.
     """
@@ -47,7 +47,7 @@ def make_record(task, metric, *, step, epoch, scores, raw, intervals, reference,
         kind: [
             {
                 "name": one.name,
-                "picture": None if one.picture is None else picture_name(kind, i),
+                "image": None if one.image is None else image_name(kind, i),
                 "score": one.score,
             }
             for i, one in enumerate(samples)
@@ -111,13 +111,13 @@ def curve_of(curve):
     return curve | {"lines": lines}
 
 
-def picture_name(kind, place):
-    """The file name of the picture at this place of "fixed" or "worst"."""
+def image_name(kind, place):
+    """The file name of the image at this place of "fixed" or "worst"."""
     return f"{kind}_{place:02}.jpg"
 
 
 def write_record(output, record, chosen):
-    """Write the record and its pictures on a sibling, then rename: a reader sees a whole record or none. Main rank only.
+    """Write the record and its images on a sibling, then rename: a reader sees a whole record or none. Main rank only.
 
     Returns why the disk does not take it, None when it did: a run is not lost for want of a record.
     """
@@ -128,9 +128,9 @@ def write_record(output, record, chosen):
         temporary.mkdir(parents=True)
         for kind, samples in chosen.items():
             for i, one in enumerate(samples):
-                if one.picture is not None:
-                    Image.fromarray(one.picture).save(
-                        temporary / picture_name(kind, i), quality=QUALITY
+                if one.image is not None:
+                    Image.fromarray(one.image).save(
+                        temporary / image_name(kind, i), quality=QUALITY
                     )
         (temporary / "record.json").write_text(json.dumps(finite(record), allow_nan=False) + "\n")
         for path in (temporary / "record.json", temporary):

@@ -14,23 +14,23 @@ from visionloop.engine.task import Reporting
 
 SHOWN = 8  # samples of each kind
 WIDEST, HIGHEST = 640, 960  # pixels; what a task draws larger is made smaller before it is kept
-# of a run with pictures, besides the first; TensorBoard shows ten of a tag unless told otherwise
+# of a run with images, besides the first; TensorBoard shows ten of a tag unless told otherwise
 MOST_EVALUATIONS = 10
 TRAINED_FOR_ONE = 50  # samples that are trained on for each one that is drawn
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One sample. score: nan where there is none; picture: uint8 [H, W, 3], None where it was not drawn or can no longer be read."""
+    """One sample. score: nan where there is none; image: uint8 [H, W, 3], None where it was not drawn or can no longer be read."""
 
     index: int
     name: str
     score: float
-    picture: np.ndarray | None = None
+    image: np.ndarray | None = None
 
 
 def choose_samples(task, metric, dataset):
-    """{"fixed": [Shown], "worst": [Shown], worst first}, without pictures. metric: merged over all ranks."""
+    """{"fixed": [Shown], "worst": [Shown], worst first}, without images. metric: merged over all ranks."""
     score_of = {}
     if task.sample_score is not None:
         ids, scores = task.sample_scores(metric)
@@ -70,7 +70,7 @@ def name_in(folder, path):
     return str(path)
 
 
-def pictures_due(step, every, steps, batch_size):
+def images_due(step, every, steps, batch_size):
     """True at the first evaluation of a run, at the last, and at no more than ten between, evenly spread.
 
     Fewer where more would be answers for over 2 % as many samples as are trained on. every: steps
@@ -84,7 +84,7 @@ def pictures_due(step, every, steps, batch_size):
 
 
 def draw_chosen(run, task, chosen):
-    """The samples of `choose_samples` with their pictures, or None after a stop. Main rank only, with the weights that are shown.
+    """The samples of `choose_samples` with their images, or None after a stop. Main rank only, with the weights that are shown.
 
     One forward for each sample alone, so that no answer depends on a neighbour; read and seeded as
     the evaluation did.
@@ -103,7 +103,7 @@ def draw_chosen(run, task, chosen):
             if one.index not in drawn:
                 drawn[one.index] = draw_sample(run, task, one.index)
     return {
-        kind: [replace(one, picture=drawn[one.index]) for one in samples]
+        kind: [replace(one, image=drawn[one.index]) for one in samples]
         for kind, samples in chosen.items()
     }
 
@@ -119,18 +119,18 @@ def draw_sample(run, task, index):
     batch = task.collate_eval([sample]).to(run.world.device)
     with torch.no_grad():
         predictions = task.predict(run.module, batch)
-    (picture,) = task.draw_samples(batch, predictions)
-    return thumbnail(picture)
+    (image,) = task.draw_samples(batch, predictions)
+    return thumbnail(image)
 
 
 def draw_galleries(task, chosen):
     """{tag: uint8 [H, W, 3]}: one sheet of the fixed samples and one of the worst, with names and scores, where they are drawn."""
     sheets = {}
     for tag, samples in (("predictions", chosen["fixed"]), ("worst", chosen["worst"])):
-        drawn = [one for one in samples if one.picture is not None]
+        drawn = [one for one in samples if one.image is not None]
         sheet = (
             task.draw_gallery(
-                [one.picture for one in drawn],
+                [one.image for one in drawn],
                 [caption_of(one, task.sample_score) for one in drawn],
             )
             if drawn
@@ -146,11 +146,11 @@ def caption_of(one, spec):
     return [one.name] + ([] if math.isnan(one.score) else [f"{spec.label} {spec.show(one.score)}"])
 
 
-def thumbnail(picture):
+def thumbnail(image):
     """A copy of uint8 [H, W, 3] that is made smaller where it is larger than what is kept."""
-    image = Image.fromarray(picture)
-    image.thumbnail((WIDEST, HIGHEST), Image.Resampling.LANCZOS)
-    return np.array(image)
+    pil_image = Image.fromarray(image)
+    pil_image.thumbnail((WIDEST, HIGHEST), Image.Resampling.LANCZOS)
+    return np.array(pil_image)
 
 
 @contextmanager

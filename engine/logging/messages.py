@@ -14,7 +14,7 @@ import torch
 
 from visionloop.engine.checkpoints.folder import step_folder_name
 from visionloop.engine.config.options import Seconds
-from visionloop.engine.data.sampler import cut_pieces
+from visionloop.engine.data.sampler import split_batch
 from visionloop.engine.evaluation.record import FOLDER
 from visionloop.engine.system.cores import share_cores
 from visionloop.engine.system.profiling import peak_gib
@@ -31,7 +31,7 @@ def summary(run, task, step):
     best = shlex.quote(str(run.output / "best"))
     command = program(task.name)
     yield best_line(run, step)
-    yield f"predict:  {command} predict --model {best} --input PICTURES --output ANSWERS"
+    yield f"predict:  {command} predict --model {best} --input IMAGES --output ANSWERS"
     if not run.config.overfit:
         yield f"evaluate: {command} evaluate --model {best}{evaluation_options(run, task)}"
     yield time_line(run, task, step)
@@ -66,7 +66,7 @@ def program(task_name):
 
 
 def evaluation_options(run, task):
-    """What `evaluate` has to be told to score the same pictures in the same way."""
+    """What `evaluate` has to be told to score the same images in the same way."""
     words = ["--data", str(task.config.data)]
     if task.config.val_split:
         words += ["--val-split", f"{task.config.val_split:g}"]
@@ -77,7 +77,7 @@ def evaluation_options(run, task):
 
 def time_line(run, task, step):
     """What took most of the time besides the steps, or the steps themselves, and the flag that would change it most."""
-    shares = {part: row["share"] for part, row in run.clock.ledger().items()}
+    shares = {part: row["share"] for part, row in run.clock.time_breakdown().items()}
     part = slowest(shares)
     flag = worth_changing(
         part, shares, run.config, kept(task), machine(run), steps=step - run.start_step
@@ -96,7 +96,7 @@ def slowest(shares):
 
 
 def kept(task):
-    """Where decoded pictures are kept, by --cache; None for a task that has no such setting."""
+    """Where decoded images are kept, by --cache; None for a task that has no such setting."""
     return task.config.cache if "cache" in {item.name for item in fields(task.config)} else None
 
 
@@ -131,11 +131,11 @@ def worth_changing(part, shares, config, cache, found, *, steps):
 
 
 def for_data(config, cache, found):
-    """Loader processes where cores are idle; else pictures kept decoded, where that is switched off."""
+    """Workers where cores are idle; else images kept decoded, where that is switched off."""
     idle = found["cores"] - config.threads - config.workers
     if idle > 0:
         return f"--workers {config.workers + idle} ({idle} of {found['cores']} cores are not used by this run)"
-    return "--cache ram (pictures are decoded anew in every epoch)" if cache == "none" else None
+    return "--cache ram (images are decoded anew in every epoch)" if cache == "none" else None
 
 
 def rarer(every, share, steps):
@@ -192,21 +192,21 @@ def for_steps(config, found):
 # What a run says of itself before its first step.
 
 
-def announce(task, config, world, train_set, val, state):
+def log_startup(task, config, world, train_set, val, state):
     """The start line, and what of the noise is not the same as on one process. Main rank only. state: of the checkpoint, or None."""
     if not world.is_main:
         return
     say = partial(print, flush=True)
-    pieces = cut_pieces(config.batch_size, world.size, config.micro_batch)
+    pieces = split_batch(config.batch_size, world.size, config.micro_batch)
     sizes = sorted({stop - start for start, stop in pieces})
     say(
         f"{task.name}: {len(train_set)} training and {len(val)} validation samples, {config.steps} steps of {config.batch_size} "
         f"({world.size} process(es) x {len(pieces) // world.size} micro-batch(es) of {' or '.join(map(str, sizes))}), "
         f"{world.device.type}, {config.precision}, {config.threads} thread(s), {config.workers} worker(s)"
     )
-    if config.deterministic and task.undeterministic:
+    if config.deterministic and task.nondeterministic_ops:
         say(
-            f"--deterministic: CUDA has no deterministic backward of {', '.join(task.undeterministic)} (torch {torch.__version__}): "
+            f"--deterministic: CUDA has no deterministic backward of {', '.join(task.nondeterministic_ops)} (torch {torch.__version__}): "
             "bytes may differ there from run to run; samples, order and schedule do not"
         )
     if task.config.from_scratch and not state:

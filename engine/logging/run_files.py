@@ -22,9 +22,9 @@ def stored_settings(output):
     return {}
 
 
-def write_run_files(output, settings, facts, val):
+def write_run_files(output, settings, immutable_settings, val):
     """settings.json, environment.json and, when there is no val folder, split.json. Main rank only."""
-    known = {name: facts[name] for name in ("task", "data_fingerprint")}
+    known = {name: immutable_settings[name] for name in ("task", "data_fingerprint")}
     replace_file(output / "settings.json", settings_json(settings, **known))
     replace_file(output / "environment.json", json.dumps(environment(), indent=1) + "\n")
     if settings["val_split"].value and not settings["overfit"].value:

@@ -13,7 +13,7 @@ from visionloop.engine.config.options import duration_text
 from visionloop.engine.evaluation.record import cut_records
 from visionloop.engine.logging.console import class_table, is_watched
 from visionloop.engine.logging.status_file import StatusFile
-from visionloop.engine.logging.tensorboard import Board
+from visionloop.engine.logging.tensorboard import TensorBoardWriter
 from visionloop.engine.system.profiling import peak_gib
 
 
@@ -41,7 +41,7 @@ class RunLog:
         cut_lines(output / "metrics.jsonl", start_step, evaluated_at)
         cut_records(output, evaluated_at)
         self._file = open(output / "metrics.jsonl", "a")  # noqa: SIM115 - open as long as the run
-        self._board = Board(output / "tensorboard", task, start_step)
+        self._board = TensorBoardWriter(output / "tensorboard", task, start_step)
         self.status = StatusFile(
             output / "status.json", step=start_step, epoch=epoch_of(start_step), steps=steps
         )
@@ -182,20 +182,22 @@ class RunLog:
         for line in self._class_lines:
             self.say(line)
 
-    def pictures(self, step, pictures):
-        """pictures: {name: uint8 [H, W, 3]}, for TensorBoard."""
+    def images(self, step, images):
+        """images: {name: uint8 [H, W, 3]}, for TensorBoard."""
         if self._board is not None:
-            self._board.pictures(step, pictures)
+            self._board.images(step, images)
 
-    def ledger(self, step, ledger):
+    def time_breakdown(self, step, time_breakdown):
         """Where the wall time of this start went."""
         if not self.world.is_main:
             return
-        self._line(step, "ledger", **ledger)
-        self._board.ledger(step, ledger)
+        self._line(step, "time_breakdown", **time_breakdown)
+        self._board.time_breakdown(step, time_breakdown)
         self.say(
             "time: "
-            + ", ".join(f"{part} {100 * row['share']:.1f} %" for part, row in ledger.items())
+            + ", ".join(
+                f"{part} {100 * row['share']:.1f} %" for part, row in time_breakdown.items()
+            )
         )
 
     def result(self, step, settings, scores):
@@ -237,7 +239,7 @@ def cut_lines(path, step, evaluated_at):
     """Drop the lines after `step`, evaluations after `evaluated_at` (both will be written again), and a half-written last line."""
     if not path.exists():
         return
-    last = {"train": step, "eval": evaluated_at, "ledger": step - 1}
+    last = {"train": step, "eval": evaluated_at, "time_breakdown": step - 1}
     kept = []
     for line in path.read_text().splitlines():
         try:

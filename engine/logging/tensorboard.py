@@ -1,4 +1,4 @@
-"""The TensorBoard of a run: scalars and their layout, pictures, tables, settings with final scores, the model card."""
+"""The TensorBoard of a run: scalars and their layout, images, tables, settings with final scores, the model card."""
 
 import io
 import re
@@ -15,7 +15,7 @@ NOT_TOLD_APART = (
 )  # settings that say nothing beside those of other runs
 
 
-class Board:
+class TensorBoardWriter:
     """Writes the event files. Main rank only. The x axis everywhere is the optimizer step."""
 
     def __init__(self, folder, task, start_step):
@@ -32,19 +32,19 @@ class Board:
         for tag, value in values.items():
             self._writer.add_scalar(tag, value, step)
 
-    def pictures(self, step, pictures):
-        """pictures: {name: uint8 [H, W, 3]}, together under the tag pictures/<name>."""
+    def images(self, step, images):
+        """images: {name: uint8 [H, W, 3]}, together under the tag images/<name>."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        for name, picture in pictures.items():
+        for name, image in images.items():
             encoded = io.BytesIO()
-            Image.fromarray(picture).save(encoded, "JPEG", quality=QUALITY, subsampling=0)
-            height, width = picture.shape[:2]
-            image = Summary.Image(
+            Image.fromarray(image).save(encoded, "JPEG", quality=QUALITY, subsampling=0)
+            height, width = image.shape[:2]
+            pil_image = Summary.Image(
                 height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue()
             )
             self._writer.file_writer.add_summary(
-                Summary(value=[Summary.Value(tag=f"pictures/{name}", image=image)]), step
+                Summary(value=[Summary.Value(tag=f"images/{name}", image=pil_image)]), step
             )
 
     def classes(self, step, spec, per_class):
@@ -70,11 +70,11 @@ class Board:
     def text(self, step, tag, markdown):
         self._writer.add_text(tag, markdown, step)
 
-    def ledger(self, step, ledger):
-        """Where the wall time of this start went, as a table. ledger: of `Clock.ledger`."""
+    def time_breakdown(self, step, time_breakdown):
+        """Where the wall time of this start went, as a table. time_breakdown: of `Clock.time_breakdown`."""
         rows = "\n".join(
             f"| {part} | {row['seconds']:.1f} | {100 * row['share']:.1f} % |"
-            for part, row in ledger.items()
+            for part, row in time_breakdown.items()
         )
         self.text(step, "time", f"| part | seconds | share |\n| --- | ---: | ---: |\n{rows}")
 

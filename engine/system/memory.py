@@ -39,7 +39,7 @@ def give_back_freed_memory():
         malloc_trim(0)
 
 
-SPARE = 0.8  # of what is free: loader processes, kept pictures and evaluations need memory too
+SPARE = 0.8  # of what is free: workers, kept images and evaluations need memory too
 THREADS = 512 * 2**20  # addresses that the threads of a run reserve, which an own limit counts
 REFUSALS = ("allocate memory", "bad_alloc", "out of memory")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -106,7 +106,7 @@ class DeviceMemory:
         return contextlib.nullcontext()
 
 
-def no_memory(error):
+def is_out_of_memory(error):
     """True for what an allocation that cannot be had raises."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or (

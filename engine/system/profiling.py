@@ -1,4 +1,4 @@
-"""Where the time and memory go: the run's clock and ledger, and a profiler trace of a few steps."""
+"""Where the time and memory go: the run's clock and time_breakdown, and a profiler trace of a few steps."""
 
 import time
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ class Clock:
         total = spent + waited
         return 1000 * total / max(1, step - marked_step), waited / total if total else 0.0
 
-    def ledger(self):
+    def time_breakdown(self):
         """{part: {"seconds", "share"}}; "other" is start-up and what no part claims."""
         total = time.perf_counter() - self.began
         rows = self.seconds | {"other": max(0.0, total - sum(self.seconds.values()))}

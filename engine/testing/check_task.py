@@ -56,7 +56,7 @@ def check_task(make_task, *, folder=None):
 
 
 def batches(make_task, folder):
-    """A batch holds uint8 pictures and the ids of its samples."""
+    """A batch holds uint8 images and the ids of its samples."""
     task = make_task()
     batch = first_batch(task)
     assert batch["pixel_values"].dtype == torch.uint8, (
@@ -146,7 +146,7 @@ def overfit(make_task, folder):
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < task.overfit_share * losses[0], (
+    assert losses[-1] < task.overfit_loss_share * losses[0], (
         f"overfit: the loss of one batch went from {losses[0]:.3g} to {losses[-1]:.3g} only"
     )
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from visionloop.engine.checkpoints.folder import newest_whole
+from visionloop.engine.checkpoints.folder import latest_valid
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.distributed import join_world, leave_world
 from visionloop.engine.evaluation.evaluate import evaluate_dataset
@@ -59,7 +59,7 @@ def train_steps(task, output, *, config=CONFIG, stop_after=None, on_gradients=No
     train_set, val = task.build_datasets()
     world = join_world(config.device)
     stop = StopAfter(task, stop_after) if stop_after else StopFlag()
-    start = newest_whole(output / "checkpoints")
+    start = latest_valid(output / "checkpoints")
     handle = register_optimizer_step_pre_hook(on_gradients) if on_gradients else None
     try:
         return run_training(
@@ -69,7 +69,7 @@ def train_steps(task, output, *, config=CONFIG, stop_after=None, on_gradients=No
             train_set,
             val,
             output=output,
-            facts={"task": task.name},
+            immutable_settings={"task": task.name},
             start=start,
             stop=stop,
         )
@@ -106,7 +106,7 @@ def first_step(make_task, config):
 
 
 def score(make_task, device="cpu"):
-    """The scores of fresh weights on the validation pictures."""
+    """The scores of fresh weights on the validation images."""
     task, world = make_task(), join_world(device)
     _, val = task.build_datasets()
     metric = evaluate_dataset(
@@ -128,7 +128,7 @@ def assert_same_step(first, second, what, tolerance=1e-5):
 
 def runs_differ(first, second):
     """The name of the first thing that differs between two finished runs, or None: weights, averages, moments, losses."""
-    for file in ("model.safetensors", "averaged.safetensors", "optimizer.safetensors"):
+    for file in ("model.safetensors", "ema.safetensors", "optimizer.safetensors"):
         tensors = [
             load_file(run / "checkpoints" / f"step_{STEPS:08d}" / file) for run in (first, second)
         ]
@@ -153,7 +153,7 @@ def logged(output):
     return [
         {k: v for k, v in row.items() if k not in ("time", "step_ms", "data_wait")}
         for row in rows
-        if row["kind"] != "ledger"
+        if row["kind"] != "time_breakdown"
     ]
 
 

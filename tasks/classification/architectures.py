@@ -1,6 +1,6 @@
 """The names that `--model` knows for image classification. No torch here: recipes are asked before there is a model."""
 
-from visionloop.tasks.huggingface.hub import Catalogue
+from visionloop.tasks.huggingface.hub import ModelRegistry
 
 # hidden, layers, heads, mlp, patch, image size. vit-tiny and vit-small: DeiT paper, table 1
 # (arXiv:2012.12877); vit-base: ViT paper, table 1 (arXiv:2010.11929). `tiny` is ours: trains on a
@@ -17,7 +17,7 @@ RELEASED = {
     "vit-base": "google/vit-base-patch16-224",
 }
 
-CATALOGUE = Catalogue(
+REGISTRY = ModelRegistry(
     architectures=tuple(ARCHITECTURES),
     pretrained=RELEASED,
     default="tiny",

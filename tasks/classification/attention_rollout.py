@@ -56,13 +56,13 @@ def attention_maps(module, pixels):
     return (maps - low) / (high - low).clamp(min=1e-12)
 
 
-def draw_attention(module, pixels, pictures):
-    """pictures: uint8 [B, 3, S, S] as the network saw them -> [uint8 [H, W, 3]]: picture and roll-out over it, side by side."""
+def draw_attention(module, pixels, images):
+    """images: uint8 [B, 3, S, S] as the network saw them -> [uint8 [H, W, 3]]: image and roll-out over it, side by side."""
     drawn = []
-    for picture, values in zip(
-        pictures.cpu(), attention_maps(module, pixels).cpu().numpy(), strict=True
+    for image, values in zip(
+        images.cpu(), attention_maps(module, pixels).cpu().numpy(), strict=True
     ):
-        shown = fit_to(picture.permute(1, 2, 0).numpy(), longest=SIDE)
+        shown = fit_to(image.permute(1, 2, 0).numpy(), longest=SIDE)
         smooth = Image.fromarray((255 * values).astype(np.uint8)).resize(
             shown.shape[1::-1], Image.Resampling.BICUBIC
         )
@@ -75,8 +75,8 @@ def draw_attention(module, pixels, pictures):
     return drawn
 
 
-def _overlay(picture, strength):
-    """picture: uint8 [H, W, 3]; strength: 0..1 [H, W, 1]. Grey where nothing looks, its colours and a red glow where much does."""
-    grey = picture.mean(axis=2, keepdims=True) * 0.35
-    glow = 0.75 * picture + 0.25 * np.array((255, 40, 0))
+def _overlay(image, strength):
+    """image: uint8 [H, W, 3]; strength: 0..1 [H, W, 1]. Grey where nothing looks, its colours and a red glow where much does."""
+    grey = image.mean(axis=2, keepdims=True) * 0.35
+    glow = 0.75 * image + 0.25 * np.array((255, 40, 0))
     return np.clip(grey * (1 - strength) + glow * strength, 0, 255).astype(np.uint8)

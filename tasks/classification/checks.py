@@ -10,14 +10,14 @@ from visionloop.datasets.io.layout import DataLayoutError, find_split, require_s
 from visionloop.tasks.checks import decode_all, note, report_copies
 from visionloop.tasks.classification.data import require_data
 
-FEW = 10  # pictures of a class below which a score for it means little
-IMBALANCE = 10  # times more pictures in the largest class than in the smallest
+FEW = 10  # images of a class below which a score for it means little
+IMBALANCE = 10  # times more images in the largest class than in the smallest
 
 
 def check_folder_of_data(data, val_split):
-    """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: training pictures}} of an image folder with splits.
+    """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: training images}} of an image folder with splits.
 
-    Reads every picture: unreadable ones are errors, each by its path. Nothing is written.
+    Reads every image: unreadable ones are errors, each by its path. Nothing is written.
     """
     require_data(data)
     found = {"errors": [], "warnings": [], "classes": {}}
@@ -63,7 +63,7 @@ def _check_counts(train, counts, found):
                 found,
                 "warnings",
                 Path(train.folder) / name,
-                f"{count} pictures; a class wants at least {FEW}",
+                f"{count} images; a class wants at least {FEW}",
             )
     if counts.min() and counts.max() > IMBALANCE * counts.min():
         most, least = train.classes[counts.argmax()], train.classes[counts.argmin()]
@@ -82,7 +82,7 @@ def _check_class_names(indexes, found):
                 f"no class of that name in train/ ({_close_to(name, known)})",
             )
         for name in sorted(known - set(index.classes)):
-            note(found, "warnings", index.folder, f"no pictures of class {name} in {split}/")
+            note(found, "warnings", index.folder, f"no images of class {name} in {split}/")
 
 
 def _close_to(name, known):
@@ -95,7 +95,7 @@ def _close_to(name, known):
 
 
 def _check_files(indexes, found):
-    """Report the pictures that cannot be read and those that are in two splits or in two classes."""
+    """Report the images that cannot be read and those that are in two splits or in two classes."""
     places = defaultdict(list)  # digest -> [(split, class, path)]
     for split, row, path, _, digest in decode_all(indexes, found):
         index = indexes[split]

@@ -15,7 +15,7 @@ class ClassificationConfig(TaskConfig):
         0.0, "share of each target spread over all classes", at_least=0, at_most=0.9
     )
     class_weights: Literal["none", "balanced"] = option(
-        "none", "balanced: weigh a class by n / (classes * its pictures)"
+        "none", "balanced: weigh a class by n / (classes * its images)"
     )
     mixup: float = option(0.0, "alpha of mixup; 0: off", at_least=0)
     cutmix: float = option(0.0, "alpha of cutmix; 0: off", at_least=0)
@@ -24,19 +24,19 @@ class ClassificationConfig(TaskConfig):
     mixup_off: float = option(0.1, "last share of the run without mixing", at_least=0, at_most=1)
     crop_scale_min: float = option(
         0.35,
-        "smallest area of a random crop, as a share of the picture; 1: no crop",
+        "smallest area of a random crop, as a share of the image; 1: no crop",
         at_least=0.01,
         at_most=1,
     )
-    hflip: bool = option(True, "mirror half of the training pictures")
-    rand_augment_ops: int = option(0, "operations of RandAugment per picture; 0: off", at_least=0)
+    hflip: bool = option(True, "mirror half of the training images")
+    rand_augment_ops: int = option(0, "operations of RandAugment per image; 0: off", at_least=0)
     rand_augment_magnitude: int = option(9, "their strength", at_least=0, at_most=30)
     random_erasing: float = option(
         0.0, "probability that a rectangle is wiped out", at_least=0, at_most=1
     )
     cache: Literal["ram", "disk", "none"] = option(
         "ram",
-        "where decoded training pictures are kept: in memory if all fit, in the user's cache folder, nowhere",
+        "where decoded training images are kept: in memory if all fit, in the user's cache folder, nowhere",
         fixed=False,
     )
     cache_memory: float = option(

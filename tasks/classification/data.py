@@ -1,4 +1,4 @@
-"""Which pictures are trained on and which are evaluated on."""
+"""Which images are trained on and which are evaluated on."""
 
 import torch
 
@@ -65,7 +65,7 @@ def training_splits(data, val_split, classes=None):
 
 
 def collate(samples, step=0, offset=0):
-    """A Batch with pixel_values uint8 [B, 3, S, S], sample_ids int64 [B] and, unless the pictures come without, labels int64 [B]."""
+    """A Batch with pixel_values uint8 [B, 3, S, S], sample_ids int64 [B] and, unless the images come without, labels int64 [B]."""
     columns = {"pixel_values": "pixel_values", "label": "labels", "sample_id": "sample_ids"}
     present = {key: name for key, name in columns.items() if key in samples[0]}
     return Batch(

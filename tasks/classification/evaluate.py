@@ -1,4 +1,4 @@
-"""From pictures to logits, and what the scores mean."""
+"""From images to logits, and what the scores mean."""
 
 from visionloop.engine.task import MetricSpec
 
@@ -8,14 +8,14 @@ METRICS = (
         "accuracy",
         "percent",
         True,
-        "share of pictures whose highest score is their class",
+        "share of images whose highest score is their class",
     ),
     MetricSpec(
         "accuracy_top5",
         "top-5 accuracy",
         "percent",
         True,
-        "share of pictures whose class is among the five highest scores",
+        "share of images whose class is among the five highest scores",
     ),
     MetricSpec(
         "mean_class_accuracy",
@@ -41,7 +41,7 @@ def predict(module, pixels):
 
 
 def describe(predictions, names, classes):
-    """One json-able dict per picture: file, label, score (its softmax probability) and the five best."""
+    """One json-able dict per image: file, label, score (its softmax probability) and the five best."""
     probabilities = predictions["logits"].softmax(dim=1).cpu()
     # stable, so that ties go to the lower id as in the metric
     order = probabilities.sort(dim=1, descending=True, stable=True)

@@ -4,12 +4,12 @@ import torch
 from torch import nn
 
 from visionloop.tasks.classification.model import load_model
-from visionloop.tasks.huggingface.loading import quiet_library
+from visionloop.tasks.huggingface.loading import quiet_transformers
 from visionloop.tasks.huggingface.model_card import write_card
 from visionloop.tasks.huggingface.onnx import export_onnx
 
 
-class LogitsAlone(nn.Module):
+class LogitsOutput(nn.Module):
     """pixel_values -> (logits,), tensors instead of the library's output object."""
 
     def __init__(self, module):
@@ -23,7 +23,7 @@ class LogitsAlone(nn.Module):
 def export_classifier(module, folder, size):
     """Write model.onnx: pixel_values [batch, 3, size, size], normalised, to logits. Returns lines that say what was done."""
     trial = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return export_onnx(LogitsAlone(module), trial, folder, ["logits"])
+    return export_onnx(LogitsOutput(module), trial, folder, ["logits"])
 
 
 # What the model card says of a classifier.
@@ -38,26 +38,26 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 processor = AutoImageProcessor.from_pretrained("THIS FOLDER")
 model = AutoModelForImageClassification.from_pretrained("THIS FOLDER")
-logits = model(**processor(Image.open("picture.jpg").convert("RGB"), return_tensors="pt")).logits
+logits = model(**processor(Image.open("image.jpg").convert("RGB"), return_tensors="pt")).logits
 print(model.config.id2label[logits.argmax().item()])
 """
 
 
 def write_classifier_card(folder, task, scores, trained_on):
-    """README.md in `folder`. scores: {metric key: value}; trained_on: (training, validation) numbers of pictures, or None if unknown."""
+    """README.md in `folder`. scores: {metric key: value}; trained_on: (training, validation) numbers of images, or None if unknown."""
     transform = task.eval_transform
     resize = (
         transform.resize
         if isinstance(transform.resize, tuple)
         else f"shorter side {transform.resize}"
     )
-    pictures = (
+    images = (
         f"Resized to {resize} ({transform.interpolation}, antialiased), {transform.size} x {transform.size} from the centre, "
         f"scaled to 0..1, mean {list(transform.mean)}, std {list(transform.std)}."
     )
     write_card(
         folder, kind="Image classifier", pipeline_tag="image-classification", task=task, scores=scores, trained_on=trained_on,
-        use=USE, pictures=pictures, shown=SHOWN,
+        use=USE, images=images, shown=SHOWN,
     )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def save_folder(module, tensors, folder, transform):
     versions know too.
     """
     weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    with quiet_library():
+    with quiet_transformers():
         module.save_pretrained(folder, state_dict=weights)
     transform.write(folder)
 

@@ -53,12 +53,12 @@ ATTENTION = "fp32_on_cpu"
 FEW_TOKENS = 256
 
 
-def library_attention(module, query, key, value, attention_mask, *, scaling, dropout=0.0, **others):
+def attention_forward(module, query, key, value, attention_mask, *, scaling, dropout=0.0, **others):
     """The library's attention interface: query, key, value [B, heads, N, D] -> ([B, N, heads, D], None). Not for causal attention.
 
     In training, in half precision, on a CPU, with at most FEW_TOKENS tokens, torch 2.14.1's fused
-    kernel is given fp32: a step of `tiny` (65 tokens, 32 pictures) takes 0.6 times as long, one of
-    vit-small (197 tokens, 4 pictures) 0.94 times, and gradients are nearer to fp32's. Three plain
+    kernel is given fp32: a step of `tiny` (65 tokens, 32 images) takes 0.6 times as long, one of
+    vit-small (197 tokens, 4 images) 0.94 times, and gradients are nearer to fp32's. Three plain
     products of bf16 take 0.56 times as long, but train worse: 64.8, 76.2 and 77.6 % of the hand
     signs with three seeds.
     """
@@ -79,7 +79,7 @@ def library_attention(module, query, key, value, attention_mask, *, scaling, dro
     )
 
 
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, library_attention)
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attention_forward)
 
 
 # Which parameters learn how fast, which stand still, and which layers may recompute their
@@ -254,7 +254,7 @@ def build_model(
 ):
     """The classifier of `source` with one output per name in `classes`, in fp32 on the CPU, in train mode.
 
-    image_size: side of the pictures, None: the model's own; drop_path: rate of the last layer;
+    image_size: side of the images, None: the model's own; drop_path: rate of the last layer;
     init: of random weights.
     """
     if source.weights:
@@ -317,7 +317,7 @@ def _is_around_the_trunk(module, name):
 
 
 def own_image_size(source):
-    """Side in pixels of the pictures that a source was made for; 224 where its config has none (resnet)."""
+    """Side in pixels of the images that a source was made for; 224 where its config has none (resnet)."""
     if source.folder is None:
         return ARCHITECTURES[source.name][-1]
     size = getattr(read_config(source.folder), "image_size", 224)

@@ -1,6 +1,6 @@
 """The models table of image classification. No torch here: it is listed before a model is built."""
 
-from visionloop.tasks.classification.architectures import ARCHITECTURES, CATALOGUE, RELEASED
+from visionloop.tasks.classification.architectures import ARCHITECTURES, REGISTRY, RELEASED
 from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.classification.recipes import recipe
 from visionloop.tasks.model_zoo import (
@@ -8,7 +8,7 @@ from visionloop.tasks.model_zoo import (
     CHOSEN,
     RELATED,
     Model,
-    TaskTable,
+    TaskModels,
     UseCase,
     counted,
 )
@@ -48,7 +48,7 @@ def build_network(model):
     from visionloop.tasks.classification.model import new_model
     from visionloop.tasks.huggingface.hub import ModelSource
 
-    name = CATALOGUE.architecture_of.get(model.model_id, model.model_id)
+    name = REGISTRY.architecture_of.get(model.model_id, model.model_id)
     return new_model(
         ModelSource(name, None, weights=False), [f"class {i}" for i in range(model.classes)]
     )
@@ -61,14 +61,14 @@ def load_metrics():
     return METRICS
 
 
-TABLE = TaskTable(
+TABLE = TaskModels(
     value="image_classification",
     command="classification",
     label={"en": "Image classification", "ko": "이미지 분류"},
     icon="🏷️",
     primary_metric="accuracy",
     data_layout=("train/<class>/*.jpg", "val/<class>/*.jpg"),
-    catalogue=CATALOGUE,
+    registry=REGISTRY,
     config_class=ClassificationConfig,
     recipe=recipe,
     recipe_source="default preset of tasks/classification/recipes.py: FINETUNE.md of facebookresearch/mae; own runs without weights",
@@ -76,8 +76,8 @@ TABLE = TaskTable(
     load_metrics=load_metrics,
     use_cases=(
         UseCase(
-            "Your own classes", "Sort pictures into the classes of your folders, starting from weights that know ImageNet.",
-            "your own: one folder of pictures per class",
+            "Your own classes", "Sort images into the classes of your folders, starting from weights that know ImageNet.",
+            "your own: one folder of images per class",
         ),
     ),
     models=(
@@ -128,7 +128,7 @@ TABLE = TaskTable(
             priority=ARCHITECTURE,
             use_cases=(
                 UseCase(
-                    "Few pictures, no GPU", "Hand signs 0 to 9, 1000 steps of 32 from random weights, mean of three seeds.",
+                    "Few images, no GPU", "Hand signs 0 to 9, 1000 steps of 32 from random weights, mean of three seeds.",
                     "Sign-Language-Digits-Dataset: 1633 photographs to train on, 429 of other pupils to score",
                     before={"accuracy": 0.10}, after={"accuracy": 0.802},
                 ),

@@ -12,7 +12,7 @@ WITH_POSITION_GRID = ("vit", "deit")
 
 
 def set_image_size(module, size):
-    """Make `module` read pictures of size x size. Returns True when position embeddings were resized.
+    """Make `module` read images of size x size. Returns True when position embeddings were resized.
 
     Writes config.image_size and the sizes that the embeddings remember, so that training runs
     without interpolating each step and the exported folder agrees with itself.

@@ -33,11 +33,11 @@ class EvalTransform:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
-    def __call__(self, picture):
-        """picture: uint8 [3, H, W] -> uint8 [3, size, size]; scaling and normalising happen on the device, in `to_input`."""
+    def __call__(self, image):
+        """image: uint8 [3, H, W] -> uint8 [3, size, size]; scaling and normalising happen on the device, in `to_input`."""
         return ClassificationEvalPreset(
             size=self.size, resize=self.resize, interpolation=self.interpolation
-        )(picture)
+        )(image)
 
     @property
     def crop_pct(self):
@@ -132,7 +132,7 @@ def _from_json(content):
     cropped = content.get("do_center_crop", kind.startswith(("DeiT", "Bit", "MobileNetV2")))
     if not cropped and isinstance(resize, int):
         raise ValueError(
-            "it resizes the shorter edge without a crop, so pictures would differ in shape"
+            "it resizes the shorter edge without a crop, so images would differ in shape"
         )
     size = crop if cropped else resize[0]
     if min(resize if isinstance(resize, tuple) else (resize,)) < size or (

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from visionloop.datasets.io.layout import SPLIT_FOLDERS, is_hidden
-from visionloop.tasks.classification.architectures import ARCHITECTURES, CATALOGUE
+from visionloop.tasks.classification.architectures import ARCHITECTURES, REGISTRY
 
 PRESETS = ("quick", "finetune", "scratch")
 EPOCHS = {
@@ -17,7 +17,7 @@ EPOCHS = {
     "finetune": 20.0,
     "scratch": 100.0,
 }  # where neither --epochs nor --steps is given
-MANY_PICTURES = 10_000  # from here on mixup and cutmix pay when fine-tuning
+MANY_IMAGES = 10_000  # from here on mixup and cutmix pay when fine-tuning
 WIDTH_OF_SMALL, WIDTH_OF_BASE = 384, 768
 
 QUICK = {
@@ -56,7 +56,7 @@ SCRATCH = {
 
 def recipe(values):
     """{setting: value} that model, preset and amount of data change in the defaults. values: {setting: value} settled so far."""
-    advised = CATALOGUE.start(values, PRESETS)
+    advised = REGISTRY.start(values, PRESETS)
     model, preset = advised["model"], advised["preset"]
     if values["epochs"] is None and values["steps"] is None:
         advised["epochs"] = EPOCHS[preset]
@@ -87,14 +87,14 @@ def recipe(values):
             else 0.65,
         }
     )
-    if has_many_pictures(values["data"]):
+    if has_many_images(values["data"]):
         advised |= {"mixup": 0.8, "cutmix": 1.0}
     return advised
 
 
 def width_of(model):
     """Hidden size of a model as far as its name or its local config tells; None otherwise."""
-    name = CATALOGUE.architecture_of.get(model, model)
+    name = REGISTRY.architecture_of.get(model, model)
     if name in ARCHITECTURES:
         return ARCHITECTURES[name][0]
     return local_config(model).get("hidden_size") or (1024 if "large" in model else None)
@@ -102,7 +102,7 @@ def width_of(model):
 
 def kind_of(model):
     """The library's model_type as far as name or local config tells; None otherwise."""
-    if CATALOGUE.architecture_of.get(model, model) in ARCHITECTURES:
+    if REGISTRY.architecture_of.get(model, model) in ARCHITECTURES:
         return "vit"
     return local_config(model).get("model_type") or next(
         (kind for kind in ("vit", "deit") if f"/{kind}-" in model), None
@@ -118,12 +118,12 @@ def local_config(model):
     return content if isinstance(content, dict) else {}
 
 
-def has_many_pictures(data):
-    """True from MANY_PICTURES files in the training folder on; counting stops there."""
+def has_many_images(data):
+    """True from MANY_IMAGES files in the training folder on; counting stops there."""
     found = 0
     for name in SPLIT_FOLDERS["train"]:
         for path in (Path(data) / name).glob("*/*") if data else ():
             found += not is_hidden(path.name)
-            if found >= MANY_PICTURES:
+            if found >= MANY_IMAGES:
                 return True
     return False

@@ -1,4 +1,4 @@
-"""Labels that were given already: read from json lines and scored against the folders that the pictures lie in."""
+"""Labels that were given already: read from json lines and scored against the folders that the images lie in."""
 
 import json
 from itertools import chain
@@ -9,10 +9,10 @@ from visionloop.datasets.io.json_columns import show
 from visionloop.metrics.classification import ClassificationMetric
 from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.classification.data import index_split
-from visionloop.tasks.saved_predictions import predictions_error, read_lines, require_pictures
+from visionloop.tasks.saved_predictions import predictions_error, read_lines, require_images
 
 
-class AnswersMetric(ClassificationMetric):
+class SavedPredictionsMetric(ClassificationMetric):
     """The same from labels alone: without the scores named in `unknown`, which need more than that."""
 
     def __init__(self, num_classes, unknown):
@@ -25,21 +25,21 @@ class AnswersMetric(ClassificationMetric):
         }
 
 
-def score_predictions(cls, path, *, data, split):
-    """(task, AnswersMetric) of lines {"file", "label", "top5": [{"label"}, ..]}; see `Task.score_predictions`.
+def score_saved_predictions(cls, path, *, data, split):
+    """(task, SavedPredictionsMetric) of lines {"file", "label", "top5": [{"label"}, ..]}; see `Task.score_saved_predictions`.
 
-    Every picture of the split must have its line. Without "top5" in all of them there is no top-5
+    Every image of the split must have its line. Without "top5" in all of them there is no top-5
     accuracy, and never a validation loss. Labels that are no class of the data are wrong answers,
     as with a model that knows more classes; at least one must be known.
     """
     index = index_split(data, split)
     lines = read_lines(path)
-    pictures = require_pictures(path, lines, index)
+    images = require_images(path, lines, index)
     if len(lines) < len(index):
-        missing = np.setdiff1d(np.arange(len(index)), pictures)
+        missing = np.setdiff1d(np.arange(len(index)), images)
         raise predictions_error(
             path,
-            f"{len(missing)} of {len(index)} pictures have no line, the first is {index.name(missing[0])}",
+            f"{len(missing)} of {len(index)} images have no line, the first is {index.name(missing[0])}",
         )
     answers = [read_labels(path, place, line) for place, line in lines]
     told = set(chain.from_iterable([label, *best] for label, best in answers))
@@ -52,9 +52,9 @@ def score_predictions(cls, path, *, data, split):
     unknown = (
         {"val_loss"} if all("top5" in line for _, line in lines) else {"val_loss", "accuracy_top5"}
     )
-    metric = AnswersMetric(len(classes), unknown)
+    metric = SavedPredictionsMetric(len(classes), unknown)
     metric.merge(
-        [score_columns(index, pictures, answers, {name: i for i, name in enumerate(classes)})]
+        [score_columns(index, images, answers, {name: i for i, name in enumerate(classes)})]
     )
     return cls(ClassificationConfig(data=str(data)), classes), metric
 
@@ -64,7 +64,7 @@ def read_labels(path, place, line):
     label, best = line.get("label"), line.get("top5", [])
     if not isinstance(label, str):
         why = (
-            f"the picture could not be read ({line['error']})"
+            f"the image could not be read ({line['error']})"
             if "error" in line
             else f"label is {show(label)}, expected a class"
         )
@@ -81,11 +81,11 @@ def read_labels(path, place, line):
     return label, best
 
 
-def score_columns(index, pictures, answers, id_of):
+def score_columns(index, images, answers, id_of):
     """A state of `ClassificationMetric`, one row per line; the losses are nan."""
-    labels = index.labels[pictures]
+    labels = index.labels[images]
     return {
-        "sample_ids": pictures,
+        "sample_ids": images,
         "labels": labels,
         "predictions": np.array([id_of[label] for label, _ in answers], dtype=np.int64),
         "in_top5": np.array(
@@ -99,14 +99,13 @@ def score_columns(index, pictures, answers, id_of):
     }
 
 
-def write_scored(metric, dataset, path, classes):
-    """The answers of an evaluation as lines {"file", "label"}, which `score_predictions` reads. classes: names in order of id."""
+def save_scored_predictions(metric, dataset, path, classes):
+    """The answers of an evaluation as lines {"file", "label"}, which `score_saved_predictions` reads. classes: names in order of id."""
     columns = metric.state()
     with open(path, "w") as file:
-        for picture, predicted in zip(
+        for image, predicted in zip(
             columns["sample_ids"].tolist(), columns["predictions"].tolist(), strict=True
         ):
             file.write(
-                json.dumps({"file": dataset.index.name(picture), "label": classes[predicted]})
-                + "\n"
+                json.dumps({"file": dataset.index.name(image), "label": classes[predicted]}) + "\n"
             )

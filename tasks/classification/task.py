@@ -7,11 +7,11 @@ import torch
 
 from visionloop.datasets.classification.image_folder import ImageFolderDataset
 from visionloop.datasets.classification.transforms import ClassificationTrainPreset
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.engine.task import Task
 from visionloop.metrics.classification import ClassificationMetric
 from visionloop.tasks.classification import evaluate, recipes, saved_predictions
-from visionloop.tasks.classification.architectures import CATALOGUE
+from visionloop.tasks.classification.architectures import REGISTRY
 from visionloop.tasks.classification.attention_rollout import draw_attention
 from visionloop.tasks.classification.checks import check_folder_of_data
 from visionloop.tasks.classification.config import ClassificationConfig
@@ -37,23 +37,23 @@ from visionloop.tasks.classification.model import (
 )
 from visionloop.tasks.classification.positions import set_image_size
 from visionloop.tasks.classification.processor import start_transform
-from visionloop.tasks.classification.visualize import ClassificationReporting, draw_answer
+from visionloop.tasks.classification.visualize import ClassificationReporting, draw_prediction
 from visionloop.tasks.huggingface.hub import check_folder
 from visionloop.tasks.huggingface.loading import class_names
-from visionloop.tasks.image_cache import training_pictures
+from visionloop.tasks.image_cache import training_images
 
 
 class ClassificationTask(ClassificationReporting, Task):
-    """One label per picture; any image classifier of the library."""
+    """One label per image; any image classifier of the library."""
 
     name = "classification"
     metrics = evaluate.METRICS
     config_class = ClassificationConfig
     count_names = ("samples",)
     overfit_goal = ("accuracy", 0.99)
-    scored_suffix = ".jsonl"
+    saved_predictions_suffix = ".jsonl"
     recipe = staticmethod(recipes.recipe)
-    score_predictions = classmethod(saved_predictions.score_predictions)
+    score_saved_predictions = classmethod(saved_predictions.score_saved_predictions)
 
     def __init__(self, config, classes=None):
         """classes: names in order of id, where a trained model brings them; None: those of the training folder."""
@@ -83,7 +83,7 @@ class ClassificationTask(ClassificationReporting, Task):
 
     @cached_property
     def source(self):
-        return CATALOGUE.find(self.config.model, self.config.from_scratch)
+        return REGISTRY.find(self.config.model, self.config.from_scratch)
 
     @cached_property
     def eval_transform(self):
@@ -111,8 +111,8 @@ class ClassificationTask(ClassificationReporting, Task):
 
     def build_datasets(self):
         train, val = self.splits
-        pictures = training_pictures(train, self.config, self.train_transform.least_side)
-        return ImageFolderDataset(train, self.train_transform, pictures), ImageFolderDataset(
+        images = training_images(train, self.config, self.train_transform.least_side)
+        return ImageFolderDataset(train, self.train_transform, images), ImageFolderDataset(
             val, self.eval_transform
         )
 
@@ -178,8 +178,8 @@ class ClassificationTask(ClassificationReporting, Task):
     def before_step(self, module, step, steps):
         self.mixing_now = mixes_at(step, steps, self.config.mixup_off)
 
-    def smallest_piece(self, module):
-        return 2 if self.mixing.on else super().smallest_piece(module)
+    def min_micro_batch_size(self, module):
+        return 2 if self.mixing.on else super().min_micro_batch_size(module)
 
     def loss(self, model, batch, count):
         pixels, targets = self.to_input(batch), batch["labels"]
@@ -204,19 +204,19 @@ class ClassificationTask(ClassificationReporting, Task):
     def build_metric(self):
         return ClassificationMetric(len(self.classes))
 
-    def write_scored(self, metric, dataset, path):
-        saved_predictions.write_scored(metric, dataset, path, self.classes)
+    def save_scored_predictions(self, metric, dataset, path):
+        saved_predictions.save_scored_predictions(metric, dataset, path, self.classes)
 
-    # answers and pictures --------------------
+    # answers and images --------------------
     def read_sample(self, path):
-        return {"pixel_values": self.eval_transform(read_picture(path))}
+        return {"pixel_values": self.eval_transform(read_image(path))}
 
     def describe_predictions(self, batch, predictions, names):
         return evaluate.describe(predictions, names, self.classes)
 
-    def draw_answers(self, paths, answers, predictions):
+    def draw_predictions(self, paths, answers, predictions):
         return (
-            draw_answer(read_picture(path), answer)
+            draw_prediction(read_image(path), answer)
             for path, answer in zip(paths, answers, strict=True)
         )
 

@@ -1,4 +1,4 @@
-"""Training pictures with their labels, predictions beside the truth, the confusion matrix."""
+"""Training images with their labels, predictions beside the truth, the confusion matrix."""
 
 from typing import ClassVar
 
@@ -17,48 +17,46 @@ from visionloop.tasks.drawing.canvas import (
 from visionloop.tasks.drawing.confusion_matrix import draw_confusion
 from visionloop.tasks.visualize import ClassReporting
 
-SIDE = 128  # of a picture in a grid of training pictures
-SAMPLE_SIDE = 224  # of a picture with its answer
-MOST = 36  # pictures in a grid
-ANSWER_SIDE = 320  # longer side of a labelled picture
+SIDE = 128  # of an image in a grid of training images
+SAMPLE_SIDE = 224  # of an image with its answer
+MOST = 36  # images in a grid
+PREDICTION_SIDE = 320  # longer side of a labelled image
 
 
 def draw_batch(batch, classes):
     """uint8 [H, W, 3]: a training batch with its labels."""
-    pictures, labels = pictures_of(batch, SIDE, MOST), batch["labels"][:MOST].tolist()
+    images, labels = images_of(batch, SIDE, MOST), batch["labels"][:MOST].tolist()
     named = [[class_label(label, classes, room=SIDE - 8)] for label in labels]
-    return grid(
-        [with_caption(picture, lines) for picture, lines in zip(pictures, named, strict=True)]
-    )
+    return grid([with_caption(image, lines) for image, lines in zip(images, named, strict=True)])
 
 
 def draw_samples(batch, predictions, classes):
-    """One uint8 [h, w, 3] per picture with the answer below in the colour of right or wrong, and the truth where it is wrong."""
+    """One uint8 [h, w, 3] per image with the answer below in the colour of right or wrong, and the truth where it is wrong."""
     chosen, room, tiles = predictions["logits"].argmax(dim=1).tolist(), SAMPLE_SIDE - 8, []
-    for picture, label, guess in zip(
-        pictures_of(batch, SAMPLE_SIDE), batch["labels"].tolist(), chosen, strict=True
+    for image, label, did_you_mean in zip(
+        images_of(batch, SAMPLE_SIDE), batch["labels"].tolist(), chosen, strict=True
     ):
         lines = [
-            class_label(guess, classes, room=room),
-            "" if guess == label else f"is {class_label(label, classes, room=room - 16)}",
+            class_label(did_you_mean, classes, room=room),
+            "" if did_you_mean == label else f"is {class_label(label, classes, room=room - 16)}",
         ]
-        tiles.append(with_caption(picture, lines, color=RIGHT if guess == label else WRONG))
+        tiles.append(with_caption(image, lines, color=RIGHT if did_you_mean == label else WRONG))
     return tiles
 
 
-def pictures_of(batch, side, most=None):
-    """The first `most` pictures of a batch, None: all, as uint8 [h, w, 3] with a longer side of `side` pixels."""
+def images_of(batch, side, most=None):
+    """The first `most` images of a batch, None: all, as uint8 [h, w, 3] with a longer side of `side` pixels."""
     return [
-        fit_to(picture, longest=side)
-        for picture in batch["pixel_values"][:most].permute(0, 2, 3, 1).cpu().numpy()
+        fit_to(image, longest=side)
+        for image in batch["pixel_values"][:most].permute(0, 2, 3, 1).cpu().numpy()
     ]
 
 
-def draw_answer(picture, answer):
-    """picture: uint8 [3, H, W]; answer: one row of `describe` -> uint8 [h, w, 3] with the label and the runners-up below."""
-    shown = fit_to(picture.permute(1, 2, 0).numpy(), longest=ANSWER_SIDE)
-    if shown.shape[1] < ANSWER_SIDE // 2:  # a narrow picture: room for the words
-        margin = ANSWER_SIDE // 2 - shown.shape[1]
+def draw_prediction(image, answer):
+    """image: uint8 [3, H, W]; answer: one row of `describe` -> uint8 [h, w, 3] with the label and the runners-up below."""
+    shown = fit_to(image.permute(1, 2, 0).numpy(), longest=PREDICTION_SIDE)
+    if shown.shape[1] < PREDICTION_SIDE // 2:  # a narrow image: room for the words
+        margin = PREDICTION_SIDE // 2 - shown.shape[1]
         shown = np.pad(shown, ((0, 0), (0, margin), (0, 0)), constant_values=255)
     lines = []
     for row in answer["top5"][:3]:
@@ -71,7 +69,7 @@ def draw_answer(picture, answer):
 
 
 class ClassificationReporting(ClassReporting):
-    """Pictures with labels, the confusion matrix, cross-entropy picture by picture."""
+    """Images with labels, the confusion matrix, cross-entropy image by image."""
 
     sample_score = MetricSpec(
         "cross_entropy",
@@ -97,4 +95,4 @@ class ClassificationReporting(ClassReporting):
         return {"accuracy of always naming the most frequent class": metric.majority_accuracy()}
 
     def confusion(self, metric):
-        return self.classes, metric.confusion(), "pictures"
+        return self.classes, metric.confusion(), "images"

@@ -5,7 +5,7 @@ src/nn/backbone/hgnetv2.py there; the fields are those of the library's HGNetV2C
 DFineConfig. What is not listed is the library's default.
 """
 
-from visionloop.tasks.huggingface.hub import Catalogue
+from visionloop.tasks.huggingface.hub import ModelRegistry
 
 _B0 = {
     "stem_channels": [3, 16, 16],
@@ -61,7 +61,7 @@ THREE_LEVELS = {
     "encode_proj_layers": [2],
     "decoder_n_points": [3, 6, 3],
 }
-# name -> (HGNetV2Config fields, DFineConfig fields, side of the training pictures in pixels)
+# name -> (HGNetV2Config fields, DFineConfig fields, side of the training images in pixels)
 ARCHITECTURES = {
     "tiny": (
         _TINY | {"out_indices": [2, 3, 4]},
@@ -129,7 +129,7 @@ def _aliases():
     return found
 
 
-CATALOGUE = Catalogue(
+REGISTRY = ModelRegistry(
     architectures=tuple(ARCHITECTURES),
     pretrained={size: OWNER + names[0] for size, names in RELEASED.items()},
     default="tiny",

@@ -21,19 +21,19 @@ COCO_EDGES = (32, 96)  # COCO's small, medium and large, by the side of a square
 EDGES = (8, 16, 32, 96)
 FINEST_GRID = 8  # pixels of the network's input between two places of its finest grid
 MANY = 0.2  # share of boxes below it from which on more pixels are worth their time
-LARGEST_ZOOM = 1.5  # enlarged further than this, pictures show nothing new
+LARGEST_ZOOM = 1.5  # enlarged further than this, images show nothing new
 
 
 def check_detection_data(data, val_split, image_size):
     """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: boxes in training}, "lines": [..]} of a folder with boxes.
 
-    Reads every picture. lines: about ids and the sizes of the boxes, in their pictures and at
+    Reads every image. lines: about ids and the sizes of the boxes, in their images and at
     `image_size`. Nothing is written.
     """
     require_data(data)
     found = {"errors": [], "warnings": [], "classes": {}, "lines": []}
     indexes = _inspect_splits(data, val_split, found)
-    sizes_hw = _check_pictures(indexes, found)
+    sizes_hw = _check_images(indexes, found)
     if "train" in indexes:
         train = indexes["train"]
         _check_counts(train, found)
@@ -61,7 +61,7 @@ def _inspect_splits(data, val_split, found):
             continue
         index, problems = inspected
         for kind, path, why in problems:
-            # the description of a YOLO data set is one for all splits
+            # the description of a YOLO dataset is one for all splits
             note(
                 found,
                 f"{kind}s",
@@ -75,8 +75,8 @@ def _inspect_splits(data, val_split, found):
     return indexes
 
 
-def _check_pictures(indexes, found):
-    """{split: sizes as decoded, int64 [N, 2]}, 0 where a picture cannot be read. Says which are, are of another size or there twice."""
+def _check_images(indexes, found):
+    """{split: sizes as decoded, int64 [N, 2]}, 0 where an image cannot be read. Says which are, are of another size or there twice."""
     sizes_hw = {
         split: np.zeros((len(index), 2), dtype=np.int64) for split, index in indexes.items()
     }
@@ -106,10 +106,10 @@ def _check_counts(train, found):
             train.source,
             f"few boxes: {shorten(few)}; a class wants at least {FEW}",
         )
-    a_picture = np.diff(train.offsets)
-    line = f"{len(train)} pictures, {int((a_picture == 0).sum())} of them without boxes; {len(train.labels)} boxes in train"
+    a_image = np.diff(train.offsets)
+    line = f"{len(train)} images, {int((a_image == 0).sum())} of them without boxes; {len(train.labels)} boxes in train"
     found["lines"].append(
-        f"{line}, {a_picture.mean():.1f} a picture, {a_picture.max()} at most, {int(train.crowd.sum())} of crowds"
+        f"{line}, {a_image.mean():.1f} an image, {a_image.max()} at most, {int(train.crowd.sum())} of crowds"
     )
 
 
@@ -141,20 +141,20 @@ def _check_categories(indexes, found):
 
 
 def _check_sizes(train, sizes_hw, image_size, found):
-    """How large the boxes are, in their own pictures and in what the network sees of them; a warning when most of that is tiny."""
+    """How large the boxes are, in their own images and in what the network sees of them; a warning when most of that is tiny."""
     sizes_hw = np.where(train.sizes_hw > 0, train.sizes_hw, sizes_hw)
     of_boxes = sizes_hw[np.repeat(np.arange(len(train)), np.diff(train.offsets))]
     used = ~train.crowd & (train.boxes[:, 2:] > 0).all(axis=1) & of_boxes.all(axis=1)
     if not used.any():
         return
     sides = np.sqrt(train.boxes[used, 2:].prod(axis=1))
-    found["lines"].append(f"boxes in their pictures: {describe_sides(sides, COCO_EDGES)}")
+    found["lines"].append(f"boxes in their images: {describe_sides(sides, COCO_EDGES)}")
     sides *= image_size / np.sqrt(of_boxes[used].prod(axis=1))
     found["lines"].append(f"boxes at {image_size} px: {describe_sides(sides, EDGES)}")
     share = (sides < FINEST_GRID).mean()
     if share > MANY:
         wanted = 32 * int(np.ceil(image_size * FINEST_GRID / np.quantile(sides, MANY) / 32))
-        advice = "cut the pictures into smaller ones"
+        advice = "cut the images into smaller ones"
         if wanted <= LARGEST_ZOOM * np.median(sizes_hw[sizes_hw.all(axis=1)].max(axis=1)):
             advice = f"consider --image-size {wanted}"
         why = f"{100 * share:.0f} % of the boxes are smaller than {FINEST_GRID} x {FINEST_GRID} px at {image_size} px"

@@ -25,7 +25,7 @@ class DetectionConfig(TaskConfig):
     )
     denoising: int = option(
         100,
-        "boxes of a picture that denoising queries are made of, at most; 0: no denoising",
+        "boxes of an image that denoising queries are made of, at most; 0: no denoising",
         at_least=0,
     )
     photometric: float = option(
@@ -36,15 +36,15 @@ class DetectionConfig(TaskConfig):
     )
     zoom_out: float = option(
         0.5,
-        "probability that the picture is put on a canvas up to four times as wide",
+        "probability that the image is put on a canvas up to four times as wide",
         at_least=0,
         at_most=1,
     )
     iou_crop: float = option(0.8, "probability of a crop around some boxes", at_least=0, at_most=1)
-    hflip: bool = option(True, "mirror half of the training pictures")
+    hflip: bool = option(True, "mirror half of the training images")
     cache: Literal["ram", "disk", "none"] = option(
         "ram",
-        "where decoded training pictures are kept: in memory if all fit, in the user's cache folder, nowhere",
+        "where decoded training images are kept: in memory if all fit, in the user's cache folder, nowhere",
         fixed=False,
     )
     cache_memory: float = option(

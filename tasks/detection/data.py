@@ -1,4 +1,4 @@
-"""Which pictures are trained on and which are evaluated on."""
+"""Which images are trained on and which are evaluated on."""
 
 import random
 
@@ -26,9 +26,9 @@ def require_data(data):
 
 
 def training_splits(data, val_split, classes=None):
-    """(training index, validation index): the val split, or a share of the training pictures set aside by hash of the path.
+    """(training index, validation index): the val split, or a share of the training images set aside by hash of the path.
 
-    The share is taken within pictures whose rarest class is the same, so that rare classes are on
+    The share is taken within images whose rarest class is the same, so that rare classes are on
     both sides.
     """
     train = index_split(data, "train", classes)
@@ -40,7 +40,7 @@ def training_splits(data, val_split, classes=None):
 
 
 def rarest_classes(index):
-    """The label of each picture's rarest class in the whole index, -1 for a picture without boxes: int64 [N]."""
+    """The label of each image's rarest class in the whole index, -1 for an image without boxes: int64 [N]."""
     counts = np.bincount(index.labels, minlength=len(index.classes))
     rank = np.argsort(np.argsort(counts, kind="stable"), kind="stable")  # 0: the rarest
     of_rank = np.argsort(rank)
@@ -56,9 +56,9 @@ def rarest_classes(index):
 
 
 def cap_targets(targets, most):
-    """The targets with at most `most` boxes in each picture, chosen at random from torch's default generator.
+    """The targets with at most `most` boxes in each image, chosen at random from torch's default generator.
 
-    The library makes 2 * (boxes of the fullest picture) queries at least: with 600 boxes 1200 more,
+    The library makes 2 * (boxes of the fullest image) queries at least: with 600 boxes 1200 more,
     and attention over 1500 of them. Chosen on the host, which the engine seeds by (seed, step,
     offset). Returns None where nothing would be left to denoise.
     """

@@ -1,4 +1,4 @@
-"""From what the network says to boxes in the picture's own pixels, and what the scores mean."""
+"""From what the network says to boxes in the image's own pixels, and what the scores mean."""
 
 import torch
 
@@ -7,7 +7,7 @@ from visionloop.engine.metric import MetricSpec
 from visionloop.metrics.coco_evaluation import backend_classes
 from visionloop.tasks.detection.loss import last_layer_losses
 
-MOST = 300  # boxes kept of a picture; COCO's scores read the best 100 per class
+MOST = 300  # boxes kept of an image; COCO's scores read the best 100 per class
 # What `predict` writes down. Boxes below hardly count: on BCCD (3 classes) 0.02 leaves AP as it is,
 # 0.1 costs 0.0001, 0.4 costs 0.02.
 LEAST_SCORE = 0.01
@@ -36,7 +36,7 @@ METRICS = (
             f"AR {n}",
             "percent",
             True,
-            f"average recall with {n} box(es) a picture and class",
+            f"average recall with {n} box(es) an image and class",
         )
         for n in (1, 10, 100)
     ),
@@ -61,7 +61,7 @@ def predict(module, pixels, sizes, targets=None, weights=None):
 
     Returns {"boxes": float32 [B, K, 4] xyxy in pixels of the files, "scores": [B, K] falling,
     "labels": int64 [B, K]}, K at most 300: the best pairs of query and class, without suppression.
-    With targets, also "losses": [B], sums over each picture; weights: {"vfl", "bbox", "giou"}.
+    With targets, also "losses": [B], sums over each image; weights: {"vfl", "bbox", "giou"}.
     """
     outputs = module(pixels)
     logits, boxes = (
@@ -75,7 +75,7 @@ def predict(module, pixels, sizes, targets=None, weights=None):
 
 
 def decode(logits, boxes_cxcywh, sizes):
-    """The best K pairs of query and class of each picture, as `predict` returns them."""
+    """The best K pairs of query and class of each image, as `predict` returns them."""
     num_classes = logits.shape[-1]
     scores, places = logits.sigmoid().flatten(1).topk(min(MOST, logits[0].numel()))  # [B, K]
     queries = places // num_classes
@@ -89,7 +89,7 @@ def decode(logits, boxes_cxcywh, sizes):
 
 
 def describe(predictions, sizes, names, classes, min_score):
-    """One json-able dict per picture: file, width, height, detections with label, id, score and box [x, y, width, height] in pixels."""
+    """One json-able dict per image: file, width, height, detections with label, id, score and box [x, y, width, height] in pixels."""
     rows = []
     columns = (
         predictions["boxes"].cpu(),

@@ -10,7 +10,7 @@ from transformers.models.d_fine import modeling_d_fine
 
 from visionloop.engine.errors import UserError
 from visionloop.tasks.detection.model import load_model
-from visionloop.tasks.huggingface.loading import quiet_library
+from visionloop.tasks.huggingface.loading import quiet_transformers
 from visionloop.tasks.huggingface.model_card import write_card
 from visionloop.tasks.huggingface.onnx import export_onnx
 
@@ -30,7 +30,7 @@ class LastLayer(nn.Module):
 def export_detector(module, folder, size):
     """Write model.onnx: pixel_values [1, 3, size, size] in 0..1 to logits and boxes. Returns lines that say what was done.
 
-    One picture at a time: the library's forward reads the batch size with `len`, which fixes it in
+    One image at a time: the library's forward reads the batch size with `len`, which fixes it in
     the exported graph.
     """
     trial = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -61,7 +61,7 @@ def align_queries(theirs, ours):
     return [tensor[:, nearest[kept]] for tensor in theirs], [tensor[:, kept] for tensor in ours]
 
 
-# The picture's way into the network, as `preprocessor_config.json` says it: a plain resize to a
+# The image's way into the network, as `preprocessor_config.json` says it: a plain resize to a
 # square, 0..1, no mean, no deviation.
 
 FILE_NAME = "preprocessor_config.json"
@@ -69,7 +69,7 @@ DEFAULT_SIZE = 640
 
 
 def write_processor(folder, size):
-    """preprocessor_config.json for pictures of size x size."""
+    """preprocessor_config.json for images of size x size."""
     content = {
         "image_processor_type": "RTDetrImageProcessor",
         "do_resize": True,
@@ -84,7 +84,7 @@ def write_processor(folder, size):
 
 
 def read_size(folder):
-    """Side in pixels of the pictures that a folder's model reads; 640 where it does not say. Raises UserError for what we cannot follow."""
+    """Side in pixels of the images that a folder's model reads; 640 where it does not say. Raises UserError for what we cannot follow."""
     path = Path(folder) / FILE_NAME
     if not path.exists():
         return DEFAULT_SIZE
@@ -119,22 +119,22 @@ from transformers import AutoImageProcessor, DFineForObjectDetection
 
 processor = AutoImageProcessor.from_pretrained("THIS FOLDER")
 model = DFineForObjectDetection.from_pretrained("THIS FOLDER").eval()
-picture = Image.open("picture.jpg").convert("RGB")
+image = Image.open("image.jpg").convert("RGB")
 with torch.no_grad():
-    outputs = model(**processor(picture, return_tensors="pt"))
-found = processor.post_process_object_detection(outputs, target_sizes=[picture.size[::-1]], threshold=0.5)[0]
+    outputs = model(**processor(image, return_tensors="pt"))
+found = processor.post_process_object_detection(outputs, target_sizes=[image.size[::-1]], threshold=0.5)[0]
 for score, label, box in zip(found["scores"], found["labels"], found["boxes"]):
     print(model.config.id2label[label.item()], round(score.item(), 3), [round(v) for v in box.tolist()])
 """
 
 
 def write_detector_card(folder, task, scores, trained_on):
-    """README.md in `folder`. scores: {metric key: value}; trained_on: (training, validation) numbers of pictures, or None if unknown."""
+    """README.md in `folder`. scores: {metric key: value}; trained_on: (training, validation) numbers of images, or None if unknown."""
     size = task.image_size
-    pictures = f"Resized to {size} x {size} whatever their shape (bilinear, antialiased), scaled to 0..1, no mean, no deviation."
+    images = f"Resized to {size} x {size} whatever their shape (bilinear, antialiased), scaled to 0..1, no mean, no deviation."
     write_card(
         folder, kind="Object detector", pipeline_tag="object-detection", task=task, scores=scores, trained_on=trained_on,
-        use=USE, pictures=pictures, shown=SHOWN,
+        use=USE, images=images, shown=SHOWN,
     )  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def save_folder(module, tensors, folder, size):
         name: kept.setdefault(tensor.data_ptr(), tensor.detach().to("cpu").contiguous())
         for name, tensor in tensors.items()
     }
-    with quiet_library():
+    with quiet_transformers():
         module.save_pretrained(folder, state_dict=weights)
     write_processor(folder, size)
 

@@ -20,26 +20,26 @@ from visionloop.tasks.detection.loss_terms import (
 from visionloop.tasks.detection.matcher import (
     Answers,
     Denoised,
-    Truth,
+    Targets,
     assign,
+    match_predictions,
     matching_costs,
-    pair_up,
     to_device,
 )
 
-# The loss of the last layer, picture by picture, to watch on pictures that were not trained on.
+# The loss of the last layer, image by image, to watch on images that were not trained on.
 
 
 @torch.no_grad()
 def last_layer_losses(logits, boxes, targets, *, vfl=1.0, bbox=5.0, giou=2.0):
-    """Weighted sum of varifocal, L1 and GIoU loss of each picture by its own matching, not divided: float32 [B].
+    """Weighted sum of varifocal, L1 and GIoU loss of each image by its own matching, not divided: float32 [B].
 
     logits: [B, Q, C]; boxes: [B, Q, 4] cxcywh in 0..1; targets: [{"class_labels": [G], "boxes": [G,
-    4]}]. The sum over pictures divided by the number of their boxes is comparable between data
+    4]}]. The sum over images divided by the number of their boxes is comparable between data
     sets. One host read, of the matching costs.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        logits, boxes, truth = logits.float(), boxes.float(), Truth.join(targets)
+        logits, boxes, truth = logits.float(), boxes.float(), Targets.join(targets)
         (images,) = to_device([truth.images()], logits.device)
         costs = matching_costs(
             [(logits[:, None], boxes[:, None])], truth.labels, truth.boxes, images
@@ -61,7 +61,7 @@ def last_layer_losses(logits, boxes, targets, *, vfl=1.0, bbox=5.0, giou=2.0):
 
 
 @dataclass(frozen=True)
-class Shares:
+class LossNormalizers:
     """Numbers on the host. Three divide a sum, the last four multiply each query's divergence.
 
     With W ranks that average their gradients, the terms of the union are share * sum / |U|: the sum
@@ -80,9 +80,9 @@ class Shares:
     @classmethod
     def measure(cls, answers, truth, denoised, num_union, count, sum_over_ranks):
         """From this batch alone where there is no count; otherwise all ranks take part, once, boxes or no boxes."""
-        num_pictures, num_denoising = len(truth.sizes), answers.num_denoising
-        numbers = [len(truth), num_union, num_pictures * answers.num_queries - num_union]
-        numbers += [len(denoised), num_pictures * num_denoising - len(denoised)]
+        num_images, num_denoising = len(truth.sizes), answers.num_denoising
+        numbers = [len(truth), num_union, num_images * answers.num_queries - num_union]
+        numbers += [len(denoised), num_images * num_denoising - len(denoised)]
         if count is not None and sum_over_ranks is not None:
             numbers = sum_over_ranks(numbers)
         num_boxes, matched, unmatched, dn_matched, dn_unmatched = numbers
@@ -160,13 +160,13 @@ class DFineCriterion:
             )
         with torch.autocast(device.type, enabled=False):
             self.bins = self.bins.to(device)
-            answers, truth = Answers.read(outputs), Truth.join(targets)
+            answers, truth = Answers.read(outputs), Targets.join(targets)
             denoised = Denoised.read(
                 outputs.denoising_meta_values,
                 targets if denoising_targets is None else denoising_targets,
             )
-            pairing = pair_up(answers, truth, denoised)
-            shares = Shares.measure(
+            pairing = match_predictions(answers, truth, denoised)
+            shares = LossNormalizers.measure(
                 answers, truth, denoised, pairing.num_union, count, sum_over_ranks
             )
             return self._weighted(self._terms(answers, pairing, shares))

@@ -15,7 +15,7 @@ _COST_OF_NONSENSE = 1e6
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class Matches:
     """Queries and the true boxes they answer for: rows of int64 arrays of one length, on the host.
 
     heads: which of the network's answers, or None where the pair holds for all of them; boxes:
@@ -33,10 +33,10 @@ class Pairs:
 
 @torch.no_grad()
 def matching_costs(heads, labels, boxes, images):
-    """Cost of each query of each head for each true box of its own picture, float32 [N, K, Q]; all finite.
+    """Cost of each query of each head for each true box of its own image, float32 [N, K, Q]; all finite.
 
     heads: [(logits [B, H, Q, C], boxes cxcywh [B, H, Q, 4])], K heads in all; labels [N], boxes
-    cxcywh [N, 4], images [N]: the true boxes of the whole batch and whose picture they are in. 2 x
+    cxcywh [N, 4], images [N]: the true boxes of the whole batch and whose image they are in. 2 x
     focal class cost + 5 x L1 - 2 x GIoU, as D-FINE's authors.
     """
     scores = torch.cat(
@@ -63,9 +63,9 @@ def _class_cost(p, alpha=0.25):
 
 
 def assign(costs, sizes):
-    """Per picture and head the cheapest one-to-one assignment (Hungarian), as Pairs sorted by picture, then head.
+    """Per image and head the cheapest one-to-one assignment (Hungarian), as Matches sorted by image, then head.
 
-    costs: numpy [N, K, Q]; sizes: number of true boxes of each picture. Each picture and head gives
+    costs: numpy [N, K, Q]; sizes: number of true boxes of each image. Each image and head gives
     min(Q, boxes) pairs.
     """
     found, start = [np.zeros((4, 0), np.int64)], 0
@@ -78,7 +78,7 @@ def assign(costs, sizes):
                 )
             )
         start += size
-    return Pairs(*np.concatenate(found, 1))
+    return Matches(*np.concatenate(found, 1))
 
 
 def union(pairs):
@@ -94,7 +94,7 @@ def union(pairs):
     images, queries, boxes = images[order], queries[order], boxes[order]
     first = np.ones(len(order), bool)
     first[1:] = (images[1:] != images[:-1]) | (queries[1:] != queries[:-1])
-    return Pairs(images[first], queries[first], boxes[first])
+    return Matches(images[first], queries[first], boxes[first])
 
 
 # What the network said and what was true, in the layout that the criterion computes in.
@@ -160,12 +160,12 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
-    """The true boxes of all pictures of a batch, one after another."""
+class Targets:
+    """The true boxes of all images of a batch, one after another."""
 
     labels: torch.Tensor  # int64 [N]
     boxes: torch.Tensor  # float32 [N, 4], cxcywh
-    sizes: tuple  # boxes in each picture, on the host
+    sizes: tuple  # boxes in each image, on the host
 
     @classmethod
     def join(cls, targets):
@@ -178,7 +178,7 @@ class Truth:
         return sum(self.sizes)
 
     def images(self):
-        """Whose picture each box is in: int64 [N], on the host."""
+        """Whose image each box is in: int64 [N], on the host."""
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
 
@@ -190,7 +190,7 @@ class Truth:
 class Denoised:
     """The queries that were made from true boxes, and which. P pairs; queries that were made to be rejected are not among them."""
 
-    truth: Truth
+    truth: Targets
     images: np.ndarray  # int64 [P]
     boxes: np.ndarray  # int64 [P], position in `truth`
     queries: torch.Tensor | None  # int64 [P], on the device
@@ -202,13 +202,13 @@ class Denoised:
         if not meta:
             nothing = np.zeros(0, np.int64)
             return cls(
-                Truth.join([{name: values[:0] for name, values in targets[0].items()}]),
+                Targets.join([{name: values[:0] for name, values in targets[0].items()}]),
                 nothing,
                 nothing,
                 None,
                 1,
             )
-        truth, groups = Truth.join(targets), meta["dn_num_group"]
+        truth, groups = Targets.join(targets), meta["dn_num_group"]
         numbers = [len(queries) for queries in meta["dn_positive_idx"]]
         if numbers != [size * groups for size in truth.sizes]:
             raise ValueError(
@@ -229,8 +229,8 @@ class Denoised:
 
 
 @dataclass(frozen=True, eq=False)
-class Pairing:
-    """Pairs of the batch as int64 tensors on the device; queries count from the first denoising one.
+class Matching:
+    """Matches of the batch as int64 tensors on the device; queries count from the first denoising one.
 
     own: of each head by itself, (images, heads, queries, boxes), the encoder's last, from `num_own`
     on. shared: (images, queries, boxes) that hold for all heads, first the union (`num_union` of
@@ -245,8 +245,8 @@ class Pairing:
     num_union: int
 
 
-def pair_up(answers, truth, denoised):
-    """The Pairing of `Answers` with `Truth` and `Denoised`. Copies all costs to the host in one read; the rest is host to device."""
+def match_predictions(answers, truth, denoised):
+    """The Matching of `Answers` with `Targets` and `Denoised`. Copies all costs to the host in one read; the rest is host to device."""
     device, num_heads = answers.logits.device, answers.logits.shape[1]
     images, denoised_images, denoised_boxes = to_device(
         [truth.images(), denoised.images, denoised.boxes + len(truth)], device
@@ -270,7 +270,7 @@ def pair_up(answers, truth, denoised):
         torch.cat([getattr(truth, name), getattr(denoised.truth, name)])
         for name in ("labels", "boxes")
     )
-    return Pairing(
+    return Matching(
         labels, boxes, tuple(on_device), int((own.heads < num_heads).sum()), shared, len(joint)
     )
 

@@ -1,6 +1,6 @@
 """The models table of object detection. No torch here: it is listed before a model is built."""
 
-from visionloop.tasks.detection.architectures import ARCHITECTURES, CATALOGUE, OWNER
+from visionloop.tasks.detection.architectures import ARCHITECTURES, OWNER, REGISTRY
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.recipes import recipe
 from visionloop.tasks.model_zoo import (
@@ -9,7 +9,7 @@ from visionloop.tasks.model_zoo import (
     RELATED,
     START,
     Model,
-    TaskTable,
+    TaskModels,
     UseCase,
     counted,
 )
@@ -47,7 +47,7 @@ def _architecture(name):
 
 
 def _released(name):
-    size = CATALOGUE.architecture_of[OWNER + name]
+    size = REGISTRY.architecture_of[OWNER + name]
     letter, with_coco, with_objects365 = SIZES[size]
     data = name.removeprefix(f"{size}-").split("-")[0]
     other = data == "obj365"
@@ -79,7 +79,7 @@ def build_network(model):
     """The torch module of a row, with random weights."""
     from visionloop.tasks.detection.model import new_config, new_model
 
-    name = CATALOGUE.architecture_of.get(model.model_id, model.model_id)
+    name = REGISTRY.architecture_of.get(model.model_id, model.model_id)
     return new_model(new_config(name), [f"class {i}" for i in range(model.classes)])
 
 
@@ -90,14 +90,14 @@ def load_metrics():
     return METRICS
 
 
-TABLE = TaskTable(
+TABLE = TaskModels(
     value="object_detection",
     command="detection",
     label={"en": "Object detection", "ko": "객체 검출"},
     icon="🎯",
     primary_metric="mAP50",
     data_layout=("train.json", "train/*.jpg", "val.json", "val/*.jpg"),
-    catalogue=CATALOGUE,
+    registry=REGISTRY,
     config_class=DetectionConfig,
     recipe=recipe,
     recipe_source="default preset of tasks/detection/recipes.py: configs/dfine of Peterande/D-FINE; own runs for tiny",
@@ -123,7 +123,7 @@ TABLE = TaskTable(
             priority=ARCHITECTURE,
             use_cases=(
                 UseCase(
-                    "Few pictures, no GPU", "Blood cells of three kinds, 1500 steps of 8 from random weights, mean of three seeds.",
+                    "Few images, no GPU", "Blood cells of three kinds, 1500 steps of 8 from random weights, mean of three seeds.",
                     "BCCD: 205 micrographs to train on, 87 to score",
                     after={"mAP": 0.541, "mAP50": 0.815},
                 ),

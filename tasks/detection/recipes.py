@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.detection.architectures import ARCHITECTURES, CATALOGUE
+from visionloop.tasks.detection.architectures import ARCHITECTURES, REGISTRY
 
 PRESETS = ("finetune", "scratch")
 # size -> (batch, lr, backbone lr, weight decay, epochs, share of them with strong augmentation,
@@ -49,7 +49,7 @@ TINY = {
 }
 TINY_EPOCHS = 60.0
 LONGEST_WARMUP = 500  # steps; a twentieth of shorter runs
-# pictures of 640 px that a process holds at once; --batch-size stays what it is
+# images of 640 px that a process holds at once; --batch-size stays what it is
 MICRO_BATCH = {
     "tiny": 32,
     "dfine-nano": 32,
@@ -62,7 +62,7 @@ MICRO_BATCH = {
 
 def recipe(values):
     """{setting: value} that model and preset change in the defaults. values: {setting: value} settled so far."""
-    advised = CATALOGUE.start(values, PRESETS)
+    advised = REGISTRY.start(values, PRESETS)
     model, preset = advised["model"], advised["preset"]
     if values["layer_decay"] != 1:
         raise UserError(
@@ -100,8 +100,8 @@ def settle(values, steps):
 
 def size_of(model):
     """The name in ARCHITECTURES that a model is nearest to, by its name or the width and depth in its local config."""
-    name = CATALOGUE.aliases.get(model, model)
-    name = CATALOGUE.architecture_of.get(name, name)
+    name = REGISTRY.aliases.get(model, model)
+    name = REGISTRY.architecture_of.get(name, name)
     if name in ARCHITECTURES:
         return name
     try:

@@ -6,12 +6,12 @@ import torch
 
 from visionloop.datasets.detection.dataset import DetectionDataset
 from visionloop.datasets.detection.transforms import DetectionEvalPreset, DetectionTrainPreset
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.engine.distributed import sum_over_joined
 from visionloop.engine.task import Task
 from visionloop.metrics.detection import DetectionMetric
 from visionloop.tasks.detection import evaluate, recipes, saved_predictions
-from visionloop.tasks.detection.architectures import ARCHITECTURES, CATALOGUE
+from visionloop.tasks.detection.architectures import ARCHITECTURES, REGISTRY
 from visionloop.tasks.detection.checks import check_detection_data
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.data import (
@@ -39,10 +39,10 @@ from visionloop.tasks.detection.model import (
     parameter_groups,
     recomputed_blocks,
 )
-from visionloop.tasks.detection.visualize import DetectionReporting, draw_answer
+from visionloop.tasks.detection.visualize import DetectionReporting, draw_prediction
 from visionloop.tasks.huggingface.hub import check_folder
 from visionloop.tasks.huggingface.loading import class_names
-from visionloop.tasks.image_cache import training_pictures
+from visionloop.tasks.image_cache import training_images
 
 
 class DetectionTask(DetectionReporting, Task):
@@ -53,23 +53,23 @@ class DetectionTask(DetectionReporting, Task):
     config_class = DetectionConfig
     count_names = ("boxes",)
     overfit_goal = ("mAP50", 0.9)
-    undeterministic = ("grid_sample",)  # of the decoder's deformable attention
-    overfit_share = (
+    nondeterministic_ops = ("grid_sample",)  # of the decoder's deformable attention
+    overfit_loss_share = (
         0.95  # the distributions' entropy and the class loss, which grows with the overlap, stay
     )
-    scored_suffix = ".json"
+    saved_predictions_suffix = ".json"
     recipe = staticmethod(recipes.recipe)
     settle = staticmethod(recipes.settle)
-    score_predictions = classmethod(saved_predictions.score_predictions)
-    write_scored = staticmethod(saved_predictions.write_scored)
-    write_answers = staticmethod(saved_predictions.write_answers)
+    score_saved_predictions = classmethod(saved_predictions.score_saved_predictions)
+    save_scored_predictions = staticmethod(saved_predictions.save_scored_predictions)
+    write_predictions = staticmethod(saved_predictions.write_predictions)
 
     def __init__(self, config, classes=None):
         """classes: names in order of label, where a trained model brings them; None: those of the training split."""
         super().__init__(config)
         evaluate.check_backend(config.metric_backend)
         self.given_classes = classes
-        self.size_now = None  # side of the pictures of this step, None: as they come
+        self.size_now = None  # side of the images of this step, None: as they come
 
     @classmethod
     def load_trained(cls, folder, *, data=None, val_split=0.0):
@@ -93,7 +93,7 @@ class DetectionTask(DetectionReporting, Task):
 
     @cached_property
     def source(self):
-        return CATALOGUE.find(self.config.model, self.config.from_scratch)
+        return REGISTRY.find(self.config.model, self.config.from_scratch)
 
     @cached_property
     def image_size(self):
@@ -115,10 +115,10 @@ class DetectionTask(DetectionReporting, Task):
 
     def build_datasets(self):
         train, val = self.splits
-        pictures = training_pictures(train, self.config, self.train_transform.least_side)
-        return DetectionDataset(
-            train, self.train_transform, pictures=pictures
-        ), self._for_evaluation(val)
+        images = training_images(train, self.config, self.train_transform.least_side)
+        return DetectionDataset(train, self.train_transform, images=images), self._for_evaluation(
+            val
+        )
 
     def build_eval_dataset(self, split):
         if self.config.val_split and split != "test":
@@ -220,20 +220,20 @@ class DetectionTask(DetectionReporting, Task):
         ]
         return type(batch)(batch | {"targets": empty}, step=batch.step, offset=batch.offset)
 
-    # answers and pictures --------------------
+    # answers and images --------------------
     def read_sample(self, path):
-        picture = read_picture(path)
-        pixels, _, _ = DetectionEvalPreset(size=self.image_size)(picture, torch.zeros(0, 4))
-        return {"pixel_values": pixels, "size": torch.tensor(picture.shape[-2:])}
+        image = read_image(path)
+        pixels, _, _ = DetectionEvalPreset(size=self.image_size)(image, torch.zeros(0, 4))
+        return {"pixel_values": pixels, "size": torch.tensor(image.shape[-2:])}
 
     def describe_predictions(self, batch, predictions, names):
         return evaluate.describe(
             predictions, batch["sizes"], names, self.classes, evaluate.LEAST_SCORE
         )
 
-    def draw_answers(self, paths, answers, predictions):
+    def draw_predictions(self, paths, answers, predictions):
         return (
-            draw_answer(read_picture(path), answer)
+            draw_prediction(read_image(path), answer)
             for path, answer in zip(paths, answers, strict=True)
         )
 

@@ -1,4 +1,4 @@
-"""Training pictures with their boxes, predictions beside the truth, answers of `predict`."""
+"""Training images with their boxes, predictions beside the truth, answers of `predict`."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from visionloop.metrics.detection_confusion import (
     NOTHING,
     SAME_OBJECT,
     SHOWN_SCORE,
-    confuse_boxes,
+    count_confusion,
     find_partners,
 )
 from visionloop.tasks.drawing.boxes import COLORS, SPARSE, draw_boxes, with_legend
@@ -19,27 +19,27 @@ from visionloop.tasks.drawing.charts import draw_ap_per_class, draw_precision_re
 from visionloop.tasks.drawing.confusion_matrix import draw_confusion
 from visionloop.tasks.visualize import ClassReporting
 
-SIDE = 400  # longer side of a picture in a grid
+SIDE = 400  # longer side of an image in a grid
 PAIR_SIDE, NARROWEST_PAIR = (
     317,
     300,
 )  # longer side of each of a pair, and the width that the words below one need
-MOST_TRAINING = 12  # pictures in a grid
+MOST_TRAINING = 12  # images in a grid
 PAIR_WORDS = (
     "left: truth, dashed: missed",
     f"right: found with a score from {SHOWN_SCORE}, dashed: too many",
 )
-SMALLEST_ANSWER, LARGEST_ANSWER = 640, 1600  # longer side
+MIN_DRAWING_SIDE, MAX_DRAWING_SIDE = 640, 1600  # longer side
 
 
 def draw_batch(batch, classes):
-    """uint8 [H, W, 3]: training pictures as the network sees them, with their boxes; targets are cxcywh in 0..1 of them."""
+    """uint8 [H, W, 3]: training images as the network sees them, with their boxes; targets are cxcywh in 0..1 of them."""
     tiles, labels = [], []
-    pictures = batch["pixel_values"][:MOST_TRAINING].permute(0, 2, 3, 1).cpu().numpy()
-    for pixels, target in zip(pictures, batch["targets"][:MOST_TRAINING], strict=True):
-        picture = fit_to(pixels, longest=SIDE)
+    images = batch["pixel_values"][:MOST_TRAINING].permute(0, 2, 3, 1).cpu().numpy()
+    for pixels, target in zip(images, batch["targets"][:MOST_TRAINING], strict=True):
+        image = fit_to(pixels, longest=SIDE)
         boxes = target["boxes"].cpu().numpy().astype(np.float64) * np.tile(
-            [picture.shape[1], picture.shape[0]], 2
+            [image.shape[1], image.shape[0]], 2
         )
         corners = np.concatenate(
             [boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1
@@ -47,19 +47,23 @@ def draw_batch(batch, classes):
         labels.append(target["class_labels"].cpu().numpy())
         tiles.append(
             draw_boxes(
-                picture, corners, labels[-1], classes, names=not told_by_color(range(len(classes)))
+                image,
+                corners,
+                labels[-1],
+                classes,
+                names=not names_shown_by_color(range(len(classes))),
             )
         )
     return with_legend(
         grid(tiles),
         np.concatenate(labels),
         classes,
-        words=[f"boxes in these {len(tiles)} pictures:"],
+        words=[f"boxes in these {len(tiles)} images:"],
     )
 
 
 def draw_samples(batch, predictions, classes):
-    """One uint8 [h, w, 3] per picture of an evaluation's batch, at most 640 px wide: the truth on the left, what was found on the right.
+    """One uint8 [h, w, 3] per image of an evaluation's batch, at most 640 px wide: the truth on the left, what was found on the right.
 
     On both sides a dashed box has no partner: missed on the left, too many on the right.
     """
@@ -67,8 +71,8 @@ def draw_samples(batch, predictions, classes):
         key: predictions[key].detach().float().cpu().numpy()
         for key in ("boxes", "scores", "labels")
     }
-    pictures, drawn = batch["pixel_values"].permute(0, 2, 3, 1).cpu().numpy(), []
-    for i, (pixels, size_hw) in enumerate(zip(pictures, batch["sizes"].tolist(), strict=True)):
+    images, drawn = batch["pixel_values"].permute(0, 2, 3, 1).cpu().numpy(), []
+    for i, (pixels, size_hw) in enumerate(zip(images, batch["sizes"].tolist(), strict=True)):
         shown = host["scores"][i] >= SHOWN_SCORE
         found = {
             "boxes": host["boxes"][i][shown],
@@ -85,22 +89,22 @@ def draw_samples(batch, predictions, classes):
 
 
 def draw_pair(pixels, size_hw, truth, found, classes):
-    """Truth and predictions side by side, with the count below: uint8 [h, w, 3].
+    """Targets and predictions side by side, with the count below: uint8 [h, w, 3].
 
-    pixels: uint8 [S, S, 3], squashed from a picture of size_hw; truth: as in the batch; found:
-    "boxes" [N, 4] xyxy in pixels of the picture, "scores", "labels" [N].
+    pixels: uint8 [S, S, 3], squashed from an image of size_hw; truth: as in the batch; found:
+    "boxes" [N, 4] xyxy in pixels of the image, "scores", "labels" [N].
     """
     scale = PAIR_SIDE / max(size_hw)
     size_wh = max(1, round(size_hw[1] * scale)), max(1, round(size_hw[0] * scale))
-    picture = np.array(Image.fromarray(pixels).resize(size_wh, Image.Resampling.BICUBIC))
+    image = np.array(Image.fromarray(pixels).resize(size_wh, Image.Resampling.BICUBIC))
     corners = np.concatenate(
         [truth["boxes"][:, :2], truth["boxes"][:, :2] + truth["boxes"][:, 2:]], axis=1
     )
     hit, used = find_partners(corners, truth["labels"], truth["crowd"], found)
-    names = not told_by_color(range(len(classes)))
-    left = draw_boxes(picture, corners * scale, truth["labels"], classes, dashed=~hit, names=names)
+    names = not names_shown_by_color(range(len(classes)))
+    left = draw_boxes(image, corners * scale, truth["labels"], classes, dashed=~hit, names=names)
     right = draw_boxes(
-        picture,
+        image,
         found["boxes"] * scale,
         found["labels"],
         classes,
@@ -110,39 +114,41 @@ def draw_pair(pixels, size_hw, truth, found, classes):
     )
     wanted, too_many = ~truth["crowd"], int((~used).sum())
     line = f"found {int((hit & wanted).sum())} of {int(wanted.sum())}, {too_many} too many at IoU {SAME_OBJECT:g}"
-    gap = np.full((picture.shape[0], 6, 3), 255, dtype=np.uint8)
+    gap = np.full((image.shape[0], 6, 3), 255, dtype=np.uint8)
     is_right = hit[wanted].all() and not too_many
     return with_caption(
         np.concatenate([left, gap, right], axis=1), [line], color=RIGHT if is_right else PLAIN
     )
 
 
-def told_by_color(labels):
+def names_shown_by_color(labels):
     """Whether the colours of these classes differ enough for a legend to do without names at the boxes."""
     return max(labels, default=0) < len(COLORS)
 
 
-def draw_answer(picture, answer):
-    """picture: uint8 [3, H, W]; answer: {"detections": [{"label", "id", "score", "box": [x, y, w, h]}, ..]} -> uint8 [h, w, 3].
+def draw_prediction(image, answer):
+    """image: uint8 [3, H, W]; answer: {"detections": [{"label", "id", "score", "box": [x, y, w, h]}, ..]} -> uint8 [h, w, 3].
 
     Detections with a score from 0.4 on, whatever else the answer holds. The longer side becomes 640
     to 1600 pixels; below stands how many of each class there are.
     """
-    longest = max(picture.shape[1:])
+    longest = max(image.shape[1:])
     shown = fit_to(
-        picture.permute(1, 2, 0).numpy(),
-        longest=int(np.clip(longest, SMALLEST_ANSWER, LARGEST_ANSWER)),
+        image.permute(1, 2, 0).numpy(),
+        longest=int(np.clip(longest, MIN_DRAWING_SIDE, MAX_DRAWING_SIDE)),
     )
     rows = [row for row in answer["detections"] if row["score"] >= SHOWN_SCORE]
     boxes = np.array([row["box"] for row in rows], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    boxes *= np.tile([shown.shape[1] / picture.shape[2], shown.shape[0] / picture.shape[1]], 2)
+    boxes *= np.tile([shown.shape[1] / image.shape[2], shown.shape[0] / image.shape[1]], 2)
     labels, classes = [row["id"] for row in rows], {row["id"]: row["label"] for row in rows}
-    names = len(rows) <= SPARSE or not told_by_color(labels)
+    names = len(rows) <= SPARSE or not names_shown_by_color(labels)
     drawn = draw_boxes(shown, boxes, labels, classes, [row["score"] for row in rows], names=names)
-    if drawn.shape[1] < SMALLEST_ANSWER // 4:  # a narrow picture: room for the words
+    if drawn.shape[1] < MIN_DRAWING_SIDE // 4:  # a narrow image: room for the words
         drawn = np.pad(
-            drawn, ((0, 0), (0, SMALLEST_ANSWER // 4 - drawn.shape[1]), (0, 0)), constant_values=255
+            drawn,
+            ((0, 0), (0, MIN_DRAWING_SIDE // 4 - drawn.shape[1]), (0, 0)),
+            constant_values=255,
         )
     return with_legend(
         drawn,
@@ -156,14 +162,14 @@ def draw_answer(picture, answer):
 
 
 class DetectionReporting(ClassReporting):
-    """Boxes found beside the true ones, precision against recall, confusions, the validation loss picture by picture."""
+    """Boxes found beside the true ones, precision against recall, confusions, the validation loss image by image."""
 
     sample_score = MetricSpec(
         "loss_per_box",
         "loss per box",
         "float",
         False,
-        "the validation loss of the picture over its boxes",
+        "the validation loss of the image over its boxes",
     )
     score_charts: ClassVar = {
         "average precision": ("mAP", "mAP50", "mAP75"),
@@ -191,7 +197,7 @@ class DetectionReporting(ClassReporting):
         }
 
     def confusion(self, metric):
-        return (*self.classes, NOTHING), confuse_boxes(metric.state(), len(self.classes)), "boxes"
+        return (*self.classes, NOTHING), count_confusion(metric.state(), len(self.classes)), "boxes"
 
     def curves(self, metric):
         lines = recall_lines(metric.curves(), self.classes)

@@ -1,4 +1,4 @@
-"""Boxes on pictures: a colour per class, a tag with name and score where there is room, a legend for the rest."""
+"""Boxes on images: a colour per class, a tag with name and score where there is room, a legend for the rest."""
 
 import colorsys
 
@@ -25,11 +25,11 @@ SPARSE, MANY = (
     25,
     100,
 )  # up to so many boxes a tag may lie on a neighbour; from so many on frames are thinner
-MOST_COVERED = 1 / 8  # of the picture, by all tags together
+MOST_COVERED = 1 / 8  # of the image, by all tags together
 
 
 def class_color(i):
-    """The colour (r, g, b) of class i, the same in every picture and for any number of classes."""
+    """The colour (r, g, b) of class i, the same in every image and for any number of classes."""
     if i < len(COLORS):
         return COLORS[i]
     lightness = (0.62, 0.75, 0.55)[i % 3]
@@ -38,28 +38,28 @@ def class_color(i):
     )
 
 
-def draw_boxes(picture, boxes, labels, classes, scores=None, *, dashed=None, names=True):
-    """The picture with its boxes, cut at its border; the best on top, where there are no scores the smallest.
+def draw_boxes(image, boxes, labels, classes, scores=None, *, dashed=None, names=True):
+    """The image with its boxes, cut at its border; the best on top, where there are no scores the smallest.
 
-    picture: uint8 [H, W, 3]; boxes: [N, 4] xyxy in its pixels; labels: int [N]; classes: names by
+    image: uint8 [H, W, 3]; boxes: [N, 4] xyxy in its pixels; labels: int [N]; classes: names by
     label; scores: [N] in 0..1; dashed: bool [N], frames with gaps; names: False leaves the class to
     the colour and a legend. A tag loses its name, then is left out, where the box is small or the
     place is taken.
     """
-    image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
+    pil_image = Image.fromarray(image)
+    draw = ImageDraw.Draw(pil_image)
     boxes, labels = (
         np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
         np.asarray(labels, dtype=np.int64),
     )
-    boxes = boxes.clip(0, np.tile(image.size, 2))
+    boxes = boxes.clip(0, np.tile(pil_image.size, 2))
     sides = boxes[:, 2:] - boxes[:, :2]
     best_first = np.argsort(
         sides.prod(axis=1) if scores is None else -np.asarray(scores, dtype=np.float64),
         kind="stable",
     )
     best_first = best_first[(sides > 0).all(axis=1)[best_first]]
-    thickness = (2 if max(image.size) < 1000 else 3) - (len(boxes) > MANY)
+    thickness = (2 if max(pil_image.size) < 1000 else 3) - (len(boxes) > MANY)
     for i in best_first[::-1]:
         draw_frame(
             draw,
@@ -68,15 +68,15 @@ def draw_boxes(picture, boxes, labels, classes, scores=None, *, dashed=None, nam
             thickness,
             dashed=dashed is not None and dashed[i],
         )
-    size = int(np.clip(max(image.size) / 48, 10, 22))
+    size = int(np.clip(max(pil_image.size) / 48, 10, 22))
     texts = [
         _tag_texts(
             classes if names else None, labels[i], None if scores is None else scores[i], size
         )
         for i in best_first
     ]
-    place_tags(draw, image.size, boxes, texts, best_first, labels, size)
-    return np.array(image)
+    place_tags(draw, pil_image.size, boxes, texts, best_first, labels, size)
+    return np.array(pil_image)
 
 
 def draw_frame(draw, box, color, thickness, *, dashed=False):
@@ -101,7 +101,7 @@ def draw_frame(draw, box, color, thickness, *, dashed=False):
 
 
 def place_tags(draw, size_wh, boxes, texts, order, labels, size):
-    """Write one tag per box, in this order, where a text of its own fits; inside the picture and never on another tag.
+    """Write one tag per box, in this order, where a text of its own fits; inside the image and never on another tag.
 
     texts: for each box of `order` what it may say, longest first; size: of the letters.
     """
@@ -130,12 +130,12 @@ def place_tags(draw, size_wh, boxes, texts, order, labels, size):
         taken = np.concatenate([taken, [area]])
 
 
-def with_legend(picture, labels, classes, *, words=(), counted=True):
-    """The picture with a white strip below: `words`, then colour, name and number of the most frequent classes among `labels`."""
+def with_legend(image, labels, classes, *, words=(), counted=True):
+    """The image with a white strip below: `words`, then colour, name and number of the most frequent classes among `labels`."""
     size = 12
     counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=1)
     shown = [int(i) for i in np.argsort(-counts, kind="stable")[:MOST_NAMES] if counts[i]]
-    width = picture.shape[1]
+    width = image.shape[1]
     entries = [(None, word) for word in words]
     for i in shown:
         name = class_label(i, classes, size=size, room=max(width // 2, 60))
@@ -149,17 +149,17 @@ def with_legend(picture, labels, classes, *, words=(), counted=True):
             rows, x = [*rows, []], 6
         rows[-1].append((x, color, text))
         x += room
-    height = picture.shape[0]
-    image = Image.new("RGB", (width, height + 18 * len(rows) + 4), PAPER)
-    image.paste(Image.fromarray(picture))
-    draw = ImageDraw.Draw(image)
+    height = image.shape[0]
+    pil_image = Image.new("RGB", (width, height + 18 * len(rows) + 4), PAPER)
+    pil_image.paste(Image.fromarray(image))
+    draw = ImageDraw.Draw(pil_image)
     for row, entries in enumerate(rows):
         middle = height + 18 * row + 11
         for x, color, text in entries:
             if color:
                 draw.rectangle((x, middle - 6, x + 12, middle + 6), fill=color, outline=EDGE)
             text_on(draw, (x + (18 if color else 0), middle), text, size=size, anchor="lm")
-    return np.array(image)
+    return np.array(pil_image)
 
 
 def _width(text, size):
@@ -193,9 +193,9 @@ def _first_place(texts, box, size_wh, size, taken, others):
         inside = min(max(round(box[1]), 0) + 1, height - tag_wh[1])
         for top, may_cover in ((above, False), (below, False), (inside, True)):
             area = np.array([left, top, left + tag_wh[0], top + tag_wh[1]])
-            in_picture = top >= 0 and area[3] <= height
+            in_image = top >= 0 and area[3] <= height
             if (
-                in_picture
+                in_image
                 and not _overlaps(area, taken)
                 and (may_cover or not _overlaps(area, others))
             ):

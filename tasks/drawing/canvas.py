@@ -1,4 +1,4 @@
-"""Words, captions and grids on pictures, with Pillow alone. Shared by the tasks' `draw.py` and by `predict`."""
+"""Words, captions and grids on images, with Pillow alone. Shared by the tasks' `draw.py` and by `predict`."""
 
 import unicodedata
 
@@ -38,43 +38,43 @@ def text_on(draw, position, text, *, size=12, color=INK, anchor="la"):
     )
 
 
-def with_caption(picture, lines, *, color=PLAIN, size=12):
-    """picture: uint8 [H, W, 3] -> the same with a bar below it, one line of text each; the first line in white on `color`."""
-    height, width = picture.shape[:2]
+def with_caption(image, lines, *, color=PLAIN, size=12):
+    """image: uint8 [H, W, 3] -> the same with a bar below it, one line of text each; the first line in white on `color`."""
+    height, width = image.shape[:2]
     line_height = size + 6
-    image = Image.new("RGB", (width, height + line_height * len(lines)), PAPER)
-    image.paste(Image.fromarray(picture))
-    draw = ImageDraw.Draw(image)
+    pil_image = Image.new("RGB", (width, height + line_height * len(lines)), PAPER)
+    pil_image.paste(Image.fromarray(image))
+    draw = ImageDraw.Draw(pil_image)
     draw.rectangle((0, height, width, height + line_height - 1), fill=color)
     for i, line in enumerate(lines):
         text_on(
             draw, (4, height + line_height * i + 2), line, size=size, color=PAPER if i == 0 else INK
         )
-    return np.array(image)
+    return np.array(pil_image)
 
 
-def fit_to(picture, *, longest):
-    """picture: uint8 [H, W, 3], made smaller or larger so that its longer side is `longest` pixels."""
-    height, width = picture.shape[:2]
+def fit_to(image, *, longest):
+    """image: uint8 [H, W, 3], made smaller or larger so that its longer side is `longest` pixels."""
+    height, width = image.shape[:2]
     scale = longest / max(height, width)
     size_wh = max(1, round(width * scale)), max(1, round(height * scale))
     return np.array(
-        Image.fromarray(picture).resize(
+        Image.fromarray(image).resize(
             size_wh, Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.NEAREST
         )
     )
 
 
-def grid(pictures, *, columns=None, gap=6):
-    """uint8 pictures [H, W, 3] of any sizes on one sheet, row by row, about as wide as high."""
-    height = max(picture.shape[0] for picture in pictures)
-    width = max(picture.shape[1] for picture in pictures)
-    columns = columns or max(1, round((len(pictures) * height / width) ** 0.5))
-    rows = -(-len(pictures) // columns)
+def grid(images, *, columns=None, gap=6):
+    """uint8 images [H, W, 3] of any sizes on one sheet, row by row, about as wide as high."""
+    height = max(image.shape[0] for image in images)
+    width = max(image.shape[1] for image in images)
+    columns = columns or max(1, round((len(images) * height / width) ** 0.5))
+    rows = -(-len(images) // columns)
     sheet = np.full(
         (rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8
     )
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
-        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
     return sheet

@@ -1,4 +1,4 @@
-"""Pictures of a whole evaluation: precision against recall, and average precision by class."""
+"""Images of a whole evaluation: precision against recall, and average precision by class."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -148,7 +148,7 @@ def _write_legend(draw, rows):
         text_on(draw, (left + 30, middle), name, anchor="lm", color=INK if color else GREY)
 
 
-# Pictures of a whole evaluation: which classes are taken for which, and the overlap class by class.
+# Images of a whole evaluation: which classes are taken for which, and the overlap class by class.
 
 CLASS_MOST_BARS = 40
 NAMES, WIDTH, NUMBERS, HEIGHT, CLASS_TOP = (
@@ -226,7 +226,7 @@ def draw_iou_per_class(per_class, classes):
 
 def _numbers(per_class, label):
     if np.isnan(per_class["IoU"][label]):
-        return "in no picture"
+        return "in no image"
     accuracy = per_class["accuracy"][label]
     told = "n/a" if np.isnan(accuracy) else f"{accuracy:.3f}"
     return f"IoU {per_class['IoU'][label]:.3f}  accuracy {told}  {100 * per_class['pixels'][label]:.1f} % of pixels"

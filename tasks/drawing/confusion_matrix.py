@@ -1,4 +1,4 @@
-"""Training pictures with their labels, predictions beside the truth, the confusion matrix."""
+"""Training images with their labels, predictions beside the truth, the confusion matrix."""
 
 import numpy as np
 from PIL import Image, ImageDraw

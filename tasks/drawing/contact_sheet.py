@@ -4,17 +4,17 @@ import numpy as np
 
 from visionloop.tasks.drawing.canvas import PLAIN, font_for, grid, with_caption
 
-NARROWEST = 160  # pixels below a picture that its name needs
+NARROWEST = 160  # pixels below an image that its name needs
 SIZE = 12  # of the letters
 
 
-def draw_gallery(pictures, captions):
-    """uint8 [H, W, 3]: pictures row by row, names below. pictures: uint8 [h, w, 3] of any sizes; captions: lines of text for each."""
+def draw_gallery(images, captions):
+    """uint8 [H, W, 3]: images row by row, names below. images: uint8 [h, w, 3] of any sizes; captions: lines of text for each."""
     tiles = []
-    for picture, lines in zip(pictures, captions, strict=True):
+    for image, lines in zip(images, captions, strict=True):
         wide = np.pad(
-            picture,
-            ((0, 0), (0, max(0, NARROWEST - picture.shape[1])), (0, 0)),
+            image,
+            ((0, 0), (0, max(0, NARROWEST - image.shape[1])), (0, 0)),
             constant_values=255,
         )
         tiles.append(

@@ -44,7 +44,7 @@ def font_for(text, size):
         if writes(font, text):
             return font
     for path, index in installed_fonts("".join(sorted(drawn_letters(text)))):
-        with contextlib.suppress(OSError):  # a font of pictures has no such size
+        with contextlib.suppress(OSError):  # a font of images has no such size
             font = ImageFont.truetype(path, size, index=index)
             if writes(font, text):
                 return font
@@ -102,7 +102,7 @@ def warn_of(name, number):
     _warned.append(name)
     hint = "a font with its letters helps (fonts-noto-cjk, fonts-noto-core)"
     log.warning(
-        "no font of this machine writes the class %r: in pictures such a class is its number, #%d; %s",
+        "no font of this machine writes the class %r: in images such a class is its number, #%d; %s",
         name,
         number,
         hint,

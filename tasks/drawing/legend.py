@@ -1,4 +1,4 @@
-"""Which colour is which class: a strip of names below a picture."""
+"""Which colour is which class: a strip of names below an image."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -7,27 +7,27 @@ from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.tasks.drawing.canvas import INK, PAPER, class_label, font_for, load_fonts, text_on
 
 MOST_NAMES = 24
-NARROWEST = 200  # pixels of width; a narrower picture gets a margin
+NARROWEST = 200  # pixels of width; a narrower image gets a margin
 EDGE = (90, 90, 90)  # around a colour, or a pale one would not show on paper
 
 
-def with_legend(picture, pixels, classes, colors, *, words=(), shares=False):
-    """The picture with a white strip below: `words`, then colour and name of the classes that have pixels, the largest first.
+def with_legend(image, pixels, classes, colors, *, words=(), shares=False):
+    """The image with a white strip below: `words`, then colour and name of the classes that have pixels, the largest first.
 
-    picture: uint8 [H, W, 3]; pixels: int [256], how many of each id, 255 for the ignored ones;
+    image: uint8 [H, W, 3]; pixels: int [256], how many of each id, 255 for the ignored ones;
     colors: uint8 [K, 3]; shares: whether a class's share of all pixels is told. A name that no font
     here can write is "#" and its number.
     """
-    if picture.shape[1] < NARROWEST:
-        picture = np.pad(
-            picture, ((0, 0), (0, NARROWEST - picture.shape[1]), (0, 0)), constant_values=255
+    if image.shape[1] < NARROWEST:
+        image = np.pad(
+            image, ((0, 0), (0, NARROWEST - image.shape[1]), (0, 0)), constant_values=255
         )
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     size = int(np.clip(width / 80, 12, 20))
     rows = _in_rows(_entries(pixels, classes, colors, words, shares, size, width), size, width)
-    image = Image.new("RGB", (width, height + (size + 8) * len(rows) + 6), PAPER)
-    image.paste(Image.fromarray(picture))
-    draw = ImageDraw.Draw(image)
+    pil_image = Image.new("RGB", (width, height + (size + 8) * len(rows) + 6), PAPER)
+    pil_image.paste(Image.fromarray(image))
+    draw = ImageDraw.Draw(pil_image)
     for row, entries in enumerate(rows):
         middle = height + 4 + (size + 8) * row + (size + 8) // 2
         for x, color, texts in entries:
@@ -41,7 +41,7 @@ def with_legend(picture, pixels, classes, colors, *, words=(), shares=False):
             for text in texts:
                 text_on(draw, (x, middle), text, size=size, color=INK, anchor="lm")
                 x += _length(text, size) + size // 3
-    return np.array(image)
+    return np.array(pil_image)
 
 
 def _entries(pixels, classes, colors, words, shares, size, width):

@@ -11,7 +11,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from visionloop.engine.config.suggest import guess
+from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.errors import UserError
 
 HUB_FILES = [
@@ -42,7 +42,7 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ModelRegistry:
     """The names that a task's `--model` knows besides folders and hub ids.
 
     architectures: names that can be built without weights; pretrained: {name: hub id} of those with
@@ -85,7 +85,7 @@ class Catalogue:
         preset = values["preset"] or ("scratch" if scratch else "finetune")
         if preset not in presets:
             raise UserError(
-                f"--preset: expected one of {', '.join(presets)}, got {preset!r}{guess(preset, presets)}",
+                f"--preset: expected one of {', '.join(presets)}, got {preset!r}{did_you_mean(preset, presets)}",
                 field="preset",
             )
         return {"model": model, "preset": preset, "from_scratch": scratch}
@@ -105,7 +105,7 @@ class Catalogue:
         if not HUB_ID.fullmatch(hub_id):
             raise UserError(f"--model {name}: no such folder", field="model", file=name)
         if "/" not in hub_id:
-            names, near = ", ".join(self.architectures), guess(name, self.names())
+            names, near = ", ".join(self.architectures), did_you_mean(name, self.names())
             why = f"neither a folder, nor one of {names}, nor a hub id such as {self.example}{near}"
             raise UserError(f"--model {name}: {why}", field="model")
         return ModelSource(name, self.fetch(name, hub_id, weights=not scratch), weights=not scratch)
@@ -152,12 +152,12 @@ def check_folder(folder, *, weights=True):
     if not folder.is_dir():
         raise UserError(f"--model {folder}: no such folder", field="model", file=str(folder))
     if not (folder / "config.json").exists():
-        guess = (
+        did_you_mean = (
             f"; did you mean {folder / 'best'}?"
             if (folder / "best" / "config.json").exists()
             else ""
         )
-        why = f"not a Hugging Face model folder, config.json is missing{guess}"
+        why = f"not a Hugging Face model folder, config.json is missing{did_you_mean}"
         raise UserError(f"--model {folder}: {why}", field="model", file=str(folder))
     if not weights or any(
         (folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json")

@@ -19,7 +19,7 @@ GENERIC_NAME = re.compile(r"LABEL_\d+")  # what the library calls classes that n
 
 
 @contextmanager
-def quiet_library():
+def quiet_transformers():
     """Without the library's progress bars and load report: what matters in it, we say ourselves."""
     level, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
     library_logging.set_verbosity_error()
@@ -47,7 +47,7 @@ def name_classes(config, classes):
 def load_config(folder):
     """The config of a Hugging Face folder, without what it says of code. Raises UserError when the library cannot read it."""
     try:
-        with quiet_library():
+        with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except StrictDataclassError as error:  # a field of the wrong type or value
         why = f"config.json: {' '.join(str(error).split())}"
@@ -68,7 +68,7 @@ def load_weights(kind, folder, config, may_differ):
     any other, and for a file that cannot be read.
     """
     try:
-        with quiet_library():
+        with quiet_transformers():
             module, report = kind.from_pretrained(
                 folder,
                 config=config,

@@ -10,11 +10,11 @@ def write_card(folder, **parts):
     (Path(folder) / "README.md").write_text(card_text(**parts))
 
 
-def card_text(*, kind, pipeline_tag, task, scores, trained_on, use, pictures, shown, purpose=None):
+def card_text(*, kind, pipeline_tag, task, scores, trained_on, use, images, shown, purpose=None):
     """The card as markdown.
 
     kind: the title's first words; scores: {metric key: value}; trained_on: (training, validation)
-    numbers of pictures, None if unknown; use: Python that loads and applies the weights; pictures:
+    numbers of images, None if unknown; use: Python that loads and applies the weights; images:
     how they are resized and scaled; shown: settings of the task that say how the weights came
     about; purpose: what the model does, where it has no classes.
     """
@@ -25,7 +25,7 @@ def card_text(*, kind, pipeline_tag, task, scores, trained_on, use, pictures, sh
         f"{does}\n",
     ]
     if trained_on:
-        parts.append(f"Trained on {trained_on[0]} pictures and scored on {trained_on[1]} others.\n")
+        parts.append(f"Trained on {trained_on[0]} images and scored on {trained_on[1]} others.\n")
     if scores:
         rows = "".join(
             f"| {spec.label} | {spec.show(scores[spec.key])} |\n"
@@ -39,7 +39,7 @@ def card_text(*, kind, pipeline_tag, task, scores, trained_on, use, pictures, sh
         if purpose
         else " `preprocessor_config.json` says the same: with another resize the scores change."
     )
-    parts.append(f"## Pictures\n\n{pictures}{resize}\n")
+    parts.append(f"## Images\n\n{images}{resize}\n")
     if trained_on:
         parts.append(f"## Training\n\n{_recipe_text(task.config, shown)}")
     return "\n".join(parts)

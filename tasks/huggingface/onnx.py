@@ -15,7 +15,7 @@ def export_onnx(network, trial, folder, output_names, *, any_batch=True, align=N
 
     network: a module, pixel_values -> a tensor for each name; trial: float [B, 3, H, W] with B at
     least 3, what the file is checked with; any_batch: the file takes batches of any size, otherwise
-    one picture at a time; align(theirs, ours): both in one order, where order means nothing. Raises
+    one image at a time; align(theirs, ours): both in one order, where order means nothing. Raises
     UserError when the packages of the `onnx` extra are missing, or when onnxruntime's answers
     differ from PyTorch's.
     """
@@ -30,7 +30,7 @@ def export_onnx(network, trial, folder, output_names, *, any_batch=True, align=N
     network.eval()
     program = torch.onnx.export(
         network,
-        (trial[: 2 if any_batch else 1],),  # another number of pictures than in the check
+        (trial[: 2 if any_batch else 1],),  # another number of images than in the check
         dynamo=True,
         input_names=["pixel_values"],
         output_names=list(output_names),
@@ -40,13 +40,13 @@ def export_onnx(network, trial, folder, output_names, *, any_batch=True, align=N
     program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
-    for pictures in [trial] if any_batch else trial.split(1):
+    for images in [trial] if any_batch else trial.split(1):
         theirs = [
             torch.from_numpy(array)
-            for array in session.run(list(output_names), {"pixel_values": pictures.numpy()})
+            for array in session.run(list(output_names), {"pixel_values": images.numpy()})
         ]
         with torch.no_grad():
-            ours = network(pictures)
+            ours = network(images)
         theirs, ours = align(theirs, ours) if align else (theirs, ours)
         for name, their, our in zip(output_names, theirs, ours, strict=True):
             difference = ((their - our).abs().max() / our.abs().max().clamp(min=1)).item()
@@ -54,7 +54,7 @@ def export_onnx(network, trial, folder, output_names, *, any_batch=True, align=N
                 why = f"onnxruntime's {name} differ from PyTorch's by {difference:.1e}, more than {TOLERANCE:.0e}"
                 raise UserError(f"--onnx: {why}", code="onnx_differs", file=str(path))
             worst = max(worst, difference)
-    batch = "a batch of any size" if any_batch else "one picture at a time"
+    batch = "a batch of any size" if any_batch else "one image at a time"
     return [
-        f"{FILE_NAME}: {batch}; onnxruntime and PyTorch agree to {worst:.1e} on {len(trial)} random pictures"
+        f"{FILE_NAME}: {batch}; onnxruntime and PyTorch agree to {worst:.1e} on {len(trial)} random images"
     ]

@@ -5,10 +5,10 @@ files; the fields are those of the library's EomtConfig. What is not listed is t
 (patch 16, 4 register tokens, MLP of 4 widths).
 """
 
-from visionloop.tasks.huggingface.hub import Catalogue
+from visionloop.tasks.huggingface.hub import ModelRegistry
 
-SIDE = 512  # of the training pictures, in pixels
-# name -> (EomtConfig fields, side of the training pictures in pixels). `tiny` is ours: trains on a
+SIDE = 512  # of the training images, in pixels
+# name -> (EomtConfig fields, side of the training images in pixels). `tiny` is ours: trains on a
 # CPU in minutes.
 ARCHITECTURES = {
     "tiny": (
@@ -72,7 +72,7 @@ ALIASES = {
     "eomt-giant-panoptic": RELEASED["eomt-giant"][0],
 }
 
-CATALOGUE = Catalogue(
+REGISTRY = ModelRegistry(
     architectures=tuple(ARCHITECTURES),
     pretrained={size: hub_ids[0] for size, hub_ids in RELEASED.items()},
     default="tiny",

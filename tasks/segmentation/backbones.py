@@ -1,6 +1,6 @@
 """A plain ViT as the start of EoMT: DINOv2 with and without registers, ViT, DINOv3.
 
-With the ViT's own size of picture and patch, hidden states before the queries are the ViT's to the
+With the ViT's own size of image and patch, hidden states before the queries are the ViT's to the
 last bit.
 """
 
@@ -16,7 +16,7 @@ from visionloop.tasks.segmentation.positions import resample_patches, resize_tab
 
 KINDS = ("dinov2", "dinov2_with_registers", "vit", "dinov3_vit")
 NUM_QUERIES = 100
-LEAST_SIDE = 196  # a ViT of smaller pictures than that keeps its size
+LEAST_SIDE = 196  # a ViT of smaller images than that keeps its size
 # what a folder may lack or have too much of: parts around the trunk, of classifiers and of
 # pretraining
 AROUND_THE_TRUNK = re.compile(r"pooler\.|mask_token|classifier\.|lm_head\.|decoder\.")
@@ -33,10 +33,10 @@ RENAMED["dinov2_with_registers"] = RENAMED["dinov2"]
 
 
 def eomt_config(config, folder):
-    """The config of an EoMT on the backbone of `config`, for pictures of the size that suits it. Raises UserError.
+    """The config of an EoMT on the backbone of `config`, for images of the size that suits it. Raises UserError.
 
     Patches whose side is no power of two (DINOv2's 14) become the next larger (16): each upscaling
-    block of the mask head doubles the resolution, up to a quarter of the picture's. Joint blocks:
+    block of the mask head doubles the resolution, up to a quarter of the image's. Joint blocks:
     the last 3 of 12, 4 of 24, 5 of 40, a third at most.
     """
     layers, patch = config.num_hidden_layers, _new_patch(config)
@@ -45,7 +45,7 @@ def eomt_config(config, folder):
         "hidden_act": config.hidden_act, "initializer_range": config.initializer_range, "layer_norm_eps": config.layer_norm_eps,
         "layerscale_value": getattr(config, "layerscale_value", 1.0),
         "num_register_tokens": getattr(config, "num_register_tokens", 0), "num_channels": config.num_channels,
-        "patch_size": patch, "image_size": _side_of_pictures(config), "num_queries": NUM_QUERIES,
+        "patch_size": patch, "image_size": _side_of_images(config), "num_queries": NUM_QUERIES,
         "num_upscale_blocks": max(1, patch.bit_length() - 3),
         "num_blocks": min(3 if layers <= 12 else 4 if layers <= 24 else 5, max(1, layers // 3)),
     }  # fmt: skip
@@ -127,7 +127,7 @@ def _new_patch(config):
     return 1 << (max(_pair(config.patch_size)) - 1).bit_length()
 
 
-def _side_of_pictures(config):
+def _side_of_images(config):
     """512 px for the usual patches (14 and 16) and sizes; otherwise what keeps the backbone's number of patches."""
     patch, side = max(_pair(config.patch_size)), min(_pair(config.image_size))
     return SIDE if patch in (14, 16) and side >= LEAST_SIDE else side // patch * _new_patch(config)

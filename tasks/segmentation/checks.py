@@ -1,4 +1,4 @@
-"""The preflight of pictures with masks: everything wrong with them at once, over all splits."""
+"""The preflight of images with masks: everything wrong with them at once, over all splits."""
 
 from collections import defaultdict
 from functools import partial
@@ -12,17 +12,23 @@ from visionloop.datasets.io.layout import shorten
 from visionloop.datasets.segmentation.dataset import mask_mismatch
 from visionloop.datasets.segmentation.layout import (
     find_segmentation_split,
-    masks_without_picture,
+    masks_without_image,
     require_segmentation_split,
 )
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.masks import UnreadableMask, read_mask
 from visionloop.datasets.segmentation.transforms import fitting_placement
-from visionloop.tasks.checks import decode_all, find_splits, note, note_strangers, report_copies
+from visionloop.tasks.checks import (
+    decode_all,
+    find_splits,
+    note,
+    note_unmatched_files,
+    report_copies,
+)
 from visionloop.tasks.segmentation.data import NO_VALIDATION, require_data
 
-FEW = 10  # pictures of a class below which a score for it means little
-# share of pixels ignored, or of pictures that a class vanishes from, that is worth a warning
+FEW = 10  # images of a class below which a score for it means little
+# share of pixels ignored, or of images that a class vanishes from, that is worth a warning
 MOSTLY = 0.5
 LISTED = 20  # classes in a line
 
@@ -30,14 +36,14 @@ LISTED = 20  # classes in a line
 def check_segmentation_data(data, val_split, image_size):
     """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: pixels in training}, "lines": [..]} of a folder with masks.
 
-    Reads every picture and mask. lines: how many classes a picture holds, the share of each class
-    in the training pixels, and which vanish when a whole picture is shown at `image_size` pixels.
+    Reads every image and mask. lines: how many classes an image holds, the share of each class
+    in the training pixels, and which vanish when a whole image is shown at `image_size` pixels.
     Nothing is written.
     """
     require_data(data)
     found = {"errors": [], "warnings": [], "classes": {}, "lines": []}
     indexes = _find_splits(data, val_split, found)
-    sizes_hw = _check_pictures(indexes, found)
+    sizes_hw = _check_images(indexes, found)
     pixels, shown = {}, {}
     with tqdm(
         total=sum(map(len, indexes.values())),
@@ -66,14 +72,14 @@ def _find_splits(data, val_split, found):
     )
     indexes = find_splits(data, val_split, found, find=find, require=require, missing=NO_VALIDATION)
     for index in indexes.values():
-        note_strangers(
-            found, index.mask_folder, masks_without_picture(index), "masks without a picture"
+        note_unmatched_files(
+            found, index.mask_folder, masks_without_image(index), "masks without an image"
         )
     return indexes
 
 
-def _check_pictures(indexes, found):
-    """{split: {row: (height, width)}} of the pictures that can be read. Says which cannot, and which are there twice."""
+def _check_images(indexes, found):
+    """{split: {row: (height, width)}} of the images that can be read. Says which cannot, and which are there twice."""
     sizes_hw, places, turned = (
         {split: {} for split in indexes},
         defaultdict(list),
@@ -85,7 +91,7 @@ def _check_pictures(indexes, found):
         if turned_in_place(path, size_hw):
             turned[split].append(indexes[split].name(row))
     for split, names in turned.items():
-        why = f"{len(names)} pictures are turned by EXIF and keep their size: {shorten(names)}"
+        why = f"{len(names)} images are turned by EXIF and keep their size: {shorten(names)}"
         note(
             found,
             "warnings",
@@ -98,7 +104,7 @@ def _check_pictures(indexes, found):
 
 
 def turned_in_place(path, size_hw):
-    """Whether EXIF turns or mirrors a picture so that its size (height, width) does not show it."""
+    """Whether EXIF turns or mirrors an image so that its size (height, width) does not show it."""
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
@@ -157,9 +163,9 @@ def _describe(train, pixels, found):
     """The counts of classes and lines about them."""
     counts, ignored = pixels[:, : len(train.classes)].sum(axis=0), int(pixels[:, IGNORED].sum())
     found["classes"] = dict(zip(train.classes, counts.tolist(), strict=True))
-    a_picture = (pixels[:, :IGNORED] > 0).sum(axis=1)
+    a_image = (pixels[:, :IGNORED] > 0).sum(axis=1)
     found["lines"].append(
-        f"{len(train)} pictures in train, {a_picture.mean():.1f} classes a picture, {a_picture.max()} at most"
+        f"{len(train)} images in train, {a_image.mean():.1f} classes an image, {a_image.max()} at most"
     )
     if counts.any():
         shares = [
@@ -175,12 +181,10 @@ def _describe(train, pixels, found):
 def _check_classes(indexes, pixels, found):
     """Classes that are not there, or hardly."""
     train = indexes["train"]
-    pictures = {
+    images = {
         split: (counts[:, : len(train.classes)] > 0).sum(axis=0) for split, counts in pixels.items()
     }
-    unseen = [
-        name for name, count in zip(train.classes, pictures["train"], strict=True) if not count
-    ]
+    unseen = [name for name, count in zip(train.classes, images["train"], strict=True) if not count]
     if unseen:
         # the first class alone is what is left over when values count from 1
         hint = (
@@ -192,7 +196,7 @@ def _check_classes(indexes, pixels, found):
         note(found, "warnings", train.class_file.path, why)
     few = [
         f"{count} with {name}"
-        for name, count in zip(train.classes, pictures["train"], strict=True)
+        for name, count in zip(train.classes, images["train"], strict=True)
         if 0 < count < FEW
     ]
     if few:
@@ -200,10 +204,10 @@ def _check_classes(indexes, pixels, found):
             found,
             "warnings",
             train.folder,
-            f"few pictures: {shorten(few)}; a class wants at least {FEW}",
+            f"few images: {shorten(few)}; a class wants at least {FEW}",
         )
     for split in [split for split in indexes if split != "train"]:
-        pairs = list(zip(train.classes, pictures["train"] > 0, pictures[split] > 0, strict=True))
+        pairs = list(zip(train.classes, images["train"] > 0, images[split] > 0, strict=True))
         unlearned = [name for name, known, there in pairs if there and not known]
         unscored = [name for name, known, there in pairs if known and not there]
         if unlearned:
@@ -223,7 +227,7 @@ def _check_classes(indexes, pixels, found):
 
 
 def _check_vanishing(train, pixels, shown, image_size, found):
-    """What is too small or thin to be seen when a whole picture is shown at image_size."""
+    """What is too small or thin to be seen when a whole image is shown at image_size."""
     there, left = (pixels > 0).sum(axis=0), (shown & (pixels > 0)).sum(axis=0)
     lost = {
         name: 1 - left[label] / there[label]
@@ -237,9 +241,9 @@ def _check_vanishing(train, pixels, shown, image_size, found):
         for name, share in sorted(lost.items(), key=lambda item: -item[1])
     ]
     found["lines"].append(
-        f"classes that vanish from pictures shown whole at {image_size} px: {shorten(rows, LISTED)} of those with them"
+        f"classes that vanish from images shown whole at {image_size} px: {shorten(rows, LISTED)} of those with them"
     )
     worst = [name for name, share in lost.items() if share > MOSTLY]
     if worst:
-        why = f"mostly too small to be seen at {image_size} px: {shorten(worst)}; consider a larger --image-size, or smaller pictures"
+        why = f"mostly too small to be seen at {image_size} px: {shorten(worst)}; consider a larger --image-size, or smaller images"
         note(found, "warnings", train.folder, why)

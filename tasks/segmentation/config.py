@@ -27,7 +27,7 @@ class SegmentationConfig(TaskConfig):
         "library", "how random weights are drawn; mimetic: like a trained ViT's"
     )
     num_queries: int | None = option(
-        None, "queries; at least as many as classes in a picture (default: the model's)", at_least=1
+        None, "queries; at least as many as classes in an image (default: the model's)", at_least=1
     )
     num_blocks: int | None = option(
         None, "joint blocks, which see queries and patches (default: the model's)", at_least=1
@@ -38,7 +38,7 @@ class SegmentationConfig(TaskConfig):
         at_least=0,
     )
     share_candidates: bool = option(
-        True, "one draw of points for all masks of a picture: the same loss in the mean, less time"
+        True, "one draw of points for all masks of an image: the same loss in the mean, less time"
     )
     mask_ignore: bool = option(
         False, "ignored pixels count for nothing, instead of being outside of every mask"
@@ -54,13 +54,13 @@ class SegmentationConfig(TaskConfig):
         at_most=1,
     )
     scale_min: float = option(
-        0.5, "smallest random scale; 1 fits the whole picture into the crop", at_least=0.01
+        0.5, "smallest random scale; 1 fits the whole image into the crop", at_least=0.01
     )
     scale_max: float = option(2.0, "largest random scale", at_least=0.01)
-    hflip: bool = option(True, "mirror half of the training pictures")
+    hflip: bool = option(True, "mirror half of the training images")
     cache: Literal["ram", "none"] = option(
         "ram",
-        "where decoded pictures and masks are kept: in memory if all fit, nowhere",
+        "where decoded images and masks are kept: in memory if all fit, nowhere",
         fixed=False,
     )
     cache_memory: float = option(

@@ -1,4 +1,4 @@
-"""Which pictures are trained on and which are evaluated on."""
+"""Which images are trained on and which are evaluated on."""
 
 import torch
 
@@ -28,10 +28,10 @@ def require_data(data):
 
 
 def training_splits(data, val_split, classes=None):
-    """(training index, validation index): the val split, or a share of the training pictures set aside by hash of the path.
+    """(training index, validation index): the val split, or a share of the training images set aside by hash of the path.
 
-    By hash alone: which classes a picture holds is known only once its mask is read, and nearly
-    every picture holds the frequent ones.
+    By hash alone: which classes an image holds is known only once its mask is read, and nearly
+    every image holds the frequent ones.
     """
     train = index_split(data, "train", classes)
     with splits.layout_errors():
@@ -39,14 +39,14 @@ def training_splits(data, val_split, classes=None):
     return splits.train_and_val(data, val_split, train, val, missing=NO_VALIDATION)
 
 
-# Pictures to learn by heart, at the scale at which they are scored: what the windows of an
+# Images to overfit, at the scale at which they are scored: what the windows of an
 # evaluation show, with the truth in them.
 
 
 def window_samples(sample, side):
     """[a sample for `collate_eval` of each window]. sample: of evaluation, with targets; side: of a window, in pixels.
 
-    Of the whole picture, fitted into one square, a longer picture's network would learn things at a
+    Of the whole image, fitted into one square, a longer image's network would learn things at a
     scale that it is never asked about.
     """
     height, width = sample["pixel_values"].shape[1:]
@@ -78,7 +78,7 @@ def window_samples(sample, side):
 def collate(samples, step=0, offset=0):
     """A Batch with pixel_values uint8 [B, 3, S, S], ids uint8 [B, S, S], 255 ignored, sample_ids int64 [B], and labels.
 
-    labels: the class ids in each picture, sorted, list of int64 [T_b]; here, because looking for
+    labels: the class ids in each image, sorted, list of int64 [T_b]; here, because looking for
     them on the device would make the host wait for it.
     """
     items = {
@@ -91,7 +91,7 @@ def collate(samples, step=0, offset=0):
 
 
 def collate_eval(samples):
-    """A Batch of pictures of any size for evaluation or, without targets, for prediction.
+    """A Batch of images of any size for evaluation or, without targets, for prediction.
 
     pixel_values: list of uint8 [3, h, w]; sizes: int64 [B, 2], height and width of the files;
     sample_ids: int64 [B]. With targets also ids: list of uint8 [H, W], the untouched truth, 255

@@ -1,4 +1,4 @@
-"""From what the network says to a class for every pixel of a picture, and what the scores mean."""
+"""From what the network says to a class for every pixel of an image, and what the scores mean."""
 
 import torch
 
@@ -33,7 +33,7 @@ METRICS = (
         "validation loss",
         "float",
         False,
-        "the last level's loss of whole pictures, resized and padded to a square",
+        "the last level's loss of whole images, resized and padded to a square",
     ),
 )
 
@@ -53,17 +53,17 @@ def level_metrics(levels):
 
 
 def predict(module, normalise, batch, side, *, levels=False, losses=None):
-    """{"ids": [uint8 [H, W] for each picture], "losses": float32 [B] with `losses`, "level_ids": [uint8 [S - 1, H, W]] with `levels`}.
+    """{"ids": [uint8 [H, W] for each image], "losses": float32 [B] with `losses`, "level_ids": [uint8 [S - 1, H, W]] with `levels`}.
 
     normalise: uint8 [N, 3, h, w] -> what the network reads; batch: of `collate_eval`; losses(mask
-    logits, class logits, batch) -> [B] of the fitted pictures by the last level. Queries whose
+    logits, class logits, batch) -> [B] of the fitted images by the last level. Queries whose
     masks are being lifted are drawn by sample id, so that a score in mid-training depends on
     neither the batch nor the rank.
     """
     ids = batch["sample_ids"].tolist()
 
     def answer(windows, owners):
-        draws = lifting_draws(module, [(ids[i], j) for i, j in owners], windows.device)
+        draws = mask_annealing_draws(module, [(ids[i], j) for i, j in owners], windows.device)
         return module(normalise(windows), draws=draws, all_levels=levels)
 
     maps = list(semantic_maps(answer, batch["pixel_values"], batch["sizes"].tolist(), side))
@@ -72,13 +72,13 @@ def predict(module, normalise, batch, side, *, levels=False, losses=None):
         found["level_ids"] = [levels_of_one[:-1] for levels_of_one in maps]
     if losses is not None:
         fitted = batch["fitted"]
-        draws = lifting_draws(module, [(sample, -1) for sample in ids], fitted.device)
+        draws = mask_annealing_draws(module, [(sample, -1) for sample in ids], fitted.device)
         mask_logits, class_logits = module(normalise(fitted), draws=draws)
         found["losses"] = losses(mask_logits, class_logits, batch)
     return found
 
 
-def lifting_draws(module, keys, device):
+def mask_annealing_draws(module, keys, device):
     """float32 [N, blocks, Q] in 0..1, each row a function of its key alone; None when no mask is half lifted."""
     if not any(0 < probability < 1 for probability in module.mask_probs):
         return None

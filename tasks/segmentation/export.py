@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.huggingface.loading import quiet_library
+from visionloop.tasks.huggingface.loading import quiet_transformers
 from visionloop.tasks.huggingface.model_card import write_card
 from visionloop.tasks.huggingface.onnx import export_onnx
 from visionloop.tasks.segmentation.model import load_model, read_config
@@ -31,7 +31,7 @@ def export_segmenter(module, folder, size):
     return export_onnx(LastLevel(module), trial, folder, ["mask_logits", "class_logits"])
 
 
-# The picture's way into the network, as `preprocessor_config.json` says it: the shorter side
+# The image's way into the network, as `preprocessor_config.json` says it: the shorter side
 # resized, square windows, mean and std.
 
 FILE_NAME = "preprocessor_config.json"
@@ -59,7 +59,7 @@ def write_processor(folder, size, mean=IMAGENET_MEAN, std=IMAGENET_STD):
 
 
 def read_processor(folder):
-    """(side of the pictures in pixels, mean, std) of a folder of EoMT or of a plain ViT; mean and std of ImageNet where it has none.
+    """(side of the images in pixels, mean, std) of a folder of EoMT or of a plain ViT; mean and std of ImageNet where it has none.
 
     The side is the network's, which reads no other; a plain ViT's own resize and crop are for
     classification. Raises UserError for a processor that we cannot follow.
@@ -77,7 +77,7 @@ def read_processor(folder):
 
 
 def statistics_of(source):
-    """(mean, std) of 0..1 per channel that a ModelSource reads its pictures with."""
+    """(mean, std) of 0..1 per channel that a ModelSource reads its images with."""
     return read_processor(source.folder)[1:] if source.folder else (IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -87,7 +87,7 @@ def _read_colors(content):
         not content.get("do_rescale", True)
         or abs(content.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3
     ):
-        raise ValueError("expected pictures scaled to 0..1")
+        raise ValueError("expected images scaled to 0..1")
     if not content.get("do_normalize", True):
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     kind = content.get("image_processor_type") or content.get("feature_extractor_type") or ""
@@ -118,11 +118,11 @@ from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation
 
 processor = AutoImageProcessor.from_pretrained("THIS FOLDER")
 model = AutoModelForUniversalSegmentation.from_pretrained("THIS FOLDER").eval()
-picture = Image.open("picture.jpg").convert("RGB")
-inputs = processor(picture, return_tensors="pt")
+image = Image.open("image.jpg").convert("RGB")
+inputs = processor(image, return_tensors="pt")
 with torch.no_grad():
     outputs = model(inputs["pixel_values"], patch_offsets=inputs["patch_offsets"])
-size = picture.size[::-1]
+size = image.size[::-1]
 ids = processor.post_process_semantic_segmentation(outputs, target_sizes=[size])[0]  # [height, width]
 for i in ids.unique().tolist():
     print(model.config.id2label[i], round((ids == i).float().mean().item(), 3))
@@ -130,15 +130,15 @@ for i in ids.unique().tolist():
 
 
 def write_segmenter_card(folder, task, scores, trained_on):
-    """README.md in `folder`. scores: {metric key: value}; trained_on: (training, validation) numbers of pictures, or None if unknown."""
+    """README.md in `folder`. scores: {metric key: value}; trained_on: (training, validation) numbers of images, or None if unknown."""
     size = task.image_size
-    pictures = (
+    images = (
         f"The shorter side is resized to {size} px (bilinear, antialiased), overlapping windows of {size} x {size} along the longer side "
-        "go through the network, and their scores are averaged, resized to the picture and compared."
+        "go through the network, and their scores are averaged, resized to the image and compared."
     )
     write_card(
         folder, kind="Semantic segmenter", pipeline_tag="image-segmentation", task=task, scores=scores, trained_on=trained_on,
-        use=USE, pictures=pictures, shown=SHOWN,
+        use=USE, images=images, shown=SHOWN,
     )  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def save_folder(module, tensors, folder, size, mean, std):
     """
     weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     weights["attn_mask_probs"] = torch.tensor(module.mask_probs)
-    with quiet_library():
+    with quiet_transformers():
         module.save_pretrained(folder, state_dict=weights)
     write_processor(folder, size, mean, std)
 

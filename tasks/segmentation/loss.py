@@ -1,6 +1,6 @@
 """The loss of EoMT, that of Mask2Former (arXiv 2112.01527) at every level, written from its description and its authors' code.
 
-The library's own loss is never used: it copies costs to the host once per picture and level,
+The library's own loss is never used: it copies costs to the host once per image and level,
 divides by the masks of one process, and fails on bool masks and half precision.
 """
 
@@ -25,11 +25,11 @@ class EomtCriterion:
 
     points: at how many points masks are compared, at most as many as the answer's grid has pixels;
     0: at every pixel of it, true masks averaged down. share_candidates: the matched masks of a
-    picture choose their points among the same ones (see `points.SharedPoints`). mask_ignore: pixels
+    image choose their points among the same ones (see `points.SharedPoints`). mask_ignore: pixels
     outside `valid` count nowhere, instead of as pixels that no mask holds. no_object_weight: that
     of a query without a mask in the class loss. weights: of the three terms, in costs and loss
     alike. draw: (rows, number, device) -> points in 0..1 [rows, number, 2], for other points than
-    those of the default generator; a row is a picture, or a pair (see `points.OwnPoints`).
+    those of the default generator; a row is an image, or a pair (see `points.OwnPoints`).
 
     The gradient of sampled points has no fixed order of its sums on CUDA, unless torch is asked for
     deterministic algorithms (see `points.sample`). With points=0 nothing is sampled.
@@ -56,7 +56,7 @@ class EomtCriterion:
         ignored; read with mask_ignore alone, None: none is.
 
         count: {"masks": max(1, pairs of the optimizer step) / ranks, "class_weight": weights of its
-        queries / ranks}, both of one level: a picture has min(Q, T_b) pairs, a query of a pair
+        queries / ranks}, both of one level: an image has min(Q, T_b) pairs, a query of a pair
         weighs 1, any other no_object_weight. Then micro-batches add up, and ranks average, to the
         whole batch. None: those of this call.
 
@@ -77,7 +77,7 @@ class EomtCriterion:
                 [len(maps) for maps in masks],
             )
             masks_count, class_weight = self._counts(mask_logits, pairs, count)
-            rows = (pairs.pictures * mask_logits.shape[1] + pairs.levels) * mask_logits.shape[
+            rows = (pairs.images * mask_logits.shape[1] + pairs.levels) * mask_logits.shape[
                 2
             ] + pairs.queries
             maps = mask_logits.flatten(0, 2).index_select(0, rows).float()
@@ -107,18 +107,18 @@ class EomtCriterion:
     def _counts(self, mask_logits, pairs, count):
         if count is not None:
             return count["masks"], count["class_weight"]
-        num_pictures, num_levels, num_queries = mask_logits.shape[:3]
+        num_images, num_levels, num_queries = mask_logits.shape[:3]
         num_pairs = sum(pairs.sizes) // num_levels
         return max(1, num_pairs), num_pairs + self.no_object_weight * (
-            num_pictures * num_queries - num_pairs
+            num_images * num_queries - num_pairs
         )
 
     def _class_loss(self, log_classes, labels, pairs):
         """Weighted sum over all queries of all levels."""
         target = torch.full(log_classes.shape[:-1], self.num_classes, device=log_classes.device)
         weight = torch.full_like(log_classes[..., 0], self.no_object_weight)
-        target[pairs.pictures, pairs.levels, pairs.queries] = labels[pairs.pictures, pairs.targets]
-        weight[pairs.pictures, pairs.levels, pairs.queries] = 1.0
+        target[pairs.images, pairs.levels, pairs.queries] = labels[pairs.images, pairs.targets]
+        weight[pairs.images, pairs.levels, pairs.queries] = 1.0
         return -(log_classes.gather(-1, target[..., None])[..., 0] * weight).sum()
 
 
@@ -132,12 +132,12 @@ def mask_losses(x, y, known):
     return (entropy - x * y).sum(1) / number, dice
 
 
-# The loss of the last level, picture by picture, to watch on pictures that were not trained on.
+# The loss of the last level, image by image, to watch on images that were not trained on.
 
 
 @torch.no_grad()
-def losses_of_pictures(criterion, mask_logits, class_logits, batch):
-    """float32 [B]: each picture's loss over its own masks and queries, at points that its sample id alone decides.
+def losses_of_images(criterion, mask_logits, class_logits, batch):
+    """float32 [B]: each image's loss over its own masks and queries, at points that its sample id alone decides.
 
     mask_logits: [B, S, Q, h, w], of which the last level is read; batch: with fitted_ids uint8 [B,
     side, side], labels and sample_ids.

@@ -16,7 +16,7 @@ EXPECTED = (
 
 
 @dataclass(frozen=True)
-class Annealing:
+class MaskAnnealing:
     """spans: for each joint block (start, end): masked before the start, never after the end. As shares of the run, or as steps."""
 
     spans: tuple[tuple[float, float], ...]
@@ -34,17 +34,17 @@ class Annealing:
 
 
 def parse_annealing(text, num_blocks):
-    """The Annealing that `--mask-annealing` names for a model with so many joint blocks. Raises UserError.
+    """The MaskAnnealing that `--mask-annealing` names for a model with so many joint blocks. Raises UserError.
 
     auto: the authors' spans, a sixth of the run each: block 0 from 1/6 on, the last from 4/6 on,
     the others evenly between, so that the last sixth trains without masks.
     """
     if text == "auto":
         starts = [1 / 6 + 0.5 * block / max(1, num_blocks - 1) for block in range(num_blocks)]
-        return Annealing(tuple((start, start + 1 / 6) for start in starts))
+        return MaskAnnealing(tuple((start, start + 1 / 6) for start in starts))
     if text in WORDS:
         span = (0.0, 0.0) if text == "off" else (float("inf"), float("inf"))
-        return Annealing((span,) * num_blocks, in_steps=True)
+        return MaskAnnealing((span,) * num_blocks, in_steps=True)
     try:
         spans = tuple(
             tuple(float(number) for number in part.split("-")) for part in text.split(",")
@@ -58,7 +58,7 @@ def parse_annealing(text, num_blocks):
     if len(spans) != num_blocks:
         why = f"{EXPECTED}; this model has {num_blocks} joint blocks, got {len(spans)} spans"
         raise UserError(f"--mask-annealing: {why}", field="mask_annealing")
-    return Annealing(spans, in_steps=any(end > 1 for _, end in spans))
+    return MaskAnnealing(spans, in_steps=any(end > 1 for _, end in spans))
 
 
 def _probability(step, start, end):

@@ -11,13 +11,13 @@ _COST_OF_NONSENSE = 1e6
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
-    """Queries and the true masks they answer for: int64 [N] each, sorted by picture, level, query.
+class Matches:
+    """Queries and the true masks they answer for: int64 [N] each, sorted by image, level, query.
 
-    targets: place of the mask in its picture. sizes: pairs of each picture, known to the host.
+    targets: place of the mask in its image. sizes: pairs of each image, known to the host.
     """
 
-    pictures: torch.Tensor
+    images: torch.Tensor
     levels: torch.Tensor
     queries: torch.Tensor
     targets: torch.Tensor
@@ -32,7 +32,7 @@ def softplus(logits):
 
 @torch.no_grad()
 def matching_costs(x, y, known, log_classes, labels, weights):
-    """Cost of each query of each level for each true mask of its own picture, float32 [B, S, Q, T]; all finite.
+    """Cost of each query of each level for each true mask of its own image, float32 [B, S, Q, T]; all finite.
 
     x: mask logits [B, S*Q, P]; y: [B, T, P]; known: [B, P] or None (see `points`); log_classes: [B,
     S, Q, K + 1], log-probabilities; labels: [B, T]. weights: of minus the class's probability,
@@ -60,20 +60,20 @@ def matching_costs(x, y, known, log_classes, labels, weights):
 
 
 def assign(costs, sizes):
-    """The cheapest one-to-one assignment (Hungarian) of each picture and level, as Pairs on the device of the costs.
+    """The cheapest one-to-one assignment (Hungarian) of each image and level, as Matches on the device of the costs.
 
-    costs: [B, S, Q, T]; sizes: true masks of each picture. Each picture and level gives min(Q,
+    costs: [B, S, Q, T]; sizes: true masks of each image. Each image and level gives min(Q,
     masks) pairs. Costs one copy to the host, if there is any mask, and one back.
     """
     found = [np.zeros((4, 0), np.int64)]
     on_host = costs.cpu().numpy() if any(sizes) else None
-    for picture, size in enumerate(sizes):
+    for image, size in enumerate(sizes):
         for level in range(costs.shape[1] if size else 0):
-            queries, targets = linear_sum_assignment(on_host[picture, level, :, :size])
+            queries, targets = linear_sum_assignment(on_host[image, level, :, :size])
             found.append(
                 np.stack(
-                    [np.full_like(queries, picture), np.full_like(queries, level), queries, targets]
+                    [np.full_like(queries, image), np.full_like(queries, level), queries, targets]
                 )
             )
     pairs = torch.from_numpy(np.concatenate(found, 1)).to(costs.device, non_blocking=True)
-    return Pairs(*pairs, sizes=[costs.shape[1] * min(costs.shape[2], size) for size in sizes])
+    return Matches(*pairs, sizes=[costs.shape[1] * min(costs.shape[2], size) for size in sizes])

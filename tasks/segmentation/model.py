@@ -126,10 +126,10 @@ def set_num_queries(module, num_queries):
 
 
 def warn_of_few_queries(num_queries, classes):
-    """A query finds one class of a picture: with fewer of them than classes, a picture that holds more has some that nothing learns."""
+    """A query finds one class of an image: with fewer of them than classes, an image that holds more has some that nothing learns."""
     if num_queries < len(classes):
         log.warning(
-            "--num-queries %d: fewer than the %d classes; where a picture holds more than %d of them, some go unlearned",
+            "--num-queries %d: fewer than the %d classes; where an image holds more than %d of them, some go unlearned",
             num_queries, len(classes), num_queries,
         )  # fmt: skip
 

@@ -8,16 +8,16 @@ from visionloop.tasks.model_zoo import (
     RELATED,
     START,
     Model,
-    TaskTable,
+    TaskModels,
     UseCase,
     counted,
 )
-from visionloop.tasks.segmentation.architectures import ARCHITECTURES, CATALOGUE, OWNER
+from visionloop.tasks.segmentation.architectures import ARCHITECTURES, OWNER, REGISTRY
 from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.segmentation.recipes import recipe
 
 ZOO = "model_zoo/dinov2.md of tue-mps/eomt"
-# what a released head answers: (data set, classes, queries, metric)
+# what a released head answers: (dataset, classes, queries, metric)
 HEADS = {
     "ade20k_semantic": ("ADE20K", 150, 100, "miou"),
     "cityscapes_semantic": ("Cityscapes", 19, 100, "miou"),
@@ -97,7 +97,7 @@ def build_network(model):
     """The torch module of a row, with random weights."""
     from visionloop.tasks.segmentation.model import new_config, new_model
 
-    config = new_config(CATALOGUE.architecture_of.get(model.model_id, model.model_id))
+    config = new_config(REGISTRY.architecture_of.get(model.model_id, model.model_id))
     config.image_size = model.input_size
     if model.model_id.startswith(OWNER):
         config.num_queries = HEADS[_parts(model.model_id.removeprefix(OWNER))[0]][2]
@@ -111,14 +111,14 @@ def load_metrics():
     return METRICS
 
 
-TABLE = TaskTable(
+TABLE = TaskModels(
     value="semantic_segmentation",
     command="segmentation",
     label={"en": "Semantic segmentation", "ko": "시맨틱 분할"},
     icon="🎨",
     primary_metric="miou",
     data_layout=("classes.json", "images/train/*.jpg", "masks/train/*.png", "images/val/*.jpg", "masks/val/*.png"),
-    catalogue=CATALOGUE,
+    registry=REGISTRY,
     config_class=SegmentationConfig,
     recipe=recipe,
     recipe_source="default preset of tasks/segmentation/recipes.py: configs/**/semantic of tue-mps/eomt; own runs for tiny",
@@ -127,7 +127,7 @@ TABLE = TaskTable(
     use_cases=(
         UseCase(
             "A class for every pixel", "Maps of your own classes, starting from a ViT that knows scenes.",
-            "your own: pictures, masks of class ids and classes.json",
+            "your own: images, masks of class ids and classes.json",
         ),
     ),
     models=(
@@ -144,7 +144,7 @@ TABLE = TaskTable(
             priority=ARCHITECTURE,
             use_cases=(
                 UseCase(
-                    "Few pictures, no GPU", "Street scenes, 2000 steps of 8 at 160 px from random weights, mean of three seeds.",
+                    "Few images, no GPU", "Street scenes, 2000 steps of 8 at 160 px from random weights, mean of three seeds.",
                     "CamVid: 70 frames to train on, 24 of other drives to score, 11 classes",
                     before={"miou": 0.03, "pixel_accuracy": 0.31}, after={"miou": 0.385, "pixel_accuracy": 0.768},
                 ),

@@ -190,7 +190,7 @@ class MaskedForward:
 
 
 class EomtForUniversalSegmentation(MaskedForward, transformers.EomtForUniversalSegmentation):
-    """EoMT on a ViT with learned positions: one square size of picture."""
+    """EoMT on a ViT with learned positions: one square size of image."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -204,7 +204,7 @@ class EomtForUniversalSegmentation(MaskedForward, transformers.EomtForUniversalS
 class EomtDinov3ForUniversalSegmentation(
     MaskedForward, transformers.EomtDinov3ForUniversalSegmentation
 ):
-    """EoMT on DINOv3, whose rotary positions fit pictures of any size."""
+    """EoMT on DINOv3, whose rotary positions fit images of any size."""
 
     def __init__(self, config):
         super().__init__(config)

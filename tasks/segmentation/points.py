@@ -1,13 +1,13 @@
 """Where masks are compared: at random points that crowd where an answer is unsure, or at every pixel of the answer's grid.
 
 A way to compare (`AllPixels`, `SharedPoints`, `OwnPoints`) has two methods. `for_matching()` gives
-all answers and all true masks of each picture at points they share: x [B, S*Q, P], y [B, T, P],
+all answers and all true masks of each image at points they share: x [B, S*Q, P], y [B, T, P],
 known [B, P] or None. `for_loss(maps, pairs)` gives matched answers [N, h, w] and their true masks
 at points of their own: x [N, P] with gradient, y [N, P], known [N, P] or None.
 
 x are logits, y the share of true pixels at a point, 0..1. known is the share of pixels that are not
-ignored, and an ignored pixel is in no mask: y <= known. T is the most masks of any picture, rows
-beyond a picture's own are zeros. Sources: PointRend (arXiv 1912.08193) and Mask2Former
+ignored, and an ignored pixel is in no mask: y <= known. T is the most masks of any image, rows
+beyond an image's own are zeros. Sources: PointRend (arXiv 1912.08193) and Mask2Former
 (2112.01527): 0.75 P points are the least certain of 3 P, 0.25 P are anywhere.
 """
 
@@ -72,14 +72,14 @@ class AllPixels:
         return self.answers, self.truth, self.known
 
     def for_loss(self, maps, pairs):
-        known = None if self.known is None else self.known[pairs.pictures]
-        return maps.flatten(1), self.truth[pairs.pictures, pairs.targets], known
+        known = None if self.known is None else self.known[pairs.images]
+        return maps.flatten(1), self.truth[pairs.images, pairs.targets], known
 
 
 class SharedPoints:
-    """3.25 P points for each picture. Its matched masks choose among the same candidates: about as random, at less cost.
+    """3.25 P points for each image. Its matched masks choose among the same candidates: about as random, at less cost.
 
-    Each mask's points are distributed as with `OwnPoints`; those of one picture depend on each
+    Each mask's points are distributed as with `OwnPoints`; those of one image depend on each
     other. One draw: [B, 3.25 P, 2].
     """
 
@@ -100,7 +100,7 @@ class SharedPoints:
     def for_matching(self):
         known = None if self.known is None else self.known[:, : self.number]
         return (
-            sample_answers(self.mask_logits, self.points[:, : self.number]),
+            sample_predictions(self.mask_logits, self.points[:, : self.number]),
             self.truth[..., : self.number],
             known,
         )
@@ -109,15 +109,15 @@ class SharedPoints:
         candidates = self.points[:, : self.num_candidates]
         each = zip(maps.detach().split(pairs.sizes), candidates, strict=True)
         doubts = torch.cat([sample(answers[None], points[None])[0] for answers, points in each])
-        known = None if self.known is None else self.known[pairs.pictures]
+        known = None if self.known is None else self.known[pairs.images]
         chosen = least_certain(
             doubts, None if known is None else known[:, : self.num_candidates], self.num_unsure
         )
         fresh = torch.arange(self.num_candidates, self.points.shape[1], device=maps.device)
         chosen = torch.cat([chosen, fresh.expand(len(chosen), -1)], 1)  # [N, P]
-        points = take(self.points, pairs.pictures, chosen)
+        points = take(self.points, pairs.images, chosen)
         truth = take(
-            self.truth.flatten(0, 1), pairs.pictures * self.truth.shape[1] + pairs.targets, chosen
+            self.truth.flatten(0, 1), pairs.images * self.truth.shape[1] + pairs.targets, chosen
         )
         return (
             sample(maps[:, None], points)[:, 0],
@@ -127,7 +127,7 @@ class SharedPoints:
 
 
 class OwnPoints:
-    """P points for each picture to match by, then points for each matched mask alone, as the library and the authors draw them.
+    """P points for each image to match by, then points for each matched mask alone, as the library and the authors draw them.
 
     Three draws: [B, P, 2] to match by, [N, 3 P, 2] candidates and [N, 0.25 P, 2] more for the N
     pairs in their order.
@@ -143,18 +143,18 @@ class OwnPoints:
     def for_matching(self):
         points = self.draw(len(self.masks), self.number, self.mask_logits.device)
         known = None if self.valid is None else known_at(points, self.valid)
-        return sample_answers(self.mask_logits, points), sample(self.masks, points), known
+        return sample_predictions(self.mask_logits, points), sample(self.masks, points), known
 
     def for_loss(self, maps, pairs):
         candidates = self.draw(len(maps), OVERSAMPLING * self.number, maps.device)
         doubts = sample(maps.detach()[:, None], candidates)[:, 0]
-        valid = None if self.valid is None else self.valid[pairs.pictures]
+        valid = None if self.valid is None else self.valid[pairs.images]
         chosen = least_certain(
             doubts, None if valid is None else known_at(candidates, valid), self.num_unsure
         )
         fresh = self.draw(len(maps), self.number - self.num_unsure, maps.device)
         points = torch.cat([candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2)), fresh], 1)
-        truth = sample(self.masks[pairs.pictures, pairs.targets][:, None], points)[:, 0]
+        truth = sample(self.masks[pairs.images, pairs.targets][:, None], points)[:, 0]
         return (
             sample(maps[:, None], points)[:, 0],
             truth,
@@ -162,8 +162,8 @@ class OwnPoints:
         )
 
 
-def sample_answers(mask_logits, points):
-    """All answers [B, S, Q, h, w] of a picture at its points [B, P, 2], without gradient: [B, S*Q, P]."""
+def sample_predictions(mask_logits, points):
+    """All answers [B, S, Q, h, w] of an image at its points [B, P, 2], without gradient: [B, S*Q, P]."""
     num_levels = mask_logits.shape[1]
     # level by level: the CPU walks through all maps at each point, and those of one level stay in
     # its cache
@@ -180,14 +180,14 @@ def take(values, rows, places):
 
 
 def float_masks(masks, valid):
-    """The true masks of each picture in float32, without pixels that are ignored."""
+    """The true masks of each image in float32, without pixels that are ignored."""
     if valid is None:
         return [maps.float() for maps in masks]
     return [maps.float() * known for maps, known in zip(masks, valid, strict=True)]
 
 
 def known_at(points, valid):
-    """The share of the picture's pixels at points [N, P, 2] that valid [N, H, W] does not leave out: [N, P]."""
+    """The share of the image's pixels at points [N, P, 2] that valid [N, H, W] does not leave out: [N, P]."""
     valid = valid.float()
     known, inside = sample(torch.stack([valid, torch.ones_like(valid)], 1), points).unbind(1)
     return known / inside  # a point at the border lies half beyond it

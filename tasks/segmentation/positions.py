@@ -1,4 +1,4 @@
-"""Other sizes of pictures and of patches for a trained model: its position table and its patch filter, resampled once."""
+"""Other sizes of images and of patches for a trained model: its position table and its patch filter, resampled once."""
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ def resize_table(table, old_hw, new_hw):
 
 @torch.no_grad()
 def set_image_size(module, size):
-    """Make an EoMT read pictures of size x size. Raises UserError when that is no multiple of its patch.
+    """Make an EoMT read images of size x size. Raises UserError when that is no multiple of its patch.
 
     The library's network has one size, and loading a table of another would draw all positions
     anew.
@@ -46,7 +46,7 @@ def resample_patches(weight, side):
     """The filter [C, 3, p, p] for patches of `side` pixels that answers to an enlarged patch as the old one did to the patch.
 
     With R the bicubic resize, the new filter is pinv(R^T) w, so that <w', R x> = <w, x>. Resizing
-    the filter itself, as if it were a picture, misses that by far. (FlexiViT, arXiv:2212.08013,
+    the filter itself, as if it were an image, misses that by far. (FlexiViT, arXiv:2212.08013,
     section 3.4.)
     """
     old = weight.shape[-1]

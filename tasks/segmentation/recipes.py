@@ -11,7 +11,7 @@ Source: configs/**/semantic and training/lightning_module.py of `tue-mps/eomt` (
 import json
 from pathlib import Path
 
-from visionloop.tasks.segmentation.architectures import CATALOGUE, RELEASED
+from visionloop.tasks.segmentation.architectures import REGISTRY, RELEASED
 
 PRESETS = ("finetune", "scratch", "short")
 AUTHORS = {
@@ -42,7 +42,7 @@ MICRO_BATCH_UNKNOWN = 4
 
 def recipe(values):
     """{setting: value} that model and preset change in the defaults. values: {setting: value} settled so far."""
-    advised = CATALOGUE.start(values, PRESETS)
+    advised = REGISTRY.start(values, PRESETS)
     model, preset = advised["model"], advised["preset"]
     advised |= AUTHORS | {"layer_decay": 1.0 if preset == "scratch" else 0.8}
     endless = values["epochs"] is None and values["steps"] is None
@@ -72,9 +72,9 @@ def settle(values, steps):
 
 def size_of(model):
     """The name in ARCHITECTURES of a known model, or of the nearest in width of a local folder; None for any other."""
-    name = CATALOGUE.aliases.get(model, model)
-    name = CATALOGUE.architecture_of.get(name, name)
-    if name in CATALOGUE.architectures:
+    name = REGISTRY.aliases.get(model, model)
+    name = REGISTRY.architecture_of.get(name, name)
+    if name in REGISTRY.architectures:
         return name
     width = _local_config(model).get("hidden_size", 0)
     widths = (
@@ -89,8 +89,8 @@ def size_of(model):
 
 def is_trained_eomt(model):
     """True for released EoMT weights, by name, and for a local folder of EoMT; a plain backbone has everything to learn."""
-    name = CATALOGUE.aliases.get(model, model)
-    released = {hub_id for ids in RELEASED.values() for hub_id in ids} | set(CATALOGUE.pretrained)
+    name = REGISTRY.aliases.get(model, model)
+    released = {hub_id for ids in RELEASED.values() for hub_id in ids} | set(REGISTRY.pretrained)
     return name in released or str(_local_config(model).get("model_type", "")).startswith("eomt")
 
 

@@ -17,22 +17,22 @@ from visionloop.datasets.segmentation.masks import MASK_SUFFIXES, UnreadableMask
 from visionloop.engine.errors import UserError
 from visionloop.metrics.segmentation import SegmentationMetric
 from visionloop.tasks.saved_predictions import (
-    find_pictures,
+    find_images,
     one_for_each,
     predictions_error,
     read_lines,
 )
 from visionloop.tasks.segmentation.data import index_split
-from visionloop.tasks.segmentation.visualize import color_picture
+from visionloop.tasks.segmentation.visualize import color_image
 
 IDS, LINES = "ids", "predictions.jsonl"
 
 
-def score_predictions(cls, path, *, data, split):
-    """(task, SegmentationMetric) of a folder of masks; see `Task.score_predictions`.
+def score_saved_predictions(cls, path, *, data, split):
+    """(task, SegmentationMetric) of a folder of masks; see `Task.score_saved_predictions`.
 
-    path: what `predict` wrote, its folder ids/, or any folder of masks named like the pictures but
-    for the suffix, one for every picture of the split. Ids are those of the data's classes; of what
+    path: what `predict` wrote, its folder ids/, or any folder of masks named like the images but
+    for the suffix, one for every image of the split. Ids are those of the data's classes; of what
     `predict` wrote, they go by the names in predictions.jsonl, and a class that the data lacks is a
     wrong answer. So is 255 where the truth is known. There is no validation loss.
     """
@@ -40,7 +40,7 @@ def score_predictions(cls, path, *, data, split):
     masks, values = find_masks(path, index), read_values(path, index)
     metric = SegmentationMetric(len(index.classes))
     for i, name in enumerate(tqdm(masks, desc="scoring", unit="pic", disable=None, leave=False)):
-        found, truth = read_answer(path, name, values), read_truth(index, i)
+        found, truth = read_prediction(path, name, values), read_truth(index, i)
         if found.shape != truth.shape:
             raise predictions_error(path, f"{name}: {mask_mismatch(truth.shape, found.shape)}")
         metric.update({"ids": [found]}, {"ids": [truth], "sample_ids": torch.tensor([i])})
@@ -54,14 +54,14 @@ def ids_folder(path):
 
 
 def find_masks(path, index):
-    """[relative name of the mask of each picture of the index]. Raises UserError unless there is one for each, and no other."""
+    """[relative name of the mask of each image of the index]. Raises UserError unless there is one for each, and no other."""
     folder = ids_folder(path)
     if not folder.is_dir():
         raise predictions_error(path, f"expected a folder of masks ({' '.join(MASK_SUFFIXES)})")
     names = list(files_below(folder, MASK_SUFFIXES))
     stems = [os.path.splitext(index.name(i))[0] for i in range(len(index))]
-    pictures = find_pictures([os.path.splitext(name)[0] for name in names], stems)
-    return one_for_each(path, names, pictures, index, "mask")
+    images = find_images([os.path.splitext(name)[0] for name in names], stems)
+    return one_for_each(path, names, images, index, "mask")
 
 
 def read_values(path, index):
@@ -107,7 +107,7 @@ def read_labels(path):
     return labels
 
 
-def read_answer(path, name, values):
+def read_prediction(path, name, values):
     """uint8 [H, W] of the mask `name` below path, in the data's ids. Raises UserError."""
     try:
         return read_mask(ids_folder(path) / name, values)
@@ -116,7 +116,7 @@ def read_answer(path, name, values):
 
 
 def read_truth(index, i):
-    """uint8 [H, W] of picture i. Raises UserError."""
+    """uint8 [H, W] of image i. Raises UserError."""
     try:
         return read_mask(index.mask_path(i), index.class_file)
     except UnreadableMask as error:
@@ -125,14 +125,14 @@ def read_truth(index, i):
         ) from None
 
 
-# Answers of `predict`: what is said of a picture in json, and its class ids as files that other
+# Answers of `predict`: what is said of an image in json, and its class ids as files that other
 # tools read.
 
 
 def describe(predictions, names, classes):
-    """[{"file", "width", "height", "classes": [{"label", "id", "share"}, ..]}], one per picture: the classes in it, the largest first.
+    """[{"file", "width", "height", "classes": [{"label", "id", "share"}, ..]}], one per image: the classes in it, the largest first.
 
-    predictions: {"ids": list of uint8 [H, W]}; names: of the files; share: of the picture's pixels.
+    predictions: {"ids": list of uint8 [H, W]}; names: of the files; share: of the image's pixels.
     """
     rows = []
     for name, ids in zip(names, predictions["ids"], strict=True):
@@ -147,11 +147,11 @@ def describe(predictions, names, classes):
     return rows
 
 
-def answer_files(predictions, colors):
-    """{"ids": class ids, uint8 [H, W] each, "colors": the same as colours, uint8 [H, W, 3]} of each picture, as numpy arrays.
+def prediction_files(predictions, colors):
+    """{"ids": class ids, uint8 [H, W] each, "colors": the same as colours, uint8 [H, W, 3]} of each image, as numpy arrays.
 
     Colours are made one by one, as they are asked for. predictions: {"ids": list of uint8 [H, W]};
     colors: uint8 [K, 3].
     """
     ids = [one.cpu().numpy() for one in predictions["ids"]]
-    return {"ids": ids, "colors": (color_picture(one, colors) for one in ids)}
+    return {"ids": ids, "colors": (color_image(one, colors) for one in ids)}

@@ -1,4 +1,4 @@
-"""Pictures of any size through a network that reads squares: overlapping windows along the longer side.
+"""Images of any size through a network that reads squares: overlapping windows along the longer side.
 
 Source: `window_imgs_semantic` and `revert_window_logits_semantic` in training/lightning_module.py
 of `tue-mps/eomt`.
@@ -22,11 +22,11 @@ def window_starts(length, side):
     return [int(i * (side - overlap)) for i in range(count - 1)] + [length - side]
 
 
-def cut_windows(picture, side):
-    """picture: [3, h, w] whose shorter side is `side` -> ([3, side, side] views, their starts along the longer side)."""
-    along = 1 if picture.shape[1] >= picture.shape[2] else 2
-    starts = window_starts(picture.shape[along], side)
-    return [picture.narrow(along, start, side) for start in starts], starts
+def cut_windows(image, side):
+    """image: [3, h, w] whose shorter side is `side` -> ([3, side, side] views, their starts along the longer side)."""
+    along = 1 if image.shape[1] >= image.shape[2] else 2
+    starts = window_starts(image.shape[along], side)
+    return [image.narrow(along, start, side) for start in starts], starts
 
 
 def class_scores(mask_logits, class_logits, side):
@@ -42,17 +42,17 @@ def class_scores(mask_logits, class_logits, side):
     return (shares.T @ masks.flatten(1)).view(-1, side, side)
 
 
-def semantic_maps(answer, pictures, sizes_hw, side):
-    """Yields, picture by picture, uint8 [S, H, W]: the class of every pixel by every level that `answer` gives.
+def semantic_maps(answer, images, sizes_hw, side):
+    """Yields, image by image, uint8 [S, H, W]: the class of every pixel by every level that `answer` gives.
 
     answer(windows, owners) -> (mask logits [N, S, Q, h, w], class logits [N, S, Q, K + 1]) of
-    windows [N, 3, side, side], with the number of the picture and of the window in it, (i, j), of
-    each; pictures: [3, h, w] each, the shorter side `side`; sizes_hw: of the results. One picture's
-    scores are held at a time, however many pictures there are.
+    windows [N, 3, side, side], with the number of the image and of the window in it, (i, j), of
+    each; images: [3, h, w] each, the shorter side `side`; sizes_hw: of the results. One image's
+    scores are held at a time, however many images there are.
     """
-    windows = []  # (picture, number, start, pixels)
-    for i, picture in enumerate(pictures):
-        pixels, starts = cut_windows(picture, side)
+    windows = []  # (image, number, start, pixels)
+    for i, image in enumerate(images):
+        pixels, starts = cut_windows(image, side)
         windows += [
             (i, j, start, window)
             for j, (start, window) in enumerate(zip(starts, pixels, strict=True))
@@ -66,7 +66,7 @@ def semantic_maps(answer, pictures, sizes_hw, side):
             levels = zip(mask_logits[n], class_logits[n], strict=True)
             scores = torch.stack([class_scores(masks, classes, side) for masks, classes in levels])
             if j == 0:
-                canvas = Canvas(scores, pictures[i].shape[1:])
+                canvas = Canvas(scores, images[i].shape[1:])
             canvas.add(scores, start)
             last = first + n + 1
             if last == len(windows) or windows[last][0] != i:
@@ -74,10 +74,10 @@ def semantic_maps(answer, pictures, sizes_hw, side):
 
 
 class Canvas:
-    """The scores of one picture, window after window."""
+    """The scores of one image, window after window."""
 
     def __init__(self, scores, size_hw):
-        """scores: [S, K, side, side] of a window, for their number and device; size_hw: of the picture."""
+        """scores: [S, K, side, side] of a window, for their number and device; size_hw: of the image."""
         self.side, self.along = scores.shape[-1], 0 if size_hw[0] >= size_hw[1] else 1
         self.total = scores.new_zeros(*scores.shape[:2], *size_hw)
         self.counts = scores.new_zeros(*size_hw)
@@ -95,7 +95,7 @@ class Canvas:
 def resized_argmax(scores, size_hw):
     """scores: [K, h, w] -> uint8 [H, W]: the class with the highest bilinearly resized score, at most 255 classes.
 
-    Strip by strip, so that the scores of a picture of 4096 px never lie in memory at its full size.
+    Strip by strip, so that the scores of an image of 4096 px never lie in memory at its full size.
     Scores, not classes, are resized, as the authors do; rows by hand, because a strip must be cut
     where the whole would have been.
     """

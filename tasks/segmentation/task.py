@@ -5,7 +5,7 @@ from functools import cached_property, partial
 import torch
 from torch import nn
 
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.segmentation.dataset import SegmentationDataset
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.transforms import (
@@ -18,7 +18,7 @@ from visionloop.tasks.huggingface.hub import check_folder
 from visionloop.tasks.huggingface.loading import class_names
 from visionloop.tasks.normalize import Normalise
 from visionloop.tasks.segmentation import evaluate, recipes, saved_predictions
-from visionloop.tasks.segmentation.architectures import CATALOGUE
+from visionloop.tasks.segmentation.architectures import REGISTRY
 from visionloop.tasks.segmentation.checks import check_segmentation_data
 from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.segmentation.data import (
@@ -35,7 +35,7 @@ from visionloop.tasks.segmentation.export import (
     statistics_of,
     write_segmenter_card,
 )
-from visionloop.tasks.segmentation.loss import EomtCriterion, losses_of_pictures
+from visionloop.tasks.segmentation.loss import EomtCriterion, losses_of_images
 from visionloop.tasks.segmentation.mask_annealing import parse_annealing
 from visionloop.tasks.segmentation.model import (
     build_model,
@@ -43,7 +43,11 @@ from visionloop.tasks.segmentation.model import (
     parameter_groups,
     source_config,
 )
-from visionloop.tasks.segmentation.visualize import SegmentationReporting, class_colors, draw_answer
+from visionloop.tasks.segmentation.visualize import (
+    SegmentationReporting,
+    class_colors,
+    draw_prediction,
+)
 
 
 class SegmentationTask(SegmentationReporting, Task):
@@ -61,7 +65,7 @@ class SegmentationTask(SegmentationReporting, Task):
     settle = staticmethod(recipes.settle)
     collate = staticmethod(collate)
     collate_eval = staticmethod(collate_eval)
-    score_predictions = classmethod(saved_predictions.score_predictions)
+    score_saved_predictions = classmethod(saved_predictions.score_saved_predictions)
 
     def __init__(self, config, classes=None):
         """classes: names in order of id, where a trained model brings them; None: those of the data's classes.json."""
@@ -103,7 +107,7 @@ class SegmentationTask(SegmentationReporting, Task):
 
     @cached_property
     def source(self):
-        return CATALOGUE.find(self.config.model, self.config.from_scratch)
+        return REGISTRY.find(self.config.model, self.config.from_scratch)
 
     @cached_property
     def model_config(self):
@@ -148,7 +152,7 @@ class SegmentationTask(SegmentationReporting, Task):
             memory=self.config.memory_bytes,
         )
 
-    def lessons(self, samples):
+    def overfit_samples(self, samples):
         return [
             part for sample in samples for part in window_samples(sample, self.image_size)
         ], samples
@@ -182,20 +186,20 @@ class SegmentationTask(SegmentationReporting, Task):
         return self.normalise(batch["fitted"] if "fitted" in batch else batch["pixel_values"])
 
     def count(self, micro_batches):
-        pictures = [len(labels) for batch in micro_batches for labels in batch["labels"]]
+        images = [len(labels) for batch in micro_batches for labels in batch["labels"]]
         num_queries = self.model_config.num_queries
-        pairs = sum(min(num_queries, masks) for masks in pictures)
+        pairs = sum(min(num_queries, masks) for masks in images)
         return {
             "masks": pairs,
             "class_weight": pairs
-            + self.config.no_object_weight * (len(pictures) * num_queries - pairs),
+            + self.config.no_object_weight * (len(images) * num_queries - pairs),
         }
 
     def loss(self, model, batch, count):
         mask_logits, class_logits = model(self.to_input(batch))
         ids = (
             batch["fitted_ids"] if "fitted_ids" in batch else batch["ids"]
-        )  # pictures as evaluation sees them have both
+        )  # images as evaluation sees them have both
         masks = [
             one == labels[:, None, None] for one, labels in zip(ids, batch["labels"], strict=True)
         ]
@@ -204,7 +208,7 @@ class SegmentationTask(SegmentationReporting, Task):
         )
 
     def predict(self, model, batch):
-        losses = partial(losses_of_pictures, self.criterion) if "fitted" in batch else None
+        losses = partial(losses_of_images, self.criterion) if "fitted" in batch else None
         return evaluate.predict(
             model,
             self.normalise,
@@ -224,23 +228,23 @@ class SegmentationTask(SegmentationReporting, Task):
         }
         return type(batch)(batch | empty, step=batch.step, offset=batch.offset)
 
-    # answers and pictures --------------------
+    # answers and images --------------------
     def read_sample(self, path):
-        return SegmentationEvalPreset(size=self.image_size)(read_picture(path))
+        return SegmentationEvalPreset(size=self.image_size)(read_image(path))
 
     def describe_predictions(self, batch, predictions, names):
         return saved_predictions.describe(predictions, names, self.classes)
 
-    def answer_pictures(self, paths, predictions):
-        return saved_predictions.answer_files(predictions, self.colors)
+    def prediction_images(self, paths, predictions):
+        return saved_predictions.prediction_files(predictions, self.colors)
 
-    def draw_answers(self, paths, answers, predictions):
-        pairs = zip(map(read_picture, paths), predictions["ids"], strict=True)
+    def draw_predictions(self, paths, answers, predictions):
+        pairs = zip(map(read_image, paths), predictions["ids"], strict=True)
         return (
-            draw_answer(
-                picture.permute(1, 2, 0).numpy(), ids.cpu().numpy(), self.classes, self.colors
+            draw_prediction(
+                image.permute(1, 2, 0).numpy(), ids.cpu().numpy(), self.classes, self.colors
             )
-            for picture, ids in pairs
+            for image, ids in pairs
         )
 
     # weights --------------------

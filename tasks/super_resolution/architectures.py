@@ -8,14 +8,14 @@ dropout).
 import re
 from dataclasses import dataclass
 
-from visionloop.tasks.huggingface.hub import Catalogue
+from visionloop.tasks.huggingface.hub import ModelRegistry
 
 
 @dataclass(frozen=True)
 class Architecture:
     """One body and its head. fields: of Swin2SRConfig, the same at every scale; scales: the first is the default.
 
-    upsampler: the head above x1, in the library's words; patch_size: side of the training pictures
+    upsampler: the head above x1, in the library's words; patch_size: side of the training images
     in pixels of the input.
     """
 
@@ -89,7 +89,7 @@ def _aliases():
     return found
 
 
-CATALOGUE = Catalogue(
+REGISTRY = ModelRegistry(
     architectures=tuple(ARCHITECTURES),
     pretrained={
         architecture: hub_id
@@ -104,15 +104,15 @@ CATALOGUE = Catalogue(
 
 
 def scale_of(name):
-    """The scale that a name of the catalogue stands for, an architecture's default; None for a folder or an id that we do not know."""
-    name = CATALOGUE.aliases.get(name, name)
+    """The scale that a name of the registry stands for, an architecture's default; None for a folder or an id that we do not know."""
+    name = REGISTRY.aliases.get(name, name)
     if name in ARCHITECTURES:
         return ARCHITECTURES[name].scales[0]
     return next((scale for (_, scale), hub_id in RELEASED.items() if hub_id == name), None)
 
 
 def start_of(name, scale=None):
-    """What `CATALOGUE.find` should look for: for an architecture its released weights of that scale, else those of x2, else the name.
+    """What `REGISTRY.find` should look for: for an architecture its released weights of that scale, else those of x2, else the name.
 
     Any other name stays as it is.
     """

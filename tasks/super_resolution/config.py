@@ -27,7 +27,7 @@ class SuperResolutionConfig(TaskConfig):
         at_least=8,
     )
     cache: Literal["disk", "none"] = option(
-        "disk", "decoded pictures in the user's cache folder, or decoded for each crop", fixed=False
+        "disk", "decoded images in the user's cache folder, or decoded for each crop", fixed=False
     )
     init: Literal["authors", "library"] = option(
         "authors", "how random convolutions are drawn; library: half as wide, for short runs"
@@ -37,10 +37,10 @@ class SuperResolutionConfig(TaskConfig):
     quality: str = option(
         "10-40", "jpeg and compressed: quality of the file that the input is read from, or a range"
     )
-    loss: Literal["l1", "charbonnier"] = option("l1", "between the result and the true picture")
+    loss: Literal["l1", "charbonnier"] = option("l1", "between the result and the true image")
     weight_aux: float = option(
         0.1,
-        "compressed: of the auxiliary output's distance to the true picture at the input's size",
+        "compressed: of the auxiliary output's distance to the true image at the input's size",
         at_least=0,
     )
     weight_frequency: float = option(
@@ -51,7 +51,7 @@ class SuperResolutionConfig(TaskConfig):
     )
     tile: int | None = option(
         None,
-        "side of the tiles that large pictures are cut into, input pixels; 0: never",
+        "side of the tiles that large images are cut into, input pixels; 0: never",
         at_least=0,
         fixed=False,
     )

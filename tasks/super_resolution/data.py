@@ -1,4 +1,4 @@
-"""Which pictures are trained on and which are evaluated on, and how they are read."""
+"""Which images are trained on and which are evaluated on, and how they are read."""
 
 import torch
 from tqdm import tqdm
@@ -32,18 +32,18 @@ def require_data(data):
 
 
 def training_splits(data, val_split, scale):
-    """(training index, validation index): the val split, or a share of the training pictures set aside by hash of the path."""
+    """(training index, validation index): the val split, or a share of the training images set aside by hash of the path."""
     train = index_split(data, "train", scale)
     with splits.layout_errors():
         val = find_super_resolution_split(data, "val", scale)
     return splits.train_and_val(data, val_split, train, val, missing=NO_VALIDATION)
 
 
-def open_pictures(index, cache, side=None):
+def open_images(index, cache, side=None):
     """The pairs of an index, see datasets/super_resolution/dataset.py. Raises UserError where the cache cannot be written.
 
-    cache: "disk" or "none". side: of the training crops in pixels of the small pictures; a picture
-    that holds none is an error here already, and not in the middle of a run. None: whole pictures.
+    cache: "disk" or "none". side: of the training crops in pixels of the small images; an image
+    that holds none is an error here already, and not in the middle of a run. None: whole images.
     """
     with cache_errors():
         pairs = open_pairs(index, cache)
@@ -53,10 +53,10 @@ def open_pictures(index, cache, side=None):
 
 
 def _refuse_small(pairs, side):
-    """UserError when a crop of so many pixels a side does not fit into some picture."""
+    """UserError when a crop of so many pixels a side does not fit into some image."""
     small = []
     for row in tqdm(
-        range(len(pairs.index)), desc="sizes of pictures", unit="picture", disable=None, leave=False
+        range(len(pairs.index)), desc="sizes of images", unit="image", disable=None, leave=False
     ):
         try:
             height, width = pairs.lr_size(row)
@@ -69,25 +69,23 @@ def _refuse_small(pairs, side):
     if small:
         path, why = small[0]
         more = (
-            f" ({len(small)} of {len(pairs.index)} pictures are too small)"
-            if len(small) > 1
-            else ""
+            f" ({len(small)} of {len(pairs.index)} images are too small)" if len(small) > 1 else ""
         )
         raise UserError(
-            f"{path}: {why}, or take the picture out{more}",
+            f"{path}: {why}, or take the image out{more}",
             code="too_small",
             file=path,
             field="patch_size",
         )
 
 
-# Pictures to learn by heart: of each the part with most detail, as large as a training crop.
+# Images to overfit: of each the part with most detail, as large as a training crop.
 
 
-def cut_lesson(sample, side, scale):
+def cut_overfit_sample(sample, side, scale):
     """A sample of evaluation -> its part with most detail, with "pixel_values" [3, side, side] and what belongs to it.
 
-    Whole pictures of a camera would take hours, and the network has room for a few crops.
+    Whole images of a camera would take hours, and the network has room for a few crops.
     """
     rows, columns = busiest_part(to_array(sample["hr"]), scale, side * scale)
     large = tuple(slice(scale * one.start, scale * one.stop) for one in (rows, columns))
@@ -96,10 +94,10 @@ def cut_lesson(sample, side, scale):
 
 
 def require_pairs(samples, border):
-    """UserError where a small picture tells less of its large one than a single colour would. samples: of evaluation, whole pictures.
+    """UserError where a small image tells less of its large one than a single colour would. samples: of evaluation, whole images.
 
-    A network learns a few wrong pairs by heart too, a little later, and beats the bicubic of wrong
-    pictures at once (measured): what it reaches would say nothing about the pairs.
+    A network learns a few wrong pairs overfitted too, a little later, and beats the bicubic of wrong
+    images at once (measured): what it reaches would say nothing about the pairs.
     """
     strange = []
     for sample in samples:
@@ -111,20 +109,20 @@ def require_pairs(samples, border):
             .repeat(large.shape[0], 0)
             .repeat(large.shape[1], 1)
         )
-        scores = [psnr(picture, large, border=border) for picture in (enlarged, plain)]
+        scores = [psnr(image, large, border=border) for image in (enlarged, plain)]
         if scores[0] < scores[1]:
             strange.append(scores)
     if strange:
         enlarged, plain = strange[0]
         raise UserError(
-            f"{len(strange)} of {len(samples)} small pictures, enlarged, are further from their large ones than a single colour is "
-            f"(the first: PSNR {enlarged:.2f}, a single colour {plain:.2f}); do they belong to other pictures?"
+            f"{len(strange)} of {len(samples)} small images, enlarged, are further from their large ones than a single colour is "
+            f"(the first: PSNR {enlarged:.2f}, a single colour {plain:.2f}); do they belong to other images?"
         )
 
 
 # Samples to a batch. Pixels stay uint8: a quarter of the bytes on the way to the device.
 
-PICTURES = ("pixel_values", "hr", "bicubic")
+IMAGES = ("pixel_values", "hr", "bicubic")
 
 
 def collate(samples, step=0, offset=0):
@@ -137,6 +135,6 @@ def collate(samples, step=0, offset=0):
 
 
 def collate_eval(samples):
-    """A Batch of pictures of any size: lists of uint8 [3, h, w] under pixel_values, and with targets under hr and bicubic; sample_ids."""
-    items = {name: [sample[name] for sample in samples] for name in PICTURES if name in samples[0]}
+    """A Batch of images of any size: lists of uint8 [3, h, w] under pixel_values, and with targets under hr and bicubic; sample_ids."""
+    items = {name: [sample[name] for sample in samples] for name in IMAGES if name in samples[0]}
     return Batch(items | {"sample_ids": torch.stack([sample["sample_id"] for sample in samples])})

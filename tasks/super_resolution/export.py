@@ -13,8 +13,8 @@ from visionloop.tasks.super_resolution.model import copy_of, load_model
 from visionloop.tasks.super_resolution.weight_conversion import correct, mark
 
 
-class PictureAlone(nn.Module):
-    """pixel_values -> (picture,), without the auxiliary one."""
+class ImageOutput(nn.Module):
+    """pixel_values -> (image,), without the auxiliary one."""
 
     def __init__(self, module):
         super().__init__()
@@ -25,9 +25,9 @@ class PictureAlone(nn.Module):
 
 
 def export_super_resolver(module, folder, size):
-    """Write model.onnx: tiles [B, 3, size, size] in 0..1 to pictures [B, 3, s*size, s*size]. Returns lines that say what was done."""
+    """Write model.onnx: tiles [B, 3, size, size] in 0..1 to images [B, 3, s*size, s*size]. Returns lines that say what was done."""
     trial = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return export_onnx(PictureAlone(module), trial, folder, ["reconstruction"])
+    return export_onnx(ImageOutput(module), trial, folder, ["reconstruction"])
 
 
 # What the model card says of a network for super-resolution or restoration.
@@ -51,15 +51,15 @@ from transformers import AutoImageProcessor, Swin2SRForImageSuperResolution
 
 processor = AutoImageProcessor.from_pretrained("THIS FOLDER")
 model = Swin2SRForImageSuperResolution.from_pretrained("THIS FOLDER").eval()
-picture = Image.open("picture.png").convert("RGB")
-inputs = processor(picture, return_tensors="pt")
+image = Image.open("image.png").convert("RGB")
+inputs = processor(image, return_tensors="pt")
 with torch.no_grad():
     result = model(**inputs).reconstruction[0]
-width, height = (side * {scale} for side in picture.size)
+width, height = (side * {scale} for side in image.size)
 result = result[:, :height, :width].clamp(0, 1) * 255  # without what the processor padded
 Image.fromarray(result.round().byte().permute(1, 2, 0).numpy()).save("result.png")
 """
-PICTURES = """\
+IMAGES = """\
 RGB, bytes divided by 255, nothing subtracted: the model does that itself. Sides are padded at the bottom and the right to multiples of \
 {window}, and the result is cropped. Our scores were taken with as few mirrored pixels as that takes; the processor of this folder always \
 adds 1 to {window} pixels, which changes the last rows and columns and next to nothing in the scores.
@@ -71,35 +71,35 @@ Plain transformers adds {difference}, unlike the authors' network. The weights h
 CORRECTIONS = {
     "": HEADS.format(difference="the mean colour to the input once more", but=""),
     "pixelshuffle_aux": HEADS.format(
-        difference="the bicubic picture of raw pixels",
-        but=", but for the outer 2 pixels of a picture",
+        difference="the bicubic image of raw pixels",
+        but=", but for the outer 2 pixels of an image",
     ),
 }
 KINDS = {"denoise": "Denoiser", "jpeg": "JPEG artifact remover"}
 PURPOSES = {
     "real-world": "Enlarges photographs with unknown blur, noise and compression",
-    "compressed": "Enlarges pictures that were made smaller with a bicubic filter and stored as JPEG",
+    "compressed": "Enlarges images that were made smaller with a bicubic filter and stored as JPEG",
     "denoise": "Takes Gaussian noise away",
     "jpeg": "Takes the traces of JPEG compression away",
 }
-BICUBIC = "Enlarges pictures that were made smaller with a bicubic filter"
+BICUBIC = "Enlarges images that were made smaller with a bicubic filter"
 
 
 def write_super_resolver_card(folder, task, scores, trained_on):
     """README.md in `folder`, beside its config.json, which knows the scale, the window and which heads the weights are for.
 
-    scores: {metric key: value}; trained_on: (training, validation) numbers of pictures, None if
+    scores: {metric key: value}; trained_on: (training, validation) numbers of images, None if
     unknown.
     """
     config, mode = json.loads((Path(folder) / "config.json").read_text()), task.config.mode
     scale = config["upscale"]
     size = f"{scale} times as wide and as high" if scale > 1 else "of the same size"
-    pictures = PICTURES.format(window=config["window_size"])
+    images = IMAGES.format(window=config["window_size"])
     if config.get("visionloop_heads") == "plain":
-        pictures += CORRECTIONS[config["upsampler"]]
+        images += CORRECTIONS[config["upsampler"]]
     write_card(
         folder, kind=KINDS.get(mode, f"Super-resolution x{scale}"), pipeline_tag="image-to-image", task=task, scores=scores,
-        trained_on=trained_on, use=USE.replace("{scale}", str(scale)), pictures=pictures.rstrip(), shown=SHOWN,
+        trained_on=trained_on, use=USE.replace("{scale}", str(scale)), images=images.rstrip(), shown=SHOWN,
         purpose=f"{PURPOSES.get(mode, BICUBIC)}; the result is {size}.",
     )  # fmt: skip
 

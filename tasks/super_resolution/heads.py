@@ -1,8 +1,8 @@
-"""The heads of Swin2SR over the library's parts: the picture and, for compressed input, the auxiliary picture at the input's size.
+"""The heads of Swin2SR over the library's parts: the image and, for compressed input, the auxiliary image at the input's size.
 
 The library computes the same but for two heads: without an upsampler it divides the input by
 `img_range` and adds the mean once more; with `pixelshuffle_aux` it resizes the raw input where the
-authors resize what the network reads, and it drops the auxiliary picture. Source:
+authors resize what the network reads, and it drops the auxiliary image. Source:
 models/network_swin2sr.py of `mv-lab/swin2sr`.
 """
 
@@ -13,7 +13,7 @@ DIFFERENT_HEADS = ("", "pixelshuffle_aux")  # where the library's answer is not 
 
 
 def reconstruct(module, features, pixel_values):
-    """(picture [B, 3, sH, sW], auxiliary picture [B, 3, H, W] or None), fp32, neither clamped.
+    """(image [B, 3, sH, sW], auxiliary image [B, 3, H, W] or None), fp32, neither clamped.
 
     features: [B, C, H, W] of the body; pixel_values: [B, 3, H, W] in 0..1, what the body was given;
     module: with the library's parts and `official_heads`, which says whose way of those two heads
@@ -60,7 +60,7 @@ def _nearest(head, features):
 
 
 def _with_aux(module, features, pixel_values):
-    """Both pictures as the network knows them, mean and range not yet undone.
+    """Both images as the network knows them, mean and range not yet undone.
 
     The authors resize the padded input to the size of the unpadded one, which squeezes it; their
     test script pads before the call, and so no size is squeezed there, nor here.
@@ -80,7 +80,7 @@ def _with_aux(module, features, pixel_values):
 
 
 def head_reach(upsampler, scale):
-    """Pixels of the input, to each side, that a head adds to what one pixel of the picture depends on: its 3x3 convolutions."""
+    """Pixels of the input, to each side, that a head adds to what one pixel of the image depends on: its 3x3 convolutions."""
     if upsampler in ("", "pixelshuffledirect"):
         return 1
     if upsampler == "nearest+conv":

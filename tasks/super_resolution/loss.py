@@ -1,4 +1,4 @@
-"""The losses of Swin2SR: between pixels, of the auxiliary picture, and of what a Gaussian takes away.
+"""The losses of Swin2SR: between pixels, of the auxiliary image, and of what a Gaussian takes away.
 
 Sources: models/loss.py of `cszn/KAIR` (Charbonnier) and arXiv 2209.11345, section 3 (the two
 others, whose weights its authors did not publish). The library has no loss at all.
@@ -12,12 +12,12 @@ SIGMA, RADIUS = 1.0, 2  # of the Gaussian, in pixels: 5 x 5
 
 
 class SuperResolutionCriterion:
-    """Distance of the picture to the true one, and where their weights are above 0 the auxiliary and the frequency term.
+    """Distance of the image to the true one, and where their weights are above 0 the auxiliary and the frequency term.
 
     kind: "l1" or "charbonnier", sqrt(d^2 + eps^2), of the pixel term; the two others are L1.
-    aux_weight: of the distance between the auxiliary picture and the true one at the input's size,
+    aux_weight: of the distance between the auxiliary image and the true one at the input's size,
     bicubic with antialiasing. frequency_weight: of the distance between what a 5x5 Gaussian takes
-    away from each. scale: how many times larger than the input the picture is.
+    away from each. scale: how many times larger than the input the image is.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class SuperResolutionCriterion:
     def __call__(self, outputs, hr, count=None):
         """{"loss", "loss_pixel"} and where used "loss_aux", "loss_frequency": terms unweighted, "loss" their weighted sum, fp32.
 
-        outputs: {"sr": [B, 3, H, W], "aux": [B, 3, H / s, W / s] or None}; hr: the true pictures
+        outputs: {"sr": [B, 3, H, W], "aux": [B, 3, H / s, W / s] or None}; hr: the true images
         [B, 3, H, W] in 0..1.
 
         count: {"pixels": B * H * W of the optimizer step / ranks}: a sum over pixels and channels
@@ -63,21 +63,21 @@ class SuperResolutionCriterion:
         return (aux - shrink(hr, self.scale)).abs().sum()
 
 
-def shrink(pictures, scale):
-    """pictures: [B, C, H, W] -> [B, C, H / scale, W / scale], bicubic with antialiasing, not clamped.
+def shrink(images, scale):
+    """images: [B, C, H, W] -> [B, C, H / scale, W / scale], bicubic with antialiasing, not clamped.
 
-    The kernel is MATLAB's; borders differ by a grey level or two, since weights beyond the picture
+    The kernel is MATLAB's; borders differ by a grey level or two, since weights beyond the image
     are left out instead of mirrored.
     """
-    size = [side // scale for side in pictures.shape[-2:]]
-    return F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False)
+    size = [side // scale for side in images.shape[-2:]]
+    return F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
 
 
 def high_frequencies(difference):
-    """difference: of two pictures, [B, C, H, W] -> what a 5x5 Gaussian of sigma 1 takes away from it, the same shape.
+    """difference: of two images, [B, C, H, W] -> what a 5x5 Gaussian of sigma 1 takes away from it, the same shape.
 
     The filter is linear: this is the difference of what it takes away from each. Outside of the
-    picture nothing differs.
+    image nothing differs.
     """
     channels = difference.shape[1]
     places = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float32, device=difference.device)

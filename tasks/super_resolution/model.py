@@ -73,7 +73,7 @@ def source_config(source, *, scale=None, image_size=None):
     """The library's config of the network that a ModelSource stands for.
 
     scale: None keeps the folder's own, or takes an architecture's default. image_size: side of the
-    training pictures in pixels of the input. It decides about random weights alone, whether blocks
+    training images in pixels of the input. It decides about random weights alone, whether blocks
     shift their windows; a network with weights keeps what it was trained with. Raises UserError for
     a scale that there is no head for, and for a size at which nothing would shift.
     """
@@ -136,8 +136,8 @@ def read_config(folder):
             raise refusal(folder, f"config.json has {name} {sides}, expected a square")
         setattr(config, name, sides[0])
     for name, value, why in (
-        ("num_channels", 3, "pictures have three channels"),
-        ("num_channels_out", 3, "pictures have three channels"),
+        ("num_channels", 3, "images have three channels"),
+        ("num_channels_out", 3, "images have three channels"),
         ("patch_size", 1, "a token is a pixel"),
         ("use_absolute_embeddings", False, "the library's forward fails with them"),
         ("resi_connection", "1conv", "the library builds half of the other kind"),

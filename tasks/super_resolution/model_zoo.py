@@ -5,13 +5,13 @@ from visionloop.tasks.model_zoo import (
     CHOSEN,
     RELATED,
     Model,
-    TaskTable,
+    TaskModels,
     UseCase,
     counted,
 )
 from visionloop.tasks.super_resolution.architectures import (
     ARCHITECTURES,
-    CATALOGUE,
+    REGISTRY,
     RELEASED,
     scale_of,
 )
@@ -22,15 +22,15 @@ KAIR = "training patch in options/swinir of cszn/KAIR, the set-up that the autho
 # (architecture, scale), the default where there is one alone, in the order of the table: (weights,
 # what it does)
 MODELS = {
-    ("classical", 2): (12_091_571, "Doubles the sides of clean pictures."),
-    ("classical", 4): (12_239_283, "Four times the sides of clean pictures."),
+    ("classical", 2): (12_091_571, "Doubles the sides of clean images."),
+    ("classical", 4): (12_239_283, "Four times the sides of clean images."),
     ("lightweight", 2): (
         1_005_348,
-        "Doubles the sides of clean pictures with a twelfth of the weights.",
+        "Doubles the sides of clean images with a twelfth of the weights.",
     ),
     ("real-world", 4): (
         12_054_643,
-        "Four times the sides of pictures with noise, blur and compression of unknown kind.",
+        "Four times the sides of images with noise, blur and compression of unknown kind.",
     ),
     ("compressed", 4): (12_244_598, "Four times the sides of JPEG files."),
     ("tiny", 2): (
@@ -45,7 +45,7 @@ MODELS = {
 }
 TINY_CASES = (
     UseCase(
-        "Few pictures, no GPU", "Twice the sides, 9000 steps of 4 from random weights in 23 minutes.", "T91 to train on, Set5 to score",
+        "Few images, no GPU", "Twice the sides, 9000 steps of 4 from random weights in 23 minutes.", "T91 to train on, Set5 to score",
         before={"psnr": 33.67, "ssim": 0.9303}, after={"psnr": 37.19, "ssim": 0.9573},
     ),
 )  # fmt: skip
@@ -96,7 +96,7 @@ def build_network(model):
     """The torch module of a row, with random weights."""
     from visionloop.tasks.super_resolution.model import new_config, new_model
 
-    name = CATALOGUE.architecture_of.get(model.model_id, model.model_id)
+    name = REGISTRY.architecture_of.get(model.model_id, model.model_id)
     return new_model(new_config(name, scale_of(model.model_id)), init="library")
 
 
@@ -107,14 +107,14 @@ def load_metrics():
     return METRICS
 
 
-TABLE = TaskTable(
+TABLE = TaskModels(
     value="super_resolution",
     command="super_resolution",
     label={"en": "Super-resolution", "ko": "초해상도"},
     icon="🔍",
     primary_metric="psnr",
     data_layout=("train/HR/*.png", "train/LR_x2/*.png (or x3, x4, x8; else made from HR)", "val/HR/*.png", "val/LR_x2/*.png"),
-    catalogue=CATALOGUE,
+    registry=REGISTRY,
     config_class=SuperResolutionConfig,
     recipe=recipe,
     recipe_source="default preset of tasks/super_resolution/recipes.py: options/swinir of cszn/KAIR; own runs for tiny",
@@ -122,8 +122,8 @@ TABLE = TaskTable(
     load_metrics=load_metrics,
     use_cases=(
         UseCase(
-            "Larger pictures of one kind", "Adapt to the pictures of one camera or subject, starting from weights for photographs.",
-            "your own: large pictures, with small ones beside them or without",
+            "Larger images of one kind", "Adapt to the images of one camera or subject, starting from weights for photographs.",
+            "your own: large images, with small ones beside them or without",
         ),
     ),
     models=tuple(_model(*key) for key in MODELS),

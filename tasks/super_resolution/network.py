@@ -1,4 +1,4 @@
-"""The library's Swin2SR with a forward of our own: pictures of any size, the auxiliary picture, and the authors' heads."""
+"""The library's Swin2SR with a forward of our own: images of any size, the auxiliary image, and the authors' heads."""
 
 import transformers
 from torch.nn import functional as F
@@ -41,7 +41,7 @@ class Swin2SRForImageSuperResolution(transformers.Swin2SRForImageSuperResolution
 
     @property
     def reach(self):
-        """Pixels of the input, to each side, beyond which nothing changes a pixel of the picture.
+        """Pixels of the input, to each side, beyond which nothing changes a pixel of the image.
 
         One block sees its whole window, shifted or not, and each 3x3 convolution one pixel more;
         the pixel in a window whose way is longest counts. With windows of 8 and
@@ -51,7 +51,7 @@ class Swin2SRForImageSuperResolution(transformers.Swin2SRForImageSuperResolution
         return max(max(place - low, high - place) for place, low, high in seen)
 
     def _seen_by(self, place):
-        """(first, last) row of the input that a picture's row `place` depends on, the network walked backwards."""
+        """(first, last) row of the input that an image's row `place` depends on, the network walked backwards."""
         margin = head_reach(self.upsampler, self.scale) + 1  # and conv_after_body
         low, high = place - margin, place + margin
         for stage in reversed(self.swin2sr.encoder.stages):
@@ -73,7 +73,7 @@ def recomputed_blocks(module):
 def pad_to_window(pixel_values, window):
     """pixel_values: [B, C, H, W] with rows below and columns to the right, as few as make both sides multiples of `window`.
 
-    They mirror the picture, the edge itself not repeated, as the authors' network does; on a side
+    They mirror the image, the edge itself not repeated, as the authors' network does; on a side
     too short for that they repeat the edge.
     """
     height, width = pixel_values.shape[-2:]

@@ -11,16 +11,16 @@ training was never published.
 import json
 from pathlib import Path
 
-from visionloop.engine.config.suggest import guess
+from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.errors import UserError
-from visionloop.tasks.super_resolution.architectures import ARCHITECTURES, CATALOGUE, scale_of
+from visionloop.tasks.super_resolution.architectures import ARCHITECTURES, REGISTRY, scale_of
 from visionloop.tasks.super_resolution.config import RESTORATION
 
 PRESETS = ("scratch", "finetune")
 AUTHORS = {
     "optimizer": "adam", "weight_decay": 0.0, "clip_grad": float("inf"), "warmup_steps": 0, "schedule": "step",
     "schedule_milestones": "0.5,0.8,0.9,0.95", "ema": True, "ema_decay": 0.999,
-    # whole pictures with what they are compared with: 32 of 2K would lie in memory as 600 MB
+    # whole images with what they are compared with: 32 of 2K would lie in memory as 600 MB
     "eval_batch_size": 8,
 }  # fmt: skip
 LR = {"scratch": 2e-4, "finetune": 1e-4}
@@ -30,7 +30,7 @@ OF_MODE = {
     "classical": (32, "l1"), "lightweight": (64, "l1"), "real-world": (32, "l1"), "compressed": (32, "l1"),
     "denoise": (8, "charbonnier"), "jpeg": (8, "charbonnier"),
 }  # fmt: skip
-# Tuned on 91 small pictures at x2, for the minutes of one core: many small steps at a high rate
+# Tuned on 91 small images at x2, for the minutes of one core: many small steps at a high rate
 TINY = {
     "lr": 2e-3, "batch_size": 4, "beta2": 0.99, "clip_grad": 1.0, "warmup_steps": None, "schedule": "cosine", "lr_min": 0.0,
 }  # fmt: skip
@@ -63,7 +63,7 @@ CONFIG_FIELDS = {
 
 def recipe(values):
     """{setting: value} that model, mode and preset change in the defaults. values: {setting: value} settled so far."""
-    advised = CATALOGUE.start(values, PRESETS)
+    advised = REGISTRY.start(values, PRESETS)
     model, preset = advised["model"], advised["preset"]
     if values["layer_decay"] != 1:
         raise UserError("--layer-decay: not for super-resolution", field="layer_decay")
@@ -77,7 +77,7 @@ def recipe(values):
     mode = values["mode"] or mode_of(model)
     if mode not in OF_MODE:
         raise UserError(
-            f"--mode: expected one of {', '.join(OF_MODE)}, got {mode!r}{guess(mode, OF_MODE)}",
+            f"--mode: expected one of {', '.join(OF_MODE)}, got {mode!r}{did_you_mean(mode, OF_MODE)}",
             field="mode",
         )
     scale = values["scale"] or (
@@ -119,8 +119,8 @@ def mode_of(model):
 
 def architecture_of(model):
     """The name in ARCHITECTURES of a known model, or of the nearest to a local folder's config; None for any other."""
-    name = CATALOGUE.aliases.get(model, model)
-    name = CATALOGUE.architecture_of.get(name, name)
+    name = REGISTRY.aliases.get(model, model)
+    name = REGISTRY.architecture_of.get(name, name)
     if name in ARCHITECTURES:
         return name
     config = _local_config(model)

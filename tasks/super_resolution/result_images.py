@@ -1,4 +1,4 @@
-"""Answers of `predict`: what is said of a picture in json, and the picture itself in the form that the input had."""
+"""Answers of `predict`: what is said of an image in json, and the image itself in the form that the input had."""
 
 import numpy as np
 from PIL import Image
@@ -6,7 +6,7 @@ from PIL import Image
 from visionloop.datasets.io.images import EXIF_ORIENTATION, PILLOW_FORMATS, UPRIGHT
 from visionloop.datasets.io.matlab_resize import matlab_resize
 
-RESULTS = "results"  # folder of the pictures
+RESULTS = "results"  # folder of the images
 PHOTO_IFD, GPS_IFD = 0x8769, 0x8825
 WIDTH_TAG, HEIGHT_TAG = 0xA002, 0xA003  # of the photo, in PHOTO_IFD
 # What a TIFF says of the photograph; its other tags are about the place of pixels in that file:
@@ -21,14 +21,14 @@ PROFILE_SPACES = {
 
 
 def describe(predictions, batch, names):
-    """[{"file", "width", "height", "scale", "tiled", "exact", "tiling"}]: one per picture; width and height of the result.
+    """[{"file", "width", "height", "scale", "tiled", "exact", "tiling"}]: one per image; width and height of the result.
 
-    exact: whether the network gave what it gives for the whole picture; tiling: the same in a
+    exact: whether the network gave what it gives for the whole image; tiling: the same in a
     sentence. predictions: of `evaluate.predict`; batch: "pixel_values"; names: of the files.
     """
     rows = []
     for i, name in enumerate(names):
-        height, width = predictions["pictures"][i].shape[-2:]
+        height, width = predictions["images"][i].shape[-2:]
         tiling = predictions["tilings"][i]
         row = {
             "file": name,
@@ -42,22 +42,22 @@ def describe(predictions, batch, names):
     return rows
 
 
-def answer_files(paths, predictions, scale):
-    """{"results": a Pillow image of each picture, made as it is asked for}. See `finish_picture`."""
-    pairs = zip(paths, predictions["pictures"], strict=True)
-    return {RESULTS: (finish_picture(path, picture, scale) for path, picture in pairs)}
+def prediction_files(paths, predictions, scale):
+    """{"results": a Pillow image of each image, made as it is asked for}. See `finish_image`."""
+    pairs = zip(paths, predictions["images"], strict=True)
+    return {RESULTS: (finish_image(path, image, scale) for path, image in pairs)}
 
 
-def finish_picture(path, picture, scale):
+def finish_image(path, image, scale):
     """The result as a Pillow image that has what the file at `path` has besides colours: L, LA, RGB or RGBA, profile and EXIF in `info`.
 
-    picture: uint8 [3, s*h, s*w] of the upright file. Grey files stay grey, transparency is enlarged
+    image: uint8 [3, s*h, s*w] of the upright file. Grey files stay grey, transparency is enlarged
     with MATLAB's bicubic, 16 bits become 8. A profile that is for other channels than the result's,
     CMYK for one, is left out. In EXIF the orientation is gone, since it was applied, and the size
     is the result's. A file that Pillow refuses, though another decoder read it, gives its colours
     alone.
     """
-    colors = Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
+    colors = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     try:
         with Image.open(path, formats=PILLOW_FORMATS) as source:
             return dressed(colors, source, scale)
@@ -113,7 +113,7 @@ def read_exif(source):
 
 
 def exif_of_result(exif, size_wh):
-    """The block's bytes for a picture that is upright and of this size; b"" where nothing is left."""
+    """The block's bytes for an image that is upright and of this size; b"" where nothing is left."""
     if EXIF_ORIENTATION in exif:
         del exif[EXIF_ORIENTATION]
     photo = exif.get_ifd(PHOTO_IFD)

@@ -1,4 +1,4 @@
-"""Pictures that were restored already: read from a folder, scored without a model."""
+"""Images that were restored already: read from a folder, scored without a model."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from visionloop.datasets.io.images import PICTURE_SUFFIXES, UnreadablePicture, read_picture
+from visionloop.datasets.io.images import IMAGE_SUFFIXES, UnreadableImage, read_image
 from visionloop.datasets.io.json_columns import show
 from visionloop.datasets.io.paths import files_below
 from visionloop.datasets.super_resolution.dataset import DecodedPairs, SuperResolutionDataset
@@ -16,7 +16,7 @@ from visionloop.datasets.super_resolution.transforms import SuperResolutionEvalP
 from visionloop.engine.errors import UserError
 from visionloop.metrics.super_resolution import SuperResolutionMetric
 from visionloop.tasks.saved_predictions import (
-    find_pictures,
+    find_images,
     one_for_each,
     predictions_error,
     read_lines,
@@ -28,13 +28,13 @@ LINES = "predictions.jsonl"
 BASELINE = ("bicubic_psnr", "bicubic_ssim")
 
 
-def score_predictions(cls, path, *, data, split):
-    """(task, SuperResolutionMetric) of a folder of pictures; see `Task.score_predictions`.
+def score_saved_predictions(cls, path, *, data, split):
+    """(task, SuperResolutionMetric) of a folder of images; see `Task.score_saved_predictions`.
 
-    path: what `predict` wrote, its folder results/, or any folder of pictures named like the large
-    ones, or like the small ones, but for the suffix, one for every picture of the split. The scale
+    path: what `predict` wrote, its folder results/, or any folder of images named like the large
+    ones, or like the small ones, but for the suffix, one for every image of the split. The scale
     is that of predictions.jsonl, or of the only LR_x folder of the split; a border as wide is cut
-    off, none at x1. There is no validation loss, and at x1 no baseline: what the pictures were
+    off, none at x1. There is no validation loss, and at x1 no baseline: what the images were
     restored from is not known.
     """
     scale = read_scale(path, data, split)
@@ -59,7 +59,7 @@ def score_predictions(cls, path, *, data, split):
             "bicubic": [sample["bicubic"]],
             "sample_ids": torch.tensor([i]),
         }
-        metric.update({"pictures": [result]}, batch)
+        metric.update({"images": [result]}, batch)
     if scale == 1:
         metric.merge(
             [metric.state() | {column: np.full(len(metric), np.nan) for column in BASELINE}]
@@ -68,18 +68,16 @@ def score_predictions(cls, path, *, data, split):
 
 
 def results_folder(path):
-    """Where the pictures are: in results/ of what `predict` wrote, or here."""
+    """Where the images are: in results/ of what `predict` wrote, or here."""
     inside = Path(path) / RESULTS
     return inside if inside.is_dir() else Path(path)
 
 
 def read_scale(path, data, split):
-    """The scale of the pictures: of the predictions.jsonl beside results/, or of the only LR_x folder of the split. Raises UserError."""
+    """The scale of the images: of the predictions.jsonl beside results/, or of the only LR_x folder of the split. Raises UserError."""
     folder = results_folder(path)
     if not folder.is_dir():
-        raise predictions_error(
-            path, f"expected a folder of pictures ({' '.join(PICTURE_SUFFIXES)})"
-        )
+        raise predictions_error(path, f"expected a folder of images ({' '.join(IMAGE_SUFFIXES)})")
     lines = folder.parent / LINES if folder.name == RESULTS else folder / LINES
     if lines.is_file():
         return scale_of_lines(lines)
@@ -114,13 +112,13 @@ def scale_of_lines(path):
 
 
 def find_results(path, index):
-    """[relative name of the result of each picture of the index]. Raises UserError unless there is one for each, and no other."""
+    """[relative name of the result of each image of the index]. Raises UserError unless there is one for each, and no other."""
     folder = results_folder(path)
-    names = list(files_below(folder, PICTURE_SUFFIXES))
+    names = list(files_below(folder, IMAGE_SUFFIXES))
     stems = [_stem(name) for name in names]
-    owners = find_pictures(stems, [_stem(index.name(i)) for i in range(len(index))])
+    owners = find_images(stems, [_stem(index.name(i)) for i in range(len(index))])
     if index.lr_folder:
-        small = find_pictures(stems, [_stem(index.lr_name(i)) for i in range(len(index))])
+        small = find_images(stems, [_stem(index.lr_name(i)) for i in range(len(index))])
         owners = np.where(owners < 0, small, owners)
     return one_for_each(path, names, owners, index, "result")
 
@@ -128,16 +126,16 @@ def find_results(path, index):
 def read_result(path, name):
     """uint8 [3, H, W] of the result `name` below path. Raises UserError."""
     try:
-        return read_picture(results_folder(path) / name)
-    except UnreadablePicture as error:
+        return read_image(results_folder(path) / name)
+    except UnreadableImage as error:
         raise predictions_error(path, f"{name}: {error.why}") from None
 
 
 def read_pair(dataset, i):
-    """The sample of picture i. Raises UserError."""
+    """The sample of image i. Raises UserError."""
     try:
         return dataset[i]
-    except UnreadablePicture as error:
+    except UnreadableImage as error:
         raise UserError(
             str(error), code="unreadable_sample", file=error.path, field="data"
         ) from None

@@ -3,7 +3,7 @@
 import logging
 from functools import cached_property
 
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.super_resolution.dataset import SuperResolutionDataset
 from visionloop.datasets.super_resolution.transforms import (
     SuperResolutionEvalPreset,
@@ -15,15 +15,15 @@ from visionloop.metrics.lpips import Lpips
 from visionloop.metrics.super_resolution import SuperResolutionMetric
 from visionloop.tasks.huggingface.hub import check_folder
 from visionloop.tasks.super_resolution import evaluate, recipes, result_images, saved_predictions
-from visionloop.tasks.super_resolution.architectures import CATALOGUE, start_of
-from visionloop.tasks.super_resolution.checks import check_super_resolution_data, small_pictures
+from visionloop.tasks.super_resolution.architectures import REGISTRY, start_of
+from visionloop.tasks.super_resolution.checks import check_super_resolution_data, small_images
 from visionloop.tasks.super_resolution.config import RESTORATION, SuperResolutionConfig
 from visionloop.tasks.super_resolution.data import (
     collate,
     collate_eval,
-    cut_lesson,
+    cut_overfit_sample,
     index_split,
-    open_pictures,
+    open_images,
     require_pairs,
     training_splits,
 )
@@ -44,13 +44,17 @@ from visionloop.tasks.super_resolution.modes import (
     noted_degradation,
 )
 from visionloop.tasks.super_resolution.network import recomputed_blocks
-from visionloop.tasks.super_resolution.visualize import STRIP, SuperResolutionReporting, draw_answer
+from visionloop.tasks.super_resolution.visualize import (
+    STRIP,
+    SuperResolutionReporting,
+    draw_prediction,
+)
 
 log = logging.getLogger(__name__)
 
 
 class SuperResolutionTask(SuperResolutionReporting, Task):
-    """Larger and cleaner pictures; Swin2SR in all its modes."""
+    """Larger and cleaner images; Swin2SR in all its modes."""
 
     name = "super_resolution"
     metrics = evaluate.METRICS
@@ -62,7 +66,7 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
     settle = staticmethod(recipes.settle)
     collate = staticmethod(collate)
     collate_eval = staticmethod(collate_eval)
-    score_predictions = classmethod(saved_predictions.score_predictions)
+    score_saved_predictions = classmethod(saved_predictions.score_saved_predictions)
 
     def __init__(self, config):
         super().__init__(config)
@@ -92,13 +96,13 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
     @cached_property
     def splits(self):
         """(training index, validation index)."""
-        # the network's own scale: one without a head is told before any picture is decoded
+        # the network's own scale: one without a head is told before any image is decoded
         return training_splits(self.config.data, self.config.val_split, self.model_config.upscale)
 
     @cached_property
     def source(self):
         config = self.config
-        return CATALOGUE.find(
+        return REGISTRY.find(
             config.model if config.from_scratch else start_of(config.model, config.scale),
             config.from_scratch,
         )
@@ -141,11 +145,11 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
         if self.config.lpips_weights:
             self.build_metric()  # a wrong file is told now, not at the first evaluation
         train, val = self.splits
-        pairs = open_pictures(train, self.config.cache, self.train_transform.side)
+        pairs = open_images(train, self.config.cache, self.train_transform.side)
         return SuperResolutionDataset(pairs, self.train_transform), self._for_evaluation(val)
 
     def notes(self):
-        return small_pictures(self.splits[0])
+        return small_images(self.splits[0])
 
     def build_eval_dataset(self, split):
         if self.config.val_split and split != "test":
@@ -154,11 +158,11 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
 
     def _for_evaluation(self, index):
         transform = SuperResolutionEvalPreset(scale=self.scale, degradation=self.degradation)
-        return SuperResolutionDataset(open_pictures(index, self.config.cache), transform)
+        return SuperResolutionDataset(open_images(index, self.config.cache), transform)
 
-    def lessons(self, samples):
+    def overfit_samples(self, samples):
         require_pairs(samples, self.border)
-        parts = [cut_lesson(sample, self.patch, self.scale) for sample in samples]
+        parts = [cut_overfit_sample(sample, self.patch, self.scale) for sample in samples]
         return parts, parts
 
     def check_data(self):
@@ -226,22 +230,22 @@ class SuperResolutionTask(SuperResolutionReporting, Task):
     def build_metric(self):
         return SuperResolutionMetric(self.border, self.lpips)
 
-    # answers and pictures --------------------
+    # answers and images --------------------
     def read_sample(self, path):
         return SuperResolutionEvalPreset(scale=self.scale)(
-            read_picture(path).permute(1, 2, 0).numpy()
+            read_image(path).permute(1, 2, 0).numpy()
         )
 
     def describe_predictions(self, batch, predictions, names):
         return result_images.describe(predictions, batch, names)
 
-    def answer_pictures(self, paths, predictions):
-        return result_images.answer_files(paths, predictions, self.scale)
+    def prediction_images(self, paths, predictions):
+        return result_images.prediction_files(paths, predictions, self.scale)
 
-    def draw_answers(self, paths, answers, predictions):
+    def draw_predictions(self, paths, answers, predictions):
         return (
-            draw_answer(read_picture(path), picture)
-            for path, picture in zip(paths, predictions["pictures"], strict=True)
+            draw_prediction(read_image(path), image)
+            for path, image in zip(paths, predictions["images"], strict=True)
         )
 
     # weights --------------------

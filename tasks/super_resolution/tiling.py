@@ -1,11 +1,11 @@
-"""Pictures of any size through the network: whole where that fits, else in tiles whose borders are cut off.
+"""Images of any size through the network: whole where that fits, else in tiles whose borders are cut off.
 
-A network of windows gives a tile the pixels of the whole picture, bit for bit or to the last
-rounding, when (a) the picture is padded once, before it is cut, (b) every tile starts and ends at a
+A network of windows gives a tile the pixels of the whole image, bit for bit or to the last
+rounding, when (a) the image is padded once, before it is cut, (b) every tile starts and ends at a
 border of windows, (c) each side sees a halo of at least the network's reach, and (d) halos are cut
 off, never averaged. With a smaller halo the result is an approximation, and `Tiling.sentence` says
-so. Which case it is depends on the model and the picture alone, not on the machine: the same
-command gives the same picture anywhere.
+so. Which case it is depends on the model and the image alone, not on the machine: the same
+command gives the same image anywhere.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import torch
 
 from visionloop.tasks.super_resolution.network import pad_to_window
 
-# Self-ensemble: the mean answer to the eight flips and turns of a picture.
+# Self-ensemble: the mean answer to the eight flips and turns of an image.
 #
 # Source: arXiv 1707.02921 (EDSR), section 3.4, "geometric self-ensemble".
 
@@ -42,10 +42,10 @@ def turn_back(pixels, k):
 
 
 def mean_over_turns(module, pixels, count=TURNS):
-    """The picture that `module` answers, float [B, 3, s*H, s*W], as the mean over the first `count` turns; 1: the plain answer.
+    """The image that `module` answers, float [B, 3, s*H, s*W], as the mean over the first `count` turns; 1: the plain answer.
 
     pixels: float [B, 3, H, W]. A mean of floats, before anything is clamped or rounded. Costs
-    `count` forwards; two pictures are held.
+    `count` forwards; two images are held.
     """
     total = module(pixels)["sr"]
     for k in range(1, count):
@@ -55,7 +55,7 @@ def mean_over_turns(module, pixels, count=TURNS):
 
 # Sides of what is seen at once, in input pixels. Measured on a CPU in fp32 without gradients, a
 # pixel costs 12 to 15 KiB with 180 channels and 6 to 9 with 60: 1.7 GiB for 384 x 384 of the
-# largest x4. Up to 512 x 512 a picture stays whole, as papers score Set5 to Urban100.
+# largest x4. Up to 512 x 512 an image stays whole, as papers score Set5 to Urban100.
 WHOLE, SEEN = 512, 384
 # from x8 on the head's 64 channels at the size of the result cost the most: 37 KiB an input pixel
 # at x8
@@ -75,10 +75,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Tiling:
-    """How one picture goes through the network.
+    """How one image goes through the network.
 
     tile: side of what is kept of a tile at most, 0: whole; halo: what a tile sees around that;
-    reach: the model's; all in input pixels. exact: whether the result is the whole picture's.
+    reach: the model's; all in input pixels. exact: whether the result is the whole image's.
     """
 
     tile: int
@@ -93,23 +93,23 @@ class Tiling:
     def sentence(self):
         """Which case it is, for people."""
         if not self.tiled:
-            return "whole: the network sees the picture at once"
+            return "whole: the network sees the image at once"
         tiles, far = (
             f"tiles of {self.tile} px with {self.halo} px around them",
             f"the network sees {self.reach} px far",
         )
         if self.exact:
-            return f"{tiles}: the same as the whole picture, since {far}"
-        return f"{tiles}: an approximation of the whole picture, since {far}; --halo {self.reach} would be exact"
+            return f"{tiles}: the same as the whole image, since {far}"
+        return f"{tiles}: an approximation of the whole image, since {far}; --halo {self.reach} would be exact"
 
 
 def is_exact(module, halo):
-    """Whether tiles with such a halo, which is rounded up to windows, give the pixels of the whole picture."""
+    """Whether tiles with such a halo, which is rounded up to windows, give the pixels of the whole image."""
     return round_up(halo, module.window) >= module.reach
 
 
 def choose_tiling(module, height, width, *, tile=None, halo=None):
-    """The Tiling of a picture of height x width input pixels.
+    """The Tiling of an image of height x width input pixels.
 
     tile, halo: rounded up to windows. tile 0: whole, however large; None: whole up to 512 x 512
     pixels, else as large as 384 x 384 seen pixels allow. halo None: the model's reach, or 64 where
@@ -133,10 +133,10 @@ def choose_tiling(module, height, width, *, tile=None, halo=None):
 
 
 def plan_tiles(height, width, *, tile, halo, window):
-    """[(rows, columns)], two Spans a tile, all seen sides equal; what is kept covers the picture once.
+    """[(rows, columns)], two Spans a tile, all seen sides equal; what is kept covers the image once.
 
-    height, width: of the padded picture; all numbers are multiples of `window`. A tile at the
-    picture's border keeps what would be its halo there. tile: an upper limit, tiles are made as
+    height, width: of the padded image; all numbers are multiples of `window`. A tile at the
+    image's border keeps what would be its halo there. tile: an upper limit, tiles are made as
     equal as windows allow.
     """
     assert not any(number % window for number in (height, width, tile, halo)), (
@@ -166,7 +166,7 @@ def spans(length, tile, halo, window):
 
 @torch.no_grad()
 def upscale(module, pixels, *, tile=None, halo=None, batch=None, ensemble=1, as_bytes=False):
-    """What the module makes of one picture: float [3, s*h, s*w] where the pixels lie, not clamped.
+    """What the module makes of one image: float [3, s*h, s*w] where the pixels lie, not clamped.
 
     pixels: uint8 [3, h, w], or float in 0..1; tile, halo: of `choose_tiling`; batch: tiles at a
     time, None: as many as 384 x 384 pixels hold; ensemble: turns averaged, each tile's by itself.
@@ -211,9 +211,9 @@ def _kept(span, length, scale):
     return scale * start, scale * stop, scale * (start - span.start), scale * (stop - span.start)
 
 
-def to_bytes(pictures):
+def to_bytes(images):
     """float, 0..1 and what exceeds it -> uint8, clamped and rounded."""
-    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def round_up(length, window):

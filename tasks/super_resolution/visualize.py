@@ -1,4 +1,4 @@
-"""Small and large pictures side by side: training pairs, an evaluation's crops with their scores, and answers before and after."""
+"""Small and large images side by side: training pairs, an evaluation's crops with their scores, and answers before and after."""
 
 import math
 from typing import ClassVar
@@ -9,16 +9,16 @@ from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.engine.metric import MetricSpec
 from visionloop.metrics.image_quality import psnr
 from visionloop.tasks.drawing.canvas import PLAIN, RIGHT, grid, with_caption
-from visionloop.tasks.visualize import PictureReporting
+from visionloop.tasks.visualize import ImageReporting
 
 PANEL = 256  # longest side of a panel, in pixels of the drawing
 CROP = 128  # longest side of an evaluation's crop, in pixels of the result: each is drawn as four
-# longest side of what is drawn of a training sample: crops whole, of larger pictures the part with
+# longest side of what is drawn of a training sample: crops whole, of larger images the part with
 # most detail
 WHOLE = 512
-MOST_TRAINING = 12  # pictures in a grid
+MOST_TRAINING = 12  # images in a grid
 GAP = 6
-STRIP = 3 * PANEL + 2 * GAP  # width of an answer's strip, the same for all pictures
+STRIP = 3 * PANEL + 2 * GAP  # width of an answer's strip, the same for all images
 MARGIN = 4  # of input pixels that the bicubic of a crop is made with; the kernel reaches 2
 DIFFERENCE = 4  # how much larger differences are drawn at x1
 
@@ -33,18 +33,18 @@ def draw_batch(batch):
 
 
 def draw_samples(batch, predictions, scale, border=None):
-    """One uint8 [h, w, 3] per picture of an evaluation's batch: input and bicubic, below result and truth.
+    """One uint8 [h, w, 3] per image of an evaluation's batch: input and bicubic, below result and truth.
 
     Shown is the part with most detail in the truth, the same each time, with the PSNR on Y of the
-    whole picture. batch: lists of uint8 [3, h, w] under "pixel_values" and [3, s*h, s*w] under "hr"
-    and "bicubic"; predictions: {"pictures": list of uint8 [3, s*h, s*w]}; border: pixels that PSNR
+    whole image. batch: lists of uint8 [3, h, w] under "pixel_values" and [3, s*h, s*w] under "hr"
+    and "bicubic"; predictions: {"images": list of uint8 [3, s*h, s*w]}; border: pixels that PSNR
     leaves out, None: the scale, and 0 at x1.
     """
     border = (scale if scale > 1 else 0) if border is None else border
     columns = zip(
-        batch["pixel_values"], batch["bicubic"], predictions["pictures"], batch["hr"], strict=True
+        batch["pixel_values"], batch["bicubic"], predictions["images"], batch["hr"], strict=True
     )
-    return [draw_comparison(*map(to_array, pictures), border) for pictures in columns]
+    return [draw_comparison(*map(to_array, images), border) for images in columns]
 
 
 def draw_pair(lr, hr):
@@ -55,7 +55,7 @@ def draw_pair(lr, hr):
 
 
 def draw_comparison(lr, bicubic, result, hr, border=0):
-    """uint8 [h, 518, 3]: input and bicubic, below result and truth, of one picture's part with most detail, captions below each.
+    """uint8 [h, 518, 3]: input and bicubic, below result and truth, of one image's part with most detail, captions below each.
 
     lr: uint8 [h, w, 3]; the others uint8 [s*h, s*w, 3]. At x1 the input is its own bicubic and
     stands there once.
@@ -64,11 +64,11 @@ def draw_comparison(lr, bicubic, result, hr, border=0):
     part = busiest_part(hr, scale, CROP)
     border = (
         border if min(hr.shape[:2]) > 2 * border else 0
-    )  # of a picture that it would leave nothing of
-    before, after = (psnr(picture, hr, border=border) for picture in (bicubic, result))
+    )  # of an image that it would leave nothing of
+    before, after = (psnr(image, hr, border=border) for image in (bicubic, result))
     panels = [
         _enlarged(lr[part], scale),
-        *(picture[_times(part, scale)] for picture in (bicubic, result, hr)),
+        *(image[_times(part, scale)] for image in (bicubic, result, hr)),
     ]
     captions = ["input", f"bicubic {before:.2f} dB", f"result {after:.2f} dB", "truth"]
     colors = [PLAIN, PLAIN, RIGHT if after > before else PLAIN, PLAIN]
@@ -85,23 +85,23 @@ def draw_comparison(lr, bicubic, result, hr, border=0):
     return np.concatenate([above, below])
 
 
-def draw_answer(picture, result):
+def draw_prediction(image, result):
     """uint8 [h, 780, 3]: before, bicubic and after, the part with most detail where the result is larger than 256 pixels a side.
 
-    picture: uint8 tensor [3, h, w]; result: [3, s*h, s*w]. At x1 there is no bicubic, and the third
-    picture is what was taken away, drawn four times as strong around grey.
+    image: uint8 tensor [3, h, w]; result: [3, s*h, s*w]. At x1 there is no bicubic, and the third
+    image is what was taken away, drawn four times as strong around grey.
     """
-    picture, result = to_array(picture), to_array(result)
-    height, width = picture.shape[:2]
+    image, result = to_array(image), to_array(result)
+    height, width = image.shape[:2]
     scale = result.shape[0] // height
-    part = busiest_part(picture, 1, max(1, PANEL // scale))
+    part = busiest_part(image, 1, max(1, PANEL // scale))
     after = result[_times(part, scale)]
     if scale == 1:
-        difference = DIFFERENCE * (picture[part].astype(np.int16) - after) + 128
-        panels = [picture[part], after, difference.clip(0, 255).astype(np.uint8)]
+        difference = DIFFERENCE * (image[part].astype(np.int16) - after) + 128
+        panels = [image[part], after, difference.clip(0, 255).astype(np.uint8)]
         captions = [f"input {width} x {height}", "result", f"input - result, x {DIFFERENCE}"]
     else:
-        panels = [_enlarged(picture[part], scale), bicubic_part(picture, part, scale), after]
+        panels = [_enlarged(image[part], scale), bicubic_part(image, part, scale), after]
         captions = [
             f"input {width} x {height}",
             f"bicubic x{scale}",
@@ -110,15 +110,15 @@ def draw_answer(picture, result):
     return side_by_side(panels, captions, [PLAIN, PLAIN, PLAIN])
 
 
-def busiest_part(picture, scale, side):
+def busiest_part(image, scale, side):
     """(rows, columns) as slices in pixels of the input: the part whose neighbours differ most.
 
-    picture: uint8 [s*h, s*w, 3]; side: longest of the part, in the picture's pixels. Squared
+    image: uint8 [s*h, s*w, 3]; side: longest of the part, in the image's pixels. Squared
     differences of grey values are summed over every place; of equal ones the first.
     """
-    height, width = picture.shape[0] // scale, picture.shape[1] // scale
+    height, width = image.shape[0] // scale, image.shape[1] // scale
     rows, columns = min(height, max(1, side // scale)), min(width, max(1, side // scale))
-    grey = picture[: scale * height, : scale * width].mean(axis=2, dtype=np.float32)
+    grey = image[: scale * height, : scale * width].mean(axis=2, dtype=np.float32)
     energy = np.zeros(grey.shape)
     energy[:-1] += np.square(np.diff(grey, axis=0))
     energy[:, :-1] += np.square(np.diff(grey, axis=1))
@@ -135,14 +135,14 @@ def busiest_part(picture, scale, side):
     return slice(int(top), int(top) + rows), slice(int(left), int(left) + columns)
 
 
-def bicubic_part(picture, part, scale):
-    """The part of a picture [h, w, 3] as MATLAB's bicubic enlarges it, uint8 [s*rows, s*columns, 3], without enlarging the rest."""
+def bicubic_part(image, part, scale):
+    """The part of an image [h, w, 3] as MATLAB's bicubic enlarges it, uint8 [s*rows, s*columns, 3], without enlarging the rest."""
     around = tuple(slice(max(0, one.start - MARGIN), one.stop + MARGIN) for one in part)
     inside = tuple(
         slice(one.start - wide.start, one.stop - wide.start)
         for one, wide in zip(part, around, strict=True)
     )
-    return matlab_resize(picture[around], scale)[_times(inside, scale)]
+    return matlab_resize(image[around], scale)[_times(inside, scale)]
 
 
 def side_by_side(panels, captions=(), colors=()):
@@ -161,9 +161,9 @@ def side_by_side(panels, captions=(), colors=()):
     return np.concatenate([part for panel in drawn for part in (panel, gap)][:-1], axis=1)
 
 
-def to_array(picture):
+def to_array(image):
     """uint8 tensor [3, H, W] -> numpy [H, W, 3]."""
-    return picture.permute(1, 2, 0).cpu().numpy()
+    return image.permute(1, 2, 0).cpu().numpy()
 
 
 def _on_paper(panel):
@@ -174,9 +174,9 @@ def _on_paper(panel):
     )
 
 
-def _enlarged(picture, times):
+def _enlarged(image, times):
     """Each pixel as a square of `times` pixels."""
-    return picture.repeat(times, axis=0).repeat(times, axis=1)
+    return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _times(part, scale):
@@ -186,11 +186,11 @@ def _times(part, scale):
 # What super-resolution shows of a run: the drawing and telling hooks of its task.
 
 
-class SuperResolutionReporting(PictureReporting):
-    """Input, bicubic, result and truth of the part with most detail; PSNR picture by picture."""
+class SuperResolutionReporting(ImageReporting):
+    """Input, bicubic, result and truth of the part with most detail; PSNR image by image."""
 
     sample_score = MetricSpec(
-        "picture_psnr", "PSNR", "float", True, "dB on Y of the whole picture, without its border"
+        "image_psnr", "PSNR", "float", True, "dB on Y of the whole image, without its border"
     )
     score_charts: ClassVar = {"PSNR": ("psnr", "psnr_rgb"), "SSIM": ("ssim", "ssim_rgb")}
     score_column = "psnr"
@@ -202,7 +202,7 @@ class SuperResolutionReporting(PictureReporting):
         return draw_samples(batch, predictions, self.scale, self.border)
 
     def reference_scores(self, metric):
-        # at x1 nothing is known of what finished pictures were restored from
+        # at x1 nothing is known of what finished images were restored from
         return {
             name: score for name, score in metric.bicubic_scores().items() if not math.isnan(score)
         }

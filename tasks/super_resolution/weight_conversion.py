@@ -7,8 +7,8 @@ heads which weights a folder holds: "official" or "plain".
 x1: plain transformers gives (x + r) / range + mean where x + r / range is meant, r what the last
 convolution answers. The range moves into the convolutions on both ends of the network, which leaves
 range 1, and the mean into the last bias. pixelshuffle_aux: the library gives conv_bicubic the input
-x where (x - mean) * range is meant. Both move into that convolution. The pictures are the same but
-for their outer 2 pixels, where the zeros around the picture mean black to one and the mean to the
+x where (x - mean) * range is meant. Both move into that convolution. The images are the same but
+for their outer 2 pixels, where the zeros around the image mean black to one and the mean to the
 other.
 """
 
@@ -66,7 +66,7 @@ def correct(config, weights):
     else:
         changed[f"{BICUBIC}.weight"] *= scale
         changed[f"{BICUBIC}.bias"] -= _answer_to_mean(changed)
-        line = f"{BICUBIC} is corrected for plain transformers, which resizes raw pixels; the same pictures but for the outer 2 pixels"
+        line = f"{BICUBIC} is corrected for plain transformers, which resizes raw pixels; the same images but for the outer 2 pixels"
     mark(config, official=False)
     return config, weights | _like(changed, weights), [line]
 
@@ -86,7 +86,7 @@ def undo(config, weights):
 
 
 def _answer_to_mean(weights):
-    """What conv_bicubic makes of a picture that is the mean everywhere, without its bias: [64]."""
+    """What conv_bicubic makes of an image that is the mean everywhere, without its bias: [64]."""
     return (weights[f"{BICUBIC}.weight"] * MEAN.view(1, 3, 1, 1)).sum((1, 2, 3))
 
 

@@ -1,4 +1,4 @@
-"""`check` as a person types it: what it says of broken data, the sheet, and pictures learned by heart."""
+"""`check` as a person types it: what it says of broken data, the sheet, and images overfitted."""
 
 import json
 
@@ -32,7 +32,7 @@ SMALL = (
 
 @pytest.fixture
 def data(tmp_path):
-    """Eight training and four validation pictures with shapes."""
+    """Eight training and four validation images with shapes."""
     (tmp_path / "data").mkdir()
     write_detection(tmp_path / "data", 0, {"train": 8, "val": 4})
     return tmp_path / "data"
@@ -102,8 +102,8 @@ def test_broken_entries_are_a_line_each_with_file_and_id(command, data):
 
 def test_corners_instead_of_sizes_stop_check_and_train(command, data, tmp_path):
     def as_corners(content):
-        for picture in content["images"]:
-            picture.update(width=320, height=320)
+        for image in content["images"]:
+            image.update(width=320, height=320)
         for row in content["annotations"]:
             row["bbox"] = [150, 150, 310, 310]
 
@@ -125,15 +125,13 @@ def test_a_sheet_is_a_png(command, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_detector_learns_two_pictures_by_heart(command, data):
+def test_a_detector_learns_two_images_by_heart(command, data):
     code, printed, errors = command(
         "check", "--data", data, *SMALL, "--threads", "1", "--overfit", "2"
     )
     assert code == 0 and "error" not in errors
     (line,) = [
-        line
-        for line in printed.splitlines()
-        if line.startswith("2 pictures learned by heart: AP50 ")
+        line for line in printed.splitlines() if line.startswith("2 images overfitted: AP50 ")
     ]
     assert float(line.split()[6]) >= 90
 
@@ -160,7 +158,7 @@ class Mirrored(Learner):
 
 
 class Blind(Learner):
-    """Sees nothing of its pictures."""
+    """Sees nothing of its images."""
 
     def to_input(self, batch):
         return 0 * super().to_input(batch)
@@ -187,7 +185,7 @@ def learn(capsys):
     return run
 
 
-def test_pictures_learned_by_heart_are_no_error(learn, capsys):
+def test_images_learned_by_heart_are_no_error(learn, capsys):
     code, found, errors = learn(Learner)
     assert (
         code == 0
@@ -205,9 +203,7 @@ def test_pictures_learned_by_heart_are_no_error(learn, capsys):
     }
     assert run_check(Learner, flags, config_file=None, as_json=False) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(
-        line.startswith("6 pictures learned by heart: accuracy 100.00 % after ") for line in lines
-    )
+    assert any(line.startswith("6 images overfitted: accuracy 100.00 % after ") for line in lines)
     assert "a line for people" in lines
 
 
@@ -231,21 +227,21 @@ class Greedy(Learner):
     overfit_goal = ("accuracy", 1.5)
 
 
-def test_pictures_half_learned_are_told_with_the_best_score(learn):
+def test_images_half_learned_are_told_with_the_best_score(learn):
     code, found, errors = learn(Greedy)
     why = found["errors"][0]["why"]
     assert code == 2 and why.startswith(
-        "6 pictures are not learned by heart in 600 steps: accuracy 100.00 % at best, wanted is 150.00 %"
+        "6 images are not overfitted in 600 steps: accuracy 100.00 % at best, wanted is 150.00 %"
     )
     before, after = map(float, why.split("the loss went from ")[1].split(",")[0].split(" to "))
     assert after < before and why.endswith(
-        "both on their way: another --lr may do, or fewer pictures"
+        "both on their way: another --lr may do, or fewer images"
     )
     assert errors.count(" steps, ") == 600 / 25
 
 
 class BetterThanOthers(Learner):
-    """Must reach what a trivial predictor scores on the same pictures."""
+    """Must reach what a trivial predictor scores on the same images."""
 
     overfit_goal = ("accuracy", "a coin")
     coin = 0.75
@@ -255,11 +251,11 @@ class BetterThanOthers(Learner):
             "a coin": self.coin if len(metric) == 4 else 2.0
         }  # four of the six are scored; of others the goal is out of reach
 
-    def lessons(self, samples):
+    def overfit_samples(self, samples):
         return samples[:5], samples[2:]
 
 
-def test_a_goal_may_be_the_score_of_a_trivial_predictor_on_the_pictures_that_are_scored(
+def test_a_goal_may_be_the_score_of_a_trivial_predictor_on_the_images_that_are_scored(
     learn, capsys, monkeypatch
 ):
     flags = {
@@ -274,7 +270,7 @@ def test_a_goal_may_be_the_score_of_a_trivial_predictor_on_the_pictures_that_are
     (line,) = [
         line
         for line in capsys.readouterr().out.splitlines()
-        if line.startswith("6 pictures learned by heart: accuracy ")
+        if line.startswith("6 images overfitted: accuracy ")
     ]
     assert line.endswith(" steps; a coin: 75.00 %") and float(line.split()[6]) >= 75
     monkeypatch.setattr(BetterThanOthers, "coin", 1.01)
@@ -283,7 +279,7 @@ def test_a_goal_may_be_the_score_of_a_trivial_predictor_on_the_pictures_that_are
 
 
 class Useless(Learner):
-    def lessons(self, samples):
+    def overfit_samples(self, samples):
         raise UserError("of these nothing can be learned")
 
 

@@ -13,7 +13,7 @@ from toy_task import ToyModel, ToyTask
 
 from visionloop.bin import checkpoint
 from visionloop.engine.checkpoints.files import write_json
-from visionloop.engine.checkpoints.folder import newest_whole, problems
+from visionloop.engine.checkpoints.folder import latest_valid, problems
 from visionloop.engine.checkpoints.lock import RunLock
 from visionloop.engine.checkpoints.manifest import make_manifest
 from visionloop.engine.train import train
@@ -301,7 +301,7 @@ def test_a_dry_run_names_the_same_and_changes_nothing(command, run):
 def test_a_damaged_newer_one_does_not_count_among_those_that_are_kept(command, run):
     damage(step(run, 6))
     assert command("prune", run, "--keep", "1")[0] == 0
-    assert steps_of(run) == [4] and problems(newest_whole(run / "checkpoints")) == []
+    assert steps_of(run) == [4] and problems(latest_valid(run / "checkpoints")) == []
 
 
 def test_the_only_whole_one_is_never_removed(command, run):
@@ -395,7 +395,7 @@ def test_a_wrong_folder_is_one_line_and_exit_code_2(command, tmp_path, name, kin
     if kind == "file":
         path.write_text("")
     if kind == "other":
-        (path / "pictures").mkdir(parents=True)
+        (path / "images").mkdir(parents=True)
     options = ["--keep", "1"] if name == "prune" else []
     code, printed, errors = command(name, path, *options)
     assert (

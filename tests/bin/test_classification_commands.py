@@ -131,20 +131,20 @@ def test_evaluate_prints_what_the_run_had_scored(command, best, data, tmp_path):
         (tmp_path / "out" / "scores_per_class.json").read_text(), parse_constant=pytest.fail
     )  # NaN is no json
     assert list(per_class) == [f"class {k}" for k in range(6)] and {
-        row["pictures"] for row in per_class.values()
+        row["images"] for row in per_class.values()
     } == {2}
     assert np.mean([row["accuracy"] for row in per_class.values()]) == pytest.approx(
         scores["mean_class_accuracy"]
     )
 
 
-def test_evaluate_shows_intervals_and_the_baseline_on_few_pictures(command, best, data):
+def test_evaluate_shows_intervals_and_the_baseline_on_few_images(command, best, data):
     code, printed, _ = command("evaluate", "--model", best, "--data", data, "--split", "train")
-    assert code == 0 and "60 pictures" in printed and " to " in printed
+    assert code == 0 and "60 images" in printed and " to " in printed
     assert "always naming the most frequent class" in printed and "16.67 %" in printed
     lines = printed.split("\n\n")[1].splitlines()
     assert (
-        lines[0].split() == ["class", "pictures", "accuracy", "precision"]
+        lines[0].split() == ["class", "images", "accuracy", "precision"]
         and len(lines) == 7
         and "nan" not in printed
     )
@@ -173,10 +173,10 @@ def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path
         code == 0 and scores.pop("accuracy_top5") > 0 and json.loads(printed) == scores
     )  # labels alone
     code, printed, _ = command("evaluate", "--data", data, "--predictions", tmp_path / "x.jsonl")
-    assert code == 0 and "12 pictures" in printed and "class 3" in printed
+    assert code == 0 and "12 images" in printed and "class 3" in printed
 
 
-def test_predict_answers_in_input_order_and_goes_on_after_a_broken_picture(command, best, tmp_path):
+def test_predict_answers_in_input_order_and_goes_on_after_a_broken_image(command, best, tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for i, name in enumerate(("b.jpg", "a.png", "deep/c.webp")):
         Image.fromarray(np.full((30, 60, 3), 70 * i, dtype=np.uint8)).save(tmp_path / "in" / name)
@@ -197,12 +197,12 @@ def test_predict_answers_in_input_order_and_goes_on_after_a_broken_picture(comma
     assert (
         code == 2
         and f"error: {tmp_path / 'in' / 'broken.jpg'}: " in errors
-        and "3 of 4 pictures answered" in errors
+        and "3 of 4 images answered" in errors
     )
     assert [row["file"] for row in rows] == ["a.png", "b.jpg", "broken.jpg", "deep/c.webp"]
     assert "error" in rows[2] and all(len(row["top5"]) == 5 for row in rows if "label" in row)
     assert (tmp_path / "out" / "predictions.jsonl").read_text() == printed
-    for kind in ("pictures", "attention"):
+    for kind in ("images", "attention"):
         assert {path.name for path in (tmp_path / "out" / kind).rglob("*.*")} == {
             "a.png",
             "b.jpg",
@@ -265,7 +265,7 @@ def test_export_gives_the_library_the_same_logits(command, best, data, tmp_path)
     assert code == 0 and "read back bit for bit" in printed
     card = (tmp_path / "out" / "README.md").read_text()
     assert "class 3" in card and str(data) not in card and "from_pretrained" in card
-    picture = Image.open(data / "val" / "class 2" / "0.png")
+    image = Image.open(data / "val" / "class 2" / "0.png")
     logits = []
     for folder in (best, tmp_path / "out"):
         model, processor = (
@@ -273,7 +273,7 @@ def test_export_gives_the_library_the_same_logits(command, best, data, tmp_path)
             AutoImageProcessor.from_pretrained(folder),
         )
         with torch.no_grad():
-            logits.append(model(**processor(picture, return_tensors="pt")).logits)
+            logits.append(model(**processor(image, return_tensors="pt")).logits)
     assert torch.equal(*logits)
     assert (
         command("export", "--model", best, "--output", tmp_path / "out")[0] == 0

@@ -78,7 +78,7 @@ def test_sides_take_turns_seed_by_seed():
     assert [case.seed for case in cases] == [0] * 4 + [1] * 4
 
 
-def test_mixed_pictures_are_not_given_to_the_trainer():
+def test_mixed_images_are_not_given_to_the_trainer():
     assert sides_of("classification", 0.2) == ("timm", "visionloop")
     assert sides_of("detection") == ("trainer", "visionloop")
 
@@ -94,7 +94,7 @@ def test_best_flags_hold_each_way_of_a_side_once_and_the_equal_one_of_all(task_n
 
 
 @pytest.mark.parametrize("task_name", DEFAULTS)
-def test_each_repeat_has_every_side_once_and_ours_again_with_kept_pictures(task_name):
+def test_each_repeat_has_every_side_once_and_ours_again_with_kept_images(task_name):
     cases = speed_cases(task_name, 2, False, **SHARED)
     sides = [*sides_of(task_name), "visionloop"]
     assert [case.side for case in cases] == 2 * sides and [case.keep for case in cases] == 2 * (
@@ -274,7 +274,7 @@ def test_a_missing_package_is_told_in_one_line(monkeypatch, tmp_path, capsys):
     ("words", "named"),
     [
         (["--task", "all"], "--data"),
-        (["--picture-side", "500"], "--picture-side"),
+        (["--image-side", "500"], "--image-side"),
         (["--mixup", "0.2"], "--mixup"),
         (["--core", "100000"], "--core"),
         (["--data", "nowhere"], "nowhere: no such folder"),
@@ -314,7 +314,7 @@ def test_other_sides_train_with_the_librarys_own_attention():
 def test_every_side_trains_and_is_scored_by_one_command(task_name, tmp_path):
     pytest.importorskip("accelerate")
     (tmp_path / "data").mkdir()
-    WRITERS[task_name](tmp_path / "data", 0, pictures={"train": 12, "val": 6})
+    WRITERS[task_name](tmp_path / "data", 0, images={"train": 12, "val": 6})
     result = invoke(
         tmp_path,
         "--task",

@@ -35,7 +35,7 @@ def convert(monkeypatch, capsys):
     return call
 
 
-def picture(path, height=60, width=80):
+def image(path, height=60, width=80):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((height, width, 3), 90, dtype=np.uint8)).save(path)
 
@@ -48,9 +48,9 @@ def voc_object(kind, corners, difficult=0, extra=""):
     return f"<object><name>{kind}</name><difficult>{difficult}</difficult><bndbox>{box}</bndbox>{extra}</object>"
 
 
-def voc_picture(root, stem, objects, size_hw=(60, 80), said_hw=None):
-    """One picture with its xml. objects: rows of arguments of voc_object."""
-    picture(root / "JPEGImages" / f"{stem}.jpg", *size_hw)
+def voc_image(root, stem, objects, size_hw=(60, 80), said_hw=None):
+    """One image with its xml. objects: rows of arguments of voc_object."""
+    image(root / "JPEGImages" / f"{stem}.jpg", *size_hw)
     height, width = said_hw or size_hw
     content = (
         f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
@@ -70,12 +70,12 @@ def write(path, text):
 
 @pytest.fixture
 def voc(tmp_path):
-    """A small VOC folder: two training pictures, one of validation, one of test."""
+    """A small VOC folder: two training images, one of validation, one of test."""
     root = tmp_path / "VOC2007"
-    voc_picture(root, "a", [("dog", (1, 1, 80, 60)), ("cat", (11, 21, 20, 40), 1)])
-    voc_picture(root, "b", [])
-    voc_picture(root, "c", [("dog", (5.5, 6, 9, 10))], size_hw=(40, 30))
-    voc_picture(root, "d", [("bird", (2, 3, 2, 3))])
+    voc_image(root, "a", [("dog", (1, 1, 80, 60)), ("cat", (11, 21, 20, 40), 1)])
+    voc_image(root, "b", [])
+    voc_image(root, "c", [("dog", (5.5, 6, 9, 10))], size_hw=(40, 30))
+    voc_image(root, "d", [("bird", (2, 3, 2, 3))])
     for split, stems in {
         "train": "a\nb\n",
         "val": "c\n",
@@ -87,7 +87,7 @@ def voc(tmp_path):
 
 
 def rows_of(index, i):
-    """[(class name, box, crowd)] of picture i."""
+    """[(class name, box, crowd)] of image i."""
     boxes, labels, crowd, _ = index.boxes_of(i)
     return [
         (index.classes[label], *box, bool(each))
@@ -111,7 +111,7 @@ def problem_lines(err):
 
 def test_voc_boxes_are_counted_from_zero_and_hold_their_last_pixel(voc, convert, tmp_path):
     status, out, err = convert("voc", voc, tmp_path / "coco")
-    assert status == 0 and err == "" and "train: 2 pictures, 2 boxes" in out and "3 classes" in out
+    assert status == 0 and err == "" and "train: 2 images, 2 boxes" in out and "3 classes" in out
     train, val, test = (read(tmp_path / "coco", split) for split in ("train", "val", "test"))
     assert train.classes == val.classes == test.classes == (
         "bird",
@@ -155,13 +155,13 @@ def test_difficult_objects_go_where_they_are_told(voc, convert, tmp_path, diffic
 
 def test_parts_of_an_object_are_no_objects(voc, convert, tmp_path):
     part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></part>"
-    voc_picture(voc, "a", [("person", (5, 5, 20, 20), 0, part)])
+    voc_image(voc, "a", [("person", (5, 5, 20, 20), 0, part)])
     convert("voc", voc, tmp_path / "coco")
     assert rows_of(read(tmp_path / "coco", "train"), 0) == [("person", 4, 4, 16, 16, False)]
 
 
 def test_boxes_are_clipped_and_empty_ones_counted(voc, convert, tmp_path):
-    voc_picture(
+    voc_image(
         voc,
         "a",
         [
@@ -252,7 +252,7 @@ def test_a_broken_xml_is_told_by_file_and_element_in_one_line(
 def test_all_problems_are_told_at_once_and_can_be_left_out(voc, convert, tmp_path):
     write(voc / "Annotations" / "a.xml", "<annotation>")
     (voc / "JPEGImages" / "b.jpg").unlink()
-    (voc / "JPEGImages" / "d.jpg").write_bytes(b"no picture")
+    (voc / "JPEGImages" / "d.jpg").write_bytes(b"no image")
     with open(voc / "ImageSets/Main/val.txt", "a") as file:
         file.write("ghost\n")
     status, _, err = convert("voc", voc, tmp_path / "coco")
@@ -265,7 +265,7 @@ def test_all_problems_are_told_at_once_and_can_be_left_out(voc, convert, tmp_pat
     )
     assert (
         "a.xml" in err
-        and "b.xml: no picture" in err
+        and "b.xml: no image" in err
         and "d.jpg" in err
         and "ghost.xml" in err
         and "listed for val" in err
@@ -278,12 +278,12 @@ def test_all_problems_are_told_at_once_and_can_be_left_out(voc, convert, tmp_pat
     )
     assert (
         not (tmp_path / "coco/train.json").exists() and "train" not in out
-    )  # a split of broken pictures alone
+    )  # a split of broken images alone
     assert len(json.loads((tmp_path / "coco/convert.json").read_text())["left_out"]) == 4
 
 
-def test_two_pictures_of_one_name_are_not_guessed_between(voc, convert, tmp_path):
-    picture(voc / "JPEGImages" / "a.png")
+def test_two_images_of_one_name_are_not_guessed_between(voc, convert, tmp_path):
+    image(voc / "JPEGImages" / "a.png")
     status, _, err = convert("voc", voc, tmp_path / "coco")
     assert status == 2 and "a.jpg, a.png" in err and "a.xml" in err
 
@@ -311,9 +311,9 @@ def test_an_output_that_holds_the_source_is_refused(voc, convert, tmp_path):
     assert (voc / "JPEGImages" / "a.jpg").is_file()
 
 
-def test_pictures_are_copied_linked_or_named_where_they_lie(voc, convert, tmp_path):
+def test_images_are_copied_linked_or_named_where_they_lie(voc, convert, tmp_path):
     for how in ("copy", "link", "none"):
-        assert convert("voc", voc, tmp_path / how, "--pictures", how)[0] == 0
+        assert convert("voc", voc, tmp_path / how, "--images", how)[0] == 0
         assert len(read(tmp_path / how, "train")) == 2
     assert (tmp_path / "copy/train/a.jpg").read_bytes() == (voc / "JPEGImages/a.jpg").read_bytes()
     assert (
@@ -338,13 +338,13 @@ def test_a_source_of_another_kind_is_told_in_one_line(convert, tmp_path, kind):
     assert not (tmp_path / "coco").exists()
 
 
-def test_pictures_without_a_single_box_are_nothing_to_learn_from(convert, tmp_path):
-    voc_picture(tmp_path / "voc", "a", [])
+def test_images_without_a_single_box_are_nothing_to_learn_from(convert, tmp_path):
+    voc_image(tmp_path / "voc", "a", [])
     status, _, err = convert("voc", tmp_path / "voc", tmp_path / "coco")
     assert status == 2 and "not one box" in err
 
 
-def test_a_folder_of_classes_becomes_one_box_a_picture(convert, tmp_path):
+def test_a_folder_of_classes_becomes_one_box_a_image(convert, tmp_path):
     sizes = {
         "train/rose/1.png": (20, 30),
         "train/rose/deep/2.png": (31, 17),
@@ -352,9 +352,9 @@ def test_a_folder_of_classes_becomes_one_box_a_picture(convert, tmp_path):
         "valid/rose/3.png": (5, 6),
     }
     for name, size_hw in sizes.items():
-        picture(tmp_path / "flowers" / name, *size_hw)
+        image(tmp_path / "flowers" / name, *size_hw)
     status, out, err = convert("imagefolder", tmp_path / "flowers", tmp_path / "coco")
-    assert status == 0 and err == "" and "3 pictures, 3 boxes" in out
+    assert status == 0 and err == "" and "3 images, 3 boxes" in out
     train, val = (read(tmp_path / "coco", split) for split in ("train", "val"))
     assert train.classes == val.classes == ("aster", "rose")
     assert names(train) == ["aster/1.png", "rose/1.png", "rose/deep/2.png"]
@@ -366,11 +366,11 @@ def test_a_folder_of_classes_becomes_one_box_a_picture(convert, tmp_path):
     assert rows_of(val, 0) == [("rose", 0, 0, 6, 5, False)]
 
 
-def test_an_unreadable_picture_of_a_class_is_named(convert, tmp_path):
-    picture(tmp_path / "flowers/train/rose/1.png")
-    write(tmp_path / "flowers/train/rose/2.png", "no picture")
+def test_an_unreadable_image_of_a_class_is_named(convert, tmp_path):
+    image(tmp_path / "flowers/train/rose/1.png")
+    write(tmp_path / "flowers/train/rose/2.png", "no image")
     status, _, err = convert("imagefolder", tmp_path / "flowers", tmp_path / "coco")
-    assert status == 2 and "rose/2.png: not a picture" in err and err.count("\n") == 1
+    assert status == 2 and "rose/2.png: not an image" in err and err.count("\n") == 1
     assert convert("imagefolder", tmp_path / "flowers", tmp_path / "coco", "--skip-broken")[0] == 0
     assert names(read(tmp_path / "coco", "train")) == ["rose/1.png"]
 
@@ -387,7 +387,7 @@ def test_real_boxes_survive_the_way_through_voc(convert, tmp_path):
     for i in range(len(cells)):
         corners = [(x + 1, y + 1, x + w, y + h) for _, x, y, w, h, _ in rows_of(cells, i)]
         kinds = [row[0] for row in rows_of(cells, i)]
-        voc_picture(
+        voc_image(
             root,
             Path(cells.name(i)).stem,
             list(zip(kinds, corners, strict=True)),
@@ -404,7 +404,7 @@ def test_real_boxes_survive_the_way_through_voc(convert, tmp_path):
 
 
 def yolo_folder(root, index):
-    """The pictures and boxes of an index in the form of YOLO."""
+    """The images and boxes of an index in the form of YOLO."""
     write(
         root / "data.yaml",
         f"train: images/train\nval: images/train\nnames: {json.dumps(index.classes)}\n",
@@ -452,7 +452,7 @@ def test_the_json_of_a_yolo_folder_gives_the_index_that_training_reads(convert, 
 
 def test_broken_lines_of_yolo_are_named_and_can_be_left_out(convert, tmp_path):
     for name in ("a", "b"):
-        picture(tmp_path / "yolo/images/train" / f"{name}.jpg")
+        image(tmp_path / "yolo/images/train" / f"{name}.jpg")
     write(tmp_path / "yolo/data.yaml", "train: images/train\nnames: [dog]\n")
     write(tmp_path / "yolo/labels/train/a.txt", "0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.5 0.5\n")
     status, _, err = convert("yolo", tmp_path / "yolo", tmp_path / "coco")

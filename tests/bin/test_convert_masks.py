@@ -38,7 +38,7 @@ def convert(monkeypatch, capsys):
     return call
 
 
-def picture(path, height=HEIGHT, width=WIDTH):
+def image(path, height=HEIGHT, width=WIDTH):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((height, width, 3), 90, dtype=np.uint8)).save(path)
 
@@ -85,7 +85,7 @@ def names(folder):
 def coco(root, annotations, split="train", images=("a.jpg",), categories=("dog", "cat")):
     """One json. annotations: (category id, segmentation) or dicts; category ids are 3, 6, ..."""
     for name in images:
-        picture(root / split / name)
+        image(root / split / name)
     rows = []
     for number, row in enumerate(annotations, 1):
         row = row if isinstance(row, dict) else {"category_id": row[0], "segmentation": row[1]}
@@ -117,7 +117,7 @@ def test_polygons_and_both_kinds_of_run_lengths_give_the_same_pixels(convert, tm
     ):
         coco(tmp_path / "coco", [(6, kind)])
         status, out, err = convert(tmp_path / "coco", tmp_path / "out")
-        assert (status, err) == (0, "") and "train: 1 pictures, 1 regions; 3 classes" in out
+        assert (status, err) == (0, "") and "train: 1 images, 1 regions; 3 classes" in out
         assert (
             classes(tmp_path / "out") == ["background", "dog", "cat"]
             and mask(tmp_path / "out", "train/a.png") == expected
@@ -163,7 +163,7 @@ def test_what_nothing_covers_is_a_class_of_any_name_or_ignored(convert, tmp_path
     assert mask(tmp_path / "out", "train/a.png") == grid("11111111", *["00000000"] * 5)
 
 
-def test_pictures_without_annotations_are_background_and_splits_share_their_ids(convert, tmp_path):
+def test_images_without_annotations_are_background_and_splits_share_their_ids(convert, tmp_path):
     coco(tmp_path / "coco", [(6, [box(0, 0, 8, 6)])], images=("a.jpg", "deep/b.jpg"))
     coco(
         tmp_path / "coco",
@@ -173,7 +173,7 @@ def test_pictures_without_annotations_are_background_and_splits_share_their_ids(
         categories=("cat",),
     )
     status, out, _ = convert(tmp_path / "coco", tmp_path / "out")
-    assert status == 0 and "train: 2 pictures, 1 regions; val: 1 pictures, 1 regions" in out
+    assert status == 0 and "train: 2 images, 1 regions; val: 1 images, 1 regions" in out
     assert mask(tmp_path / "out", "train/deep/b.png") == grid(*["00000000"] * 6)
     assert (
         mask(tmp_path / "out", "train/a.png")
@@ -199,8 +199,8 @@ def test_the_only_json_of_an_export_is_train(convert, tmp_path):
         ([[1, 1, 2, 2, 3, 3, 4]], "7 coordinates, expected x and y"),
         ([[1, 1, 2, "2", 3, 3]], "a coordinate is '2'"),
         ([[1, 1, 2, float("nan"), 3, 3]], "a coordinate is nan"),
-        ([[1, 1, 2, 1e9, 3, 3]], "far outside the picture of 8 x 6"),
-        ({"size": [8, 6], "counts": [48]}, "size is [8, 6], but the picture's is [6, 8]"),
+        ([[1, 1, 2, 1e9, 3, 3]], "far outside the image of 8 x 6"),
+        ({"size": [8, 6], "counts": [48]}, "size is [8, 6], but the image's is [6, 8]"),
         ({"size": [6, 8], "counts": [40]}, "do not add up to the 6 x 8 pixels"),
         ({"size": [6, 8], "counts": [60, -12]}, "do not add up"),
         ({"size": [6, 8], "counts": [48.0]}, "neither whole numbers nor text"),
@@ -224,7 +224,7 @@ def test_a_broken_outline_is_told_by_file_and_annotation_in_one_line(
     assert [entry.name for entry in tmp_path.iterdir()] == ["coco"]
 
 
-def test_a_picture_with_anything_broken_is_left_out_whole(convert, tmp_path):
+def test_a_image_with_anything_broken_is_left_out_whole(convert, tmp_path):
     right = {"category_id": 3, "segmentation": [box(0, 0, 2, 2)]}
     rows = [
         right | {"segmentation": []},
@@ -233,8 +233,8 @@ def test_a_picture_with_anything_broken_is_left_out_whole(convert, tmp_path):
     ]
     rows += [right | {"image_id": 3}, right | {"image_id": 7}]
     coco(tmp_path / "coco", rows, images=("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"))
-    picture(tmp_path / "coco/train/d.jpg", 7, 8)
-    (tmp_path / "coco/train/e.jpg").write_text("no picture")
+    image(tmp_path / "coco/train/d.jpg", 7, 8)
+    (tmp_path / "coco/train/e.jpg").write_text("no image")
     status, _, err = convert(tmp_path / "coco", tmp_path / "out")
     assert (
         status == 2 and "6 problems, nothing was written" in err and not (tmp_path / "out").exists()
@@ -246,7 +246,7 @@ def test_a_picture_with_anything_broken_is_left_out_whole(convert, tmp_path):
         "e.jpg: not",
     ):
         assert part in err
-    assert "d.jpg: annotated as 8 x 6, but the picture is 8 x 7" in err
+    assert "d.jpg: annotated as 8 x 6, but the image is 8 x 7" in err
     assert convert(tmp_path / "coco", tmp_path / "out", "--skip-broken")[0] == 0
     assert names(tmp_path / "out/images") == ["train/c.jpg"] and names(tmp_path / "out/masks") == [
         "train/c.png"
@@ -291,18 +291,18 @@ def test_damaged_run_lengths_never_get_as_far_as_the_rasteriser():
 
 @pytest.fixture
 def voc(tmp_path):
-    """A VOC folder: two pictures of train as palette files, one of val as RGB."""
+    """A VOC folder: two images of train as palette files, one of val as RGB."""
     root = tmp_path / "VOC2012"
     palette = np.array(voc_colours(256), dtype=np.uint8)
     for stem, split in {"a": "train", "b": "train", "c": "val"}.items():
-        picture(root / "JPEGImages" / f"{stem}.jpg")
+        image(root / "JPEGImages" / f"{stem}.jpg")
         ids = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
         ids[1:4, 2:5], ids[1:4, 5] = 12, 255
         (root / "SegmentationClass").mkdir(exist_ok=True)
-        image = Image.fromarray(palette[ids]) if split == "val" else Image.fromarray(ids)
+        pil_image = Image.fromarray(palette[ids]) if split == "val" else Image.fromarray(ids)
         if split == "train":
-            image.putpalette(palette.tobytes())
-        image.save(root / "SegmentationClass" / f"{stem}.png")
+            pil_image.putpalette(palette.tobytes())
+        pil_image.save(root / "SegmentationClass" / f"{stem}.png")
     write(root / "ImageSets/Segmentation/train.txt", "a\nb\n")
     write(root / "ImageSets/Segmentation/val.txt", "c\n")
     return root
@@ -329,11 +329,11 @@ def test_the_colours_are_those_of_the_devkit():
 
 
 def test_palette_and_rgb_masks_mean_the_same_classes(voc, convert, tmp_path):
-    status, out, err = convert(voc.parent, tmp_path / "out", "--pictures", "link")
+    status, out, err = convert(voc.parent, tmp_path / "out", "--images", "link")
     assert (status, err) == (
         0,
         "",
-    ) and "train: 2 pictures, 2 regions; val: 1 pictures, 1 regions; 21 classes" in out
+    ) and "train: 2 images, 2 regions; val: 1 images, 1 regions; 21 classes" in out
     assert classes(tmp_path / "out") == list(VOC_CLASSES) and VOC_CLASSES[12] == "dog"
     ids = mask(tmp_path / "out", "train/a.png")
     assert ids == mask(tmp_path / "out", "val/c.png")
@@ -397,8 +397,7 @@ def test_an_unknown_colour_and_a_wrong_size_are_told_by_file(voc, convert, tmp_p
         and "a.png: holds a colour that no class has, [7, 7, 7]" in err
     )
     assert (
-        "b.png: is 2 x 2 (height x width), its picture 6 x 8" in err
-        and "c.png: No such file" in err
+        "b.png: is 2 x 2 (height x width), its image 6 x 8" in err and "c.png: No such file" in err
     )
 
 
@@ -427,8 +426,8 @@ def test_grey_masks_need_names(voc, convert, tmp_path):
 
 
 def labelme(root, name, drawn, **more):
-    """A picture with its json. drawn: (label, kind, points)."""
-    picture((root / name).with_suffix(".jpg"))
+    """An image with its json. drawn: (label, kind, points)."""
+    image((root / name).with_suffix(".jpg"))
     rows = [
         {"label": label, "shape_type": kind, "points": points, "group_id": None, "flags": {}}
         for label, kind, points in drawn
@@ -459,7 +458,7 @@ def test_the_shapes_of_labelme_are_drawn_in_their_order(convert, tmp_path):
     assert (
         status == 0
         and "shape 5 (mark): a point covers no pixel" in err
-        and "1 pictures, 2 regions" in out
+        and "1 images, 2 regions" in out
     )
     assert classes(tmp_path / "out") == ["background", "mark", "sky", "tree"]
     assert mask(tmp_path / "out", "train/a.png") == grid(
@@ -488,12 +487,12 @@ def test_folders_are_splits_and_classes_are_those_of_all(convert, tmp_path):
         imagePath="..\\..\\deep\\a.jpg",
     )
     labelme(tmp_path / "me", "valid/v", [("a", "rectangle", [[0, 0], [8, 6]])])
-    picture(tmp_path / "me/train/unlabelled.jpg")
+    image(tmp_path / "me/train/unlabelled.jpg")
     write(tmp_path / "me/train/package.json", {"name": "x"})
     status, _, err = convert(tmp_path / "me", tmp_path / "out")
     assert (
         status == 0
-        and "unlabelled.jpg: picture without annotations" in err
+        and "unlabelled.jpg: image without annotations" in err
         and "package.json: no json of labelme" in err
     )
     assert names(tmp_path / "out/masks") == ["train/deep/a.png", "val/v.png"] and classes(
@@ -534,9 +533,9 @@ def test_a_broken_shape_is_told_by_file_and_number_in_one_line(convert, tmp_path
 def test_what_is_wrong_with_a_labelme_file_is_told_in_one_line(convert, tmp_path):
     labelme(tmp_path / "me", "ok", [("x", "rectangle", [[0, 0], [4, 4]])])
     for content, why in (
-        ({"imageHeight": 9}, "annotated as 8 x 9, but the picture is 8 x 6"),
+        ({"imageHeight": 9}, "annotated as 8 x 9, but the image is 8 x 6"),
         ({"shapes": {}}, "'shapes' is {}"),
-        ({"imagePath": "b.jpg"}, "its picture 'b.jpg' is not beside it"),
+        ({"imagePath": "b.jpg"}, "its image 'b.jpg' is not beside it"),
     ):
         path = labelme(tmp_path / "me", "a", [], **content)
         if "imagePath" in content:
@@ -568,17 +567,17 @@ def test_without_a_val_split_a_share_of_train_becomes_one(convert, tmp_path):
     assert status == 2 and "has a val split already" in err and err.count("\n") == 1
 
 
-def test_folders_of_pictures_are_linked_only_where_all_of_them_have_masks(convert, tmp_path):
+def test_folders_of_images_are_linked_only_where_all_of_them_have_masks(convert, tmp_path):
     coco(tmp_path / "coco", [(3, [box(0, 0, 2, 2)])])
-    assert convert(tmp_path / "coco", tmp_path / "out", "--pictures", "none")[0] == 0
+    assert convert(tmp_path / "coco", tmp_path / "out", "--images", "none")[0] == 0
     assert (tmp_path / "out/images/train").is_symlink() and (
         tmp_path / "out/images/train/a.jpg"
     ).is_file()
-    picture(tmp_path / "coco/train/other.jpg")
-    status, _, err = convert(tmp_path / "coco", tmp_path / "out", "--pictures", "none")
+    image(tmp_path / "coco/train/other.jpg")
+    status, _, err = convert(tmp_path / "coco", tmp_path / "out", "--images", "none")
     assert (
         status == 2
-        and "1 pictures that are not of this split, like other.jpg; use --pictures link" in err
+        and "1 images that are not of this split, like other.jpg; use --images link" in err
     )
     assert (tmp_path / "coco/train/a.jpg").is_file()
 
@@ -587,7 +586,7 @@ def test_folders_of_pictures_are_linked_only_where_all_of_them_have_masks(conver
 def test_training_finds_what_is_written(convert, tmp_path, how):
     coco(tmp_path / "coco", [(3, [box(0, 0, 2, 2)])], images=("a.jpg", "deep/b.jpg"))
     coco(tmp_path / "coco", [(6, [box(0, 0, 2, 2)])], split="val", images=("c.jpg",))
-    assert convert(tmp_path / "coco", tmp_path / "out", "--pictures", how)[0] == 0
+    assert convert(tmp_path / "coco", tmp_path / "out", "--images", how)[0] == 0
     for split, expected in (("train", ["a.jpg", "deep/b.jpg"]), ("val", ["c.jpg"])):
         index = require_segmentation_split(tmp_path / "out", split)
         assert (
@@ -614,7 +613,7 @@ def test_real_masks_survive_the_way_through_run_lengths(convert, tmp_path):
                 "segmentation": {"size": list(ids.shape), "counts": counts},
             }
             annotations.append(row | {"id": len(annotations)})
-        picture(tmp_path / "coco/train" / index.name(i), *ids.shape)
+        image(tmp_path / "coco/train" / index.name(i), *ids.shape)
     categories = [{"id": label, "name": name} for label, name in enumerate(index.classes)]
     write(
         tmp_path / "coco/train.json",
@@ -626,7 +625,7 @@ def test_real_masks_survive_the_way_through_run_lengths(convert, tmp_path):
         assert mask(tmp_path / "out", Path("train", name).with_suffix(".png")) == ids.tolist()
 
 
-def test_two_pictures_that_would_share_a_mask_are_refused(convert, tmp_path):
+def test_two_images_that_would_share_a_mask_are_refused(convert, tmp_path):
     coco(tmp_path / "coco", [(3, [box(0, 0, 2, 2)])], images=("a.jpg", "a.png"))
     status, _, err = convert(tmp_path / "coco", tmp_path / "out")
     assert status == 2 and "a.png: a.jpg has the same name but for the suffix" in err
@@ -637,7 +636,7 @@ def test_nothing_annotated_is_nothing_to_learn_from(convert, tmp_path):
     status, _, err = convert(tmp_path / "coco", tmp_path / "out")
     assert (
         status == 2
-        and "1 pictures, but not one annotated region" in err
+        and "1 images, but not one annotated region" in err
         and not (tmp_path / "out").exists()
     )
 

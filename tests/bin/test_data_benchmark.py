@@ -1,4 +1,4 @@
-"""The benchmark of batches on a few pictures, and what an index keeps in memory."""
+"""The benchmark of batches on a few images, and what an index keeps in memory."""
 
 import json
 import os
@@ -33,7 +33,7 @@ on_linux = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """{task: (task, training set)} of eight pictures, 80 px a side."""
+    """{task: (task, training set)} of eight images, 80 px a side."""
     found = {}
     for name in TASKS:
         folder = write_sample(name, tmp_path_factory.mktemp(name), 8, 80)
@@ -67,7 +67,7 @@ def test_a_processor_and_our_evaluation_give_the_same_pixels(built):
     assert theirs["labels"].tolist() == dataset.labels[INDICES].tolist()
 
 
-def test_boxes_of_others_stay_inside_the_picture(built):
+def test_boxes_of_others_stay_inside_the_image(built):
     others, _ = pipelines_of("detection", *built["detection"])
     for other in others.values():
         for target in other.take(INDICES, 0)["labels"]:
@@ -99,7 +99,7 @@ def test_the_command_tells_of_stages_loaders_and_pipelines(tmp_path):
     small = [
         "--task",
         "classification",
-        "--picture-side",
+        "--image-side",
         "40",
         "--batch-size",
         "4",
@@ -121,7 +121,7 @@ def test_the_command_tells_of_stages_loaders_and_pipelines(tmp_path):
         "pipeline",
         "pipeline",
     ]
-    assert all(row["picture_mean_side"] == 40 and row["cache"] == "none" for row in rows)
+    assert all(row["image_mean_side"] == 40 and row["cache"] == "none" for row in rows)
     stages, (alone, one), others = rows[0], rows[1:3], rows[3:]
     assert stages["samples_per_second"] < min(
         stages[f"{stage}_per_second"] for stage in ("read", "transform", "collate", "to_input")
@@ -153,7 +153,7 @@ def test_what_is_no_setting_is_refused():
     for wrong in ("cache", "colour=1"):
         result = CliRunner().invoke(data, ["--set", wrong])
         assert result.exit_code == 2 and wrong in result.output
-    result = CliRunner().invoke(data, ["--data", "pictures", "--picture-side", "40"])
+    result = CliRunner().invoke(data, ["--data", "images", "--image-side", "40"])
     assert result.exit_code == 2 and "one of the two" in result.output
 
 
@@ -170,20 +170,20 @@ def test_a_cache_of_sample_data_is_not_the_users(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("task_name", TASKS)
-def test_sample_pictures_have_the_side_that_was_asked_for(tmp_path, task_name):
+def test_sample_images_have_the_side_that_was_asked_for(tmp_path, task_name):
     folder = Path(write_sample(task_name, tmp_path, 8, 48))
-    pictures = [
+    images = [
         path
         for path in folder.rglob("*")
         if path.suffix in (".jpg", ".png") and path.parent.name != "LR_x2"
     ]
-    assert len(pictures) >= 16
-    for path in pictures:
+    assert len(images) >= 16
+    for path in images:
         with Image.open(path) as image:
             assert image.size == (48, 48)
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+def test_a_image_that_cannot_be_read_is_named(tmp_path):
     folder = Path(write_sample("classification", tmp_path, 8, 40))
     broken = sorted((folder / "train").rglob("*.jpg"))[0]
     broken.write_bytes(b"")
@@ -203,7 +203,7 @@ def test_the_mean_side_is_the_root_of_the_mean_area(built):
 def test_made_up_paths_differ():
     paths, starts, stops = made_up_paths(1234)
     found = {paths[start:stop] for start, stop in zip(starts, stops, strict=True)}
-    assert len(found) == 1234 and b"class_0000/picture_00001233.jpg" in found
+    assert len(found) == 1234 and b"class_0000/image_00001233.jpg" in found
 
 
 @pytest.mark.parametrize("task_name", TASKS)

@@ -25,9 +25,9 @@ commands = detection.commands  # what the fixture `command` runs
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Six pictures to train on, four to evaluate on."""
+    """Six images to train on, four to evaluate on."""
     folder = tmp_path_factory.mktemp("data")
-    write_detection(folder, 0, pictures={"train": 6, "val": 4})
+    write_detection(folder, 0, images={"train": 6, "val": 4})
     return folder
 
 
@@ -91,13 +91,13 @@ def test_evaluate_prints_what_the_run_had_scored(command, best, data, tmp_path):
 def test_the_table_has_a_line_for_each_class(command, best, data):
     code, printed, _ = command("evaluate", "--model", best, "--data", data)
     head, rows = printed.split("\n\n")
-    assert code == 0 and "4 pictures" in head and "AP50" in head and "nan" not in printed
+    assert code == 0 and "4 images" in head and "AP50" in head and "nan" not in printed
     lines = rows.splitlines()
     assert lines[0].split() == ["class", "AP", "AP50", "boxes"] and len(lines) == 1 + 4
     assert len({len(line) for line in lines}) == 1  # aligned
 
 
-def test_saved_predictions_score_the_same_without_model_and_pictures(command, best, data, tmp_path):
+def test_saved_predictions_score_the_same_without_model_and_images(command, best, data, tmp_path):
     saved = tmp_path / "new" / "x.json"
     code, printed, _ = command(
         "evaluate", "--model", best, "--data", data, "--json", "--save-predictions", saved
@@ -116,14 +116,14 @@ def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path
     code, _, errors = command(
         "predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out"
     )
-    assert code == 0 and "4 of 4 pictures answered" in errors
+    assert code == 0 and "4 of 4 images answered" in errors
     rows = read_rows(tmp_path / "out" / "predictions.jsonl")
     assert sum(len(row["detections"]) for row in rows) > 0
     assert all(one["score"] >= LEAST_SCORE for row in rows for one in row["detections"])
     for row in rows:
-        with Image.open(data / "val" / row["file"]) as picture:
-            assert picture.size == (row["width"], row["height"])
-        assert (tmp_path / "out" / "pictures" / row["file"]).exists()
+        with Image.open(data / "val" / row["file"]) as image:
+            assert image.size == (row["width"], row["height"])
+        assert (tmp_path / "out" / "images" / row["file"]).exists()
     found = []
     for name in ("predictions.jsonl", "coco_results.json"):
         code, printed, _ = command(
@@ -147,13 +147,13 @@ def test_coco_results_carry_the_number_in_the_file_name(command, best, data, tmp
     )
 
 
-def test_predict_goes_on_after_a_broken_picture(command, best, data, tmp_path):
+def test_predict_goes_on_after_a_broken_image(command, best, data, tmp_path):
     shutil.copytree(data / "val", tmp_path / "in")
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     code, _, errors = command(
         "predict", "--model", best, "--input", tmp_path / "in", "--output", tmp_path / "out"
     )
-    assert code == 2 and "4 of 5 pictures answered" in errors
+    assert code == 2 and "4 of 5 images answered" in errors
     assert [("error" in row) for row in read_rows(tmp_path / "out" / "predictions.jsonl")] == [
         False
     ] * 4 + [True]
@@ -172,11 +172,11 @@ def test_export_gives_the_library_the_same_boxes(command, best, data, tmp_path):
     command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "answers")
     compared = 0
     for row in read_rows(tmp_path / "answers" / "predictions.jsonl"):
-        picture = Image.open(data / "val" / row["file"]).convert("RGB")
+        image = Image.open(data / "val" / row["file"]).convert("RGB")
         with torch.no_grad():
-            outputs = model(**processor(picture, return_tensors="pt"))
+            outputs = model(**processor(image, return_tensors="pt"))
         theirs = processor.post_process_object_detection(
-            outputs, target_sizes=[picture.size[::-1]], threshold=LEAST_SCORE
+            outputs, target_sizes=[image.size[::-1]], threshold=LEAST_SCORE
         )[0]
         boxes = np.array([one["box"] for one in row["detections"]])
         boxes[:, 2:] += boxes[:, :2]
@@ -246,7 +246,7 @@ def test_a_backend_that_is_not_installed_is_told_before_training(data, tmp_path,
 )
 def test_export_to_onnx_agrees_with_pytorch(command, best, tmp_path):
     code, printed, _ = command("export", "--model", best, "--output", tmp_path / "out", "--onnx")
-    assert code == 0 and "one picture at a time; onnxruntime and PyTorch agree" in printed
+    assert code == 0 and "one image at a time; onnxruntime and PyTorch agree" in printed
     assert (tmp_path / "out" / "model.onnx").exists()
 
 
@@ -260,7 +260,7 @@ HUGE_PNG = (
 )
 
 
-def test_a_huge_a_truncated_and_a_missing_picture_are_named(command, data, tmp_path):
+def test_a_huge_a_truncated_and_a_missing_image_are_named(command, data, tmp_path):
     for case, harm in {
         "huge": lambda path: path.write_bytes(HUGE_PNG),
         "cut": lambda path: path.write_bytes(path.read_bytes()[:200]),

@@ -8,7 +8,7 @@ import pytest
 import watched_classification  # noqa: F401 - once here, not in every forked process
 from torchrun_runs import LONGEST, Runs, bytes_of, free_port, left_behind, write_classification
 
-from visionloop.engine.checkpoints.folder import newest_whole
+from visionloop.engine.checkpoints.folder import latest_valid
 from visionloop.engine.testing.short_runs import logged
 
 KILLED_AT = 5  # with checkpoints after 2, 4, 6 and 8 steps
@@ -19,7 +19,7 @@ LOST = r"error( \(process 1\))?: another process of this run is gone or does not
 def runs(tmp_path_factory):
     """Runs on one and on two processes that nothing disturbed are in it already: `one` and `two`."""
     folder = tmp_path_factory.mktemp("elasticity")
-    found = Runs(folder, write_classification(folder / "pictures"))
+    found = Runs(folder, write_classification(folder / "images"))
     assert found.forked("one", 1)[0] == [0]
     assert found.forked("two", 2)[0] == [0, 0]
     return found
@@ -136,5 +136,5 @@ def test_a_process_that_is_killed_or_stopped_ends_the_other_in_one_line_after_a_
     # of waiting, and of leaving on a loaded machine; a killed one is noticed at once
     assert (patience if signal == "SIGSTOP" else 0) <= seconds < patience + 15
     assert max(runs.trained_on(name)) == KILLED_AT - 1
-    newest = newest_whole(runs.output(name) / "checkpoints")
+    newest = latest_valid(runs.output(name) / "checkpoints")
     assert newest is not None and newest.name in ("step_00000002", "step_00000004")

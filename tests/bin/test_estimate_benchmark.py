@@ -16,7 +16,7 @@ SIZES = {"checkpoint": 1000, "best": 100, "evaluation": 10, "once": 1}
 @pytest.mark.slow
 def test_memory_and_disk_of_a_run_are_within_a_quarter_of_what_check_expects(tmp_path):
     (tmp_path / "data").mkdir()
-    WRITERS["classification"](tmp_path / "data", 0, pictures={"train": 32, "val": 8})
+    WRITERS["classification"](tmp_path / "data", 0, images={"train": 32, "val": 8})
     rows = compare_task(
         "classification", data=str(tmp_path / "data"), steps=40, workers=0, threads=1, device="cpu"
     )

@@ -1,4 +1,4 @@
-"""The benchmark of scores on a few made-up pictures, and of a whole evaluation."""
+"""The benchmark of scores on a few made-up images, and of a whole evaluation."""
 
 import json
 import math
@@ -32,9 +32,9 @@ SCORES = {
 @pytest.mark.parametrize("task_name", TASKS)
 def test_all_sides_give_our_scores_and_are_timed(task_name, tmp_path):
     small = [
-        "--pictures",
+        "--images",
         "10",
-        "--picture-side",
+        "--image-side",
         "40",
         "--classes",
         "5",
@@ -51,7 +51,7 @@ def test_all_sides_give_our_scores_and_are_timed(task_name, tmp_path):
     )
     assert result.exit_code == 0, result.output
     ours, *others = (json.loads(line) for line in (tmp_path / "rows.json").read_text().splitlines())
-    assert ours["side"] == "ours" and ours["against"] is None and ours["pictures_per_second"] > 0
+    assert ours["side"] == "ours" and ours["against"] is None and ours["images_per_second"] > 0
     assert len(others) >= 1 + ("torchmetrics" in installed())
     for row in others:
         assert (
@@ -63,7 +63,7 @@ def test_all_sides_give_our_scores_and_are_timed(task_name, tmp_path):
 
 @pytest.mark.parametrize("task_name", TASKS)
 def test_made_up_answers_are_neither_all_right_nor_all_wrong(task_name):
-    batches, sides = sides_of(task_name, CPU, pictures=12, side=48, classes=4, batch_size=8)
+    batches, sides = sides_of(task_name, CPU, images=12, side=48, classes=4, batch_size=8)
     scores = take(sides["ours"], batches, CPU).scores
     assert 0.1 < scores[SCORES[task_name]] < 0.99
     assert scores == take(sides["ours"], batches, CPU).scores
@@ -88,12 +88,12 @@ def test_a_score_that_differs_is_named():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(task, module, validation set) of a few pictures after one step."""
+    """(task, module, validation set) of a few images after one step."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "pictures").mkdir()
-    write_classification(folder / "pictures", 0, pictures={"train": 8, "val": 8})
+    (folder / "images").mkdir()
+    write_classification(folder / "images", 0, images={"train": 8, "val": 8})
     flags = {
-        "data": str(folder / "pictures"),
+        "data": str(folder / "images"),
         "model": "tiny",
         "image_size": 32,
         "batch_size": 4,
@@ -123,12 +123,12 @@ def test_a_network_in_bf16_answers_in_float32_and_otherwise(trained):
     assert 0 < (rounded - plain).abs().max() < 0.1
 
 
-def test_both_precisions_are_compared_on_the_same_pictures(trained):
+def test_both_precisions_are_compared_on_the_same_images(trained):
     task, module, dataset = trained
     (full, half), agreement = compare_precisions(
         task, module, dataset, CPU, batch_size=4, repeats=1
     )
-    assert (full["precision"], half["precision"], full["pictures"]) == ("fp32", "bf16", 8)
+    assert (full["precision"], half["precision"], full["images"]) == ("fp32", "bf16", 8)
     for row in (full, half):
         assert sum(row[f"{part}_percent"] for part in PARTS) == pytest.approx(100, abs=0.3)
     assert agreement["bf16_agrees"] == ("yes" if agreement["largest_difference"] <= 1e-4 else "no")

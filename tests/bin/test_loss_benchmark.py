@@ -76,12 +76,12 @@ def test_more_masks_than_classes_are_refused():
     )
     assert (
         result.exit_code == 2
-        and "6 masks of a picture" in result.output
+        and "6 masks of an image" in result.output
         and "5 classes" in result.output
     )
 
 
-def test_random_masks_divide_their_picture():
+def test_random_masks_divide_their_image():
     shape = {"batch_size": 3, "levels": 2, "queries": 5, "grid": 8, "masks": 4, "points": 1}
     answers, masks, labels = random_answers(11, torch.device("cpu"), **shape)
     assert [values.shape[:3] for values in answers] == [(3, 2, 5)] * 2

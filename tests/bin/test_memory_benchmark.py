@@ -14,7 +14,7 @@ from visionloop.bin.benchmarks.same_step import SameStep, cases_of, largest_diff
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return str(write_segmentation_data(tmp_path_factory.mktemp("data"), pictures=4))
+    return str(write_segmentation_data(tmp_path_factory.mktemp("data"), images=4))
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return str(write_segmentation_data(tmp_path_factory.mktemp("data"), pictures=6))
+    return str(write_segmentation_data(tmp_path_factory.mktemp("data"), images=6))
 
 
 def rows_of(path, *options):

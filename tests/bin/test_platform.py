@@ -95,7 +95,7 @@ def test_tables_fit_the_schema():
 def test_a_platform_plays_a_job_from_the_table_to_predictions(tmp_path, task):
     data = tmp_path / "data"
     data.mkdir()
-    WRITERS[task](data, 0, pictures={"train": 12, "val": 4})
+    WRITERS[task](data, 0, images={"train": 12, "val": 4})
     models = json.loads(run(ROOT / "bin/models.py", "list", "--task", TASK_TYPES[task], "--json"))
     chosen = next(row for row in models if row["model_id"] == "tiny")
     folder, script = tmp_path / "jobs" / "17", ROOT / f"bin/{task}.py"
@@ -160,7 +160,7 @@ def test_a_platform_plays_a_job_from_the_table_to_predictions(tmp_path, task):
     )
 
     model = shutil.copytree(folder / "best", tmp_path / "downloaded")
-    pictures = data / (
+    images = data / (
         "val/LR_x2"
         if task == "super_resolution"
         else "images/val"
@@ -173,7 +173,7 @@ def test_a_platform_plays_a_job_from_the_table_to_predictions(tmp_path, task):
         "--model",
         model,
         "--input",
-        pictures,
+        images,
         "--output",
         tmp_path / "answers",
         "--device",

@@ -22,10 +22,10 @@ from predict_runs import (
 
 from visionloop.bin.benchmarks.tasks import load_task_class
 from visionloop.bin.commands.predict_files import LINES, PngNames
-from visionloop.bin.commands.predict_resume import UnfinishedAnswers
+from visionloop.bin.commands.predict_resume import UnfinishedPredictions
 from visionloop.engine.errors import FINISHED, STOPPED, USER_ERROR, UserError
 from visionloop.engine.predict import num_batches, read_batches
-from visionloop.tasks.input_images import find_pictures
+from visionloop.tasks.input_images import find_images
 
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
 
@@ -40,22 +40,22 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Seven pictures and a file that is none: four batches of two."""
-    folder = write_mixed(tmp_path_factory.mktemp("pictures") / "in")
+def images(tmp_path_factory):
+    """Seven images and a file that is none: four batches of two."""
+    folder = write_mixed(tmp_path_factory.mktemp("images") / "in")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     return folder
 
 
 @pytest.fixture(scope="module")
-def whole(pictures, tmp_path_factory):
+def whole(images, tmp_path_factory):
     """whole(task name) -> (task class, {"model", "input_path"}, files of an undisturbed run), made once."""
     made = {}
 
     def make(task_name):
         if task_name not in made:
             folder, task_class = tmp_path_factory.mktemp(task_name), load_task_class(task_name)
-            given = {"model": write_model(task_name, folder), "input_path": pictures}
+            given = {"model": write_model(task_name, folder), "input_path": images}
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
             assert (
@@ -88,7 +88,7 @@ def test_a_stopped_and_a_crashed_run_go_on_to_the_same_bytes(whole, task_name, t
     printed, told = capsys.readouterr()
     assert printed.encode() == b"".join(files[LINES].splitlines(keepends=True)[:2])
     assert (
-        f"stopped: 2 of 8 pictures are answered, in {output}.part; the same command goes on" in told
+        f"stopped: 2 of 8 images are answered, in {output}.part; the same command goes on" in told
         and not output.exists()
     )
     with pytest.raises(RuntimeError, match="a defect"):
@@ -98,10 +98,10 @@ def test_a_stopped_and_a_crashed_run_go_on_to_the_same_bytes(whole, task_name, t
     watching = interrupted(task_class, 1, lambda: answered.append(1))
     assert predict(watching, output=output, as_json=True, **given) == USER_ERROR
     printed, told = capsys.readouterr()
-    assert watching.calls == 2 and "going on: 4 of 8 pictures are answered already" in told
+    assert watching.calls == 2 and "going on: 4 of 8 images are answered already" in told
     assert printed.encode() == files[LINES]  # all lines, also those of earlier starts
     assert (
-        f"7 of 8 pictures answered: {output / LINES}, {output / 'contact_sheet.png'}\n" in told
+        f"7 of 8 images answered: {output / LINES}, {output / 'contact_sheet.png'}\n" in told
         and told.count("error: ") == 1
     )
     assert files_of(output) == files
@@ -123,7 +123,7 @@ def test_a_killed_process_loses_nothing_that_was_answered(whole, tmp_path, worke
     )
     assert codes == [-signal.SIGKILL]
     codes, text = forked(task_class, 1, log, output=output, workers=workers, **given)
-    assert codes == [USER_ERROR] and "going on: 4 of 8 pictures are answered already" in text
+    assert codes == [USER_ERROR] and "going on: 4 of 8 images are answered already" in text
     assert files_of(output) == files
 
 
@@ -168,7 +168,7 @@ def test_several_processes_stop_together_and_refuse_together(whole, tmp_path):
     assert codes == [USER_ERROR, FINISHED] and files_of(output) == files
 
 
-def test_other_answers_do_not_go_on_in_the_same_unfinished_folder(whole, tmp_path, pictures):
+def test_other_answers_do_not_go_on_in_the_same_unfinished_folder(whole, tmp_path, images):
     task_class, given, _ = whole("classification")
     output = tmp_path / "out"
     assert (
@@ -180,11 +180,11 @@ def test_other_answers_do_not_go_on_in_the_same_unfinished_folder(whole, tmp_pat
     (tmp_path / "model" / "config.json").write_text(
         json.dumps(config | {"id2label": {"0": "x", "1": "y"}, "label2id": {"x": 0, "y": 1}})
     )
-    shutil.copytree(pictures, tmp_path / "pictures")
-    (tmp_path / "pictures" / "one_more.png").write_bytes((pictures / "1.jpg").read_bytes())
+    shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "images" / "one_more.png").write_bytes((images / "1.jpg").read_bytes())
     others = [
         ({"model": tmp_path / "model"}, "--model"),
-        ({"input_path": tmp_path / "pictures"}, "--input"),
+        ({"input_path": tmp_path / "images"}, "--input"),
         ({"batch_size": 3}, "--batch-size"),
         ({"explanations": ("attention",)}, "kind of drawing"),
         ({"batch_size": 3, "model": tmp_path / "model"}, "--model, --batch-size"),
@@ -193,10 +193,10 @@ def test_other_answers_do_not_go_on_in_the_same_unfinished_folder(whole, tmp_pat
         why = rf"--output .*out: .*out\.part holds unfinished answers with another {name}; go on with that command, or remove this folder"
         with pytest.raises(UserError, match=why):
             predict(task_class, output=output, **given | changes)
-    shutil.rmtree(tmp_path / "model"), shutil.rmtree(tmp_path / "pictures")
+    shutil.rmtree(tmp_path / "model"), shutil.rmtree(tmp_path / "images")
     assert files_of(tmp_path) == unfinished
-    # a copy of the pictures elsewhere is the same input
-    shutil.copytree(pictures, tmp_path / "copied")
+    # a copy of the images elsewhere is the same input
+    shutil.copytree(images, tmp_path / "copied")
     assert (
         predict(task_class, output=output, **given | {"input_path": tmp_path / "copied"})
         == USER_ERROR
@@ -228,9 +228,9 @@ def test_earlier_answers_stay_until_the_new_ones_are_whole(whole, tmp_path):
     assert files_of(output) == files
 
 
-def test_answers_may_lie_among_the_pictures(whole, pictures, tmp_path):
+def test_answers_may_lie_among_the_images(whole, images, tmp_path):
     task_class, given, files = whole("segmentation")
-    shutil.copytree(pictures, tmp_path / "in")
+    shutil.copytree(images, tmp_path / "in")
     given, output = given | {"input_path": tmp_path / "in"}, tmp_path / "in" / "out"
     assert (
         predict(interrupted(task_class, 1, kill(signal.SIGTERM)), output=output, **given) == STOPPED
@@ -241,8 +241,8 @@ def test_answers_may_lie_among_the_pictures(whole, pictures, tmp_path):
 
 
 def stand_in(tmp_path, facts):
-    """UnfinishedAnswers of one batch, which is answered and joined, beside earlier answers."""
-    unfinished = UnfinishedAnswers(tmp_path / "out", facts, 1)
+    """UnfinishedPredictions of one batch, which is answered and joined, beside earlier answers."""
+    unfinished = UnfinishedPredictions(tmp_path / "out", facts, 1)
     assert unfinished.begin() == [0]
     unfinished.write(0, [{"file": "a"}])
     unfinished.join_lines()
@@ -266,7 +266,7 @@ def test_putting_the_answers_in_their_place_may_be_cut_short_anywhere(tmp_path, 
         unfinished.answers.rename(unfinished.output)
         if cut.endswith("removed"):
             shutil.rmtree(unfinished.batches)
-    again = UnfinishedAnswers(tmp_path / "out", {"model": "m"}, 1)
+    again = UnfinishedPredictions(tmp_path / "out", {"model": "m"}, 1)
     assert again.begin() == [] and again.is_in_place != cut.startswith("earlier")
     again.finish()
     assert files_of(tmp_path) == {f"out/{LINES}": b'{"file": "a"}\n'}
@@ -276,7 +276,7 @@ def test_other_answers_begin_anew_beside_those_that_are_in_their_place(tmp_path)
     unfinished = stand_in(tmp_path, {"model": "m"})
     shutil.rmtree(unfinished.output)
     unfinished.answers.rename(unfinished.output)
-    other = UnfinishedAnswers(tmp_path / "out", {"model": "another"}, 1)
+    other = UnfinishedPredictions(tmp_path / "out", {"model": "another"}, 1)
     assert other.begin() == [0]
     other.release()
     assert (tmp_path / "out" / LINES).exists()
@@ -294,7 +294,7 @@ def _hold(folder, held, done):
 def test_two_commands_do_not_work_in_one_folder(tmp_path):
     fork = multiprocessing.get_context("fork")
     held, done = fork.Event(), fork.Event()
-    unfinished = UnfinishedAnswers(tmp_path / "out", {"model": "m"}, 1)
+    unfinished = UnfinishedPredictions(tmp_path / "out", {"model": "m"}, 1)
     other = fork.Process(target=_hold, args=(unfinished.folder, held, done))
     other.start()
     assert held.wait(60)
@@ -304,7 +304,7 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path):
     other.join()
 
 
-def test_answers_alone_have_no_pictures_and_say_the_same(whole, tmp_path):
+def test_answers_alone_have_no_images_and_say_the_same(whole, tmp_path):
     for task_name, own in (
         ("classification", set()),
         ("detection", {"coco_results.json"}),
@@ -312,7 +312,7 @@ def test_answers_alone_have_no_pictures_and_say_the_same(whole, tmp_path):
     ):
         task_class, given, files = whole(task_name)
         output = tmp_path / task_name
-        assert predict(task_class, output=output, pictures=False, **given) == USER_ERROR
+        assert predict(task_class, output=output, images=False, **given) == USER_ERROR
         assert {path.name for path in output.iterdir()} == {LINES, *own}
         assert files_of(output).items() <= files.items()
 
@@ -337,14 +337,12 @@ def resident_mib():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_thousands_of_pictures_need_no_more_memory_than_the_first_hundreds(
-    whole, pictures, tmp_path
-):
-    """A batch is 16 pictures; an array of each drawn one alone, 37 x 145 px, would be 31 MiB at the end."""
+def test_thousands_of_images_need_no_more_memory_than_the_first_hundreds(whole, images, tmp_path):
+    """A batch is 16 images; an array of each drawn one alone, 37 x 145 px, would be 31 MiB at the end."""
     task_class, given, _ = whole("classification")
     (tmp_path / "in").mkdir()
     for i in range(2000):
-        os.link(pictures / "deep" / "0.png", tmp_path / "in" / f"{i:04d}.png")
+        os.link(images / "deep" / "0.png", tmp_path / "in" / f"{i:04d}.png")
     seen = []
 
     class Watched(task_class):
@@ -365,12 +363,12 @@ LARGEST = {
     "boxes": 1e-2,
     "labels": 0,
     "ids": 0,
-    "pictures": 1,
-}  # boxes: pixels, of pictures of 150
+    "images": 1,
+}  # boxes: pixels, of images of 150
 
 
 def predictions_of(task, module, root, names, batch_size):
-    """{key: [array of each picture]} of what the network says of the list, read in batches of this size."""
+    """{key: [array of each image]} of what the network says of the list, read in batches of this size."""
     found = {}
     for read in read_batches(
         task, root, names, batch_size=batch_size, numbers=range(num_batches(len(names), batch_size))
@@ -383,16 +381,14 @@ def predictions_of(task, module, root, names, batch_size):
 
 
 @pytest.mark.parametrize("task_name", TASKS)
-def test_pictures_of_any_sizes_are_answered_alike_in_batches_of_any_size(
-    whole, pictures, task_name
-):
+def test_images_of_any_sizes_are_answered_alike_in_batches_of_any_size(whole, images, task_name):
     task_class, given, _ = whole(task_name)
     task, module = task_class.load_trained(given["model"])
-    names = [name for name in find_pictures(pictures)[1] if name != "broken.jpg"]
-    alone = predictions_of(task, module, pictures, names, 1)
+    names = [name for name in find_images(images)[1] if name != "broken.jpg"]
+    alone = predictions_of(task, module, images, names, 1)
     assert alone and all(len(values) == len(names) for values in alone.values())
     for batch_size in (3, 8):
-        together = predictions_of(task, module, pictures, names, batch_size)
+        together = predictions_of(task, module, images, names, batch_size)
         for key, values in alone.items():
             assert largest_difference(values, together[key]) <= LARGEST[key], (key, batch_size)
 

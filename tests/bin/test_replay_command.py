@@ -94,8 +94,8 @@ def test_loss_and_gradient_are_those_that_the_run_logged_bit_for_bit(
 def test_the_sheet_shows_every_sample_and_the_lines_name_it(command, run, tmp_path):
     code, printed, _ = command("replay", "--run", run, "--step", 2, "--output", tmp_path / "out")
     report = json.loads((tmp_path / "out" / "replay.json").read_text())
-    assert code == 0 and report["pictures"] == ["pictures_1.png"]
-    sheet = np.array(Image.open(tmp_path / "out" / "pictures_1.png"))
+    assert code == 0 and report["images"] == ["images_1.png"]
+    sheet = np.array(Image.open(tmp_path / "out" / "images_1.png"))
     assert sheet.std() > 20 and sheet.shape[0] > 300 and sheet.shape[1] > 300
     lines = printed.splitlines()
     assert (
@@ -208,7 +208,7 @@ def test_every_task_replays_its_steps_bit_for_bit(name, tmp_path, monkeypatch, c
         assert report["gradient_norm"] == row["grad_norm"] and report["weights"]["exact"]
         assert [
             np.array(Image.open(tmp_path / f"out_{step}" / sheet)).std() > 10
-            for sheet in report["pictures"]
+            for sheet in report["images"]
         ] == [True]
 
 
@@ -225,7 +225,7 @@ def replay(tmp_path, capsys):
             try:
                 train(task_class, output=str(output), **TOY | settings)
             except UserError as error:
-                assert error.code == "bad_steps"
+                assert error.code == "nonfinite_steps"
         capsys.readouterr()
         run_replay(
             task_class, run=output, step=step, output=tmp_path / "out", device="cpu", as_json=False
@@ -238,7 +238,7 @@ def replay(tmp_path, capsys):
 
 
 def test_a_bad_step_is_bad_again_from_the_weights_it_started_from(replay):
-    report, lines = replay(ToyTask, 3, poison="2,3,4,5", max_bad_steps=2, save_every=0)
+    report, lines = replay(ToyTask, 3, poison="2,3,4,5", max_nonfinite_steps=2, save_every=0)
     assert (
         report["weights"] == report["weights"] | {"step": 2, "exact": True}
         and report["losses"]["loss"] is None
@@ -287,7 +287,7 @@ def test_pieces_are_those_of_the_processes_that_the_run_was_started_on(replay, t
 
 
 class Worn(ToyTask):
-    """Two pictures that could be read while it was trained."""
+    """Two images that could be read while it was trained."""
 
     def build_datasets(self):
         train_set, val = super().build_datasets()

@@ -52,7 +52,7 @@ def trained(tmp_path_factory):
     """A run of a real task, evaluated three times."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "data").mkdir()
-    WRITERS["classification"](folder / "data", 0, pictures={"train": 12, "val": 6})
+    WRITERS["classification"](folder / "data", 0, images={"train": 12, "val": 6})
     train(
         ClassificationTask,
         data=str(folder / "data"),
@@ -122,10 +122,10 @@ def change(path, edit):
     path.write_text(json.dumps(content))
 
 
-def steps_with_pictures(run):
-    """Not all evaluations keep pictures, the first and the last do."""
+def steps_with_images(run):
+    """Not all evaluations keep images, the first and the last do."""
     found = [json.loads(path.read_text()) for path in sorted(run.glob("evaluations/*/record.json"))]
-    steps = [record["step"] for record in found if record["fixed"][0]["picture"]]
+    steps = [record["step"] for record in found if record["fixed"][0]["image"]]
     assert steps[0] == 2 and steps[-1] == 6
     return steps
 
@@ -185,13 +185,13 @@ def test_the_object_of_a_run_says_what_its_files_say(object_of, run):
 def test_samples_and_classes_are_those_of_the_records(object_of, run):
     (shown,) = object_of(run)["runs"]
     record = json.loads(last_record(run).read_text())
-    assert [one["step"] for one in shown["fixed"]["shown"]] == steps_with_pictures(run)
+    assert [one["step"] for one in shown["fixed"]["shown"]] == steps_with_images(run)
     for key, samples in (
         ("fixed", shown["fixed"]["shown"][-1]["samples"]),
         ("worst", shown["worst"]["samples"]),
     ):
         assert [sample["name"] for sample in samples] == [sample["name"] for sample in record[key]]
-        assert all(sample["picture"].startswith("data:image/jpeg;base64,") for sample in samples)
+        assert all(sample["image"].startswith("data:image/jpeg;base64,") for sample in samples)
     last = shown["last_evaluation"]
     assert (last["step"], last["classes"], last["confusion"]) == (
         6,
@@ -211,7 +211,7 @@ def test_a_task_outside_the_table_is_shown_by_its_keys(object_of, tmp_path):
 
 
 def hostile(run):
-    """The same run with a hostile text in every place that a person or a data set fills."""
+    """The same run with a hostile text in every place that a person or a dataset fills."""
 
     def edit(record):
         record["fixed"][0]["name"] = record["worst"][0]["name"] = HOSTILE
@@ -310,17 +310,17 @@ def test_a_browser_draws_every_part_and_shows_hostile_texts_as_texts(command, ru
     parts = [attributes["id"] for tag, attributes in tags if tag == "section"]
     charts, tables = (
         ["scores", "losses", "speed", "curves"],
-        ["classes", "confusion", "samples", "worst", "ledger"],
+        ["classes", "confusion", "samples", "worst", "time_breakdown"],
     )
     assert parts == [*charts, *tables, "settings", "environment", "repeat", "missing"]
     assert [tag for tag, _ in tags].count("script") == 2 and "taken" not in re.search(
         "<title>(.*?)</title>", shown.stdout
     )[1]
-    pictures = [attributes for tag, attributes in tags if tag == "img"]
-    assert len(pictures) == 24 and all(
-        picture["src"].startswith("data:image/jpeg;base64,") for picture in pictures
+    images = [attributes for tag, attributes in tags if tag == "img"]
+    assert len(images) == 24 and all(
+        image["src"].startswith("data:image/jpeg;base64,") for image in images
     )
-    assert any(picture["alt"] == HOSTILE for picture in pictures)
+    assert any(image["alt"] == HOSTILE for image in images)
     assert [tag for tag, _ in tags].count("path") >= 10  # lines of charts
 
 
@@ -442,16 +442,16 @@ def test_no_file_from_outside_the_record_gets_into_a_page(object_of, run, tmp_pa
 
     def edit(record):
         for sample, name in zip(record["worst"], names, strict=False):
-            sample["picture"] = name
+            sample["image"] = name
 
     change(last_record(run), edit)
     (shown,) = object_of(run)["runs"]
-    pictures = [sample["picture"] for sample in shown["worst"]["samples"]]
-    assert pictures[:4] == [None] * 4 and all(pictures[4:]) and len(shown["notes"]) == 4
+    images = [sample["image"] for sample in shown["worst"]["samples"]]
+    assert images[:4] == [None] * 4 and all(images[4:]) and len(shown["notes"]) == 4
 
 
-def test_pictures_of_many_evaluations_are_few_and_evenly_spread(object_of, run):
-    first, drawn = sorted((run / "evaluations").iterdir())[0], len(steps_with_pictures(run))
+def test_images_of_many_evaluations_are_few_and_evenly_spread(object_of, run):
+    first, drawn = sorted((run / "evaluations").iterdir())[0], len(steps_with_images(run))
     for step in range(7, 107):
         folder = shutil.copytree(first, run / "evaluations" / f"step_{step:08d}")
         change(folder / "record.json", lambda record, step=step: record.update(step=step))
@@ -465,12 +465,12 @@ def test_pictures_of_many_evaluations_are_few_and_evenly_spread(object_of, run):
     assert max(b - a for a, b in pairwise(steps)) <= 14
 
 
-def test_evaluations_without_pictures_leave_the_last_ones_in_the_gallery(object_of, run):
+def test_evaluations_without_images_leave_the_last_ones_in_the_gallery(object_of, run):
     def edit(record):
         for sample in record["fixed"] + record["worst"]:
-            sample["picture"] = None
+            sample["image"] = None
 
-    before = steps_with_pictures(run)[-2]
+    before = steps_with_images(run)[-2]
     change(last_record(run), edit)
     (shown,) = object_of(run)["runs"]
     assert (shown["last_evaluation"]["step"], shown["worst"]["step"], shown["notes"]) == (
@@ -490,14 +490,14 @@ def test_two_runs_stand_in_one_page_under_names_that_tell_them_apart(object_of, 
 
 
 def test_how_to_repeat_is_the_command_as_typed(object_of, run):
-    words = ["bin/classification.py", "train", "--data", "my pictures", "--model", "tiny"]
+    words = ["bin/classification.py", "train", "--data", "my images", "--model", "tiny"]
     change(
         run / "environment.json",
         lambda content: content.update(command=words, processes=1, git_commit="abc"),
     )
     repeat = object_of(run)["runs"][0]["repeat"]
     assert (repeat["command"], repeat["commit"]) == (
-        "python bin/classification.py train --data 'my pictures' --model tiny",
+        "python bin/classification.py train --data 'my images' --model tiny",
         "abc",
     )
     assert (

@@ -87,16 +87,14 @@ def test_a_foreign_folder_is_refused_in_one_line_and_left_alone(sample_data, tmp
     assert contents(tmp_path) == before
 
 
-def test_the_masks_of_segmentation_lie_beside_their_pictures(sample_data, tmp_path):
+def test_the_masks_of_segmentation_lie_beside_their_images(sample_data, tmp_path):
     assert sample_data("segmentation", tmp_path / "data")[0] == 0
     for split, count in SPLITS.items():
         index = require_segmentation_split(tmp_path / "data", split)  # pairs them up
         assert len(index) == count and index.classes == CLASSES
 
 
-def test_the_small_pictures_of_super_resolution_lie_beside_those_of_validation(
-    sample_data, tmp_path
-):
+def test_the_small_images_of_super_resolution_lie_beside_those_of_validation(sample_data, tmp_path):
     assert sample_data("super-resolution", tmp_path / "data")[0] == 0
     for split, count in PHOTOGRAPHS.items():
         index = require_super_resolution_split(tmp_path / "data", split, 2)  # pairs them up

@@ -37,9 +37,9 @@ SCORES = {"miou", "pixel_accuracy", "mean_class_accuracy"}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Eight pictures to train on, four to evaluate on, of different sizes."""
+    """Eight images to train on, four to evaluate on, of different sizes."""
     folder = tmp_path_factory.mktemp("data")
-    write_segmentation(folder, 0, pictures={"train": 8, "val": 4})
+    write_segmentation(folder, 0, images={"train": 8, "val": 4})
     return folder
 
 
@@ -76,7 +76,7 @@ def masked(best, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answered(best, data, tmp_path_factory):
-    """What `predict` writes for the validation pictures."""
+    """What `predict` writes for the validation images."""
     output = tmp_path_factory.mktemp("answers") / "out"
     with pytest.raises(SystemExit) as left:
         commands.main(
@@ -99,9 +99,9 @@ def read_rows(path):
 
 
 def read_ids(path):
-    with Image.open(path) as picture:
-        assert picture.mode == "L"
-        return np.array(picture)
+    with Image.open(path) as image:
+        assert image.mode == "L"
+        return np.array(image)
 
 
 # evaluate --------------------
@@ -133,14 +133,14 @@ def test_evaluate_prints_what_the_run_had_scored(command, best, data, tmp_path):
     )
     assert list(per_class) == list(CLASSES)
     for tag in ("confusion", "iou"):
-        with Image.open(tmp_path / "out" / f"scores_{tag}.png") as picture:
-            assert np.array(picture).std() > 10
+        with Image.open(tmp_path / "out" / f"scores_{tag}.png") as image:
+            assert np.array(image).std() > 10
 
 
 def test_the_table_has_a_line_for_each_class(command, best, data):
     code, printed, _ = command("evaluate", "--model", best, "--data", data)
     head, rows = printed.split("\n\n")
-    assert code == 0 and "4 pictures" in head and "mIoU" in head and "nan" not in printed
+    assert code == 0 and "4 images" in head and "mIoU" in head and "nan" not in printed
     lines = rows.splitlines()
     assert lines[0].split()[0] == "class" and [line.split()[0] for line in lines[1:]] == list(
         CLASSES
@@ -198,15 +198,15 @@ def test_evaluate_refuses_what_does_not_go_together(command, data, arguments, me
 # predict --------------------
 
 
-def test_predict_writes_ids_colours_pictures_and_shares(answered, data):
+def test_predict_writes_ids_colours_images_and_shares(answered, data):
     rows = read_rows(answered / "predictions.jsonl")
     assert [row["file"] for row in rows] == [f"000{i}.jpg" for i in range(4)]
     table = class_colors(CLASSES)
     for row in rows:
         stem = row["file"].removesuffix(".jpg")
         ids = read_ids(answered / "ids" / f"{stem}.png")
-        with Image.open(data / "images" / "val" / row["file"]) as picture:
-            assert picture.size == (row["width"], row["height"]) == ids.shape[::-1]
+        with Image.open(data / "images" / "val" / row["file"]) as image:
+            assert image.size == (row["width"], row["height"]) == ids.shape[::-1]
         assert {one["id"]: one["label"] for one in row["classes"]} == {
             int(i): CLASSES[i] for i in np.unique(ids)
         }
@@ -215,15 +215,15 @@ def test_predict_writes_ids_colours_pictures_and_shares(answered, data):
         assert shares == pytest.approx(
             [(ids == one["id"]).mean() for one in row["classes"]], abs=1e-6
         )
-        with Image.open(answered / "colors" / f"{stem}.png") as picture:
-            assert np.array_equal(np.array(picture), table[ids])
-        with Image.open(answered / "pictures" / row["file"]) as picture:
-            assert max(picture.size) >= 640
-    with Image.open(answered / "contact_sheet.png") as picture:
-        assert np.array(picture).std() > 10
+        with Image.open(answered / "colors" / f"{stem}.png") as image:
+            assert np.array_equal(np.array(image), table[ids])
+        with Image.open(answered / "images" / row["file"]) as image:
+            assert max(image.size) >= 640
+    with Image.open(answered / "contact_sheet.png") as image:
+        assert np.array(image).std() > 10
 
 
-def test_two_pictures_with_one_stem_get_masks_of_their_own(command, best, data, tmp_path):
+def test_two_images_with_one_stem_get_masks_of_their_own(command, best, data, tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     source = data / "images" / "val" / "0000.jpg"
     for name in ("a.jpg", "b.jpg", "deep/a.jpg"):
@@ -240,7 +240,7 @@ def test_two_pictures_with_one_stem_get_masks_of_their_own(command, best, data, 
     assert code == 0 and masks == {"a.jpg.png", "a.png.png", "a.jpg.jpg.png", "b.png", "deep/a.png"}
 
 
-def test_predict_goes_on_after_a_broken_picture(command, best, data, tmp_path):
+def test_predict_goes_on_after_a_broken_image(command, best, data, tmp_path):
     shutil.copytree(data / "images" / "val", tmp_path / "in")
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     code, printed, errors = command(
@@ -255,7 +255,7 @@ def test_predict_goes_on_after_a_broken_picture(command, best, data, tmp_path):
     )
     assert (
         code == 2
-        and "4 of 5 pictures answered" in errors
+        and "4 of 5 images answered" in errors
         and f"error: {tmp_path / 'in' / 'broken.jpg'}: " in errors
     )
     rows = read_rows(tmp_path / "out" / "predictions.jsonl")
@@ -265,7 +265,7 @@ def test_predict_goes_on_after_a_broken_picture(command, best, data, tmp_path):
     assert len(list((tmp_path / "out" / "ids").iterdir())) == 4
 
 
-def test_predict_answers_large_thin_and_small_pictures(command, best, tmp_path):
+def test_predict_answers_large_thin_and_small_images(command, best, tmp_path):
     (tmp_path / "in").mkdir()
     sizes = {
         "large": (2048, 1536),
@@ -323,7 +323,7 @@ def test_check_prints_shares_and_costs_and_writes_the_sheet(command, data, tmp_p
 
 def test_lines_for_people_are_printed_without_json(command, data):
     code, printed, _ = command("check", "--data", data, *SMALL)
-    assert code == 0 and "8 pictures in train" in printed and "pixels in train: ground " in printed
+    assert code == 0 and "8 images in train" in printed and "pixels in train: ground " in printed
     assert printed.splitlines()[-1].startswith("0 error(s)")
 
 
@@ -350,7 +350,7 @@ def test_every_broken_pair_is_a_line_that_names_its_file(command, data, tmp_path
     }
     assert f"error: {images / '0001.jpg'}: empty file" in lines
     assert any(
-        line.startswith(f"error: {masks / '0002.png'}: is 3 x 4 (height x width), its picture ")
+        line.startswith(f"error: {masks / '0002.png'}: is 3 x 4 (height x width), its image ")
         for line in lines
     )
     assert any(str(masks / "0003.png") in line and "77" in line for line in lines)
@@ -382,15 +382,13 @@ def test_a_folder_without_masks_is_told_in_one_line_by_every_command(command, be
 
 
 @pytest.mark.slow
-def test_a_segmenter_learns_four_pictures_by_heart(command, data):
+def test_a_segmenter_learns_four_images_by_heart(command, data):
     code, printed, errors = command(
         "check", "--data", data, *SMALL, "--image-size", "64", "--threads", "1", "--overfit", "4"
     )
     assert code == 0 and "error" not in errors
     (line,) = [
-        line
-        for line in printed.splitlines()
-        if line.startswith("4 pictures learned by heart: mIoU ")
+        line for line in printed.splitlines() if line.startswith("4 images overfitted: mIoU ")
     ]
     assert float(line.split()[6]) >= 100 * SegmentationTask.overfit_goal[1]
 

@@ -163,7 +163,7 @@ def test_anything_that_is_not_as_promised_breaks_the_certificate(tmp_path, chang
 
 
 def test_data_is_for_one_task(tmp_path):
-    done = soak(tmp_path, "--data", "pictures")
+    done = soak(tmp_path, "--data", "images")
     assert (
         done.returncode == 2
         and done.stderr == "error: --data: is for one task; name it with --task\n"

@@ -22,7 +22,7 @@ PARTS = {"forward", "loss", "backward", "clipping", "optimizer", "average", "res
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
-    data = str(write_segmentation_data(tmp_path_factory.mktemp("data"), pictures=4))
+    data = str(write_segmentation_data(tmp_path_factory.mktemp("data"), images=4))
     return dict(
         data=data,
         model="tiny",
@@ -71,7 +71,7 @@ def test_nothing_is_left_timed(same):
     assert (
         "loss" not in vars(same.task)
         and "step" not in vars(run.optimizer)
-        and "update" not in vars(run.average)
+        and "update" not in vars(run.ema)
     )
     assert not hooks._forward_hooks and not hooks._forward_pre_hooks
 
@@ -90,9 +90,7 @@ def test_a_measured_step_leaves_weights_and_average_alone(same):
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in same.run.module.state_dict().items()
     )
-    assert all(
-        torch.equal(tensor, before[name]) for name, tensor in same.run.average.tensors.items()
-    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in same.run.ema.tensors.items())
 
 
 def test_flops_are_those_of_products_forward_and_backward():

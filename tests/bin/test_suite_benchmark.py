@@ -24,12 +24,12 @@ def test_each_benchmark_understands_what_the_suite_tells_it(name, tmp_path):
         command.commands[benchmark].make_context(benchmark, words)
 
 
-def test_no_batch_of_the_suites_predictions_is_larger_than_its_pictures():
+def test_no_batch_of_the_suites_predictions_is_larger_than_its_images():
     for task in SECTIONS["predict"].tasks:
         context = command.commands["predict"].make_context(
             "predict", arguments_of("predict", task, {}, 1)[1:]
         )
-        assert max(context.params["batch_sizes"], default=1) <= context.params["pictures"]
+        assert max(context.params["batch_sizes"], default=1) <= context.params["images"]
 
 
 def test_every_benchmark_but_those_for_other_machines_is_in_the_suite():

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from super_resolution_files import some_picture, write_picture, write_super_resolution_data
+from super_resolution_files import some_image, write_image, write_super_resolution_data
 from transformers import AutoImageProcessor, Swin2SRForImageSuperResolution
 
 from visionloop.bin import super_resolution
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.engine.train import train
 from visionloop.tasks.super_resolution.network import pad_to_window
@@ -50,9 +50,9 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Three pictures to train on, three to evaluate on with small ones beside them, 80 to 82 x 110 px."""
+    """Three images to train on, three to evaluate on with small ones beside them, 80 to 82 x 110 px."""
     folder = write_super_resolution_data(
-        tmp_path_factory.mktemp("data"), pictures=3, size_hw=(80, 110), given=[2]
+        tmp_path_factory.mktemp("data"), images=3, size_hw=(80, 110), given=[2]
     )
     shutil.rmtree(folder / "train" / "LR_x2")
     return folder
@@ -85,7 +85,7 @@ def denoiser(data, cache, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small(data):
-    """The small pictures of validation."""
+    """The small images of validation."""
     return data / "val" / "LR_x2"
 
 
@@ -106,8 +106,8 @@ def read_rows(path):
 
 
 def pixels(path):
-    with Image.open(path) as picture:
-        return np.array(picture)
+    with Image.open(path) as image:
+        return np.array(image)
 
 
 def results(folder):
@@ -117,7 +117,7 @@ def results(folder):
 
 def same(first, second):
     return first.keys() == second.keys() and all(
-        np.array_equal(picture, second[name]) for name, picture in first.items()
+        np.array_equal(image, second[name]) for name, image in first.items()
     )
 
 
@@ -154,7 +154,7 @@ def test_evaluate_prints_what_the_run_had_scored(command, best, denoiser, kind, 
 def test_the_table_has_the_score_of_bicubic_beside_ours(command, best, data):
     code, printed, _ = command("evaluate", "--model", best, "--data", data)
     lines = printed.splitlines()
-    assert code == 0 and lines[0].startswith("3 pictures, 95 % intervals") and "nan" not in printed
+    assert code == 0 and lines[0].startswith("3 images, 95 % intervals") and "nan" not in printed
     labels = [" ".join(line.split("  ")[0].split()) for line in lines[1:]]
     assert labels == [
         "PSNR",
@@ -172,7 +172,7 @@ def test_the_table_has_the_score_of_bicubic_beside_ours(command, best, data):
     )
 
 
-def test_evaluation_is_told_how_to_look_at_pictures(command, best, data):
+def test_evaluation_is_told_how_to_look_at_images(command, best, data):
     def scores(*options):
         code, printed, _ = command("evaluate", "--model", best, "--data", data, "--json", *options)
         assert code == 0
@@ -216,7 +216,7 @@ def test_what_predict_writes_scores_like_the_model(command, best, data, answered
     [
         (
             ("--predictions", "no-such-folder"),
-            "--predictions no-such-folder: expected a folder of pictures",
+            "--predictions no-such-folder: expected a folder of images",
         ),
         (("--predictions", "p", "--tile", "64"), "--tile: needs --model"),
         (
@@ -250,16 +250,16 @@ def test_evaluate_refuses_what_does_not_go_together(command, best, data, argumen
 # predict --------------------
 
 
-def test_predict_writes_results_pictures_and_lines(answered, best, small):
+def test_predict_writes_results_images_and_lines(answered, best, small):
     rows = read_rows(answered / "predictions.jsonl")
     names = [f"v0{i}x2.png" for i in range(3)]
     assert [row["file"] for row in rows] == names == list(results(answered))
     module = SuperResolutionTask.load_trained(best)[1]
     for row in rows:
-        picture = read_picture(small / row["file"])
+        image = read_image(small / row["file"])
         with torch.no_grad():
             expected = (
-                module(picture[None] / 255)["sr"][0]
+                module(image[None] / 255)["sr"][0]
                 .clamp(0, 1)
                 .mul(255)
                 .round()
@@ -270,17 +270,17 @@ def test_predict_writes_results_pictures_and_lines(answered, best, small):
         assert np.array_equal(pixels(answered / "results" / row["file"]), expected)
         assert (row["height"], row["width"]) == expected.shape[:2] and row["scale"] == 2
         assert not row["tiled"] and row["exact"] and row["tiling"].startswith("whole")
-        assert pixels(answered / "pictures" / row["file"]).shape[1] > 700
+        assert pixels(answered / "images" / row["file"]).shape[1] > 700
     assert pixels(answered / "contact_sheet.png").shape[0] > 3 * 150
     assert {path.name for path in answered.iterdir()} == {
         "predictions.jsonl",
         "results",
-        "pictures",
+        "images",
         "contact_sheet.png",
     }
 
 
-def test_lines_are_printed_too_and_a_single_picture_is_enough(command, best, small, tmp_path):
+def test_lines_are_printed_too_and_a_single_image_is_enough(command, best, small, tmp_path):
     code, printed, _ = command(
         "predict",
         "--model",
@@ -299,7 +299,7 @@ def test_lines_are_printed_too_and_a_single_picture_is_enough(command, best, sma
     )
 
 
-def test_predict_goes_on_after_a_broken_picture(command, best, small, answered, tmp_path):
+def test_predict_goes_on_after_a_broken_image(command, best, small, answered, tmp_path):
     shutil.copytree(small, tmp_path / "in")
     (tmp_path / "in" / "v01.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     code, printed, errors = command(
@@ -314,7 +314,7 @@ def test_predict_goes_on_after_a_broken_picture(command, best, small, answered, 
     )
     assert (
         code == 2
-        and "3 of 4 pictures answered" in errors
+        and "3 of 4 images answered" in errors
         and f"error: {tmp_path / 'in' / 'v01.png'}: truncated" in errors
     )
     rows = read_rows(tmp_path / "out" / "predictions.jsonl")
@@ -323,9 +323,9 @@ def test_predict_goes_on_after_a_broken_picture(command, best, small, answered, 
     assert same(results(tmp_path / "out"), results(answered))
 
 
-def test_tiles_with_the_models_reach_give_the_whole_picture(command, best, tmp_path):
+def test_tiles_with_the_models_reach_give_the_whole_image(command, best, tmp_path):
     source, tile = (
-        write_picture(tmp_path / "wide.png", some_picture("wide", 30, 100)),
+        write_image(tmp_path / "wide.png", some_image("wide", 30, 100)),
         ("--tile", "16"),
     )
     ways = {
@@ -353,9 +353,9 @@ def test_tiles_with_the_models_reach_give_the_whole_picture(command, best, tmp_p
     )
     assert (
         "approximation" in rows["near"]["tiling"]
-        and "the same as the whole picture" in rows["exact"]["tiling"]
+        and "the same as the whole image" in rows["exact"]["tiling"]
     )
-    differences = {name: np.abs(picture - found["whole"]) for name, picture in found.items()}
+    differences = {name: np.abs(image - found["whole"]) for name, image in found.items()}
     assert (
         max(differences[name].max() for name in ("exact", "default")) <= 1
     )  # the last rounding may turn
@@ -364,9 +364,9 @@ def test_tiles_with_the_models_reach_give_the_whole_picture(command, best, tmp_p
 
 
 def test_an_ensemble_turns_with_its_input(command, best, tmp_path):
-    picture = some_picture("turned", 32, 40)  # where windows turn too
-    write_picture(tmp_path / "in" / "upright.png", picture)
-    write_picture(tmp_path / "in" / "turned.png", np.rot90(picture).copy())
+    image = some_image("turned", 32, 40)  # where windows turn too
+    write_image(tmp_path / "in" / "upright.png", image)
+    write_image(tmp_path / "in" / "turned.png", np.rot90(image).copy())
     for name, options in {"eight": ("--ensemble", "8"), "one": ()}.items():
         assert (
             command(
@@ -389,18 +389,18 @@ def test_an_ensemble_turns_with_its_input(command, best, tmp_path):
     )
 
 
-def test_grey_pictures_transparency_and_turned_photographs_stay_what_they_are(
+def test_grey_images_transparency_and_turned_photographs_stay_what_they_are(
     command, best, tmp_path
 ):
-    folder, colours = tmp_path / "in", some_picture("c", 22, 35)
-    write_picture(folder / "grey.png", colours[..., 0])
-    write_picture(folder / "alpha.png", np.dstack([colours, np.full((22, 35), 77, dtype=np.uint8)]))
-    write_picture(folder / "both.png", Image.fromarray(colours[..., 0]).convert("LA"))
-    write_picture(folder / "deep.png", Image.fromarray(colours[..., 0].astype(np.uint16) * 257))
+    folder, colours = tmp_path / "in", some_image("c", 22, 35)
+    write_image(folder / "grey.png", colours[..., 0])
+    write_image(folder / "alpha.png", np.dstack([colours, np.full((22, 35), 77, dtype=np.uint8)]))
+    write_image(folder / "both.png", Image.fromarray(colours[..., 0]).convert("LA"))
+    write_image(folder / "deep.png", Image.fromarray(colours[..., 0].astype(np.uint16) * 257))
     exif = Image.Exif()
     exif[0x0112], exif[271] = 6, "a maker"
     Image.fromarray(colours).save(folder / "photo.jpg", exif=exif)
-    write_picture(folder / "line.png", colours[:1])
+    write_image(folder / "line.png", colours[:1])
     code, _, _ = command(
         "predict",
         "--model",
@@ -415,12 +415,12 @@ def test_grey_pictures_transparency_and_turned_photographs_stay_what_they_are(
     assert code == 0
     modes, sizes = {}, {}
     for path in (tmp_path / "out" / "results").iterdir():
-        with Image.open(path) as picture:
-            modes[path.stem], sizes[path.stem] = picture.mode, picture.size
+        with Image.open(path) as image:
+            modes[path.stem], sizes[path.stem] = image.mode, image.size
             if path.stem == "alpha":
-                assert set(np.array(picture)[..., 3].flat) == {77}
+                assert set(np.array(image)[..., 3].flat) == {77}
             if path.stem == "photo":
-                assert picture.getexif().get(271) == "a maker" and 0x0112 not in picture.getexif()
+                assert image.getexif().get(271) == "a maker" and 0x0112 not in image.getexif()
     assert modes == {
         "grey": "L",
         "alpha": "RGBA",
@@ -441,8 +441,8 @@ def test_a_denoiser_keeps_the_size(command, denoiser, small, tmp_path):
         command("predict", "--model", denoiser, "--input", small, "--output", tmp_path / "out")[0]
         == 0
     )
-    for name, picture in results(tmp_path / "out").items():
-        assert picture.shape == pixels(small / name).shape
+    for name, image in results(tmp_path / "out").items():
+        assert image.shape == pixels(small / name).shape
     assert {row["scale"] for row in read_rows(tmp_path / "out" / "predictions.jsonl")} == {1}
 
 
@@ -471,22 +471,20 @@ def test_check_prints_costs_and_writes_the_sheet(command, data, tmp_path):
 )
 def test_lines_for_people_are_printed_without_json(command, data, options):
     code, printed, errors = command("check", "--data", data, *SMALL, *options)
-    assert (
-        code == 0 and "3 pictures in train with " in printed and "decoded pictures take " in printed
-    )
+    assert code == 0 and "3 images in train with " in printed and "decoded images take " in printed
     assert ("made from HR/ by MATLAB's bicubic rule" in printed) == (
         options == () or options[0] == "--scale"
     )
     assert printed.splitlines()[-1].startswith("0 error(s)") and "error: " not in errors
 
 
-def test_every_broken_picture_is_a_line_that_names_its_file(command, data, tmp_path):
+def test_every_broken_image_is_a_line_that_names_its_file(command, data, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(data, folder)
     hr, lr = folder / "train" / "HR", folder / "val" / "LR_x2"
     (hr / "t01.png").write_bytes(b"")
-    write_picture(hr / "t02.png", some_picture("small", 30, 90))
-    write_picture(lr / "v01x2.png", some_picture("other", 31, 40))
+    write_image(hr / "t02.png", some_image("small", 30, 90))
+    write_image(lr / "v01x2.png", some_image("other", 31, 40))
     code, printed, errors = command("check", "--data", folder, *SMALL, "--json")
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert (
@@ -553,7 +551,7 @@ def test_the_command_line_shows_what_a_run_would_be(command):
 
 
 @pytest.mark.parametrize("kind", ["best", "denoiser", "checkpoint of the denoiser"])
-def test_export_gives_the_library_the_same_pictures(command, kind, small, tmp_path, request):
+def test_export_gives_the_library_the_same_images(command, kind, small, tmp_path, request):
     source = request.getfixturevalue(kind.split()[-1])
     if kind.startswith("checkpoint"):
         source = source.parent / "checkpoints" / "step_00000003"
@@ -568,7 +566,7 @@ def test_export_gives_the_library_the_same_pictures(command, kind, small, tmp_pa
     for name, ours in results(tmp_path / "answers").items():
         with torch.no_grad():
             theirs = model(
-                pad_to_window(read_picture(small / name)[None] / 255, model.config.window_size)
+                pad_to_window(read_image(small / name)[None] / 255, model.config.window_size)
             ).reconstruction[0]
         theirs = (
             (theirs[:, : ours.shape[0], : ours.shape[1]].clamp(0, 1) * 255)
@@ -590,14 +588,14 @@ def test_the_card_shows_how_to_use_the_folder_and_its_lines_run(
     assert command("export", "--model", best, "--output", tmp_path / "out")[0] == 0
     code = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
-    shutil.copy(small / "v00x2.png", tmp_path / "picture.png")
+    shutil.copy(small / "v00x2.png", tmp_path / "image.png")
     exec(compile(code.replace("THIS FOLDER", str(tmp_path / "out")), "card", "exec"), {})
     assert AutoImageProcessor.from_pretrained(tmp_path / "out") is not None
     assert (
-        command("predict", "--model", best, "--input", "picture.png", "--output", "answers")[0] == 0
+        command("predict", "--model", best, "--input", "image.png", "--output", "answers")[0] == 0
     )
     ours, theirs = (
-        results(tmp_path / "answers")["picture.png"].astype(int),
+        results(tmp_path / "answers")["image.png"].astype(int),
         pixels(tmp_path / "result.png"),
     )
     assert ours.shape == theirs.shape
@@ -619,13 +617,13 @@ def test_export_to_onnx_agrees_with_pytorch(command, kind, tmp_path, request):
     assert (tmp_path / "out" / "model.onnx").exists()
 
 
-# learned by heart --------------------
+# overfitted --------------------
 
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Four pictures with their small ones, in train and val."""
-    return write_super_resolution_data(tmp_path / "pairs", pictures=4, size_hw=(64, 80), given=[2])
+    """Four images with their small ones, in train and val."""
+    return write_super_resolution_data(tmp_path / "pairs", images=4, size_hw=(64, 80), given=[2])
 
 
 BY_HEART = (*SMALL, "--from-scratch", "--threads", "1", "--overfit", "4")
@@ -635,24 +633,22 @@ BY_HEART = (*SMALL, "--from-scratch", "--threads", "1", "--overfit", "4")
 def test_a_few_crops_learned_by_heart_are_better_than_bicubic(command, pairs):
     code, printed, errors = command("check", "--data", pairs, *BY_HEART)
     (line,) = [
-        line
-        for line in printed.splitlines()
-        if line.startswith("4 pictures learned by heart: PSNR ")
+        line for line in printed.splitlines() if line.startswith("4 images overfitted: PSNR ")
     ]
     ours, bicubic = float(line.split()[6]), float(line.split()[-1])
     assert code == 0 and "error" not in errors and "; bicubic PSNR: " in line
     assert ours >= bicubic > 15
 
 
-def test_small_pictures_that_belong_to_other_large_ones_are_not_learned_by_heart(command, pairs):
+def test_small_images_that_belong_to_other_large_ones_are_not_learned_by_heart(command, pairs):
     for i in range(4):
-        other = matlab_resize(some_picture(f"other {i}", (64 + i) // 2 * 2, 80), 0.5)
-        write_picture(pairs / "train" / "LR_x2" / f"t{i:02}x2.png", other)
+        other = matlab_resize(some_image(f"other {i}", (64 + i) // 2 * 2, 80), 0.5)
+        write_image(pairs / "train" / "LR_x2" / f"t{i:02}x2.png", other)
     code, printed, errors = command("check", "--data", pairs, *BY_HEART)
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert code == 2 and line.startswith(
-        f"error: {pairs}: 4 of 4 small pictures, enlarged, are further from their large ones than "
+        f"error: {pairs}: 4 of 4 small images, enlarged, are further from their large ones than "
     )
     assert (
-        line.endswith("do they belong to other pictures?") and " steps, " not in printed
+        line.endswith("do they belong to other images?") and " steps, " not in printed
     )  # nothing was trained

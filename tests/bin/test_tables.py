@@ -18,7 +18,7 @@ TASK = SimpleNamespace(metrics=(SPEC, MetricSpec("val_loss", "loss", "float", Fa
 
 def test_a_score_that_does_not_exist_is_a_dash():
     lines = score_table(TASK, {"mAP": math.nan, "val_loss": 1.5}, {}, {}, 3)
-    assert lines == ["3 pictures", "AP            -", "loss     1.5000"]
+    assert lines == ["3 images", "AP            -", "loss     1.5000"]
     assert class_table(
         SPEC, {"cat": {"AP": math.nan, "boxes": 0}, "dog": {"AP": 1.0, "boxes": 12}}
     ) == [

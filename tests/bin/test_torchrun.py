@@ -18,25 +18,25 @@ WRITERS = {"detection": write_detection, "segmentation": write_segmentation}
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """The user's cache folder, where super-resolution keeps decoded pictures: empty, and both processes want to fill it."""
+    """The user's cache folder, where super-resolution keeps decoded images: empty, and both processes want to fill it."""
     monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module", params=SIZE)
-def pictures(request, tmp_path_factory):
+def images(request, tmp_path_factory):
     """<task>/: a data folder named after its task."""
-    folder = tmp_path_factory.mktemp("pictures") / request.param
+    folder = tmp_path_factory.mktemp("images") / request.param
     folder.mkdir()
     if request.param in WRITERS:
-        WRITERS[request.param](folder, 0, pictures={"train": 12, "val": 4})
+        WRITERS[request.param](folder, 0, images={"train": 12, "val": 4})
         return folder
     if request.param == "super_resolution":
-        return write_super_resolution_data(folder, pictures=12, size_hw=(40, 48))
+        return write_super_resolution_data(folder, images=12, size_hw=(40, 48))
     return write_classification(folder)
 
 
-def command(pictures, output, *options):
-    script = ROOT / "bin" / f"{pictures.name}.py"
+def command(images, output, *options):
+    script = ROOT / "bin" / f"{images.name}.py"
     launch = [
         TORCHRUN,
         "--standalone",
@@ -50,23 +50,23 @@ def command(pictures, output, *options):
     return [
         *map(str, launch),
         "--data",
-        str(pictures),
+        str(images),
         "--output",
         str(output),
-        *SIZE[pictures.name],
+        *SIZE[images.name],
         *OPTIONS,
         *options,
     ]
 
 
 def test_two_processes_under_torchrun_train_stop_at_sigterm_go_on_and_end_with_the_same_bytes(
-    pictures, tmp_path
+    images, tmp_path
 ):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    subprocess.run(command(pictures, straight), env=ENVIRONMENT, check=True, timeout=300)
+    subprocess.run(command(images, straight), env=ENVIRONMENT, check=True, timeout=300)
     assert json.loads((straight / "status.json").read_text())["state"] == "finished"
 
-    launcher = subprocess.Popen(command(pictures, stopped), env=ENVIRONMENT)
+    launcher = subprocess.Popen(command(images, stopped), env=ENVIRONMENT)
     deadline = time.monotonic() + 200
     while not (stopped / "checkpoints" / "step_00000002").exists():
         assert launcher.poll() is None and time.monotonic() < deadline
@@ -75,13 +75,13 @@ def test_two_processes_under_torchrun_train_stop_at_sigterm_go_on_and_end_with_t
     assert launcher.wait(100) != 0  # torchrun turns every exit into 1
     state = json.loads((stopped / "status.json").read_text())["state"]
     assert state in ("stopped", "finished")  # it may have been at its end
-    subprocess.run(command(pictures, stopped), env=ENVIRONMENT, check=True, timeout=300)
+    subprocess.run(command(images, stopped), env=ENVIRONMENT, check=True, timeout=300)
     assert bytes_of(stopped) == bytes_of(straight)
 
 
-def test_a_mistake_under_torchrun_is_told_in_one_line_and_leaves_nothing(pictures, tmp_path):
+def test_a_mistake_under_torchrun_is_told_in_one_line_and_leaves_nothing(images, tmp_path):
     done = subprocess.run(
-        command(pictures, tmp_path / "run", "--micro-batch", "0"),
+        command(images, tmp_path / "run", "--micro-batch", "0"),
         env=ENVIRONMENT,
         capture_output=True,
         text=True,

@@ -9,7 +9,7 @@ from visionloop.bin.model_zoo.listing import TABLES
 from visionloop.bin.train import command
 
 GIVEN = {
-    "model_name": "tiny", "dataset_path": "pictures", "epochs": "2.5", "batch_size": "12", "learning_rate": "0.00012345678", "job_id": "17",
+    "model_name": "tiny", "dataset_path": "images", "epochs": "2.5", "batch_size": "12", "learning_rate": "0.00012345678", "job_id": "17",
 }  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def test_every_task_gets_its_settings(capsys, tmp_path, task_type):
     settings = settings_of(capsys, *given)
     expected = {
         "model": "tiny",
-        "data": "pictures",
+        "data": "images",
         "epochs": 2.5,
         "batch_size": 12,
         "lr": 0.00012345678,

@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def real_data():
-    """Name of a real data set -> its folder, in VISIONLOOP_DATA or else beside the repository; skips where it is not there."""
+    """Name of a real dataset -> its folder, in VISIONLOOP_DATA or else beside the repository; skips where it is not there."""
 
     def folder_of(name):
         folder = (
@@ -25,14 +25,14 @@ def real_data():
 
 @pytest.fixture
 def colours():
-    """A smooth picture without symmetry: uint8 [48, 64, 3]."""
+    """A smooth image without symmetry: uint8 [48, 64, 3]."""
     y, x = np.mgrid[:48, :64]
     return np.stack([y * 5, x * 3, (x + y) * 2], axis=-1).astype(np.uint8)
 
 
 @pytest.fixture
 def class_tree(tmp_path):
-    """{relative path: size in pixels} -> a folder of such pictures, each of its own colour."""
+    """{relative path: size in pixels} -> a folder of such images, each of its own colour."""
 
     def build(names, root="data"):
         for number, name in enumerate(names):

@@ -16,7 +16,7 @@ from PIL import Image
 from visionloop.datasets.classification.image_folder import scan
 from visionloop.datasets.detection.index import DetectionIndex, inspect_coco, read_coco
 from visionloop.datasets.detection.yolo import inspect_yolo, read_labels
-from visionloop.datasets.detection.yolo_description import list_pictures, read_description
+from visionloop.datasets.detection.yolo_description import list_images, read_description
 from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.datasets.io.paths import files_below
 from visionloop.datasets.segmentation.class_file import read_class_file
@@ -24,7 +24,7 @@ from visionloop.datasets.super_resolution.layout import (
     find_super_resolution_split,
     other_lr_folders,
     require_super_resolution_split,
-    small_without_picture,
+    small_without_image,
 )
 
 KEYS = st.sampled_from(
@@ -99,7 +99,7 @@ def assert_one_line(error):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """images/train with a picture and its text of boxes, and a list of it."""
+    """images/train with an image and its text of boxes, and a list of it."""
     folder = tmp_path_factory.mktemp("data")
     for name in ("images/train/a.png", "images/train/b.png", "a.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def test_any_coco_json_is_an_index_or_a_list_of_problems(folder, content):
             for i in range(len(index))
         )
     try:
-        read_coco(path, folder, need_pictures=False)
+        read_coco(path, folder, need_images=False)
     except DataLayoutError as error:
         assert_one_line(error)
 
@@ -175,7 +175,7 @@ def test_any_data_yaml_is_an_index_or_one_line(folder, content):
         description = read_description(path)
         for split in ("train", "val", "test"):
             with suppress(DataLayoutError):
-                list_pictures(description, split)
+                list_images(description, split)
     except DataLayoutError as error:
         assert_one_line(error)
     index, problems = inspect_yolo(path, "train")
@@ -205,7 +205,7 @@ def test_any_text_of_boxes_gives_boxes_and_complaints(folder, content, classes):
     content=st.binary(max_size=60)
     | st.lists(st.sampled_from(LISTED)).map("\n".join).map(str.encode)
 )
-def test_any_list_of_pictures_gives_their_boxes_or_problems(folder, content):
+def test_any_list_of_images_gives_their_boxes_or_problems(folder, content):
     (folder / "any.txt").write_bytes(content)
     (folder / "data.yaml").write_text("train: any.txt\nnames: [cat, dog]\n")
     index, problems = inspect_yolo(folder / "data.yaml", "train")
@@ -273,7 +273,7 @@ def place(tmp_path_factory):
 
 @settings(max_examples=80, deadline=None)
 @given(tree=FOLDERS, classes=st.none() | st.lists(NAMES, min_size=1, max_size=3, unique=True))
-def test_any_folder_tree_is_an_index_of_pictures_by_class_or_one_line(place, tree, classes):
+def test_any_folder_tree_is_an_index_of_images_by_class_or_one_line(place, tree, classes):
     data = place(tree)
     try:
         index = scan(data, classes)
@@ -289,7 +289,7 @@ def test_any_folder_tree_is_an_index_of_pictures_by_class_or_one_line(place, tre
 
 @settings(max_examples=80, deadline=None)
 @given(large=FOLDERS, small=FOLDERS, other=FOLDERS, scale=st.sampled_from([1, 2, 3]))
-def test_any_names_of_large_and_small_pictures_are_pairs_or_one_line(
+def test_any_names_of_large_and_small_images_are_pairs_or_one_line(
     place, large, small, other, scale
 ):
     data = place({"train": {**other, "HR": large, "LR_x2": small}})
@@ -304,9 +304,9 @@ def test_any_names_of_large_and_small_pictures_are_pairs_or_one_line(
     )
     if scale == 2:
         used = [index.lr_name(i) for i in range(len(index))]
-        assert len(set(used)) == len(used), "no small picture belongs to two large ones"
+        assert len(set(used)) == len(used), "no small image belongs to two large ones"
         alone = {
-            os.path.relpath(path, data / "train" / "LR_x2") for path in small_without_picture(index)
+            os.path.relpath(path, data / "train" / "LR_x2") for path in small_without_image(index)
         }
         assert {*used} | alone == set(files_below(data / "train" / "LR_x2", (".jpg", ".png")))
 

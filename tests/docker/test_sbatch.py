@@ -40,7 +40,7 @@ def test_a_run_that_was_stopped_or_lost_a_process_is_queued_again(job, text):
     assert "queued again, restart 1 of at most 20" in said
 
 
-@pytest.mark.parametrize("error", ["bad_input", "bad_steps", "unreadable_sample", "defect"])
+@pytest.mark.parametrize("error", ["bad_input", "nonfinite_steps", "unreadable_sample", "defect"])
 def test_a_run_that_failed_is_not_queued_again_and_its_exit_code_is_kept(job, error):
     code, requeues, said = job.outcome(text=status("failed", error), code=7)
     assert (code, requeues) == (7, 0)
@@ -148,7 +148,7 @@ def test_every_node_gets_the_same_line_and_its_own_rank(job):
         "--nnodes": "2", "--nproc-per-node": "8", "--master-addr": "127.0.0.1", "--master-port": "24711", "--shutdown-timeout": "120",
     }  # fmt: skip
     train = ["--no-python", "visionloop-classification", "train", "--output", str(job.run)]
-    assert program == [*train, "--data", "my pictures", "--epochs", "10"]
+    assert program == [*train, "--data", "my images", "--epochs", "10"]
 
 
 def test_the_stop_fits_between_slurms_signal_and_its_end(job):
@@ -193,7 +193,7 @@ def test_a_run_on_two_nodes_is_stopped_queued_again_and_finished(tmp_path):
     }
     job.options = [
         "--data",
-        str(write_classification(tmp_path / "pictures")),
+        str(write_classification(tmp_path / "images")),
         *SIZE["classification"],
         *OPTIONS,
         "--steps",

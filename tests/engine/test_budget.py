@@ -20,7 +20,7 @@ from visionloop.engine.budget import (
     Figures,
     read_budget,
 )
-from visionloop.engine.checkpoints.start import REHEARSAL
+from visionloop.engine.checkpoints.start import CALIBRATION_FOLDER
 from visionloop.engine.checkpoints.writer import load_tensors
 from visionloop.engine.config.options import Duration, build, duration_text, resolve
 from visionloop.engine.config.resolve import resolve_auto
@@ -68,7 +68,7 @@ def test_a_run_with_a_budget_is_bit_for_bit_the_run_of_its_steps(sized, tmp_path
     steps = json.loads((output / "settings.json").read_text())["settings"]["steps"]
     assert steps["source"] == "auto" and 2 <= result.step <= steps["value"] < 1000
     train(ToyTask, output=str(tmp_path / "straight"), steps=steps["value"], **SETTINGS)
-    for file in ("model.safetensors", "averaged.safetensors", "optimizer.safetensors"):
+    for file in ("model.safetensors", "ema.safetensors", "optimizer.safetensors"):
         own, other = (
             load_tensors(run / "checkpoints" / f"step_{result.step:08d}" / file)
             for run in (output, tmp_path / "straight")
@@ -86,7 +86,9 @@ def test_it_ends_finished_with_an_evaluation_and_a_best_model(sized):
     output, result = sized
     status = json.loads((output / "status.json").read_text())
     assert result.state == status["state"] == "finished" and result.best is not None
-    assert (output / "best" / "model.safetensors").is_file() and not (output / REHEARSAL).exists()
+    assert (output / "best" / "model.safetensors").is_file() and not (
+        output / CALIBRATION_FOLDER
+    ).exists()
     last = [row["step"] for row in logged(output) if row["kind"] == "eval"][-1]
     assert last >= result.step - 1
     state = json.loads(
@@ -130,7 +132,7 @@ def test_a_run_killed_before_its_first_checkpoint_keeps_its_steps_and_its_time(
 
 
 class StopAtCheckpoints(StopFlag):
-    """Wanted once the run has written so many checkpoints; a rehearsal writes none there."""
+    """Wanted once the run has written so many checkpoints; a calibration writes none there."""
 
     def __init__(self, output, checkpoints):
         super().__init__()
@@ -172,7 +174,9 @@ def test_a_stop_while_measuring_leaves_nothing_half_done(tmp_path):
     result = trained(tmp_path, "1h", stop=stop)
     assert (result.state, result.step, result.best) == ("stopped", 0, None)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "stopped"
-    assert not (tmp_path / REHEARSAL).exists() and not (tmp_path / "settings.json").exists()
+    assert (
+        not (tmp_path / CALIBRATION_FOLDER).exists() and not (tmp_path / "settings.json").exists()
+    )
     assert trained_soon(tmp_path).state == "finished"
 
 
@@ -219,7 +223,7 @@ def test_what_is_found_fits_and_one_step_more_does_not():
         )
 
 
-def test_a_cost_counts_new_pictures_once_and_evaluations_and_saves_at_their_intervals():
+def test_a_cost_counts_new_images_once_and_evaluations_and_saves_at_their_intervals():
     config = replace(config_of(300), eval_every=100, save_every=60)
     assert cost(config, FIGURES, 800) == pytest.approx(
         1.0 + 100 * 0.2 + 200 * 0.1 + 3 * 2.0 + 5 * 0.5 + 1.0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from toy_task import ToyModel
 
 from visionloop.engine.checkpoints.writer import load_tensors, save_tensors
-from visionloop.engine.ema import WeightAverage, decay_for, named_state
+from visionloop.engine.ema import ExponentialMovingAverage, ema_decay_for, named_state
 
 
 def build_model(seed=0):
@@ -36,7 +36,7 @@ GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
 @pytest.mark.parametrize("decay", [0.9998, 0.9, 0.2])
 def test_the_average_is_the_written_formula_step_by_step(decay):
     module = build_model()
-    average = WeightAverage(module, decay)
+    average = ExponentialMovingAverage(module, decay)
     expected = {
         name: tensor.detach().double().clone() for name, tensor in module.state_dict().items()
     }
@@ -55,7 +55,7 @@ def test_the_average_is_the_written_formula_step_by_step(decay):
 
 def test_statistics_are_averaged_and_counters_copied():
     module = build_model()
-    average = WeightAverage(module, 0.9)
+    average = ExponentialMovingAverage(module, 0.9)
     module.norm.running_mean.fill_(1.0)
     module.norm.num_batches_tracked.fill_(17)
     average.update(0, GOOD)
@@ -65,7 +65,7 @@ def test_statistics_are_averaged_and_counters_copied():
 
 def test_a_tensor_that_took_the_place_of_another_is_averaged():
     module = build_model()
-    average = WeightAverage(module, 0.9)
+    average = ExponentialMovingAverage(module, 0.9)
     module.head.weight = torch.nn.Parameter(average.tensors["head.weight"] + 1)
     module.norm.running_mean = torch.ones(8)
     before = average.tensors["head.weight"].clone()
@@ -76,7 +76,7 @@ def test_a_tensor_that_took_the_place_of_another_is_averaged():
 
 def test_the_average_holds_copies_of_its_own():
     module = build_model()
-    average = WeightAverage(module, 0.9)
+    average = ExponentialMovingAverage(module, 0.9)
     before = bits(average.tensors)
     disturb(module, 0)
     assert bits(average.tensors) == before
@@ -85,7 +85,7 @@ def test_the_average_holds_copies_of_its_own():
 
 def test_a_bad_step_changes_no_bit():
     module = build_model()
-    average = WeightAverage(module, 0.9)
+    average = ExponentialMovingAverage(module, 0.9)
     for step in range(5):
         disturb(module, step)
         average.update(step, GOOD)
@@ -102,7 +102,7 @@ def test_a_bad_step_with_a_buffer_that_is_not_finite_changes_no_bit(value):
     """Zero times infinity is nan: a product with 0 is no guard."""
     module = build_model()
     module.register_buffer("running_scale", torch.ones(3))
-    average = WeightAverage(module, 0.9)
+    average = ExponentialMovingAverage(module, 0.9)
     before = bits(average.tensors)
     module.running_scale.fill_(value)
     average.update(0, BAD)
@@ -112,7 +112,7 @@ def test_a_bad_step_with_a_buffer_that_is_not_finite_changes_no_bit(value):
 def test_a_bad_step_keeps_the_sign_of_zero():
     module = torch.nn.Linear(2, 1, bias=False)
     module.weight.data.copy_(torch.tensor([[-0.0, 0.0]]))
-    average = WeightAverage(module, 0.9)
+    average = ExponentialMovingAverage(module, 0.9)
     before = bits(average.tensors)
     module.weight.data.fill_(1.0)
     average.update(0, BAD)
@@ -121,7 +121,7 @@ def test_a_bad_step_keeps_the_sign_of_zero():
 
 def test_a_step_without_change_keeps_the_average():
     module = build_model()
-    average = WeightAverage(module, 0.9)
+    average = ExponentialMovingAverage(module, 0.9)
     before = bits(average.tensors)
     for step in range(3):
         average.update(step, GOOD)
@@ -130,7 +130,7 @@ def test_a_step_without_change_keeps_the_average():
 
 def test_applied_lends_the_averages_and_returns_the_weights_without_copying():
     module = build_model()
-    average = WeightAverage(module, 0.5)
+    average = ExponentialMovingAverage(module, 0.5)
     disturb(module, 0)
     own = {name: tensor.data_ptr() for name, tensor in module.state_dict().items()}
     own_bits, lent_bits = bits(module.state_dict()), bits(average.tensors)
@@ -148,7 +148,7 @@ def test_applied_lends_the_averages_and_returns_the_weights_without_copying():
 
 def test_applied_returns_the_weights_after_an_error_inside():
     module = build_model()
-    average = WeightAverage(module, 0.5)
+    average = ExponentialMovingAverage(module, 0.5)
     disturb(module, 0)
     before = bits(module.state_dict())
     with pytest.raises(RuntimeError), average.applied(module):
@@ -158,14 +158,14 @@ def test_applied_returns_the_weights_after_an_error_inside():
 
 def test_the_module_computes_with_the_averages_inside_applied():
     module, other = build_model().eval(), build_model(seed=5).eval()
-    average = WeightAverage(other, 0.5)
-    pictures = torch.randn(2, 3, 8, 8)
+    average = ExponentialMovingAverage(other, 0.5)
+    images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
-        expected = other(pictures)
-        own = module(pictures)
+        expected = other(images)
+        own = module(images)
         with average.applied(module):
-            assert torch.equal(module(pictures), expected)
-        assert torch.equal(module(pictures), own)
+            assert torch.equal(module(images), expected)
+        assert torch.equal(module(images), own)
 
 
 def build_tied_model():
@@ -177,7 +177,7 @@ def build_tied_model():
 def test_tied_weights_are_counted_once_and_stay_tied():
     module = build_tied_model()
     assert set(named_state(module)) == {"first.weight", "first.bias", "second.bias"}
-    average = WeightAverage(module, 0.9)
+    average = ExponentialMovingAverage(module, 0.9)
     module["first"].weight.data.add_(1)
     before = average.tensors["first.weight"].clone()
     average.update(0, GOOD)
@@ -196,23 +196,23 @@ def test_tied_weights_are_counted_once_and_stay_tied():
 def test_buffers_that_are_not_saved_are_not_averaged():
     module = build_model()
     module.register_buffer("cache", torch.ones(2), persistent=False)
-    assert "cache" not in WeightAverage(module, 0.9).tensors
+    assert "cache" not in ExponentialMovingAverage(module, 0.9).tensors
 
 
 def test_averages_come_back_from_disk_bit_for_bit(tmp_path):
     module = build_model()
-    average = WeightAverage(module, 0.9)
+    average = ExponentialMovingAverage(module, 0.9)
     disturb(module, 0)
     average.update(0, GOOD)
-    save_tensors(tmp_path / "averaged.safetensors", average.tensors)
-    other = WeightAverage(build_model(seed=3), 0.9)
-    other.load(load_tensors(tmp_path / "averaged.safetensors"))
+    save_tensors(tmp_path / "ema.safetensors", average.tensors)
+    other = ExponentialMovingAverage(build_model(seed=3), 0.9)
+    other.load(load_tensors(tmp_path / "ema.safetensors"))
     assert bits(other.tensors) == bits(average.tensors)
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown"])
 def test_averages_with_other_names_are_refused(change):
-    average = WeightAverage(build_model(), 0.9)
+    average = ExponentialMovingAverage(build_model(), 0.9)
     tensors = dict(average.tensors)
     if change == "missing":
         del tensors["head.bias"]
@@ -224,13 +224,13 @@ def test_averages_with_other_names_are_refused(change):
 
 @given(decay=st.floats(0, 1), steps=st.integers(1, 10**7))
 def test_the_average_spans_at_most_a_tenth_of_the_run(decay, steps):
-    lowered = decay_for(decay, steps)
+    lowered = ema_decay_for(decay, steps)
     assert 0 <= lowered <= decay
     span = 1 / (1 - lowered) if lowered < 1 else float("inf")
     assert span <= max(1, steps / 10) * (1 + 1e-9)
 
 
 def test_a_long_run_has_the_decay_that_was_asked_for():
-    assert decay_for(0.9998, 1_000_000) == 0.9998
-    assert decay_for(0.9998, 1000) == pytest.approx(0.99)
-    assert decay_for(0.9998, 5) == 0.0
+    assert ema_decay_for(0.9998, 1_000_000) == 0.9998
+    assert ema_decay_for(0.9998, 1000) == pytest.approx(0.99)
+    assert ema_decay_for(0.9998, 5) == 0.0

@@ -71,7 +71,7 @@ def bytes_of(output):
         str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
-    assert len(hashes) >= 6 + 3 + 16  # three records, pictures beside two of them at least
+    assert len(hashes) >= 6 + 3 + 16  # three records, images beside two of them at least
     return hashes, logged(output)
 
 

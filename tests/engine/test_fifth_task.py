@@ -70,7 +70,7 @@ def test_it_trains_is_scored_and_answers_through_the_commands(tmp_path, capsys):
         and record["classes"] is record["confusion"] is record["sample_score"] is None
     )
     assert (
-        record["fixed"][0] == {"name": "val/000.png", "picture": None, "score": None}
+        record["fixed"][0] == {"name": "val/000.png", "image": None, "score": None}
         and record["worst"] == record["curves"] == []
     )
     capsys.readouterr()

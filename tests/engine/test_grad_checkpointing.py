@@ -17,10 +17,10 @@ def build_model(batch_norm=False):
 
 
 def gradients(module, autocast=False):
-    pictures = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     seed_noise(0, 3, 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss = nn.functional.cross_entropy(module(pictures).float(), torch.arange(6) % 2)
+        loss = nn.functional.cross_entropy(module(images).float(), torch.arange(6) % 2)
     loss.backward()
     return {
         "loss": loss.detach(),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy_task import ToyConfig, ToyTask
 
-from visionloop.engine.checkpoints.folder import newest_whole
+from visionloop.engine.checkpoints.folder import latest_valid
 from visionloop.engine.checkpoints.writer import load_tensors
 from visionloop.engine.errors import UserError
 from visionloop.engine.testing.short_runs import CONFIG, same_bits, train_steps
@@ -21,7 +21,7 @@ SETTINGS = dict(
 
 def tensors_at(output, step):
     folder = output / "checkpoints" / f"step_{step:08d}"
-    files = ("model.safetensors", "averaged.safetensors", "optimizer.safetensors")
+    files = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
     return {
         f"{file}/{name}": tensor
         for file in files
@@ -61,14 +61,16 @@ def test_a_bad_step_is_reported_with_its_number_and_sample_ids(tmp_path, capfd):
 
 def test_too_many_bad_steps_in_a_row_end_the_run_with_a_checkpoint_of_the_last_good_step(tmp_path):
     settings = SETTINGS | dict(log_every=2, save_every=0)
-    with pytest.raises(UserError, match="4 bad steps in a row; step 3") as caught:
-        train(ToyTask, output=str(tmp_path), poison="2,3,4,5,6,7", max_bad_steps=3, **settings)
-    assert caught.value.code == "bad_steps"
-    assert newest_whole(tmp_path / "checkpoints").name == "step_00000002"
+    with pytest.raises(UserError, match="4 non-finite steps in a row; step 3") as caught:
+        train(
+            ToyTask, output=str(tmp_path), poison="2,3,4,5,6,7", max_nonfinite_steps=3, **settings
+        )
+    assert caught.value.code == "nonfinite_steps"
+    assert latest_valid(tmp_path / "checkpoints").name == "step_00000002"
     status = json.loads((tmp_path / "status.json").read_text())
     assert (
         status["state"] == "failed"
-        and status["error"]["code"] == "bad_steps"
+        and status["error"]["code"] == "nonfinite_steps"
         and status["step"] == 2
     )
     assert status["error"]["hint"].endswith(
@@ -93,7 +95,9 @@ def test_the_command_that_shows_a_bad_step_can_be_pasted_into_a_shell(tmp_path, 
 
 def test_single_bad_steps_do_not_end_the_run(tmp_path):
     assert (
-        train(ToyTask, output=str(tmp_path), poison="1,3,5", max_bad_steps=2, **SETTINGS).state
+        train(
+            ToyTask, output=str(tmp_path), poison="1,3,5", max_nonfinite_steps=2, **SETTINGS
+        ).state
         == "finished"
     )
 
@@ -104,7 +108,7 @@ def test_an_overflow_of_fp16_counts_only_when_the_scale_is_down_to_one(tmp_path,
         ToyTask,
         output=str(tmp_path),
         poison="0,1,2,3,4,5",
-        max_bad_steps=2,
+        max_nonfinite_steps=2,
         **SETTINGS | dict(precision="fp16"),
     )
     assert result.state == "finished" and "not finite" not in capfd.readouterr().err
@@ -114,7 +118,7 @@ def test_an_unreadable_sample_ends_the_run_with_a_whole_checkpoint_and_its_name(
     with pytest.raises(UserError, match=r"train/17\.png: broken on purpose") as caught:
         train(ToyTask, output=str(tmp_path), unreadable="17", **SETTINGS | dict(save_every=0))
     assert caught.value.code == "unreadable_sample"
-    assert newest_whole(tmp_path / "checkpoints") is not None
+    assert latest_valid(tmp_path / "checkpoints") is not None
     assert json.loads((tmp_path / "status.json").read_text())["error"]["file"] == "train/17.png"
 
 
@@ -134,7 +138,7 @@ def test_too_many_skipped_samples_end_the_run_with_a_whole_checkpoint(tmp_path):
             **SETTINGS | dict(save_every=0),
         )
     assert caught.value.code == "too_many_unreadable"
-    assert newest_whole(tmp_path / "checkpoints") is not None
+    assert latest_valid(tmp_path / "checkpoints") is not None
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -144,11 +148,11 @@ def test_a_killed_loader_process_ends_the_run_with_a_whole_checkpoint_and_the_ne
     settings = SETTINGS | dict(save_every=0, eval_every=3, workers=1)
     with pytest.raises(
         UserError,
-        match=rf"{split}/17\.png: the loader process that was making it was killed by signal 9",
+        match=rf"{split}/17\.png: the worker that was making it was killed by signal 9",
     ) as caught:
         train(ToyTask, output=str(tmp_path), deadly=f"{split}/17.png", **settings)
     assert caught.value.code == "lost_worker"
-    saved = newest_whole(tmp_path / "checkpoints")
+    saved = latest_valid(tmp_path / "checkpoints")
     assert saved is not None
     assert train(ToyTask, output=str(tmp_path), **settings).state == "finished"
 

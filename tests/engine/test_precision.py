@@ -58,7 +58,7 @@ def bits(run):
         for key, value in state.items()
     }
     state |= run.module.state_dict() | {
-        f"average/{name}": value for name, value in run.average.tensors.items()
+        f"average/{name}": value for name, value in run.ema.tensors.items()
     }
     return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
 
@@ -135,17 +135,17 @@ def test_a_scale_that_is_too_large_comes_down_by_itself(start):
 def test_an_overflow_counts_as_bad_only_when_the_scale_is_down_to_1(start):
     run, task = start("fp16", poison="0,1")
     take_step(run, task, 0)
-    assert run.bad_steps.read()[0] == 0
+    assert run.nonfinite_steps.read()[0] == 0
     run.precision.scaler.load_state_dict(run.precision.scaler.state_dict() | {"scale": 1.0})
     take_step(run, task, 1)
-    assert run.bad_steps.read()[0] == 1
+    assert run.nonfinite_steps.read()[0] == 1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_without_a_scaler_every_bad_step_counts(start, precision):
     run, task = start(precision, poison="0")
     take_step(run, task, 0)
-    assert run.bad_steps.read()[0] == 1
+    assert run.nonfinite_steps.read()[0] == 1
 
 
 def test_gradients_are_clipped_in_true_units(start):

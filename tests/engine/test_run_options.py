@@ -54,7 +54,7 @@ def test_best_holds_the_average_and_the_step_folder_the_training_weights(tmp_pat
     best = load_tensors(tmp_path / "best" / "model.safetensors")
     folder = tmp_path / "checkpoints" / f"step_{result.best['step']:08d}"
     average, trained = (
-        load_tensors(folder / "averaged.safetensors"),
+        load_tensors(folder / "ema.safetensors"),
         load_tensors(folder / "model.safetensors"),
     )
     assert all(torch.equal(best[name], average[name]) for name in best)
@@ -118,7 +118,7 @@ def test_freezing_the_backbone_changes_the_head_alone(tmp_path):
 
 def test_a_mistake_at_the_start_is_in_status_json_and_the_folder_stays_usable(tmp_path):
     with pytest.raises(UserError, match="no training samples"):
-        train(ToyTask, output=str(tmp_path), pictures=0, **SETTINGS)
+        train(ToyTask, output=str(tmp_path), images=0, **SETTINGS)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"
     assert train(ToyTask, output=str(tmp_path), **SETTINGS).state == "finished"
 
@@ -126,16 +126,16 @@ def test_a_mistake_at_the_start_is_in_status_json_and_the_folder_stays_usable(tm
 def test_a_mistake_at_the_start_leaves_no_folder_that_nobody_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no training samples"):
-        train(ToyTask, pictures=0, **SETTINGS)
+        train(ToyTask, images=0, **SETTINGS)
     assert list((tmp_path / "runs").iterdir()) == []
     with pytest.raises(UserError, match="no training samples"):
-        train(ToyTask, run_name="first", pictures=0, **SETTINGS)
+        train(ToyTask, run_name="first", images=0, **SETTINGS)
     assert (tmp_path / "runs" / "first" / "status.json").exists()
 
 
 def test_deterministic_names_what_has_no_deterministic_backward(tmp_path, capsys):
     class Sampling(ToyTask):
-        undeterministic = ("grid_sample",)
+        nondeterministic_ops = ("grid_sample",)
 
     lines = {}
     for name, task, wanted in (

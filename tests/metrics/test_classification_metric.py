@@ -1,4 +1,4 @@
-"""Scores of classification against brute force, and the same bits however the pictures were dealt out."""
+"""Scores of classification against brute force, and the same bits however the images were dealt out."""
 
 import math
 import random
@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from visionloop.metrics.classification import ClassificationMetric
 
 
-def evidence(number_of_pictures, num_classes, seed, ties=False):
+def evidence(number_of_images, num_classes, seed, ties=False):
     """Random (logits, labels, sample ids); ties: logits from few values, so that many are equal."""
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(number_of_pictures, num_classes, generator=generator)
+    logits = torch.randn(number_of_images, num_classes, generator=generator)
     logits = logits.round() if ties else logits
-    labels = torch.randint(num_classes, (number_of_pictures,), generator=generator)
+    labels = torch.randint(num_classes, (number_of_images,), generator=generator)
     return (
         logits,
         labels,
-        torch.randperm(10 * number_of_pictures, generator=generator)[:number_of_pictures],
+        torch.randperm(10 * number_of_images, generator=generator)[:number_of_images],
     )
 
 
@@ -37,7 +37,7 @@ def measured(logits, labels, sample_ids, rows=None):
 
 
 def by_hand(logits, labels):
-    """The scores in plain Python, picture by picture."""
+    """The scores in plain Python, image by image."""
     hits, top5, losses, of_class = 0, 0, [], {}
     for row, label in zip(logits.double().tolist(), labels.tolist(), strict=True):
         order = sorted(range(len(row)), key=lambda k: (-row[k], k))
@@ -121,7 +121,7 @@ def test_top5_is_left_out_below_five_classes():
 
 
 @given(count=st.integers(1, 30), seed=st.integers(0, 100), data=st.data())
-def test_picked_pictures_score_as_if_they_were_all(count, seed, data):
+def test_picked_images_score_as_if_they_were_all(count, seed, data):
     logits, labels, sample_ids = evidence(count, 6, seed)
     picks = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=50))
     in_order = torch.argsort(sample_ids)  # positions count in the order of sample ids
@@ -138,13 +138,13 @@ def test_the_confusion_matrix_counts_true_by_predicted():
         expected[label, row.argmax()] += 1
     assert np.array_equal(metric.confusion(), expected) and metric.confusion().dtype == np.int64
     per_class = metric.per_class()
-    assert np.array_equal(per_class["pictures"], expected.sum(1))
+    assert np.array_equal(per_class["images"], expected.sum(1))
     assert np.allclose(per_class["accuracy"], np.diag(expected) / expected.sum(1))
     assert np.allclose(per_class["precision"], np.diag(expected) / expected.sum(0))
     assert metric.compute()["mean_class_accuracy"] == pytest.approx(per_class["accuracy"].mean())
 
 
-def test_a_class_without_pictures_takes_no_part():
+def test_a_class_without_images_takes_no_part():
     logits = torch.eye(4)[torch.tensor([0, 1, 1])]
     metric = measured(logits, torch.tensor([0, 1, 3]), torch.arange(3))
     assert metric.compute()["mean_class_accuracy"] == pytest.approx(2 / 3)
@@ -159,9 +159,9 @@ def test_the_majority_baseline_answers_one_class():
     assert metric.majority_accuracy(majority_class=0) == 0.3
 
 
-def test_every_picture_has_its_loss_in_the_order_of_ids():
+def test_every_image_has_its_loss_in_the_order_of_ids():
     logits, labels, _ = evidence(9, 4, 1)
-    table = measured(logits, labels, torch.arange(9).flip(0)).per_picture()
+    table = measured(logits, labels, torch.arange(9).flip(0)).per_image()
     assert table["sample_ids"].tolist() == list(range(9))
     expected = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none").flip(0)
     assert (
@@ -169,7 +169,7 @@ def test_every_picture_has_its_loss_in_the_order_of_ids():
     )
 
 
-def test_without_pictures_every_score_is_nan():
+def test_without_images_every_score_is_nan():
     metric = ClassificationMetric(5)
     assert len(metric) == 0
     assert all(math.isnan(score) for score in metric.compute().values()) and math.isnan(
@@ -186,7 +186,7 @@ def test_logits_of_another_width_are_refused():
         )
 
 
-def test_a_thousand_draws_of_a_thousand_pictures_take_less_than_a_second():
+def test_a_thousand_draws_of_a_thousand_images_take_less_than_a_second():
     metric = measured(*evidence(1000, 10, 0))
     generator = np.random.default_rng(0)
     started = time.process_time()

@@ -35,8 +35,8 @@ NAMES = (
 needs_gold = pytest.mark.skipif(not GOLD.is_dir(), reason="the published examples are not here")
 
 
-def picture(truth=(), detections=(), *, crowd=(), areas=None, loss=None):
-    """One picture. truth: (label, x, y, w, h) each; detections: (label, score, x, y, w, h) each; crowd: which of the truth."""
+def image(truth=(), detections=(), *, crowd=(), areas=None, loss=None):
+    """One image. truth: (label, x, y, w, h) each; detections: (label, score, x, y, w, h) each; crowd: which of the truth."""
     truth = np.array(truth, dtype=np.float64).reshape(-1, 5)
     detections = np.array(detections, dtype=np.float64).reshape(-1, 6)
     is_crowd = np.isin(np.arange(len(truth)), list(crowd))
@@ -57,11 +57,11 @@ def picture(truth=(), detections=(), *, crowd=(), areas=None, loss=None):
     }
 
 
-def measured(pictures, num_classes, sample_ids=None, backend="pycocotools"):
-    """The metric of the pictures, a batch each."""
+def measured(images, num_classes, sample_ids=None, backend="pycocotools"):
+    """The metric of the images, a batch each."""
     metric = DetectionMetric(num_classes, backend)
     for one, sample_id in zip(
-        pictures, range(len(pictures)) if sample_ids is None else sample_ids, strict=True
+        images, range(len(images)) if sample_ids is None else sample_ids, strict=True
     ):
         predictions = {
             key: torch.from_numpy(one[key])[None] for key in ("boxes", "scores", "labels")
@@ -74,10 +74,10 @@ def measured(pictures, num_classes, sample_ids=None, backend="pycocotools"):
     return metric
 
 
-def random_pictures(count, num_classes, seed, *, detections=12, side=200):
-    """Pictures with crowds, without truth, without detections; scores with equals between pictures, not within one."""
+def random_images(count, num_classes, seed, *, detections=12, side=200):
+    """Images with crowds, without truth, without detections; scores with equals between images, not within one."""
     generator = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for _ in range(count):
         number = int(generator.integers(0, 6))
         boxes = np.concatenate(
@@ -105,8 +105,8 @@ def random_pictures(count, num_classes, seed, *, detections=12, side=200):
         found = np.concatenate(
             [guessed[:, None], scores[:, None], moved[:, :2], np.maximum(moved[:, 2:], 1)], axis=1
         )
-        pictures.append(picture(truth, found, crowd=crowd, loss=float(generator.random())))
-    return pictures
+        images.append(image(truth, found, crowd=crowd, loss=float(generator.random())))
+    return images
 
 
 def same(scores, others, tolerance=1e-9):
@@ -114,7 +114,7 @@ def same(scores, others, tolerance=1e-9):
 
 
 def coco_sample(dtype):
-    """The 100 COCO pictures with the sample detections of the COCO API."""
+    """The 100 COCO images with the sample detections of the COCO API."""
     truth = json.loads((GOLD / "coco-val2014-100" / "instances_val2014_100.json").read_text())
     found = json.loads(
         (GOLD / "coco-val2014-100" / "instances_val2014_fakebbox100_results.json").read_text()
@@ -123,32 +123,32 @@ def coco_sample(dtype):
         category: label
         for label, category in enumerate(sorted(category["id"] for category in truth["categories"]))
     }
-    pictures, sample_ids = [], [image["id"] for image in truth["images"]]
-    for image in sample_ids:
-        here = [box for box in truth["annotations"] if box["image_id"] == image]
+    images, sample_ids = [], [pil_image["id"] for pil_image in truth["images"]]
+    for pil_image in sample_ids:
+        here = [box for box in truth["annotations"] if box["image_id"] == pil_image]
         boxes = [(label_of[box["category_id"]], *box["bbox"]) for box in here]
         guesses = [
             (label_of[box["category_id"]], box["score"], *box["bbox"])
             for box in found
-            if box["image_id"] == image
+            if box["image_id"] == pil_image
         ]
         crowd, areas = (
             [i for i, box in enumerate(here) if box["iscrowd"]],
             [box["area"] for box in here],
         )
-        pictures.append(picture(boxes, guesses, crowd=crowd, areas=areas))
-        pictures[-1]["boxes"] = pictures[-1]["boxes"].astype(dtype)
-    return pictures, len(label_of), sample_ids
+        images.append(image(boxes, guesses, crowd=crowd, areas=areas))
+        images[-1]["boxes"] = images[-1]["boxes"].astype(dtype)
+    return images, len(label_of), sample_ids
 
 
 @needs_gold
 def test_the_coco_sample_scores_as_published():
     expected = json.loads((GOLD / "coco-val2014-100" / "expected.json").read_text())
-    pictures, num_classes, sample_ids = coco_sample(np.float64)
+    images, num_classes, sample_ids = coco_sample(np.float64)
     assert not all(
-        len(one["boxes"]) for one in pictures
-    )  # the trap: without such pictures AP would be 0.507
-    metric = measured(pictures, num_classes, sample_ids)
+        len(one["boxes"]) for one in images
+    )  # the trap: without such images AP would be 0.507
+    metric = measured(images, num_classes, sample_ids)
     scores = metric.compute()
     assert tuple(scores) == SCORE_KEYS
     assert [round(score, 9) for score in scores.values()] == [
@@ -157,14 +157,16 @@ def test_the_coco_sample_scores_as_published():
     assert [round(score, 3) for score in scores.values()] == pytest.approx(
         [expected["published"][name] for name in NAMES], abs=0.0011
     )
-    assert same(metric.compute(np.arange(len(pictures))), scores)
+    assert same(metric.compute(np.arange(len(images))), scores)
 
 
 @needs_gold
 def test_the_documented_example_of_torchmetrics_scores_as_printed():
     example = json.loads((GOLD / "map-docs" / "torchmetrics_bbox_example.json").read_text())
     metric = DetectionMetric(1)
-    for i, (guess, target) in enumerate(zip(example["preds"], example["target"], strict=True)):
+    for i, (did_you_mean, target) in enumerate(
+        zip(example["preds"], example["target"], strict=True)
+    ):
         corners = np.array(target["boxes"])
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
         crowd = np.zeros(len(boxes), dtype=bool)
@@ -175,7 +177,7 @@ def test_the_documented_example_of_torchmetrics_scores_as_printed():
             "areas": boxes[:, 2] * boxes[:, 3],
         }
         metric.update(
-            {key: torch.tensor([guess[key]]) for key in guess},
+            {key: torch.tensor([did_you_mean[key]]) for key in did_you_mean},
             {"sample_ids": torch.tensor([i]), "truth": [truth]},
         )
     scores = metric.compute()
@@ -196,18 +198,16 @@ def test_the_documented_example_of_torchmetrics_scores_as_printed():
 def test_what_is_found_missed_and_invented_counts_by_hand():
     found, missed = (0, 10, 10, 50, 50), (0, 200, 200, 50, 50)
     hit, invented = (0, 0.9, 10, 10, 50, 50), (0, 0.95, 300, 10, 50, 50)
-    assert measured([picture([found], [hit])], 1).compute()["mAP"] == pytest.approx(1)
+    assert measured([image([found], [hit])], 1).compute()["mAP"] == pytest.approx(1)
     # one of two found: recall 0 to 0.5 has precision 1, so 51 of 101 points
-    assert measured([picture([found, missed], [hit])], 1).compute()["mAP"] == pytest.approx(
-        51 / 101
-    )
-    assert measured([picture([found], [hit, invented])], 1).compute()["mAP"] == pytest.approx(0.5)
+    assert measured([image([found, missed], [hit])], 1).compute()["mAP"] == pytest.approx(51 / 101)
+    assert measured([image([found], [hit, invented])], 1).compute()["mAP"] == pytest.approx(0.5)
 
 
-def test_a_picture_without_detections_counts():
+def test_a_image_without_detections_counts():
     seen, unseen = (
-        picture([(0, 10, 10, 50, 50)], [(0, 0.9, 10, 10, 50, 50)]),
-        picture([(0, 10, 10, 50, 50)]),
+        image([(0, 10, 10, 50, 50)], [(0, 0.9, 10, 10, 50, 50)]),
+        image([(0, 10, 10, 50, 50)]),
     )
     assert measured([seen], 1).compute()["AR100"] == 1
     for metric in (measured([seen, unseen], 1), measured([unseen, seen], 1)):
@@ -220,7 +220,7 @@ def test_a_picture_without_detections_counts():
 def test_a_crowd_is_neither_to_be_found_nor_a_mistake():
     crowd, person = (0, 0, 0, 100, 100), (0, 200, 0, 50, 50)
     inside, hit = (0, 0.99, 10, 10, 20, 20), (0, 0.5, 200, 0, 50, 50)
-    scores = measured([picture([crowd, person], [inside, hit], crowd=[0], loss=3.0)], 1)
+    scores = measured([image([crowd, person], [inside, hit], crowd=[0], loss=3.0)], 1)
     assert scores.compute()["mAP"] == pytest.approx(1)
     assert scores.compute([0])["mAP"] == pytest.approx(1)
     assert scores.compute()["val_loss"] == 3 and scores.per_class()["boxes"].tolist() == [1]
@@ -228,16 +228,16 @@ def test_a_crowd_is_neither_to_be_found_nor_a_mistake():
 
 def test_sizes_are_those_of_the_annotated_area():
     truth, hit = (0, 10, 10, 100, 100), (0, 0.9, 10, 10, 100, 100)
-    by_box = measured([picture([truth], [hit])], 1).compute()
+    by_box = measured([image([truth], [hit])], 1).compute()
     assert by_box["mAP_large"] == pytest.approx(1) and math.isnan(by_box["mAP_small"])
-    by_area = measured([picture([truth], [hit], areas=[900])], 1).compute()
+    by_area = measured([image([truth], [hit], areas=[900])], 1).compute()
     assert by_area["AR_small"] == pytest.approx(1) and math.isnan(by_area["AR_large"])
 
 
 @settings(max_examples=20, deadline=None)
 @given(count=st.integers(1, 12), num_classes=st.integers(1, 4), seed=st.integers(0, 10_000))
-def test_every_picture_once_is_the_number_of_pycocotools(count, num_classes, seed):
-    metric = measured(random_pictures(count, num_classes, seed), num_classes)
+def test_every_image_once_is_the_number_of_pycocotools(count, num_classes, seed):
+    metric = measured(random_images(count, num_classes, seed), num_classes)
     assert same(metric.compute(np.arange(count)), metric.compute())
 
 
@@ -248,17 +248,17 @@ def test_every_picture_once_is_the_number_of_pycocotools(count, num_classes, see
     seed=st.integers(0, 10_000),
     data=st.data(),
 )
-def test_repeated_picks_score_as_repeated_pictures(count, num_classes, seed, data):
-    pictures = random_pictures(count, num_classes, seed)
+def test_repeated_picks_score_as_repeated_images(count, num_classes, seed, data):
+    images = random_images(count, num_classes, seed)
     picks = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=2 * count))
-    repeated = measured([pictures[i] for i in sorted(picks)], num_classes)
-    assert same(measured(pictures, num_classes).compute(picks), repeated.compute())
+    repeated = measured([images[i] for i in sorted(picks)], num_classes)
+    assert same(measured(images, num_classes).compute(picks), repeated.compute())
 
 
 def test_a_detection_beyond_a_hundred_does_not_count():
     truth = (0, 0, 0, 50, 50)
     invented = [(0, 0.9 - i / 1000, 100 + i, 100, 20, 20) for i in range(100)]
-    metric = measured([picture([truth], [*invented, (0, 0.1, 0, 0, 50, 50)])], 1)
+    metric = measured([image([truth], [*invented, (0, 0.1, 0, 0, 50, 50)])], 1)
     assert metric.compute()["mAP"] == metric.compute([0])["mAP"] == 0
 
 
@@ -267,16 +267,16 @@ def test_a_detection_beyond_a_hundred_does_not_count():
     count=st.integers(1, 12), seed=st.integers(0, 1000), shards=st.integers(1, 3), data=st.data()
 )
 def test_any_sharding_gives_the_last_bit_of_the_whole(count, seed, shards, data):
-    pictures, sample_ids = (
-        random_pictures(count, 3, seed),
+    images, sample_ids = (
+        random_images(count, 3, seed),
         random.Random(seed).sample(range(1000), count),
     )
     owners = data.draw(st.lists(st.integers(0, shards - 1), min_size=count, max_size=count))
-    whole, merged = measured(pictures, 3, sample_ids), DetectionMetric(3)
+    whole, merged = measured(images, 3, sample_ids), DetectionMetric(3)
     shares = [[i for i in range(count) if owners[i] == owner] for owner in range(shards)]
     merged.merge(
         [
-            measured([pictures[i] for i in share], 3, [sample_ids[i] for i in share]).state()
+            measured([images[i] for i in share], 3, [sample_ids[i] for i in share]).state()
             for share in reversed(shares)
         ]
     )
@@ -294,7 +294,7 @@ def test_any_sharding_gives_the_last_bit_of_the_whole(count, seed, shards, data)
 
 
 def test_merging_replaces_what_was_there():
-    metric = measured(random_pictures(6, 2, 1), 2)
+    metric = measured(random_images(6, 2, 1), 2)
     before = metric.compute()
     metric.merge([metric.state()])
     assert len(metric) == 6 and metric.compute() == before
@@ -303,7 +303,7 @@ def test_merging_replaces_what_was_there():
 
 
 def test_the_state_is_numpy_arrays_alone():
-    state = measured(random_pictures(4, 2, 0), 2).state()
+    state = measured(random_images(4, 2, 0), 2).state()
     assert all(
         isinstance(values, np.ndarray) and values.dtype != object for values in state.values()
     )
@@ -314,33 +314,31 @@ def test_the_state_is_numpy_arrays_alone():
 
 def test_the_validation_loss_is_per_box():
     boxes = [(0, 0, 0, 10, 10), (0, 20, 20, 10, 10), (0, 50, 50, 10, 10)]
-    metric = measured(
-        [picture(boxes, loss=6.0), picture(boxes[:1], loss=1.0), picture(loss=0.5)], 1
-    )
+    metric = measured([image(boxes, loss=6.0), image(boxes[:1], loss=1.0), image(loss=0.5)], 1)
     assert metric.compute()["val_loss"] == 7.5 / 4
     assert metric.compute([0, 0, 2])["val_loss"] == 12.5 / 6
     assert metric.compute([2])["val_loss"] == 0.5  # no boxes: over one
-    broken = measured([picture(boxes, loss=6.0), picture(boxes, loss=math.nan)], 1)
+    broken = measured([image(boxes, loss=6.0), image(boxes, loss=math.nan)], 1)
     assert math.isnan(broken.compute()["val_loss"]) and broken.compute([0, 0])["val_loss"] == 2
 
 
-def test_every_picture_has_its_loss_per_box_that_is_no_crowd():
+def test_every_image_has_its_loss_per_box_that_is_no_crowd():
     boxes = [(0, 0, 0, 9, 9), (0, 20, 20, 9, 9), (0, 40, 40, 9, 9)]
-    pictures = [picture(boxes, crowd=[2], loss=3.0), picture(loss=0.5), picture(boxes[:1])]
-    table = measured(pictures, 1, sample_ids=[7, 2, 4]).per_picture()
+    images = [image(boxes, crowd=[2], loss=3.0), image(loss=0.5), image(boxes[:1])]
+    table = measured(images, 1, sample_ids=[7, 2, 4]).per_image()
     assert table["sample_ids"].tolist() == [2, 4, 7]
     assert np.array_equal(table["losses"], [0.5, np.nan, 1.5], equal_nan=True)
 
 
 def test_the_validation_loss_is_left_out_where_none_was_given():
-    with_loss, without = picture([(0, 0, 0, 10, 10)], loss=1.0), picture([(0, 0, 0, 10, 10)])
+    with_loss, without = image([(0, 0, 0, 10, 10)], loss=1.0), image([(0, 0, 0, 10, 10)])
     assert "val_loss" not in measured([without], 1).compute() and "val_loss" not in measured(
         [without], 1
     ).compute([0])
     whole = DetectionMetric(1)
     whole.merge(
         [DetectionMetric(1).state(), measured([with_loss], 1).state()]
-    )  # a rank without pictures has no loss to give
+    )  # a rank without images has no loss to give
     assert list(whole.compute()) == [*SCORE_KEYS, "val_loss"]
 
 
@@ -348,7 +346,7 @@ def test_detections_that_are_not_finite_find_nothing():
     truth = (0, 0, 0, 50, 50)
     broken = measured(
         [
-            picture(
+            image(
                 [truth],
                 [
                     (0, 0.9, math.nan, 0, 50, 50),
@@ -360,22 +358,20 @@ def test_detections_that_are_not_finite_find_nothing():
         1,
     )
     assert broken.compute()["mAP"] == 0
-    mended = measured(
-        [picture([truth], [(0, 0.9, math.nan, 0, 50, 50), (0, 0.1, 0, 0, 50, 50)])], 1
-    )
+    mended = measured([image([truth], [(0, 0.9, math.nan, 0, 50, 50), (0, 0.1, 0, 0, 50, 50)])], 1)
     assert mended.compute()["mAP"] == pytest.approx(1)
 
 
 def test_a_box_turned_inside_out_is_a_mistake():
     truth, hit = (0, 0, 0, 50, 50), (0, 0.5, 0, 0, 50, 50)
     for w, h in ((-20, 20), (20, -20), (-20, -20)):
-        metric = measured([picture([truth], [(0, 0.9, 30, 30, w, h), hit])], 1)
+        metric = measured([image([truth], [(0, 0.9, 30, 30, w, h), hit])], 1)
         assert metric.compute()["mAP"] == metric.compute([0])["mAP"] == pytest.approx(0.5)
 
 
 def test_classes_without_truth_take_no_part():
     metric = measured(
-        [picture([(1, 0, 0, 50, 50)], [(1, 0.9, 0, 0, 50, 50), (2, 0.8, 0, 0, 50, 50)], loss=1.0)],
+        [image([(1, 0, 0, 50, 50)], [(1, 0.9, 0, 0, 50, 50), (2, 0.8, 0, 0, 50, 50)], loss=1.0)],
         4,
     )
     assert metric.compute()["mAP"] == metric.compute([0])["mAP"] == pytest.approx(1)
@@ -390,7 +386,7 @@ def test_classes_without_truth_take_no_part():
 
 
 def test_the_scores_are_means_over_classes():
-    metric = measured(random_pictures(12, 3, 5), 3)
+    metric = measured(random_images(12, 3, 5), 3)
     scores, per_class, curves = metric.compute(), metric.per_class(), metric.curves()
     assert per_class["AP"].mean() == pytest.approx(scores["mAP"]) and per_class[
         "AP50"
@@ -405,14 +401,14 @@ def test_the_scores_are_means_over_classes():
 def test_the_curve_names_the_score_at_which_a_recall_is_reached():
     truth = [(0, 100 * i, 0, 50, 50) for i in range(4)]
     hits = [(0, 0.9 - 0.1 * i, 100 * i, 0, 50, 50) for i in range(3)]
-    curves = measured([picture(truth, hits)], 1).curves()
+    curves = measured([image(truth, hits)], 1).curves()
     scores = curves["scores"][0]
     assert scores[[0, 25, 26, 50, 51, 75]] == pytest.approx([0.9, 0.9, 0.8, 0.8, 0.7, 0.7])
     assert np.isnan(scores[76:]).all() and (curves["precision"][0, 76:] == 0).all()
 
 
 @pytest.mark.filterwarnings("error")
-def test_without_pictures_or_truth_every_score_is_nan():
+def test_without_images_or_truth_every_score_is_nan():
     metric = DetectionMetric(3)
     assert len(metric) == 0 and all(math.isnan(score) for score in metric.compute().values())
     assert np.isnan(metric.per_class()["AP"]).all() and metric.per_class()["boxes"].tolist() == [
@@ -420,20 +416,20 @@ def test_without_pictures_or_truth_every_score_is_nan():
         0,
         0,
     ]
-    unlabelled = measured([picture([], [(0, 0.9, 0, 0, 10, 10)], loss=0.0)], 3)
+    unlabelled = measured([image([], [(0, 0.9, 0, 0, 10, 10)], loss=0.0)], 3)
     assert all(math.isnan(unlabelled.compute()[key]) for key in SCORE_KEYS) and math.isnan(
         unlabelled.compute([0])["mAP"]
     )
 
 
 def test_the_judge_is_silent(capfd):
-    metric = measured(random_pictures(3, 2, 0), 2)
+    metric = measured(random_images(3, 2, 0), 2)
     metric.compute(), metric.compute([0, 0])
     assert capfd.readouterr() == ("", "")
 
 
 def test_batches_that_do_not_fit_are_refused():
-    one = picture([(0, 0, 0, 10, 10)], [(0, 0.9, 0, 0, 10, 10)])
+    one = image([(0, 0, 0, 10, 10)], [(0, 0.9, 0, 0, 10, 10)])
     good = {key: torch.from_numpy(one[key])[None] for key in ("boxes", "scores", "labels")}
     batch = {"sample_ids": torch.tensor([0]), "truth": [one["truth"]]}
     for key, wrong in (
@@ -441,7 +437,7 @@ def test_batches_that_do_not_fit_are_refused():
         ("scores", torch.zeros(2, 1)),
         ("labels", torch.zeros(1, 3).long()),
     ):
-        with pytest.raises(ValueError, match="predictions of 1 pictures"):
+        with pytest.raises(ValueError, match="predictions of 1 images"):
             DetectionMetric(2).update(good | {key: wrong}, batch)
     with pytest.raises(ValueError, match="labels: expected 0 to 1, got 2 to 2"):
         DetectionMetric(2).update(good | {"labels": torch.tensor([[2]])}, batch)
@@ -459,8 +455,8 @@ def test_a_backend_that_is_not_there_is_refused():
 def test_the_fast_backend_gives_equal_numbers():
     pytest.importorskip("faster_coco_eval")
     for seed in range(10):
-        pictures = random_pictures(8, 3, seed)
-        slow, fast = measured(pictures, 3), measured(pictures, 3, backend="faster")
+        images = random_images(8, 3, seed)
+        slow, fast = measured(images, 3), measured(images, 3, backend="faster")
         assert same(fast.compute(), slow.compute(), 1e-12) and list(fast.compute()) == list(
             slow.compute()
         )
@@ -479,7 +475,7 @@ def test_a_recall_needs_as_many_boxes_as_a_search_finds():
 
 
 @given(counts=st.lists(st.integers(0, 4), max_size=8), seed=st.integers(0, 100))
-def test_flat_rows_follow_their_pictures(counts, seed):
+def test_flat_rows_follow_their_images(counts, seed):
     order = np.random.default_rng(seed).permutation(len(counts))
     owners = np.repeat(np.arange(len(counts)), counts)
     rows = ragged_rows(np.array(counts, dtype=np.int64), order)
@@ -490,8 +486,8 @@ def test_flat_rows_follow_their_pictures(counts, seed):
 
 
 def test_five_hundred_draws_take_a_few_seconds():
-    pictures = [one for seed in range(3) for one in random_pictures(29, 3, seed, detections=300)]
-    metric = measured(pictures, 3)
+    images = [one for seed in range(3) for one in random_images(29, 3, seed, detections=300)]
+    metric = measured(images, 3)
     scores = metric.compute()  # the matching, once
     started = time.process_time()
     intervals = score_intervals(metric, draws=500)

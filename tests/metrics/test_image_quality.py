@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.metrics import image_quality
 from visionloop.metrics.image_quality import psnr, ssim, to_luma
@@ -21,18 +21,18 @@ needs_set5 = pytest.mark.skipif(not SET5.is_dir(), reason="Set5 is not here")
 
 
 def pair(seed, *shape, strength=25):
-    """A smooth picture and a noisy copy, uint8."""
+    """A smooth image and a noisy copy, uint8."""
     generator = np.random.default_rng(seed)
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     smooth = 128 + 90 * np.sin(rows / 5 + generator.random()) * np.cos(columns / 7)
     smooth = smooth[..., None] + generator.normal(0, 20, shape[2:]) if len(shape) == 3 else smooth
     noisy = smooth + generator.normal(0, strength, shape)
-    return tuple(picture.round().clip(0, 255).astype(np.uint8) for picture in (noisy, smooth))
+    return tuple(image.round().clip(0, 255).astype(np.uint8) for image in (noisy, smooth))
 
 
-def luma(picture):
+def luma(image):
     """Y of [H, W, 3] in numpy, by the formula."""
-    red, green, blue = np.moveaxis(picture.astype(np.float64), 2, 0)
+    red, green, blue = np.moveaxis(image.astype(np.float64), 2, 0)
     return 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
 
 
@@ -42,8 +42,8 @@ def reference_ssim(a, b):
     )
 
 
-def inner(picture, border):
-    return picture[border : picture.shape[0] - border, border : picture.shape[1] - border]
+def inner(image, border):
+    return image[border : image.shape[0] - border, border : image.shape[1] - border]
 
 
 def brute_psnr(a, b):
@@ -74,7 +74,7 @@ def test_psnr_is_that_of_brute_force(height, width, seed, border):
     assert psnr(a, b, border=border) == pytest.approx(
         brute_psnr(luma(inner(a, border)), luma(inner(b, border))), abs=1e-9
     )
-    wide = [inner(picture, border).astype(float) for picture in (a, b)]
+    wide = [inner(image, border).astype(float) for image in (a, b)]
     assert psnr(a, b, border=border, channel="rgb") == pytest.approx(brute_psnr(*wide), abs=1e-9)
     assert psnr(a[..., 0], b[..., 0], border=border) == pytest.approx(
         brute_psnr(*(one[..., 0] for one in wide)), abs=1e-9
@@ -121,9 +121,9 @@ def test_tiles_of_another_size_give_the_same_score(monkeypatch):
     assert again == pytest.approx(expected, abs=1e-12)
 
 
-def test_ssim_of_equal_pictures_is_one_and_of_a_negative_below_zero():
-    for picture in pair(2, 40, 50, 3):
-        assert ssim(picture, picture) == pytest.approx(1, abs=1e-12)
+def test_ssim_of_equal_images_is_one_and_of_a_negative_below_zero():
+    for image in pair(2, 40, 50, 3):
+        assert ssim(image, image) == pytest.approx(1, abs=1e-12)
     textured = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
     assert ssim(textured, 255 - textured) < 0
 
@@ -156,7 +156,7 @@ def test_torch_and_numpy_in_any_memory_order_give_one_score():
             assert measure(np.asfortranarray(a), mirrored, border=2, channel=channel) == expected
 
 
-def test_the_order_of_the_two_pictures_is_no_matter():
+def test_the_order_of_the_two_images_is_no_matter():
     a, b = pair(5, 30, 30, 3)
     for measure in (psnr, ssim):
         assert measure(a, b) == pytest.approx(measure(b, a), abs=1e-14)
@@ -183,7 +183,7 @@ GREY, COLOUR = np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.uint8)
         (COLOUR, COLOUR, {"border": 10}, "border 10: leaves less than .* of 20 x 30"),
         (COLOUR, COLOUR, {"border": -1}, "border -1"),
         (COLOUR, COLOUR, {"channel": "cb"}, "channel: expected one of y, rgb, got 'cb'"),
-        (GREY, GREY, {"channel": "rgb"}, r'channel="rgb": expected pictures \[H, W, 3\]'),
+        (GREY, GREY, {"channel": "rgb"}, r'channel="rgb": expected images \[H, W, 3\]'),
     ],
 )
 def test_what_cannot_be_compared_is_named(prediction, target, options, words):
@@ -199,8 +199,8 @@ def test_a_side_below_the_window_has_psnr_and_no_ssim():
 
 
 def hr_of(name, scale):
-    picture = read_picture(SET5 / "HR" / f"{name}.png").permute(1, 2, 0).numpy()
-    return picture[: picture.shape[0] // scale * scale, : picture.shape[1] // scale * scale]
+    image = read_image(SET5 / "HR" / f"{name}.png").permute(1, 2, 0).numpy()
+    return image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
 
 
 def to_uint8(values):
@@ -215,7 +215,7 @@ def old_papers(hr, lr, scale):
 
 
 def of_8_bits(hr, lr, scale):
-    """RGB, from the published small pictures, with 8 bits after each pass."""
+    """RGB, from the published small images, with 8 bits after each pass."""
     return matlab_resize(lr, scale), hr
 
 
@@ -244,7 +244,7 @@ def rounded_once(hr, lr, scale):
 def test_bicubic_on_set5_has_the_published_scores(route, scale, expected):
     scores = []
     for name in NAMES:
-        lr = read_picture(SET5 / f"LR_x{scale}" / f"{name}.png").permute(1, 2, 0).numpy()
+        lr = read_image(SET5 / f"LR_x{scale}" / f"{name}.png").permute(1, 2, 0).numpy()
         enlarged, truth = route(hr_of(name, scale), lr, scale)
         scores.append([measure(enlarged, truth, border=scale) for measure in (psnr, ssim)])
     decibels, similarity = np.mean(scores, axis=0)

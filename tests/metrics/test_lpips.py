@@ -24,7 +24,7 @@ def random_tensors(seed=0):
     return tensors
 
 
-def pictures(count=2, height=75, width=64, seed=0):
+def images(count=2, height=75, width=64, seed=0):
     """Two batches of uint8 [B, 3, H, W]."""
     generator = np.random.default_rng(seed)
     truth = generator.integers(0, 256, (count, 3, height, width))
@@ -33,7 +33,7 @@ def pictures(count=2, height=75, width=64, seed=0):
 
 
 def plain_distance(tensors, x, y):
-    """The formula of the paper in float64 on torchvision's network, one picture and one layer at a time."""
+    """The formula of the paper in float64 on torchvision's network, one image and one layer at a time."""
     network = (
         torchvision.models.alexnet(weights=None).features[:12].double()
     )  # without the last pooling
@@ -46,12 +46,12 @@ def plain_distance(tensors, x, y):
     )
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     totals = []
-    for picture, other in zip(x, y, strict=True):
+    for image, other in zip(x, y, strict=True):
         total, level = 0.0, 0
         with torch.no_grad():
             a, b = (
                 ((one.double() / 255 * 2 - 1) - shift[:, None, None]) / scale[:, None, None]
-                for one in (picture, other)
+                for one in (image, other)
             )
             for place, layer in enumerate(network):
                 a, b = layer(a), layer(b)
@@ -69,7 +69,7 @@ def plain_distance(tensors, x, y):
 
 @pytest.mark.parametrize("size_hw", [(64, 64), (75, 64), (31, 90)])
 def test_distances_are_those_of_the_plain_formula(size_hw):
-    tensors, (x, y) = random_tensors(), pictures(2, *size_hw)
+    tensors, (x, y) = random_tensors(), images(2, *size_hw)
     distances = Lpips(tensors)(x, y)
     assert distances.shape == (2,) and distances.dtype == torch.float32
     assert distances.tolist() == pytest.approx(plain_distance(tensors, x, y), abs=1e-6)
@@ -78,7 +78,7 @@ def test_distances_are_those_of_the_plain_formula(size_hw):
 
 def test_distances_are_those_of_torchmetrics():
     functional = pytest.importorskip("torchmetrics.functional.image.lpips")
-    tensors, (x, y) = random_tensors(1), pictures(3, seed=1)
+    tensors, (x, y) = random_tensors(1), images(3, seed=1)
     theirs = functional._LPIPS(pretrained=False, net="alex", pnet_rand=True)
     slices = {"0": 1, "3": 2, "6": 3, "8": 4, "10": 5}
     names = {f"heads.{level}.weight": f"lin{level}.model.1.weight" for level in range(5)}
@@ -99,25 +99,25 @@ def test_distances_are_those_of_torchmetrics():
 
 
 def test_bytes_and_floats_of_the_same_pixels_are_one_distance():
-    module, (x, y) = Lpips(random_tensors()), pictures()
+    module, (x, y) = Lpips(random_tensors()), images()
     assert torch.equal(module(x, y), module(x.float(), y.double()))
 
 
-def test_equal_pictures_have_no_distance_and_the_order_is_no_matter():
-    module, (x, y) = Lpips(random_tensors()), pictures()
+def test_equal_images_have_no_distance_and_the_order_is_no_matter():
+    module, (x, y) = Lpips(random_tensors()), images()
     assert module(x, x).tolist() == [0, 0] and torch.equal(module(x, y), module(y, x))
     black = torch.zeros(1, 3, 40, 40, dtype=torch.uint8)
     assert torch.isfinite(module(black, black + 255)).all()
 
 
-def test_a_batch_is_its_pictures_one_by_one():
-    module, (x, y) = Lpips(random_tensors()), pictures(3)
+def test_a_batch_is_its_images_one_by_one():
+    module, (x, y) = Lpips(random_tensors()), images(3)
     alone = [module(x[i : i + 1], y[i : i + 1]).item() for i in range(3)]
     assert module(x, y).tolist() == pytest.approx(alone, abs=1e-6)
 
 
 def test_it_measures_in_fp32_and_trains_nothing():
-    module, (x, y) = Lpips(random_tensors()), pictures()
+    module, (x, y) = Lpips(random_tensors()), images()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (
             torch.equal(module(x, y), Lpips(random_tensors())(x, y))
@@ -139,7 +139,7 @@ def test_making_one_draws_no_random_numbers():
 
 
 def test_the_file_gives_back_the_same_measure(tmp_path):
-    tensors, (x, y) = random_tensors(2), pictures()
+    tensors, (x, y) = random_tensors(2), images()
     save_file(tensors | {"classifier.6.bias": torch.zeros(1000)}, tmp_path / "lpips.safetensors")
     loaded = Lpips.load(tmp_path / "lpips.safetensors")
     assert set(loaded.state_dict()) == set(SHAPES) and torch.equal(

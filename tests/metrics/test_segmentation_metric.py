@@ -23,7 +23,7 @@ GOLD = (
 )
 
 
-def picture(truth, found, loss=None, levels=None):
+def image(truth, found, loss=None, levels=None):
     """truth, found: [H, W] of ids; levels: [L, H, W]."""
     as_ids = [
         None if ids is None else torch.as_tensor(ids).to(torch.uint8)
@@ -32,11 +32,11 @@ def picture(truth, found, loss=None, levels=None):
     return dict(zip(("truth", "found", "levels"), as_ids, strict=True)) | {"loss": loss}
 
 
-def measured(pictures, num_classes, sample_ids=None, *, levels=0, batch_size=3):
+def measured(images, num_classes, sample_ids=None, *, levels=0, batch_size=3):
     metric = SegmentationMetric(num_classes, levels)
-    sample_ids = list(range(len(pictures))) if sample_ids is None else list(sample_ids)
-    for start in range(0, len(pictures), batch_size):
-        here = pictures[start : start + batch_size]
+    sample_ids = list(range(len(images))) if sample_ids is None else list(sample_ids)
+    for start in range(0, len(images), batch_size):
+        here = images[start : start + batch_size]
         predictions = {"ids": [one["found"] for one in here]}
         if levels:
             predictions["level_ids"] = [one["levels"] for one in here]
@@ -47,11 +47,11 @@ def measured(pictures, num_classes, sample_ids=None, *, levels=0, batch_size=3):
     return metric
 
 
-def random_pictures(count, num_classes, seed, *, levels=0):
-    """Pictures of several sizes, some all ignored, classes of which some are in none; predictions right in half of the pixels."""
+def random_images(count, num_classes, seed, *, levels=0):
+    """Images of several sizes, some all ignored, classes of which some are in none; predictions right in half of the pixels."""
     generator = np.random.default_rng(seed)
     used = generator.permutation(num_classes)[: max(1, num_classes - 2)]
-    pictures = []
+    images = []
     for _ in range(count):
         size = tuple(generator.integers(1, 9, 2))
         truth = np.where(generator.random(size) < 0.2, 255, generator.choice(used, size))
@@ -65,14 +65,14 @@ def random_pictures(count, num_classes, seed, *, levels=0):
             for _ in range(1 + levels)
         ]
         stacked = np.stack(guesses[1:]) if levels else None
-        pictures.append(picture(truth, guesses[0], float(generator.random()), stacked))
-    return pictures
+        images.append(image(truth, guesses[0], float(generator.random()), stacked))
+    return images
 
 
-def by_hand(pictures, num_classes, key="found"):
+def by_hand(images, num_classes, key="found"):
     """The scores in plain Python, pixel by pixel."""
     true, told, both = ([0] * num_classes for _ in range(3))
-    for one in pictures:
+    for one in images:
         for t, p in zip(one["truth"].flatten().tolist(), one[key].flatten().tolist(), strict=True):
             if t == 255:
                 continue
@@ -86,7 +86,7 @@ def by_hand(pictures, num_classes, key="found"):
         "miou": mean[bool(known)]([both[k] / (true[k] + told[k] - both[k]) for k in known]),
         "pixel_accuracy": mean[bool(seen)]([sum(both) / max(1, sum(true))]),
         "mean_class_accuracy": mean[bool(seen)]([both[k] / true[k] for k in seen]),
-        "val_loss": mean[bool(pictures)]([one["loss"] for one in pictures]),
+        "val_loss": mean[bool(images)]([one["loss"] for one in images]),
     }
 
 
@@ -94,7 +94,7 @@ def by_hand(pictures, num_classes, key="found"):
 def test_the_published_example_comes_out_exactly():
     example = json.loads(GOLD.read_text())
     pairs = zip(example["references"], example["predictions"], strict=True)
-    metric = measured([picture(*pair) for pair in pairs], example["num_labels"])
+    metric = measured([image(*pair) for pair in pairs], example["num_labels"])
     scores, per_class, expected = metric.compute(), metric.per_class(), example["expected"]
     assert scores["miou"] == expected["mean_iou"]
     assert scores["mean_class_accuracy"] == pytest.approx(expected["mean_accuracy"], abs=1e-15)
@@ -105,7 +105,7 @@ def test_the_published_example_comes_out_exactly():
 
 def test_an_example_done_on_paper():
     truth, found = [[0, 0, 1], [1, 255, 2]], [[0, 1, 1], [1, 0, 0]]
-    metric = measured([picture(truth, found, 2.0)], 4)
+    metric = measured([image(truth, found, 2.0)], 4)
     per_class = metric.per_class()
     assert per_class["IoU"][:3].tolist() == [1 / 3, 2 / 3, 0] and math.isnan(per_class["IoU"][3])
     assert per_class["accuracy"][:3].tolist() == [1 / 2, 1, 0] and math.isnan(
@@ -124,12 +124,12 @@ def test_an_example_done_on_paper():
 @given(count=st.integers(1, 8), num_classes=st.integers(1, 12), seed=st.integers(0, 1000))
 @settings(deadline=None, max_examples=40)
 def test_scores_are_those_of_brute_force(count, num_classes, seed):
-    pictures = random_pictures(count, num_classes, seed, levels=2)
-    scores = measured(pictures, num_classes, levels=2).compute()
+    images = random_images(count, num_classes, seed, levels=2)
+    scores = measured(images, num_classes, levels=2).compute()
     of_levels = [scores.pop(f"miou_level_{level}") for level in range(2)]
-    assert scores == pytest.approx(by_hand(pictures, num_classes), abs=1e-12, nan_ok=True)
+    assert scores == pytest.approx(by_hand(images, num_classes), abs=1e-12, nan_ok=True)
     for level, score in enumerate(of_levels):
-        shown = [one | {"level": one["levels"][level]} for one in pictures]
+        shown = [one | {"level": one["levels"][level]} for one in images]
         assert score == pytest.approx(
             by_hand(shown, num_classes, "level")["miou"], abs=1e-12, nan_ok=True
         )
@@ -142,15 +142,15 @@ def test_scores_are_those_of_brute_force(count, num_classes, seed):
 )
 @settings(deadline=None, max_examples=40)
 def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
-    pictures = random_pictures(count, 6, seed, levels=1)
+    images = random_images(count, 6, seed, levels=1)
     sample_ids = np.random.default_rng(seed).permutation(100)[:count]
-    whole = measured(pictures, 6, sample_ids, levels=1)
+    whole = measured(images, 6, sample_ids, levels=1)
     states = []
     for owner in range(4):
         rows = [row for row in range(count) if owners[row] == owner]
         states.append(
             measured(
-                [pictures[row] for row in rows], 6, sample_ids[rows], levels=1, batch_size=2
+                [images[row] for row in rows], 6, sample_ids[rows], levels=1, batch_size=2
             ).state()
         )
     random.Random(seed).shuffle(states)
@@ -164,7 +164,7 @@ def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
 
 
 def test_merging_replaces_what_was_there():
-    metric = measured(random_pictures(5, 3, 0), 3)
+    metric = measured(random_images(5, 3, 0), 3)
     before, confusion = metric.compute(), metric.confusion()
     metric.merge([metric.state()])
     assert (
@@ -176,12 +176,12 @@ def test_merging_replaces_what_was_there():
 
 @given(count=st.integers(1, 10), seed=st.integers(0, 100), data=st.data())
 @settings(deadline=None, max_examples=40)
-def test_picked_pictures_score_as_if_they_were_all(count, seed, data):
-    pictures = random_pictures(count, 4, seed)
+def test_picked_images_score_as_if_they_were_all(count, seed, data):
+    images = random_images(count, 4, seed)
     sample_ids = np.random.default_rng(seed).permutation(100)[:count]
     picks = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=20))
-    in_order = [pictures[row] for row in np.argsort(sample_ids)]
-    scores = measured(pictures, 4, sample_ids).compute(np.array(picks))
+    in_order = [images[row] for row in np.argsort(sample_ids)]
+    scores = measured(images, 4, sample_ids).compute(np.array(picks))
     assert scores == pytest.approx(
         by_hand([in_order[pick] for pick in picks], 4), abs=1e-12, nan_ok=True
     )
@@ -189,26 +189,26 @@ def test_picked_pictures_score_as_if_they_were_all(count, seed, data):
 
 def test_an_absent_class_is_no_zero_and_a_false_alarm_is():
     truth = np.zeros((2, 2))
-    assert measured([picture(truth, truth)], 5).compute()["miou"] == 1
-    assert measured([picture(truth, [[0, 0], [0, 3]])], 5).compute()["miou"] == pytest.approx(
+    assert measured([image(truth, truth)], 5).compute()["miou"] == 1
+    assert measured([image(truth, [[0, 0], [0, 3]])], 5).compute()["miou"] == pytest.approx(
         0.75 / 2
     )
 
 
-def test_every_picture_has_the_overlap_of_the_classes_that_are_in_it():
-    pictures = [
-        picture([[0, 0, 1, 1]], [[0, 1, 1, 1]]),  # 1 of 2, 2 of 3
-        picture([[0, 0, 0, 0]], [[0, 0, 0, 2]]),  # 3 of 4; what is not there is no zero of its own
-        picture([[255, 255]], [[0, 1]]),
+def test_every_image_has_the_overlap_of_the_classes_that_are_in_it():
+    images = [
+        image([[0, 0, 1, 1]], [[0, 1, 1, 1]]),  # 1 of 2, 2 of 3
+        image([[0, 0, 0, 0]], [[0, 0, 0, 2]]),  # 3 of 4; what is not there is no zero of its own
+        image([[255, 255]], [[0, 1]]),
     ]
-    table = measured(pictures, 3, sample_ids=[5, 1, 3]).per_picture()
+    table = measured(images, 3, sample_ids=[5, 1, 3]).per_image()
     assert table["sample_ids"].tolist() == [1, 3, 5]
     assert table["miou"] == pytest.approx([3 / 4, math.nan, (1 / 2 + 2 / 3) / 2], nan_ok=True)
 
 
 def test_ignored_pixels_take_no_part_whatever_was_predicted_there():
-    seen = picture([[0, 1]], [[0, 0]], 1.0)
-    ignored = picture(np.full((3, 4), 255), np.arange(12).reshape(3, 4) % 2, 3.0)
+    seen = image([[0, 1]], [[0, 0]], 1.0)
+    ignored = image(np.full((3, 4), 255), np.arange(12).reshape(3, 4) % 2, 3.0)
     alone, both = measured([seen], 2), measured([seen, ignored], 2)
     assert len(both) == 2 and both.compute()["val_loss"] == 2
     assert both.compute() | {"val_loss": 1.0} == alone.compute()
@@ -218,14 +218,14 @@ def test_ignored_pixels_take_no_part_whatever_was_predicted_there():
 
 
 def test_an_answer_that_is_no_class_is_wrong():
-    metric = measured([picture([[0, 0, 1, 255]], [[0, 255, 200, 255]])], 2)
+    metric = measured([image([[0, 0, 1, 255]], [[0, 255, 200, 255]])], 2)
     assert metric.per_class()["IoU"].tolist() == [0.5, 0] and metric.compute()[
         "pixel_accuracy"
     ] == pytest.approx(1 / 3)
     assert metric.confusion().tolist() == [[1, 0], [0, 0]]
 
 
-def test_without_pictures_every_score_is_nan():
+def test_without_images_every_score_is_nan():
     metric = SegmentationMetric(5, levels=1)
     assert len(metric) == 0 and metric.confusion().sum() == 0
     assert all(math.isnan(score) for score in metric.compute().values())
@@ -235,28 +235,28 @@ def test_without_pictures_every_score_is_nan():
     assert len(SegmentationMetric(5, levels=1).state()["hits"]) == 0
 
 
-def test_the_loss_is_left_out_where_a_picture_has_none():
+def test_the_loss_is_left_out_where_a_image_has_none():
     with_loss, without = (
-        random_pictures(1, 3, 0),
-        [one | {"loss": None} for one in random_pictures(2, 3, 1)],
+        random_images(1, 3, 0),
+        [one | {"loss": None} for one in random_images(2, 3, 1)],
     )
     assert "val_loss" in measured(with_loss, 3).compute()
     assert "val_loss" not in measured([*with_loss, *without], 3, batch_size=1).compute()
 
 
 def test_a_loss_that_is_no_number_shows():
-    pictures = [
+    images = [
         one | {"loss": loss}
-        for one, loss in zip(random_pictures(2, 3, 0), (1.0, math.nan), strict=True)
+        for one, loss in zip(random_images(2, 3, 0), (1.0, math.nan), strict=True)
     ]
     assert (
-        math.isnan(measured(pictures, 3).compute()["val_loss"])
-        and measured(pictures, 3).compute([0, 0])["val_loss"] == 1
+        math.isnan(measured(images, 3).compute()["val_loss"])
+        and measured(images, 3).compute([0, 0])["val_loss"] == 1
     )
 
 
 def test_the_trivial_answer_is_the_largest_class():
-    metric = measured([picture([[0, 0, 0, 1, 2, 255]], np.zeros((1, 6)))], 4)
+    metric = measured([image([[0, 0, 0, 1, 2, 255]], np.zeros((1, 6)))], 4)
     assert metric.majority_scores() == {"miou": 0.6 / 3, "pixel_accuracy": 0.6}
     assert metric.majority_scores() == {
         key: metric.compute()[key] for key in ("miou", "pixel_accuracy")
@@ -278,18 +278,18 @@ def test_pairs_are_counted_for_any_number_of_classes(num_classes):
 
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"expected shape \(2, 3\), got \(3, 2\)"):
-        measured([picture(np.zeros((2, 3)), np.zeros((3, 2)))], 2)
+        measured([image(np.zeros((2, 3)), np.zeros((3, 2)))], 2)
     with pytest.raises(ValueError, match=r"level_ids \(1, 2, 3\)"):
         measured(
-            [picture(np.zeros((2, 3)), np.zeros((2, 3)), levels=np.zeros((1, 2, 3)))], 2, levels=2
+            [image(np.zeros((2, 3)), np.zeros((2, 3)), levels=np.zeros((1, 2, 3)))], 2, levels=2
         )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_counts_on_cuda_are_those_of_the_cpu():
-    pictures = random_pictures(4, 7, 0, levels=2)
+    images = random_images(4, 7, 0, levels=2)
     on_gpu = [
         {key: value.cuda() if torch.is_tensor(value) else value for key, value in one.items()}
-        for one in pictures
+        for one in images
     ]
-    assert measured(on_gpu, 7, levels=2).compute() == measured(pictures, 7, levels=2).compute()
+    assert measured(on_gpu, 7, levels=2).compute() == measured(images, 7, levels=2).compute()

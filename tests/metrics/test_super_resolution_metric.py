@@ -1,4 +1,4 @@
-"""Scores of super-resolution: means of the single pictures' scores, the same bits from any shards, what is too small or equal."""
+"""Scores of super-resolution: means of the single images' scores, the same bits from any shards, what is too small or equal."""
 
 import math
 import random
@@ -16,10 +16,10 @@ from visionloop.metrics.super_resolution import HIGHEST_PSNR, SuperResolutionMet
 BORDER = 2
 
 
-def random_pictures(count, seed, *, smallest=16, largest=24, with_loss=True):
-    """[{"picture", "hr", "bicubic": uint8 [3, H, W], "loss"}] of several sizes; HR and bicubic up to two pixels larger."""
+def random_images(count, seed, *, smallest=16, largest=24, with_loss=True):
+    """[{"image", "hr", "bicubic": uint8 [3, H, W], "loss"}] of several sizes; HR and bicubic up to two pixels larger."""
     generator = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for _ in range(count):
         height, width = generator.integers(smallest, largest, 2)
         hr = generator.integers(
@@ -31,18 +31,16 @@ def random_pictures(count, seed, *, smallest=16, largest=24, with_loss=True):
             for one in (near[:, :height, :width], hr, far)
         ]
         loss = float(generator.random()) if with_loss else None
-        pictures.append(
-            dict(zip(("picture", "hr", "bicubic"), as_bytes, strict=True)) | {"loss": loss}
-        )
-    return pictures
+        images.append(dict(zip(("image", "hr", "bicubic"), as_bytes, strict=True)) | {"loss": loss})
+    return images
 
 
-def measured(pictures, sample_ids=None, *, border=BORDER, batch_size=3, lpips=None):
+def measured(images, sample_ids=None, *, border=BORDER, batch_size=3, lpips=None):
     metric = SuperResolutionMetric(border, lpips)
-    sample_ids = list(range(len(pictures))) if sample_ids is None else list(sample_ids)
-    for start in range(0, len(pictures), batch_size):
-        here = pictures[start : start + batch_size]
-        predictions = {"pictures": [one["picture"] for one in here]}
+    sample_ids = list(range(len(images))) if sample_ids is None else list(sample_ids)
+    for start in range(0, len(images), batch_size):
+        here = images[start : start + batch_size]
+        predictions = {"images": [one["image"] for one in here]}
         if here[0]["loss"] is not None:
             predictions["losses"] = torch.tensor([one["loss"] for one in here])
         batch = {name: [one[name] for one in here] for name in ("hr", "bicubic")}
@@ -54,11 +52,11 @@ def measured(pictures, sample_ids=None, *, border=BORDER, batch_size=3, lpips=No
 
 
 def by_hand(one, border=BORDER):
-    """The scores of one picture, cut by hand."""
-    height, width = one["picture"].shape[1:]
+    """The scores of one image, cut by hand."""
+    height, width = one["image"].shape[1:]
     ours, hr, plain = (
         one[name][:, :height, :width].permute(1, 2, 0).numpy()
-        for name in ("picture", "hr", "bicubic")
+        for name in ("image", "hr", "bicubic")
     )
     scores = {"val_loss": one["loss"]}
     for name, measure in (("psnr", psnr), ("ssim", ssim)):
@@ -84,9 +82,9 @@ def random_lpips():
 
 @given(count=st.integers(1, 7), seed=st.integers(0, 1000), border=st.sampled_from([0, 2]))
 @settings(deadline=None, max_examples=25)
-def test_scores_are_means_of_those_of_the_single_pictures(count, seed, border):
-    pictures = random_pictures(count, seed)
-    metric, rows = measured(pictures, border=border), [by_hand(one, border) for one in pictures]
+def test_scores_are_means_of_those_of_the_single_images(count, seed, border):
+    images = random_images(count, seed)
+    metric, rows = measured(images, border=border), [by_hand(one, border) for one in images]
     keys = ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "val_loss")
     assert metric.compute() == pytest.approx({name: mean(rows, name) for name in keys}, rel=1e-6)
     expected = {
@@ -94,7 +92,7 @@ def test_scores_are_means_of_those_of_the_single_pictures(count, seed, border):
         "bicubic SSIM": mean(rows, "bicubic_ssim"),
     }
     assert metric.bicubic_scores() == pytest.approx(expected, abs=1e-12)
-    table = metric.per_picture()
+    table = metric.per_image()
     assert table["sample_ids"].tolist() == list(range(count)) and set(table) == {
         "sample_ids",
         *rows[0],
@@ -112,14 +110,14 @@ def test_scores_are_means_of_those_of_the_single_pictures(count, seed, border):
 )
 @settings(deadline=None, max_examples=20)
 def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
-    pictures = random_pictures(count, seed)
+    images = random_images(count, seed)
     sample_ids = np.random.default_rng(seed).permutation(100)[:count]
-    whole = measured(pictures, sample_ids)
+    whole = measured(images, sample_ids)
     states = []
     for owner in range(4):
         rows = [row for row in range(count) if owners[row] == owner]
         states.append(
-            measured([pictures[row] for row in rows], sample_ids[rows], batch_size=2).state()
+            measured([images[row] for row in rows], sample_ids[rows], batch_size=2).state()
         )
     random.Random(seed).shuffle(states)
     merged = SuperResolutionMetric(BORDER)
@@ -135,7 +133,7 @@ def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
 
 
 def test_merging_replaces_what_was_there():
-    metric = measured(random_pictures(4, 0))
+    metric = measured(random_images(4, 0))
     before = metric.compute()
     metric.merge([metric.state()])
     assert len(metric) == 4 and metric.compute() == before
@@ -143,47 +141,47 @@ def test_merging_replaces_what_was_there():
 
 @given(count=st.integers(1, 6), seed=st.integers(0, 100), data=st.data())
 @settings(deadline=None, max_examples=20)
-def test_picked_pictures_score_as_if_they_were_all(count, seed, data):
-    pictures = random_pictures(count, seed)
+def test_picked_images_score_as_if_they_were_all(count, seed, data):
+    images = random_images(count, seed)
     sample_ids = np.random.default_rng(seed).permutation(100)[:count]
     picks = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=12))
-    in_order = [pictures[row] for row in np.argsort(sample_ids)]
+    in_order = [images[row] for row in np.argsort(sample_ids)]
     rows = [by_hand(in_order[pick]) for pick in picks]
-    scores = measured(pictures, sample_ids).compute(np.array(picks))
+    scores = measured(images, sample_ids).compute(np.array(picks))
     assert scores == pytest.approx({name: mean(rows, name) for name in scores}, rel=1e-6)
 
 
-def test_an_equal_picture_counts_as_100_db_and_shows_as_infinite():
-    one, equal = random_pictures(2, 1)
-    equal["picture"] = equal["hr"].clone()
+def test_an_equal_image_counts_as_100_db_and_shows_as_infinite():
+    one, equal = random_images(2, 1)
+    equal["image"] = equal["hr"].clone()
     equal["bicubic"] = equal["hr"].clone()
     metric = measured([one, equal])
-    assert metric.per_picture()["psnr"][1] == math.inf == metric.per_picture()["bicubic_psnr"][1]
+    assert metric.per_image()["psnr"][1] == math.inf == metric.per_image()["bicubic_psnr"][1]
     assert metric.compute()["psnr"] == pytest.approx((by_hand(one)["psnr"] + HIGHEST_PSNR) / 2)
     assert metric.compute([1])["psnr_rgb"] == HIGHEST_PSNR and math.isfinite(
         metric.bicubic_scores()["bicubic PSNR"]
     )
 
 
-def test_an_almost_equal_picture_scores_no_more_than_an_equal_one():
+def test_an_almost_equal_image_scores_no_more_than_an_equal_one():
     hr = torch.full((3, 500, 500), 90, dtype=torch.uint8)
     almost = hr.clone()
     almost[2, 100, 100] += 1
     row = {"hr": hr, "bicubic": hr, "loss": None}
-    metric = measured([row | {"picture": almost}, row | {"picture": hr}])
+    metric = measured([row | {"image": almost}, row | {"image": hr}])
     assert (
-        HIGHEST_PSNR < metric.per_picture()["psnr"][0] < math.inf
+        HIGHEST_PSNR < metric.per_image()["psnr"][0] < math.inf
         and metric.compute([0])["psnr"] == metric.compute([1])["psnr"]
     )
 
 
-def test_a_picture_too_small_for_ssim_is_left_out_of_its_mean_alone():
-    one, small = random_pictures(2, 2)
+def test_a_image_too_small_for_ssim_is_left_out_of_its_mean_alone():
+    one, small = random_images(2, 2)
     small = {
         name: value if name == "loss" else value[:, :, :14] for name, value in small.items()
     }  # 10 without the border
     metric = measured([one, small])
-    table = metric.per_picture()
+    table = metric.per_image()
     assert [
         math.isnan(table[name][1]) for name in ("ssim", "ssim_rgb", "bicubic_ssim", "psnr")
     ] == [True, True, True, False]
@@ -197,55 +195,51 @@ def test_a_picture_too_small_for_ssim_is_left_out_of_its_mean_alone():
     )
 
 
-def test_a_picture_that_is_all_border_has_no_score_and_stops_nothing():
-    strip = dict.fromkeys(("picture", "hr", "bicubic"), torch.zeros(3, 4, 9, dtype=torch.uint8))
-    pictures = [*random_pictures(1, 3), strip | {"loss": 1.0}]
-    metric = measured(pictures)
+def test_a_image_that_is_all_border_has_no_score_and_stops_nothing():
+    strip = dict.fromkeys(("image", "hr", "bicubic"), torch.zeros(3, 4, 9, dtype=torch.uint8))
+    images = [*random_images(1, 3), strip | {"loss": 1.0}]
+    metric = measured(images)
     assert (
-        math.isnan(metric.per_picture()["psnr"][1])
-        and metric.compute()["psnr"] == by_hand(pictures[0])["psnr"]
+        math.isnan(metric.per_image()["psnr"][1])
+        and metric.compute()["psnr"] == by_hand(images[0])["psnr"]
     )
 
 
 def test_lpips_is_there_when_its_network_is():
     lpips = random_lpips()
-    pictures = random_pictures(3, 4, smallest=31, largest=40) + random_pictures(
+    images = random_images(3, 4, smallest=31, largest=40) + random_images(
         1, 5
     )  # the last is too small for it
-    metric = measured(pictures, lpips=lpips)
+    metric = measured(images, lpips=lpips)
     expected = []
-    for one in pictures[:3]:
-        height, width = one["picture"].shape[1:]
-        expected.append(lpips(one["picture"][None], one["hr"][None, :, :height, :width]).item())
-    assert metric.per_picture()["lpips"][:3].tolist() == expected and math.isnan(
-        metric.per_picture()["lpips"][3]
+    for one in images[:3]:
+        height, width = one["image"].shape[1:]
+        expected.append(lpips(one["image"][None], one["hr"][None, :, :height, :width]).item())
+    assert metric.per_image()["lpips"][:3].tolist() == expected and math.isnan(
+        metric.per_image()["lpips"][3]
     )
     assert metric.compute()["lpips"] == pytest.approx(np.mean(expected)) and min(expected) > 0
-    assert (
-        "lpips" not in measured(pictures).compute()
-        and "lpips" not in measured(pictures).per_picture()
-    )
+    assert "lpips" not in measured(images).compute() and "lpips" not in measured(images).per_image()
 
 
-def test_the_loss_is_left_out_where_a_picture_has_none():
-    with_loss, without = random_pictures(1, 0), random_pictures(2, 1, with_loss=False)
+def test_the_loss_is_left_out_where_a_image_has_none():
+    with_loss, without = random_images(1, 0), random_images(2, 1, with_loss=False)
     assert "val_loss" in measured(with_loss).compute()
     mixed = measured([*with_loss, *without], batch_size=1)
-    assert "val_loss" not in mixed.compute() and "val_loss" not in mixed.per_picture()
+    assert "val_loss" not in mixed.compute() and "val_loss" not in mixed.per_image()
 
 
 def test_a_loss_that_is_no_number_shows():
-    pictures = [
-        one | {"loss": loss}
-        for one, loss in zip(random_pictures(2, 0), (1.0, math.nan), strict=True)
+    images = [
+        one | {"loss": loss} for one, loss in zip(random_images(2, 0), (1.0, math.nan), strict=True)
     ]
     assert (
-        math.isnan(measured(pictures).compute()["val_loss"])
-        and measured(pictures).compute([0, 0])["val_loss"] == 1
+        math.isnan(measured(images).compute()["val_loss"])
+        and measured(images).compute([0, 0])["val_loss"] == 1
     )
 
 
-def test_without_pictures_every_score_is_nan():
+def test_without_images_every_score_is_nan():
     metric = SuperResolutionMetric(4)
     assert len(metric) == 0 and set(metric.compute()) == {"psnr", "ssim", "psnr_rgb", "ssim_rgb"}
     assert all(
@@ -257,7 +251,7 @@ def test_without_pictures_every_score_is_nan():
 
 @pytest.mark.parametrize("name", ["hr", "bicubic"])
 def test_a_target_smaller_than_the_prediction_is_refused(name):
-    one = random_pictures(1, 6)[0]
+    one = random_images(1, 6)[0]
     one[name] = one[name][:, :10]
     with pytest.raises(
         ValueError,

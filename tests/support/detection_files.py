@@ -1,4 +1,4 @@
-"""Small data sets with boxes, written in the forms that detection reads."""
+"""Small datasets with boxes, written in the forms that detection reads."""
 
 import json
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def small_coco():
-    """The content of a COCO json: three pictures (the last without boxes), two classes, four boxes of which one is a crowd."""
+    """The content of a COCO json: three images (the last without boxes), two classes, four boxes of which one is a crowd."""
     return {
         "images": [
             {"id": 7, "file_name": "a.png", "width": 40, "height": 30},
@@ -38,20 +38,20 @@ def small_coco():
     }
 
 
-def write_pictures(folder, content, prefix=""):
-    """The pictures of a json's content, each of its own size and grey."""
-    for number, picture in enumerate(content["images"]):
-        path = folder / prefix / picture["file_name"]
+def write_images(folder, content, prefix=""):
+    """The images of a json's content, each of its own size and grey."""
+    for number, image in enumerate(content["images"]):
+        path = folder / prefix / image["file_name"]
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(
-            np.full((picture["height"], picture["width"], 3), 30 * number, dtype=np.uint8)
+            np.full((image["height"], image["width"], 3), 30 * number, dtype=np.uint8)
         ).save(path)
 
 
-def write_coco(folder, content=None, json_name="train.json", pictures="train"):
-    """`folder` / `json_name` with its pictures in `folder` / `pictures`; the json's path."""
+def write_coco(folder, content=None, json_name="train.json", images="train"):
+    """`folder` / `json_name` with its images in `folder` / `images`; the json's path."""
     content = content or small_coco()
-    write_pictures(folder / pictures, content)
+    write_images(folder / images, content)
     (folder / json_name).parent.mkdir(parents=True, exist_ok=True)
     (folder / json_name).write_text(json.dumps(content))
     return folder / json_name

@@ -29,7 +29,7 @@ def random_targets(generator, sizes, classes):
 
 
 def denoising_meta(sizes, denoising, queries):
-    """As the library lays them out: per group the positives of the fullest picture, then as many negatives. None without a box."""
+    """As the library lays them out: per group the positives of the fullest image, then as many negatives. None without a box."""
     if not denoising or not max(sizes):
         return None
     groups = max(1, denoising // max(sizes))
@@ -45,7 +45,7 @@ def denoising_meta(sizes, denoising, queries):
 def random_outputs(
     sizes, *, layers=3, queries=10, classes=4, denoising=6, reg_max=32, seed=0, spread=0.03
 ):
-    """(outputs, targets) of pictures with so many boxes each; the tensors of `LEAVES` want gradients.
+    """(outputs, targets) of images with so many boxes each; the tensors of `LEAVES` want gradients.
 
     spread: how far the heads' boxes of a query lie from each other.
     """
@@ -55,17 +55,17 @@ def random_outputs(
         denoising_meta(sizes, denoising, queries),
     )
     skip = meta["dn_num_split"][0] if meta else 0
-    total, pictures = skip + queries, len(sizes)
-    boxes = random_boxes(generator, pictures, 1, total)
-    shaken = boxes + spread * torch.randn(pictures, layers + 2, total, 4, generator=generator)
+    total, images = skip + queries, len(sizes)
+    boxes = random_boxes(generator, images, 1, total)
+    shaken = boxes + spread * torch.randn(images, layers + 2, total, 4, generator=generator)
     outputs = SimpleNamespace(
-        intermediate_logits=torch.randn(pictures, layers + 1, total, classes, generator=generator)
+        intermediate_logits=torch.randn(images, layers + 1, total, classes, generator=generator)
         - 1,
         intermediate_reference_points=shaken[:, :-1].clone(),
         intermediate_predicted_corners=2
-        * torch.randn(pictures, layers, total, 4 * (reg_max + 1), generator=generator),
+        * torch.randn(images, layers, total, 4 * (reg_max + 1), generator=generator),
         initial_reference_points=boxes.expand(-1, layers, -1, -1),
-        enc_topk_logits=torch.randn(pictures, queries, classes, generator=generator) - 1,
+        enc_topk_logits=torch.randn(images, queries, classes, generator=generator) - 1,
         enc_topk_bboxes=shaken[:, -1, skip:].clone(),
         denoising_meta_values=meta,
     )
@@ -101,7 +101,7 @@ def evaluation_form(outputs):
 
 
 def rows_of(outputs, targets, rows):
-    """The pictures `rows` of a batch, with the denoising layout of the whole."""
+    """The images `rows` of a batch, with the denoising layout of the whole."""
     values = {
         name: value[rows] if isinstance(value, torch.Tensor) else value
         for name, value in vars(outputs).items()

@@ -9,23 +9,23 @@ CLASSES = 5
 
 
 def random_answers(sizes, *, levels=2, queries=5, grid=(5, 6), side=(10, 12), seed=0, ignored=0.0):
-    """Pictures with so many masks each, as a namespace: leaves mask_logits, class_logits; masks (that may overlap), labels, valid.
+    """Images with so many masks each, as a namespace: leaves mask_logits, class_logits; masks (that may overlap), labels, valid.
 
     ignored: share of the pixels that `valid` leaves out; they are in no mask.
     """
     generator = torch.Generator().manual_seed(seed)
-    pictures = len(sizes)
-    valid = torch.rand(pictures, *side, generator=generator) >= ignored
+    images = len(sizes)
+    valid = torch.rand(images, *side, generator=generator) >= ignored
     masks = []
     for b, size in enumerate(sizes):
         rough = torch.rand(1, size, 3, 4, generator=generator) if size else torch.zeros(1, 1, 3, 4)
         masks.append((F.interpolate(rough, size=side, mode="bilinear")[0, :size] > 0.45) & valid[b])
     return SimpleNamespace(
         mask_logits=(
-            2 * torch.randn(pictures, levels, queries, *grid, generator=generator)
+            2 * torch.randn(images, levels, queries, *grid, generator=generator)
         ).requires_grad_(),
         class_logits=torch.randn(
-            pictures, levels, queries, CLASSES + 1, generator=generator
+            images, levels, queries, CLASSES + 1, generator=generator
         ).requires_grad_(),
         masks=masks,
         labels=[torch.randint(0, CLASSES, (size,), generator=generator) for size in sizes],
@@ -34,7 +34,7 @@ def random_answers(sizes, *, levels=2, queries=5, grid=(5, 6), side=(10, 12), se
 
 
 def loss_of(criterion, answers, rows=slice(None), count=None):
-    """The criterion's dict for the pictures `rows` of the answers."""
+    """The criterion's dict for the images `rows` of the answers."""
     tensors = (answers.mask_logits[rows], answers.class_logits[rows])
     return criterion(
         *tensors, answers.masks[rows], answers.labels[rows], count, answers.valid[rows]

@@ -1,4 +1,4 @@
-"""A fifth task, complete: one number for each picture, as an age or a weight. `CONTRIBUTING.md` walks through it.
+"""A fifth task, complete: one number for each image, as an age or a weight. `CONTRIBUTING.md` walks through it.
 
 Data: `train/*.png` and `train.json` with {file: number}, the same for val.
 """
@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.transforms.v2 import functional as F
 
 from visionloop.bin.commands.cli import run_commands, task_commands
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.engine.batch import Batch
 from visionloop.engine.config.options import option
 from visionloop.engine.config.train_config import TaskConfig
@@ -31,7 +31,7 @@ class RegressionConfig(TaskConfig):
 
 
 # data: datasets/
-class NumberedPictures(torch.utils.data.Dataset):
+class NumberedImages(torch.utils.data.Dataset):
     def __init__(self, folder, split, side):
         self.folder, self.side = Path(folder) / split, side
         listed = Path(folder) / f"{split}.json"
@@ -61,7 +61,7 @@ class NumberedPictures(torch.utils.data.Dataset):
 
 
 def read_square(path, side):
-    return {"pixel_values": F.resize(read_picture(path), [side, side], antialias=True)}
+    return {"pixel_values": F.resize(read_image(path), [side, side], antialias=True)}
 
 
 # model.py
@@ -77,7 +77,7 @@ class Network(nn.Module):
         return self.head((features + self.body(features)).mean((2, 3)))[:, 0]
 
 
-# evaluate.py: evidence about each picture, which merges exactly
+# evaluate.py: evidence about each image, which merges exactly
 class ErrorMetric:
     def __init__(self):
         self.rows = np.zeros((0, 3))  # sample id, absolute error, loss
@@ -120,7 +120,7 @@ class RegressionTask(Task):
         return self.build_eval_dataset("train"), self.build_eval_dataset("val")
 
     def build_eval_dataset(self, split):
-        return NumberedPictures(self.config.data, split, self.side)
+        return NumberedImages(self.config.data, split, self.side)
 
     def build_model(self):
         return Network(self.config.width).train()
@@ -166,7 +166,7 @@ class RegressionTask(Task):
 
     def check_data(self):
         for split in ("train", "val"):
-            NumberedPictures(self.config.data, split, self.side)
+            NumberedImages(self.config.data, split, self.side)
         return {"errors": [], "warnings": [], "classes": {}}
 
     # weights
@@ -201,19 +201,19 @@ class RegressionTask(Task):
             for name, number in zip(names, predictions["numbers"], strict=True)
         ]
 
-    def draw_answers(self, paths, answers, predictions):
-        return [read_picture(path).permute(1, 2, 0).numpy() for path in paths]
+    def draw_predictions(self, paths, answers, predictions):
+        return [read_image(path).permute(1, 2, 0).numpy() for path in paths]
 
 
 # the launcher
 commands = task_commands("regression", RegressionConfig, lambda: RegressionTask)
 
 
-def write_numbered(folder, pictures):
-    """Sample data: squares on grey, the number is the share of the picture that they cover. pictures: {split: number}."""
+def write_numbered(folder, images):
+    """Sample data: squares on grey, the number is the share of the image that they cover. images: {split: number}."""
     from PIL import Image
 
-    for seed, (split, number) in enumerate(pictures.items()):
+    for seed, (split, number) in enumerate(images.items()):
         (folder / split).mkdir(parents=True)
         generator, numbers = np.random.default_rng(seed), {}
         for i in range(number):

@@ -33,7 +33,7 @@ class CountReads(TorchDispatchMode):
 
 
 def reads_of(task, folder, *, steps, log_every):
-    """Host reads of a run with weight average, clipping, bf16 and two micro-batches a step; it logs at its end too."""
+    """Host reads of a run with EMA, clipping, bf16 and two micro-batches a step; it logs at its end too."""
     config = replace(
         CONFIG,
         steps=steps,

@@ -1,6 +1,6 @@
-"""D-FINE's loss the slow and obvious way: in float64, head by head, picture by picture, pair by pair.
+"""D-FINE's loss the slow and obvious way: in float64, head by head, image by image, pair by pair.
 
-Shares no code with the product. The specification: arXiv 2410.13842, and the authors' code for
+LossNormalizers no code with the product. The specification: arXiv 2410.13842, and the authors' code for
 which matching each term uses.
 """
 
@@ -31,7 +31,7 @@ def iou_and_giou(first, second):
 
 
 def matching(logits, boxes, target):
-    """{query: true box} of one head and picture."""
+    """{query: true box} of one head and image."""
     cost = torch.zeros(len(boxes), len(target["boxes"]), dtype=torch.float64)
     for q in range(len(boxes)):
         for g, true in enumerate(target["boxes"].double()):
@@ -52,7 +52,7 @@ def matching(logits, boxes, target):
 
 
 def union(matchings):
-    """{query: true box} of one picture over its heads: most votes, then the first box."""
+    """{query: true box} of one image over its heads: most votes, then the first box."""
     votes = {}
     for found in matchings:
         for q, g in found.items():
@@ -62,7 +62,7 @@ def union(matchings):
 
 
 def varifocal(logits, boxes, pairs, target):
-    """One head and picture. pairs: [(query, true box)]."""
+    """One head and image. pairs: [(query, true box)]."""
     targets, weights = torch.zeros_like(logits), 0.75 * logits.detach().sigmoid() ** 2
     for q, g in pairs:
         quality = iou_and_giou(boxes[q].detach(), target["boxes"][g].double())[0]
@@ -107,7 +107,7 @@ def edge_target(reference, true, values, reg_scale):
 
 
 def edge_loss(edges, boxes, references, pairs, target, values, reg_scale):
-    """One layer and picture. edges: [Q, 4, bins]."""
+    """One layer and image. edges: [Q, 4, bins]."""
     total = torch.zeros((), dtype=torch.float64)
     for q, g in pairs:
         true = target["boxes"][g].double()
@@ -123,7 +123,7 @@ def edge_loss(edges, boxes, references, pairs, target, values, reg_scale):
 def distillation(edges, boxes, pairs, logits, targets, roots):
     """One student layer of the whole batch against the last: edges [B, L, Q, 4, bins] of student and teacher as [B, 2, ...].
 
-    pairs: per picture; logits: [B, Q, C] of the teacher; roots: (sqrt m, sqrt r), or None: of these
+    pairs: per image; logits: [B, Q, C] of the teacher; roots: (sqrt m, sqrt r), or None: of these
     pairs.
     """
     matched, others = [], []
@@ -160,7 +160,7 @@ def plain_dfine_loss(outputs, targets, *, reg_max=32, reg_scale=4.0, up=0.5):
         outputs.denoising_meta_values,
     )
     skip = meta["dn_num_split"][0] if meta else 0
-    pictures, layers = range(len(targets)), edges.shape[1]
+    images, layers = range(len(targets)), edges.shape[1]
     first_layer = logits.shape[1] - layers
     values, n = (
         bin_values(reg_max, reg_scale, up),
@@ -175,11 +175,11 @@ def plain_dfine_loss(outputs, targets, *, reg_max=32, reg_scale=4.0, up=0.5):
     heads = [(logits[:, k, skip:], boxes[:, k, skip:]) for k in range(logits.shape[1])]
     if outputs.enc_topk_logits is not None:
         heads.append((outputs.enc_topk_logits.double(), outputs.enc_topk_bboxes.double()))
-    own = [[matching(head[0][b], head[1][b], targets[b]) for b in pictures] for head in heads]
-    joint = [list(union([found[b] for found in own]).items()) for b in pictures]
+    own = [[matching(head[0][b], head[1][b], targets[b]) for b in images] for head in heads]
+    joint = [list(union([found[b] for found in own]).items()) for b in images]
     num_union = max(1, sum(len(pairs) for pairs in joint))
     for found, (head_logits, head_boxes) in zip(own, heads, strict=True):
-        for b in pictures:
+        for b in images:
             terms["vfl"] = (
                 terms["vfl"]
                 + varifocal(head_logits[b], head_boxes[b], found[b].items(), targets[b]) / n
@@ -193,7 +193,7 @@ def plain_dfine_loss(outputs, targets, *, reg_max=32, reg_scale=4.0, up=0.5):
     def edge_terms(part, queries, pairs, divisor, roots):
         for layer in range(layers):
             found = boxes[:, first_layer + layer, queries]
-            for b in pictures:
+            for b in images:
                 args = (
                     edges[b, layer, queries],
                     found[b],
@@ -218,7 +218,7 @@ def plain_dfine_loss(outputs, targets, *, reg_max=32, reg_scale=4.0, up=0.5):
             for queries, target in zip(meta["dn_positive_idx"], targets, strict=True)
         ]
         for k in range(logits.shape[1]):
-            for b in pictures:
+            for b in images:
                 head_logits, head_boxes = logits[b, k, :skip], boxes[b, k, :skip]
                 terms["dn_vfl"] = terms["dn_vfl"] + varifocal(
                     head_logits, head_boxes, fixed[b], targets[b]

@@ -1,6 +1,6 @@
-"""EoMT's loss the slow and obvious way: in float64, level by level, picture by picture, pair by pair, point by point.
+"""EoMT's loss the slow and obvious way: in float64, level by level, image by image, pair by pair, point by point.
 
-Shares no code with the product. The specification: arXiv 2112.01527 and the authors' code; points
+LossNormalizers no code with the product. The specification: arXiv 2112.01527 and the authors' code; points
 are given.
 """
 
@@ -52,7 +52,7 @@ def entropy_and_dice(x, y, known):
 
 
 def matching(x, y, known, class_logits, labels):
-    """[(query, mask)] of one picture and level. x: [Q] of values at the shared points; y: [T] of the same."""
+    """[(query, mask)] of one image and level. x: [Q] of values at the shared points; y: [T] of the same."""
     cost = torch.zeros(len(x), len(y), dtype=torch.float64)
     for q in range(len(x)):
         for t in range(len(y)):
@@ -84,20 +84,20 @@ def plain_eomt_loss(
     """{"loss", "loss_class", "loss_mask", "loss_dice"} of one batch on one process, in float64.
 
     points: 0 for all pixels. drawn: with shared [[B, 3.25 P, 2]], else [[B, P, 2], [N, 3 P, 2], [N,
-    P / 4, 2]], pairs in the order of picture, level, query.
+    P / 4, 2]], pairs in the order of image, level, query.
     """
     mask_logits, class_logits, masks = (
         mask_logits.double(),
         class_logits.double(),
         [maps.double() for maps in masks],
     )
-    pictures, levels, queries = mask_logits.shape[:3]
+    images, levels, queries = mask_logits.shape[:3]
     num_classes, unsure, size = (
         class_logits.shape[-1] - 1,
         int(0.75 * points),
         mask_logits.shape[-2:],
     )
-    seen = torch.ones(pictures, *masks[0].shape[1:]).double() if valid is None else valid.double()
+    seen = torch.ones(images, *masks[0].shape[1:]).double() if valid is None else valid.double()
 
     def known_at(b, places):
         return values_at(seen[b], places) / values_at(
@@ -105,7 +105,7 @@ def plain_eomt_loss(
         )  # beyond the border is nothing to know
 
     entropy, dice, class_sum, class_weight, pairs = ZERO, ZERO, ZERO, ZERO, 0
-    for b in range(pictures):
+    for b in range(images):
         for level in range(levels):
             answers = mask_logits[b, level]
             if points:

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import torch
 from segmentation_files import write_segmentation_data
-from super_resolution_files import some_picture, write_picture, write_super_resolution_data
+from super_resolution_files import some_image, write_image, write_super_resolution_data
 from torchrun_runs import write_classification
 
 from visionloop.bin.benchmarks.predict_cases import write_random
@@ -21,27 +21,27 @@ from visionloop.engine.testing.short_runs import free_port
 SIZES_WH = [(37, 91), (64, 64), (120, 33), (100, 75), (48, 150), (17, 19), (61, 60)]
 DATA = {
     "classification": write_classification,
-    "detection": lambda folder: write_detection(folder, 0, pictures={"train": 2, "val": 2}),
-    "segmentation": lambda folder: write_segmentation_data(folder, pictures=2),
+    "detection": lambda folder: write_detection(folder, 0, images={"train": 2, "val": 2}),
+    "segmentation": lambda folder: write_segmentation_data(folder, images=2),
     "super_resolution": lambda folder: write_super_resolution_data(
-        folder, pictures=2, size_hw=(80, 80)
+        folder, images=2, size_hw=(80, 80)
     ),
 }
 LONGEST = 120  # seconds that forked processes may take on a loaded machine
 
 
 def write_mixed(folder):
-    """Seven pictures of different sizes, in two folders and formats; the folder."""
+    """Seven images of different sizes, in two folders and formats; the folder."""
     for i, (width, height) in enumerate(SIZES_WH):
-        write_picture(
+        write_image(
             folder / ("deep" if i % 3 == 0 else ".") / f"{i}.{'jpg' if i % 2 else 'png'}",
-            some_picture(f"p{i}", height, width),
+            some_image(f"p{i}", height, width),
         )
     return folder
 
 
 def write_model(task_name, folder):
-    """A folder that `predict --model` takes, whose answers differ from picture to picture; the folder."""
+    """A folder that `predict --model` takes, whose answers differ from image to image; the folder."""
     (folder / "data").mkdir(parents=True)
     DATA[task_name](folder / "data")
     write_random(task_name, "tiny", str(folder / "data"), folder / "plain")
@@ -56,7 +56,7 @@ def write_model(task_name, folder):
 
 
 def predict(task_class, model, input_path, output, **changes):
-    """The exit code of `run_predict`, two pictures a batch."""
+    """The exit code of `run_predict`, two images a batch."""
     options = {
         "batch_size": 2,
         "device": "cpu",
@@ -85,7 +85,7 @@ def interrupted(task_class, after, act):
             return _plain_task, (
                 task_class,
                 self.__dict__,
-            )  # loader processes, which only read, know no class of this function
+            )  # workers, which only read, know no class of this function
 
     return Interrupted
 

@@ -50,7 +50,7 @@ class Job:
         self.environment = (
             os.environ | slurm | {"PATH": path, "FAKE_SLURM": str(folder), "FAKE_NODES": str(nodes)}
         )
-        self.options = ["--data", "my pictures", "--epochs", "10"]
+        self.options = ["--data", "my images", "--epochs", "10"]
 
     def start(self, *, text=None, code=1, waits=False, **environment):
         """The script, started; `text` is what its run leaves in status.json, None: nothing."""

@@ -10,8 +10,8 @@ QUIET = ClassificationConfig(model="tiny", from_scratch=True, image_size=16, dro
 
 
 def make_quiet_task():
-    """Noise off; the data folder stands in CLASSIFICATION_TRIAL_DATA."""
-    return ClassificationTask(replace(QUIET, data=os.environ["CLASSIFICATION_TRIAL_DATA"]))
+    """Noise off; the data folder stands in SMALL_CLASSIFICATION_DATA."""
+    return ClassificationTask(replace(QUIET, data=os.environ["SMALL_CLASSIFICATION_DATA"]))
 
 
 def make_task_with_drop_path():

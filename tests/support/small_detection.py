@@ -6,7 +6,7 @@ from dataclasses import replace
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.task import DetectionTask
 
-# small pictures, and no more queries than they have places
+# small images, and no more queries than they have places
 QUIET = DetectionConfig(
     model="tiny", from_scratch=True, image_size=96, backbone_bn="frozen", denoising=0, photometric=0.0, zoom_out=0.0, iou_crop=0.0,
 )  # fmt: skip
@@ -24,8 +24,8 @@ class FrozenNorms(DetectionTask):
 
 
 def make_quiet_task():
-    """Noise off; the data folder stands in DETECTION_TRIAL_DATA."""
-    return FrozenNorms(replace(QUIET, data=os.environ["DETECTION_TRIAL_DATA"]))
+    """Noise off; the data folder stands in SMALL_DETECTION_DATA."""
+    return FrozenNorms(replace(QUIET, data=os.environ["SMALL_DETECTION_DATA"]))
 
 
 def make_task_without_union():
@@ -42,7 +42,7 @@ def make_task_without_union():
 
 
 class SecondHalfEmpty(FrozenNorms):
-    """From the fifth picture of a global batch on, nothing is to be found: with two ranks, on the second nothing at all."""
+    """From the fifth image of a global batch on, nothing is to be found: with two ranks, on the second nothing at all."""
 
     def collate(self, samples, step, offset):
         batch = super().collate(samples, step, offset)
@@ -61,7 +61,7 @@ def make_noisy_task():
     """With denoising, every augmentation, several sizes and a second stage that reloads the best weights."""
     noisy = replace(
         QUIET,
-        data=os.environ["DETECTION_TRIAL_DATA"],
+        data=os.environ["SMALL_DETECTION_DATA"],
         backbone_bn="trained",
         denoising=20,
         multi_scale=1,

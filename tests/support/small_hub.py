@@ -6,7 +6,7 @@ from transformers import AutoModelForImageClassification, ViTConfig
 from visionloop.tasks.classification.processor import EvalTransform
 from visionloop.tasks.detection import export as detection_folder
 from visionloop.tasks.detection import model as detection
-from visionloop.tasks.huggingface.loading import quiet_library
+from visionloop.tasks.huggingface.loading import quiet_transformers
 from visionloop.tasks.segmentation import export as segmentation_folder
 from visionloop.tasks.segmentation import model as segmentation
 from visionloop.tasks.segmentation.export import IMAGENET_MEAN, IMAGENET_STD
@@ -36,7 +36,7 @@ def fill_hub(home):
         num_labels=10,
     )
     folder = snapshot(home, "google/vit-base-patch16-224")
-    with quiet_library():
+    with quiet_transformers():
         AutoModelForImageClassification.from_config(config).save_pretrained(folder)
     EvalTransform().at_size(32).write(folder)
 

@@ -31,12 +31,12 @@ class SmallTask(SegmentationTask):
 
 
 def make_quiet_task():
-    """Noise off; the data folder stands in SEGMENTATION_TRIAL_DATA."""
-    return SmallTask(replace(QUIET, data=os.environ["SEGMENTATION_TRIAL_DATA"]))
+    """Noise off; the data folder stands in SMALL_SEGMENTATION_DATA."""
+    return SmallTask(replace(QUIET, data=os.environ["SMALL_SEGMENTATION_DATA"]))
 
 
 class SecondHalfEmpty(SmallTask):
-    """From the fifth picture of a global batch on, nothing has a class: with two ranks, on the second nothing at all."""
+    """From the fifth image of a global batch on, nothing has a class: with two ranks, on the second nothing at all."""
 
     def collate(self, samples, step, offset):
         batch = super().collate(samples, step, offset)

@@ -27,8 +27,8 @@ class SmallTask(SuperResolutionTask):
 
 
 def make_quiet_task():
-    """The network draws nothing; the data folder stands in SUPER_RESOLUTION_TRIAL_DATA."""
-    return SmallTask(replace(QUIET, data=os.environ["SUPER_RESOLUTION_TRIAL_DATA"]))
+    """The network draws nothing; the data folder stands in SMALL_SUPER_RESOLUTION_DATA."""
+    return SmallTask(replace(QUIET, data=os.environ["SMALL_SUPER_RESOLUTION_DATA"]))
 
 
 def make_compressed_task():

@@ -1,4 +1,4 @@
-"""Small data sets of large and small pictures, written in the form that super-resolution reads."""
+"""Small datasets of large and small images, written in the form that super-resolution reads."""
 
 import numpy as np
 from PIL import Image
@@ -6,7 +6,7 @@ from PIL import Image
 from visionloop.datasets.super_resolution.downscale import shrink
 
 
-def some_picture(key, height, width):
+def some_image(key, height, width):
     """Blurred colours with some grain, another one for every key: uint8 [height, width, 3]. key: a string."""
     generator = np.random.default_rng([*key.encode()])
     coarse = generator.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
@@ -16,24 +16,24 @@ def some_picture(key, height, width):
     return np.clip(smooth + generator.integers(-30, 31, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def write_picture(path, picture):
-    """path: a Path, its folder is made; picture: uint8 [H, W] or [H, W, 3 or 4], or a Pillow picture; the path."""
+def write_image(path, image):
+    """path: a Path, its folder is made; image: uint8 [H, W] or [H, W, 3 or 4], or a Pillow image; the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(path)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path)
     return path
 
 
-def write_super_resolution_data(folder, pictures=4, size_hw=(50, 62), given=()):
-    """train and val of `pictures` each, noise-like; given: scales whose small pictures lie beside them, `a00x2.png` for `a00.png`."""
+def write_super_resolution_data(folder, images=4, size_hw=(50, 62), given=()):
+    """train and val of `images` each, noise-like; given: scales whose small images lie beside them, `a00x2.png` for `a00.png`."""
     height, width = size_hw
     for split in ("train", "val"):
-        for number in range(pictures):
+        for number in range(images):
             name = f"{split[0]}{number:02}"
-            picture = some_picture(name, height + number, width)
-            write_picture(folder / split / "HR" / f"{name}.png", picture)
+            image = some_image(name, height + number, width)
+            write_image(folder / split / "HR" / f"{name}.png", image)
             for scale in given:
-                even = picture[: len(picture) // scale * scale, : width // scale * scale]
-                write_picture(
+                even = image[: len(image) // scale * scale, : width // scale * scale]
+                write_image(
                     folder / split / f"LR_x{scale}" / f"{name}x{scale}.png", shrink(even, scale)
                 )
     return folder

@@ -33,7 +33,7 @@ LONGEST = 200  # seconds that a run of a few steps may take on a loaded machine
 
 
 def write_classification(folder):
-    """18 pictures to train on and 8 to evaluate, of two classes. Returns the folder."""
+    """18 images to train on and 8 to evaluate, of two classes. Returns the folder."""
     for split, number in (("train", 9), ("val", 4)):
         for shade, name in ((40, "dark"), (200, "light")):
             (folder / split / name).mkdir(parents=True)

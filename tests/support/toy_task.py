@@ -1,4 +1,4 @@
-"""A complete small task: is the left or the right half of a picture brighter? The engine's tests run on it."""
+"""A complete small task: is the left or the right half of an image brighter? The engine's tests run on it."""
 
 import os
 import signal
@@ -18,10 +18,10 @@ from visionloop.engine.task import MetricSpec, Task
 
 @dataclass(frozen=True)
 class ToyConfig(TaskConfig):
-    pictures: int = option(40, "training pictures")
+    images: int = option(40, "training images")
     dropout: float = option(0.3, "the model's noise")
     batch_norm: bool = option(False, "a trained BatchNorm")
-    augment: bool = option(True, "noise on the pictures")
+    augment: bool = option(True, "noise on the images")
     slow_seconds: float = option(0.0, "time to make one sample", fixed=False)
     slow_evaluation: float = option(0.0, "time to make one validation sample", fixed=False)
     unreadable: str = option("", "comma separated indices that cannot be read", fixed=False)
@@ -29,15 +29,15 @@ class ToyConfig(TaskConfig):
     poison: str = option("", "comma separated steps whose loss is infinite", fixed=False)
 
 
-class ToyPictures(torch.utils.data.Dataset):
+class ToyImages(torch.utils.data.Dataset):
     def __init__(self, number, *, split, augment=False, slow_seconds=0.0, unreadable=(), deadly=""):
         generator = torch.Generator().manual_seed(7 if split == "train" else 8)
-        self.pictures = torch.randint(
+        self.images = torch.randint(
             0, 200, (number, 3, 8, 8), generator=generator, dtype=torch.uint8
         )
         self.labels = torch.randint(0, 2, (number,), generator=generator)
         for i, label in enumerate(self.labels):
-            self.pictures[i, :, :, 4 * int(label) : 4 * int(label) + 4] += 55
+            self.images[i, :, :, 4 * int(label) : 4 * int(label) + 4] += 55
         self.split, self.augment, self.slow_seconds, self.unreadable, self.deadly = (
             split,
             augment,
@@ -55,14 +55,14 @@ class ToyPictures(torch.utils.data.Dataset):
             raise OSError(5, "broken on purpose")
         if self.name(index) == self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
-        picture = self.pictures[index]
+        image = self.images[index]
         if self.augment:
-            picture = (
-                (picture.float() + 10 * torch.randn(picture.shape) + np.random.rand())
+            image = (
+                (image.float() + 10 * torch.randn(image.shape) + np.random.rand())
                 .clamp(0, 255)
                 .byte()
             )
-        return {"pixel_values": picture, "label": self.labels[index]}
+        return {"pixel_values": image, "label": self.labels[index]}
 
     def name(self, index):
         return f"{self.split}/{index}.png"
@@ -129,16 +129,16 @@ class ToyTask(Task):
     def build_datasets(self):
         config = self.config
         unreadable = {int(part) for part in config.unreadable.split(",") if part}
-        train = ToyPictures(
-            config.pictures, split="train", augment=config.augment, slow_seconds=config.slow_seconds, unreadable=unreadable,
+        train = ToyImages(
+            config.images, split="train", augment=config.augment, slow_seconds=config.slow_seconds, unreadable=unreadable,
             deadly=config.deadly,
         )  # fmt: skip
-        return train, ToyPictures(
+        return train, ToyImages(
             23, split="val", slow_seconds=config.slow_evaluation, deadly=config.deadly
         )
 
     def build_eval_dataset(self, split):
-        return ToyPictures(self.config.pictures if split == "train" else 23, split=split)
+        return ToyImages(self.config.images if split == "train" else 23, split=split)
 
     def build_model(self):
         return ToyModel(self.config.dropout, self.config.batch_norm).train()
@@ -181,13 +181,13 @@ class ToyTask(Task):
     sample_score = MetricSpec("toy_loss", "loss", "float", False, "cross-entropy")
 
     def draw(self, batch):
-        return {"pictures": batch["pixel_values"][0].permute(1, 2, 0).cpu().numpy()}
+        return {"images": batch["pixel_values"][0].permute(1, 2, 0).cpu().numpy()}
 
     def draw_samples(self, batch, predictions):
-        return [picture.permute(1, 2, 0).cpu().numpy() for picture in batch["pixel_values"]]
+        return [image.permute(1, 2, 0).cpu().numpy() for image in batch["pixel_values"]]
 
-    def draw_gallery(self, pictures, captions):
-        return np.concatenate(pictures, axis=1)
+    def draw_gallery(self, images, captions):
+        return np.concatenate(images, axis=1)
 
     def sample_scores(self, metric):
         return metric.rows[:, 0].astype(np.int64), metric.rows[:, 2]

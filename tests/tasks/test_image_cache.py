@@ -1,4 +1,4 @@
-"""`--cache`, `--cache-memory` and `--scaled-decode`: one vocabulary, and no bit of a run depends on where its pictures are kept."""
+"""`--cache`, `--cache-memory` and `--scaled-decode`: one vocabulary, and no bit of a run depends on where its images are kept."""
 
 from dataclasses import replace
 
@@ -94,7 +94,7 @@ def test_a_run_that_goes_on_with_another_cache_ends_with_the_same_bytes(data, tm
     assert runs_differ(tmp_path / "straight", tmp_path / "stopped") is None
 
 
-def test_pictures_of_a_changed_file_are_not_trained_on(data):
+def test_images_of_a_changed_file_are_not_trained_on(data):
     first_batches(classifier(data, cache="disk"), 0)
     for path in (data / "train" / "ant").iterdir():
         Image.new("RGB", (90, 70)).save(path)
@@ -104,7 +104,7 @@ def test_pictures_of_a_changed_file_are_not_trained_on(data):
     )
 
 
-def test_only_training_pictures_of_the_cache_disk_are_written(data):
+def test_only_training_images_of_the_cache_disk_are_written(data):
     classifier(data, cache="ram").build_datasets()
     assert not cache_folder().exists()
     classifier(data, cache="disk").build_datasets()
@@ -113,14 +113,14 @@ def test_only_training_pictures_of_the_cache_disk_are_written(data):
     assert folder.name.endswith("-from-31px")
 
 
-def test_detection_keeps_its_training_pictures_the_same_way(tmp_path):
-    write_detection(tmp_path, 0, pictures={"train": 3, "val": 1})
+def test_detection_keeps_its_training_images_the_same_way(tmp_path):
+    write_detection(tmp_path, 0, images={"train": 3, "val": 1})
 
     def made(**settings):
         config = DetectionConfig(data=str(tmp_path), model="tiny", from_scratch=True, image_size=32)
         train, val = DetectionTask(replace(config, **settings)).build_datasets()
-        assert val.pictures.least_side is None
-        return train.pictures
+        assert val.images.least_side is None
+        return train.images
 
     plain, stored = made(cache="none"), made(cache="disk")
     assert (

@@ -7,7 +7,7 @@ from visionloop.bin.model_zoo.listing import TABLES
 from visionloop.engine.train import resolve_settings
 from visionloop.tasks.classification.task import ClassificationTask
 from visionloop.tasks.detection.task import DetectionTask
-from visionloop.tasks.huggingface.hub import Catalogue
+from visionloop.tasks.huggingface.hub import ModelRegistry
 from visionloop.tasks.model_zoo import CHOSEN
 from visionloop.tasks.segmentation.task import SegmentationTask
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
@@ -78,9 +78,9 @@ def test_the_chosen_model_is_the_first_and_the_only_one_of_its_priority(table):
 @each_table
 def test_the_table_and_the_model_option_know_the_same_names(table, monkeypatch, tmp_path):
     """What `--model NAME` would fetch, or build where there are no weights, is the row that the table finds."""
-    catalogue, fetched = table.catalogue, []
+    registry, fetched = table.registry, []
     monkeypatch.setattr(
-        Catalogue,
+        ModelRegistry,
         "fetch",
         lambda self, name, hub_id, weights=True: fetched.append(hub_id) or tmp_path,
     )
@@ -88,14 +88,14 @@ def test_the_table_and_the_model_option_know_the_same_names(table, monkeypatch, 
     named = {name: row["model_id"] for row in rows for name in (row["model_id"], *row["aliases"])}
     assert len(named) == sum(1 + len(row["aliases"]) for row in rows), "a name of two rows"
     accepted = {
-        *catalogue.architectures,
-        *catalogue.pretrained,
-        *catalogue.pretrained.values(),
-        *catalogue.aliases,
+        *registry.architectures,
+        *registry.pretrained,
+        *registry.pretrained.values(),
+        *registry.aliases,
     }
-    assert set(named) == accepted | set(catalogue.architecture_of)
+    assert set(named) == accepted | set(registry.architecture_of)
     for name, model_id in named.items():
-        source = catalogue.find(name, from_scratch=False)
+        source = registry.find(name, from_scratch=False)
         assert (
             (fetched.pop() if source.weights else source.name)
             == model_id

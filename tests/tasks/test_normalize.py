@@ -25,7 +25,7 @@ def test_a_mean_and_a_deviation_of_a_half_give_minus_one_to_one():
     torch.testing.assert_close(found, torch.tensor([-1.0, 1.0]).expand(1, 3, 1, 2))
 
 
-def test_pictures_stay_as_they_are_and_do_not_depend_on_each_other():
+def test_images_stay_as_they_are_and_do_not_depend_on_each_other():
     normalise, pixels = Normalise(MEAN, STD), torch.randint(0, 256, (3, 3, 5, 7), dtype=torch.uint8)
     before = pixels.clone()
     together = normalise(pixels)

@@ -1,4 +1,4 @@
-"""A trained model in a notebook: scores, answers and pictures as values, and a kernel that outlives what is done in it."""
+"""A trained model in a notebook: scores, answers and images as values, and a kernel that outlives what is done in it."""
 
 import ast
 import asyncio
@@ -36,7 +36,7 @@ def execute_cell(code):
 def test_the_cell_of_the_readme_runs_inside_a_kernels_loop_and_shows_an_answer(
     tmp_path, monkeypatch, capsys
 ):
-    write_classification(tmp_path / "pictures")
+    write_classification(tmp_path / "images")
     (code,) = re.findall(r"### In a notebook\n.*?```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     waiting = threading.Event()
@@ -50,21 +50,19 @@ def test_the_cell_of_the_readme_runs_inside_a_kernels_loop_and_shows_an_answer(
     names, shown = asyncio.run(cell())
     waiting.set()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert names["model"].evaluate("pictures")["accuracy"] == names["result"].best["score"]
+    assert names["model"].evaluate("images")["accuracy"] == names["result"].best["score"]
     answers = names["answers"]
     assert [answer["file"] for answer in answers][::4] == ["dark/0.png", "light/0.png"] and len(
         answers
     ) == 8
-    assert isinstance(shown, Image.Image) and np.array_equal(
-        np.asarray(shown), answers[0]["picture"]
-    )
+    assert isinstance(shown, Image.Image) and np.array_equal(np.asarray(shown), answers[0]["image"])
     assert f"dark/0.png {answers[0]['label']} {answers[0]['score']}" in capsys.readouterr().out
 
 
 def test_a_second_run_in_the_same_process_and_one_in_a_thread_train_the_same(tmp_path):
-    write_classification(tmp_path / "pictures")
+    write_classification(tmp_path / "images")
     options = {
-        "data": str(tmp_path / "pictures"),
+        "data": str(tmp_path / "images"),
         "model": "tiny",
         "from_scratch": True,
         "image_size": 32,
@@ -88,24 +86,24 @@ def test_a_second_run_in_the_same_process_and_one_in_a_thread_train_the_same(tmp
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return write_mixed(tmp_path_factory.mktemp("pictures") / "in")
+def images(tmp_path_factory):
+    return write_mixed(tmp_path_factory.mktemp("images") / "in")
 
 
 @pytest.mark.parametrize(
     ("task_name", "kinds"),
     [
-        ("classification", {"picture"}),
-        ("detection", {"picture"}),
-        ("segmentation", {"picture", "ids", "colors"}),
-        ("super_resolution", {"picture", "results"}),
+        ("classification", {"image"}),
+        ("detection", {"image"}),
+        ("segmentation", {"image", "ids", "colors"}),
+        ("super_resolution", {"image", "results"}),
     ],
 )
-def test_answers_have_their_pictures_beside_them(task_name, kinds, pictures, tmp_path):
+def test_answers_have_their_images_beside_them(task_name, kinds, images, tmp_path):
     model = Trained(load_task_class(task_name), write_model(task_name, tmp_path), device="cpu")
     (tmp_path / "broken.png").write_bytes(b"nothing")
-    path = pictures / "1.jpg"
-    wide = np.asarray(Image.open(pictures / "deep" / "0.png"))
+    path = images / "1.jpg"
+    wide = np.asarray(Image.open(images / "deep" / "0.png"))
     given = [path, wide, tmp_path / "broken.png", Image.open(path), str(path)]
     answers = model.predict(given, batch_size=2)
     assert [answer["file"] for answer in answers] == [
@@ -127,9 +125,9 @@ def test_answers_have_their_pictures_beside_them(task_name, kinds, pictures, tmp
     if task_name == "super_resolution":
         assert answers[1]["results"].shape == (2 * wide.shape[0], 2 * wide.shape[1], 3)
     bare = model.predict(given[:2], batch_size=2, draw=False)[0]
-    assert bare.keys() == answers[0].keys() - {"picture"}
+    assert bare.keys() == answers[0].keys() - {"image"}
     assert all(np.array_equal(value, answers[0][key]) for key, value in bare.items())
-    assert [answer["file"] for answer in model.predict(pictures)][-1] == "deep/6.png"
+    assert [answer["file"] for answer in model.predict(images)][-1] == "deep/6.png"
     with pytest.raises(UserError, match="no such file or folder"):
         model.predict(tmp_path / "nothing")
 

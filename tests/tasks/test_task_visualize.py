@@ -1,4 +1,4 @@
-"""What the four tasks show of an evaluation: samples, galleries, scores picture by picture, confusions, curves."""
+"""What the four tasks show of an evaluation: samples, galleries, scores image by image, confusions, curves."""
 
 import importlib
 import re
@@ -20,7 +20,7 @@ TRIALS = {f"small_{task}": task for task in WRITERS}
 def evaluated(request, tmp_path_factory):
     """(task, module in eval mode, validation set, metric of all of it)."""
     folder = tmp_path_factory.mktemp(request.param)
-    WRITERS[TRIALS[request.param]](folder, 0, pictures={"train": 6, "val": 5})
+    WRITERS[TRIALS[request.param]](folder, 0, images={"train": 6, "val": 5})
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(f"{request.param.upper()}_DATA", str(folder))
         task = importlib.import_module(request.param).make_quiet_task()
@@ -36,7 +36,7 @@ def one_batch(task, module, val, indices):
         return batch, task.predict(module, batch)
 
 
-def test_every_picture_has_the_score_that_it_has_alone(evaluated):
+def test_every_image_has_the_score_that_it_has_alone(evaluated):
     task, module, val, metric = evaluated
     ids, scores = task.sample_scores(metric)
     assert (
@@ -49,16 +49,16 @@ def test_every_picture_has_the_score_that_it_has_alone(evaluated):
         assert task.sample_scores(alone)[1] == pytest.approx(scores[index], rel=1e-4)
 
 
-def test_samples_are_small_pictures_and_galleries_hold_them_all(evaluated):
+def test_samples_are_small_images_and_galleries_hold_them_all(evaluated):
     task, module, val, metric = evaluated
     drawn = task.draw_samples(*one_batch(task, module, val, [0, 3]))
     assert len(drawn) == 2
-    for picture in drawn:
+    for image in drawn:
         assert (
-            picture.dtype == np.uint8
-            and picture.ndim == 3
-            and picture.shape[2] == 3
-            and picture.shape[1] <= WIDEST
+            image.dtype == np.uint8
+            and image.ndim == 3
+            and image.shape[2] == 3
+            and image.shape[1] <= WIDEST
         )
     (alone,) = task.draw_samples(*one_batch(task, module, val, [3]))
     assert np.array_equal(alone, drawn[1])
@@ -69,7 +69,7 @@ def test_samples_are_small_pictures_and_galleries_hold_them_all(evaluated):
     assert draw_galleries(task, chosen) == {}  # nothing is drawn yet
     sheet = task.draw_gallery(drawn, [["a" * 200, "score 1.0"], ["b.png"]])
     assert sheet.dtype == np.uint8 and sheet.shape[0] * sheet.shape[1] > sum(
-        picture.shape[0] * picture.shape[1] for picture in drawn
+        image.shape[0] * image.shape[1] for image in drawn
     )
 
 
@@ -92,7 +92,7 @@ def test_confusions_count_everything_and_curves_lie_in_their_square(evaluated):
         )
         assert (
             unit
-            == {"classification": "pictures", "detection": "boxes", "segmentation": "pixels"}[
+            == {"classification": "images", "detection": "boxes", "segmentation": "pixels"}[
                 task.name
             ]
         )
@@ -107,11 +107,11 @@ def test_confusions_count_everything_and_curves_lie_in_their_square(evaluated):
     assert bool(found) or bool(task.curves(metric)) or task.name == "super_resolution"
 
 
-def test_charts_of_an_evaluation_are_pictures(evaluated):
+def test_charts_of_an_evaluation_are_images(evaluated):
     task, _, _, metric = evaluated
     drawn = task.draw_scores(metric)
     assert ("confusion" in drawn) == (task.confusion(metric) is not None)
-    assert all(picture.dtype == np.uint8 and picture.shape[2] == 3 for picture in drawn.values())
+    assert all(image.dtype == np.uint8 and image.shape[2] == 3 for image in drawn.values())
 
 
 def test_every_chart_has_its_scores(evaluated):
@@ -123,6 +123,6 @@ def test_every_chart_has_its_scores(evaluated):
 
 def test_a_long_name_keeps_its_end():
     assert end_of("short.png", 200) == "short.png"
-    cut = end_of("a/very/long/path/to/some/picture/0001.png", 100)
+    cut = end_of("a/very/long/path/to/some/image/0001.png", 100)
     assert cut.startswith("…") and cut.endswith("0001.png")
     assert draw_gallery([np.zeros((5, 5, 3), dtype=np.uint8)], [["x" * 50]]).shape[1] == 160 + 12

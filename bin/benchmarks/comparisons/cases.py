@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# task -> steps, batch size, side of the training pictures or crops in pixels (of `tiny`), precision
+# task -> steps, batch size, side of the training images or crops in pixels (of `tiny`), precision
 DEFAULTS = {
     "classification": (1000, 32, 64, "bf16"),
     "detection": (1500, 8, 256, "fp32"),
@@ -11,10 +11,10 @@ DEFAULTS = {
 }
 SPEED_STEPS = 60
 WARM = 10  # steps that no rate counts
-# steps, on every side; ours draws pictures the first time, which is then among those that no rate
+# steps, on every side; ours draws images the first time, which is then among those that no rate
 # counts
 LOG_EVERY = 5
-# where ours keeps decoded pictures; no flag of the other sides does
+# where ours keeps decoded images; no flag of the other sides does
 CACHES = {
     "classification": "ram",
     "detection": "ram",
@@ -35,8 +35,8 @@ class Case:
     """One run in a process of its own: all that decides about its figures, besides data, versions and machine.
 
     side: "trainer", "timm" or "visionloop"; comparison: "same" (recipe), "ours" (our preset) or
-    "speed" (nothing is scored); size: side of the training pictures, of super-resolution's input
-    crops, in pixels; keep: ours keeps decoded pictures; core: the one that the process may run on,
+    "speed" (nothing is scored); size: side of the training images, of super-resolution's input
+    crops, in pixels; keep: ours keeps decoded images; core: the one that the process may run on,
     None: any; mixup: alpha, 0: none.
     """
 
@@ -80,7 +80,7 @@ class Case:
 
 
 def sides_of(task_name, mixup=0.0):
-    """What is compared in a task. The Trainer has no mixing of its own: it is left out where pictures are mixed."""
+    """What is compared in a task. The Trainer has no mixing of its own: it is left out where images are mixed."""
     return (
         ("trainer",) * (not mixup) + ("timm",) * (task_name == "classification") + ("visionloop",)
     )
@@ -100,9 +100,9 @@ def scored_cases(task_name, comparisons, seeds, **shared):
 
 
 def speed_cases(task_name, repeats, best_flags, **shared):
-    """[Case] of short runs: repeat by repeat, whose number is the seed, all sides in turn; ours also with kept pictures, its default.
+    """[Case] of short runs: repeat by repeat, whose number is the seed, all sides in turn; ours also with kept images, its default.
 
-    best_flags: each side in all its ways too; ours keeps decoded pictures in them.
+    best_flags: each side in all its ways too; ours keeps decoded images in them.
     """
     cases, ways = [], [{}]
     if best_flags:

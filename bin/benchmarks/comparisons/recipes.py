@@ -34,7 +34,7 @@ POINTS = 512  # of segmentation's masks
 CROP_AREA = {
     "classification": 0.35,
     "segmentation": 0.25,
-}  # smallest random crop of the other sides, as a share of the picture
+}  # smallest random crop of the other sides, as a share of the image
 # the nearest that ours can be set to, besides what Recipe says
 NEAREST = {
     "classification": {"crop_scale_min": 0.35, "label_smoothing": 0.0, "drop_path": 0.0, "init": "library", "mixup_off": 0.0},
@@ -52,7 +52,7 @@ DIFFERENT = {
     "half, a quarter or an eighth in ours",
     "detection": "start: as D-FINE's authors draw it in ours, narrower in the library; box and edge losses: over the pairs of all layers "
     "together in ours, each layer's own in the library; norms of the backbone: not decayed in ours; large JPEGs: as in classification",
-    "segmentation": "points: the masks of a picture choose theirs among the same candidates in ours; crops: in ours of the picture's own "
+    "segmentation": "points: the masks of an image choose theirs among the same candidates in ours; crops: in ours of the image's own "
     "shape, padded where the whole is shown; elsewhere a quarter to all of it, squeezed; colours: hue too in ours, at odds of one half",
     "super_resolution": "first step of warm-up: rate 0 elsewhere",
 }

@@ -57,7 +57,7 @@ def figures_of_run(case, output):
     board.Reload()
     peak_mib = (
         2**10 * board.Scalars("memory/peak_gib")[-1].value
-    )  # before the evaluation, whose pictures may be larger
+    )  # before the evaluation, whose images may be larger
     return {
         "samples_per_second": rate(case, seconds_of_steps(lines, case.steps)),
         peak_name(case.device): round(peak_mib, 1),

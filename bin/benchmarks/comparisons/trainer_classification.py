@@ -1,4 +1,4 @@
-"""The Trainer on folders of pictures, as the library's own example has it."""
+"""The Trainer on folders of images, as the library's own example has it."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ def train(case, data, output):
 
     def prepare(rows):
         return {
-            "pixel_values": [augment(picture.convert("RGB")) for picture in rows["image"]],
+            "pixel_values": [augment(image.convert("RGB")) for image in rows["image"]],
             "label": rows["label"],
         }
 
@@ -38,7 +38,7 @@ def train(case, data, output):
 
 
 def new_classifier(classes, size):
-    """(the library's ViT of `tiny` with random weights, how it is to be given pictures)."""
+    """(the library's ViT of `tiny` with random weights, how it is to be given images)."""
     model = build_model(ModelSource("tiny", None, weights=False), classes, image_size=size)
     model.set_attn_implementation("sdpa")  # its own default: our attention is for our side alone
     return model, start_transform(None, size)

@@ -48,19 +48,19 @@ class Boxes(Dataset):
         return len(self.index)
 
     def __getitem__(self, i):
-        picture = Image.open(self.index.path(i)).convert("RGB")
+        image = Image.open(self.index.path(i)).convert("RGB")
         boxes, labels, crowd, _ = self.index.boxes_of(i)
         boxes = tv_tensors.BoundingBoxes(
-            torch.from_numpy(boxes[~crowd]), format="XYWH", canvas_size=picture.size[::-1]
+            torch.from_numpy(boxes[~crowd]), format="XYWH", canvas_size=image.size[::-1]
         )
-        picture, target = self.transform(
-            picture, {"boxes": boxes, "labels": torch.from_numpy(labels[~crowd]).long()}
+        image, target = self.transform(
+            image, {"boxes": boxes, "labels": torch.from_numpy(labels[~crowd]).long()}
         )
         boxes = v2.functional.convert_bounding_box_format(
             target["boxes"], new_format="CXCYWH"
         ).as_subclass(torch.Tensor)
         return {
-            "pixel_values": picture,
+            "pixel_values": image,
             "labels": {"class_labels": target["labels"], "boxes": boxes.float() / self.size},
         }
 

@@ -13,7 +13,7 @@ from visionloop.bin.benchmarks.comparisons.recipes import CROP_AREA, POINTS
 from visionloop.bin.benchmarks.comparisons.trainer_run import run_trainer
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.masks import read_mask
-from visionloop.tasks.huggingface.loading import name_classes, quiet_library
+from visionloop.tasks.huggingface.loading import name_classes, quiet_transformers
 from visionloop.tasks.segmentation.data import index_split
 from visionloop.tasks.segmentation.export import IMAGENET_MEAN, IMAGENET_STD, write_processor
 from visionloop.tasks.segmentation.model import new_config
@@ -54,16 +54,16 @@ class Masks(Dataset):
         return len(self.index)
 
     def __getitem__(self, i):
-        picture = tv_tensors.Image(
+        image = tv_tensors.Image(
             v2.functional.pil_to_tensor(Image.open(self.index.path(i)).convert("RGB"))
         )
-        picture, ids = self.transform(
-            picture, tv_tensors.Mask(read_mask(self.index.mask_path(i), self.index.class_file))
+        image, ids = self.transform(
+            image, tv_tensors.Mask(read_mask(self.index.mask_path(i), self.index.class_file))
         )
         classes = ids.unique()
         classes = classes[classes != IGNORED].long()
         return {
-            "pixel_values": picture,
+            "pixel_values": image,
             "mask_labels": (ids == classes[:, None, None]).float(),
             "class_labels": classes,
         }
@@ -75,6 +75,6 @@ def collate(samples):
 
 
 def save(model, size, folder):
-    with quiet_library():
+    with quiet_transformers():
         model.save_pretrained(folder)
     write_processor(folder, size)

@@ -1,4 +1,4 @@
-"""The Trainer on pairs of pictures: the library's Swin2SR, which has no loss, under the shortest one that trains it."""
+"""The Trainer on pairs of images: the library's Swin2SR, which has no loss, under the shortest one that trains it."""
 
 import random
 from functools import partial
@@ -11,13 +11,13 @@ from transformers import Swin2SRForImageSuperResolution, Trainer
 from visionloop.bin.benchmarks.comparisons.recipes import SCALE
 from visionloop.bin.benchmarks.comparisons.trainer_run import run_trainer
 from visionloop.datasets.super_resolution.dataset import open_pairs
-from visionloop.tasks.huggingface.loading import quiet_library
+from visionloop.tasks.huggingface.loading import quiet_transformers
 from visionloop.tasks.super_resolution.data import index_split
 from visionloop.tasks.super_resolution.model import new_config
 
 
 class PixelTrainer(Trainer):
-    """L1 between the network's picture and the true one."""
+    """L1 between the network's image and the true one."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(pixel_values=inputs["pixel_values"])
@@ -33,7 +33,7 @@ def train(case, data, output):
 
 
 class Crops(Dataset):
-    """A random square of both pictures in one of its eight turns, 0..1."""
+    """A random square of both images in one of its eight turns, 0..1."""
 
     def __init__(self, pairs, size):
         self.pairs, self.size = pairs, size
@@ -46,8 +46,8 @@ class Crops(Dataset):
         top, left = (random.randint(0, side - self.size) for side in small.shape[:2])
         turns, mirrored = random.randrange(4), random.random() < 0.5
         sample = {}
-        for name, picture, scale in (("pixel_values", small, 1), ("hr", large, SCALE)):
-            crop = picture[
+        for name, image, scale in (("pixel_values", small, 1), ("hr", large, SCALE)):
+            crop = image[
                 scale * top : scale * (top + self.size), scale * left : scale * (left + self.size)
             ]
             pixels = torch.from_numpy(crop.copy()).permute(2, 0, 1).rot90(turns, (1, 2))
@@ -60,5 +60,5 @@ def collate(samples):
 
 
 def save(model, folder):
-    with quiet_library():
+    with quiet_transformers():
         model.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Pictures of classes to normalised batches, as the examples of torchvision and of the library do it."""
+"""Images of classes to normalised batches, as the examples of torchvision and of the library do it."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode
 from transformers import ViTImageProcessor, ViTImageProcessorPil
 
 DOES = {
-    "torchvision": "equal work: PIL, then RandomResizedCrop, flip, ToTensor, Normalize on each picture",
+    "torchvision": "equal work: PIL, then RandomResizedCrop, flip, ToTensor, Normalize on each image",
     "ViTImageProcessor": "less than ours, no crop and no flip: PIL, then resize, rescale, normalize of the whole batch by torchvision",
     "ViTImageProcessorPil": "less than ours, no crop and no flip: PIL, then resize, rescale, normalize of the whole batch by PIL",
 }
@@ -41,12 +41,12 @@ def pipelines(task, dataset):
 
 
 def by_torchvision(index, transform, indices):
-    pixels = torch.stack([transform(open_picture(index.path(i))) for i in indices])
+    pixels = torch.stack([transform(open_image(index.path(i))) for i in indices])
     return {"pixel_values": pixels, "labels": labels_of(index, indices)}
 
 
 def by_processor(index, processor, indices):
-    found = processor(images=[open_picture(index.path(i)) for i in indices], return_tensors="pt")
+    found = processor(images=[open_image(index.path(i)) for i in indices], return_tensors="pt")
     return {"pixel_values": found["pixel_values"], "labels": labels_of(index, indices)}
 
 
@@ -54,7 +54,7 @@ def labels_of(index, indices):
     return torch.tensor([int(index.labels[i]) for i in indices])
 
 
-def open_picture(path):
-    """A decoded RGB picture of Pillow."""
+def open_image(path):
+    """A decoded RGB image of Pillow."""
     with Image.open(path) as image:
         return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Pictures with boxes to normalised batches, as torchvision's reference and the library do it."""
+"""Images with boxes to normalised batches, as torchvision's reference and the library do it."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from transformers import RTDetrImageProcessor, RTDetrImageProcessorPil
 
-from visionloop.bin.benchmarks.pipelines.classification import open_picture
+from visionloop.bin.benchmarks.pipelines.classification import open_image
 
 DOES = {
     "torchvision": "equal work: PIL, then v2 on tensors with boxes: photometric distortion, zoom out, IoU crop, flip, resize, sanitize",
@@ -54,15 +54,15 @@ def pipelines(task, dataset):
 def by_torchvision(index, transform, indices):
     pixels, labels = [], []
     for i in indices:
-        picture = v2.functional.to_image(open_picture(index.path(i)))
+        image = v2.functional.to_image(open_image(index.path(i)))
         boxes, ids, crowd, _ = index.boxes_of(i)
         boxes = tv_tensors.BoundingBoxes(
-            boxes[~crowd], format="XYWH", canvas_size=picture.shape[-2:], dtype=torch.float32
+            boxes[~crowd], format="XYWH", canvas_size=image.shape[-2:], dtype=torch.float32
         )
         boxes = v2.functional.convert_bounding_box_format(boxes, new_format="XYXY")
         sample = transform(
             {
-                "image": picture,
+                "image": image,
                 "boxes": boxes,
                 "labels": torch.from_numpy(ids[~crowd].astype("int64")),
             }
@@ -88,14 +88,14 @@ def by_torchvision(index, transform, indices):
 def by_processor(index, processor, indices):
     annotations = [{"image_id": i, "annotations": annotations_of(index, i)} for i in indices]
     return processor(
-        images=[open_picture(index.path(i)) for i in indices],
+        images=[open_image(index.path(i)) for i in indices],
         annotations=annotations,
         return_tensors="pt",
     )
 
 
 def annotations_of(index, i):
-    """COCO's objects of a picture, as the library's examples keep them."""
+    """COCO's objects of an image, as the library's examples keep them."""
     columns = (column.tolist() for column in index.boxes_of(i))
     return [
         {"bbox": box, "category_id": label, "iscrowd": int(crowd), "area": area}

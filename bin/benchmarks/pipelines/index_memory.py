@@ -1,7 +1,7 @@
-"""What an index of pictures keeps in memory, in the training process and in each loader process, which gets a copy of it.
+"""What an index of images keeps in memory, in the training process and in each worker, which gets a copy of it.
 
 The entries are made up, so that no files are needed; the columns are those of the tasks' own
-indexes, the loader is the engine's. Measured once every loader process has made samples: by then it
+indexes, the loader is the engine's. Measured once every worker has made samples: by then it
 has unpickled its copy, read ids in it and drawn the order of an epoch.
 """
 
@@ -17,28 +17,28 @@ from visionloop.bin.benchmarks.pipelines.stages import CPU, fetch
 from visionloop.bin.benchmarks.tasks import load_task_class
 from visionloop.engine.batch import Batch
 from visionloop.engine.config.train_config import TrainConfig
-from visionloop.engine.data.forkserver import start_loader_server
+from visionloop.engine.data.forkserver import start_fork_server
 from visionloop.engine.data.loader import TrainingData
 from visionloop.engine.system.memory import keep_freed_memory
 
 COLUMNS = {
     "columns_mib": "the index's own arrays and paths, once",
-    "total_mib": "proportional memory of the training process, the loader processes and their server",
-    "worker_mib": "of it, a loader process, median",
+    "total_mib": "proportional memory of the training process, the workers and their server",
+    "worker_mib": "of it, a worker, median",
     "index_mib": "total_mib less the same with an index of one entry",
-    "index_mib_per_worker": "of it, what each loader process adds",
+    "index_mib_per_worker": "of it, what each worker adds",
 }
-BOXES = 7  # of a picture: COCO's training split has 7.3
-NAME = b"class_0000/picture_00000000.jpg"
+BOXES = 7  # of an image: COCO's training split has 7.3
+NAME = b"class_0000/image_00000000.jpg"
 DIGITS = 8
 BATCH_SIZE = 64
 
 
 def measure_index_memory(task_name, index_size, workers):
-    """[{figure: value}] for each number of loader processes, in rising order; MiB. Raises UserError on systems other than Linux."""
+    """[{figure: value}] for each number of workers, in rising order; MiB. Raises UserError on systems other than Linux."""
     proportional_mib()
     load_task_class(task_name)
-    start_loader_server()  # as in a run: once everything is imported, before the index is there
+    start_fork_server()  # as in a run: once everything is imported, before the index is there
     keep_freed_memory()
     workers = sorted(set(workers))
     nothing = resident(INDEXES[task_name](1), workers)
@@ -61,7 +61,7 @@ def measure_index_memory(task_name, index_size, workers):
 
 
 def resident(index, workers):
-    """{number of loader processes: (MiB of all processes, MiB of a loader process or None)}."""
+    """{number of workers: (MiB of all processes, MiB of a worker or None)}."""
     found = {}
     for number in workers:
         config = TrainConfig(

@@ -1,4 +1,4 @@
-"""Pictures with masks to normalised batches, as torchvision and the library do it."""
+"""Images with masks to normalised batches, as torchvision and the library do it."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from transformers import EomtImageProcessor, EomtImageProcessorPil
 
-from visionloop.bin.benchmarks.pipelines.classification import open_picture
+from visionloop.bin.benchmarks.pipelines.classification import open_image
 from visionloop.datasets.segmentation.mask_values import IGNORED
 
 DOES = {
@@ -54,11 +54,11 @@ def pipelines(task, dataset):
 def by_torchvision(index, transform, indices):
     samples = []
     for i in indices:
-        picture, ids = (
-            v2.functional.to_image(open_picture(index.path(i))),
+        image, ids = (
+            v2.functional.to_image(open_image(index.path(i))),
             tv_tensors.Mask(read_ids(index, i)),
         )
-        samples.append(transform({"image": picture, "mask": ids}))
+        samples.append(transform({"image": image, "mask": ids}))
     pixels = torch.stack([sample["image"].as_subclass(torch.Tensor) for sample in samples])
     return {
         "pixel_values": pixels,
@@ -67,9 +67,9 @@ def by_torchvision(index, transform, indices):
 
 
 def by_processor(index, processor, indices):
-    pictures = [open_picture(index.path(i)) for i in indices]
+    images = [open_image(index.path(i)) for i in indices]
     return processor(
-        images=pictures,
+        images=images,
         segmentation_maps=[read_ids(index, i) for i in indices],
         return_tensors="pt",
     )

@@ -1,4 +1,4 @@
-"""A training data set as `train` would build it, and sample pictures of any size for it."""
+"""A training dataset as `train` would build it, and sample images of any size for it."""
 
 import os
 from contextlib import contextmanager
@@ -45,20 +45,20 @@ def read_settings(texts, known):
     return values
 
 
-def write_sample(task_name, scratch, pictures, side):
-    """The name of a new folder with sample data: so many training pictures, of this side in pixels, None: as ever."""
+def write_sample(task_name, scratch, images, side):
+    """The name of a new folder with sample data: so many training images, of this side in pixels, None: as ever."""
     from visionloop.datasets.synthetic.writers import WRITERS
 
     folder = scratch / "data"
     folder.mkdir()
     sides = {} if side is None else {"sides": (side, side)}
-    WRITERS[task_name](folder, 0, pictures={"train": pictures, "val": 8}, **sides)
+    WRITERS[task_name](folder, 0, images={"train": images, "val": 8}, **sides)
     return str(folder)
 
 
 @contextmanager
 def cache_beside(scratch, own):
-    """With own, the cache of decoded pictures lies in `scratch` until the end of the block: nobody wants those of sample data."""
+    """With own, the cache of decoded images lies in `scratch` until the end of the block: nobody wants those of sample data."""
     before = os.environ.get("XDG_CACHE_HOME")
     if own:
         import huggingface_hub.constants  # noqa: F401  its cache stays where it is: it reads the variable once

@@ -88,7 +88,7 @@ class StageTurns:
 
 
 class LoaderTurns:
-    """The engine's TrainingData, started anew for each turn: idle loader processes would work ahead of their clock."""
+    """The engine's TrainingData, started anew for each turn: idle workers would work ahead of their clock."""
 
     def __init__(self, task, dataset, config, batches, warm_up):
         self.task, self.dataset, self.config, self.batches, self.warm_up = (
@@ -129,7 +129,7 @@ def fetch(loader):
 
 
 def mean_side(dataset, indices):
-    """Root of the mean number of pixels of these files' pictures."""
+    """Root of the mean number of pixels of these files' images."""
     from visionloop.datasets.io.images import read_size
 
     return round(

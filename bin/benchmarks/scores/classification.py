@@ -12,7 +12,7 @@ CLASSES = 1000
 
 @dataclass(frozen=True)
 class Answers:
-    """Random logits of some pictures; every class comes in turn, so that none is without a picture."""
+    """Random logits of some images; every class comes in turn, so that none is without an image."""
 
     device: torch.device
     start: int
@@ -37,7 +37,7 @@ def sides(classes, libraries):
     """{name: Side}."""
     found = {
         "ours": Side(
-            "ours: one row a picture, float64 loss",
+            "ours: one row an image, float64 loss",
             lambda: Own(ClassificationMetric(classes)),
             as_it_is,
             against=None,
@@ -61,24 +61,24 @@ class Sums:
     """The usual loop of an example: topk, and sums that are read at the end."""
 
     def __init__(self, classes):
-        self.hits, self.pictures = torch.zeros(2, classes, dtype=torch.int64)
+        self.hits, self.images = torch.zeros(2, classes, dtype=torch.int64)
         self.in_top5, self.loss, self.classes = 0, 0.0, classes
 
     def update(self, prepared):
         logits, labels = prepared
         best = logits.topk(min(5, self.classes)).indices == labels[:, None]
         self.hits += torch.bincount(labels[best[:, 0]].cpu(), minlength=self.classes)
-        self.pictures += torch.bincount(labels.cpu(), minlength=self.classes)
+        self.images += torch.bincount(labels.cpu(), minlength=self.classes)
         self.in_top5 += best.any(1).sum()
         self.loss += (
             torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().sum()
         )
 
     def compute(self):
-        total, shown = self.pictures.sum(), self.pictures > 0
+        total, shown = self.images.sum(), self.images > 0
         scores = {
             "accuracy": self.hits.sum() / total,
-            "mean_class_accuracy": (self.hits[shown] / self.pictures[shown]).mean(),
+            "mean_class_accuracy": (self.hits[shown] / self.images[shown]).mean(),
         }
         if self.classes >= 5:
             scores["accuracy_top5"] = self.in_top5 / total

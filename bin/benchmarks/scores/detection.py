@@ -23,7 +23,7 @@ THEIR_KEYS += ("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_lar
 
 @dataclass(frozen=True)
 class Answers:
-    """Up to 14 objects a picture; a detection near each, the rest of the 100 anywhere, with lower scores."""
+    """Up to 14 objects an image; a detection near each, the rest of the 100 anywhere, with lower scores."""
 
     device: torch.device
     start: int
@@ -74,7 +74,7 @@ class Answers:
 
 
 def random_boxes(generator, count):
-    """float64 [count, 4] xywh on quarters of a pixel, inside of a picture."""
+    """float64 [count, 4] xywh on quarters of a pixel, inside of an image."""
     sides = generator.integers(32, SIDE * 2, (count, 2))
     corners = (generator.random((count, 2)) * (4 * SIDE - sides)).astype(int)
     return np.concatenate([corners, sides], axis=1) / 4
@@ -135,22 +135,22 @@ class ByHand:
         columns = (
             predictions[name].cpu().double().numpy() for name in ("boxes", "scores", "labels")
         )
-        for picture, truth, boxes, scores, labels in zip(
+        for image, truth, boxes, scores, labels in zip(
             batch["sample_ids"].tolist(), batch["truth"], *columns, strict=True
         ):
-            self.images.append({"id": picture})
+            self.images.append({"id": image})
             for box, label, crowd, area in zip(
                 *(truth[name].tolist() for name in ("boxes", "labels", "crowd", "areas")),
                 strict=True,
             ):
                 row = {"bbox": box, "category_id": label, "iscrowd": int(crowd), "area": area}
-                self.truth.append({"id": len(self.truth) + 1, "image_id": picture, **row})
+                self.truth.append({"id": len(self.truth) + 1, "image_id": image, **row})
             for (x1, y1, x2, y2), score, label in zip(
                 boxes.tolist(), scores.tolist(), labels.tolist(), strict=True
             ):
                 self.found.append(
                     {
-                        "image_id": picture,
+                        "image_id": image,
                         "category_id": int(label),
                         "bbox": [x1, y1, x2 - x1, y2 - y1],
                         "score": score,
@@ -204,7 +204,7 @@ class Torchmetrics:
 
 
 def as_tensors(predictions, batch):
-    """([{"boxes" xyxy, "scores", "labels"}], [{"boxes" xyxy, "labels", "iscrowd", "area"}]) of the pictures."""
+    """([{"boxes" xyxy, "scores", "labels"}], [{"boxes" xyxy, "labels", "iscrowd", "area"}]) of the images."""
     found = [
         dict(zip(predictions, row, strict=True)) for row in zip(*predictions.values(), strict=True)
     ]

@@ -1,7 +1,7 @@
 """Scores of masks by others: torchmetrics, and the histogram that most repositories share.
 
-torchmetrics has a MeanIoU too. It cannot be set to our rule: it takes the mean over pictures of
-each picture's own score, we count all pixels together.
+torchmetrics has a MeanIoU too. It cannot be set to our rule: it takes the mean over images of
+each image's own score, we count all pixels together.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from visionloop.metrics.segmentation import SegmentationMetric
 
 CLASSES = 150
 BLOCK = 16  # pixels along a side that share their class
-PRESENT = 8  # classes of a picture, about as many as in ADE20K
+PRESENT = 8  # classes of an image, about as many as in ADE20K
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Answers:
 def sides(classes, libraries):
     """{name: Side}."""
     own = Side(
-        "ours: counts of each picture",
+        "ours: counts of each image",
         lambda: Own(SegmentationMetric(classes)),
         as_it_is,
         against=None,
@@ -66,7 +66,7 @@ def sides(classes, libraries):
     found = {
         "ours": own,
         "histogram": Side(
-            "histogram: numpy's bincount of each picture, added up",
+            "histogram: numpy's bincount of each image, added up",
             lambda: Histogram(classes),
             as_arrays,
         ),

@@ -57,11 +57,11 @@ def installed():
     return {name for name in LIBRARIES if find_spec(name)}
 
 
-def sides_of(task_name, device, *, pictures, side, classes, batch_size):
+def sides_of(task_name, device, *, images, side, classes, batch_size):
     """(batches, {name: Side}) of metric_<task>.py. batches: [() -> (predictions, batch)], made when they are needed."""
     module = import_module(f"visionloop.bin.benchmarks.scores.{task_name}")
-    counts = [min(batch_size, pictures - start) for start in range(0, pictures, batch_size)]
-    number = classes or min(module.CLASSES, pictures)
+    counts = [min(batch_size, images - start) for start in range(0, images, batch_size)]
+    number = classes or min(module.CLASSES, images)
     batches = [
         module.Answers(device, start * batch_size, count, number, side)
         for start, count in enumerate(counts)

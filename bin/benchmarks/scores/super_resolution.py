@@ -1,4 +1,4 @@
-"""PSNR and SSIM by others: scikit-image and torchmetrics, the same six scores of each picture as ours.
+"""PSNR and SSIM by others: scikit-image and torchmetrics, the same six scores of each image as ours.
 
 Y, RGB, and bicubic's Y, without the border. Ours and scikit-image compute in float64 on 0..255;
 torchmetrics in float32, as it is used: its convolutions in float64 take thirty times as long. Its
@@ -19,15 +19,15 @@ from visionloop.metrics.super_resolution import SuperResolutionMetric
 CLASSES = 2  # there are none
 BORDER, REACH = 2, WINDOW // 2
 SCORES = {
-    "psnr": ("picture", "y"),
-    "psnr_rgb": ("picture", "rgb"),
+    "psnr": ("image", "y"),
+    "psnr_rgb": ("image", "rgb"),
     "bicubic_psnr": ("bicubic", "y"),
 }
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Smooth random pictures, and two noisy copies of each."""
+    """Smooth random images, and two noisy copies of each."""
 
     device: torch.device
     start: int
@@ -48,11 +48,11 @@ class Answers:
             smooth + deviation * torch.randn(smooth.shape, generator=generator)
             for deviation in (0, 4, 9)
         )
-        hr, pictures, bicubic = (
+        hr, images, bicubic = (
             pixels.round().clamp(0, 255).to(torch.uint8).to(self.device) for pixels in noisy
         )
         ids = torch.arange(self.start, self.start + self.count)
-        return {"pictures": list(pictures)}, {
+        return {"images": list(images)}, {
             "hr": list(hr),
             "bicubic": list(bicubic),
             "sample_ids": ids,
@@ -71,7 +71,7 @@ def sides(classes, libraries):
     does = "scikit-image: peak_signal_noise_ratio and structural_similarity (Gaussian, sigma 1.5, population covariance), Y by rgb2ycbcr"
     found = {"ours": own, "scikit-image": Side(does, ScikitImage, as_arrays, tolerance=1e-8)}
     if "torchmetrics" in libraries:
-        does = "torchmetrics: PeakSignalNoiseRatio by picture, SSIM's map without its mirrored border, float32; Y by our own code"
+        does = "torchmetrics: PeakSignalNoiseRatio by image, SSIM's map without its mirrored border, float32; Y by our own code"
         found["torchmetrics"] = Side(does, Torchmetrics, as_planes, tolerance=1e-3)
     return found
 
@@ -92,7 +92,7 @@ class OwnScores(Own):
 
 
 class ScikitImage:
-    """Picture by picture. prepared: [{"picture", "bicubic", "hr": uint8 [H, W, 3]}]."""
+    """Image by image. prepared: [{"image", "bicubic", "hr": uint8 [H, W, 3]}]."""
 
     def __init__(self):
         self.scores = defaultdict(list)
@@ -107,12 +107,10 @@ class ScikitImage:
             "use_sample_covariance": False,
             "data_range": 255,
         }
-        for pictures in prepared:
-            inside = {
-                name: picture[BORDER:-BORDER, BORDER:-BORDER] for name, picture in pictures.items()
-            }
-            planes = {"y": {name: rgb2ycbcr(picture)[..., 0] for name, picture in inside.items()}}
-            planes["rgb"] = {name: inside[name].astype(np.float64) for name in ("picture", "hr")}
+        for images in prepared:
+            inside = {name: image[BORDER:-BORDER, BORDER:-BORDER] for name, image in images.items()}
+            planes = {"y": {name: rgb2ycbcr(image)[..., 0] for name, image in inside.items()}}
+            planes["rgb"] = {name: inside[name].astype(np.float64) for name in ("image", "hr")}
             for name, (which, channel) in SCORES.items():
                 pair, axis = (
                     (planes[channel][which], planes[channel]["hr"]),
@@ -128,7 +126,7 @@ class ScikitImage:
 
 
 class Torchmetrics:
-    """A batch at a time. prepared: {"picture", "bicubic", "hr": uint8 [B, 3, H, W]}."""
+    """A batch at a time. prepared: {"image", "bicubic", "hr": uint8 [B, 3, H, W]}."""
 
     def __init__(self):
         from torchmetrics.image import PeakSignalNoiseRatio
@@ -147,7 +145,7 @@ class Torchmetrics:
         inside = {
             name: pixels[..., BORDER:-BORDER, BORDER:-BORDER] for name, pixels in prepared.items()
         }
-        planes = {"rgb": {name: inside[name].float() for name in ("picture", "hr")}}
+        planes = {"rgb": {name: inside[name].float() for name in ("image", "hr")}}
         planes["y"] = {
             name: torch.stack([to_luma(one.permute(1, 2, 0)) for one in pixels])[:, None].float()
             for name, pixels in inside.items()
@@ -172,19 +170,19 @@ class Torchmetrics:
 
 def as_planes(predictions, batch):
     return {
-        "picture": torch.stack(predictions["pictures"]),
+        "image": torch.stack(predictions["images"]),
         **{name: torch.stack(batch[name]) for name in ("bicubic", "hr")},
     }
 
 
 def as_arrays(predictions, batch):
-    """Each picture with its channels last, as these libraries want them."""
-    columns = {"picture": predictions["pictures"], "bicubic": batch["bicubic"], "hr": batch["hr"]}
+    """Each image with its channels last, as these libraries want them."""
+    columns = {"image": predictions["images"], "bicubic": batch["bicubic"], "hr": batch["hr"]}
     rows = zip(*columns.values(), strict=True)
     return [
         {
-            name: picture.permute(1, 2, 0).cpu().numpy()
-            for name, picture in zip(columns, row, strict=True)
+            name: image.permute(1, 2, 0).cpu().numpy()
+            for name, image in zip(columns, row, strict=True)
         }
         for row in rows
     ]

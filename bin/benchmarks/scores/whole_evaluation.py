@@ -17,7 +17,7 @@ from visionloop.bin.benchmarks.ratios import ratio_with_interval
 from visionloop.bin.benchmarks.tasks import ALONE, SIDE, STEADY, load_task_class, sample_data
 from visionloop.bin.benchmarks.turns import synchronised
 from visionloop.engine.distributed import World
-from visionloop.engine.evaluation.bootstrap import FEW_PICTURES, score_intervals
+from visionloop.engine.evaluation.bootstrap import FEW_IMAGES, score_intervals
 from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.precision import build_precision
 from visionloop.engine.train import train
@@ -101,7 +101,7 @@ def evaluation_parts(task, module, dataset, device, batch_size, precision):
     seconds["data"] = looped - began - seconds["forward"] - seconds["update"]
     scores = metric.compute()
     computed = time.perf_counter()
-    if len(metric) < FEW_PICTURES:
+    if len(metric) < FEW_IMAGES:
         score_intervals(metric)
     return seconds | Counter(
         compute=computed - looped, intervals=time.perf_counter() - computed
@@ -156,7 +156,7 @@ def watched(task, seconds, device):
         del task.predict, task.build_metric  # the class's own show again
 
 
-def share_row(precision, taken, pictures):
+def share_row(precision, taken, images):
     """{figure: value} of a precision. taken: [({part: seconds}, scores)]."""
     parts = {
         part: statistics.median(seconds[part] for seconds, _ in taken)
@@ -164,8 +164,8 @@ def share_row(precision, taken, pictures):
     }
     total = sum(parts.values())
     percents = {f"{part}_percent": round(100 * value / total, 1) for part, value in parts.items()}
-    return {"part": "shares", "precision": precision, "pictures": pictures, "total_ms": round(1000 * total, 1), **percents,
-            "pictures_per_second": round(pictures / total, 1)}  # fmt: skip
+    return {"part": "shares", "precision": precision, "images": images, "total_ms": round(1000 * total, 1), **percents,
+            "images_per_second": round(images / total, 1)}  # fmt: skip
 
 
 def relative(expected, found):

@@ -1,4 +1,4 @@
-"""Training pictures from files, from memory and from the disk: the same samples, and never those of a file that has changed since."""
+"""Training images from files, from memory and from the disk: the same samples, and never those of a file that has changed since."""
 
 import json
 import pickle
@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from visionloop.datasets.cache import decoded as decoded_module
-from visionloop.datasets.cache.decoded import DecodedPictures, store_pictures
+from visionloop.datasets.cache.decoded import DecodedImages, store_images
 from visionloop.datasets.cache.store_files import cache_folder
 from visionloop.datasets.classification.image_folder import ImageFolderDataset, scan
 from visionloop.datasets.classification.transforms import ClassificationTrainPreset
 from visionloop.datasets.detection.dataset import DetectionDataset
 from visionloop.datasets.detection.layout import require_detection_split
 from visionloop.datasets.detection.transforms import DetectionTrainPreset
-from visionloop.datasets.io.images import UnreadablePicture
+from visionloop.datasets.io.images import UnreadableImage
 from visionloop.datasets.synthetic.detection import write_detection
 from visionloop.engine.seeding import seed_host
 
@@ -60,20 +60,20 @@ def same(first, second):
 
 def kept_in_three_ways(index, least_side):
     return {
-        "none": DecodedPictures(index, least_side),
-        "ram": DecodedPictures(index, least_side, 10 * MIB),
-        "little ram": DecodedPictures(index, least_side, 100_000),
-        "disk": store_pictures(index, least_side),
-        "disk again": store_pictures(index, least_side),
+        "none": DecodedImages(index, least_side),
+        "ram": DecodedImages(index, least_side, 10 * MIB),
+        "little ram": DecodedImages(index, least_side, 100_000),
+        "disk": store_images(index, least_side),
+        "disk again": store_images(index, least_side),
     }
 
 
 @pytest.mark.parametrize("least_side", [None, PRESET.least_side])
-def test_where_pictures_are_kept_changes_no_bit_of_a_sample(folder, least_side):
+def test_where_images_are_kept_changes_no_bit_of_a_sample(folder, least_side):
     index = scan(folder)
     made = {
-        way: samples(ImageFolderDataset(index, PRESET, pictures))
-        for way, pictures in kept_in_three_ways(index, least_side).items()
+        way: samples(ImageFolderDataset(index, PRESET, images))
+        for way, images in kept_in_three_ways(index, least_side).items()
     }
     assert all(same(made["none"], others) for others in made.values())
     assert same(made["none"], samples(ImageFolderDataset(index, PRESET))) == (least_side is None)
@@ -82,33 +82,33 @@ def test_where_pictures_are_kept_changes_no_bit_of_a_sample(folder, least_side):
 @pytest.mark.parametrize("least_side", [None, 16])
 def test_a_detectors_samples_are_the_same_too(tmp_path, monkeypatch, least_side):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_detection(tmp_path, 0, pictures={"train": 4, "val": 1})
+    write_detection(tmp_path, 0, images={"train": 4, "val": 1})
     index = require_detection_split(tmp_path, "train")
     made = {
-        way: samples(DetectionDataset(index, DetectionTrainPreset(16), pictures=pictures))
-        for way, pictures in kept_in_three_ways(index, least_side).items()
+        way: samples(DetectionDataset(index, DetectionTrainPreset(16), images=images))
+        for way, images in kept_in_three_ways(index, least_side).items()
     }
     assert all(same(made["none"], others) for others in made.values())
 
 
 def test_what_is_kept_in_memory_is_decoded_once(folder, monkeypatch):
     decoded = []
-    read = decoded_module.read_scaled_picture
+    read = decoded_module.read_scaled_image
     monkeypatch.setattr(
         decoded_module,
-        "read_scaled_picture",
+        "read_scaled_image",
         lambda path, side: decoded.append(path) or read(path, side),
     )
     samples(
-        ImageFolderDataset(scan(folder), PRESET, DecodedPictures(scan(folder), 30, 10 * MIB)),
+        ImageFolderDataset(scan(folder), PRESET, DecodedImages(scan(folder), 30, 10 * MIB)),
         epochs=3,
     )
     assert len(decoded) == 4
 
 
-def test_scaled_and_whole_pictures_lie_in_folders_of_their_own(folder):
+def test_scaled_and_whole_images_lie_in_folders_of_their_own(folder):
     index = scan(folder)
-    stores = [store_pictures(index, least_side).store for least_side in (None, 30, 31, 30)]
+    stores = [store_images(index, least_side).store for least_side in (None, 30, 31, 30)]
     assert len({store.folder for store in stores}) == 3 and stores[1].folder.name.endswith(
         "-from-30px"
     )
@@ -124,53 +124,53 @@ def test_scaled_and_whole_pictures_lie_in_folders_of_their_own(folder):
 @pytest.mark.parametrize("least_side", [None, 30])
 def test_a_file_that_changed_is_decoded_anew(folder, least_side):
     index = scan(folder)
-    store_pictures(index, least_side)
+    store_images(index, least_side)
     (folder / "a/1.jpg").write_bytes((folder / "a/0.jpg").read_bytes())
-    store = store_pictures(index, least_side)
+    store = store_images(index, least_side)
     assert torch.equal(store(1)[0], store(0)[0])
-    fresh = DecodedPictures(index, least_side)
+    fresh = DecodedImages(index, least_side)
     assert all(torch.equal(store(i)[0], fresh(i)[0]) for i in range(4))
 
 
-def test_a_truncated_file_is_named_however_pictures_are_kept(folder):
+def test_a_truncated_file_is_named_however_images_are_kept(folder):
     data = (folder / "a/1.jpg").read_bytes()
     (folder / "a/1.jpg").write_bytes(data[: len(data) // 2])
     index = scan(folder)
-    for pictures in kept_in_three_ways(index, 30).values():
-        assert len(pictures(0)) == 2
-        with pytest.raises(UnreadablePicture, match=r"a/1\.jpg: truncated"):
-            pictures(1)
-    stored = store_pictures(index, 30)
+    for images in kept_in_three_ways(index, 30).values():
+        assert len(images(0)) == 2
+        with pytest.raises(UnreadableImage, match=r"a/1\.jpg: truncated"):
+            images(1)
+    stored = store_images(index, 30)
     (folder / "a/1.jpg").write_bytes(data)
     with pytest.raises(
-        UnreadablePicture, match=r"a/1\.jpg: could not be read when the cache was made; start again"
+        UnreadableImage, match=r"a/1\.jpg: could not be read when the cache was made; start again"
     ):
         stored(1)
-    assert len(store_pictures(index, 30)(1)) == 2
+    assert len(store_images(index, 30)(1)) == 2
 
 
-def test_a_subset_keeps_its_order_and_its_pictures(folder):
+def test_a_subset_keeps_its_order_and_its_images(folder):
     index = scan(folder)
-    for pictures in kept_in_three_ways(index, 30).values():
-        part = ImageFolderDataset(index, PRESET, pictures).subset([3, 0])
-        assert torch.equal(part.pictures(0)[0], pictures(3)[0]) and torch.equal(
-            part.pictures(1)[0], pictures(0)[0]
+    for images in kept_in_three_ways(index, 30).values():
+        part = ImageFolderDataset(index, PRESET, images).subset([3, 0])
+        assert torch.equal(part.images(0)[0], images(3)[0]) and torch.equal(
+            part.images(1)[0], images(0)[0]
         )
-        assert part.pictures(0)[1].tolist() == [160, 144]
+        assert part.images(0)[1].tolist() == [160, 144]
 
 
-def test_pictures_travel_to_a_loader_process_without_what_is_kept(folder):
+def test_images_travel_to_a_loader_process_without_what_is_kept(folder):
     index = scan(folder)
-    for pictures in (DecodedPictures(index, 30, 10 * MIB), store_pictures(index, 30)):
-        whole = samples(ImageFolderDataset(index, PRESET, pictures))
-        assert len(pickle.dumps(pictures)) < 10_000
+    for images in (DecodedImages(index, 30, 10 * MIB), store_images(index, 30)):
+        whole = samples(ImageFolderDataset(index, PRESET, images))
+        assert len(pickle.dumps(images)) < 10_000
         assert same(
-            whole, samples(ImageFolderDataset(index, PRESET, pickle.loads(pickle.dumps(pictures))))
+            whole, samples(ImageFolderDataset(index, PRESET, pickle.loads(pickle.dumps(images))))
         )
 
 
 def test_the_json_of_a_smaller_copy_tells_the_size_of_the_whole(folder):
-    store_pictures(scan(folder), 30)
+    store_images(scan(folder), 30)
     entries = [json.loads(path.read_text()) for path in cache_folder().rglob("*.json")]
     assert {entry["source"]: entry["whole"] for entry in entries} == {
         "a/0.jpg": [120, 160], "a/1.jpg": [128, 160], "b/2.png": [136, 160], "b/3.jpg": [160, 144],
@@ -178,13 +178,13 @@ def test_the_json_of_a_smaller_copy_tells_the_size_of_the_whole(folder):
 
 
 def test_a_copy_that_vanishes_or_is_cut_in_mid_run_is_named(folder):
-    stored = store_pictures(scan(folder), 30)
+    stored = store_images(scan(folder), 30)
     raw_files = [stored.store.folder / name.decode() for name in stored.store.raw_files]
     raw_files[0].unlink()
     raw_files[1].write_bytes(b"short")
     for i in (0, 1):
         with pytest.raises(
-            UnreadablePicture,
+            UnreadableImage,
             match=rf"{raw_files[i].name}: the copy in the cache cannot be read .*start again",
         ):
             stored(i)

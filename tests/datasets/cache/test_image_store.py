@@ -1,4 +1,4 @@
-"""The cache of decoded pictures: the same pixels, made once, made anew when their file changes, never half."""
+"""The cache of decoded images: the same pixels, made once, made anew when their file changes, never half."""
 
 import json
 import multiprocessing
@@ -9,18 +9,18 @@ import time
 
 import numpy as np
 import pytest
-from super_resolution_files import some_picture, write_picture
+from super_resolution_files import some_image, write_image
 
 from visionloop.datasets.cache import store as store_module
 from visionloop.datasets.cache.store import (
     Contents,
-    PictureStore,
+    ImageStore,
     free_bytes,
     missing_bytes,
     open_stores,
 )
 from visionloop.datasets.cache.store_files import UNFINISHED, CacheError, cache_folder
-from visionloop.datasets.io.images import UnreadablePicture, read_size
+from visionloop.datasets.io.images import UnreadableImage, read_size
 from visionloop.datasets.super_resolution.downscale import decode
 
 NAMES = ["a.png", "below/b.png", "c.png"]
@@ -31,7 +31,7 @@ def source(tmp_path, monkeypatch):
     """A folder with NAMES; the cache lies beside it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for number, name in enumerate(NAMES):
-        write_picture(tmp_path / "source" / name, some_picture(name, 20 + number, 30))
+        write_image(tmp_path / "source" / name, some_image(name, 20 + number, 30))
     return tmp_path / "source"
 
 
@@ -50,7 +50,7 @@ def never(path):
 
 def same_as_files(store, source, names=NAMES):
     return all(
-        np.array_equal(store.picture(i), decode(source / name)) for i, name in enumerate(names)
+        np.array_equal(store.image(i), decode(source / name)) for i, name in enumerate(names)
     )
 
 
@@ -62,7 +62,7 @@ def files_of(store):
     }
 
 
-def test_pictures_come_back_as_decoded_and_are_read_only(source):
+def test_images_come_back_as_decoded_and_are_read_only(source):
     store = open_one(source)
     assert same_as_files(store, source) and [store.size_hw(i) for i in range(3)] == [
         (20, 30),
@@ -71,7 +71,7 @@ def test_pictures_come_back_as_decoded_and_are_read_only(source):
     ]
     assert all(i in store for i in range(3))
     with pytest.raises(ValueError, match="read-only"):
-        store.picture(0)[0, 0] = 0
+        store.image(0)[0, 0] = 0
 
 
 def test_each_is_decoded_once_and_found_again(source):
@@ -80,7 +80,7 @@ def test_each_is_decoded_once_and_found_again(source):
     assert same_as_files(store, source) and files_of(store) == before and len(before) == 6
 
 
-def test_the_json_names_what_a_picture_was_made_of(source):
+def test_the_json_names_what_a_image_was_made_of(source):
     store = open_one(source)
     entries = [json.loads(path.read_text()) for path in store.folder.glob("*.json")]
     (entry,) = [entry for entry in entries if entry["source"] == "below/b.png"]
@@ -93,7 +93,7 @@ def test_the_json_names_what_a_picture_was_made_of(source):
 
 def test_a_changed_file_is_made_anew_and_that_one_alone(source):
     before = files_of(open_one(source))
-    write_picture(source / "c.png", some_picture("other", 10, 11))
+    write_image(source / "c.png", some_image("other", 10, 11))
     changed = []
     store = open_one(source, make=lambda path: changed.append(path) or decode(path))
     assert changed == [str(source / "c.png")] and same_as_files(store, source)
@@ -126,19 +126,19 @@ def test_kinds_and_folders_do_not_meet(source, tmp_path):
     assert open_one(tmp_path / "link", make=never).folder == stores[0].folder
 
 
-def test_more_pictures_of_the_same_folder_join_those_that_are_there(source):
+def test_more_images_of_the_same_folder_join_those_that_are_there(source):
     open_one(source, names=NAMES[:1])
     decoded = []
     store = open_one(source, make=lambda path: decoded.append(path) or decode(path))
     assert len(decoded) == 2 and same_as_files(store, source)
 
 
-def test_a_picture_that_cannot_be_read_is_left_out_until_it_can(source):
+def test_a_image_that_cannot_be_read_is_left_out_until_it_can(source):
     (source / "a.png").write_bytes(b"")
     store = open_one(source, names=[*NAMES, "missing.png"])
     assert [i in store for i in range(4)] == [False, True, True, False]
-    assert np.array_equal(store.picture(1), decode(source / NAMES[1]))
-    write_picture(source / "a.png", some_picture("a", 20, 30))
+    assert np.array_equal(store.image(1), decode(source / NAMES[1]))
+    write_image(source / "a.png", some_image("a", 20, 30))
     assert same_as_files(open_one(source), source)
 
 
@@ -175,7 +175,7 @@ def open_and_compare(source, results):
     results.put(same_as_files(store, source, NAMES[::2]))
 
 
-def test_processes_at_once_share_the_work_and_all_get_the_pictures(source, tmp_path):
+def test_processes_at_once_share_the_work_and_all_get_the_images(source, tmp_path):
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     processes = [context.Process(target=open_and_compare, args=(source, results)) for _ in range(3)]
@@ -191,7 +191,7 @@ def test_room_is_asked_for_before_anything_is_written(source, monkeypatch):
     assert missing_bytes(contents(source)) == 3 * 30 * (20 + 21 + 22)
     monkeypatch.setattr(store_module, "free_bytes", lambda: 3 * 30 * 63 - 1)
     with pytest.raises(
-        CacheError, match=r"pictures: 0\.00 GiB of decoded pictures do not fit, .* --cache none$"
+        CacheError, match=r"images: 0\.00 GiB of decoded images do not fit, .* --cache none$"
     ):
         open_one(source, make=never)
     assert not cache_folder().exists()
@@ -199,7 +199,7 @@ def test_room_is_asked_for_before_anything_is_written(source, monkeypatch):
 
 def test_what_is_there_already_needs_no_room(source):
     open_one(source)
-    write_picture(source / "d.png", some_picture("d", 5, 7))
+    write_image(source / "d.png", some_image("d", 5, 7))
     assert (
         missing_bytes(contents(source)) == 0
         and missing_bytes(contents(source, [*NAMES, "d.png", "gone.png"])) == 3 * 5 * 7
@@ -231,29 +231,29 @@ def test_a_copy_that_vanishes_in_mid_run_is_named(source):
     for raw in store.folder.glob("*.raw"):
         raw.unlink()
     with pytest.raises(
-        UnreadablePicture, match=r"the copy in the cache cannot be read .* start again"
+        UnreadableImage, match=r"the copy in the cache cannot be read .* start again"
     ):
-        store.picture(0)
+        store.image(0)
 
 
 def test_a_store_travels_without_its_maps_and_a_subset_keeps_its_order(source):
     store = open_one(source)
-    store.picture(0)
+    store.image(0)
     assert len(pickle.dumps(store)) < 2000
     assert same_as_files(pickle.loads(pickle.dumps(store)), source)
     part = store.subset([2, 0])
-    assert np.array_equal(part.picture(0), store.picture(2)) and np.array_equal(
-        part.picture(1), store.picture(0)
+    assert np.array_equal(part.image(0), store.image(2)) and np.array_equal(
+        part.image(1), store.image(0)
     )
 
 
 def test_few_maps_are_open_at_a_time(source, monkeypatch):
     monkeypatch.setattr(store_module, "MOST_MAPS", 2)
     store = open_one(source)
-    first = store.picture(0)
+    first = store.image(0)
     kept = first.copy()
     for i in (1, 2, 1):
-        store.picture(i)
+        store.image(i)
     assert (
         set(store._maps) == {1, 2} and np.array_equal(first, kept) and same_as_files(store, source)
     )
@@ -262,7 +262,7 @@ def test_few_maps_are_open_at_a_time(source, monkeypatch):
 def test_an_empty_list_is_a_store_of_nothing(source):
     store = open_one(source, names=[])
     assert (
-        isinstance(store, PictureStore)
+        isinstance(store, ImageStore)
         and store.sizes_hw.shape == (0, 2)
         and not cache_folder().exists()
     )
@@ -272,4 +272,4 @@ def test_the_cache_lies_in_the_users_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in ("", "not/absolute"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert cache_folder() == tmp_path / ".cache/visionloop/pictures"
+        assert cache_folder() == tmp_path / ".cache/visionloop/images"

@@ -22,7 +22,7 @@ EVERYTHING = {"randaugment_ops": 2, "erase": 1.0}
 
 
 @pytest.fixture
-def picture():
+def image():
     """Smooth with some grain, as a photograph: uint8 [3, 75, 100]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((1, 3, 6, 8), generator=generator)
@@ -41,34 +41,34 @@ def seed(number):
     "settings",
     [{}, {"interpolation": "bicubic"}, {"randaugment_ops": 2}, {"erase": 1.0}, EVERYTHING],
 )
-def test_the_same_seed_gives_the_same_training_picture(picture, settings):
+def test_the_same_seed_gives_the_same_training_image(image, settings):
     preset = ClassificationTrainPreset(size=32, **settings)
     results = []
     for number in (1, 2, 1):
         seed(number)
-        results.append(preset(picture))
+        results.append(preset(image))
     assert all(result.shape == (3, 32, 32) and result.dtype == torch.uint8 for result in results)
     assert torch.equal(results[0], results[2]) and not torch.equal(results[0], results[1])
 
 
 @pytest.mark.parametrize("settings", [{}, EVERYTHING])
-def test_the_picture_given_is_not_changed(picture, settings):
-    before = picture.clone()
+def test_the_image_given_is_not_changed(image, settings):
+    before = image.clone()
     for number in range(20):
         seed(number)
-        ClassificationTrainPreset(size=100, crop_scale_min=1.0, **settings)(picture)
-    assert torch.equal(picture, before)
+        ClassificationTrainPreset(size=100, crop_scale_min=1.0, **settings)(image)
+    assert torch.equal(image, before)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_a_training_picture_is_the_crop_resized_as_torchvision_does(picture, interpolation):
+def test_a_training_image_is_the_crop_resized_as_torchvision_does(image, interpolation):
     for number in range(5):
         seed(number)
         top, left, height, width = random_box(75, 100, (0.35, 1.0), CROP_RATIO)
         seed(number)
-        ours = ClassificationTrainPreset(size=32, interpolation=interpolation, flip=0)(picture)
+        ours = ClassificationTrainPreset(size=32, interpolation=interpolation, flip=0)(image)
         theirs = v2.functional.resized_crop(
-            picture,
+            image,
             top,
             left,
             height,
@@ -80,14 +80,14 @@ def test_a_training_picture_is_the_crop_resized_as_torchvision_does(picture, int
         assert torch.equal(ours, theirs)
 
 
-def test_a_flip_is_a_mirror_and_happens_as_often_as_asked(picture):
+def test_a_flip_is_a_mirror_and_happens_as_often_as_asked(image):
     for probability, expected in ((0.0, 0), (1.0, 400), (0.5, 200)):
         mirrored = 0
         for number in range(400):
             seed(number)
-            plain = ClassificationTrainPreset(size=16, flip=0)(picture)
+            plain = ClassificationTrainPreset(size=16, flip=0)(image)
             seed(number)
-            result = ClassificationTrainPreset(size=16, flip=probability)(picture)
+            result = ClassificationTrainPreset(size=16, flip=probability)(image)
             assert torch.equal(result, plain) or torch.equal(result, plain.flip(-1))
             mirrored += torch.equal(result, plain.flip(-1))
         assert abs(mirrored - expected) <= (60 if probability == 0.5 else 0)
@@ -129,20 +129,20 @@ def test_the_random_boxes_are_spread_like_torchvisions():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (3, 5)])
-def test_the_smallest_and_the_longest_pictures_pass(shape):
-    picture = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+def test_the_smallest_and_the_longest_images_pass(shape):
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
     for number in range(10):
         seed(number)
-        assert ClassificationTrainPreset(size=16, **EVERYTHING)(picture).shape == (3, 16, 16)
+        assert ClassificationTrainPreset(size=16, **EVERYTHING)(image).shape == (3, 16, 16)
     for resize in ((16, 16), 18):
-        assert ClassificationEvalPreset(size=16, resize=resize)(picture).shape == (3, 16, 16)
+        assert ClassificationEvalPreset(size=16, resize=resize)(image).shape == (3, 16, 16)
 
 
 def test_erasing_overwrites_one_rectangle_of_a_legal_size():
-    picture = torch.full((3, 60, 60), 7, dtype=torch.uint8)
+    image = torch.full((3, 60, 60), 7, dtype=torch.uint8)
     for number in range(50):
         seed(number)
-        rows, columns = torch.nonzero((erase_rectangle(picture) != 7).any(0), as_tuple=True)
+        rows, columns = torch.nonzero((erase_rectangle(image) != 7).any(0), as_tuple=True)
         area = (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
         assert 0.015 * 3600 < area < 0.35 * 3600
         assert (
@@ -155,22 +155,22 @@ def test_erasing_overwrites_one_rectangle_of_a_legal_size():
 def test_squash_is_what_the_vit_processor_of_transformers_does(resample, shape):
     from transformers import ViTImageProcessor
 
-    picture = torch.randint(
+    image = torch.randint(
         0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     number = {"bilinear": 2, "bicubic": 3}[resample]
     processor = ViTImageProcessor(
         size={"height": 64, "width": 64}, resample=number, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    theirs = processor(picture, return_tensors="pt")["pixel_values"][0]
-    ours = ClassificationEvalPreset(size=64, resize=(64, 64), interpolation=resample)(picture)
+    theirs = processor(image, return_tensors="pt")["pixel_values"][0]
+    ours = ClassificationEvalPreset(size=64, resize=(64, 64), interpolation=resample)(image)
     assert (ours.float().div(255).sub(0.5).div(0.5) - theirs).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("shape", [(75, 100), (100, 75), (33, 198)])
 def test_crop_resizes_the_shorter_side_and_cuts_the_centre(shape):
-    picture = torch.randint(
+    image = torch.randint(
         0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    theirs = v2.Compose([v2.Resize(248, antialias=True), v2.CenterCrop(224)])(picture)
-    assert torch.equal(ClassificationEvalPreset(size=224, resize=248)(picture), theirs)
+    theirs = v2.Compose([v2.Resize(248, antialias=True), v2.CenterCrop(224)])(image)
+    assert torch.equal(ClassificationEvalPreset(size=224, resize=248)(image), theirs)

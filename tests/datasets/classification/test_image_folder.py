@@ -12,7 +12,7 @@ from torchvision.datasets import ImageFolder
 
 from visionloop.datasets.classification.image_folder import ImageFolderDataset, scan
 from visionloop.datasets.classification.transforms import ClassificationEvalPreset
-from visionloop.datasets.io.images import UnreadablePicture, read_picture
+from visionloop.datasets.io.images import UnreadableImage, read_image
 from visionloop.datasets.io.layout import DataLayoutError, find_split, require_split
 
 TREE = [
@@ -64,7 +64,7 @@ def test_the_index_holds_what_a_plain_walk_finds(tmp_path_factory, files):
                 path.stat().st_size,
             )
     if {kind for kind, _ in expected.values()} != {entry.name for entry in folder.iterdir()}:
-        with pytest.raises(DataLayoutError, match="without pictures"):
+        with pytest.raises(DataLayoutError, match="without images"):
             scan(folder)
         return
     index = scan(folder)
@@ -96,10 +96,10 @@ def test_links_are_followed_and_a_link_upwards_ends(class_tree):
     assert rows(scan(folder)) == [("a/x.jpg", 0), ("a/linked/z.jpg", 0), ("b/y.jpg", 1)]
 
 
-def test_a_million_pictures_cost_tens_of_megabytes(class_tree):
-    index = scan(class_tree([f"class/picture_{number:08}.jpg" for number in range(50)]))
+def test_a_million_images_cost_tens_of_megabytes(class_tree):
+    index = scan(class_tree([f"class/image_{number:08}.jpg" for number in range(50)]))
     arrays = sum(column.nbytes for column in (index.starts, index.stops, index.labels, index.sizes))
-    assert (arrays + len(index.paths)) / len(index) < 64  # bytes per picture
+    assert (arrays + len(index.paths)) / len(index) < 64  # bytes per image
 
 
 def test_the_fingerprint_changes_with_paths_sizes_and_labels_alone(class_tree, tmp_path):
@@ -161,11 +161,11 @@ def test_validation_takes_the_labels_of_training(class_tree):
     ("names", "path", "why"),
     [
         ([], "", "no class folder"),
-        (["x.jpg", "y.jpg"], "", "2 pictures lie directly in it"),
+        (["x.jpg", "y.jpg"], "", "2 images lie directly in it"),
         (
             ["a/x.jpg", "b/notes.txt", "b/photo.HEIC", "c/y.txt"],
             "b",
-            "class without pictures.* 1 .heic.*; so are 1 more classes: c",
+            "class without images.* 1 .heic.*; so are 1 more classes: c",
         ),
     ],
 )
@@ -219,14 +219,12 @@ def test_a_folder_one_level_too_high_or_too_low_is_answered_with_the_right_one(t
         require_split(tmp_path / "outer", "train")
 
 
-def test_a_sample_is_the_picture_and_its_label(class_tree):
+def test_a_sample_is_the_image_and_its_label(class_tree):
     folder = class_tree(["a/x.png", "b/y.png"])
     dataset = ImageFolderDataset(scan(folder), ClassificationEvalPreset(size=8, resize=(8, 8)))
     sample = dataset[1]
     assert sample["pixel_values"].shape == (3, 8, 8) and sample["pixel_values"].dtype == torch.uint8
-    assert torch.equal(
-        sample["pixel_values"][:, 0, 0], read_picture(folder / "b" / "y.png")[:, 0, 0]
-    )
+    assert torch.equal(sample["pixel_values"][:, 0, 0], read_image(folder / "b" / "y.png")[:, 0, 0])
     assert (
         sample["label"].dtype == torch.int64
         and sample["label"].shape == ()
@@ -238,13 +236,13 @@ def test_a_sample_is_the_picture_and_its_label(class_tree):
     assert part.fingerprint() != dataset.fingerprint()
 
 
-def test_an_unreadable_picture_is_named(class_tree):
+def test_an_unreadable_image_is_named(class_tree):
     folder = class_tree(["a/x.jpg"])
     (folder / "a" / "x.jpg").write_bytes(b"")
-    with pytest.raises(UnreadablePicture, match=r"x\.jpg: empty file"):
+    with pytest.raises(UnreadableImage, match=r"x\.jpg: empty file"):
         ImageFolderDataset(scan(folder), ClassificationEvalPreset(size=8, resize=(8, 8)))[0]
     (folder / "a" / "gone.jpg").symlink_to(folder / "nowhere.jpg")
-    with pytest.raises(UnreadablePicture, match=r"gone\.jpg: No such file"):
+    with pytest.raises(UnreadableImage, match=r"gone\.jpg: No such file"):
         ImageFolderDataset(scan(folder), ClassificationEvalPreset(size=8, resize=(8, 8)))[0]
 
 

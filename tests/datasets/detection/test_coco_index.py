@@ -15,7 +15,7 @@ from visionloop.datasets.io.layout import DataLayoutError
 
 @pytest.fixture
 def check(tmp_path):
-    """content -> [(kind, why)] of find_problems, for a json with its pictures."""
+    """content -> [(kind, why)] of find_problems, for a json with its images."""
 
     def problems(content, classes=None):
         json_file = tmp_path / "train.json"
@@ -111,7 +111,7 @@ def test_the_index_agrees_with_pycocotools(tmp_path_factory, boxes, as_text, see
     }
     json_file = tmp_path_factory.mktemp("coco") / "x.json"
     json_file.write_text(json.dumps(content))
-    index, theirs = read_coco(json_file, json_file.parent, need_pictures=False), COCO(json_file)
+    index, theirs = read_coco(json_file, json_file.parent, need_images=False), COCO(json_file)
     assert (
         list(index.category_ids) == sorted(category_ids) and index.image_ids.tolist() == image_ids
     )
@@ -148,7 +148,7 @@ def test_a_class_that_training_does_not_know_is_an_error(check):
 
 @settings(max_examples=30, deadline=None)
 @given(chosen=st.lists(st.integers(0, 2), max_size=6))
-def test_a_subset_is_the_pictures_asked_for_with_their_boxes(index, chosen):
+def test_a_subset_is_the_images_asked_for_with_their_boxes(index, chosen):
     subset = index.subset(chosen)
     assert rows(subset) == [rows(index)[row] for row in chosen]
     assert (subset.fingerprint() == index.fingerprint()) == (chosen == [0, 1, 2])
@@ -246,7 +246,7 @@ BROKEN = [
         put("\ud800.png", "images", 0, "file_name"),
         "image 7: file_name '.*' is no text that a file can have",
     ),
-    (put("gone.png", "images", 0, "file_name"), "1 of 3 pictures are not in .*train: gone.png"),
+    (put("gone.png", "images", 0, "file_name"), "1 of 3 images are not in .*train: gone.png"),
     (put(0, "images", 0, "width"), "image 7: height is 30 and width 0"),
     (put("40", "images", 0, "width"), "image 7: height is 30 and width '40'"),
     (put(1e300, "images", 0, "height"), "image 7: height is 1e\\+300 and width 40"),
@@ -334,7 +334,7 @@ def test_everything_wrong_is_told_at_once(check):
     found = check(content)
     assert [kind for kind, _ in found].count("error") == 4
     assert any(
-        "1 boxes reach outside their picture, by up to 3 pixels; they are clipped: b.png" in why
+        "1 boxes reach outside their image, by up to 3 pixels; they are clipped: b.png" in why
         for _, why in found
     )
 
@@ -346,11 +346,11 @@ WARNED = [
     ),
     (
         put([35, 5, 10, 10], "annotations", 1, "bbox"),
-        "1 boxes reach outside their picture, by up to 5 pixels; they are clipped: a.png",
+        "1 boxes reach outside their image, by up to 5 pixels; they are clipped: a.png",
     ),
     (
         put([-4, 5, 10, 10], "annotations", 1, "bbox"),
-        "1 boxes reach outside their picture, by up to 4 pixels; they are clipped: a.png",
+        "1 boxes reach outside their image, by up to 4 pixels; they are clipped: a.png",
     ),
     (
         lambda content: content["categories"].append({"id": 1, "name": "bird"}),
@@ -360,7 +360,7 @@ WARNED = [
         lambda content: content["annotations"].append(content["annotations"][0]),
         "1 boxes repeat another of the same class and place: b.png",
     ),
-    (put("b.png", "images", 2, "file_name"), "1 pictures are listed twice or more: b.png"),
+    (put("b.png", "images", 2, "file_name"), "1 images are listed twice or more: b.png"),
 ]
 
 
@@ -384,7 +384,7 @@ def test_corners_written_as_sizes_are_recognised(check):
     ]
 
 
-def test_shares_of_the_picture_are_recognised(check):
+def test_shares_of_the_image_are_recognised(check):
     content = small_coco()
     for annotation in content["annotations"]:
         annotation["bbox"] = [0.1, 0.2, 0.5, 0.25]
@@ -394,17 +394,17 @@ def test_shares_of_the_picture_are_recognised(check):
     ] and "no number of any bbox is above 0.5" in found[0][1]
 
 
-def test_pictures_need_not_be_there_when_only_annotations_are_wanted(tmp_path):
+def test_images_need_not_be_there_when_only_annotations_are_wanted(tmp_path):
     json_file = write_coco(tmp_path)
-    assert len(read_coco(json_file, tmp_path / "nowhere", need_pictures=False)) == 3
-    with pytest.raises(DataLayoutError, match="3 of 3 pictures are not in"):
+    assert len(read_coco(json_file, tmp_path / "nowhere", need_images=False)) == 3
+    with pytest.raises(DataLayoutError, match="3 of 3 images are not in"):
         read_coco(json_file, tmp_path / "nowhere")
 
 
 def test_sizes_may_be_missing(check, tmp_path):
     content = small_coco()
-    for picture in content["images"]:
-        del picture["width"], picture["height"]
+    for image in content["images"]:
+        del image["width"], image["height"]
     assert check(content) == []
     assert read_coco(tmp_path / "train.json", tmp_path / "train").sizes_hw.tolist() == [[0, 0]] * 3
 
@@ -426,7 +426,7 @@ def test_outlines_and_truth_values_are_no_obstacle(check, tmp_path):
 
 
 def test_names_are_looked_for_in_the_folder_that_holds_them(tmp_path):
-    json_file = write_coco(tmp_path, pictures="elsewhere")
+    json_file = write_coco(tmp_path, images="elsewhere")
     index = read_coco(json_file, [tmp_path / "train", tmp_path / "elsewhere", tmp_path])
     assert index.folder == str(tmp_path / "elsewhere")
 

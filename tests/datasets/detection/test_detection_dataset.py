@@ -10,7 +10,7 @@ from visionloop.datasets.detection.dataset import DetectionDataset, clip_boxes, 
 from visionloop.datasets.detection.index import read_coco
 from visionloop.datasets.detection.layout import require_detection_split
 from visionloop.datasets.detection.transforms import DetectionEvalPreset, DetectionTrainPreset
-from visionloop.datasets.io.images import UnreadablePicture, read_picture, read_size
+from visionloop.datasets.io.images import UnreadableImage, read_image, read_size
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def dataset(tmp_path):
     return build
 
 
-def test_a_sample_is_the_picture_and_its_boxes_without_crowds(dataset):
+def test_a_sample_is_the_image_and_its_boxes_without_crowds(dataset):
     sample = dataset()[0]
     assert set(sample) == {"pixel_values", "boxes", "class_labels", "size"}
     assert sample["pixel_values"].shape == (3, 8, 8) and sample["pixel_values"].dtype == torch.uint8
@@ -49,7 +49,7 @@ def test_the_truth_is_as_in_the_file_with_crowds(dataset):
     )
 
 
-def test_a_picture_without_boxes_is_legal(dataset):
+def test_a_image_without_boxes_is_legal(dataset):
     sample = dataset(with_truth=True)[2]
     assert (
         sample["boxes"].shape == (0, 4)
@@ -77,24 +77,24 @@ def test_boxes_are_clipped_and_what_is_empty_then_is_dropped(dataset):
 
 
 def test_labels_follow_the_boxes_that_a_transform_keeps(dataset):
-    def last_one(picture, boxes):
-        return picture, boxes[-1:].float(), torch.tensor([len(boxes) - 1])
+    def last_one(image, boxes):
+        return image, boxes[-1:].float(), torch.tensor([len(boxes) - 1])
 
     sample = dataset(transform=last_one)[1]
     assert sample["class_labels"].tolist() == [0] and sample["boxes"].tolist() == [[15, 20, 20, 24]]
 
 
-def test_a_picture_of_another_size_than_annotated_is_refused(dataset):
+def test_a_image_of_another_size_than_annotated_is_refused(dataset):
     data = dataset()
     Image.new("RGB", (41, 30)).save(data.name(0))
     with pytest.raises(
-        UnreadablePicture,
+        UnreadableImage,
         match=r"a\.png: is 30 x 41 \(height x width\), the annotations say 30 x 40$",
     ):
         data[0]
     Image.new("RGB", (30, 40)).save(data.name(0))
     with pytest.raises(
-        UnreadablePicture,
+        UnreadableImage,
         match=r"is 40 x 30 .* the annotations say 30 x 40: the boxes were drawn before its EXIF",
     ):
         data[0]
@@ -102,7 +102,7 @@ def test_a_picture_of_another_size_than_annotated_is_refused(dataset):
     assert size_mismatch(data.index, 1, read_size(data.name(1))) is None
 
 
-def test_a_picture_turned_by_exif_is_upright_and_its_size_too(dataset, tmp_path):
+def test_a_image_turned_by_exif_is_upright_and_its_size_too(dataset, tmp_path):
     def change(content):
         content["images"][0] |= {"file_name": "a.jpg", "width": 30, "height": 40}
 
@@ -120,14 +120,14 @@ def test_a_size_that_the_annotations_do_not_give_is_not_compared(dataset):
     assert data[0]["size"].tolist() == [60, 50]
 
 
-def test_an_unreadable_picture_is_named(dataset, tmp_path):
+def test_an_unreadable_image_is_named(dataset, tmp_path):
     data = dataset()
     (tmp_path / "train" / "a.png").write_bytes(b"")
-    with pytest.raises(UnreadablePicture, match=r"a\.png: empty file"):
+    with pytest.raises(UnreadableImage, match=r"a\.png: empty file"):
         data[0]
 
 
-def test_a_subset_is_the_pictures_asked_for(dataset):
+def test_a_subset_is_the_images_asked_for(dataset):
     data = dataset(with_truth=True)
     part = data.subset([1, 0])
     assert (
@@ -139,7 +139,7 @@ def test_a_subset_is_the_pictures_asked_for(dataset):
     assert part.fingerprint() != data.fingerprint() == dataset().fingerprint()
 
 
-def test_clipped_boxes_lie_in_the_picture():
+def test_clipped_boxes_lie_in_the_image():
     generator = np.random.default_rng(0)
     boxes = generator.uniform(-30, 60, (500, 4))
     clipped, inside = clip_boxes(boxes, 20, 40)
@@ -161,7 +161,7 @@ def test_real_boxes_return_to_their_pixels(real_data):
     data = DetectionDataset(index, DetectionEvalPreset(64), with_truth=True)
     for i in range(0, len(data), 10):
         sample = data[i]
-        assert sample["size"].tolist() == list(read_picture(data.name(i)).shape[-2:]) == [480, 640]
+        assert sample["size"].tolist() == list(read_image(data.name(i)).shape[-2:]) == [480, 640]
         centres, sides = (
             sample["boxes"][:, :2] * torch.tensor([640, 480]),
             sample["boxes"][:, 2:] * torch.tensor([640, 480]),

@@ -1,10 +1,10 @@
-"""Which file describes a detection split, and where its pictures are."""
+"""Which file describes a detection split, and where its images are."""
 
 import json
 import shutil
 
 import pytest
-from detection_files import small_coco, write_coco, write_pictures
+from detection_files import small_coco, write_coco, write_images
 
 from visionloop.datasets.detection.layout import (
     find_annotations,
@@ -18,7 +18,7 @@ YAML = "names: [cat, dog]\ntrain: images/train\nval: images/val\ntest: images/te
 
 
 def write_yolo(folder, split):
-    write_pictures(folder / "images" / split, small_coco())
+    write_images(folder / "images" / split, small_coco())
     (folder / "labels" / split).mkdir(parents=True)
     (folder / "labels" / split / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.25 0.5\n")
     (folder / "data.yaml").write_text(YAML)
@@ -48,11 +48,11 @@ LAYOUTS = [
 ]
 
 
-@pytest.mark.parametrize(("split", "json_name", "pictures"), LAYOUTS)
-def test_json_and_pictures_are_found_where_tools_put_them(tmp_path, split, json_name, pictures):
-    write_coco(tmp_path, json_name=json_name, pictures=pictures)
+@pytest.mark.parametrize(("split", "json_name", "images"), LAYOUTS)
+def test_json_and_images_are_found_where_tools_put_them(tmp_path, split, json_name, images):
+    write_coco(tmp_path, json_name=json_name, images=images)
     index = find_detection_split(tmp_path, split)
-    assert index.source == str(tmp_path / json_name) and index.folder == str(tmp_path / pictures)
+    assert index.source == str(tmp_path / json_name) and index.folder == str(tmp_path / images)
     assert len(index) == 3 and len(index.boxes) == 4
     assert all(
         find_detection_split(tmp_path, other) is None
@@ -63,9 +63,9 @@ def test_json_and_pictures_are_found_where_tools_put_them(tmp_path, split, json_
 @pytest.mark.parametrize("prefix", ["train", "images/train"])
 def test_file_names_may_be_relative_to_the_data_folder(tmp_path, prefix):
     content = small_coco()
-    for picture in content["images"]:
-        picture["file_name"] = f"{prefix}/{picture['file_name']}"
-    write_coco(tmp_path, content, pictures="")
+    for image in content["images"]:
+        image["file_name"] = f"{prefix}/{image['file_name']}"
+    write_coco(tmp_path, content, images="")
     assert find_detection_split(tmp_path, "train").folder == str(tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_the_labels_of_validation_are_those_of_training(tmp_path):
     write_coco(tmp_path)
     content = small_coco()
     content["categories"] = [{"id": 9, "name": "cat"}, {"id": 2, "name": "dog"}]
-    write_coco(tmp_path, content, json_name="val.json", pictures="val")
+    write_coco(tmp_path, content, json_name="val.json", images="val")
     train = find_detection_split(tmp_path, "train")
     assert find_detection_split(tmp_path, "val", train.classes).classes == train.classes
 
@@ -112,8 +112,8 @@ def test_two_files_for_one_split_are_an_error_that_names_both(tmp_path, second):
 
 
 def test_two_names_for_validation_and_two_formats_are_errors(tmp_path):
-    write_coco(tmp_path, json_name="val.json", pictures="val")
-    write_coco(tmp_path, json_name="valid.json", pictures="val")
+    write_coco(tmp_path, json_name="val.json", images="val")
+    write_coco(tmp_path, json_name="valid.json", images="val")
     with pytest.raises(DataLayoutError, match=r"both val\.json and valid\.json"):
         find_detection_split(tmp_path, "val")
     write_coco(tmp_path)
@@ -136,17 +136,17 @@ def test_the_export_of_roboflow_goes_before_other_jsons_beside_it(tmp_path):
 
 
 def test_a_missing_training_split_says_what_was_expected_and_what_is_there(tmp_path):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     (tmp_path / ".git").mkdir()
     with pytest.raises(
         DataLayoutError,
-        match=r"expected train\.json with pictures in train/, .*data\.yaml with train; found pictures$",
+        match=r"expected train\.json with images in train/, .*data\.yaml with train; found images$",
     ):
         require_detection_split(tmp_path, "train")
     write_coco(tmp_path)
     assert len(require_detection_split(tmp_path, "train")) == 3
     with pytest.raises(DataLayoutError, match=rf"found nothing; did you mean {tmp_path}\?$"):
-        require_detection_split(tmp_path / "pictures", "train")
+        require_detection_split(tmp_path / "images", "train")
 
 
 def test_a_missing_data_folder_is_told(tmp_path):
@@ -174,14 +174,14 @@ def test_everything_wrong_with_a_split_is_listed(tmp_path):
 def test_annotations_alone_can_be_read(tmp_path):
     write_coco(tmp_path)
     shutil.rmtree(tmp_path / "train")
-    with pytest.raises(DataLayoutError, match="3 of 3 pictures are not in"):
+    with pytest.raises(DataLayoutError, match="3 of 3 images are not in"):
         find_detection_split(tmp_path, "train")
-    assert len(find_detection_split(tmp_path, "train", need_pictures=False)) == 3
+    assert len(find_detection_split(tmp_path, "train", need_images=False)) == 3
 
 
 def test_real_splits_are_found(real_data):
     data = real_data("bccd")
-    for split, pictures, boxes in (("train", 205, 2804), ("val", 87, 1137), ("test", 72, 945)):
+    for split, images, boxes in (("train", 205, 2804), ("val", 87, 1137), ("test", 72, 945)):
         index = require_detection_split(data, split)
-        assert (len(index), len(index.boxes)) == (pictures, boxes)
+        assert (len(index), len(index.boxes)) == (images, boxes)
         assert len(index) == len(json.loads((data / f"{split}.json").read_text())["images"])

@@ -1,4 +1,4 @@
-"""Augmentation of pictures with boxes: pixels and boxes go the same way, chance comes only from the seeded generators."""
+"""Augmentation of images with boxes: pixels and boxes go the same way, chance comes only from the seeded generators."""
 
 import random
 
@@ -48,10 +48,10 @@ def seed(number):
 @pytest.fixture
 def painted():
     """Grey with one filled box of each of COLOURS at BOXES: uint8 [3, 180, 260]."""
-    picture = torch.full((3, 180, 260), 128, dtype=torch.uint8)
+    image = torch.full((3, 180, 260), 128, dtype=torch.uint8)
     for colour, (left, top, right, bottom) in zip(COLOURS, BOXES.int().tolist(), strict=True):
-        picture[:, top:bottom, left:right] = colour[:, None, None]
-    return picture
+        image[:, top:bottom, left:right] = colour[:, None, None]
+    return image
 
 
 @pytest.fixture
@@ -153,11 +153,11 @@ def test_what_comes_out_is_legal_whatever_goes_in(size, height, width, corners, 
         ],
         1,
     )
-    picture = torch.full((3, height, width), 200, dtype=torch.uint8)
+    image = torch.full((3, height, width), 200, dtype=torch.uint8)
     seed(number)
     pixels, boxes, keep = DetectionTrainPreset(
         size, photometric=share, zoom_out=share, iou_crop=share, flip=share
-    )(picture, boxes)
+    )(image, boxes)
     assert (
         pixels.shape == (3, size, size) and pixels.dtype == torch.uint8 and pixels.is_contiguous()
     )
@@ -204,9 +204,7 @@ def test_the_last_epochs_flip_and_resize_alone(photograph):
 
 
 @pytest.mark.parametrize("forced", ["photometric", "zoom_out", "iou_crop", "flip"])
-def test_the_same_seed_gives_the_same_sample_and_the_picture_given_is_not_changed(
-    photograph, forced
-):
+def test_the_same_seed_gives_the_same_sample_and_the_image_given_is_not_changed(photograph, forced):
     before, boxes = photograph.clone(), torch.tensor([[3, 4, 30, 40.0], [40, 20, 70, 50]])
     preset = DetectionTrainPreset(60, **OFF | {forced: 0.9})
     results = []
@@ -227,22 +225,22 @@ def test_boxes_below_a_pixel_are_dropped_in_training_alone(photograph):
     assert DetectionEvalPreset(32)(photograph, boxes)[2].tolist() == [0, 1, 2]
 
 
-def test_a_picture_without_boxes_is_augmented_too(photograph):
+def test_a_image_without_boxes_is_augmented_too(photograph):
     for number in range(20):
         seed(number)
         pixels, boxes, keep = DetectionTrainPreset(32)(photograph, torch.zeros((0, 4)))
         assert pixels.shape == (3, 32, 32) and boxes.shape == (0, 4) and keep.shape == (0,)
 
 
-def test_zooming_out_shows_the_whole_picture_on_black():
-    picture, boxes = (
+def test_zooming_out_shows_the_whole_image_on_black():
+    image, boxes = (
         torch.full((3, 60, 80), 255, dtype=torch.uint8),
         torch.tensor([[0, 0, 80, 60.0]]),
     )
     shares = []
     for number in range(300):
         seed(number)
-        pixels, cxcywh, _ = DetectionTrainPreset(64, **OFF | {"zoom_out": 1})(picture, boxes)
+        pixels, cxcywh, _ = DetectionTrainPreset(64, **OFF | {"zoom_out": 1})(image, boxes)
         left, top, right, bottom = to_corners(cxcywh, 64)[0].round().int().tolist()
         assert (pixels[:, top:bottom, left:right] == 255).all() and (pixels == 255).sum() == 3 * (
             bottom - top
@@ -317,9 +315,9 @@ def test_a_result_one_pixel_wide_is_the_mean_of_the_row(strides):
     rows = torch.randint(
         0, 256, (9, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     ).permute(2, 0, 1)
-    picture = rows.contiguous() if strides == "planes" else rows
-    expected = F.resize_image(picture.double(), [2, 1], antialias=True)
-    assert (resize(picture, 2, 1) - expected).abs().max() <= 1
+    image = rows.contiguous() if strides == "planes" else rows
+    expected = F.resize_image(image.double(), [2, 1], antialias=True)
+    assert (resize(image, 2, 1) - expected).abs().max() <= 1
 
 
 @given(

@@ -10,7 +10,7 @@ from visionloop.datasets.detection.yolo import inspect_yolo, label_file, read_yo
 from visionloop.datasets.io.layout import DataLayoutError
 
 YAML = "names: [cat, dog]\ntrain: images/train\nval: images/val\n"
-PICTURES = {
+IMAGES = {
     "images/train/a.png": (40, 20),
     "images/train/b.png": (10, 30),
     "images/train/sub/c.png": (8, 8),
@@ -25,10 +25,10 @@ LABELS = {
 
 @pytest.fixture
 def yolo(tmp_path):
-    """Writes a data set, with other content for some of its files; the path of its data.yaml."""
+    """Writes a dataset, with other content for some of its files; the path of its data.yaml."""
 
-    def write(files=None, pictures=PICTURES):
-        for name, size in pictures.items():
+    def write(files=None, images=IMAGES):
+        for name, size in images.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.zeros((size[1], size[0], 3), dtype=np.uint8)).save(path)
@@ -62,7 +62,7 @@ def test_boxes_and_outlines_become_pixels(yolo):
     assert index.boxes_of(2)[0].tolist() == [[2, 4, 4, 4]] and index.boxes_of(2)[1].tolist() == [1]
 
 
-def test_pictures_turned_by_exif_have_their_upright_size(yolo, tmp_path):
+def test_images_turned_by_exif_have_their_upright_size(yolo, tmp_path):
     yaml_file = yolo()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -104,18 +104,18 @@ def test_an_absolute_folder_and_several_folders_are_understood(yolo, tmp_path):
 
 
 def test_roboflows_folders_are_understood(yolo):
-    pictures = {"train/images/a.png": (10, 10), "valid/images/b.png": (20, 20)}
+    images = {"train/images/a.png": (10, 10), "valid/images/b.png": (20, 20)}
     files = {
         "data.yaml": "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['cell']\n",
         "train/labels/a.txt": "0 0.5 0.5 0.5 0.5",
         "valid/labels/b.txt": "0 0.5 0.5 0.5 0.5",
     }
-    yaml_file = yolo(files, pictures)
+    yaml_file = yolo(files, images)
     assert read_yolo(yaml_file, "train").boxes.tolist() == [[2.5, 2.5, 5, 5]]
     assert read_yolo(yaml_file, "val").boxes.tolist() == [[5, 5, 10, 10]]
 
 
-def test_the_text_lies_in_the_last_labels_folder_or_beside_the_picture():
+def test_the_text_lies_in_the_last_labels_folder_or_beside_the_image():
     assert label_file("/d/images/train/images/x.y.jpg", "/d") == "/d/images/train/labels/x.y.txt"
     assert label_file("/d/images/images.jpg", "/d") == "/d/labels/images.txt"
     assert label_file("/d/train/x.jpg", "/d") == "/d/train/x.txt"
@@ -144,9 +144,9 @@ def test_labels_of_another_split_go_by_name(yolo):
         ("-1 0.5 0.5 0.25 0.5", "line 2: class -1, expected 0 to 1"),
         ("0.5 0.5 0.5 0.25 0.5", "line 2: class 0.5, expected 0 to 1"),
         ("nan 0.5 0.5 0.25 0.5", "line 2: class nan, expected 0 to 1"),
-        ("0 120 80 40 60", "line 2: 120 is no share of the picture"),
-        ("0 0.5 nan 0.25 0.5", "line 2: nan is no share of the picture"),
-        ("0 0.5 0.5 -0.25 0.5", "line 2: -0.25 is no share of the picture"),
+        ("0 120 80 40 60", "line 2: 120 is no share of the image"),
+        ("0 0.5 nan 0.25 0.5", "line 2: nan is no share of the image"),
+        ("0 0.5 0.5 -0.25 0.5", "line 2: -0.25 is no share of the image"),
     ],
 )
 def test_a_wrong_line_is_told_by_file_and_number(yolo, tmp_path, line, why):
@@ -199,7 +199,7 @@ def test_many_wrong_lines_are_one_error_with_their_number(yolo, tmp_path):
             "names: [cat, dog]\ntrain: images/tarin\n",
             "train: images/tarin leads to .*images/tarin, and nothing is there",
         ),
-        ("names: [cat, dog]\ntrain: labels\n", "train: no pictures in .*labels"),
+        ("names: [cat, dog]\ntrain: labels\n", "train: no images in .*labels"),
         ("names: [cat, dog]\nval: images/val\n", "names no folder for train"),
     ],
 )
@@ -220,19 +220,19 @@ def test_a_split_without_any_text_is_an_error(yolo, tmp_path):
     (tmp_path / "labels").rename(tmp_path / "annotations")
     with pytest.raises(
         DataLayoutError,
-        match=r"none of 3 pictures has a text of boxes; expected .*labels/train/a\.txt",
+        match=r"none of 3 images has a text of boxes; expected .*labels/train/a\.txt",
     ):
         read_yolo(yaml_file, "train")
 
 
-def test_an_unreadable_picture_is_told_and_the_others_are_read(yolo, tmp_path):
+def test_an_unreadable_image_is_told_and_the_others_are_read(yolo, tmp_path):
     yaml_file = yolo()
     (tmp_path / "images/train/a.png").write_bytes(b"")
     index, problems = inspect_yolo(yaml_file, "train")
     assert len(index) == 2
     (kind, path, why) = problems[0]
     assert (kind, path) == ("error", str(tmp_path / "images/train/a.png")) and why.startswith(
-        "picture a.png: "
+        "image a.png: "
     )
     for name in ("images/train/b.png", "images/train/sub/c.png"):
         (tmp_path / name).write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Reading one picture: what it gives for every kind of file, and what it says of those that are none."""
+"""Reading one image: what it gives for every kind of file, and what it says of those that are none."""
 
 import io
 import pickle
@@ -11,18 +11,18 @@ import torch
 from PIL import Image, ImageOps
 
 from visionloop.datasets.io.images import (
+    IMAGE_SUFFIXES,
     MAX_PIXELS,
-    PICTURE_SUFFIXES,
-    UnreadablePicture,
+    UnreadableImage,
     jpeg_size,
-    read_picture,
+    read_image,
     read_size,
 )
 
 
-def as_array(picture):
-    assert picture.dtype == torch.uint8 and picture.shape[0] == 3
-    return picture.permute(1, 2, 0).numpy()
+def as_array(image):
+    assert image.dtype == torch.uint8 and image.shape[0] == 3
+    return image.permute(1, 2, 0).numpy()
 
 
 def with_orientation(orientation):
@@ -54,7 +54,7 @@ def png(width, height, *, bits=8, colour_type=2, rows=b""):
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA", "CMYK"])
 def test_every_format_reads_as_pillow_reads_it(tmp_path, colours, mode):
     written = 0
-    for suffix in PICTURE_SUFFIXES:
+    for suffix in IMAGE_SUFFIXES:
         path = tmp_path / f"x{suffix}"
         try:
             Image.fromarray(colours).convert(mode).save(path)
@@ -62,7 +62,7 @@ def test_every_format_reads_as_pillow_reads_it(tmp_path, colours, mode):
             continue  # the format has no such mode
         with Image.open(path) as image:
             expected = np.asarray(image.convert("RGB"))
-        assert np.array_equal(as_array(read_picture(path)), expected), path.name
+        assert np.array_equal(as_array(read_image(path)), expected), path.name
         assert read_size(path) == (48, 64)
         written += 1
     assert written >= 3
@@ -80,7 +80,7 @@ def test_every_orientation_is_turned_upright(tmp_path, colours, suffix, orientat
         image = image.convert("RGB")
         image.getexif()[0x0112] = orientation
         expected = np.asarray(ImageOps.exif_transpose(image))
-    assert np.array_equal(as_array(read_picture(path)), expected)
+    assert np.array_equal(as_array(read_image(path)), expected)
     assert read_size(path) == expected.shape[:2]
 
 
@@ -91,7 +91,7 @@ def test_a_broken_exif_block_counts_as_none(tmp_path, colours):
     at = data.index(b"Exif") + 10
     data[at : at + 4] = b"\xff" * 4
     path.write_bytes(data)
-    assert read_picture(path).shape == (3, 48, 64)
+    assert read_image(path).shape == (3, 48, 64)
     assert read_size(path) == (48, 64)
 
 
@@ -101,19 +101,19 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path):
     for name in ("grey.png", "grey.tif"):
         Image.fromarray(ramp).save(tmp_path / name)
         assert np.array_equal(
-            as_array(read_picture(tmp_path / name)), np.repeat(expected[..., None], 3, axis=2)
+            as_array(read_image(tmp_path / name)), np.repeat(expected[..., None], 3, axis=2)
         )
     rows = b"".join(
         b"\0" + np.repeat(row[:, None], 3, axis=1).astype(">u2").tobytes() for row in ramp
     )
     (tmp_path / "rgb.png").write_bytes(png(64, 4, bits=16, rows=rows))
-    assert np.array_equal(as_array(read_picture(tmp_path / "rgb.png"))[..., 1], expected)
+    assert np.array_equal(as_array(read_image(tmp_path / "rgb.png"))[..., 1], expected)
 
 
 def test_alpha_is_dropped(tmp_path, colours):
     alpha = np.zeros((48, 64, 1), dtype=np.uint8)
     Image.fromarray(np.concatenate([colours, alpha], axis=2)).save(tmp_path / "x.png")
-    assert np.array_equal(as_array(read_picture(tmp_path / "x.png")), colours)
+    assert np.array_equal(as_array(read_image(tmp_path / "x.png")), colours)
 
 
 def test_of_an_animation_the_first_frame_is_read(tmp_path, colours):
@@ -122,7 +122,7 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path, colours):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         with Image.open(tmp_path / name) as image:
             expected = np.asarray(image.convert("RGB"))
-        assert np.array_equal(as_array(read_picture(tmp_path / name)), expected)
+        assert np.array_equal(as_array(read_image(tmp_path / name)), expected)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".gif", ".bmp", ".tif"])
@@ -132,8 +132,8 @@ def test_a_file_that_ends_early_is_an_error_and_never_grey(tmp_path, colours, su
     Image.fromarray(colours).save(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(UnreadablePicture) as caught:
-        read_picture(path)
+    with pytest.raises(UnreadableImage) as caught:
+        read_image(path)
     assert caught.value.path == str(path) and "truncated" in caught.value.why
 
 
@@ -144,50 +144,50 @@ def test_a_jpeg_cut_anywhere_is_an_error(tmp_path, colours, progressive):
     data = path.read_bytes()
     for length in [*range(1, len(data) - 1, 37), len(data) - 2, len(data) - 1]:
         path.write_bytes(data[:length])
-        with pytest.raises(UnreadablePicture):
-            read_picture(path)
+        with pytest.raises(UnreadableImage):
+            read_image(path)
     path.write_bytes(data[:100])  # before the frame's header, where Pillow alone is asked
-    with pytest.raises(UnreadablePicture, match="truncated: the end of the file is missing"):
-        read_picture(path)
+    with pytest.raises(UnreadableImage, match="truncated: the end of the file is missing"):
+        read_image(path)
 
 
 def test_a_jpeg_whose_end_is_zeros_is_an_error(tmp_path, colours):
-    """An interrupted copy often has the right length; Pillow fills such a picture with grey."""
+    """An interrupted copy often has the right length; Pillow fills such an image with grey."""
     path = tmp_path / "x.jpg"
     Image.fromarray(colours).save(path)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + bytes(5000))
-    with pytest.raises(UnreadablePicture, match="truncated"):
-        read_picture(path)
+    with pytest.raises(UnreadableImage, match="truncated"):
+        read_image(path)
 
 
 def test_bytes_behind_the_end_do_no_harm(tmp_path, colours):
     for name in ("x.jpg", "x.png"):
         Image.fromarray(colours).save(tmp_path / name)
-        before = read_picture(tmp_path / name)
+        before = read_image(tmp_path / name)
         with open(tmp_path / name, "ab") as file:
             file.write(bytes(100))
-        assert torch.equal(read_picture(tmp_path / name), before)
+        assert torch.equal(read_image(tmp_path / name), before)
 
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"", "empty file"), (b"hello " * 50, "not a picture"), (b"\xff\xd8\xff", "not a picture")],
+    [(b"", "empty file"), (b"hello " * 50, "not an image"), (b"\xff\xd8\xff", "not an image")],
 )
-def test_what_is_no_picture_is_told_so(tmp_path, content, why):
+def test_what_is_no_image_is_told_so(tmp_path, content, why):
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
-    with pytest.raises(UnreadablePicture, match=why) as caught:
-        read_picture(path)
+    with pytest.raises(UnreadableImage, match=why) as caught:
+        read_image(path)
     assert str(caught.value) == f"{path}: {caught.value.why}"
 
 
 def test_a_file_that_vanished_and_a_folder_are_told_so(tmp_path):
-    with pytest.raises(UnreadablePicture, match="No such file"):
-        read_picture(tmp_path / "gone.jpg")
-    with pytest.raises(UnreadablePicture, match="directory"):
-        read_picture(tmp_path)
-    with pytest.raises(UnreadablePicture, match="No such file"):
+    with pytest.raises(UnreadableImage, match="No such file"):
+        read_image(tmp_path / "gone.jpg")
+    with pytest.raises(UnreadableImage, match="directory"):
+        read_image(tmp_path)
+    with pytest.raises(UnreadableImage, match="No such file"):
         read_size(tmp_path / "gone.jpg")
 
 
@@ -204,8 +204,8 @@ def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, colours):
     data[18:26] = struct.pack("<ii", side, side)
     (tmp_path / "x.bmp").write_bytes(data)
     for name in ("x.png", "x.jpg", "x.bmp"):
-        for read in (read_picture, read_size):
-            with pytest.raises(UnreadablePicture, match="bomb"):
+        for read in (read_image, read_size):
+            with pytest.raises(UnreadableImage, match="bomb"):
                 read(tmp_path / name)
 
 
@@ -213,8 +213,8 @@ def test_floating_point_pixels_are_refused_with_the_reason(tmp_path):
     Image.fromarray(np.random.default_rng(0).random((4, 4), dtype=np.float32)).save(
         tmp_path / "x.tif"
     )
-    with pytest.raises(UnreadablePicture, match="floating-point"):
-        read_picture(tmp_path / "x.tif")
+    with pytest.raises(UnreadableImage, match="floating-point"):
+        read_image(tmp_path / "x.tif")
 
 
 def test_the_size_in_a_jpeg_header_is_found_behind_other_segments(colours):
@@ -231,6 +231,6 @@ def test_the_size_in_a_jpeg_header_is_found_behind_other_segments(colours):
 
 
 def test_the_error_travels_between_processes():
-    error = pickle.loads(pickle.dumps(UnreadablePicture("a/b.jpg", "empty file")))
+    error = pickle.loads(pickle.dumps(UnreadableImage("a/b.jpg", "empty file")))
     assert (error.path, error.why, str(error)) == ("a/b.jpg", "empty file", "a/b.jpg: empty file")
     assert isinstance(error, OSError)

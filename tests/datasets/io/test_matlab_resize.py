@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.matlab_resize import matlab_resize, resized_hw
 
 SETS = Path(__file__).parents[3].parent / "shared" / "data" / "t91-set5"
@@ -18,15 +18,15 @@ needs_sets = pytest.mark.skipif(not SETS.is_dir(), reason="T91 and Set5 are not 
 
 
 def read(*parts):
-    return read_picture(SETS.joinpath(*parts)).permute(1, 2, 0).numpy()
+    return read_image(SETS.joinpath(*parts)).permute(1, 2, 0).numpy()
 
 
-def cropped(picture, scale):
+def cropped(image, scale):
     """Top left part with sides that `scale` divides."""
-    return picture[: picture.shape[0] // scale * scale, : picture.shape[1] // scale * scale]
+    return image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
 
 
-def random_picture(seed, *shape):
+def random_image(seed, *shape):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -50,9 +50,9 @@ def plain_pass(values, scale):
     return resized
 
 
-def plain_resize(picture, scale):
+def plain_resize(image, scale):
     """float64 [H', W'] of [H, W]."""
-    rows = np.array([plain_pass(column, scale) for column in picture.T.tolist()]).T
+    rows = np.array([plain_pass(column, scale) for column in image.T.tolist()]).T
     return np.array([plain_pass(row, scale) for row in rows.tolist()])
 
 
@@ -67,9 +67,9 @@ def test_the_published_low_resolution_files_of_set5_come_out_bit_for_bit(name, s
 
 @needs_sets
 def test_one_rounding_or_the_other_order_gives_other_files():
-    picture, published = read("val", "HR", "bird.png"), read("val", "LR_x2", "bird.png")
-    once = np.floor(matlab_resize(picture, 0.5, "float").clip(0, 255) + 0.5)
-    columns_first = matlab_resize(picture.swapaxes(0, 1), 0.5).swapaxes(0, 1)
+    image, published = read("val", "HR", "bird.png"), read("val", "LR_x2", "bird.png")
+    once = np.floor(matlab_resize(image, 0.5, "float").clip(0, 255) + 0.5)
+    columns_first = matlab_resize(image.swapaxes(0, 1), 0.5).swapaxes(0, 1)
     for other in (once, columns_first):
         assert (
             np.any(other != published, axis=2).mean() > 0.05
@@ -81,13 +81,13 @@ def test_the_rule_for_8_bits_worked_out_by_hand():
     # Halving two pixels a, b: the output lies between them, the mirror makes b a a b|a b b a of
     # them, and the eight taps (-3, -9, 29, 111, 111, 29, -9, -3) / 256 meet each pixel with the
     # same sum: their mean.
-    picture = np.array([[0, 2], [1, 1]], dtype=np.uint8)
+    image = np.array([[0, 2], [1, 1]], dtype=np.uint8)
     # down the columns first: 0.5 -> 1 and 1.5 -> 2; then along the row: 1.5 -> 2. With one rounding
     # at the end it would be 1.
-    assert matlab_resize(picture, 0.5).tolist() == [[2]]
-    assert matlab_resize(picture, 0.5, "float") == pytest.approx(np.array([[1.0]]), abs=1e-13)
-    # the same picture turned over: 1 and 1, then 1. So the other order would give 1 above.
-    assert matlab_resize(picture.T, 0.5).tolist() == [[1]]
+    assert matlab_resize(image, 0.5).tolist() == [[2]]
+    assert matlab_resize(image, 0.5, "float") == pytest.approx(np.array([[1.0]]), abs=1e-13)
+    # the same image turned over: 1 and 1, then 1. So the other order would give 1 above.
+    assert matlab_resize(image.T, 0.5).tolist() == [[1]]
 
 
 def test_overshoot_is_clipped_after_each_pass():
@@ -113,9 +113,9 @@ def test_overshoot_is_clipped_after_each_pass():
 )
 @settings(deadline=None, max_examples=60)
 def test_any_size_is_that_of_the_plain_formulas(height, width, seed, scale):
-    picture = random_picture(seed, height, width)
-    expected = plain_resize(picture.astype(float), scale)
-    made = matlab_resize(picture, float(scale), "float")
+    image = random_image(seed, height, width)
+    expected = plain_resize(image.astype(float), scale)
+    made = matlab_resize(image, float(scale), "float")
     assert made.shape == expected.shape == resized_hw(height, width, float(scale))
     assert made == pytest.approx(expected, abs=1e-10)
 
@@ -129,54 +129,54 @@ def test_a_divisor_gives_exactly_its_share(n, divisor):
 
 def test_a_scale_that_is_no_simple_ratio_stays_as_it_is():
     assert resized_hw(1000, 10, math.pi / 10) == (315, 4)
-    assert matlab_resize(random_picture(0, 100, 50), math.pi / 10).shape == (32, 16)
+    assert matlab_resize(random_image(0, 100, 50), math.pi / 10).shape == (32, 16)
 
 
 def test_channels_are_resized_each_by_itself():
-    picture = random_picture(1, 21, 34, 3)
+    image = random_image(1, 21, 34, 3)
     for rounding in ("matlab_uint8", "float"):
-        made = matlab_resize(picture, 1 / 3, rounding)
+        made = matlab_resize(image, 1 / 3, rounding)
         assert made.shape == (7, 12, 3) and made.flags.c_contiguous
         for channel in range(3):
             assert np.array_equal(
-                made[..., channel], matlab_resize(picture[..., channel], 1 / 3, rounding)
+                made[..., channel], matlab_resize(image[..., channel], 1 / 3, rounding)
             )
 
 
-def test_whole_numbers_and_their_floats_are_one_picture():
-    picture = random_picture(2, 18, 24, 3)
+def test_whole_numbers_and_their_floats_are_one_image():
+    image = random_image(2, 18, 24, 3)
     assert np.array_equal(
-        matlab_resize(picture, 0.5, "float"),
-        matlab_resize(picture.astype(np.float64), 0.5, "float"),
+        matlab_resize(image, 0.5, "float"),
+        matlab_resize(image.astype(np.float64), 0.5, "float"),
     )
 
 
-def test_scale_one_and_flat_pictures_change_nothing():
-    picture = random_picture(3, 9, 14, 3)
-    assert np.array_equal(matlab_resize(picture, 1), picture)
+def test_scale_one_and_flat_images_change_nothing():
+    image = random_image(3, 9, 14, 3)
+    assert np.array_equal(matlab_resize(image, 1), image)
     flat = np.full((30, 17), 201, dtype=np.uint8)
     for scale in (1 / 2, 1 / 3, 1 / 4, 2, 3, 4):
         assert (matlab_resize(flat, scale) == 201).all()
 
 
-def test_wide_pictures_are_worked_on_in_blocks_without_a_seam():
-    picture = random_picture(4, 700, 3200)  # more values than one block
-    left = matlab_resize(picture[:, :1600], 0.5)
-    assert np.array_equal(matlab_resize(picture, 0.5)[:, :790], left[:, :790])
+def test_wide_images_are_worked_on_in_blocks_without_a_seam():
+    image = random_image(4, 700, 3200)  # more values than one block
+    left = matlab_resize(image[:, :1600], 0.5)
+    assert np.array_equal(matlab_resize(image, 0.5)[:, :790], left[:, :790])
 
 
-def test_pictures_in_any_memory_order_are_read():
-    picture = random_picture(5, 24, 18, 3)
-    turned, frozen = np.ascontiguousarray(picture[::-1, :, ::-1])[::-1, :, ::-1], picture.copy()
+def test_images_in_any_memory_order_are_read():
+    image = random_image(5, 24, 18, 3)
+    turned, frozen = np.ascontiguousarray(image[::-1, :, ::-1])[::-1, :, ::-1], image.copy()
     frozen.flags.writeable = False
-    for other in (turned, frozen, np.asfortranarray(picture)):
-        assert np.array_equal(matlab_resize(other, 0.5), matlab_resize(picture, 0.5))
+    for other in (turned, frozen, np.asfortranarray(image)):
+        assert np.array_equal(matlab_resize(other, 0.5), matlab_resize(image, 0.5))
 
 
 @pytest.mark.parametrize(
     ("image", "scale", "rounding", "words"),
     [
-        (np.zeros((4, 4)), 0.5, "matlab_uint8", "takes uint8 pictures, got float64"),
+        (np.zeros((4, 4)), 0.5, "matlab_uint8", "takes uint8 images, got float64"),
         (
             np.zeros((4, 4), np.float32),
             0.5,

@@ -1,4 +1,4 @@
-"""JPEGs decoded at a part of their size: the same picture, cut at the same place, and refused for the same reasons."""
+"""JPEGs decoded at a part of their size: the same image, cut at the same place, and refused for the same reasons."""
 
 import random
 
@@ -16,9 +16,9 @@ from visionloop.datasets.classification.transforms import (
     random_box,
 )
 from visionloop.datasets.detection.transforms import DetectionTrainPreset
-from visionloop.datasets.io.images import UnreadablePicture, read_picture, read_size
+from visionloop.datasets.io.images import UnreadableImage, read_image, read_size
 from visionloop.datasets.io.reduced_jpeg import (
-    read_scaled_picture,
+    read_scaled_image,
     reduction,
     resized_part,
     scaled_size,
@@ -57,10 +57,10 @@ def test_the_reduction_is_the_strongest_that_leaves_the_shorter_side_long_enough
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_a_scaled_picture_is_upright_and_the_mean_over_squares(tmp_path, orientation, factor):
+def test_a_scaled_image_is_upright_and_the_mean_over_squares(tmp_path, orientation, factor):
     path = save(tmp_path / "x.jpg", waves(160, 240), orientation)
-    whole = read_picture(path)
-    scaled, whole_hw = read_scaled_picture(path, 160 // factor)
+    whole = read_image(path)
+    scaled, whole_hw = read_scaled_image(path, 160 // factor)
     assert whole_hw == tuple(whole.shape[-2:]) == read_size(path)
     assert (
         tuple(scaled.shape)
@@ -77,14 +77,14 @@ def test_a_scaled_picture_is_upright_and_the_mean_over_squares(tmp_path, orienta
 def test_grey_progressive_and_subsampled_files_are_scaled_too(tmp_path, mode, options):
     path = tmp_path / "x.jpg"
     Image.fromarray(waves(161, 243)).convert(mode).save(path, quality=95, **options)
-    scaled, whole_hw = read_scaled_picture(path, 80)
+    scaled, whole_hw = read_scaled_image(path, 80)
     assert whole_hw == (161, 243) and tuple(scaled.shape) == (3, 81, 122) == (
         3,
         *scaled_size(path, 80),
     )
     assert (
         difference(
-            scaled[:, :80, :121], torch.nn.functional.avg_pool2d(read_picture(path).float(), 2)
+            scaled[:, :80, :121], torch.nn.functional.avg_pool2d(read_image(path).float(), 2)
         )
         < 2
     )
@@ -101,16 +101,14 @@ def test_grey_progressive_and_subsampled_files_are_scaled_too(tmp_path, mode, op
     ],
 )
 def test_what_is_not_scaled_is_read_whole(tmp_path, name, mode, orientation, tail):
-    """Other formats, CMYK, turned files whose sides 2 does not divide, and files with something behind the picture."""
+    """Other formats, CMYK, turned files whose sides 2 does not divide, and files with something behind the image."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(waves(161, 243)).convert(mode).save(tmp_path / name, exif=exif)
     with open(tmp_path / name, "ab") as file:
         file.write(tail)
-    picture, whole_hw = read_scaled_picture(tmp_path / name, 16)
-    assert torch.equal(picture, read_picture(tmp_path / name)) and whole_hw == tuple(
-        picture.shape[-2:]
-    )
+    image, whole_hw = read_scaled_image(tmp_path / name, 16)
+    assert torch.equal(image, read_image(tmp_path / name)) and whole_hw == tuple(image.shape[-2:])
 
 
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9", bytes(500)])
@@ -121,14 +119,14 @@ def test_damaged_files_are_refused_as_when_read_whole(tmp_path, progressive, end
     for length in range(0, len(data) - 2, 97):
         path.write_bytes(data[:length] + end)
         try:
-            whole = read_picture(path)
-        except UnreadablePicture as error:
+            whole = read_image(path)
+        except UnreadableImage as error:
             refused += 1
-            with pytest.raises(UnreadablePicture) as caught:
-                read_scaled_picture(path, 8)
+            with pytest.raises(UnreadableImage) as caught:
+                read_scaled_image(path, 8)
             assert str(caught.value) == str(error) and str(path) in str(error)
         else:
-            assert read_scaled_picture(path, 8)[1] == tuple(whole.shape[-2:])
+            assert read_scaled_image(path, 8)[1] == tuple(whole.shape[-2:])
     assert refused > 3
 
 
@@ -138,10 +136,10 @@ def test_a_bomb_and_a_missing_file_are_refused_as_when_read_whole(tmp_path):
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = b"\xfd\xe8\xfd\xe8"
     path.write_bytes(data)
-    with pytest.raises(UnreadablePicture, match="bomb"):
-        read_scaled_picture(path, 8)
-    with pytest.raises(UnreadablePicture, match="No such file"):
-        read_scaled_picture(tmp_path / "gone.jpg", 8)
+    with pytest.raises(UnreadableImage, match="bomb"):
+        read_scaled_image(path, 8)
+    with pytest.raises(UnreadableImage, match="No such file"):
+        read_scaled_image(tmp_path / "gone.jpg", 8)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -153,11 +151,11 @@ def test_the_same_box_is_drawn_and_cut_to_fractions_of_a_pixel(
 ):
     path = save(tmp_path / "x.jpg", waves(height, width), orientation)
     preset = ClassificationTrainPreset(size=48, interpolation=interpolation)
-    scaled, whole_hw = read_scaled_picture(path, preset.least_side)
+    scaled, whole_hw = read_scaled_image(path, preset.least_side)
     assert scaled.shape[-2] < whole_hw[0]
     for seed in range(10):
         seed_host(seed)
-        plain = preset(read_picture(path))
+        plain = preset(read_image(path))
         chance = random.getstate()
         seed_host(seed)
         assert difference(preset(scaled, whole_hw), plain) < 1.5
@@ -167,20 +165,20 @@ def test_the_same_box_is_drawn_and_cut_to_fractions_of_a_pixel(
 def test_a_box_one_pixel_beside_its_place_would_be_seen(tmp_path):
     """What the bound of the test above is worth."""
     path = save(tmp_path / "x.jpg", waves(389, 515))
-    scaled, whole_hw = read_scaled_picture(path, 90)
+    scaled, whole_hw = read_scaled_image(path, 90)
     parts = [resized_part(scaled, whole_hw, (20, left, 200, 220), 48, 48) for left in (30, 31)]
     assert difference(*parts) > 3
 
 
-def test_boxes_of_objects_and_pixels_of_a_scaled_picture_are_where_they_were(tmp_path):
+def test_boxes_of_objects_and_pixels_of_a_scaled_image_are_where_they_were(tmp_path):
     path = save(tmp_path / "x.jpg", waves(389, 515))
     boxes = torch.tensor([[100.0, 100, 300, 250], [20, 200, 90, 380]])
     preset = DetectionTrainPreset(48, photometric=0)
-    scaled, whole_hw = read_scaled_picture(path, preset.least_side)
+    scaled, whole_hw = read_scaled_image(path, preset.least_side)
     assert scaled.shape[-2:] == (195, 258)
     for seed in range(20):
         seed_host(seed)
-        pixels, cxcywh, keep = preset(read_picture(path), boxes)
+        pixels, cxcywh, keep = preset(read_image(path), boxes)
         seed_host(seed)
         others = preset(scaled, boxes, torch.tensor(whole_hw))
         assert (
@@ -190,7 +188,7 @@ def test_boxes_of_objects_and_pixels_of_a_scaled_picture_are_where_they_were(tmp
         )
 
 
-def test_a_part_of_a_scaled_picture_is_that_of_the_picture_resized(tmp_path):
+def test_a_part_of_a_scaled_image_is_that_of_the_image_resized(tmp_path):
     """Where the box lies on whole pixels of the scaled one, nothing is new: crop and resize."""
     scaled = torch.from_numpy(waves(60, 80)).permute(2, 0, 1)
     part = resized_part(scaled, (120, 159), (20, 40, 60, 80), 16, 24)
@@ -217,11 +215,11 @@ def test_a_detectors_smallest_crop_is_three_tenths_of_a_side():
     )
 
 
-def test_real_pictures_differ_by_less_than_a_grey_level_on_average(real_data):
+def test_real_images_differ_by_less_than_a_grey_level_on_average(real_data):
     distances = []
     preset = ClassificationTrainPreset(size=64)
     for path in sorted((real_data("bccd") / "train").glob("*.jpg"))[:8]:
-        whole, (scaled, whole_hw) = read_picture(path), read_scaled_picture(path, preset.least_side)
+        whole, (scaled, whole_hw) = read_image(path), read_scaled_image(path, preset.least_side)
         assert scaled.shape[-2:] == (240, 320)
         for seed in range(5):
             seed_host(seed)
@@ -231,9 +229,9 @@ def test_real_pictures_differ_by_less_than_a_grey_level_on_average(real_data):
     assert 0 < np.mean(distances) < 1
 
 
-def test_the_size_of_a_scaled_picture_names_a_file_that_is_none(tmp_path):
+def test_the_size_of_a_scaled_image_names_a_file_that_is_none(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"")
-    with pytest.raises(UnreadablePicture, match=r"x\.jpg"):
+    with pytest.raises(UnreadableImage, match=r"x\.jpg"):
         scaled_size(tmp_path / "x.jpg", 8)
     Image.fromarray(waves(160, 240)).save(tmp_path / "x.png")
     assert scaled_size(tmp_path / "x.png", 8) == (160, 240)

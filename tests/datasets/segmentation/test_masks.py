@@ -31,18 +31,18 @@ def class_file(tmp_path):
 
 @pytest.fixture
 def mask(tmp_path):
-    def save(picture, name="mask.png", **options):
-        picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-        picture.save(tmp_path / name, **options)
+    def save(image, name="mask.png", **options):
+        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        image.save(tmp_path / name, **options)
         return tmp_path / name
 
     return save
 
 
 def with_palette(values, palette):
-    picture = Image.fromarray(values)
-    picture.putpalette(bytes(palette))
-    return picture
+    image = Image.fromarray(values)
+    image.putpalette(bytes(palette))
+    return image
 
 
 def grey_png(values, bits):
@@ -183,7 +183,7 @@ def test_without_colours_an_rgb_mask_must_be_grey(mask, class_file):
     )
     grey[0, 0, 0] = 9
     with pytest.raises(
-        UnreadableMask, match=r'is a coloured picture, and .*classes\.json has no "colors"'
+        UnreadableMask, match=r'is a coloured image, and .*classes\.json has no "colors"'
     ):
         read_mask(mask(grey), class_file({"classes": ["a", "b", "c"]}))
 
@@ -210,7 +210,7 @@ def test_a_palette_whose_colours_contradict_its_values_needs_a_word(mask, class_
 
 BROKEN = {
     "truncated": lambda content: content[: len(content) // 2],
-    "no PNG, TIFF or BMP file": lambda content: b"no picture",
+    "no PNG, TIFF or BMP file": lambda content: b"no image",
     "empty file": lambda content: b"",
 }
 
@@ -222,7 +222,7 @@ def test_a_broken_file_is_named(mask, why, change):
     with pytest.raises(UnreadableMask, match=why) as caught:
         read_mask(path, plain_class_file(["a", "b"]))
     assert caught.value.path == str(path) and caught.value.why
-    copy = pickle.loads(pickle.dumps(caught.value))  # loader processes send their errors so
+    copy = pickle.loads(pickle.dumps(caught.value))  # workers send their errors so
     assert type(copy) is UnreadableMask and (copy.path, copy.why) == (
         caught.value.path,
         caught.value.why,

@@ -1,4 +1,4 @@
-"""Samples of pictures with masks."""
+"""Samples of images with masks."""
 
 import random
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from segmentation_files import write_pair, write_segmentation_data
 
-from visionloop.datasets.io.images import UnreadablePicture
+from visionloop.datasets.io.images import UnreadableImage
 from visionloop.datasets.segmentation.dataset import SegmentationDataset, mask_mismatch, read_pair
 from visionloop.datasets.segmentation.layout import require_segmentation_split
 from visionloop.datasets.segmentation.masks import UnreadableMask
@@ -20,7 +20,7 @@ from visionloop.datasets.segmentation.transforms import (
 
 @pytest.fixture
 def data(tmp_path):
-    return write_segmentation_data(tmp_path / "data", pictures=3)
+    return write_segmentation_data(tmp_path / "data", images=3)
 
 
 def training(data):
@@ -55,7 +55,7 @@ def test_an_evaluation_sample_holds_the_untouched_truth(data):
     )
 
 
-def test_samples_are_the_same_whether_pictures_are_kept_or_not(data):
+def test_samples_are_the_same_whether_images_are_kept_or_not(data):
     index = require_segmentation_split(data, "train")
     found = []
     for memory in (0, 2**20):
@@ -70,23 +70,23 @@ def test_samples_are_the_same_whether_pictures_are_kept_or_not(data):
 
 
 def test_a_mask_of_another_size_is_named_with_both(data):
-    picture, mask = write_pair(data, "train", "train01", np.zeros((20, 24), dtype=np.uint8))
-    Image.new("RGB", (25, 20)).save(picture)
+    image, mask = write_pair(data, "train", "train01", np.zeros((20, 24), dtype=np.uint8))
+    Image.new("RGB", (25, 20)).save(image)
     with pytest.raises(
-        UnreadableMask, match=r"train01\.png: is 20 x 24 \(height x width\), its picture 20 x 25$"
+        UnreadableMask, match=r"train01\.png: is 20 x 24 \(height x width\), its image 20 x 25$"
     ) as caught:
         training(data)[1]
     assert caught.value.path == str(mask)
 
 
-def test_a_mask_drawn_before_the_picture_was_turned_says_so(data):
-    picture = data / "images" / "train" / "train01.png"
+def test_a_mask_drawn_before_the_image_was_turned_says_so(data):
+    image = data / "images" / "train" / "train01.png"
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(np.zeros((20, 24, 3), dtype=np.uint8)).save(picture, exif=exif)
+    Image.fromarray(np.zeros((20, 24, 3), dtype=np.uint8)).save(image, exif=exif)
     with pytest.raises(
         UnreadableMask,
-        match=r"is 20 x 24 .*, its picture 24 x 20: the mask was drawn before the picture's EXIF",
+        match=r"is 20 x 24 .*, its image 24 x 20: the mask was drawn before the image's EXIF",
     ):
         training(data)[1]
     Image.fromarray(np.zeros((24, 20), dtype=np.uint8)).save(
@@ -103,9 +103,9 @@ def test_values_without_a_class_name_the_mask(data):
         training(data)[2]
 
 
-def test_an_unreadable_picture_is_named(data):
+def test_an_unreadable_image_is_named(data):
     (data / "images" / "train" / "train00.png").write_bytes(b"")
-    with pytest.raises(UnreadablePicture, match=r"images/train/train00\.png: empty file"):
+    with pytest.raises(UnreadableImage, match=r"images/train/train00\.png: empty file"):
         training(data)[0]
 
 
@@ -132,8 +132,8 @@ def test_real_masks_hold_their_classes(real_data):
     index = require_segmentation_split(real_data("camvid-mini"), "val")
     counts = np.zeros(256, dtype=np.int64)
     for i in range(0, len(index), 4):
-        picture, ids = read_pair(index, i)
-        assert picture.shape == (3, 360, 480)
+        image, ids = read_pair(index, i)
+        assert image.shape == (3, 360, 480)
         counts += np.bincount(ids.flatten().numpy(), minlength=256)
     assert counts[:11].all() and not counts[11:255].any() and 0 < counts[255] < 0.1 * counts.sum()
     random.seed(0)

@@ -1,4 +1,4 @@
-"""Which pictures and masks belong together, and what a folder must hold."""
+"""Which images and masks belong together, and what a folder must hold."""
 
 import json
 
@@ -9,7 +9,7 @@ from segmentation_files import write_pair, write_segmentation_data
 from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.datasets.segmentation.layout import (
     find_segmentation_split,
-    masks_without_picture,
+    masks_without_image,
     require_segmentation_split,
 )
 
@@ -18,14 +18,14 @@ IDS = np.zeros((4, 6), dtype=np.uint8)
 
 @pytest.fixture
 def data(tmp_path):
-    return write_segmentation_data(tmp_path / "data", pictures=3)
+    return write_segmentation_data(tmp_path / "data", images=3)
 
 
-def test_pictures_and_masks_are_paired_by_path_in_order(data):
+def test_images_and_masks_are_paired_by_path_in_order(data):
     write_pair(data, "train", "b/x", IDS, suffix=".JPG")
     write_pair(data, "train", "a/x", IDS, suffix=".webp")
     write_pair(data, "train", ".hidden/x", IDS)
-    (data / "images" / "train" / "notes.txt").write_text("no picture")
+    (data / "images" / "train" / "notes.txt").write_text("no image")
     index = require_segmentation_split(data, "train")
     names = ["a/x.webp", "b/x.JPG", "train00.png", "train01.png", "train02.png"]
     assert (
@@ -59,7 +59,7 @@ def test_a_split_that_is_not_there_is_none_or_an_error_that_says_what_is(data):
         require_segmentation_split(data, "test")
 
 
-def test_a_folder_without_pictures_says_what_was_expected(tmp_path):
+def test_a_folder_without_images_says_what_was_expected(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(DataLayoutError, match=r"expected images/train/x.jpg .*; found train$"):
         require_segmentation_split(tmp_path, "train")
@@ -68,20 +68,20 @@ def test_a_folder_without_pictures_says_what_was_expected(tmp_path):
     (tmp_path / "images" / "train").mkdir(parents=True)
     (tmp_path / "masks" / "train").mkdir(parents=True)
     (tmp_path / "classes.json").write_text('["a"]')
-    with pytest.raises(DataLayoutError, match=r"images/train: no pictures in it; read are \.jpg"):
+    with pytest.raises(DataLayoutError, match=r"images/train: no images in it; read are \.jpg"):
         require_segmentation_split(tmp_path, "train")
 
 
-def test_pictures_without_masks_are_counted_and_the_first_is_named(data):
+def test_images_without_masks_are_counted_and_the_first_is_named(data):
     (data / "masks" / "train" / "train01.png").unlink()
     with pytest.raises(
         DataLayoutError,
-        match=r"no mask for the picture train01\.png, expected .*masks/train/train01\.png; it holds",
+        match=r"no mask for the image train01\.png, expected .*masks/train/train01\.png; it holds",
     ):
         require_segmentation_split(data, "train")
     (data / "masks" / "train" / "train02.png").unlink()
     with pytest.raises(
-        DataLayoutError, match=r"2 of 3 pictures have no mask; the first is train01\.png"
+        DataLayoutError, match=r"2 of 3 images have no mask; the first is train01\.png"
     ):
         require_segmentation_split(data, "train")
 
@@ -98,7 +98,7 @@ def test_missing_folders_and_files_are_named(data):
         find_segmentation_split(data, "train")
 
 
-def test_the_folder_of_the_pictures_is_answered_with_the_one_above(data):
+def test_the_folder_of_the_images_is_answered_with_the_one_above(data):
     with pytest.raises(DataLayoutError, match=rf"; did you mean {data}\?$"):
         require_segmentation_split(data / "images", "train")
 
@@ -112,10 +112,10 @@ def test_files_that_differ_in_their_suffix_alone_are_an_error(data):
         require_segmentation_split(data, "train")
 
 
-def test_masks_without_a_picture_are_found_and_do_no_harm(data):
+def test_masks_without_a_image_are_found_and_do_no_harm(data):
     (data / "images" / "train" / "train01.png").unlink()
     index = require_segmentation_split(data, "train")
-    assert len(index) == 2 and masks_without_picture(index) == [
+    assert len(index) == 2 and masks_without_image(index) == [
         str(data / "masks" / "train" / "train01.png")
     ]
 

@@ -1,4 +1,4 @@
-"""Augmentation of pictures with masks: both go the same way to the pixel, ignored and black beyond the picture."""
+"""Augmentation of images with masks: both go the same way to the pixel, ignored and black beyond the image."""
 
 import random
 
@@ -25,19 +25,17 @@ ODD_SIZES = [(1, 1), (1, 7), (7, 1), (5, 3), (2, 333), (333, 2), (97, 96), (95, 
 
 @pytest.fixture
 def ramp():
-    """A picture whose red is the column and green the row, [3, 180, 240], and the column as class id."""
+    """An image whose red is the column and green the row, [3, 180, 240], and the column as class id."""
     y, x = np.mgrid[:180, :240].astype(np.uint8)
     return torch.from_numpy(np.stack([x, y, np.full_like(x, 90)])), torch.from_numpy(x)
 
 
 def noise(height, width, classes=5):
     generator = torch.Generator().manual_seed(height * 1000 + width)
-    picture = torch.randint(
+    image = torch.randint(
         0, 256, (height, width, 3), generator=generator, dtype=torch.uint8
     ).permute(2, 0, 1)
-    return picture, torch.randint(
-        0, classes, (height, width), generator=generator, dtype=torch.uint8
-    )
+    return image, torch.randint(0, classes, (height, width), generator=generator, dtype=torch.uint8)
 
 
 def corner(shown):
@@ -49,7 +47,7 @@ def corner(shown):
 
 
 @pytest.mark.parametrize("size", [32, 96, 500])
-def test_picture_and_mask_stay_aligned(ramp, size):
+def test_image_and_mask_stay_aligned(ramp, size):
     """The red of a pixel is the column of its centre, its id the column that the centre lies in: half a pixel apart, without a bias."""
     random.seed(0)
     offsets = []
@@ -77,15 +75,15 @@ def test_nearest_is_that_of_the_centres(side, count):
 
 def test_cropping_first_is_the_recipes_order_up_to_half_a_pixel(ramp):
     """Against: resize the whole, pad, crop, with the same chance."""
-    picture, ids = ramp
+    image, ids = ramp
     for number in range(60):
         random.seed(number)
-        pixels, shown = SegmentationTrainPreset(size=96, **STILL)(picture, ids)
+        pixels, shown = SegmentationTrainPreset(size=96, **STILL)(image, ids)
         random.seed(number)
         random.random()
         factor = 96 / 240 * random.uniform(0.5, 2.0)
         height, width = round(180 * factor), round(240 * factor)
-        whole = F.resize_image(picture, [height, width], antialias=True)
+        whole = F.resize_image(image, [height, width], antialias=True)
         top, left = random.randint(0, max(0, height - 96)), random.randint(0, max(0, width - 96))
         expected = torch.zeros(3, 96, 96, dtype=torch.uint8)
         part = whole[:, top : top + 96, left : left + 96]
@@ -96,15 +94,15 @@ def test_cropping_first_is_the_recipes_order_up_to_half_a_pixel(ramp):
         assert ((expected[0].int() - shown.int()).abs()[inner] <= 2).all()
 
 
-def test_beyond_the_picture_it_is_black_and_ignored():
+def test_beyond_the_image_it_is_black_and_ignored():
     random.seed(1)
-    picture, ids = (
+    image, ids = (
         torch.full((3, 40, 60), 200, dtype=torch.uint8),
         torch.ones(40, 60, dtype=torch.uint8),
     )
     heights = []
     for _ in range(100):
-        pixels, shown = SegmentationTrainPreset(size=48, color=1)(picture, ids)
+        pixels, shown = SegmentationTrainPreset(size=48, color=1)(image, ids)
         height, width = corner(shown)
         heights.append(height)
         assert (
@@ -118,17 +116,17 @@ def test_beyond_the_picture_it_is_black_and_ignored():
 
 
 def test_a_mirror_swaps_left_and_right_of_both():
-    picture, ids = noise(20, 30)
+    image, ids = noise(20, 30)
     placement = Placement(2, 18, 5, 25, 16, 20)
     mirrored = Placement(2, 18, 5, 25, 16, 20, mirrored=True)
     assert torch.equal(
-        mirrored.pixels(picture, 24)[:, :, :20], placement.pixels(picture, 24)[:, :, :20].flip(-1)
+        mirrored.pixels(image, 24)[:, :, :20], placement.pixels(image, 24)[:, :, :20].flip(-1)
     )
     assert (
         mirrored.ids(ids.numpy(), 24)[:, :20] == placement.ids(ids.numpy(), 24)[:, 19::-1]
     ).all()
     assert torch.equal(
-        placement.pixels(picture, 24)[:, :16, :20], picture[:, 2:18, 5:25]
+        placement.pixels(image, 24)[:, :16, :20], image[:, 2:18, 5:25]
     )  # the same size: untouched
     random.seed(0)
     assert (
@@ -138,11 +136,11 @@ def test_a_mirror_swaps_left_and_right_of_both():
 
 @pytest.mark.parametrize("size", [8, 96])
 @pytest.mark.parametrize(("height", "width"), ODD_SIZES)
-def test_pictures_of_odd_sizes_work(height, width, size):
+def test_images_of_odd_sizes_work(height, width, size):
     random.seed(0)
-    picture, ids = noise(height, width)
+    image, ids = noise(height, width)
     for _ in range(10):
-        pixels, shown = SegmentationTrainPreset(size=size)(picture, ids)
+        pixels, shown = SegmentationTrainPreset(size=size)(image, ids)
         assert (
             pixels.shape == (3, size, size)
             and shown.shape == (size, size)
@@ -153,22 +151,20 @@ def test_pictures_of_odd_sizes_work(height, width, size):
             and shown.is_contiguous()
             and set(shown.unique().tolist()) <= {0, 1, 2, 3, 4, 255}
         )
-    sample = SegmentationEvalPreset(size=size)(picture, ids)
+    sample = SegmentationEvalPreset(size=size)(image, ids)
     assert min(sample["pixel_values"].shape[1:]) == size and sample["fitted"].shape == (
         3,
         size,
         size,
     )
     assert sample["fitted_ids"].shape == (size, size) and (sample["fitted_ids"] != 255).any()
-    expected = F.resize_image(
-        picture.float(), list(sample["pixel_values"].shape[1:]), antialias=True
-    )
+    expected = F.resize_image(image.float(), list(sample["pixel_values"].shape[1:]), antialias=True)
     assert (sample["pixel_values"].float() - expected).abs().max() <= 1.5
 
 
 @settings(max_examples=200)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(8, 600), st.integers(0, 10**6))
-def test_a_placement_lies_in_the_picture_and_in_the_result(height, width, size, seed):
+def test_a_placement_lies_in_the_image_and_in_the_result(height, width, size, seed):
     random.seed(seed)
     for placement in (
         random_placement(height, width, size, (0.1, 4.0), 0.5),
@@ -185,41 +181,41 @@ def test_a_placement_lies_in_the_picture_and_in_the_result(height, width, size, 
         )
 
 
-def test_a_picture_without_a_valid_pixel_stays_so():
-    picture, _ = noise(30, 40)
+def test_a_image_without_a_valid_pixel_stays_so():
+    image, _ = noise(30, 40)
     pixels, ids = SegmentationTrainPreset(size=16)(
-        picture, torch.full((30, 40), 255, dtype=torch.uint8)
+        image, torch.full((30, 40), 255, dtype=torch.uint8)
     )
     assert pixels.shape == (3, 16, 16) and (ids == 255).all()
 
 
 def test_a_crop_of_ignored_pixels_alone_is_drawn_again():
-    picture, _ = noise(60, 60)
+    image, _ = noise(60, 60)
     ids = torch.full((60, 60), 255, dtype=torch.uint8)
     ids[:18, :18] = 3
     empty = {}
     for tries in (0, 10):
         random.seed(0)
         preset = SegmentationTrainPreset(size=24, scale=(2.0, 2.0), tries=tries)
-        empty[tries] = sum(bool((preset(picture, ids)[1] == 255).all()) for _ in range(200))
+        empty[tries] = sum(bool((preset(image, ids)[1] == 255).all()) for _ in range(200))
     assert empty[0] > 100 and empty[10] < 10
 
 
-def test_a_picture_of_one_class_keeps_it():
-    picture, _ = noise(30, 40)
+def test_a_image_of_one_class_keeps_it():
+    image, _ = noise(30, 40)
     _, ids = SegmentationTrainPreset(size=16, scale=(1.5, 2.0))(
-        picture, torch.full((30, 40), 7, dtype=torch.uint8)
+        image, torch.full((30, 40), 7, dtype=torch.uint8)
     )
     assert (ids == 7).all()
 
 
 def test_colours_change_without_swapping_channels_and_leave_the_mask_alone():
     random.seed(0)
-    picture = torch.zeros(3, 20, 20, dtype=torch.uint8)
-    picture[0], picture[1:] = 220, 60
+    image = torch.zeros(3, 20, 20, dtype=torch.uint8)
+    image[0], image[1:] = 220, 60
     ids = noise(20, 20)[1]
     results = [
-        SegmentationTrainPreset(size=20, color=1, scale=(1, 1), flip=0)(picture, ids)
+        SegmentationTrainPreset(size=20, color=1, scale=(1, 1), flip=0)(image, ids)
         for _ in range(50)
     ]
     assert all(
@@ -228,16 +224,16 @@ def test_colours_change_without_swapping_channels_and_leave_the_mask_alone():
     )
     assert len({tuple(pixels[:, 0, 0].tolist()) for pixels, _ in results}) > 40
     assert torch.equal(
-        SegmentationTrainPreset(size=20, scale=(1, 1), **STILL)(picture, ids)[0], picture
+        SegmentationTrainPreset(size=20, scale=(1, 1), **STILL)(image, ids)[0], image
     )
 
 
 def test_the_same_seed_gives_the_same_sample():
-    preset, (picture, ids) = SegmentationTrainPreset(size=32), noise(50, 70)
+    preset, (image, ids) = SegmentationTrainPreset(size=32), noise(50, 70)
 
     def sample(seed):
         random.seed(seed)
-        return preset(picture, ids)
+        return preset(image, ids)
 
     first, again, other = sample(3), sample(3), sample(4)
     assert (
@@ -247,26 +243,26 @@ def test_the_same_seed_gives_the_same_sample():
     )
 
 
-def test_neither_the_picture_nor_the_mask_is_changed():
+def test_neither_the_image_nor_the_mask_is_changed():
     random.seed(0)
-    picture, ids = noise(40, 40)
-    kept = picture.clone(), ids.clone()
+    image, ids = noise(40, 40)
+    kept = image.clone(), ids.clone()
     for preset in (
         SegmentationTrainPreset(size=40, color=1, scale=(1, 1)),
         SegmentationEvalPreset(size=40),
     ):
-        preset(picture, ids)
-    assert torch.equal(picture, kept[0]) and torch.equal(ids, kept[1])
+        preset(image, ids)
+    assert torch.equal(image, kept[0]) and torch.equal(ids, kept[1])
 
 
 @pytest.mark.parametrize(
     ("height", "width", "resized", "fitted"),
     [(180, 240, (96, 128), (72, 96)), (240, 180, (128, 96), (96, 72))],
 )
-def test_evaluation_sees_the_whole_picture_in_two_sizes(height, width, resized, fitted):
-    picture, ids = noise(height, width)
+def test_evaluation_sees_the_whole_image_in_two_sizes(height, width, resized, fitted):
+    image, ids = noise(height, width)
     ids[0, 0] = 255
-    sample = SegmentationEvalPreset(size=96)(picture, ids)
+    sample = SegmentationEvalPreset(size=96)(image, ids)
     assert sample["pixel_values"].shape == (3, *resized) and sample["size"].tolist() == [
         height,
         width,
@@ -283,6 +279,6 @@ def test_evaluation_sees_the_whole_picture_in_two_sizes(height, width, resized, 
     ).all()
     assert torch.equal(
         sample["fitted"][:, : fitted[0], : fitted[1]],
-        F.resize_image(picture, list(fitted), antialias=True),
+        F.resize_image(image, list(fitted), antialias=True),
     )
-    assert set(SegmentationEvalPreset(size=96)(picture)) == {"pixel_values", "size"}
+    assert set(SegmentationEvalPreset(size=96)(image)) == {"pixel_values", "size"}

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from super_resolution_files import some_picture
+from super_resolution_files import some_image
 
 from visionloop.datasets.super_resolution.degradations import GaussianNoise, Jpeg, parse_range
 
 
 def pixels(height=64, width=72):
-    return torch.from_numpy(some_picture("degraded", height, width)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(some_image("degraded", height, width)).permute(2, 0, 1).contiguous()
 
 
 def grey(level=128, side=200):
@@ -34,7 +34,7 @@ def test_noise_has_the_deviation_asked_for(sigma):
     )  # channels are independent
 
 
-def test_a_range_is_drawn_evenly_for_each_picture():
+def test_a_range_is_drawn_evenly_for_each_image():
     torch.manual_seed(0)
     degrade = GaussianNoise(15, 50)
     sigmas = np.array([degrade(grey(side=40)).double().std().item() for _ in range(200)])
@@ -47,28 +47,28 @@ def test_a_range_is_drawn_evenly_for_each_picture():
 
 
 def test_no_noise_changes_nothing_and_noise_does_not_change_its_input():
-    picture = pixels()
-    before = picture.clone()
-    assert torch.equal(GaussianNoise(0, 0)(picture), picture)
-    assert not torch.equal(GaussianNoise(25, 25)(picture), picture) and torch.equal(picture, before)
+    image = pixels()
+    before = image.clone()
+    assert torch.equal(GaussianNoise(0, 0)(image), image)
+    assert not torch.equal(GaussianNoise(25, 25)(image), image) and torch.equal(image, before)
 
 
 @pytest.mark.parametrize("degradation", [GaussianNoise(15, 50), Jpeg(5, 95)])
 def test_chance_comes_from_the_seeded_generator_alone(degradation):
-    picture = pixels()
+    image = pixels()
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        results.append(degradation(picture))
+        results.append(degradation(image))
         generator = torch.Generator().manual_seed(seed)
-        assert torch.equal(results[-1], degradation(picture, generator))
+        assert torch.equal(results[-1], degradation(image, generator))
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
-    assert results[0].shape == picture.shape and results[0].dtype == torch.uint8
+    assert results[0].shape == image.shape and results[0].dtype == torch.uint8
 
 
-def by_pillow(picture, quality):
+def by_pillow(image, quality):
     file = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(
         file, "JPEG", quality=quality, subsampling="4:2:0"
     )
     return torch.from_numpy(np.array(Image.open(io.BytesIO(file.getvalue())))).permute(2, 0, 1)
@@ -77,30 +77,30 @@ def by_pillow(picture, quality):
 @pytest.mark.parametrize("quality", [10, 40, 90])
 @pytest.mark.parametrize("size_hw", [(64, 72), (33, 50)])
 def test_jpeg_is_that_of_pillow_with_colours_at_half_the_resolution(quality, size_hw):
-    picture = pixels(*size_hw)
-    assert torch.equal(Jpeg(quality, quality)(picture), by_pillow(picture, quality))
+    image = pixels(*size_hw)
+    assert torch.equal(Jpeg(quality, quality)(image), by_pillow(image, quality))
 
 
 def test_a_view_is_encoded_as_what_it_shows():
-    picture = pixels()[:, 3:40, 5:47]
-    assert torch.equal(Jpeg(30, 30)(picture), by_pillow(picture, 30))
+    image = pixels()[:, 3:40, 5:47]
+    assert torch.equal(Jpeg(30, 30)(image), by_pillow(image, 30))
 
 
-def test_a_lower_quality_is_further_from_the_picture():
-    picture = pixels().float()
+def test_a_lower_quality_is_further_from_the_image():
+    image = pixels().float()
     distances = [
-        (Jpeg(quality, quality)(pixels()).float() - picture).abs().mean()
+        (Jpeg(quality, quality)(pixels()).float() - image).abs().mean()
         for quality in (95, 50, 20, 5)
     ]
     assert distances == sorted(distances) and distances[0] < 0.4 * distances[-1]
 
 
 def test_every_quality_of_a_range_is_drawn():
-    picture = pixels(16, 16)
-    single = {Jpeg(quality, quality)(picture).numpy().tobytes() for quality in (30, 31, 32)}
+    image = pixels(16, 16)
+    single = {Jpeg(quality, quality)(image).numpy().tobytes() for quality in (30, 31, 32)}
     assert len(single) == 3
     torch.manual_seed(0)
-    assert {Jpeg(30, 32)(picture).numpy().tobytes() for _ in range(40)} == single
+    assert {Jpeg(30, 32)(image).numpy().tobytes() for _ in range(40)} == single
 
 
 def test_evaluation_stands_at_the_middle_of_the_range():

@@ -1,4 +1,4 @@
-"""Pairs and samples of them: the same bytes with and without the cache, small and large always at the same place."""
+"""Matches and samples of them: the same bytes with and without the cache, small and large always at the same place."""
 
 import random
 import shutil
@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from super_resolution_files import some_picture, write_picture, write_super_resolution_data
+from super_resolution_files import some_image, write_image, write_super_resolution_data
 
-from visionloop.datasets.io.images import UnreadablePicture
+from visionloop.datasets.io.images import UnreadableImage
 from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.datasets.super_resolution.dataset import (
     DecodedPairs,
@@ -44,9 +44,9 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    """Sides that no scale divides; small pictures of x2 and x3."""
+    """Sides that no scale divides; small images of x2 and x3."""
     return write_super_resolution_data(
-        tmp_path / "data", pictures=3, size_hw=(101, 131), given=[2, 3]
+        tmp_path / "data", images=3, size_hw=(101, 131), given=[2, 3]
     )
 
 
@@ -98,7 +98,7 @@ def test_a_crop_made_for_itself_is_the_crop_of_the_whole(data, scale):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([2, 3, 4, 8]), st.data())
-def test_no_kind_of_picture_makes_a_crop_differ(seed, scale, draw):
+def test_no_kind_of_image_makes_a_crop_differ(seed, scale, draw):
     """Extreme values, where clipping and rounding between the passes matter most."""
     height, width = draw.draw(st.integers(scale * 6, 150)), draw.draw(st.integers(scale * 6, 150))
     large = np.random.default_rng(seed).choice(
@@ -115,11 +115,11 @@ def test_no_kind_of_picture_makes_a_crop_differ(seed, scale, draw):
     )
 
 
-def test_small_pictures_are_those_of_the_folder_where_there_is_one(data):
+def test_small_images_are_those_of_the_folder_where_there_is_one(data):
     for name in ("t00x2", "t01x2", "t02x2"):
-        write_picture(
+        write_image(
             data / f"train/LR_x2/{name}.png",
-            some_picture(name, *decode(data / f"train/LR_x2/{name}.png").shape[:2]),
+            some_image(name, *decode(data / f"train/LR_x2/{name}.png").shape[:2]),
         )
     stored, decoded = both_pairs(data, 2)
     for pairs in (stored, decoded):
@@ -129,7 +129,7 @@ def test_small_pictures_are_those_of_the_folder_where_there_is_one(data):
         )
 
 
-def test_small_pictures_are_made_by_matlabs_rule(data):
+def test_small_images_are_made_by_matlabs_rule(data):
     for scale in (4, 8):
         small, large = both_pairs(data, scale)[0].whole(0)
         once = np.floor(matlab_resize(large, 1 / scale, rounding="float") + 0.5).clip(0, 255)
@@ -162,10 +162,10 @@ def test_a_training_sample_is_a_function_of_its_seed_with_and_without_cache(
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_small_and_large_show_the_same_place_whichever_way_they_are_turned(tmp_path, scale):
-    """The large picture holds its own coordinates: red counts rows, green columns, both in small pixels."""
+    """The large image holds its own coordinates: red counts rows, green columns, both in small pixels."""
     y, x = np.mgrid[: 40 * scale, : 50 * scale] // scale
-    write_picture(tmp_path / "train/HR/a.png", np.stack([y, x, 0 * y], axis=-1).astype(np.uint8))
-    write_picture(
+    write_image(tmp_path / "train/HR/a.png", np.stack([y, x, 0 * y], axis=-1).astype(np.uint8))
+    write_image(
         tmp_path / f"train/LR_x{scale}/a.png",
         np.stack([y, x, 0 * y], axis=-1)[::scale, ::scale].astype(np.uint8),
     )
@@ -228,7 +228,7 @@ def test_evaluation_repeats_whatever_the_seeds_are(data, scale, degradation):
     assert torch.equal(first["bicubic"], enlarged)
 
 
-def test_no_two_pictures_are_given_the_same_noise(data):
+def test_no_two_images_are_given_the_same_noise(data):
     dataset = SuperResolutionDataset(
         both_pairs(data, 1, "val")[0],
         SuperResolutionEvalPreset(scale=1, degradation=GaussianNoise(9, 9)),
@@ -238,7 +238,7 @@ def test_no_two_pictures_are_given_the_same_noise(data):
     assert not torch.equal(one[:, :height], other[:, :height])
 
 
-def test_the_hr_of_restoration_is_the_clean_picture(data):
+def test_the_hr_of_restoration_is_the_clean_image(data):
     for pairs in both_pairs(data, 1):
         sample = seeded(train(pairs, 32, 1, degradation=GaussianNoise(50, 50), augment=False), 0, 3)
         difference = sample["pixel_values"].float() - sample["hr"].float()
@@ -249,7 +249,7 @@ def test_the_hr_of_restoration_is_the_clean_picture(data):
 
 
 def test_sizes_that_do_not_go_together_name_both_files(data):
-    write_picture(data / "train/LR_x2/t01x2.png", some_picture("wrong", 25, 32))
+    write_image(data / "train/LR_x2/t01x2.png", some_image("wrong", 25, 32))
     why = r"LR_x2/t01x2\.png: is 25 x 32 \(height x width\), for .*HR/t01\.png of 102 x 131 it should be 51 x 65: it looks like x4, not x2$"
     for pairs in both_pairs(data, 2):
         for preset in (
@@ -273,7 +273,7 @@ def test_sizes_that_do_not_go_together_name_both_files(data):
         ((20, 10), (20, 40), 2, False),
     ],
 )
-def test_a_large_picture_may_be_less_than_the_scale_larger(small, large, scale, fits):
+def test_a_large_image_may_be_less_than_the_scale_larger(small, large, scale, fits):
     why = pair_mismatch(small, large, scale, "x.png")
     assert (why is None) == fits
 
@@ -288,18 +288,18 @@ def test_the_wrong_scale_is_recognised():
     assert pair_mismatch((10, 21), (40, 80), 2, "x.png").endswith("it should be 20 x 40")
 
 
-def test_a_crop_that_does_not_fit_is_the_pictures_fault_and_named(data):
-    write_picture(data / "train/HR/t01.png", some_picture("small", 40, 131))
+def test_a_crop_that_does_not_fit_is_the_images_fault_and_named(data):
+    write_image(data / "train/HR/t01.png", some_image("small", 40, 131))
     for pairs in both_pairs(data, 4):
         dataset = train(pairs, 12, 4)
         with pytest.raises(
-            UnreadablePicture,
+            UnreadableImage,
             match=r"t01\.png: is 40 x 128 .*, a crop takes 48 x 48; choose a smaller --patch-size",
         ):
             dataset[1]
         assert seeded(dataset, 0, 0)["hr"].shape == (3, 48, 48)
         with pytest.raises(
-            UnreadablePicture, match="a crop takes 72 x 72"
+            UnreadableImage, match="a crop takes 72 x 72"
         ):  # JPEG wants a block more
             train(pairs, 10, 4, degradation=Jpeg(30, 30))[1]
 
@@ -310,31 +310,31 @@ def test_what_cannot_be_read_is_named_when_its_turn_comes(data, scale):
     for pairs in both_pairs(data, scale):
         dataset = train(pairs, 8, scale)
         with pytest.raises(
-            UnreadablePicture, match=r"HR/t01\.png: (empty file|not a picture of a known format)$"
+            UnreadableImage, match=r"HR/t01\.png: (empty file|not an image of a known format)$"
         ):
             dataset[1]
         assert len(dataset[0]) == 2
 
 
-def test_a_picture_smaller_than_the_scale_is_named(data):
-    write_picture(data / "val/HR/v01.png", some_picture("tiny", 3, 50))
+def test_a_image_smaller_than_the_scale_is_named(data):
+    write_image(data / "val/HR/v01.png", some_image("tiny", 3, 50))
     for pairs in both_pairs(data, 4, "val"):
         with pytest.raises(
-            UnreadablePicture, match=r"v01\.png: is 3 x 50 \(height x width\), too small for x4"
+            UnreadableImage, match=r"v01\.png: is 3 x 50 \(height x width\), too small for x4"
         ):
             SuperResolutionDataset(pairs, SuperResolutionEvalPreset(scale=4))[1]
 
 
-def test_grey_palette_alpha_and_16_bit_pictures_become_rgb(tmp_path):
-    colours = Image.fromarray(some_picture("modes", 32, 40))
+def test_grey_palette_alpha_and_16_bit_images_become_rgb(tmp_path):
+    colours = Image.fromarray(some_image("modes", 32, 40))
     kinds = {
         "grey": colours.convert("L"),
         "palette": colours.convert("P"),
         "alpha": colours.convert("RGBA"),
     }
     kinds["deep"] = Image.fromarray(np.asarray(colours.convert("L")).astype(np.uint16) * 257)
-    for name, picture in kinds.items():
-        write_picture(tmp_path / f"train/HR/{name}.png", picture)
+    for name, image in kinds.items():
+        write_image(tmp_path / f"train/HR/{name}.png", image)
     stored, decoded = both_pairs(tmp_path, 2)
     for i in range(4):
         small, large = stored.whole(i)

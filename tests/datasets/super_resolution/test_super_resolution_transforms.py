@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from super_resolution_files import some_picture
+from super_resolution_files import some_image
 
 from visionloop.datasets.super_resolution.degradations import GaussianNoise, Jpeg
 from visionloop.datasets.super_resolution.transforms import (
@@ -22,9 +22,9 @@ def as_bytes(pixels):
 
 
 def test_the_eight_turns_are_distinct_and_all_there_are():
-    picture = some_picture("turns", 12, 12)
-    ours = {as_bytes(turned(picture, turn)) for turn in range(TURNS)}
-    planes = picture.transpose(2, 0, 1)
+    image = some_image("turns", 12, 12)
+    ours = {as_bytes(turned(image, turn)) for turn in range(TURNS)}
+    planes = image.transpose(2, 0, 1)
     all_ways = {
         np.rot90(way, k, axes=(1, 2)).tobytes()
         for way in (planes, planes[..., ::-1])
@@ -33,23 +33,23 @@ def test_the_eight_turns_are_distinct_and_all_there_are():
     assert len(ours) == 8 and ours == all_ways
 
 
-def test_a_turned_picture_is_a_contiguous_copy():
-    picture = some_picture("copy", 6, 9)
-    picture.flags.writeable = False  # as the cache gives it
-    pixels = turned(picture, 0)
+def test_a_turned_image_is_a_contiguous_copy():
+    image = some_image("copy", 6, 9)
+    image.flags.writeable = False  # as the cache gives it
+    pixels = turned(image, 0)
     assert (
         pixels.shape == (3, 6, 9)
         and pixels.is_contiguous()
-        and np.array_equal(pixels.permute(1, 2, 0).numpy(), picture)
+        and np.array_equal(pixels.permute(1, 2, 0).numpy(), image)
     )
     pixels.zero_()
-    assert picture.any()
-    assert turned(picture, 4).shape == (3, 9, 6)
+    assert image.any()
+    assert turned(image, 4).shape == (3, 9, 6)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
 def test_every_turn_is_drawn_and_the_same_for_both(scale):
-    small = some_picture("pair", 8, 8)
+    small = some_image("pair", 8, 8)
     large = small.repeat(scale, axis=0).repeat(scale, axis=1)
     random.seed(0)
     preset = SuperResolutionTrainPreset(patch=8, scale=scale)
@@ -65,8 +65,8 @@ def test_every_turn_is_drawn_and_the_same_for_both(scale):
     assert len(counts) == 8 and min(counts) > 25
 
 
-def test_without_augmentation_pictures_stay_upright():
-    small, large = some_picture("upright", 8, 8), some_picture("upright", 16, 16)
+def test_without_augmentation_images_stay_upright():
+    small, large = some_image("upright", 8, 8), some_image("upright", 16, 16)
     sample = SuperResolutionTrainPreset(patch=8, scale=2, augment=False)(small, large)
     assert np.array_equal(sample["pixel_values"].permute(1, 2, 0).numpy(), small)
     assert np.array_equal(sample["hr"].permute(1, 2, 0).numpy(), large)
@@ -82,11 +82,11 @@ def test_only_jpeg_wants_a_margin():
 
 @pytest.mark.parametrize("scale", [1, 4])
 def test_jpeg_crops_lie_on_the_blocks_half_of_the_time_and_else_anywhere(scale):
-    """The large picture counts its rows and columns, so that it tells where the patch was cut."""
+    """The large image counts its rows and columns, so that it tells where the patch was cut."""
     side = 16 + 8
     y, x = np.mgrid[: scale * side, : scale * side]
     large = np.stack([y, x, 0 * y], axis=-1).astype(np.uint8)
-    small = some_picture("blocks", side, side)
+    small = some_image("blocks", side, side)
     random.seed(0)
     preset = SuperResolutionTrainPreset(
         patch=16, scale=scale, degradation=Jpeg(10, 10), augment=False
@@ -105,8 +105,8 @@ def test_jpeg_crops_lie_on_the_blocks_half_of_the_time_and_else_anywhere(scale):
     assert len(set(places)) == 81 and 0.44 < np.mean([place == (0, 0) for place in places]) < 0.58
 
 
-def test_prediction_needs_no_large_picture_and_degrades_nothing():
-    small = some_picture("alone", 7, 9)
+def test_prediction_needs_no_large_image_and_degrades_nothing():
+    small = some_image("alone", 7, 9)
     sample = SuperResolutionEvalPreset(scale=4, degradation=GaussianNoise(50, 50))(small)
     assert set(sample) == {"pixel_values"} and np.array_equal(
         sample["pixel_values"].permute(1, 2, 0).numpy(), small

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from visionloop.datasets.detection.index import read_coco
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.synthetic.detection import (
     CATEGORY_IDS,
     CROWD_EVERY,
@@ -19,7 +19,7 @@ from visionloop.datasets.synthetic.scenes import shaded_patch
 from visionloop.datasets.synthetic.shapes import OUTLINES
 from visionloop.datasets.synthetic.writers import WRITERS
 
-PICTURES = {"train": 40, "val": CROWD_EVERY}
+IMAGES = {"train": 40, "val": CROWD_EVERY}
 
 
 def contents(folder):
@@ -37,19 +37,19 @@ def rows(folder, split):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
-    write_detection(folder, seed=0, pictures=PICTURES)
+    write_detection(folder, seed=0, images=IMAGES)
     return folder
 
 
-@pytest.mark.parametrize("split", PICTURES)
-def test_our_reader_takes_it_and_finds_pictures_of_the_sizes_it_names(written, split):
+@pytest.mark.parametrize("split", IMAGES)
+def test_our_reader_takes_it_and_finds_images_of_the_sizes_it_names(written, split):
     index = read_coco(written / f"{split}.json", written / split)
-    assert len(index) == PICTURES[split]
+    assert len(index) == IMAGES[split]
     assert index.classes == tuple(sorted(OUTLINES)) and index.category_ids == tuple(
         CATEGORY_IDS.values()
     )
     assert [tuple(size_hw) for size_hw in index.sizes_hw] == [
-        tuple(read_picture(index.path(i)).shape[1:]) for i in range(len(index))
+        tuple(read_image(index.path(i)).shape[1:]) for i in range(len(index))
     ]
     assert (
         index.sizes_hw.min() >= SIDES[0]
@@ -58,7 +58,7 @@ def test_our_reader_takes_it_and_finds_pictures_of_the_sizes_it_names(written, s
     )
 
 
-@pytest.mark.parametrize("split", PICTURES)
+@pytest.mark.parametrize("split", IMAGES)
 def test_boxes_lie_inside_and_ids_start_at_one(written, split):
     content = rows(written, split)
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
@@ -96,7 +96,7 @@ def test_a_box_fits_its_shape_to_the_pixel():
     assert lone >= 3
 
 
-def test_there_are_empty_and_full_pictures_and_all_classes(written):
+def test_there_are_empty_and_full_images_and_all_classes(written):
     index = read_coco(written / "train.json", written / "train")
     counts = np.diff(index.offsets)
     assert counts.min() == 0 and MOST_SHAPES - 1 <= counts.max() <= MOST_SHAPES
@@ -127,7 +127,7 @@ def test_the_one_crowd_is_in_validation_and_larger_than_its_members(written):
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(written, tmp_path):
     for name, seed in (("same", 0), ("other", 1)):
         (tmp_path / name).mkdir()
-        WRITERS["detection"](tmp_path / name, seed, pictures=PICTURES)
+        WRITERS["detection"](tmp_path / name, seed, images=IMAGES)
     first, same, other = (
         contents(written),
         contents(tmp_path / "same"),
@@ -137,11 +137,11 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(written, tmp
     assert other.keys() == first.keys() and not set(other.values()) & set(first.values())
 
 
-def test_a_picture_and_its_boxes_do_not_depend_on_how_many_there_are(written, tmp_path):
-    write_detection(tmp_path, seed=0, pictures={"train": 7, "val": 2})
+def test_a_image_and_its_boxes_do_not_depend_on_how_many_there_are(written, tmp_path):
+    write_detection(tmp_path, seed=0, images={"train": 7, "val": 2})
     few, many = contents(tmp_path), contents(written)
     assert all(few[name] == many[name] for name in few if name.endswith(".jpg"))
-    for split in PICTURES:
+    for split in IMAGES:
         some = rows(tmp_path, split)
         assert some["images"] == rows(written, split)["images"][: len(some["images"])]
         assert (
@@ -149,6 +149,6 @@ def test_a_picture_and_its_boxes_do_not_depend_on_how_many_there_are(written, tm
         )
 
 
-def test_no_two_pictures_are_the_same(written):
-    pictures = [content for name, content in contents(written).items() if name.endswith(".jpg")]
-    assert len(set(pictures)) == len(pictures) == sum(PICTURES.values())
+def test_no_two_images_are_the_same(written):
+    images = [content for name, content in contents(written).items() if name.endswith(".jpg")]
+    assert len(set(images)) == len(images) == sum(IMAGES.values())

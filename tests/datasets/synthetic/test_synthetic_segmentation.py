@@ -21,7 +21,7 @@ from visionloop.datasets.synthetic.segmentation import (
 from visionloop.datasets.synthetic.shapes import OUTLINES
 from visionloop.datasets.synthetic.writers import WRITERS
 
-PICTURES = {"train": 40, "val": 20}
+IMAGES = {"train": 40, "val": 20}
 
 
 def contents(folder):
@@ -43,23 +43,23 @@ def share(ids, value):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
-    WRITERS["segmentation"](folder, seed=0, pictures=PICTURES)
+    WRITERS["segmentation"](folder, seed=0, images=IMAGES)
     return folder
 
 
-@pytest.mark.parametrize("split", PICTURES)
-def test_our_readers_take_it_and_masks_are_as_large_as_their_pictures(written, split):
+@pytest.mark.parametrize("split", IMAGES)
+def test_our_readers_take_it_and_masks_are_as_large_as_their_images(written, split):
     index = require_segmentation_split(written, split)
     assert index.classes == CLASSES and index.colors.tolist() == [
         list(colour) for colour in COLOURS
     ]
     assert [index.name(i) for i in range(len(index))] == [
-        f"{number:04}.jpg" for number in range(PICTURES[split])
+        f"{number:04}.jpg" for number in range(IMAGES[split])
     ]
     sizes_hw = set()
     for i in range(len(index)):
-        picture, ids = read_pair(index, i)
-        assert picture.shape[1:] == ids.shape and set(ids.unique().tolist()) <= {
+        image, ids = read_pair(index, i)
+        assert image.shape[1:] == ids.shape and set(ids.unique().tolist()) <= {
             *range(len(CLASSES)),
             IGNORED,
         }
@@ -67,7 +67,7 @@ def test_our_readers_take_it_and_masks_are_as_large_as_their_pictures(written, s
     assert (
         SIDES[0] <= min(map(min, sizes_hw))
         and max(map(max, sizes_hw)) <= SIDES[1]
-        and len(sizes_hw) > PICTURES[split] / 2
+        and len(sizes_hw) > IMAGES[split] / 2
     )
 
 
@@ -125,7 +125,7 @@ def test_classes_are_shared_out_so_that_each_can_be_learned():
     assert 0.1 < np.mean([IGNORED not in each for each in ids]) + 0.1 < 0.5
 
 
-def test_a_picture_holds_a_few_shapes_most_of_them_apart():
+def test_a_image_holds_a_few_shapes_most_of_them_apart():
     counts = [count_pieces((ids > BAND) & (ids != IGNORED)) for _, ids in scenes(60)]
     assert max(counts) <= SHAPES[1] and np.mean(counts) > SHAPES[0]
 
@@ -163,7 +163,7 @@ def test_ignored_pixels_lie_around_shapes_alone():
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(written, tmp_path):
     for name, seed in (("same", 0), ("other", 1)):
         (tmp_path / name).mkdir()
-        WRITERS["segmentation"](tmp_path / name, seed, pictures=PICTURES)
+        WRITERS["segmentation"](tmp_path / name, seed, images=IMAGES)
     first, same, other = (
         contents(written),
         contents(tmp_path / "same"),
@@ -174,11 +174,11 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(written, tmp
     assert other.keys() == first.keys() and not set(other.values()) & set(first.values())
 
 
-def test_a_picture_does_not_depend_on_how_many_there_are(written, tmp_path):
-    WRITERS["segmentation"](tmp_path, seed=0, pictures={"train": 5, "val": 2})
+def test_a_image_does_not_depend_on_how_many_there_are(written, tmp_path):
+    WRITERS["segmentation"](tmp_path, seed=0, images={"train": 5, "val": 2})
     assert contents(tmp_path).items() <= contents(written).items()
 
 
-def test_no_two_pictures_are_the_same(written):
-    pictures = [content for name, content in contents(written).items() if name.endswith(".jpg")]
-    assert len(set(pictures)) == len(pictures) == sum(PICTURES.values())
+def test_no_two_images_are_the_same(written):
+    images = [content for name, content in contents(written).items() if name.endswith(".jpg")]
+    assert len(set(images)) == len(images) == sum(IMAGES.values())

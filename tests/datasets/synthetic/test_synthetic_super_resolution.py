@@ -111,18 +111,18 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(written, tmp
     )
 
 
-def test_a_picture_does_not_depend_on_how_many_there_are(written, tmp_path):
-    WRITERS["super_resolution"](tmp_path, seed=0, pictures={"train": 5, "val": 2})
+def test_a_image_does_not_depend_on_how_many_there_are(written, tmp_path):
+    WRITERS["super_resolution"](tmp_path, seed=0, images={"train": 5, "val": 2})
     assert contents(tmp_path).items() <= contents(written).items() and len(contents(tmp_path)) == 9
 
 
-def test_no_two_pictures_are_the_same(written):
-    pictures = list(contents(written).values())
-    assert len(set(pictures)) == len(pictures) == 52
+def test_no_two_images_are_the_same(written):
+    images = list(contents(written).values())
+    assert len(set(images)) == len(images) == 52
 
 
 def test_there_is_detail_to_be_learned(written):
-    """What halving takes away is more than a grey level or two in most pictures."""
+    """What halving takes away is more than a grey level or two in most images."""
     lost = []
     for path in sorted((written / "train/HR").iterdir()):
         with Image.open(path) as image:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from visionloop.datasets.classification.image_folder import scan
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.synthetic.shapes import OUTLINES, shape_mask
 from visionloop.datasets.synthetic.textures import TEXTURES, load_texture, random_patch
 from visionloop.datasets.synthetic.writers import SPLITS, WRITERS, write_classification
@@ -21,7 +21,7 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
-    write_classification(folder, seed=0, pictures={"train": 48, "val": 24})
+    write_classification(folder, seed=0, images={"train": 48, "val": 24})
     return folder
 
 
@@ -31,7 +31,7 @@ def test_classification_is_written_as_folders_of_balanced_classes(written):
     assert train.classes == tuple(sorted(OUTLINES))
     for index, count in ((train, 48), (val, 24)):
         assert len(index) == count and set(np.bincount(index.labels)) == {count // len(OUTLINES)}
-    sizes_hw = [read_picture(train.path(i)).shape[1:] for i in range(48)]
+    sizes_hw = [read_image(train.path(i)).shape[1:] for i in range(48)]
     assert (
         all(64 <= side <= 96 for size_hw in sizes_hw for side in size_hw)
         and len(set(sizes_hw)) > 24
@@ -45,7 +45,7 @@ def test_the_default_splits_into_equal_classes():
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(written, tmp_path):
     for name, seed in (("same", 0), ("other", 1)):
         (tmp_path / name).mkdir()
-        WRITERS["classification"](tmp_path / name, seed, pictures={"train": 48, "val": 24})
+        WRITERS["classification"](tmp_path / name, seed, images={"train": 48, "val": 24})
     first, same, other = (
         contents(written),
         contents(tmp_path / "same"),
@@ -55,13 +55,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(written, tmp
     assert other.keys() == first.keys() and not set(other.values()) & set(first.values())
 
 
-def test_no_two_pictures_are_the_same(written):
-    pictures = list(contents(written).values())
-    assert len(set(pictures)) == len(pictures)
+def test_no_two_images_are_the_same(written):
+    images = list(contents(written).values())
+    assert len(set(images)) == len(images)
 
 
-def test_a_picture_does_not_depend_on_how_many_there_are(written, tmp_path):
-    write_classification(tmp_path, seed=0, pictures={"train": 12, "val": 4})
+def test_a_image_does_not_depend_on_how_many_there_are(written, tmp_path):
+    write_classification(tmp_path, seed=0, images={"train": 12, "val": 4})
     assert contents(tmp_path).items() <= contents(written).items()
 
 

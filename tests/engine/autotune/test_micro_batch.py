@@ -7,10 +7,10 @@ import torch
 from hungry_toy import MIB, SETTINGS, HungryToy, micro_batch_of_poor_ranks
 
 from visionloop.engine.autotune.micro_batch import expected, largest_fitting, legal_sizes
-from visionloop.engine.data.sampler import cut_pieces
+from visionloop.engine.data.sampler import split_batch
 from visionloop.engine.errors import UserError
 from visionloop.engine.system import memory
-from visionloop.engine.system.memory import HostMemory, group_free, no_memory
+from visionloop.engine.system.memory import HostMemory, group_free, is_out_of_memory
 from visionloop.engine.testing.short_runs import on_ranks
 from visionloop.engine.train import train
 
@@ -23,7 +23,7 @@ def test_every_size_cuts_the_batch_into_legal_pieces(batch_size, processes, smal
     sizes = legal_sizes(batch_size, processes, smallest)
     assert sizes == sorted(set(sizes)) and sizes[-1] == -(-batch_size // processes)
     for size in sizes:
-        pieces = [stop - start for start, stop in cut_pieces(batch_size, processes, size)]
+        pieces = [stop - start for start, stop in split_batch(batch_size, processes, size)]
         assert max(pieces) == size and min(pieces) >= smallest
 
 
@@ -89,7 +89,7 @@ def test_nothing_fits_is_one_line(tmp_path, monkeypatch):
         match=r"^--micro-batch auto: not even 1 fits into the [\d.]+ GiB that may be used; [^\n]+$",
     ) as caught:
         train(HungryToy, output=str(tmp_path), micro_batch="auto", **SETTINGS)
-    assert caught.value.code == "no_memory"
+    assert caught.value.code == "is_out_of_memory"
 
 
 def test_beyond_the_fence_an_allocation_fails_and_is_known_as_such():
@@ -97,8 +97,8 @@ def test_beyond_the_fence_an_allocation_fails_and_is_known_as_such():
     with pytest.raises(Exception, match=r".") as caught, HostMemory.fenced(64 * MIB):
         torch.ones(256 * MIB)
     assert (
-        no_memory(caught.value)
-        and not no_memory(RuntimeError("shapes differ"))
+        is_out_of_memory(caught.value)
+        and not is_out_of_memory(RuntimeError("shapes differ"))
         and resource.getrlimit(resource.RLIMIT_AS) == before
     )
 

@@ -16,7 +16,7 @@ from visionloop.engine.checkpoints.files import replace_file, write_json
 from visionloop.engine.checkpoints.folder import (
     finish_rewrites,
     finish_swap,
-    newest_whole,
+    latest_valid,
     problems,
     prune,
     step_folder_name,
@@ -185,10 +185,10 @@ def test_the_same_tensors_are_the_same_file(tmp_path):
 def test_the_newest_whole_one_is_taken_and_the_damaged_are_named(tmp_path):
     write_steps(tmp_path, 2, 10, 9)
     said = []
-    assert newest_whole(tmp_path, said.append).name == "step_00000010" and said == []
+    assert latest_valid(tmp_path, said.append).name == "step_00000010" and said == []
     (tmp_path / "step_00000010" / "state.json").write_text("{}")
     (tmp_path / "step_00000009" / "manifest.json").unlink()
-    assert newest_whole(tmp_path, said.append).name == "step_00000002"
+    assert latest_valid(tmp_path, said.append).name == "step_00000002"
     assert [line.split(":")[0] for line in said] == [
         str(tmp_path / "step_00000010"),
         str(tmp_path / "step_00000009"),
@@ -197,9 +197,9 @@ def test_the_newest_whole_one_is_taken_and_the_damaged_are_named(tmp_path):
 
 
 def test_without_a_whole_one_there_is_none(tmp_path):
-    assert newest_whole(tmp_path / "absent") is None
+    assert latest_valid(tmp_path / "absent") is None
     (tmp_path / "step_00000001").mkdir()
-    assert newest_whole(tmp_path) is None
+    assert latest_valid(tmp_path) is None
 
 
 def test_folders_are_ordered_by_step_and_foreign_names_left_alone(tmp_path):
@@ -293,13 +293,13 @@ def test_a_crash_at_any_moment_of_a_write_leaves_the_older_folder(tmp_path):
     for checkpoints, died in crashes(
         lambda folder: write_folder(folder / step_folder_name(8), note(8)), prepare
     ):
-        newest = newest_whole(checkpoints)
+        newest = latest_valid(checkpoints)
         seen.add(content(newest))
         assert problems(checkpoints / step_folder_name(4)) == []
         assert died or content(newest) == 8
         # and the same write works afterwards
         write_folder(checkpoints / step_folder_name(8), note(8))
-        assert content(newest_whole(checkpoints)) == 8
+        assert content(latest_valid(checkpoints)) == 8
     assert seen == {4, 8}
 
 
@@ -314,11 +314,11 @@ def test_a_crash_at_any_moment_of_writing_the_same_step_again_leaves_a_whole_fol
         lambda folder: write_folder(folder / step_folder_name(4), note(4)), prepare
     ):
         finish_rewrites(checkpoints)
-        assert newest_whole(checkpoints) is not None
+        assert latest_valid(checkpoints) is not None
         write_folder(
             checkpoints / step_folder_name(4), note(5)
         )  # whatever the crash has left behind is in nobody's way
-        assert content(newest_whole(checkpoints)) == 5
+        assert content(latest_valid(checkpoints)) == 5
 
 
 def test_a_crash_at_any_moment_of_pruning_leaves_what_is_kept(tmp_path):
@@ -348,9 +348,9 @@ def test_an_error_while_filling_leaves_the_older_folder_and_a_temporary_one_is_n
 
     with pytest.raises(OSError, match="No space"):
         write_folder(tmp_path / step_folder_name(8), fill)
-    assert newest_whole(tmp_path).name == step_folder_name(4)
+    assert latest_valid(tmp_path).name == step_folder_name(4)
     write_steps(tmp_path, 8)
-    assert content(newest_whole(tmp_path)) == 8 and len(list(tmp_path.iterdir())) == 2
+    assert content(latest_valid(tmp_path)) == 8 and len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_crash_at_any_moment_of_a_swap_leaves_the_old_or_the_new_best(tmp_path):

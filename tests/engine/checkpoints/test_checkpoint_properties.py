@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from visionloop.engine.checkpoints.files import write_json
 from visionloop.engine.checkpoints.folder import (
-    newest_whole,
+    latest_valid,
     problems,
     step_folder_name,
     write_folder,
@@ -21,7 +21,7 @@ from visionloop.engine.checkpoints.manifest import MANIFEST, sha256
 from visionloop.engine.checkpoints.writer import save_tensors
 
 FILES = (
-    "averaged.safetensors",
+    "ema.safetensors",
     "config.json",
     "labels/names.txt",
     "model.safetensors",
@@ -36,7 +36,7 @@ def fill(step):
     def write(folder):
         weights = {"weight": torch.full((3, 2), float(step)), "bias": torch.zeros(1)}
         save_tensors(folder / "model.safetensors", weights)
-        save_tensors(folder / "averaged.safetensors", weights)
+        save_tensors(folder / "ema.safetensors", weights)
         save_tensors(
             folder / "optimizer.safetensors",
             {"weight/exp_avg": torch.ones(3, 2), "weight/step": torch.tensor(float(step))},
@@ -80,7 +80,7 @@ def flip(content, bit):
 
 def assert_passed_over(checkpoints):
     said = []
-    assert newest_whole(checkpoints, said.append) == checkpoints / step_folder_name(4)
+    assert latest_valid(checkpoints, said.append) == checkpoints / step_folder_name(4)
     assert len(said) == 1 and "\n" not in said[0] and step_folder_name(8) in said[0]
 
 
@@ -91,7 +91,7 @@ def test_any_flipped_bit_makes_the_run_go_on_from_the_older_one(checkpoints, nam
     content = path.read_bytes()
     with written(path, flip(content, data.draw(st.integers(0, 8 * len(content) - 1)))):
         assert_passed_over(checkpoints)
-    assert newest_whole(checkpoints) == checkpoints / step_folder_name(8)
+    assert latest_valid(checkpoints) == checkpoints / step_folder_name(8)
 
 
 @settings(max_examples=400, deadline=None)

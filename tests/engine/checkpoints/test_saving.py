@@ -11,7 +11,7 @@ from toy_task import ToyTask
 
 from visionloop.engine.checkpoints.files import write_json
 from visionloop.engine.checkpoints.folder import (
-    newest_whole,
+    latest_valid,
     problems,
     prune,
     step_folders,
@@ -164,7 +164,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_the_same_command_goes_on_to_
         train(ToyTask, output=str(tmp_path), **settings)
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["state"] == "failed" and status["error"]["code"] == "cannot_write"
-    assert newest_whole(tmp_path / "checkpoints") is not None
+    assert latest_valid(tmp_path / "checkpoints") is not None
     assert all(problems(folder) == [] for _, folder in step_folders(tmp_path / "checkpoints"))
     assert not list((tmp_path / "checkpoints").glob(".*.writing")), (
         "half a checkpoint takes the room of the next"

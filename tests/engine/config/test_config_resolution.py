@@ -22,7 +22,7 @@ from visionloop.engine.config.options import (
     resolve,
     settings_json,
 )
-from visionloop.engine.config.resolve import fixed_settings, output_folder, resolve_auto
+from visionloop.engine.config.resolve import immutable_settings_of, output_folder, resolve_auto
 from visionloop.engine.config.train_config import TaskConfig, TrainConfig
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
@@ -414,12 +414,12 @@ class PhasedTask(ToyTask):
 def test_a_task_knows_what_the_length_of_the_run_decided(flags, stored, expected):
     settings = resolve_settings(PhasedTask, {"steps": 20, **flags})
     assert settings["phase"].value == flags.get("phase")
-    task, *_, settings, facts = build_data(
+    task, *_, settings, immutable_settings = build_data(
         PhasedTask, settings, World(0, 0, 1, torch.device("cpu")), stored
     )
     assert (
         task.config == build(PhasedConfig, settings)
-        and task.config.phase == facts["phase"] == expected
+        and task.config.phase == immutable_settings["phase"] == expected
     )
     assert settings["warmup_steps"].value == 3
 
@@ -480,7 +480,7 @@ def test_other_epochs_for_a_run_that_goes_on_are_other_steps():
 
 
 def test_free_settings_are_not_among_the_fixed_ones():
-    facts = fixed_settings(
+    immutable_settings = immutable_settings_of(
         resolved({"steps": 5}), fields_of(ToyConfig, TrainConfig), task="toy", data_fingerprint="x"
     )
     free = {
@@ -496,7 +496,7 @@ def test_free_settings_are_not_among_the_fixed_ones():
         "micro_batch",
         "epochs",
     }
-    assert not free & set(facts)
+    assert not free & set(immutable_settings)
     fixed = {
         "task",
         "data_fingerprint",
@@ -510,8 +510,8 @@ def test_free_settings_are_not_among_the_fixed_ones():
         "precision",
         "ema",
     }
-    assert fixed <= set(facts)
-    assert json.loads(json.dumps(facts)) == facts
+    assert fixed <= set(immutable_settings)
+    assert json.loads(json.dumps(immutable_settings)) == immutable_settings
 
 
 def test_the_run_s_folder_comes_from_output_or_name_or_task_data_and_model():
@@ -520,8 +520,6 @@ def test_the_run_s_folder_comes_from_output_or_name_or_task_data_and_model():
 
     assert folder(output="here/there") == Path("here/there")
     assert folder(run_name="first") == Path("runs/first")
-    assert folder(data="pictures/signs/", model="google/vit-tiny") == Path(
-        "runs/toy-signs-vit-tiny"
-    )
+    assert folder(data="images/signs/", model="google/vit-tiny") == Path("runs/toy-signs-vit-tiny")
     with pytest.raises(UserError, match=r"^--run-name: "):
         folder(output="a", run_name="b")

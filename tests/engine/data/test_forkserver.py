@@ -13,19 +13,19 @@ RUN = """
 import os, sys, threading, time
 from multiprocessing import forkserver
 from visionloop.engine.distributed import World
-from visionloop.engine.data.forkserver import start_loader_server
+from visionloop.engine.data.forkserver import start_fork_server
 from visionloop.engine.data.loader import TrainingData
 from visionloop.engine.config.train_config import TrainConfig
 import torch
-from tests.support.toy_task import ToyConfig, ToyPictures, ToyTask
+from tests.support.toy_task import ToyConfig, ToyImages, ToyTask
 
-start_loader_server()
-start_loader_server()
+start_fork_server()
+start_fork_server()
 server = forkserver._forkserver._forkserver_pid
 for _ in range(3):
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 config = TrainConfig(steps=20, batch_size=8, micro_batch=4, workers=2, seed=3)
-data = TrainingData(ToyTask(ToyConfig()), ToyPictures(21, split="train"), config, World(0, 0, 1, torch.device("cpu")), 0)
+data = TrainingData(ToyTask(ToyConfig()), ToyImages(21, split="train"), config, World(0, 0, 1, torch.device("cpu")), 0)
 assert data.fetch(lambda: False) is not None
 workers = [process.pid for process in data._fetcher._iterator._workers]
 print(server, *workers, flush=True)

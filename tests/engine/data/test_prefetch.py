@@ -13,18 +13,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_task import ToyConfig, ToyPictures, ToyTask
+from toy_task import ToyConfig, ToyImages, ToyTask
 
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data import loader, prefetch
 from visionloop.engine.data.loader import (
     DataError,
     Key,
-    SeededSamples,
+    SeededDataset,
     TrainingData,
     evaluation_loader,
 )
-from visionloop.engine.data.sampler import Order
+from visionloop.engine.data.sampler import EpochSampler
 from visionloop.engine.distributed import World
 from visionloop.engine.train import Subset
 
@@ -53,12 +53,12 @@ def changed(**changes):
 
 
 def training_data(dataset=None, *, rank=0, size=1, start_step=0, **changes):
-    dataset = dataset or ToyPictures(21, split="train", augment=True)
+    dataset = dataset or ToyImages(21, split="train", augment=True)
     return TrainingData(TASK, dataset, changed(**changes), World(rank, rank, size, CPU), start_step)
 
 
 def content(batch):
-    """A micro-batch as plain values, pictures included."""
+    """A micro-batch as plain values, images included."""
     return (
         batch.step,
         batch.offset,
@@ -86,7 +86,7 @@ def sample_bytes(samples, key):
     draws=st.integers(0, 5),
 )
 def test_a_sample_is_the_same_whatever_came_before(before, position, draws):
-    samples = SeededSamples(ToyPictures(21, split="train", augment=True), Order(21, 8, 3))
+    samples = SeededDataset(ToyImages(21, split="train", augment=True), EpochSampler(21, 8, 3))
     expected = sample_bytes(samples, Key(0, 0, 1, position))
     for other in before:
         samples[Key(0, 0, 0, other)]
@@ -96,8 +96,8 @@ def test_a_sample_is_the_same_whatever_came_before(before, position, draws):
 
 
 def test_the_augmentation_of_a_sample_differs_from_epoch_to_epoch():
-    order = Order(21, 8, 3)
-    samples = SeededSamples(ToyPictures(21, split="train", augment=True), order)
+    order = EpochSampler(21, 8, 3)
+    samples = SeededDataset(ToyImages(21, split="train", augment=True), order)
     places = [list(order.permutation(epoch)).index(5) for epoch in range(4)]
     assert (
         len({sample_bytes(samples, Key(0, 0, epoch, place)) for epoch, place in enumerate(places)})
@@ -114,11 +114,9 @@ def test_a_sample_does_not_depend_on_its_neighbours():
         for _ in range(24 // batch_size):
             batches += data.fetch(never)
         data.close()
-        pictures = [
-            picture.numpy().tobytes() for batch in batches for picture in batch["pixel_values"]
-        ]
+        images = [image.numpy().tobytes() for batch in batches for image in batch["pixel_values"]]
         ids = [index for batch in batches for index in batch["sample_ids"].tolist()]
-        found[batch_size] = list(zip(ids, pictures, strict=True))
+        found[batch_size] = list(zip(ids, images, strict=True))
     assert found[8] == found[12] == found[6]
 
 
@@ -158,7 +156,7 @@ def test_the_batches_of_all_ranks_together_are_those_of_one(batch_size, size):
 
 
 def test_a_piece_is_the_same_on_one_and_on_two_ranks():
-    """Eight samples in pieces of 4: pictures and offset too, because collate is seeded by (step, offset)."""
+    """Eight samples in pieces of 4: images and offset too, because collate is seeded by (step, offset)."""
     alone = steps_of(training_data(), 3)
     ranks = [steps_of(training_data(rank=rank, size=2), 3) for rank in range(2)]
     assert [[ranks[0][step][0], ranks[1][step][0]] for step in range(3)] == alone
@@ -177,7 +175,7 @@ def test_collate_draws_the_same_at_the_same_step_and_offset():
     def labels(start_step, workers):
         data = TrainingData(
             task,
-            ToyPictures(21, split="train"),
+            ToyImages(21, split="train"),
             changed(workers=workers),
             World(0, 0, 1, CPU),
             start_step,
@@ -196,7 +194,7 @@ def test_fetching_without_workers_makes_nothing_ahead():
     """Else samples made in this process would draw from the generators that the forward is using."""
     made = []
 
-    class Noting(ToyPictures):
+    class Noting(ToyImages):
         def __getitem__(self, index):
             made.append(index)
             return super().__getitem__(index)
@@ -212,7 +210,7 @@ def test_fetching_without_workers_makes_nothing_ahead():
 
 
 def test_an_unreadable_sample_travels_as_a_data_error_with_name_and_reason():
-    samples = SeededSamples(ToyPictures(21, split="train", unreadable={4}), Order(21, 8, 3))
+    samples = SeededDataset(ToyImages(21, split="train", unreadable={4}), EpochSampler(21, 8, 3))
     place = list(samples.order.permutation(0)).index(4)
     _, error, skipped = samples[Key(0, 0, 0, place)]
     assert error == DataError("train/4.png", "broken on purpose") and skipped == ()
@@ -227,9 +225,9 @@ def test_an_unreadable_sample_travels_as_a_data_error_with_name_and_reason():
 def test_the_next_readable_position_takes_the_place_and_the_skipped_are_listed(
     unreadable, position, epoch
 ):
-    order = Order(12, 4, 0)
-    samples = SeededSamples(
-        ToyPictures(12, split="train", augment=True, unreadable=unreadable),
+    order = EpochSampler(12, 4, 0)
+    samples = SeededDataset(
+        ToyImages(12, split="train", augment=True, unreadable=unreadable),
         order,
         skip_unreadable=True,
     )
@@ -244,9 +242,9 @@ def test_the_next_readable_position_takes_the_place_and_the_skipped_are_listed(
 
 
 def test_a_data_set_without_a_readable_sample_is_an_error_and_not_an_endless_search():
-    samples = SeededSamples(
-        ToyPictures(5, split="train", unreadable=set(range(5))),
-        Order(5, 4, 0),
+    samples = SeededDataset(
+        ToyImages(5, split="train", unreadable=set(range(5))),
+        EpochSampler(5, 4, 0),
         skip_unreadable=True,
     )
     assert isinstance(samples[Key(0, 0, 0, 2)][1], DataError)
@@ -254,7 +252,7 @@ def test_a_data_set_without_a_readable_sample_is_an_error_and_not_an_endless_sea
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_data_stops_at_an_unreadable_sample_and_keeps_what_it_was(workers):
-    data = training_data(ToyPictures(21, split="train", unreadable={4}), workers=workers)
+    data = training_data(ToyImages(21, split="train", unreadable={4}), workers=workers)
     step = next(step for step in range(9) if 4 in data.order.sample_ids(step))
     for _ in range(step):
         assert data.fetch(never) is not None
@@ -267,7 +265,7 @@ def test_training_data_stops_at_an_unreadable_sample_and_keeps_what_it_was(worke
 def test_skipped_samples_are_listed_by_training_data(workers, monkeypatch):
     monkeypatch.setattr(loader, "MOST_SKIPPED", 0.1)
     data = training_data(
-        ToyPictures(21, split="train", unreadable={4, 9}), workers=workers, skip_unreadable=True
+        ToyImages(21, split="train", unreadable={4, 9}), workers=workers, skip_unreadable=True
     )
     ids = [
         index
@@ -283,7 +281,7 @@ def test_skipped_samples_are_listed_by_training_data(workers, monkeypatch):
 @pytest.mark.parametrize(("broken", "allowed"), [(1, True), (2, False), (3, False)])
 def test_more_than_one_in_a_hundred_broken_samples_end_the_data(broken, allowed):
     """Of 150: one may be left out, as often as it comes."""
-    dataset = ToyPictures(150, split="train", unreadable=set(range(broken)))
+    dataset = ToyImages(150, split="train", unreadable=set(range(broken)))
     data = training_data(dataset, skip_unreadable=True, batch_size=50, micro_batch=50)
     fetched = [data.fetch(never) for _ in range(9 if allowed else 3)]  # three epochs, or one
     data.close()
@@ -293,7 +291,7 @@ def test_more_than_one_in_a_hundred_broken_samples_end_the_data(broken, allowed)
         assert f"{broken} of 150 samples cannot be read" in data.error.why
 
 
-class Deadly(ToyPictures):
+class Deadly(ToyImages):
     """The process that makes sample 4 is killed, as by a system that is short of memory."""
 
     def __getitem__(self, index):
@@ -317,7 +315,7 @@ class LosesItsWorker:
     num_workers = 1
 
     def __init__(self):
-        self.dataset = SeededSamples(ToyPictures(5, split="train"), Order(5, 4, 0), workers=1)
+        self.dataset = SeededDataset(ToyImages(5, split="train"), EpochSampler(5, 4, 0), workers=1)
         self.dataset._making[0] = 4
         self._workers = [multiprocessing.get_context("fork").Process(target=self.die_soon)]
 
@@ -335,13 +333,13 @@ class LosesItsWorker:
 
 
 def test_a_loader_process_whose_connection_breaks_before_it_has_ended_is_told_as_killed():
-    loses_its_worker = prefetch.Fetcher(LosesItsWorker(), ahead=1)
+    loses_its_worker = prefetch.Prefetcher(LosesItsWorker(), ahead=1)
     [(error, _)] = loses_its_worker.fetch(2, never)  # and the second is not waited for
     loses_its_worker.close()
     assert error.name == "train/4.png" and error.code == "lost_worker"
 
 
-class Broken(ToyPictures):
+class Broken(ToyImages):
     def __getitem__(self, index):
         raise KeyError("a defect in the dataset")
 
@@ -355,15 +353,15 @@ def test_a_defect_of_the_dataset_is_raised_in_the_main_thread(workers):
 
 
 def test_a_subset_keeps_the_names_of_its_samples():
-    subset = Subset(ToyPictures(21, split="train"), np.array([3, 7]))
+    subset = Subset(ToyImages(21, split="train"), np.array([3, 7]))
     assert [subset.name(index) for index in range(2)] == ["train/3.png", "train/7.png"]
-    assert subset.fingerprint() != ToyPictures(21, split="train").fingerprint()
+    assert subset.fingerprint() != ToyImages(21, split="train").fingerprint()
 
 
 # stopping --------------------
 
 
-class Held(ToyPictures):
+class Held(ToyImages):
     """Samples that are not there before `gate` opens; with workers, only time opens it."""
 
     def __init__(self, seconds):
@@ -431,9 +429,9 @@ def test_the_workers_are_gone_after_close(kind):
     before = set(multiprocessing.active_children())
     train_set = {
         "after a defect": Broken(21, split="train"),
-        "after an unreadable sample": ToyPictures(21, split="train", unreadable={4}),
+        "after an unreadable sample": ToyImages(21, split="train", unreadable={4}),
         "while a sample is slow": Held(30),
-    }.get(kind, ToyPictures(21, split="train"))
+    }.get(kind, ToyImages(21, split="train"))
     data = training_data(train_set, workers=2, steps=6)
     with contextlib.suppress(KeyError):
         for _ in range(6 if kind != "in mid-run" else 1):
@@ -469,7 +467,7 @@ def test_the_fetching_thread_is_gone_after_close():
 @pytest.mark.parametrize(("number", "workers"), [(1, 0), (12, 0), (23, 0), (23, 2)])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_covers_each_sample_once_on_any_number_of_ranks(number, world_size, workers):
-    dataset = ToyPictures(number, split="val")
+    dataset = ToyImages(number, split="val")
     alone = [
         batch["sample_ids"].tolist()
         for batch, _ in evaluation_loader(TASK, dataset, batch_size=4, workers=0)
@@ -490,7 +488,7 @@ def test_evaluation_covers_each_sample_once_on_any_number_of_ranks(number, world
 
 def test_an_evaluation_sample_is_the_same_on_any_number_of_ranks():
     """A task may draw in evaluation (segmentation's points): seeded by sample, so that scores do not depend on ranks."""
-    dataset = ToyPictures(23, split="val", augment=True)
+    dataset = ToyImages(23, split="val", augment=True)
     whole, pieces = {}, {}
     for world_size, found in ((1, whole), (3, pieces)):
         for rank in range(world_size):
@@ -498,15 +496,15 @@ def test_an_evaluation_sample_is_the_same_on_any_number_of_ranks():
                 TASK, dataset, batch_size=4, workers=0, rank=rank, world_size=world_size
             ):
                 found |= {
-                    int(i): picture.numpy().tobytes()
-                    for i, picture in zip(batch["sample_ids"], batch["pixel_values"], strict=True)
+                    int(i): image.numpy().tobytes()
+                    for i, image in zip(batch["sample_ids"], batch["pixel_values"], strict=True)
                 }
     assert whole == pieces
 
 
-def test_an_unreadable_picture_in_evaluation_is_a_data_error():
+def test_an_unreadable_image_in_evaluation_is_a_data_error():
     loader = evaluation_loader(
-        TASK, ToyPictures(9, split="val", unreadable={5}), batch_size=4, workers=0
+        TASK, ToyImages(9, split="val", unreadable={5}), batch_size=4, workers=0
     )
     assert [isinstance(batch, DataError) for batch, _ in loader].count(True) == 1
 

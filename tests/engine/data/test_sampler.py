@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visionloop.engine.data.sampler import Order, cut_pieces, epoch_permutation
+from visionloop.engine.data.sampler import EpochSampler, epoch_permutation, split_batch
 from visionloop.engine.seeding import hashed, seed_host, seed_noise
 
 SEEDS = st.integers(0, 2**40)
@@ -40,7 +40,7 @@ def test_the_order_is_the_same_on_every_machine():
 
 @given(num_samples=st.integers(1, 60), batch_size=st.integers(1, 90), seed=SEEDS)
 def test_every_sample_comes_once_an_epoch_at_any_batch_size(num_samples, batch_size, seed):
-    order = Order(num_samples, batch_size, seed)
+    order = EpochSampler(num_samples, batch_size, seed)
     epochs = 3
     steps = -(-epochs * num_samples // batch_size)
     ids = [index for step in range(steps) for index in order.sample_ids(step)]
@@ -57,20 +57,22 @@ def test_every_sample_comes_once_an_epoch_at_any_batch_size(num_samples, batch_s
     seed=SEEDS,
 )
 def test_a_step_has_the_same_samples_wherever_the_run_starts(num_samples, batch_size, start, seed):
-    straight = Order(num_samples, batch_size, seed)
+    straight = EpochSampler(num_samples, batch_size, seed)
     for step in range(max(0, start - 2), start):
         straight.sample_ids(step)
-    assert straight.sample_ids(start) == Order(num_samples, batch_size, seed).sample_ids(start)
+    assert straight.sample_ids(start) == EpochSampler(num_samples, batch_size, seed).sample_ids(
+        start
+    )
 
 
 @given(num_samples=st.integers(1, 60), batch_size=st.integers(1, 90), step=st.integers(0, 10**6))
 def test_epoch_of_is_the_epoch_of_the_first_sample(num_samples, batch_size, step):
-    order = Order(num_samples, batch_size, 0)
+    order = EpochSampler(num_samples, batch_size, 0)
     assert order.epoch_of(step) == order.batch(step)[0][0]
 
 
 def test_a_batch_larger_than_the_data_takes_whole_epochs():
-    order = Order(3, 8, 0)
+    order = EpochSampler(3, 8, 0)
     assert [epoch for epoch, _ in order.batch(0)] == [0, 0, 0, 1, 1, 1, 2, 2]
     assert sorted(order.sample_ids(0)[:3]) == sorted(order.sample_ids(0)[3:6]) == [0, 1, 2]
 
@@ -78,7 +80,7 @@ def test_a_batch_larger_than_the_data_takes_whole_epochs():
 @given(batch_size=st.integers(1, 300), world_size=st.integers(1, 9), micro_batch=st.integers(1, 40))
 def test_pieces_cover_the_batch_and_differ_by_one_at_most(batch_size, world_size, micro_batch):
     try:
-        pieces = cut_pieces(batch_size, world_size, micro_batch)
+        pieces = split_batch(batch_size, world_size, micro_batch)
     except ValueError:
         assert batch_size < world_size or (micro_batch == 1 and batch_size % world_size)
         return
@@ -94,7 +96,7 @@ def test_pieces_cover_the_batch_and_differ_by_one_at_most(batch_size, world_size
 @given(batch_size=st.integers(1, 300), world_size=st.integers(1, 9), micro_batch=st.integers(1, 40))
 def test_pieces_are_as_few_as_the_micro_batch_allows(batch_size, world_size, micro_batch):
     try:
-        pieces = cut_pieces(batch_size, world_size, micro_batch)
+        pieces = split_batch(batch_size, world_size, micro_batch)
     except ValueError:
         return
     fewer = len(pieces) - world_size
@@ -104,7 +106,7 @@ def test_pieces_are_as_few_as_the_micro_batch_allows(batch_size, world_size, mic
 @pytest.mark.parametrize("number", range(1, 9))
 def test_equal_pieces_are_the_same_on_any_number_of_processes(number):
     """B a multiple of W x micro-batch: the condition for equal noise."""
-    assert cut_pieces(8 * 3 * number, number, 3) == cut_pieces(8 * 3 * number, 1, 3)
+    assert split_batch(8 * 3 * number, number, 3) == split_batch(8 * 3 * number, 1, 3)
 
 
 @given(
@@ -116,7 +118,10 @@ def test_equal_pieces_are_the_same_on_any_number_of_processes(number):
 def test_the_pieces_of_all_ranks_together_are_the_batch(batch_size, world_size, micro_batch, step):
     if batch_size < world_size:
         return
-    order, pieces = Order(37, batch_size, 5), cut_pieces(batch_size, world_size, micro_batch)
+    order, pieces = (
+        EpochSampler(37, batch_size, 5),
+        split_batch(batch_size, world_size, micro_batch),
+    )
     places = order.batch(step)
     of_ranks = [
         [place for start, stop in pieces[rank::world_size] for place in places[start:stop]]
@@ -141,8 +146,8 @@ def test_every_sample_comes_once_an_epoch_however_often_the_run_moves(
     seen, step = [], 0
     for world_size, micro_batch, steps in starts:
         order, pieces = (
-            Order(num_samples, batch_size, seed),
-            cut_pieces(batch_size, world_size, micro_batch),
+            EpochSampler(num_samples, batch_size, seed),
+            split_batch(batch_size, world_size, micro_batch),
         )
         for _ in range(steps):
             places = order.batch(step)
@@ -168,13 +173,13 @@ def test_every_sample_comes_once_an_epoch_however_often_the_run_moves(
 
 def test_fewer_samples_than_processes_is_an_error_that_names_the_flag():
     with pytest.raises(ValueError, match=r"^--batch-size: .*\(4\), got 3$"):
-        cut_pieces(3, 4, 8)
+        split_batch(3, 4, 8)
 
 
 def test_a_micro_batch_that_would_leave_an_empty_piece_is_an_error():
     with pytest.raises(ValueError, match=r"^--micro-batch 1 .* 13 over 2 processes"):
-        cut_pieces(13, 2, 1)
-    assert len(cut_pieces(13, 1, 1)) == 13
+        split_batch(13, 2, 1)
+    assert len(split_batch(13, 1, 1)) == 13
 
 
 def draw():

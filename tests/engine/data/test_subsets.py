@@ -35,7 +35,7 @@ def test_the_split_does_not_depend_on_the_order_of_the_files(names, fraction, sh
 
 
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6), fraction=st.floats(0.01, 0.9))
-def test_every_class_gives_its_share_and_keeps_one_picture_on_each_side(sizes, fraction):
+def test_every_class_gives_its_share_and_keeps_one_image_on_each_side(sizes, fraction):
     labels = [label for label, size in enumerate(sizes) for _ in range(size)]
     names = [f"{label}/{place}.png" for place, label in enumerate(labels)]
     _, val = hash_split(names, labels, fraction)
@@ -65,7 +65,7 @@ def test_a_share_of_zero_sets_nothing_aside():
     assert len(hash_split(["a", "b"], [0, 0], 0.0)[1]) == 0
 
 
-def test_a_picture_that_comes_later_moves_only_few_others():
+def test_a_image_that_comes_later_moves_only_few_others():
     """The hash decides, not the place in the list: a folder that grows keeps nearly all of its split."""
     names = [f"{place}.png" for place in range(200)]
     before = {names[index] for index in hash_split(names, None, 0.2)[1]}
@@ -93,7 +93,7 @@ def test_the_interval_contains_the_score(rows):
         assert low - 1e-9 <= metric.compute()[key] <= high + 1e-9
 
 
-def test_intervals_shrink_with_the_root_of_the_number_of_pictures():
+def test_intervals_shrink_with_the_root_of_the_number_of_images():
     rows = [(place % 4 > 0, (place % 7) / 7) for place in range(28)]
     widths = []
     for times in (1, 4, 16):
@@ -104,7 +104,7 @@ def test_intervals_shrink_with_the_root_of_the_number_of_pictures():
         assert widths[1][key] / widths[2][key] == pytest.approx(2, rel=0.25)
 
 
-def test_the_same_pictures_and_seed_give_the_same_interval():
+def test_the_same_images_and_seed_give_the_same_interval():
     metric = metric_of([(place % 3 > 0, place / 30) for place in range(30)])
     np.random.seed(1)
     first = score_intervals(metric)
@@ -114,7 +114,7 @@ def test_the_same_pictures_and_seed_give_the_same_interval():
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
-    """200 data sets of 60 pictures from a coin with p = 0.7: 95 % of the intervals hold 0.7, give or take 4 deviations."""
+    """200 datasets of 60 images from a coin with p = 0.7: 95 % of the intervals hold 0.7, give or take 4 deviations."""
     generator = np.random.default_rng(0)
     holds = 0
     for _ in range(200):

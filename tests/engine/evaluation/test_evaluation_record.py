@@ -27,8 +27,8 @@ from visionloop.engine.evaluation.samples import (
     Shown,
     choose_samples,
     fixed_samples,
+    images_due,
     name_in,
-    pictures_due,
     thumbnail,
     worst_samples,
 )
@@ -74,15 +74,15 @@ class TellingToy(ToyTask):
 
     def per_class_scores(self, metric):
         return {
-            "left": {"accuracy": 0.25, "pictures": len(metric)},
-            "right": {"accuracy": float("nan"), "pictures": 0},
+            "left": {"accuracy": 0.25, "images": len(metric)},
+            "right": {"accuracy": float("nan"), "images": 0},
         }
 
     def reference_scores(self, metric):
         return {"always left": float("inf")}
 
     def confusion(self, metric):
-        return ("left", "right"), np.array([[1, 2], [3, len(metric)]]), "pictures"
+        return ("left", "right"), np.array([[1, 2], [3, len(metric)]]), "images"
 
     def curves(self, metric):
         lines = [{"name": "left", "x": np.array([0.0, 0.5, 1.0]), "y": [1 / 3, float("nan"), 0]}]
@@ -118,7 +118,7 @@ def test_what_the_hooks_give_stands_in_the_record_and_numbers_that_json_lacks_ar
     assert record["reference"] == {"always left": None}
     assert record["classes"]["columns"] == [
         {"key": "accuracy", "format": "percent"},
-        {"key": "pictures", "format": "integer"},
+        {"key": "images", "format": "integer"},
     ]
     assert record["classes"]["rows"] == [
         {"name": "left", "values": [0.25, 23]},
@@ -127,7 +127,7 @@ def test_what_the_hooks_give_stands_in_the_record_and_numbers_that_json_lacks_ar
     assert record["confusion"] == {
         "classes": ["left", "right"],
         "counts": [[1, 2], [3, 23]],
-        "unit": "pictures",
+        "unit": "images",
     }
     assert record["curves"][0]["lines"] == [
         {"name": "left", "x": [0.0, 0.5, 1.0], "y": [0.33333, None, 0.0]}
@@ -140,14 +140,14 @@ def test_what_the_hooks_give_stands_in_the_record_and_numbers_that_json_lacks_ar
     }
 
 
-def test_pictures_stand_beside_the_record_and_are_all_there_are(told):
+def test_images_stand_beside_the_record_and_are_all_there_are(told):
     for folder in folders(told):
         record = read_record(folder)
-        named = [one["picture"] for one in record["fixed"] + record["worst"]]
+        named = [one["image"] for one in record["fixed"] + record["worst"]]
         assert {path.name for path in folder.iterdir()} == {"record.json", *filter(None, named)}
     assert named == [f"{kind}_{i:02}.jpg" for kind in ("fixed", "worst") for i in range(8)]
-    with Image.open(folder / "worst_00.jpg") as picture:
-        assert picture.format == "JPEG" and picture.size == (8, 8)
+    with Image.open(folder / "worst_00.jpg") as image:
+        assert image.format == "JPEG" and image.size == (8, 8)
 
 
 def test_a_task_without_hooks_has_a_record_too(tmp_path):
@@ -166,7 +166,7 @@ def test_a_task_without_hooks_has_a_record_too(tmp_path):
         record["classes"] is record["confusion"] is record["sample_score"] is None
         and record["curves"] == []
     )
-    assert record["fixed"][0] == {"name": "val/1.png", "picture": None, "score": None}
+    assert record["fixed"][0] == {"name": "val/1.png", "image": None, "score": None}
     assert [path.name for path in folders(tmp_path)[-1].iterdir()] == ["record.json"]
 
 
@@ -179,7 +179,7 @@ def test_a_confusion_of_many_classes_is_left_out():
             return (
                 [str(i) for i in range(self.number)],
                 np.zeros((self.number, self.number), dtype=np.int64),
-                "pictures",
+                "images",
             )
 
     assert (
@@ -253,19 +253,19 @@ def test_names_are_those_in_the_data_folder():
     )
 
 
-def test_large_pictures_are_made_small_and_small_ones_stay():
-    picture = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
-    assert np.array_equal(thumbnail(picture), picture)
+def test_large_images_are_made_small_and_small_ones_stay():
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
+    assert np.array_equal(thumbnail(image), image)
     assert thumbnail(np.zeros((100, 2000, 3), dtype=np.uint8)).shape == (32, 640, 3)
     assert thumbnail(np.zeros((2000, 100, 3), dtype=np.uint8)).shape == (960, 48, 3)
 
 
 @given(steps=st.integers(1, 3000), every=st.integers(0, 400), batch_size=st.integers(1, 64))
-def test_pictures_are_drawn_a_dozen_times_at_most_and_at_both_ends(steps, every, batch_size):
+def test_images_are_drawn_a_dozen_times_at_most_and_at_both_ends(steps, every, batch_size):
     evaluations = [
         step for step in range(1, steps + 1) if step == steps or (every and step % every == 0)
     ]
-    drawn = [step for step in evaluations if pictures_due(step, every, steps, batch_size)]
+    drawn = [step for step in evaluations if images_due(step, every, steps, batch_size)]
     assert drawn[0] == evaluations[0] and drawn[-1] == steps and len(drawn) <= 12
     assert len(drawn) <= 4 or 16 * (len(drawn) - 3) * 50 <= steps * batch_size
 
@@ -324,7 +324,7 @@ def test_a_stop_while_samples_are_drawn_leaves_the_bytes_of_a_straight_run(told,
 
         def draw_samples(self, batch, predictions):
             Stopped.drawn += 1
-            stop.wanted = Stopped.drawn == 19  # in the second evaluation with pictures
+            stop.wanted = Stopped.drawn == 19  # in the second evaluation with images
             return super().draw_samples(batch, predictions)
 
     assert train(Stopped, output=str(tmp_path), stop=stop, **SETTINGS).state == "stopped"
@@ -358,7 +358,7 @@ def test_records_after_the_last_evaluation_that_counts_are_removed(tmp_path):
 # what may go wrong --------------------
 
 
-def test_a_picture_that_is_gone_by_then_is_left_out(tmp_path):
+def test_a_image_that_is_gone_by_then_is_left_out(tmp_path):
     class Vanishing(ToyTask):
         def sample_scores(self, metric):  # called once the whole set has been evaluated
             self.val.unreadable = (fixed_samples(23)[2],)
@@ -369,8 +369,8 @@ def test_a_picture_that_is_gone_by_then_is_left_out(tmp_path):
             return train_set, self.val
 
     train(Vanishing, output=str(tmp_path), **SETTINGS | {"eval_every": 0, "ema": False})
-    pictures = [one["picture"] for one in read_record(folders(tmp_path)[0])["fixed"]]
-    assert pictures[2] is None and pictures.count(None) == 1
+    images = [one["image"] for one in read_record(folders(tmp_path)[0])["fixed"]]
+    assert images[2] is None and images.count(None) == 1
 
 
 @pytest.fixture

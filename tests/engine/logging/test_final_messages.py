@@ -39,7 +39,7 @@ def test_the_steps_are_the_slowest_part_unless_another_takes_a_tenth():
     (None, dict(cache="ram")),
     (None, dict(machine={"cores": 2}, workers=1)),
 ])  # fmt: skip
-def test_waiting_for_data_asks_for_idle_cores_and_then_for_kept_pictures(expected, given):
+def test_waiting_for_data_asks_for_idle_cores_and_then_for_kept_images(expected, given):
     told = advice("data_wait", 0.4, **given)
     assert told is None if expected is None else told.startswith(expected + " (")
 
@@ -97,7 +97,7 @@ def test_a_finished_run_tells_its_score_its_commands_and_its_time_in_six_lines(t
     result = train(
         ToyTask,
         output=str(output),
-        data="toy pictures",
+        data="toy images",
         eval_batch_size=7,
         **CONFIG | dict(steps=8, batch_size=8, eval_every=4),
     )
@@ -113,7 +113,7 @@ def test_a_finished_run_tells_its_score_its_commands_and_its_time_in_six_lines(t
         "--model",
         str(output / "best"),
         "--data",
-        "toy pictures",
+        "toy images",
         "--batch-size",
         "7",
     ]

@@ -80,17 +80,17 @@ def tell_everything(log):
         raw={"accuracy": 0.4, "val_loss": 0.8},
         train_loss=1.5,
     )
-    log.pictures(10, {"pictures": torch.zeros(8, 8, 3, dtype=torch.uint8).numpy()})
-    log.classes(10, ToyTask.metrics[0], {"left": {"accuracy": 0.5, "pictures": 3}})
+    log.images(10, {"images": torch.zeros(8, 8, 3, dtype=torch.uint8).numpy()})
+    log.classes(10, ToyTask.metrics[0], {"left": {"accuracy": 0.5, "images": 3}})
     log.result(10, {"lr": 0.1}, {"accuracy": 0.5})
-    log.ledger(10, clock.ledger())
+    log.time_breakdown(10, clock.time_breakdown())
     log.say("said"), log.warn("warned"), log.flush()
 
 
 def test_each_kind_of_line_has_the_fields_that_readers_rely_on(open_log, tmp_path):
     tell_everything(open_log())
     train_row, eval_row, ledger_row = rows_of(tmp_path)
-    for row, kind in ((train_row, "train"), (eval_row, "eval"), (ledger_row, "ledger")):
+    for row, kind in ((train_row, "train"), (eval_row, "eval"), (ledger_row, "time_breakdown")):
         assert (row["kind"], row["step"], row["epoch"]) == (kind, 10, 1) and abs(
             row["time"] - time.time()
         ) < 60
@@ -200,7 +200,7 @@ def test_a_last_line_that_lacks_only_its_line_feed_is_kept(tmp_path):
 
 def test_the_ledger_of_the_interrupted_start_is_written_again(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(lines((1, "train"), (2, "eval"), (2, "ledger")))
+    path.write_text(lines((1, "train"), (2, "eval"), (2, "time_breakdown")))
     cut_lines(path, 2, 2)
     assert path.read_text() == lines((1, "train"), (2, "eval"))
 
@@ -323,7 +323,7 @@ def test_a_finished_run_says_so_and_points_to_its_best(tmp_path, capsys):
     )
     rows = rows_of(tmp_path)
     assert [(row["kind"], row["step"]) for row in rows] == [
-        ("train", 2), ("eval", 3), ("train", 4), ("train", 6), ("eval", 6), ("ledger", 6),
+        ("train", 2), ("eval", 3), ("train", 4), ("train", 6), ("eval", 6), ("time_breakdown", 6),
     ]  # fmt: skip
     assert re.search(r"finished: best accuracy [\d.]+ % at step \d", capsys.readouterr().out)
 
@@ -345,7 +345,7 @@ def test_a_failure_in_mid_run_stands_in_the_status_with_its_code(tmp_path):
             ToyTask,
             output=str(tmp_path),
             steps=9,
-            max_bad_steps=2,
+            max_nonfinite_steps=2,
             log_every=1,
             poison="3,4",
             **TOY,
@@ -353,7 +353,7 @@ def test_a_failure_in_mid_run_stands_in_the_status_with_its_code(tmp_path):
     found = strict((tmp_path / "status.json").read_text())
     assert (
         found["state"] == "failed"
-        and found["error"]["code"] == "bad_steps"
+        and found["error"]["code"] == "nonfinite_steps"
         and "step 4" in found["error"]["message"]
     )
 
@@ -400,8 +400,8 @@ def test_an_evaluation_made_again_after_a_kill_stands_in_the_log_once(tmp_path):
 class ByClass(ToyTask):
     def per_class_scores(self, metric):
         return {
-            "left": {"accuracy": 0.25, "pictures": len(metric)},
-            "right": {"accuracy": float("nan"), "pictures": 0},
+            "left": {"accuracy": 0.25, "images": len(metric)},
+            "right": {"accuracy": float("nan"), "images": 0},
         }
 
 
@@ -441,4 +441,4 @@ def test_tensorboard_holds_the_promised_tags(tmp_path):
     } <= scalars
     assert {"perf/data_wait_percent", "perf/step_ms", "memory/peak_gib"} <= scalars
     assert [event.step for event in board.Scalars("train/loss")] == [2, 4]
-    assert "pictures" in " ".join(board.Tags()["images"])
+    assert "images" in " ".join(board.Tags()["images"])

@@ -27,8 +27,8 @@ TOY = {
 
 def test_a_single_process_that_sees_several_gpus_is_told_how_to_use_them_all(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(sys, "argv", ["bin/classification.py", "train", "--data", "my pictures"])
-    command = "torchrun --nproc-per-node 2 --shutdown-timeout 120 bin/classification.py train --data 'my pictures'"
+    monkeypatch.setattr(sys, "argv", ["bin/classification.py", "train", "--data", "my images"])
+    command = "torchrun --nproc-per-node 2 --shutdown-timeout 120 bin/classification.py train --data 'my images'"
     assert (
         unused_gpus(World(0, 0, 1, torch.device("cuda", 0)))
         == f"2 GPUs visible, 1 used; on all of them: {command}"
@@ -43,13 +43,13 @@ def test_a_single_process_that_sees_several_gpus_is_told_how_to_use_them_all(mon
 
 class Noting(ToyTask):
     def notes(self):
-        return ["the pictures are made up"]
+        return ["the images are made up"]
 
 
 def test_the_lines_of_a_run_tell_the_score_so_far_and_the_clock_time_of_the_end(tmp_path, capsys):
     train(Noting, output=str(tmp_path), steps=6, log_every=2, eval_every=2, **TOY)
     told = capsys.readouterr().out
-    assert told.count("the pictures are made up\n") == 1
+    assert told.count("the images are made up\n") == 1
     first, second, third = (
         line for line in told.splitlines() if re.match(r"step \d/6  loss", line)
     )

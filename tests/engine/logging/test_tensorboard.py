@@ -1,4 +1,4 @@
-"""What TensorBoard is given: pictures, curves for each class, one layout of charts, the end of a run."""
+"""What TensorBoard is given: images, curves for each class, one layout of charts, the end of a run."""
 
 import io
 
@@ -12,7 +12,7 @@ from toy_task import ToyTask
 
 from visionloop.engine.logging.tensorboard import (
     MOST_CLASSES,
-    Board,
+    TensorBoardWriter,
     score_groups,
     without_front_matter,
 )
@@ -30,8 +30,8 @@ class Classy(ToyTask):
 
     def per_class_scores(self, metric):
         return {
-            "left": {"accuracy": 0.25, "pictures": len(metric)},
-            "right": {"accuracy": float("nan"), "pictures": 0},
+            "left": {"accuracy": 0.25, "images": len(metric)},
+            "right": {"accuracy": float("nan"), "images": 0},
         }
 
     def draw_scores(self, metric):
@@ -79,9 +79,9 @@ def stopped_and_resumed(tmp_path_factory):
 
 def test_a_resumed_run_shows_each_evaluation_once_and_its_result_at_the_end(stopped_and_resumed):
     board = stopped_and_resumed
-    for tag in ("pictures/predictions", "pictures/worst", "pictures/chart"):
+    for tag in ("images/predictions", "images/worst", "images/chart"):
         assert [event.step for event in board.Images(tag)] == [4, 8], tag
-    assert [event.step for event in board.Images("pictures/pictures")] == [
+    assert [event.step for event in board.Images("images/images")] == [
         2
     ]  # the first batch that was trained on
     assert [event.step for event in board.Scalars("per_class_accuracy/left")] == [4, 8]
@@ -89,13 +89,13 @@ def test_a_resumed_run_shows_each_evaluation_once_and_its_result_at_the_end(stop
     assert board.Tensors("time/text_summary")[-1].step == 8
 
 
-def test_pictures_are_the_size_they_were_drawn_in(stopped_and_resumed):
-    event = stopped_and_resumed.Images("pictures/chart")[-1]
+def test_images_are_the_size_they_were_drawn_in(stopped_and_resumed):
+    event = stopped_and_resumed.Images("images/chart")[-1]
     assert (event.width, event.height) == (6, 4) and Image.open(
         io.BytesIO(event.encoded_image_string)
     ).size == (6, 4)
     assert (
-        stopped_and_resumed.Images("pictures/predictions")[-1].width == 8 * 8
+        stopped_and_resumed.Images("images/predictions")[-1].width == 8 * 8
     )  # the eight fixed samples
 
 
@@ -127,12 +127,12 @@ def test_scores_are_grouped_as_the_task_says_and_the_rest_stands_alone():
 
 
 def test_many_classes_have_a_table_and_no_curves(tmp_path):
-    board = Board(tmp_path, Classy, 0)
+    board = TensorBoardWriter(tmp_path, Classy, 0)
     for number in (MOST_CLASSES, MOST_CLASSES + 1):
         board.classes(
             number,
             Classy.metrics[0],
-            {f"c{i}": {"accuracy": 0.5, "pictures": 2} for i in range(number)},
+            {f"c{i}": {"accuracy": 0.5, "images": 2} for i in range(number)},
         )
     board.close()
     found = open_board(tmp_path)

@@ -1,4 +1,4 @@
-"""The clock, the ledger and the profiler trace."""
+"""The clock, the time_breakdown and the profiler trace."""
 
 import json
 import time
@@ -27,7 +27,7 @@ def traced(output, **settings):
 
 
 def optimizer_steps(events):
-    # the weight average moves by steps of SGD; those of AdamW are the run's own
+    # the EMA moves by steps of SGD; those of AdamW are the run's own
     return len(
         [event for event in events if event.get("name", "").startswith("Optimizer.step#AdamW")]
     )
@@ -83,12 +83,12 @@ def test_the_ledger_s_shares_sum_to_one():
         with clock.measure(part):
             time.sleep(0.004)
     time.sleep(0.01)
-    ledger = clock.ledger()
-    assert set(ledger) == {*PARTS, "other"}
-    assert sum(row["share"] for row in ledger.values()) == pytest.approx(1, abs=1e-3)
+    time_breakdown = clock.time_breakdown()
+    assert set(time_breakdown) == {*PARTS, "other"}
+    assert sum(row["share"] for row in time_breakdown.values()) == pytest.approx(1, abs=1e-3)
     assert (
-        all(row["seconds"] >= 0.004 for row in ledger.values())
-        and ledger["other"]["seconds"] >= 0.01
+        all(row["seconds"] >= 0.004 for row in time_breakdown.values())
+        and time_breakdown["other"]["seconds"] >= 0.01
     )
 
 
@@ -99,7 +99,7 @@ def test_the_ledger_of_a_run_accounts_for_all_of_its_time(tmp_path):
     (row,) = [
         row
         for row in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
-        if row["kind"] == "ledger"
+        if row["kind"] == "time_breakdown"
     ]
     parts = {part: row[part] for part in (*PARTS, "other")}
     assert sum(part["share"] for part in parts.values()) == pytest.approx(1, abs=1e-3)

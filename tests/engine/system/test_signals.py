@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from toy_task import ToyTask
 
-from visionloop.engine.checkpoints.folder import newest_whole
+from visionloop.engine.checkpoints.folder import latest_valid
 from visionloop.engine.testing.short_runs import logged
 from visionloop.engine.train import train
 
@@ -57,7 +57,7 @@ def assert_stops_and_continues(folder, trigger, delay, allowed_seconds, **slow):
     assert process.wait(60) == 75
     seconds = time.monotonic() - told
     assert json.loads((folder / "stopped" / "status.json").read_text())["state"] == "stopped"
-    assert newest_whole(folder / "stopped" / "checkpoints") is not None
+    assert latest_valid(folder / "stopped" / "checkpoints") is not None
     train(ToyTask, output=str(folder / "stopped"), **SETTINGS)
     train(ToyTask, output=str(folder / "straight"), **SETTINGS)
     assert logged(folder / "stopped") == logged(folder / "straight")
@@ -82,7 +82,7 @@ def test_sigterm_while_data_are_slow_saves_without_workers_too(tmp_path):
 
 
 def test_sigterm_in_an_evaluation_drops_it_and_does_it_first_after_the_resume(tmp_path):
-    # 23 pictures of 2 s each
+    # 23 images of 2 s each
     assert assert_stops_and_continues(tmp_path, "step 3/6", 1.0, 5, slow_evaluation=2.0)
 
 

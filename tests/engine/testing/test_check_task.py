@@ -46,6 +46,6 @@ def test_noise_outside_the_engines_seeds_is_caught(tmp_path):
         resume(lambda: ForgetfulToy(ToyConfig(dropout=0.0)), tmp_path)
 
 
-def test_pictures_that_are_not_uint8_on_the_wire_are_caught(tmp_path):
+def test_images_that_are_not_uint8_on_the_wire_are_caught(tmp_path):
     with pytest.raises(AssertionError, match="batches: pixel_values must be uint8"):
         batches(lambda: FloatToy(ToyConfig(dropout=0.0)), tmp_path)

@@ -1,4 +1,4 @@
-"""Small real things for the classification tests: folders of pictures and models of a few thousand weights."""
+"""Small real things for the classification tests: folders of images and models of a few thousand weights."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, ViTConfig
 
 from visionloop.tasks.classification.processor import EvalTransform
-from visionloop.tasks.huggingface.loading import quiet_library
+from visionloop.tasks.huggingface.loading import quiet_transformers
 
 
 @pytest.fixture
-def write_pictures():
-    """write_pictures(folder, classes, per_class, size_wh): noise around a colour per class, as PNG; the folder."""
+def write_images():
+    """write_images(folder, classes, per_class, size_wh): noise around a colour per class, as PNG; the folder."""
 
     def write(folder, classes, per_class=4, size_wh=(40, 36), seed=0):
         generator = np.random.default_rng(seed)
@@ -30,10 +30,10 @@ def write_pictures():
 
 
 @pytest.fixture
-def data(tmp_path, write_pictures):
+def data(tmp_path, write_images):
     """A data folder with train and val, three classes."""
     for seed, (split, per_class) in enumerate((("train", 8), ("val", 4))):
-        write_pictures(tmp_path / "data" / split, ("ant", "bee", "cat"), per_class, seed=seed)
+        write_images(tmp_path / "data" / split, ("ant", "bee", "cat"), per_class, seed=seed)
     return tmp_path / "data"
 
 
@@ -65,7 +65,7 @@ def save_model(tmp_path):
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
-        with quiet_library():
+        with quiet_transformers():
             module.save_pretrained(tmp_path / name)
         EvalTransform().at_size(size).write(tmp_path / name)
         return tmp_path / name

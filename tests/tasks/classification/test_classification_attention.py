@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from visionloop.tasks.classification.architectures import CATALOGUE
+from visionloop.tasks.classification.architectures import REGISTRY
 from visionloop.tasks.classification.model import (
     ATTENTION,
     FEW_TOKENS,
+    attention_forward,
     build_model,
-    library_attention,
 )
 
 
@@ -33,7 +33,7 @@ def module_of_library():
 def test_few_tokens_are_attended_in_fp32_under_autocast_too(tokens, kernel):
     query, key, value = random_heads(tokens, torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
-        ours, _ = library_attention(module_of_library(), query, key, value, None, scaling=0.25)
+        ours, _ = attention_forward(module_of_library(), query, key, value, None, scaling=0.25)
     theirs = scaled_dot_product_attention(
         *(tensor.to(kernel) for tensor in (query, key, value)), scale=0.25
     )
@@ -54,14 +54,14 @@ def test_gradients_in_bf16_are_no_farther_from_fp32_than_the_kernel_s():
         )
 
     ours = distance(
-        lambda *heads: library_attention(module_of_library(), *heads, None, scaling=0.25)[0]
+        lambda *heads: attention_forward(module_of_library(), *heads, None, scaling=0.25)[0]
     )
     assert ours <= distance(lambda *heads: scaled_dot_product_attention(*heads, scale=0.25))
 
 
 def test_dropout_is_never_lost():
     query, key, value = random_heads(20, torch.bfloat16)
-    assert not library_attention(
+    assert not attention_forward(
         module_of_library(), query, key, value, None, scaling=0.25, dropout=1.0
     )[0].any()
 
@@ -69,14 +69,14 @@ def test_dropout_is_never_lost():
 def test_evaluation_keeps_the_library_s_way_bit_for_bit():
     query, key, value = random_heads(20, torch.bfloat16)
     with torch.no_grad():
-        ours, _ = library_attention(module_of_library(), query, key, value, None, scaling=0.25)
+        ours, _ = attention_forward(module_of_library(), query, key, value, None, scaling=0.25)
     assert torch.equal(
         ours, scaled_dot_product_attention(query, key, value, scale=0.25).transpose(1, 2)
     )
 
 
 def test_a_new_vit_attends_this_way_and_its_folder_does_not_say_so(tmp_path):
-    module = build_model(CATALOGUE.find("tiny", True), ["cat", "dog"])
+    module = build_model(REGISTRY.find("tiny", True), ["cat", "dog"])
     assert module.config._attn_implementation == ATTENTION
     module.save_pretrained(tmp_path)
     assert ATTENTION not in (tmp_path / "config.json").read_text()

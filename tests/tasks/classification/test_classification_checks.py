@@ -11,8 +11,8 @@ def whys(rows):
     return {row["path"]: row["why"] for row in rows}
 
 
-def test_a_sound_folder_has_nothing_but_its_histogram(data, write_pictures):
-    write_pictures(data / "train", ("ant", "bee", "cat"), 12, seed=5)
+def test_a_sound_folder_has_nothing_but_its_histogram(data, write_images):
+    write_images(data / "train", ("ant", "bee", "cat"), 12, seed=5)
     assert check_folder_of_data(str(data), 0.0) == {
         "errors": [],
         "warnings": [],
@@ -23,7 +23,7 @@ def test_a_sound_folder_has_nothing_but_its_histogram(data, write_pictures):
 def test_every_unreadable_file_is_named_and_not_the_first_alone(data):
     broken = {
         data / "train" / "ant" / "0.png": b"",
-        data / "train" / "cat" / "3.png": b"no picture",
+        data / "train" / "cat" / "3.png": b"no image",
         data / "val" / "bee" / "1.png": None,
     }
     for path, content in broken.items():
@@ -40,24 +40,24 @@ def test_class_names_that_differ_between_splits_are_errors_with_a_guess(data):
         "there is bee: capitals and spaces count"
         in whys(found["errors"])[str(data / "val" / "Bee")]
     )
-    assert "no pictures of class bee in val/" in whys(found["warnings"]).values()
+    assert "no images of class bee in val/" in whys(found["warnings"]).values()
 
 
-def test_the_same_picture_in_two_splits_is_found_by_its_content(data):
+def test_the_same_image_in_two_splits_is_found_by_its_content(data):
     copy = data / "val" / "cat" / "renamed.png"
     shutil.copy(data / "train" / "cat" / "2.png", copy)
     why = whys(check_folder_of_data(str(data), 0.0)["warnings"])[str(copy)]
     assert "val is not independent of train" in why and "2.png" in why
 
 
-def test_the_same_picture_under_two_classes_is_found(data):
+def test_the_same_image_under_two_classes_is_found(data):
     copy = data / "train" / "bee" / "copy.png"
     shutil.copy(data / "train" / "ant" / "2.png", copy)
     assert "there of class ant" in whys(check_folder_of_data(str(data), 0.0)["warnings"])[str(copy)]
 
 
-def test_few_pictures_and_imbalance_are_warnings(data, write_pictures):
-    write_pictures(data / "train", ("ant",), 90)
+def test_few_images_and_imbalance_are_warnings(data, write_images):
+    write_images(data / "train", ("ant",), 90)
     warnings = whys(check_folder_of_data(str(data), 0.0)["warnings"])
     assert "a class wants at least 10" in warnings[str(data / "train" / "bee")]
     assert "90 of ant, 8 of bee" in warnings[str(data / "train")]

@@ -105,11 +105,11 @@ def test_a_kind_trains_a_step_exports_and_reloads_with_the_same_logits(kind, mak
     again = AutoModelForImageClassification.from_pretrained(tmp_path / "best")
     processor = AutoImageProcessor.from_pretrained(tmp_path / "best")
     _, val = task.build_datasets()
-    picture = Image.open(val.name(5))
+    image = Image.open(val.name(5))
     sample = task.collate_eval([val[5] | {"sample_id": torch.tensor(5)}])
     with torch.no_grad():
         ours = task.predict(module, sample)["logits"]
-        theirs = again(**processor(picture, return_tensors="pt")).logits
+        theirs = again(**processor(image, return_tensors="pt")).logits
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert again.config.id2label == {0: "ant", 1: "bee", 2: "cat"}
 

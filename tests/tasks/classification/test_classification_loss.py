@@ -88,7 +88,7 @@ def test_class_weights_multiply_each_class_s_share():
 
 def test_mixed_targets_are_probabilities_and_follow_the_pixels():
     torch.manual_seed(3)
-    # each picture is constant and equal to its label, so the mean of a mixed picture is the mean of
+    # each image is constant and equal to its label, so the mean of a mixed image is the mean of
     # its target
     labels = torch.tensor([0, 1, 2, 3])
     pixels = labels.float().view(4, 1, 1, 1).expand(4, 3, 8, 8).contiguous()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForImageClassification, Dinov2Config
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.classification.architectures import ARCHITECTURES, CATALOGUE
+from visionloop.tasks.classification.architectures import ARCHITECTURES, REGISTRY
 from visionloop.tasks.classification.export import load_folder, save_folder
 from visionloop.tasks.classification.model import (
     build_model,
@@ -207,7 +207,7 @@ def test_mimetic_weights_put_attention_near_the_identity():
     assert -0.45 < value_output.diagonal().mean() < -0.35
     query_key = attention.q_proj.weight[:32].T @ attention.k_proj.weight[:32]
     assert query_key.diagonal().mean() > 5 * query_key.mean().abs()
-    # neighbours have positions more alike than strangers
+    # neighbours have positions more alike than unmatched_files
     places = F.normalize(module.vit.embeddings.position_embeddings[0, 1:], dim=1)
     assert places[0] @ places[1] > places[0] @ places[-1]
 
@@ -244,7 +244,7 @@ def test_a_pickled_checkpoint_is_refused_unopened(folder, tmp_path):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UserError, match=r"pytorch_model\.bin alone") as caught:
-        CATALOGUE.find(str(folder), False)
+        REGISTRY.find(str(folder), False)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError):
         load_model(folder)
@@ -255,17 +255,17 @@ def test_a_hub_id_without_a_hub_is_one_clear_line(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(UserError, match=r"not on this machine and .* cannot be reached") as caught:
-        CATALOGUE.find("nobody/no-such-model", False)
+        REGISTRY.find("nobody/no-such-model", False)
     assert "\n" not in str(caught.value) and "--from-scratch" in str(caught.value)
 
 
 def test_an_unknown_word_names_what_there_is():
     with pytest.raises(UserError, match="nor one of tiny, vit-tiny"):
-        CATALOGUE.find("vit-bass", False)
+        REGISTRY.find("vit-bass", False)
 
 
 def test_a_folder_s_config_alone_starts_from_scratch(folder):
     (folder / "model.safetensors").unlink()
-    source = CATALOGUE.find(str(folder), True)
+    source = REGISTRY.find(str(folder), True)
     module = build_model(source, ["x", "y"])
     assert isinstance(find_heads(module)[0][1], nn.Linear) and module.config.num_labels == 2

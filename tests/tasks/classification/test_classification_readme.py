@@ -15,7 +15,7 @@ def test_the_five_lines_of_python_train_a_model_that_transformers_loads(
 ):
     for split, number in (("train", 6), ("val", 3)):
         for shade, name in ((40, "dark"), (200, "light")):
-            folder = tmp_path / "pictures" / split / name
+            folder = tmp_path / "images" / split / name
             folder.mkdir(parents=True)
             for i in range(number):
                 Image.new("RGB", (40, 30), (shade + 3 * i, shade, shade)).save(folder / f"{i}.png")
@@ -35,7 +35,7 @@ def test_every_file_that_the_readme_links_exists():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_picture_of_the_readme_is_small():
+def test_the_image_of_the_readme_is_small():
     assert (ROOT / "tasks" / "classification" / "answers.png").stat().st_size < 150_000
 
 

@@ -1,4 +1,4 @@
-"""Labels out of a file: which picture they are about, what a label that the data lacks counts, and what is wrong with a file."""
+"""Labels out of a file: which image they are about, what a label that the data lacks counts, and what is wrong with a file."""
 
 import json
 
@@ -9,16 +9,16 @@ from visionloop.engine.errors import UserError
 from visionloop.tasks.classification.task import ClassificationTask
 from visionloop.tasks.visualize import name_rows
 
-PICTURES = ("cat/0.png", "cat/1.png", "dog/0.png")
+IMAGES = ("cat/0.png", "cat/1.png", "dog/0.png")
 
 
 @pytest.fixture
 def data(tmp_path):
-    """val/ with two cats and a dog; nothing opens the pictures."""
-    for name in PICTURES:
+    """val/ with two cats and a dog; nothing opens the images."""
+    for name in IMAGES:
         path = tmp_path / "val" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"a picture")
+        path.write_bytes(b"an image")
     return tmp_path
 
 
@@ -26,24 +26,24 @@ def scored(data, rows):
     """(task, metric) of the rows."""
     path = data / "found.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return ClassificationTask.score_predictions(path, data=data, split="val")
+    return ClassificationTask.score_saved_predictions(path, data=data, split="val")
 
 
 def answers(*labels, folder="", **more):
     return [
         {"file": folder + name, "label": label, **more}
-        for name, label in zip(PICTURES, labels, strict=False)
+        for name, label in zip(IMAGES, labels, strict=False)
     ]
 
 
-def test_rows_in_any_order_are_scored_by_their_picture(data):
+def test_rows_in_any_order_are_scored_by_their_image(data):
     for folder in ("", "val/", "data/val/"):
         task, metric = scored(data, answers("cat", "dog", "dog", folder=folder)[::-1])
         assert metric.compute() == {
             "accuracy": pytest.approx(2 / 3),
             "mean_class_accuracy": pytest.approx(0.75),
         }
-    assert task.per_class_scores(metric)["dog"] == {"pictures": 1, "accuracy": 1, "precision": 0.5}
+    assert task.per_class_scores(metric)["dog"] == {"images": 1, "accuracy": 1, "precision": 0.5}
     assert task.draw_scores(metric)["confusion"].dtype == np.uint8
 
 
@@ -61,7 +61,7 @@ def test_a_label_that_the_data_lacks_is_a_wrong_answer(data):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (answers("cat", "cat"), "1 of 3 pictures have no line, the first is dog/0.png"),
+        (answers("cat", "cat"), "1 of 3 images have no line, the first is dog/0.png"),
         (
             answers("cat", "cat", "dog") + answers("cat"),
             "line 4: file is 'cat/0.png', which line 1 is about too",
@@ -74,11 +74,11 @@ def test_a_label_that_the_data_lacks_is_a_wrong_answer(data):
         (answers("cat", "cat", "dog", top5=["cat"]), "line 1: top5 is ['cat'], expected"),
         (
             [{"file": "0.png", "label": "cat"}],
-            "line 1: file is '0.png', the end of several pictures' paths",
+            "line 1: file is '0.png', the end of several images' paths",
         ),
         (
             [*answers("cat", "cat"), {"file": "dog/0.png", "error": "empty file"}],
-            "line 3: the picture could not be read (empty file)",
+            "line 3: the image could not be read (empty file)",
         ),
     ],
 )
@@ -89,5 +89,5 @@ def test_a_wrong_file_is_told_in_one_line(data, rows, message):
 
 
 def test_two_classes_of_one_name_keep_their_rows():
-    rows = name_rows(("crane", "heron", "crane"), {"pictures": np.array([1, 2, 3])})
-    assert rows == {"crane": {"pictures": 1}, "heron": {"pictures": 2}, "crane #2": {"pictures": 3}}
+    rows = name_rows(("crane", "heron", "crane"), {"images": np.array([1, 2, 3])})
+    assert rows == {"crane": {"images": 1}, "heron": {"images": 2}, "crane #2": {"images": 3}}

@@ -58,12 +58,12 @@ def test_mixing_stops_with_the_run_and_the_loss_is_plain_again(data):
     assert not torch.allclose(task.loss(module, batch, {"samples": 4.0})["loss"], plain, atol=1e-4)
     task.before_step(module, 5, 10)
     assert torch.allclose(task.loss(module, batch, {"samples": 4.0})["loss"], plain)
-    assert task.smallest_piece(module) == 2
-    assert make_task(data).smallest_piece(module) == 1
+    assert task.min_micro_batch_size(module) == 2
+    assert make_task(data).min_micro_batch_size(module) == 1
 
 
-def test_without_a_val_folder_a_share_is_set_aside_class_by_class(data, write_pictures, tmp_path):
-    write_pictures(tmp_path / "one" / "train", ("a", "b"), 10)
+def test_without_a_val_folder_a_share_is_set_aside_class_by_class(data, write_images, tmp_path):
+    write_images(tmp_path / "one" / "train", ("a", "b"), 10)
     with pytest.raises(UserError, match=r"--val-split 0\.2"):
         make_task(tmp_path / "one").build_datasets()
     train, val = make_task(tmp_path / "one", val_split=0.2).build_datasets()
@@ -152,7 +152,7 @@ def test_presets_name_settings_that_exist():
         assert recipe(chosen).keys() <= known
 
 
-def test_mixing_comes_with_ten_thousand_pictures(tmp_path):
+def test_mixing_comes_with_ten_thousand_images(tmp_path):
     folder = tmp_path / "many" / "train" / "a"
     folder.mkdir(parents=True)
     for i in range(10_000):

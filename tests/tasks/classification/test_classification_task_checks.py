@@ -9,7 +9,7 @@ from visionloop.engine.testing.check_task import check_task, resume
 
 @pytest.fixture(autouse=True)
 def trial_data(data, monkeypatch):
-    monkeypatch.setenv("CLASSIFICATION_TRIAL_DATA", str(data))
+    monkeypatch.setenv("SMALL_CLASSIFICATION_DATA", str(data))
 
 
 @pytest.mark.slow

@@ -11,14 +11,14 @@ from visionloop.tasks.classification.attention_rollout import (
     roll_out,
 )
 from visionloop.tasks.classification.model import load_model, new_model
-from visionloop.tasks.classification.visualize import draw_answer, draw_batch, draw_samples
+from visionloop.tasks.classification.visualize import draw_batch, draw_prediction, draw_samples
 from visionloop.tasks.drawing.canvas import RIGHT, WRONG, class_label, font_for, grid
 from visionloop.tasks.drawing.confusion_matrix import draw_confusion
 from visionloop.tasks.huggingface.hub import ModelSource
 
 
-def holds(picture, color):
-    return (picture == np.array(color)).all(axis=-1).any()
+def holds(image, color):
+    return (image == np.array(color)).all(axis=-1).any()
 
 
 def test_predictions_are_coloured_by_right_and_wrong():
@@ -36,9 +36,9 @@ def test_predictions_are_coloured_by_right_and_wrong():
 @pytest.mark.parametrize("num_classes", [2, 10, 100, 300])
 def test_a_confusion_matrix_fits_a_screen_and_shows_the_diagonal(num_classes):
     confusion = np.diag(np.arange(1, num_classes + 1))
-    picture = draw_confusion(confusion, [f"class number {i}" for i in range(num_classes)])
-    assert max(picture.shape) <= 12 * num_classes + 300 or max(picture.shape) < 1500
-    assert holds(picture, (8, 48, 107))
+    image = draw_confusion(confusion, [f"class number {i}" for i in range(num_classes)])
+    assert max(image.shape) <= 12 * num_classes + 300 or max(image.shape) < 1500
+    assert holds(image, (8, 48, 107))
 
 
 def test_a_name_that_no_font_can_write_becomes_its_number():
@@ -49,18 +49,18 @@ def test_a_name_that_no_font_can_write_becomes_its_number():
     assert class_label(0, ["a very long name indeed"], room=60).endswith("…")
 
 
-def test_an_answer_is_drawn_on_pictures_of_any_shape():
+def test_an_answer_is_drawn_on_images_of_any_shape():
     answer = {
         "top5": [{"id": 0, "label": "ant", "score": 0.9}, {"id": 1, "label": "bee", "score": 0.1}]
     }
     for height, width in ((1, 1), (300, 10), (10, 300), (900, 900)):
-        drawn = draw_answer(torch.zeros(3, height, width, dtype=torch.uint8), answer)
+        drawn = draw_prediction(torch.zeros(3, height, width, dtype=torch.uint8), answer)
         assert drawn.shape[0] <= 400 and 160 <= drawn.shape[1] <= 320
 
 
-def test_a_grid_holds_every_picture():
-    pictures = [np.full((10 + i, 20, 3), i + 1, dtype=np.uint8) for i in range(7)]
-    sheet = grid(pictures)
+def test_a_grid_holds_every_image():
+    images = [np.full((10 + i, 20, 3), i + 1, dtype=np.uint8) for i in range(7)]
+    sheet = grid(images)
     assert set(np.unique(sheet)) == {1, 2, 3, 4, 5, 6, 7, 255}
 
 
@@ -82,7 +82,7 @@ def test_roll_out_finds_the_patch_that_the_class_token_reads(save_model, tiny_co
         assert torch.equal(module(pixel_values=pixels).logits, before)  # the model is as it was
     assert maps.shape == (2, 4, 4) and maps.min() == 0 and maps.max() == 1
     drawn = draw_attention(module, pixels, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    assert [picture.shape for picture in drawn] == [(320, 640, 3)] * 2
+    assert [image.shape for image in drawn] == [(320, 640, 3)] * 2
 
 
 def test_roll_out_of_another_kind_is_one_clear_line(save_model):

@@ -33,37 +33,37 @@ PROCESSORS = {
 
 
 @pytest.fixture
-def picture():
+def image():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 71, 3), dtype=np.uint8))
 
 
-def apply(transform, picture):
+def apply(transform, image):
     """What the network reads: [3, S, S]."""
-    pixels = transform(torch.from_numpy(np.array(picture)).permute(2, 0, 1)).float() / 255
+    pixels = transform(torch.from_numpy(np.array(image)).permute(2, 0, 1)).float() / 255
     mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (transform.mean, transform.std))
     return (pixels - mean) / std
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
-def test_the_processor_of_a_checkpoint_is_reproduced(name, picture, tmp_path):
+def test_the_processor_of_a_checkpoint_is_reproduced(name, image, tmp_path):
     processor = PROCESSORS[name]
     processor.save_pretrained(tmp_path)
     transform = read_eval_transform(tmp_path)
-    expected = processor(picture, return_tensors="pt").pixel_values[0]
-    assert torch.allclose(apply(transform, picture), expected, atol=1e-6)
+    expected = processor(image, return_tensors="pt").pixel_values[0]
+    assert torch.allclose(apply(transform, image), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
-def test_what_we_write_is_what_we_do(name, picture, tmp_path):
+def test_what_we_write_is_what_we_do(name, image, tmp_path):
     PROCESSORS[name].save_pretrained(tmp_path)
     transform = read_eval_transform(tmp_path)
     (tmp_path / "own").mkdir()
     transform.write(tmp_path / "own")
     assert read_eval_transform(tmp_path / "own") == transform
     expected = AutoImageProcessor.from_pretrained(tmp_path / "own")(
-        picture, return_tensors="pt"
+        image, return_tensors="pt"
     ).pixel_values[0]
-    assert torch.allclose(apply(transform, picture), expected, atol=1e-6)
+    assert torch.allclose(apply(transform, image), expected, atol=1e-6)
 
 
 def test_files_of_the_older_library_are_understood(tmp_path):

@@ -14,7 +14,7 @@ from visionloop.tasks.detection.data import training_splits
 
 
 def scene(split, number=12):
-    """A COCO json of `number` pictures 64 x 48, each with a cat and a dog."""
+    """A COCO json of `number` images 64 x 48, each with a cat and a dog."""
     boxes = [
         {"category_id": 2, "bbox": [4, 4, 20, 20]},
         {"category_id": 3, "bbox": [30, 10, 30, 36]},
@@ -34,15 +34,13 @@ def scene(split, number=12):
 
 
 def write_split(folder, split, content=None):
-    """The split's json, and pictures of which no two are the same."""
+    """The split's json, and images of which no two are the same."""
     content = content or scene(split)
     (folder / split).mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(len(split))
-    for picture in content["images"]:
-        pixels = generator.integers(
-            0, 256, (picture["height"], picture["width"], 3), dtype=np.uint8
-        )
-        Image.fromarray(pixels).save(folder / split / picture["file_name"])
+    for image in content["images"]:
+        pixels = generator.integers(0, 256, (image["height"], image["width"], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / split / image["file_name"])
     (folder / f"{split}.json").write_text(json.dumps(content))
 
 
@@ -69,18 +67,18 @@ def test_a_sound_folder_has_nothing_but_its_numbers(data):
     found = check(data)
     assert found["errors"] == found["warnings"] == [] and found["classes"] == {"cat": 12, "dog": 12}
     assert found["lines"] == [
-        "12 pictures, 0 of them without boxes; 24 boxes in train, 2.0 a picture, 2 at most, 0 of crowds",
-        "boxes in their pictures: 50 % smaller than 32 px, 50 % 32 to 96, 0 % larger",
+        "12 images, 0 of them without boxes; 24 boxes in train, 2.0 an image, 2 at most, 0 of crowds",
+        "boxes in their images: 50 % smaller than 32 px, 50 % 32 to 96, 0 % larger",
         "boxes at 256 px: 0 % smaller than 8 px, 0 % 8 to 16, 0 % 16 to 32, 50 % 32 to 96, 50 % larger",
     ]
 
 
-def test_a_picture_without_boxes_is_legal(data):
+def test_a_image_without_boxes_is_legal(data):
     change(data, "train", lambda content: content["annotations"].__delitem__(slice(0, 2)))
     found = check(data)
     assert (
         found["errors"] == found["warnings"] == []
-        and "12 pictures, 1 of them without boxes" in found["lines"][0]
+        and "12 images, 1 of them without boxes" in found["lines"][0]
     )
 
 
@@ -128,23 +126,23 @@ def test_all_kinds_in_all_splits_are_told_at_once(data):
     assert len(whys) == 2 * len(BROKEN)
 
 
-def test_every_unreadable_picture_is_named(data):
-    broken = {data / "train" / "train3.png": b"", data / "val" / "val0.png": b"no picture"}
+def test_every_unreadable_image_is_named(data):
+    broken = {data / "train" / "train3.png": b"", data / "val" / "val0.png": b"no image"}
     for path, content in broken.items():
         path.write_bytes(content)
     assert {row["path"] for row in check(data)["errors"]} == {str(path) for path in broken}
 
 
-def test_missing_pictures_are_one_line(data):
+def test_missing_images_are_one_line(data):
     for i in range(3):
         (data / "train" / f"train{i}.png").unlink()
     (row,) = check(data)["errors"]
     assert row["path"] == str(data / "train.json") and row["why"].startswith(
-        "3 of 12 pictures are not in "
+        "3 of 12 images are not in "
     )
 
 
-def test_a_picture_of_another_size_is_named_with_both(data):
+def test_a_image_of_another_size_is_named_with_both(data):
     path = data / "train" / "train4.png"
     Image.new("RGB", (70, 48)).save(path)
     (row,) = check(data)["errors"]
@@ -173,7 +171,7 @@ def test_corners_instead_of_sizes_are_called_by_name(data):
     )
 
 
-def test_the_same_picture_in_two_splits_is_found_by_its_content(data):
+def test_the_same_image_in_two_splits_is_found_by_its_content(data):
     shutil.copy(data / "train" / "train2.png", data / "val" / "val7.png")
     (row,) = check(data)["warnings"]
     assert row["path"] == str(data / "val" / "val7.png")
@@ -266,14 +264,14 @@ def test_boxes_too_small_for_the_network_are_a_warning_with_a_way_out(data):
             annotation["bbox"] = [4, 4, 2, 3]
 
     change(data, "train", shrink)
-    assert "cut the pictures into smaller ones" in next(
+    assert "cut the images into smaller ones" in next(
         row["why"] for row in check(data, image_size=64)["warnings"]
     )
 
 
-def test_sizes_missing_in_the_json_are_read_from_the_pictures(data):
+def test_sizes_missing_in_the_json_are_read_from_the_images(data):
     for split in ("train", "val"):
-        change(data, split, lambda content: [picture.pop("width") for picture in content["images"]])
+        change(data, split, lambda content: [image.pop("width") for image in content["images"]])
     assert "50 % 32 to 96, 50 % larger" in check(data)["lines"][-1]
 
 

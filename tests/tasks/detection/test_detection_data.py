@@ -17,7 +17,7 @@ from visionloop.tasks.detection.task import DetectionTask
 def data(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
-    write_detection(folder, 0, pictures={"train": 20, "val": 4})
+    write_detection(folder, 0, images={"train": 20, "val": 4})
     return folder
 
 
@@ -34,7 +34,7 @@ def test_a_share_set_aside_holds_the_rare_classes_too_and_is_the_same_each_time(
     assert [val.name(i) for i in range(len(val))] == [again.name(i) for i in range(len(again))]
 
 
-def test_the_rarest_class_of_a_picture_is_that_of_the_whole_split(data):
+def test_the_rarest_class_of_a_image_is_that_of_the_whole_split(data):
     train, _ = training_splits(str(data), 0.0)
     counts = np.bincount(train.labels, minlength=len(train.classes))
     for i, label in enumerate(rarest_classes(train)):
@@ -63,7 +63,7 @@ def test_corners_written_as_sizes_stop_training_before_it_begins(data):
     assert "x2" in str(caught.value) or "corner" in str(caught.value)
 
 
-def test_evaluation_sees_pictures_without_augmentation_and_with_their_truth(data):
+def test_evaluation_sees_images_without_augmentation_and_with_their_truth(data):
     task = DetectionTask(
         DetectionConfig(data=str(data), model="tiny", from_scratch=True, image_size=96)
     )

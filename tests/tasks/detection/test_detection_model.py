@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import RTDetrConfig, RTDetrV2Config
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.detection.architectures import ARCHITECTURES, CATALOGUE
+from visionloop.tasks.detection.architectures import ARCHITECTURES, REGISTRY
 from visionloop.tasks.detection.export import load_folder
 from visionloop.tasks.detection.initialization import initialize
 from visionloop.tasks.detection.model import (
@@ -61,7 +61,7 @@ def test_all_names_of_released_weights_lead_to_their_architecture():
         "ustc-community/dfine_x_coco": "dfine-xlarge", "dfine_m_obj365": "dfine-medium", "dfine-small-obj2coco": "dfine-small",
         "dfine_l_obj2coco_e25": "dfine-large", "dfine-nano": "dfine-nano", "ustc-community/dfine-nano-coco": "dfine-nano",
     }.items():  # fmt: skip
-        assert CATALOGUE.find(name, True) == ModelSource(size, None, weights=False)
+        assert REGISTRY.find(name, True) == ModelSource(size, None, weights=False)
 
 
 def test_the_forward_of_ours_is_the_librarys_to_the_last_bit(tiny_module):

@@ -121,7 +121,7 @@ def targets_of(*numbers):
     return [{"class_labels": torch.arange(n), "boxes": torch.rand(n, 4)} for n in numbers]
 
 
-def test_crowded_pictures_lend_some_of_their_boxes_to_denoising():
+def test_crowded_images_lend_some_of_their_boxes_to_denoising():
     targets = targets_of(600, 3, 0)
     capped = cap_targets(targets, 100)
     assert [len(target["boxes"]) for target in capped] == [100, 3, 0]
@@ -148,7 +148,7 @@ def test_six_hundred_boxes_cost_no_more_denoising_queries_than_a_hundred(tiny_mo
 
 
 def test_the_last_part_of_the_run_has_one_size_and_weak_augmentation(tmp_path):
-    write_detection(tmp_path, 0, pictures={"train": 2, "val": 2})
+    write_detection(tmp_path, 0, images={"train": 2, "val": 2})
     task = DetectionTask(
         DetectionConfig(
             data=str(tmp_path), model="tiny", from_scratch=True, multi_scale=1, strong_share=0.75

@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from visionloop.engine.errors import UserError
 from visionloop.metrics.coco_evaluation import SCORE_KEYS
-from visionloop.tasks.detection.saved_predictions import write_answers
+from visionloop.tasks.detection.saved_predictions import write_predictions
 from visionloop.tasks.detection.task import DetectionTask
 
 GOLD = Path(__file__).parents[3].parent / "shared" / "data" / "metrics-gold" / "coco-val2014-100"
@@ -35,7 +35,7 @@ CAT, DOG = 7, 3  # category ids; labels are in order of id, so 1 and 0
 
 @pytest.fixture
 def truth(tmp_path):
-    """val.json alone: pictures 42, 5 and 9, the last without boxes."""
+    """val.json alone: images 42, 5 and 9, the last without boxes."""
     images = [
         {"id": i, "file_name": f"sub/{i}.jpg", "width": 100, "height": 80} for i in (42, 5, 9)
     ]
@@ -76,7 +76,7 @@ def scored(folder, rows, name="found.json"):
         else "".join(json.dumps(row) + "\n" for row in rows)
     )
     (folder / name).write_text(text)
-    return DetectionTask.score_predictions(folder / name, data=folder, split="val")[1]
+    return DetectionTask.score_saved_predictions(folder / name, data=folder, split="val")[1]
 
 
 def refusal(folder, rows, name="found.json"):
@@ -89,7 +89,7 @@ def refusal(folder, rows, name="found.json"):
 @pytest.mark.skipif(not GOLD.is_dir(), reason="the published example is not here")
 def test_the_sample_results_of_the_coco_api_give_its_twelve_numbers():
     found = GOLD / "instances_val2014_fakebbox100_results.json"
-    task, metric = DetectionTask.score_predictions(
+    task, metric = DetectionTask.score_saved_predictions(
         found, data=GOLD / "instances_val2014_100.json", split="val"
     )
     scores, expected = metric.compute(), json.loads((GOLD / "expected.json").read_text())
@@ -103,7 +103,7 @@ def test_the_sample_results_of_the_coco_api_give_its_twelve_numbers():
 
 
 def test_a_file_scores_to_the_last_bit_as_pycocotools_reads_it(truth):
-    """Pictures in no order and scores with two digits: equal ones stand in the order of image ids."""
+    """Images in no order and scores with two digits: equal ones stand in the order of image ids."""
     generator = np.random.default_rng(0)
     content = json.loads((truth / "val.json").read_text())
     content["images"] = [{"id": int(i), "file_name": f"{i}.jpg"} for i in generator.permutation(40)]
@@ -149,7 +149,7 @@ def test_ids_of_the_data_are_mapped_to_its_labels(truth):
     assert scored(truth, [result(category_id=DOG)]).compute()["mAP"] == 0
 
 
-def test_a_picture_without_a_line_counts(truth):
+def test_a_image_without_a_line_counts(truth):
     cat = ("cat", 0.9, (10, 10, 40, 40))
     metric = scored(truth, [line(cat, ("dog", 0.8, (60, 10, 30, 30)))], "found.jsonl")
     assert len(metric) == 3 and metric.compute()["AR100"] == pytest.approx(
@@ -165,19 +165,19 @@ def test_a_picture_without_a_line_counts(truth):
 
 
 @pytest.mark.parametrize("file", ["sub/42.jpg", "42.jpg", "val/sub/42.jpg"])
-def test_lines_find_their_picture_below_or_above_the_folder(truth, file):
+def test_lines_find_their_image_below_or_above_the_folder(truth, file):
     assert scored(
         truth, [line(("dog", 0.8, (60, 10, 30, 30)), file=file)], "found.jsonl"
     ).compute()["AR100"] == pytest.approx(0.5)
 
 
 def test_the_answers_as_coco_results_go_by_names(truth):
-    """Their ids are the model's: label 0 is the cat there, and 1 the first picture of the folder."""
+    """Their ids are the model's: label 0 is the cat there, and 1 the first image of the folder."""
     answers = [
         line(("cat", 0.5, (0, 0, 50, 50)), file="a5.jpg"),
         line(("cat", 0.9, (10, 10, 40, 40)), file="sub/b.jpg"),
     ]
-    write_answers(truth, answers)
+    write_predictions(truth, answers)
     rows = json.loads((truth / "coco_results.json").read_text())
     assert [(row["image_id"], row["file_name"], row["category_name"]) for row in rows] == [
         (1, "a5.jpg", "cat"),
@@ -187,28 +187,28 @@ def test_the_answers_as_coco_results_go_by_names(truth):
         line(("cat", 0.5, (0, 0, 50, 50)), file="sub/0005.jpg"),
         line(("cat", 0.9, (10, 10, 40, 40)), file="sub/42.jpg"),
     ]
-    write_answers(truth, answers)
+    write_predictions(truth, answers)
     rows = json.loads((truth / "coco_results.json").read_text())
     assert [row["image_id"] for row in rows] == [5, 42]
     rows[0]["file_name"] = "5.jpg"
     assert scored(truth, rows).per_class()["AP"].tolist() == pytest.approx([0, 1])
-    write_answers(truth, [])
+    write_predictions(truth, [])
     assert json.loads((truth / "coco_results.json").read_text()) == []
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([result(), result(image_id=43)], "entry 1: image_id is 43, no picture of"),
+        ([result(), result(image_id=43)], "entry 1: image_id is 43, no image of"),
         ([result(category_id=4), result(category_id=5)], "entry 0: category_id is 4, no class of"),
         ([result(bbox=(1, 2, 3))], "entry 0: bbox is [1, 2, 3], not four finite numbers"),
         ([result(score=None)], "entry 0: score is missing, not a finite number"),
         ([result(), 7], "entry 1: is 7, expected an object"),
-        ([result(image_id=[1])], "entry 0: image_id is [1], no picture of"),
+        ([result(image_id=[1])], "entry 0: image_id is [1], no image of"),
         ({"annotations": []}, "expected a list"),
         (
             [result(file_name="x.jpg", category_name="cat")],
-            "entry 0: file_name is 'x.jpg', no picture of",
+            "entry 0: file_name is 'x.jpg', no image of",
         ),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_wrong_entry_is_told_with_its_position(truth, rows, message):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([line(), line(file="x.jpg")], "line 2: file is 'x.jpg', no picture of the data"),
+        ([line(), line(file="x.jpg")], "line 2: file is 'x.jpg', no image of the data"),
         ([line(), line()], "line 2: file is 'sub/42.jpg', which line 1 is about too"),
         (
             [line(width=80, height=100)],
@@ -234,18 +234,18 @@ def test_a_wrong_entry_is_told_with_its_position(truth, rows, message):
             "line 1: detection 0: box is [1, 1, 5, None], not four finite numbers",
         ),
         ([line(detections={})], "line 1: detections is {}, expected a list of objects"),
-        ([line(file=None)], "line 1: file is missing, no picture of the data"),
+        ([line(file=None)], "line 1: file is missing, no image of the data"),
     ],
 )
 def test_a_wrong_line_is_told_with_its_number(truth, rows, message):
     assert message in refusal(truth, rows, "found.jsonl")
 
 
-def test_a_name_that_several_pictures_end_in_is_no_guess(truth):
+def test_a_name_that_several_images_end_in_is_no_guess(truth):
     content = json.loads((truth / "val.json").read_text())
     content["images"][2]["file_name"] = "other/42.jpg"
     (truth / "val.json").write_text(json.dumps(content))
-    assert "the end of several pictures' paths" in refusal(
+    assert "the end of several images' paths" in refusal(
         truth, [line(file="42.jpg")], "found.jsonl"
     )
     assert len(scored(truth, [line(file="other/42.jpg")], "found.jsonl")) == 3
@@ -255,9 +255,9 @@ def test_what_is_no_json_is_told_in_one_line(truth):
     for name in ("found.json", "found.jsonl"):
         (truth / name).write_text('{"file": ')
         with pytest.raises(UserError, match="not json"):
-            DetectionTask.score_predictions(truth / name, data=truth, split="val")
+            DetectionTask.score_saved_predictions(truth / name, data=truth, split="val")
     (truth / "found.jsonl").write_text(json.dumps(line()) + "\n\n[1\n")
     with pytest.raises(UserError, match="line 3: not json"):
-        DetectionTask.score_predictions(truth / "found.jsonl", data=truth, split="val")
+        DetectionTask.score_saved_predictions(truth / "found.jsonl", data=truth, split="val")
     with pytest.raises(UserError, match=r"expected train\.json"):
-        DetectionTask.score_predictions(truth / "found.json", data=truth, split="train")
+        DetectionTask.score_saved_predictions(truth / "found.json", data=truth, split="train")

@@ -23,8 +23,8 @@ from visionloop.engine.testing.short_runs import CONFIG, assert_same_step, first
 @pytest.fixture(autouse=True)
 def trial_data(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("data")
-    write_detection(folder, 0, pictures={"train": 16, "val": 5})
-    monkeypatch.setenv("DETECTION_TRIAL_DATA", str(folder))
+    write_detection(folder, 0, images={"train": 16, "val": 5})
+    monkeypatch.setenv("SMALL_DETECTION_DATA", str(folder))
 
 
 @pytest.mark.slow

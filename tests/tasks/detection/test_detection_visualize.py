@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from visionloop.metrics.detection_confusion import confuse_boxes, find_partners, overlaps
-from visionloop.tasks.detection.visualize import PAIR_SIDE, draw_answer, draw_batch, draw_samples
+from visionloop.metrics.detection_confusion import count_confusion, find_partners, overlaps
+from visionloop.tasks.detection.visualize import (
+    PAIR_SIDE,
+    draw_batch,
+    draw_prediction,
+    draw_samples,
+)
 from visionloop.tasks.drawing.boxes import COLORS, EDGE, class_color, draw_boxes, with_legend
 from visionloop.tasks.drawing.canvas import PLAIN, RIGHT
 from visionloop.tasks.drawing.charts import BAR, draw_ap_per_class, draw_precision_recall
@@ -13,13 +18,13 @@ from visionloop.tasks.drawing.charts import BAR, draw_ap_per_class, draw_precisi
 CLASSES = ["ant", "bee", "cat"]
 
 
-def holds(picture, color):
-    return (picture == np.array(color)).all(axis=-1).any()
+def holds(image, color):
+    return (image == np.array(color)).all(axis=-1).any()
 
 
-def where(picture, color):
+def where(image, color):
     """(left, top, right, bottom) of the pixels of this colour, the last ones included."""
-    rows, columns = np.nonzero((picture == np.array(color)).all(axis=-1))
+    rows, columns = np.nonzero((image == np.array(color)).all(axis=-1))
     return columns.min(), rows.min(), columns.max(), rows.max()
 
 
@@ -28,7 +33,7 @@ def ground(height=200, width=300, value=128):
 
 
 def evaluation_batch(truths, size_hw=(60, 120), side=64):
-    """A batch of grey pictures; truths: per picture a list of (label, x, y, w, h)."""
+    """A batch of grey images; truths: per image a list of (label, x, y, w, h)."""
     rows = [np.array(truth, dtype=np.float64).reshape(-1, 5) for truth in truths]
     truth = [
         {
@@ -43,9 +48,9 @@ def evaluation_batch(truths, size_hw=(60, 120), side=64):
     return {"pixel_values": pixels, "sizes": torch.tensor([size_hw] * len(truths)), "truth": truth}
 
 
-def predictions_of(pictures):
-    """pictures: per picture as many (label, score, x1, y1, x2, y2)."""
-    rows = torch.tensor(pictures, dtype=torch.float32)
+def predictions_of(images):
+    """images: per image as many (label, score, x1, y1, x2, y2)."""
+    rows = torch.tensor(images, dtype=torch.float32)
     return {"boxes": rows[..., 2:], "scores": rows[..., 1], "labels": rows[..., 0].long()}
 
 
@@ -111,28 +116,28 @@ def test_tags_of_small_boxes_are_shortened_then_dropped():
     assert tag_pixels(12, "ant") == 0
 
 
-def test_hundreds_of_boxes_leave_the_picture_visible():
+def test_hundreds_of_boxes_leave_the_image_visible():
     generator = np.random.default_rng(0)
     starts = generator.uniform(0, [560, 400], (300, 2))
     boxes = np.concatenate([starts, starts + generator.uniform(30, 80, (300, 2))], axis=1)
     scores, labels = generator.random(300), generator.integers(0, 3, 300)
-    picture = ground(480, 640)
+    image = ground(480, 640)
     tagged, bare = (
-        draw_boxes(picture, boxes, labels, CLASSES, scores),
-        draw_boxes(picture, boxes, labels, CLASSES, names=False),
+        draw_boxes(image, boxes, labels, CLASSES, scores),
+        draw_boxes(image, boxes, labels, CLASSES, names=False),
     )
     assert (tagged != bare).any(axis=-1).mean() < 0.2
-    assert (tagged == picture).all(axis=-1).mean() > 0.25
+    assert (tagged == image).all(axis=-1).mean() > 0.25
 
 
 @pytest.mark.parametrize(
     "box", [[-50, -50, -10, -10], [20, 20, 10, 10], [5, 5, 5, 90], [400, 10, 500, 50]]
 )
-def test_a_box_without_a_part_in_the_picture_is_not_drawn(box):
+def test_a_box_without_a_part_in_the_image_is_not_drawn(box):
     assert (draw_boxes(ground(), [box], [0], CLASSES, [0.9]) == ground()).all()
 
 
-def test_a_picture_without_boxes_stays_as_it_is():
+def test_a_image_without_boxes_stays_as_it_is():
     assert (draw_boxes(ground(), [], [], CLASSES, []) == ground()).all()
 
 
@@ -186,10 +191,8 @@ def test_missed_and_superfluous_boxes_are_counted_and_dashed():
     (perfect,) = draw_samples(batch, predictions_of([[right, (0, 0.8, 60, 10, 100, 50)]]), CLASSES)
     assert holds(drawn, PLAIN) and not holds(drawn, RIGHT) and holds(perfect, RIGHT)
 
-    def colored(picture):  # of the frames on the left
-        return (
-            (picture[: PAIR_SIDE // 2, :PAIR_SIDE] == np.array(class_color(0))).all(axis=-1).sum()
-        )
+    def colored(image):  # of the frames on the left
+        return (image[: PAIR_SIDE // 2, :PAIR_SIDE] == np.array(class_color(0))).all(axis=-1).sum()
 
     assert colored(drawn) < colored(perfect)
 
@@ -229,9 +232,9 @@ def test_confusions_tell_right_wrong_missed_and_invented():
         "boxes": np.concatenate([boxes[[0, 0, 1]], [[60, 60, 5, 5], [0, 50, 10, 10], [90, 90, 5, 5]], boxes[4:]]),
         "scores": np.array([0.5, 0.9, 0.8, 0.7, 0.3, 0.6, 0.9]), "labels": np.array([0, 1, 1, 1, 1, 0, 0]),
     }  # fmt: skip
-    assert confuse_boxes(state, 2).tolist() == [[2, 1, 0], [0, 0, 1], [1, 1, 0]]
+    assert count_confusion(state, 2).tolist() == [[2, 1, 0], [0, 0, 1], [1, 1, 0]]
     empty = {column: values[:0] for column, values in state.items()}
-    assert confuse_boxes(empty, 2).tolist() == np.zeros((3, 3)).tolist()
+    assert count_confusion(empty, 2).tolist() == np.zeros((3, 3)).tolist()
 
 
 def test_overlaps_are_those_of_pycocotools():
@@ -253,13 +256,13 @@ def test_overlaps_are_those_of_pycocotools():
     )
 
 
-def test_pictures_without_truth_or_predictions_are_drawn():
+def test_images_without_truth_or_predictions_are_drawn():
     batch = evaluation_batch([[], [(2, 5, 5, 50, 40)], []])
     found = predictions_of(
         [[(0, 0.1, 0, 0, 9, 9)], [(0, 0.1, 0, 0, 9, 9)], [(1, 0.9, 10, 10, 60, 50)]]
     )
     drawn = draw_samples(batch, found, CLASSES)
-    held = [[holds(picture, class_color(i)) for i in range(3)] for picture in drawn]
+    held = [[holds(image, class_color(i)) for i in range(3)] for image in drawn]
     assert held == [[False] * 3, [False, False, True], [False, True, False]]
 
 
@@ -270,7 +273,7 @@ def test_a_sample_is_at_most_as_wide_as_a_record_keeps_it_and_its_words_fit(size
     assert 300 <= drawn.shape[1] <= 640 and drawn.dtype == np.uint8
 
 
-def test_many_training_pictures_make_a_sheet_of_bounded_size():
+def test_many_training_images_make_a_sheet_of_bounded_size():
     batch = evaluation_batch([[]] * 40, size_hw=(100, 100))
     targets = [
         {"boxes": torch.tensor([[0.5, 0.5, 0.5, 0.5]]), "class_labels": torch.tensor([i % 3])}
@@ -282,20 +285,20 @@ def test_many_training_pictures_make_a_sheet_of_bounded_size():
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (600, 10), (10, 600), (480, 640), (300, 4000)]
 )
-def test_an_answer_is_drawn_on_pictures_of_any_shape(height, width):
+def test_an_answer_is_drawn_on_images_of_any_shape(height, width):
     rows = [{"label": "bee", "id": 1, "score": 0.9, "box": [0, 0, width, height]}]
-    drawn = draw_answer(torch.zeros(3, height, width, dtype=torch.uint8), {"detections": rows})
+    drawn = draw_prediction(torch.zeros(3, height, width, dtype=torch.uint8), {"detections": rows})
     assert 640 <= max(drawn.shape) <= 1600 + 80 and min(drawn.shape[:2]) >= 20
     assert holds(drawn, class_color(1))
     assert (
-        draw_answer(torch.zeros(3, height, width, dtype=torch.uint8), {"detections": []}).dtype
+        draw_prediction(torch.zeros(3, height, width, dtype=torch.uint8), {"detections": []}).dtype
         == np.uint8
     )
 
 
 def test_an_answer_has_its_boxes_in_place():
     rows = [{"label": "ant", "id": 0, "score": 0.9, "box": [20, 10, 40, 30]}]
-    drawn = draw_answer(torch.full((3, 80, 160), 255, dtype=torch.uint8), {"detections": rows})
+    drawn = draw_prediction(torch.full((3, 80, 160), 255, dtype=torch.uint8), {"detections": rows})
     assert drawn.shape[1] == 640  # four times as large
     assert where(drawn[70:320], EDGE)[::2] == (79, 240)
     assert (drawn[159, 80:240] == COLORS[0]).all() and (drawn[60:159, 80] == COLORS[0]).all()

@@ -233,7 +233,7 @@ def test_denoising_queries_may_be_made_of_some_of_the_boxes():
         DFineCriterion(4)(outputs, targets)
 
 
-def test_600_boxes_in_a_picture_get_as_many_queries_as_there_are():
+def test_600_boxes_in_a_image_get_as_many_queries_as_there_are():
     outputs, targets = random_outputs((600, 2), queries=30, layers=2, denoising=1)
     losses = DFineCriterion(4)(outputs, targets)
     assert all(torch.isfinite(value) for value in losses.values())
@@ -341,7 +341,7 @@ def test_every_layer_learns_classes_boxes_and_edges_from_normal_queries(layer):
         assert found["intermediate_predicted_corners"][:, layer, queries].abs().sum() > 0
 
 
-def test_losses_of_the_last_layer_are_sums_over_each_picture():
+def test_losses_of_the_last_layer_are_sums_over_each_image():
     outputs, targets = random_outputs((3, 0, 12), denoising=0)
     logits, boxes = (
         outputs.intermediate_logits[:, -1].detach(),

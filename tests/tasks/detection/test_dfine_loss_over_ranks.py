@@ -13,7 +13,7 @@ COUNT = {"boxes": 8 / 2}
 
 
 def loss_of_rows(firsts, second_denoises=True):
-    """{"losses", "gradients"} of rank r, which has the pictures firsts[r]:firsts[r + 1]; the second may have no denoising queries."""
+    """{"losses", "gradients"} of rank r, which has the images firsts[r]:firsts[r + 1]; the second may have no denoising queries."""
     world = join_world("cpu")
     outputs, targets = random_outputs(SIZES, seed=7)
     outputs, targets = rows_of(outputs, targets, slice(firsts[world.rank], firsts[world.rank + 1]))

@@ -8,11 +8,18 @@ from plain_dfine_loss import matching
 from plain_dfine_loss import union as plain_union
 
 from visionloop.tasks.detection.boxes import corners_of, cxcywh_to_xyxy, iou_and_giou
-from visionloop.tasks.detection.matcher import Answers, Pairs, Truth, assign, matching_costs, union
+from visionloop.tasks.detection.matcher import (
+    Answers,
+    Matches,
+    Targets,
+    assign,
+    matching_costs,
+    union,
+)
 
 
 def costs_of(outputs, targets):
-    answers, truth = Answers.read(outputs), Truth.join(targets)
+    answers, truth = Answers.read(outputs), Targets.join(targets)
     return matching_costs(
         answers.normal_heads(), truth.labels, truth.boxes, torch.from_numpy(truth.images())
     ), truth
@@ -20,7 +27,7 @@ def costs_of(outputs, targets):
 
 def pairs_of(rows):
     """rows: (image, query, box, head)."""
-    return Pairs(*np.array(rows, np.int64).reshape(-1, 4).T)
+    return Matches(*np.array(rows, np.int64).reshape(-1, 4).T)
 
 
 def as_list(pairs):
@@ -56,14 +63,14 @@ def test_boxes_without_area_overlap_nothing_and_raise_nothing():
     assert torch.isfinite(empty.grad).all()
 
 
-def test_costs_leave_out_the_boxes_of_other_pictures_and_denoising_queries():
+def test_costs_leave_out_the_boxes_of_other_images_and_denoising_queries():
     outputs, targets = random_outputs((3, 0, 5), layers=2, queries=7)
     costs, truth = costs_of(outputs, targets)
     assert costs.shape == (8, 4, 7)  # boxes, two layers + pre + encoder, queries
     assert truth.images().tolist() == [0, 0, 0, 2, 2, 2, 2, 2]
 
 
-def test_each_head_and_picture_gets_the_cheapest_assignment():
+def test_each_head_and_image_gets_the_cheapest_assignment():
     outputs, targets = random_outputs((3, 0, 12, 1), layers=2, queries=9, seed=3)
     skip = outputs.denoising_meta_values["dn_num_split"][0]
     costs, truth = costs_of(outputs, targets)

@@ -1,4 +1,4 @@
-"""Class names of any script in pictures."""
+"""Class names of any script in images."""
 
 import logging
 import unicodedata
@@ -12,7 +12,7 @@ from visionloop.tasks.drawing.canvas import class_label, text_on
 from visionloop.tasks.drawing.fonts import drawn_letters, font_for, installed_fonts, load_fonts
 
 KOREAN = "고양이 둘"
-UNWRITABLE = "\U0010fffd"  # private: no font has a picture of it
+UNWRITABLE = "\U0010fffd"  # private: no font has an image of it
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_without_a_mask_every_output_gets_a_gradient_and_the_mask_terms_are_zero
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["dense", "shared", "own"])
-def test_a_picture_that_is_ignored_everywhere_is_a_picture_without_points(way):
+def test_a_image_that_is_ignored_everywhere_is_a_image_without_points(way):
     answers = random_answers((2, 1))
     answers.valid[0] = False
     losses = loss_of(EomtCriterion(CLASSES, mask_ignore=True, **way), answers)

@@ -26,7 +26,7 @@ def library_loss(answers, points=POINTS):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_one_picture_and_level_with_points_of_their_own_equal_the_library(seed):
+def test_one_image_and_level_with_points_of_their_own_equal_the_library(seed):
     answers = random_answers((1 + seed,), levels=1, queries=8, side=(20, 24), seed=seed)
     torch.manual_seed(seed)
     theirs = library_loss(answers)

@@ -33,7 +33,7 @@ def criterion_of(way, draw):
 
 
 def firsts_of(way, first):
-    """Where the rows of picture `first` begin in each draw."""
+    """Where the rows of image `first` begin in each draw."""
     pairs = LEVELS * pairs_of(SIZES[:first])
     return (
         ()
@@ -63,7 +63,7 @@ def test_micro_batches_give_the_loss_and_gradient_of_one_batch(way, firsts):
 
 
 def loss_of_rank(way, firsts, drawn):
-    """{"losses", "gradients"} of rank r, which has the pictures firsts[r]:firsts[r + 1] and counts with the others."""
+    """{"losses", "gradients"} of rank r, which has the images firsts[r]:firsts[r + 1] and counts with the others."""
     world, answers = join_world("cpu"), whole_batch()
     rows = slice(firsts[world.rank], firsts[world.rank + 1])
     own = count_of(SIZES[rows])

@@ -33,7 +33,7 @@ def compared(kind, answers, number):
     comparison.for_matching()
     costs = torch.rand(*answers.mask_logits.shape[:3], max(map(len, answers.masks)))
     pairs = assign(costs, [len(maps) for maps in answers.masks])
-    rows = answers.mask_logits[pairs.pictures, pairs.levels, pairs.queries]
+    rows = answers.mask_logits[pairs.images, pairs.levels, pairs.queries]
     return rows, *comparison.for_loss(rows, pairs)
 
 
@@ -62,6 +62,6 @@ def test_truth_is_read_where_the_answer_is():
         pairs = assign(costs, [2, 3])
         assert pairs.queries.equal(pairs.targets) and pairs.sizes == [4, 6]
         x, y, _ = comparison.for_loss(
-            answers.mask_logits[pairs.pictures, pairs.levels, pairs.queries], pairs
+            answers.mask_logits[pairs.images, pairs.levels, pairs.queries], pairs
         )
         assert torch.allclose(x, y)

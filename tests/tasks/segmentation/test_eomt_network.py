@@ -133,7 +133,7 @@ def test_a_copy_runs_its_own_heads(tiny_module):
     assert not any(name.startswith("heads") for name in module.state_dict())
 
 
-def test_dinov3_reads_pictures_of_any_shape():
+def test_dinov3_reads_images_of_any_shape():
     torch.manual_seed(0)
     module = new_model(EomtDinov3Config(**DINOV3), ["sky", "road"]).eval()
     masks, classes = module(torch.randn(1, 3, 24, 48))

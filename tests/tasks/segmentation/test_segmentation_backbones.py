@@ -60,7 +60,7 @@ def build(folder, **settings):
 
 @torch.no_grad()
 def hidden_states(module, pixels):
-    """What the blocks and the norm make of a picture, without queries."""
+    """What the blocks and the norm make of an image, without queries."""
     tokens, extra = module.embed(pixels)
     for layer in module.layers:
         tokens = layer(tokens, attention_mask=None, **extra)

@@ -37,7 +37,7 @@ def test_a_sound_folder_has_nothing_but_its_numbers(data):
     assert found["errors"] == found["warnings"] == []
     assert found["classes"] == {"sky": 12 * 6 * 24, "road": 12 * 6 * 24, "car": 12 * 6 * 24}
     assert found["lines"] == [
-        "12 pictures in train, 3.0 classes a picture, 3 at most",
+        "12 images in train, 3.0 classes an image, 3 at most",
         "pixels in train: sky 33 %, road 33 %, car 33 %; 10 % of all are ignored",
     ]
     json.dumps(found)
@@ -55,9 +55,9 @@ def test_every_unreadable_or_wrong_file_is_named(data):
         "train01.png": "no PNG, TIFF or BMP file; other formats do not keep class ids",
         "train02.png": f"holds the value 9 in 480 pixels, {data}/classes.json knows 0 to 2 and 255 (ignored)",
         "val03.png": f"holds 2 values (3, 7) in 480 pixels, {data}/classes.json knows 0 to 2 and 255 (ignored)",
-        "val04.png": "is 21 x 24 (height x width), its picture 20 x 24",
-        "val05.png": "is 24 x 20 (height x width), its picture 20 x 24: "
-        "the mask was drawn before the picture's EXIF orientation was applied",
+        "val04.png": "is 21 x 24 (height x width), its image 20 x 24",
+        "val05.png": "is 24 x 20 (height x width), its image 20 x 24: "
+        "the mask was drawn before the image's EXIF orientation was applied",
     }
 
 
@@ -130,7 +130,7 @@ def test_what_splits_do_not_share_is_told(data):
     warnings = whys(check(data), "warnings")
     assert ("val", "val holds classes that train never shows: car") in warnings
     assert ("val", "val has no pixel of sky; they get no score") in warnings
-    assert ("train", "few pictures: 6 with sky, 6 with road; a class wants at least 10") in warnings
+    assert ("train", "few images: 6 with sky, 6 with road; a class wants at least 10") in warnings
 
 
 def test_masks_without_a_valid_pixel_are_told_and_legal(data):
@@ -155,18 +155,18 @@ def test_mostly_ignored_pixels_are_suspicious(data):
     assert whys(check(data), "warnings") == [("train", why), ("val", why)]
 
 
-def test_copies_and_masks_without_a_picture_are_told(data):
+def test_copies_and_masks_without_a_image_are_told(data):
     shutil.copy(data / "images" / "train" / "train01.png", data / "images" / "val" / "val02.png")
     (data / "images" / "train" / "train05.png").unlink()
     warnings = whys(check(data), "warnings")
-    assert ("train", "1 masks without a picture: train05.png") in warnings
+    assert ("train", "1 masks without an image: train05.png") in warnings
     assert any(
         path == "val02.png" and why.endswith("val is not independent of train")
         for path, why in warnings
     )
 
 
-def test_pictures_that_exif_turns_in_place_are_told(data):
+def test_images_that_exif_turns_in_place_are_told(data):
     exif = Image.Exif()
     exif[0x0112] = 3
     generator = np.random.default_rng(0)
@@ -175,7 +175,7 @@ def test_pictures_that_exif_turns_in_place_are_told(data):
     )
     ((path, why),) = whys(check(data), "warnings")
     assert path == "val" and why.startswith(
-        "1 pictures are turned by EXIF and keep their size: val02.png; whether their masks"
+        "1 images are turned by EXIF and keep their size: val02.png; whether their masks"
     )
 
 
@@ -186,9 +186,9 @@ def test_what_vanishes_at_the_image_size_is_told(data):
         write_pair(data, "train", f"train{number:02}", ids)
     found = check(data)
     assert (
-        "classes that vanish from pictures shown whole at 16 px: car from 100 % of those with them"
+        "classes that vanish from images shown whole at 16 px: car from 100 % of those with them"
         in found["lines"]
     )
-    why = "mostly too small to be seen at 16 px: car; consider a larger --image-size, or smaller pictures"
+    why = "mostly too small to be seen at 16 px: car; consider a larger --image-size, or smaller images"
     assert ("train", why) in whys(found, "warnings")
     assert not any("vanish" in line for line in check(data, image_size=240)["lines"])

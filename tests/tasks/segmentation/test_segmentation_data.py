@@ -1,4 +1,4 @@
-"""Splits and batches of pictures with masks."""
+"""Splits and batches of images with masks."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from visionloop.tasks.segmentation.data import (
 
 @pytest.fixture
 def data(tmp_path):
-    return write_segmentation_data(tmp_path / "data", pictures=10)
+    return write_segmentation_data(tmp_path / "data", images=10)
 
 
 def samples(dataset, rows):
@@ -94,7 +94,7 @@ def test_present_classes_are_those_of_the_mask():
     assert present_classes(torch.tensor([[254, 255, 0]], dtype=torch.uint8)).tolist() == [0, 254]
 
 
-def test_pictures_of_any_size_share_an_evaluation_batch(data):
+def test_images_of_any_size_share_an_evaluation_batch(data):
     write_pair(data, "val", "val01", np.ones((9, 31), dtype=np.uint8))
     dataset = SegmentationDataset(
         require_segmentation_split(data, "val"), SegmentationEvalPreset(size=16), with_truth=True
@@ -111,8 +111,8 @@ def test_pictures_of_any_size_share_an_evaluation_batch(data):
 
 
 def test_prediction_needs_no_targets():
-    picture = torch.zeros(3, 10, 20, dtype=torch.uint8)
-    batch = collate_eval([SegmentationEvalPreset(size=8)(picture) | {"sample_id": torch.tensor(3)}])
+    image = torch.zeros(3, 10, 20, dtype=torch.uint8)
+    batch = collate_eval([SegmentationEvalPreset(size=8)(image) | {"sample_id": torch.tensor(3)}])
     assert set(batch) == {"pixel_values", "sizes", "sample_ids"} and batch["sizes"].tolist() == [
         [10, 20]
     ]

@@ -6,7 +6,7 @@ import torch
 from visionloop.engine.errors import UserError
 from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.huggingface.loading import name_classes
-from visionloop.tasks.segmentation.architectures import ARCHITECTURES, CATALOGUE
+from visionloop.tasks.segmentation.architectures import ARCHITECTURES, REGISTRY
 from visionloop.tasks.segmentation.model import build_model, load_model, new_config, source_config
 from visionloop.tasks.segmentation.network import EomtForUniversalSegmentation
 from visionloop.tasks.segmentation.positions import set_image_size
@@ -44,10 +44,10 @@ def test_names_of_released_weights_lead_to_their_architecture():
         "tue-mps/coco_panoptic_eomt_small_640_2x": "eomt-small", "coco_panoptic_eomt_base_640_2x": "eomt-base",
         "eomt-giant-panoptic": "eomt-giant", "tiny": "tiny",
     }.items():  # fmt: skip
-        assert CATALOGUE.find(name, True) == ModelSource(size, None, weights=False)
+        assert REGISTRY.find(name, True) == ModelSource(size, None, weights=False)
     assert (
-        CATALOGUE.aliases["tue-mps/eomt-vit-large"]
-        == CATALOGUE.pretrained["eomt-large"]
+        REGISTRY.aliases["tue-mps/eomt-vit-large"]
+        == REGISTRY.pretrained["eomt-large"]
         == "tue-mps/ade20k_semantic_eomt_large_512"
     )
 
@@ -131,6 +131,6 @@ def test_further_queries_are_new_and_the_trained_ones_stay(save_tiny):
     )
 
 
-def test_every_architecture_reads_pictures_of_its_size():
+def test_every_architecture_reads_images_of_its_size():
     for fields, side in ARCHITECTURES.values():
         assert side % fields.get("patch_size", 16) == 0

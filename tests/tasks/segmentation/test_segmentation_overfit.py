@@ -1,4 +1,4 @@
-"""What a few pictures are learned by heart from: the windows in which they are scored."""
+"""What a few images are overfitted from: the windows in which they are scored."""
 
 import numpy as np
 import pytest
@@ -11,20 +11,20 @@ SIDE = 16
 
 
 def sample_of(height, width, block):
-    """Blocks of four classes, which the picture shows as four shades; the last row is ignored."""
+    """Blocks of four classes, which the image shows as four shades; the last row is ignored."""
     ids = (
         np.add.outer(np.arange(height) // block, 2 * (np.arange(width) // block)).astype(np.uint8)
         % 4
     )
     ids[-1] = 255
-    picture = torch.from_numpy(60 * (ids % 4)).expand(3, -1, -1).contiguous()
-    return SegmentationEvalPreset(size=SIDE)(picture, torch.from_numpy(ids)) | {
+    image = torch.from_numpy(60 * (ids % 4)).expand(3, -1, -1).contiguous()
+    return SegmentationEvalPreset(size=SIDE)(image, torch.from_numpy(ids)) | {
         "sample_id": torch.tensor(3)
     }
 
 
 @pytest.mark.parametrize(("height", "width", "windows"), [(16, 16, 1), (16, 40, 3), (33, 16, 3)])
-def test_each_window_shows_its_own_part_of_picture_and_truth(height, width, windows):
+def test_each_window_shows_its_own_part_of_image_and_truth(height, width, windows):
     parts = window_samples(sample_of(height, width, 4), SIDE)
     assert len(parts) == windows
     for part in parts:
@@ -36,7 +36,7 @@ def test_each_window_shows_its_own_part_of_picture_and_truth(height, width, wind
 
 
 @pytest.mark.parametrize("size", [(64, 160), (160, 64), (8, 19)])
-def test_the_truth_is_resized_with_the_picture(size):
+def test_the_truth_is_resized_with_the_image(size):
     for part in window_samples(sample_of(*size, min(size) // 2), SIDE):
         known = part["ids"] != 255
         near = (
@@ -45,7 +45,7 @@ def test_the_truth_is_resized_with_the_picture(size):
         assert near[known].float().mean() > 0.7 and part["ids"].shape == (SIDE, SIDE)
 
 
-def test_windows_of_several_pictures_make_a_batch_of_squares():
+def test_windows_of_several_images_make_a_batch_of_squares():
     batch = collate_eval(
         window_samples(sample_of(16, 40, 4), SIDE) + window_samples(sample_of(40, 16, 4), SIDE)
     )

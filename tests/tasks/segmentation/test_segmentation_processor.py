@@ -1,4 +1,4 @@
-"""The picture's way into the network, written and read."""
+"""The image's way into the network, written and read."""
 
 import json
 

@@ -12,9 +12,9 @@ from visionloop.engine.errors import UserError
 from visionloop.metrics.segmentation import SegmentationMetric
 from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.segmentation.saved_predictions import (
-    answer_files,
     describe,
-    score_predictions,
+    prediction_files,
+    score_saved_predictions,
 )
 from visionloop.tasks.segmentation.visualize import class_colors
 
@@ -25,7 +25,7 @@ SIZES = ((4, 6), (5, 5), (3, 8))
 
 
 class Scored:
-    """What `score_predictions` makes of a task."""
+    """What `score_saved_predictions` makes of a task."""
 
     config_class = SegmentationConfig
 
@@ -50,12 +50,12 @@ def random_ids(seed, ignored=0.2):
 
 @pytest.fixture
 def data(tmp_path):
-    """images/val with three pictures, masks/val, classes.json; nothing opens the pictures."""
+    """images/val with three images, masks/val, classes.json; nothing opens the images."""
     folder = tmp_path / "data"
     for name, ids in zip(NAMES, random_ids(0), strict=True):
-        picture = folder / "images" / "val" / name
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(b"a picture")
+        image = folder / "images" / "val" / name
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(b"an image")
         write_ids(folder / "masks" / "val" / Path(name).with_suffix(".png"), ids)
     (folder / "classes.json").write_text(json.dumps({"classes": CLASSES}))
     return folder
@@ -66,7 +66,7 @@ def answered(folder, guesses, classes=CLASSES, *, below="", lines=True):
     predictions = {"ids": [torch.from_numpy(ids) for ids in guesses]}
     names = [below + name for name in NAMES[: len(guesses)]]
     for name, ids in zip(
-        names, answer_files(predictions, class_colors(classes))["ids"], strict=True
+        names, prediction_files(predictions, class_colors(classes))["ids"], strict=True
     ):
         write_ids(folder / "ids" / Path(name).with_suffix(".png"), ids)
     if lines:
@@ -76,7 +76,7 @@ def answered(folder, guesses, classes=CLASSES, *, below="", lines=True):
 
 
 def scored(path, data):
-    return score_predictions(Scored, path, data=data, split="val")
+    return score_saved_predictions(Scored, path, data=data, split="val")
 
 
 def refusal(path, data):
@@ -114,7 +114,7 @@ def test_the_truth_scores_all_against_itself(data):
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="the road scenes are not here")
 def test_real_masks_score_all_against_themselves():
-    _, metric = score_predictions(Scored, CAMVID / "masks" / "val", data=CAMVID, split="val")
+    _, metric = score_saved_predictions(Scored, CAMVID / "masks" / "val", data=CAMVID, split="val")
     assert len(metric) == 24 and metric.compute()["miou"] == 1
     assert 0.25 < metric.majority_scores()["pixel_accuracy"] < 0.35
 
@@ -158,11 +158,11 @@ def changed(folder, name, ids):
     [
         (
             lambda out: (out / "ids/sub/c.png").unlink(),
-            "1 of 3 pictures have no mask, the first is sub/c.jpg",
+            "1 of 3 images have no mask, the first is sub/c.jpg",
         ),
         (
             lambda out: changed(out, "sub/d.png", [[0]]),
-            "sub/d.png: no picture of the data has this name",
+            "sub/d.png: no image of the data has this name",
         ),
         (
             lambda out: changed(out, "val/a.png", [[0]]),
@@ -170,7 +170,7 @@ def changed(folder, name, ids):
         ),
         (
             lambda out: changed(out, "a.png", np.zeros((6, 4))),
-            "a.png: is 6 x 4 (height x width), its picture 4 x 6",
+            "a.png: is 6 x 4 (height x width), its image 4 x 6",
         ),
         (
             lambda out: changed(out, "a.png", np.full((4, 6), 3)),
@@ -178,9 +178,9 @@ def changed(folder, name, ids):
         ),
         (
             lambda out: changed(out, "a.png", np.arange(72).reshape(4, 6, 3)),
-            "a.png: is a coloured picture",
+            "a.png: is a coloured image",
         ),
-        (lambda out: (out / "ids/a.png").write_bytes(b"no picture"), "a.png: no PNG"),
+        (lambda out: (out / "ids/a.png").write_bytes(b"no image"), "a.png: no PNG"),
         (
             lambda out: (out / "predictions.jsonl").write_text('{"classes": [{"id": 0}]}'),
             "line 1: classes holds {'id': 0}, expected",
@@ -205,12 +205,12 @@ def test_labels_that_are_no_classes_of_the_data_are_told(data, tmp_path):
 def test_a_file_and_an_empty_folder_are_told(data, tmp_path):
     assert "expected a folder of masks" in refusal(data / "classes.json", data)
     (tmp_path / "empty").mkdir()
-    assert "3 of 3 pictures have no mask" in refusal(tmp_path / "empty", data)
+    assert "3 of 3 images have no mask" in refusal(tmp_path / "empty", data)
 
 
 def test_an_unreadable_truth_names_its_file(data, tmp_path):
     out = answered(tmp_path / "out", random_ids(1, ignored=0))
-    (data / "masks/val/a.png").write_bytes(b"no picture")
+    (data / "masks/val/a.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"masks/val/a\.png") as caught:
         scored(out, data)
     assert caught.value.field == "data"

@@ -1,4 +1,4 @@
-"""The task on the socket: learning, saving, stopping, and pictures that code trips over."""
+"""The task on the socket: learning, saving, stopping, and images that code trips over."""
 
 import json
 import logging
@@ -55,15 +55,15 @@ def losses_in(output):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Sample data: pictures of every size."""
+    """Sample data: images of every size."""
     folder = tmp_path_factory.mktemp("sample")
-    write_segmentation(folder, 0, pictures={"train": 8, "val": 5})
+    write_segmentation(folder, 0, images={"train": 8, "val": 5})
     return folder
 
 
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory):
-    """Coloured blocks of 8 px in pictures of 32 px: the whole picture is the one window, and the coarse masks can be exact."""
+    """Coloured blocks of 8 px in images of 32 px: the whole image is the one window, and the coarse masks can be exact."""
     folder, generator = tmp_path_factory.mktemp("blocks"), np.random.default_rng(0)
     (folder / "classes.json").write_text(json.dumps({"classes": ["red", "green", "blue"]}))
     for split in ("train", "val"):
@@ -75,7 +75,7 @@ def blocks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def learned(blocks):
-    """(task, module, its first and last loss): one batch learned by heart, masks half lifted at the end."""
+    """(task, module, its first and last loss): one batch overfitted, masks half lifted at the end."""
     task = small_task(blocks, mask_annealing="0-120,60-60")
     module, dataset = seeded_model(task), task.build_eval_dataset("train")
     batch, losses = eval_batch(task, dataset, range(4)), []
@@ -167,7 +167,7 @@ def test_every_level_has_its_score_when_asked_for(learned, blocks, tmp_path):
 # data --------------------
 
 
-def test_training_sees_squares_and_evaluation_whole_pictures(data):
+def test_training_sees_squares_and_evaluation_whole_images(data):
     task = small_task(data)
     train, val = task.build_datasets()
     batch = task.collate([train[i] | {"sample_id": torch.tensor(i)} for i in range(3)], 0, 0)
@@ -180,7 +180,7 @@ def test_training_sees_squares_and_evaluation_whole_pictures(data):
     )
     batch = eval_batch(task, val, range(5))
     assert torch.equal(task.to_input(batch), task.normalise(batch["fitted"]))
-    assert {min(picture.shape[1:]) for picture in batch["pixel_values"]} == {32}
+    assert {min(image.shape[1:]) for image in batch["pixel_values"]} == {32}
     assert torch.isfinite(task.loss(seeded_model(task), batch, task.count([batch]))["loss"])
 
 
@@ -197,7 +197,7 @@ def test_a_share_set_aside_is_what_evaluate_reads_later(data, tmp_path):
 
 
 def test_classes_of_an_evaluated_folder_follow_the_model_by_name(save_tiny, tmp_path):
-    data = write_segmentation_data(tmp_path / "data", pictures=1, classes=("road", "sky"))
+    data = write_segmentation_data(tmp_path / "data", images=1, classes=("road", "sky"))
     task, _ = SegmentationTask.load_trained(save_tiny(["sky", "tree", "road"]), data=str(data))
     mine = task.build_eval_dataset("val")[0]["ids"]
     theirs = small_task(data).build_eval_dataset("val")[0]["ids"]
@@ -207,13 +207,13 @@ def test_classes_of_an_evaluated_folder_follow_the_model_by_name(save_tiny, tmp_
         task.build_eval_dataset("val")
 
 
-# pictures that code trips over --------------------
+# images that code trips over --------------------
 
 
 @pytest.fixture
 def odd(tmp_path):
     """Nothing known at all, one class alone, a line of pixels, and a strip."""
-    folder = write_segmentation_data(tmp_path / "odd", pictures=1)
+    folder = write_segmentation_data(tmp_path / "odd", images=1)
     for split in ("train", "val"):
         write_pair(folder, split, "empty", EMPTY)
         write_pair(folder, split, "whole", WHOLE)
@@ -227,7 +227,7 @@ def odd(tmp_path):
 @pytest.mark.parametrize(
     "settings", [{}, {"points": 50, "mask_annealing": "auto"}, {"points": 50, "mask_ignore": True}]
 )
-def test_odd_pictures_are_trained_on_and_evaluated(odd, tmp_path, settings):
+def test_odd_images_are_trained_on_and_evaluated(odd, tmp_path, settings):
     result = train_steps(small_task(odd, **settings), tmp_path / "run", config=SHORT)
     assert result.state == "finished" and all(map(math.isfinite, losses_in(tmp_path / "run")))
     assert all(
@@ -247,7 +247,7 @@ def test_answers_have_the_size_of_the_file(odd):
 
 
 def test_a_validation_set_without_a_known_pixel_ends_without_a_score(tmp_path):
-    folder = write_segmentation_data(tmp_path / "data", pictures=1)
+    folder = write_segmentation_data(tmp_path / "data", images=1)
     write_pair(folder, "val", "val00", EMPTY)
     result = train_steps(small_task(folder), tmp_path / "run", config=SHORT)
     assert result.state == "finished" and math.isnan(result.scores["miou"])
@@ -263,7 +263,7 @@ def test_more_classes_than_queries_train_and_are_told_once(data, tmp_path, caplo
     with caplog.at_level(logging.WARNING):
         result = train_steps(few_queries(data, 2), tmp_path, config=replace(SHORT, steps=2))
     assert [record.getMessage() for record in caplog.records] == [
-        "--num-queries 2: fewer than the 6 classes; where a picture holds more than 2 of them, some go unlearned"
+        "--num-queries 2: fewer than the 6 classes; where an image holds more than 2 of them, some go unlearned"
     ]
     assert result.state == "finished" and all(map(math.isfinite, losses_in(tmp_path)))
 
@@ -370,7 +370,7 @@ def test_an_evaluation_that_a_stop_dropped_is_done_first_and_changes_no_byte(dat
         train_set,
         val,
         output=tmp_path / "stopped",
-        facts={},
+        immutable_settings={},
         start=None,
         stop=task.flag,
     )

@@ -12,8 +12,8 @@ from visionloop.engine.testing.short_runs import CONFIG, assert_same_step, first
 
 @pytest.fixture(autouse=True)
 def trial_data(tmp_path_factory, monkeypatch):
-    folder = write_segmentation_data(tmp_path_factory.mktemp("data"), pictures=16)
-    monkeypatch.setenv("SEGMENTATION_TRIAL_DATA", str(folder))
+    folder = write_segmentation_data(tmp_path_factory.mktemp("data"), images=16)
+    monkeypatch.setenv("SMALL_SEGMENTATION_DATA", str(folder))
 
 
 @pytest.mark.slow

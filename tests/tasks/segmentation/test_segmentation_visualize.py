@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from visionloop.tasks.drawing.canvas import WRONG
-from visionloop.tasks.drawing.charts import CLASS_BAR, draw_pixel_confusion, draw_iou_per_class
+from visionloop.tasks.drawing.charts import CLASS_BAR, draw_iou_per_class, draw_pixel_confusion
 from visionloop.tasks.drawing.legend import MOST_NAMES, NARROWEST, with_legend
-from visionloop.tasks.segmentation.saved_predictions import answer_files, describe
+from visionloop.tasks.segmentation.saved_predictions import describe, prediction_files
 from visionloop.tasks.segmentation.visualize import (
     COLORS,
     PART_SIDE,
     SIDE,
     borders,
     class_colors,
-    color_picture,
-    draw_answer,
+    color_image,
     draw_batch,
+    draw_prediction,
     draw_samples,
     overlay,
 )
@@ -27,8 +27,8 @@ CLASSES = ("ant", "bee", "cat")
 PAINT = class_colors(CLASSES)
 
 
-def holds(picture, color):
-    return (picture == np.array(color)).all(axis=-1).any()
+def holds(image, color):
+    return (image == np.array(color)).all(axis=-1).any()
 
 
 def ground(height=120, width=160, value=128):
@@ -42,7 +42,7 @@ def halves(height=120, width=160, left=0, right=1):
 
 
 def batch_of(ids, side=64):
-    """Grey pictures of another size than their ids."""
+    """Grey images of another size than their ids."""
     grey = torch.full((3, side, side), 128, dtype=torch.uint8)
     return {"pixel_values": [grey] * len(ids), "ids": [torch.from_numpy(one) for one in ids]}
 
@@ -68,8 +68,8 @@ def test_colours_of_the_data_are_kept():
 
 
 def test_ids_become_their_colours_and_ignored_pixels_black():
-    picture = color_picture(np.array([[0, 2, 255]], dtype=np.uint8), PAINT)
-    assert picture.dtype == np.uint8 and picture.tolist() == [
+    image = color_image(np.array([[0, 2, 255]], dtype=np.uint8), PAINT)
+    assert image.dtype == np.uint8 and image.tolist() == [
         [PAINT[0].tolist(), PAINT[2].tolist(), [0, 0, 0]]
     ]
 
@@ -81,7 +81,7 @@ def test_an_overlay_mixes_inside_and_draws_both_sides_of_a_border():
     inside = 128 * 0.45 + PAINT[0].astype(float) * 0.55
     assert np.abs(drawn[10, 10] - inside).max() <= 2 and (drawn[:, :79] == drawn[10, 10]).all()
     assert (overlay(ground(), ids * 0, PAINT, strength=0) == 128).all()
-    assert (overlay(ground(), ids, PAINT, strength=1) == color_picture(ids, PAINT)).all()
+    assert (overlay(ground(), ids, PAINT, strength=1) == color_image(ids, PAINT)).all()
     assert (overlay(ground(), np.full_like(ids, 255), PAINT) < 70).all()  # ignored: dark
 
 
@@ -113,13 +113,13 @@ def test_predictions_stand_beside_the_truth_and_below_what_is_wrong():
     truth, found = halves(60, 60), halves(60, 60, 0, 2)
     (drawn,) = draw_samples(batch_of([truth]), {"ids": [torch.from_numpy(found)]}, CLASSES, PAINT)
     side, far = slice(PART_SIDE), slice(PART_SIDE + 6, 2 * PART_SIDE + 6)
-    picture, mistakes, true, answered = (
+    image, mistakes, true, answered = (
         drawn[side, side],
         drawn[side, far],
         drawn[far, side],
         drawn[far, far],
     )
-    assert (picture == 128).all()
+    assert (image == 128).all()
     wrong = (mistakes == np.array(WRONG)).all(axis=-1)
     assert not wrong[:, :150].any() and wrong[:, -150:].all()  # the right half is of another class
     assert holds(true, PAINT[1]) and not holds(true, PAINT[2])
@@ -130,7 +130,7 @@ def test_predictions_stand_beside_the_truth_and_below_what_is_wrong():
     assert (drawn[below] != right[below]).any()  # 50.0 % and 100.0 % of the pixels right
 
 
-def test_a_picture_of_ignored_pixels_alone_is_drawn():
+def test_a_image_of_ignored_pixels_alone_is_drawn():
     ids = np.full((30, 60), 255, dtype=np.uint8)
     (drawn,) = draw_samples(
         batch_of([ids]), {"ids": [torch.zeros(30, 60, dtype=torch.uint8)]}, CLASSES, PAINT
@@ -139,7 +139,7 @@ def test_a_picture_of_ignored_pixels_alone_is_drawn():
     assert draw_batch(batch_of([ids]), CLASSES, PAINT).dtype == np.uint8
 
 
-def test_many_training_pictures_make_a_sheet_of_bounded_size():
+def test_many_training_images_make_a_sheet_of_bounded_size():
     assert max(draw_batch(batch_of([halves()] * 40), CLASSES, PAINT).shape) < 2000
 
 
@@ -153,15 +153,15 @@ def test_a_sample_is_at_most_as_wide_as_a_record_keeps_it(height, width):
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (600, 10), (10, 600), (96, 72), (480, 640), (300, 4000)]
 )
-def test_an_answer_is_drawn_on_pictures_of_any_shape(height, width):
-    drawn = draw_answer(ground(height, width), halves(height, width), CLASSES, PAINT)
+def test_an_answer_is_drawn_on_images_of_any_shape(height, width):
+    drawn = draw_prediction(ground(height, width), halves(height, width), CLASSES, PAINT)
     assert 640 <= max(drawn.shape) <= 1600 + 120 and drawn.shape[1] >= NARROWEST
     assert holds(drawn[-60:], PAINT[1])
     assert not holds(drawn, PAINT[2])
 
 
 def test_an_answer_has_its_classes_in_place():
-    drawn = draw_answer(ground(80, 160), halves(80, 160), CLASSES, PAINT)
+    drawn = draw_prediction(ground(80, 160), halves(80, 160), CLASSES, PAINT)
     assert drawn.shape[1] == 640  # four times as large
     assert (drawn[:320, 319] == PAINT[0]).all() and (drawn[:320, 320] == PAINT[1]).all()
 
@@ -204,7 +204,7 @@ def test_names_that_no_font_can_write_are_numbered():
     )
 
 
-def test_a_picture_is_described_by_its_classes():
+def test_a_image_is_described_by_its_classes():
     ids = [
         torch.tensor([[1, 1, 1, 0], [2, 2, 1, 0]], dtype=torch.uint8),
         torch.zeros(3, 1, dtype=torch.uint8),
@@ -226,16 +226,16 @@ def test_a_picture_is_described_by_its_classes():
 
 def test_files_of_an_answer_hold_its_ids_and_their_colours():
     ids = torch.from_numpy(halves(4, 6))
-    files = answer_files({"ids": [ids]}, PAINT)
+    files = prediction_files({"ids": [ids]}, PAINT)
     assert np.array_equal(files["ids"][0], ids.numpy()) and files["ids"][0].dtype == np.uint8
-    assert np.array_equal(next(iter(files["colors"])), color_picture(ids.numpy(), PAINT))
+    assert np.array_equal(next(iter(files["colors"])), color_image(ids.numpy(), PAINT))
 
 
 @pytest.mark.parametrize("num_classes", [1, 11, 150])
 def test_a_confusion_matrix_of_millions_of_pixels_fits_a_screen(num_classes):
     confusion = np.full((num_classes, num_classes), 12345) + np.diag(np.full(num_classes, 10**7))
-    picture = draw_pixel_confusion(confusion, [f"class number {i}" for i in range(num_classes)])
-    assert max(picture.shape) <= 12 * num_classes + 300 or max(picture.shape) < 1500
+    image = draw_pixel_confusion(confusion, [f"class number {i}" for i in range(num_classes)])
+    assert max(image.shape) <= 12 * num_classes + 300 or max(image.shape) < 1500
     confusion[0] = 0  # a class without pixels
     assert draw_pixel_confusion(confusion, [str(i) for i in range(num_classes)]).dtype == np.uint8
 

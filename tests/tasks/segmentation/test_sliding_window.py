@@ -1,4 +1,4 @@
-"""Windows over pictures of any size, scores at the file's own size, and what a score in mid-training depends on."""
+"""Windows over images of any size, scores at the file's own size, and what a score in mid-training depends on."""
 
 import math
 from functools import partial
@@ -14,8 +14,8 @@ from visionloop.engine.seeding import hashed
 from visionloop.tasks.normalize import Normalise
 from visionloop.tasks.segmentation import sliding_window
 from visionloop.tasks.segmentation.data import collate_eval
-from visionloop.tasks.segmentation.evaluate import level_metrics, lifting_draws, predict
-from visionloop.tasks.segmentation.loss import EomtCriterion, losses_of_pictures
+from visionloop.tasks.segmentation.evaluate import level_metrics, mask_annealing_draws, predict
+from visionloop.tasks.segmentation.loss import EomtCriterion, losses_of_images
 from visionloop.tasks.segmentation.sliding_window import (
     Canvas,
     class_scores,
@@ -27,12 +27,12 @@ from visionloop.tasks.segmentation.sliding_window import (
 
 SIDE = 8
 QUERIES, CLASSES = 5, 4
-# height x width of pictures whose shorter side is the window's
+# height x width of images whose shorter side is the window's
 SHAPES = [(8, 8), (8, 9), (9, 8), (8, 16), (8, 17), (37, 8), (8, 70)]
 
 
 def answer_by_place(window_pixels, owners, levels=2):
-    """Random logits that picture and window number alone decide."""
+    """Random logits that image and window number alone decide."""
     found = [], []
     for key in owners:
         generator = torch.Generator().manual_seed(hashed(*key) >> 1)
@@ -41,7 +41,7 @@ def answer_by_place(window_pixels, owners, levels=2):
     return tuple(map(torch.stack, found))
 
 
-def pictures_of(shapes):
+def images_of(shapes):
     generator = torch.Generator().manual_seed(0)
     return [
         torch.randint(0, 256, (3, *shape), generator=generator, dtype=torch.uint8)
@@ -83,13 +83,13 @@ def test_windows_begin_where_the_authors_begin_them(side, longer):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_window_shows_the_picture_where_it_says(shape):
-    (picture,) = pictures_of([shape])
-    cut, starts = cut_windows(picture, SIDE)
+def test_a_window_shows_the_image_where_it_says(shape):
+    (image,) = images_of([shape])
+    cut, starts = cut_windows(image, SIDE)
     for window, start in zip(cut, starts, strict=True):
         assert window.shape == (3, SIDE, SIDE)
         rows, columns = (start, 0) if shape[0] > shape[1] else (0, start)
-        assert torch.equal(window, picture[:, rows : rows + SIDE, columns : columns + SIDE])
+        assert torch.equal(window, image[:, rows : rows + SIDE, columns : columns + SIDE])
 
 
 # scores --------------------
@@ -132,14 +132,14 @@ def test_a_constant_answer_is_one_class_everywhere():
 
     sizes = [(1, 1), (40, 7), (3, 90), (8, 8), (1, 33), (5, 100), (32, 32)]
     for found, size in zip(
-        semantic_maps(answer, pictures_of(SHAPES), sizes, SIDE), sizes, strict=True
+        semantic_maps(answer, images_of(SHAPES), sizes, SIDE), sizes, strict=True
     ):
         assert torch.equal(found, torch.full((1, *size), 1, dtype=torch.uint8))
 
 
 def test_overlapping_windows_are_averaged_pixel_by_pixel():
     sizes = [(8, 8), (20, 9), (33, 31), (10, 40), (8, 17), (80, 16), (3, 40)]
-    for i, found in enumerate(semantic_maps(answer_by_place, pictures_of(SHAPES), sizes, SIDE)):
+    for i, found in enumerate(semantic_maps(answer_by_place, images_of(SHAPES), sizes, SIDE)):
         starts = window_starts(max(SHAPES[i]), SIDE)
         answers = [answer_by_place(None, [(i, j)]) for j in range(len(starts))]
         for level in range(2):
@@ -174,7 +174,7 @@ def test_overlapping_windows_are_averaged_pixel_by_pixel():
 @pytest.mark.parametrize("most", [1, 3, 1000])
 def test_how_many_windows_go_through_at_once_changes_nothing(most, monkeypatch):
     sizes = [shape[::-1] for shape in SHAPES]
-    expected = list(semantic_maps(answer_by_place, pictures_of(SHAPES), sizes, SIDE))
+    expected = list(semantic_maps(answer_by_place, images_of(SHAPES), sizes, SIDE))
     seen = []
 
     def answer(cut, owners):
@@ -183,7 +183,7 @@ def test_how_many_windows_go_through_at_once_changes_nothing(most, monkeypatch):
         return answer_by_place(cut, owners)
 
     monkeypatch.setattr(sliding_window, "MOST_WINDOWS", most)
-    found = list(semantic_maps(answer, pictures_of(SHAPES), sizes, SIDE))
+    found = list(semantic_maps(answer, images_of(SHAPES), sizes, SIDE))
     assert all(torch.equal(mine, other) for mine, other in zip(found, expected, strict=True))
     assert max(seen) <= most and sum(seen) == sum(
         len(window_starts(max(shape), SIDE)) for shape in SHAPES
@@ -227,10 +227,10 @@ def samples(side=32):
     generator = torch.Generator().manual_seed(1)
     found = []
     for i, size in enumerate(FILES):
-        picture = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
+        image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
         ids = torch.randint(0, 3, size, generator=generator, dtype=torch.uint8)
         found.append(
-            SegmentationEvalPreset(size=side)(picture, ids) | {"sample_id": torch.tensor(100 + i)}
+            SegmentationEvalPreset(size=side)(image, ids) | {"sample_id": torch.tensor(100 + i)}
         )
     return found
 
@@ -246,7 +246,7 @@ def predicted(module, chosen, **settings):
             NORMALISE,
             batch,
             32,
-            losses=partial(losses_of_pictures, CRITERION),
+            losses=partial(losses_of_images, CRITERION),
             **settings,
         )
         rows = zip(
@@ -269,7 +269,7 @@ def assert_same(first, second):
 
 
 @pytest.mark.parametrize("mask_probs", [[0.5, 0.5], [0.3, 1.0], [0.0, 0.0]])
-def test_pictures_of_any_shape_have_one_answer_in_any_batch_and_order(tiny_module, mask_probs):
+def test_images_of_any_shape_have_one_answer_in_any_batch_and_order(tiny_module, mask_probs):
     module = tiny_module()
     module.mask_probs = mask_probs
     whole = predicted(module, [range(5)])
@@ -280,17 +280,17 @@ def test_pictures_of_any_shape_have_one_answer_in_any_batch_and_order(tiny_modul
         assert_same(predicted(module, chosen), whole)
 
 
-def test_which_queries_are_lifted_follows_from_the_picture_and_the_window(tiny_module):
+def test_which_queries_are_lifted_follows_from_the_image_and_the_window(tiny_module):
     module = tiny_module()
     module.mask_probs = [0.4, 0.0]
     before = torch.get_rng_state()
-    draws = lifting_draws(module, [(7, 0), (7, 1), (8, 0), (8, -1)], "cpu")
+    draws = mask_annealing_draws(module, [(7, 0), (7, 1), (8, 0), (8, -1)], "cpu")
     assert torch.equal(torch.get_rng_state(), before)
     assert draws.shape == (4, 2, 8) and len({tuple(row.flatten().tolist()) for row in draws}) == 4
-    assert torch.equal(lifting_draws(module, [(8, 0), (7, 0)], "cpu"), draws[[2, 0]])
+    assert torch.equal(mask_annealing_draws(module, [(8, 0), (7, 0)], "cpu"), draws[[2, 0]])
     for settled in ([1.0, 1.0], [0.0, 0.0], [1.0, 0.0]):
         module.mask_probs = settled
-        assert lifting_draws(module, [(7, 0)], "cpu") is None
+        assert mask_annealing_draws(module, [(7, 0)], "cpu") is None
 
 
 def test_levels_end_with_the_answer(tiny_module):
@@ -311,11 +311,11 @@ def test_levels_end_with_the_answer(tiny_module):
     assert [spec.key for spec in level_metrics(2)] == ["miou_level_0", "miou_level_1"]
 
 
-# the loss on pictures that were not trained on --------------------
+# the loss on images that were not trained on --------------------
 
 
 def eval_batch(seed=0, **changes):
-    """(mask logits, class logits, batch) of 4 pictures, the last one without a class."""
+    """(mask logits, class logits, batch) of 4 images, the last one without a class."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, 3, (4, 16, 16), generator=generator, dtype=torch.uint8)
     ids[:, :4], ids[3] = 255, 255
@@ -329,25 +329,25 @@ def eval_batch(seed=0, **changes):
     )
 
 
-def test_a_picture_has_one_loss_whatever_it_is_batched_with():
+def test_a_image_has_one_loss_whatever_it_is_batched_with():
     masks, classes, batch = eval_batch()
-    whole = losses_of_pictures(CRITERION, masks, classes, batch)
+    whole = losses_of_images(CRITERION, masks, classes, batch)
     assert whole.shape == (4,) and whole.dtype == torch.float32 and torch.isfinite(whole).all()
     torch.rand(5)
     for rows in ([3, 1], [2], [0, 1, 2, 3][::-1]):
         part = {name: [values[row] for row in rows] for name, values in batch.items()}
         part |= {name: torch.stack(part[name]) for name in ("fitted_ids", "sample_ids")}
         assert torch.equal(
-            losses_of_pictures(CRITERION, masks[rows], classes[rows], part), whole[rows]
+            losses_of_images(CRITERION, masks[rows], classes[rows], part), whole[rows]
         )
 
 
 def test_the_points_follow_from_the_sample_id_and_leave_chance_alone():
     masks, classes, batch = eval_batch()
     before = torch.get_rng_state()
-    whole = losses_of_pictures(CRITERION, masks, classes, batch)
+    whole = losses_of_images(CRITERION, masks, classes, batch)
     assert torch.equal(torch.get_rng_state(), before)
-    renamed = losses_of_pictures(
+    renamed = losses_of_images(
         CRITERION, masks, classes, batch | {"sample_ids": torch.tensor([9, 6, 7, 8])}
     )
     assert renamed[0] != whole[0] and torch.equal(renamed[1:], whole[1:])
@@ -355,14 +355,14 @@ def test_the_points_follow_from_the_sample_id_and_leave_chance_alone():
 
 def test_only_the_last_level_counts():
     masks, classes, batch = eval_batch()
-    alone = losses_of_pictures(CRITERION, masks[:, -1:], classes[:, -1:], batch)
-    assert torch.equal(losses_of_pictures(CRITERION, masks, classes, batch), alone)
+    alone = losses_of_images(CRITERION, masks[:, -1:], classes[:, -1:], batch)
+    assert torch.equal(losses_of_images(CRITERION, masks, classes, batch), alone)
 
 
-def test_a_picture_alone_is_counted_by_its_own_masks():
+def test_a_image_alone_is_counted_by_its_own_masks():
     masks, classes, batch = eval_batch()
     criterion = EomtCriterion(3, points=0)
-    found = losses_of_pictures(criterion, masks, classes, batch)
+    found = losses_of_images(criterion, masks, classes, batch)
     for i in range(4):
         targets = batch["fitted_ids"][i] == batch["labels"][i][:, None, None]
         expected = criterion(
@@ -378,6 +378,6 @@ def test_ignored_pixels_count_for_nothing_when_they_are_meant_to():
     for mask_ignore in (True, False):
         criterion = EomtCriterion(3, points=0, mask_ignore=mask_ignore)
         first, second = (
-            losses_of_pictures(criterion, logits, classes, batch)[:3] for logits in (masks, changed)
+            losses_of_images(criterion, logits, classes, batch)[:3] for logits in (masks, changed)
         )
         assert torch.equal(first, second) == mask_ignore

@@ -10,16 +10,16 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from visionloop.bin.commands.cli import run_commands
-from visionloop.bin.commands.predict_files import save_picture
+from visionloop.bin.commands.predict_files import save_image
 from visionloop.bin.super_resolution import commands
-from visionloop.datasets.io.images import EXIF_ORIENTATION, UPRIGHT, read_picture
+from visionloop.datasets.io.images import EXIF_ORIENTATION, UPRIGHT, read_image
 from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.tasks.super_resolution.model import load_model
 from visionloop.tasks.super_resolution.result_images import (
     RESULTS,
-    answer_files,
     describe,
-    finish_picture,
+    finish_image,
+    prediction_files,
 )
 from visionloop.tasks.super_resolution.tiling import Tiling, upscale
 
@@ -32,13 +32,13 @@ GREY, ALPHA = RGB[..., 0], np.linspace(0, 255, 54).reshape(6, 9).astype(np.uint8
 
 def enlarged(path, scale=2):
     """A stand-in for the network: each pixel as a square."""
-    return read_picture(path).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    return read_image(path).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
 
 
 def saved(path, scale=2):
     """(Pillow image of the result as it lies on the disk, the file's bytes)."""
     target = path.with_name("out") / "result.png"
-    save_picture(target, finish_picture(path, enlarged(path, scale), scale))
+    save_image(target, finish_image(path, enlarged(path, scale), scale))
     with Image.open(target) as image:
         image.load()
         return image, target.read_bytes()
@@ -57,9 +57,9 @@ def exif_block(orientation=1):
     return exif.tobytes()
 
 
-def test_a_row_says_how_large_and_how_the_picture_was_made():
+def test_a_row_says_how_large_and_how_the_image_was_made():
     predictions = {
-        "pictures": [
+        "images": [
             torch.zeros(3, 12, 18, dtype=torch.uint8),
             torch.zeros(3, 8, 4, dtype=torch.uint8),
         ],
@@ -201,10 +201,10 @@ def test_a_file_without_either_gets_neither_and_broken_exif_is_left_out(tmp_path
 
 def test_results_are_made_one_by_one(tmp_path):
     paths = [write(tmp_path / f"{i}.png", Image.fromarray(RGB)) for i in range(2)]
-    files = answer_files(paths, {"pictures": [enlarged(path) for path in paths]}, 2)
+    files = prediction_files(paths, {"images": [enlarged(path) for path in paths]}, 2)
     assert list(files) == [RESULTS]
     write(paths[1], Image.fromarray(GREY))  # looked at only when its turn comes
-    assert [picture.mode for picture in files[RESULTS]] == ["RGB", "L"]
+    assert [image.mode for image in files[RESULTS]] == ["RGB", "L"]
 
 
 def test_what_pillow_refuses_gives_its_colours(tmp_path):
@@ -218,10 +218,10 @@ def test_what_pillow_refuses_gives_its_colours(tmp_path):
 
 
 def test_arrays_are_saved_as_before(tmp_path):
-    for picture in (RGB, GREY):
-        save_picture(tmp_path / "new" / "a.png", picture)
+    for image in (RGB, GREY):
+        save_image(tmp_path / "new" / "a.png", image)
         plain = io.BytesIO()
-        Image.fromarray(picture).save(plain, "png")
+        Image.fromarray(image).save(plain, "png")
         assert (tmp_path / "new" / "a.png").read_bytes() == plain.getvalue()
 
 
@@ -274,7 +274,7 @@ def test_predict_takes_tiles_and_ensembles_from_the_command_line(tmp_path, save_
     assert np.array_equal(found, expected.permute(1, 2, 0).numpy())
     with Image.open(out / RESULTS / "b.png") as result:
         assert result.mode == "L" and result.size == (14, 18)
-    assert {path.name for path in (out / "pictures").iterdir()} == {"a.png", "b.jpg"} and (
+    assert {path.name for path in (out / "images").iterdir()} == {"a.png", "b.jpg"} and (
         out / "contact_sheet.png"
     ).exists()
 

@@ -1,4 +1,4 @@
-"""The preflight of large and small pictures: every mistake at once, each with its file."""
+"""The preflight of large and small images: every mistake at once, each with its file."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from super_resolution_files import some_picture, write_picture, write_super_resolution_data
+from super_resolution_files import some_image, write_image, write_super_resolution_data
 
 from visionloop.datasets.cache.store_files import cache_folder
 from visionloop.engine.errors import UserError
@@ -21,7 +21,7 @@ REAL = Path(__file__).parents[3].parent / "shared" / "data" / "t91-set5"
 def data(tmp_path, monkeypatch):
     """A folder with train and val in which nothing is wrong."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return write_super_resolution_data(tmp_path / "data", pictures=20, size_hw=(70, 80), given=[2])
+    return write_super_resolution_data(tmp_path / "data", images=20, size_hw=(70, 80), given=[2])
 
 
 def check(data, val_split=0.0, scale=2, patch=16):
@@ -36,33 +36,33 @@ def test_a_sound_folder_has_nothing_but_its_numbers_and_nothing_is_written(data)
     found = check(data)
     assert found["errors"] == found["warnings"] == [] and found["classes"] == {}
     assert found["lines"][:2] == [
-        "20 pictures in train with 0.1 million pixels, 124 crops of 32 x 32 side by side",
-        "small pictures are read from LR_x2/",
+        "20 images in train with 0.1 million pixels, 124 crops of 32 x 32 side by side",
+        "small images are read from LR_x2/",
     ]
-    assert found["lines"][2].startswith(f"decoded pictures take 0.00 GiB in {cache_folder()}, ")
+    assert found["lines"][2].startswith(f"decoded images take 0.00 GiB in {cache_folder()}, ")
     assert found["lines"][2].endswith("--cache none does without") and not cache_folder().exists()
     json.dumps(found)
 
 
 @pytest.mark.parametrize("scale", [1, 3, 4])
-def test_other_scales_are_made_from_the_large_pictures(data, scale):
+def test_other_scales_are_made_from_the_large_images(data, scale):
     found = check(data, scale=scale)
     assert found["errors"] == found["warnings"] == []
-    line = f"small pictures are made from HR/ by MATLAB's bicubic rule, x{scale}; LR_x2 beside it is not used"
+    line = f"small images are made from HR/ by MATLAB's bicubic rule, x{scale}; LR_x2 beside it is not used"
     assert (line in found["lines"]) == (scale > 1) and len(found["lines"]) == 2 + (scale > 1)
 
 
 def test_every_unreadable_wrong_or_small_file_is_named(data):
     (data / "train/HR/t00.png").write_bytes(b"")
-    (data / "train/LR_x2/t01x2.png").write_bytes(b"no picture")
-    write_picture(data / "train/LR_x2/t02x2.png", some_picture("x4", 18, 20))
-    write_picture(data / "train/HR/t03.png", some_picture("small", 31, 80))
-    write_picture(data / "train/LR_x2/t03x2.png", some_picture("small", 15, 40))
+    (data / "train/LR_x2/t01x2.png").write_bytes(b"no image")
+    write_image(data / "train/LR_x2/t02x2.png", some_image("x4", 18, 20))
+    write_image(data / "train/HR/t03.png", some_image("small", 31, 80))
+    write_image(data / "train/LR_x2/t03x2.png", some_image("small", 15, 40))
     (data / "val/HR/v04.png").write_bytes((data / "val/HR/v04.png").read_bytes()[:900])
-    write_picture(data / "val/LR_x2/v05x2.png", some_picture("turned", 40, 37))
+    write_image(data / "val/LR_x2/v05x2.png", some_image("turned", 40, 37))
     assert dict(whys(check(data))) == {
         "t00.png": "empty file",
-        "t01x2.png": "not a picture of a known format",
+        "t01x2.png": "not an image of a known format",
         "t02x2.png": f"is 18 x 20 (height x width), for {data}/train/HR/t02.png of 72 x 80 it should be 36 x 40: it looks like x4, not x2",
         "t03.png": "is 30 x 80 (height x width), a crop takes 32 x 32; choose a smaller --patch-size",
         "v04.png": "truncated: the end of the file is missing",
@@ -106,15 +106,15 @@ def test_a_missing_partner_does_not_hide_a_missing_validation_split(data):
 
 
 def test_jpeg_as_truth_is_told_by_content_not_by_name(data):
-    picture = Image.fromarray(some_picture("compressed", 70, 80))
-    picture.save(data / "train/HR/t04.png", "JPEG", quality=95)
-    picture.save(data / "val/HR/v03.png", "JPEG", quality=90)
+    image = Image.fromarray(some_image("compressed", 70, 80))
+    image.save(data / "train/HR/t04.png", "JPEG", quality=95)
+    image.save(data / "val/HR/v03.png", "JPEG", quality=90)
     warnings = whys(check(data, scale=4), "warnings")
     assert warnings == [
-        ("HR", "1 of 20 pictures are JPEG, their traces of compression are learned: t04.png"),
+        ("HR", "1 of 20 images are JPEG, their traces of compression are learned: t04.png"),
         (
             "HR",
-            "1 of 20 pictures are JPEG, their traces of compression count as the truth: v03.png",
+            "1 of 20 images are JPEG, their traces of compression count as the truth: v03.png",
         ),
     ]
 
@@ -122,71 +122,67 @@ def test_jpeg_as_truth_is_told_by_content_not_by_name(data):
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda picture: picture.resize(
-            (picture.width // 2, picture.height // 2), Image.Resampling.NEAREST
-        ),
-        lambda picture: Image.fromarray(
-            np.roll(
-                np.asarray(picture.resize((picture.width // 2, picture.height // 2))), 1, axis=1
-            )
+        lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.NEAREST),
+        lambda image: Image.fromarray(
+            np.roll(np.asarray(image.resize((image.width // 2, image.height // 2))), 1, axis=1)
         ),
     ],
     ids=["another kernel", "not aligned"],
 )
-def test_small_pictures_that_are_no_bicubic_of_their_large_ones_are_told(data, spoil):
+def test_small_images_that_are_no_bicubic_of_their_large_ones_are_told(data, spoil):
     for number in (3, 8):
         small = spoil(Image.open(data / f"train/HR/t{number:02}.png"))
-        write_picture(data / f"train/LR_x2/t{number:02}x2.png", small)
+        write_image(data / f"train/LR_x2/t{number:02}x2.png", small)
     ((path, why),) = whys(check(data), "warnings")
     assert path == "LR_x2" and why.startswith(
-        "2 of 20 small pictures differ from the bicubic of their large ones, "
+        "2 of 20 small images differ from the bicubic of their large ones, "
     )
     assert "t03x2.png by " in why and "t08x2.png by " in why
 
 
 def test_pillows_bicubic_is_close_enough(data):
     for path in (data / "train/HR").iterdir():
-        picture = Image.open(path)
-        width, height = picture.width // 2, picture.height // 2
-        small = picture.resize(
+        image = Image.open(path)
+        width, height = image.width // 2, image.height // 2
+        small = image.resize(
             (width, height), Image.Resampling.BICUBIC, box=(0, 0, 2 * width, 2 * height)
         )
-        write_picture(data / f"train/LR_x2/{path.stem}x2.png", small)
+        write_image(data / f"train/LR_x2/{path.stem}x2.png", small)
     assert check(data)["warnings"] == []
 
 
 def test_grey_with_colour_is_told(data):
     path = data / "train/LR_x2/t06x2.png"
-    write_picture(path, Image.open(path).convert("L"))
+    write_image(path, Image.open(path).convert("L"))
     assert whys(check(data), "warnings") == [
-        ("LR_x2", "1 of 20 small pictures are grey, their large ones are not: t06x2.png")
+        ("LR_x2", "1 of 20 small images are grey, their large ones are not: t06x2.png")
     ]
     path = data / "train/HR/t06.png"
-    write_picture(path, Image.open(path).convert("L"))
+    write_image(path, Image.open(path).convert("L"))
     assert check(data)["errors"] == [] and not any(
         "are grey" in why for _, why in whys(check(data), "warnings")
     )
 
 
-def test_few_and_tiny_pictures_and_strays_are_told(data):
+def test_few_and_tiny_images_and_strays_are_told(data):
     for number in range(12):
         (data / f"train/HR/t{number:02}.png").unlink()
-    write_picture(data / "val/HR/v02.png", some_picture("tiny", 30, 80))
-    write_picture(
+    write_image(data / "val/HR/v02.png", some_image("tiny", 30, 80))
+    write_image(
         data / "val/LR_x2/v02x2.png",
         Image.open(data / "val/HR/v02.png").resize((40, 15), Image.Resampling.BICUBIC),
     )
     warnings = whys(check(data), "warnings")
     assert (
         "HR",
-        "8 pictures are few: a network soon knows them by heart; a hundred are a start",
+        "8 images are few: a network soon knows them overfitted; a hundred are a start",
     ) in warnings
     assert (
         "HR",
-        "1 pictures have a side below 64 pixels, scores of them say little: v02.png",
+        "1 images have a side below 64 pixels, scores of them say little: v02.png",
     ) in warnings
     (stray,) = [why for _, why in warnings if "without a large one" in why]
-    assert stray.startswith("12 small pictures without a large one: t00x2.png, ")
+    assert stray.startswith("12 small images without a large one: t00x2.png, ")
 
 
 def test_copies_over_splits_are_told(data):
@@ -195,22 +191,19 @@ def test_copies_over_splits_are_told(data):
     ((path, why),) = whys(check(data), "warnings")
     assert (
         path == "v99.png"
-        and why == f"the same picture as {data}/train/HR/t07.png: val is not independent of train"
+        and why == f"the same image as {data}/train/HR/t07.png: val is not independent of train"
     )
 
 
-def test_a_picture_below_the_scale_is_an_error_in_any_split(data):
-    write_picture(data / "val/HR/v01.png", some_picture("line", 3, 80))
+def test_a_image_below_the_scale_is_an_error_in_any_split(data):
+    write_image(data / "val/HR/v01.png", some_image("line", 3, 80))
     assert ("v01.png", "is 3 x 80, too small for x4") in whys(check(data, scale=4))
 
 
 def test_a_full_disk_is_told(data, monkeypatch):
     monkeypatch.setattr(checks, "free_bytes", lambda: 1000)
     ((path, why),) = whys(check(data), "warnings")
-    assert (
-        path == "pictures"
-        and "of decoded pictures do not fit; make room, set XDG_CACHE_HOME" in why
-    )
+    assert path == "images" and "of decoded images do not fit; make room, set XDG_CACHE_HOME" in why
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no T91 and Set5 beside the repository")

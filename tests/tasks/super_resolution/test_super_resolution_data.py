@@ -1,18 +1,18 @@
-"""Splits of large and small pictures, and what stops a run before it begins."""
+"""Splits of large and small images, and what stops a run before it begins."""
 
 import numpy as np
 import pytest
-from super_resolution_files import some_picture, write_picture, write_super_resolution_data
+from super_resolution_files import some_image, write_image, write_super_resolution_data
 
 from visionloop.datasets.super_resolution.dataset import DecodedPairs, StoredPairs
 from visionloop.engine.errors import UserError
-from visionloop.tasks.super_resolution.data import index_split, open_pictures, training_splits
+from visionloop.tasks.super_resolution.data import index_split, open_images, training_splits
 
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return write_super_resolution_data(tmp_path / "data", pictures=10, given=[2])
+    return write_super_resolution_data(tmp_path / "data", images=10, given=[2])
 
 
 def names(index):
@@ -50,13 +50,13 @@ def test_what_is_wrong_with_the_folder_is_the_users_to_mend(data):
         index_split(str(data), "test", 2)
     assert caught.value.code == "bad_layout" and caught.value.file == str(data)
     (data / "val/LR_x2/v03x2.png").unlink()
-    with pytest.raises(UserError, match=r"no small picture for v03\.png"):
+    with pytest.raises(UserError, match=r"no small image for v03\.png"):
         training_splits(str(data), 0.0, 2)
 
 
 def test_both_ways_of_reading_are_opened(data):
     index = index_split(str(data), "train", 2)
-    stored, decoded = open_pictures(index, "disk", 16), open_pictures(index, "none", 16)
+    stored, decoded = open_images(index, "disk", 16), open_images(index, "none", 16)
     assert isinstance(stored, StoredPairs) and isinstance(decoded, DecodedPairs)
     assert all(
         np.array_equal(one, other)
@@ -66,24 +66,24 @@ def test_both_ways_of_reading_are_opened(data):
 
 @pytest.mark.parametrize("cache", ["disk", "none"])
 @pytest.mark.parametrize("scale", [1, 2, 4])
-def test_pictures_without_room_for_a_crop_are_told_before_the_first_step(data, cache, scale):
-    write_picture(data / "train/HR/t04.png", some_picture("small", 20, 62))
-    write_picture(data / "train/LR_x2/t04x2.png", some_picture("small", 10, 31))
+def test_images_without_room_for_a_crop_are_told_before_the_first_step(data, cache, scale):
+    write_image(data / "train/HR/t04.png", some_image("small", 20, 62))
+    write_image(data / "train/LR_x2/t04x2.png", some_image("small", 10, 31))
     (data / "train/HR/t05.png").write_bytes(b"")  # another matter, --skip-unreadable passes over it
     index = index_split(str(data), "train", scale)
-    assert open_pictures(index, cache, 20 // scale) and open_pictures(index, cache)
-    why = rf"HR/t04\.png: is 20 x \d\d .*, a crop takes {20 + scale} x .*patch-size, or take the picture out$"
+    assert open_images(index, cache, 20 // scale) and open_images(index, cache)
+    why = rf"HR/t04\.png: is 20 x \d\d .*, a crop takes {20 + scale} x .*patch-size, or take the image out$"
     with pytest.raises(UserError, match=why) as caught:
-        open_pictures(index, cache, 20 // scale + 1)
+        open_images(index, cache, 20 // scale + 1)
     assert caught.value.field == "patch_size" and caught.value.file.endswith("t04.png")
-    with pytest.raises(UserError, match=r"\((9|10) of 10 pictures are too small\)$"):
-        open_pictures(index, cache, 100)
+    with pytest.raises(UserError, match=r"\((9|10) of 10 images are too small\)$"):
+        open_images(index, cache, 100)
 
 
 def test_a_cache_that_cannot_be_written_is_told_with_the_way_out(data, tmp_path):
     (tmp_path / "cache").write_text("a file")
     index = index_split(str(data), "train", 2)
     with pytest.raises(UserError, match=r"^--cache: .*cannot be written.*--cache none") as caught:
-        open_pictures(index, "disk")
+        open_images(index, "disk")
     assert caught.value.field == "cache"
-    assert open_pictures(index, "none").whole(0)
+    assert open_images(index, "none").whole(0)

@@ -15,7 +15,7 @@ from visionloop.tasks.super_resolution.loss import (
 
 
 def answer(batch=2, height=12, width=16, scale=2, seed=0):
-    """(outputs with a gradient, true pictures)."""
+    """(outputs with a gradient, true images)."""
     generator = torch.Generator().manual_seed(seed)
     sr, hr = (
         torch.rand(batch, 3, scale * height, scale * width, generator=generator) for _ in range(2)
@@ -75,11 +75,11 @@ def test_terms_are_unweighted_and_the_loss_is_their_weighted_sum():
 def test_the_frequency_term_is_the_difference_of_what_a_gaussian_takes_away():
     outputs, hr = answer()
     high = []
-    for picture in (outputs["sr"].detach()[0, 1], hr[0, 1]):
-        picture = picture.double().numpy()
-        high.append(picture - convolve(picture, gauss(), mode="mirror"))
+    for image in (outputs["sr"].detach()[0, 1], hr[0, 1]):
+        image = image.double().numpy()
+        high.append(image - convolve(image, gauss(), mode="mirror"))
     ours = high_frequencies(outputs["sr"].detach() - hr)[0, 1]
-    inner = (slice(2, -2), slice(2, -2))  # at the edge a filter needs a guess
+    inner = (slice(2, -2), slice(2, -2))  # at the edge a filter needs a did_you_mean
     np.testing.assert_allclose(ours[inner], (high[0] - high[1])[inner], atol=1e-6)
     losses = SuperResolutionCriterion(frequency_weight=1.0)(outputs, hr)
     assert losses["loss_frequency"].item() == pytest.approx(
@@ -93,13 +93,13 @@ def test_an_even_difference_has_no_high_frequencies_inside():
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_the_target_of_the_auxiliary_picture_is_a_smooth_picture_at_the_inputs_size(scale):
+def test_the_target_of_the_auxiliary_image_is_a_smooth_image_at_the_inputs_size(scale):
     ramp = torch.linspace(0, 1, 12 * scale).expand(1, 3, 8 * scale, -1)
     small = shrink(ramp, scale)
     assert small.shape == (1, 3, 8, 12)
     middles = (
         ramp[0, 0, 0].reshape(12, scale).mean(1)
-    )  # a pixel of the input covers `scale` pixels of the picture
+    )  # a pixel of the input covers `scale` pixels of the image
     torch.testing.assert_close(small[0, 0, 0, 3:-3], middles[3:-3], atol=1e-5, rtol=0)
     board = (torch.arange(8 * scale)[:, None] + torch.arange(12 * scale)) % 2
     assert (

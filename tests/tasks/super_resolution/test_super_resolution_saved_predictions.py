@@ -1,4 +1,4 @@
-"""Pictures out of a folder: the same scores as in memory, which scale they have, and what is wrong with a folder."""
+"""Images out of a folder: the same scores as in memory, which scale they have, and what is wrong with a folder."""
 
 import json
 import shutil
@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from super_resolution_files import some_picture, write_picture, write_super_resolution_data
+from super_resolution_files import some_image, write_image, write_super_resolution_data
 
-from visionloop.datasets.io.images import read_picture
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.engine.errors import UserError
 from visionloop.metrics.super_resolution import SuperResolutionMetric
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
-from visionloop.tasks.super_resolution.saved_predictions import score_predictions
+from visionloop.tasks.super_resolution.saved_predictions import score_saved_predictions
 
 SET5 = Path(__file__).parents[3].parent / "shared" / "data" / "t91-set5"
 
 
 class Scored:
-    """What `score_predictions` makes of a task."""
+    """What `score_saved_predictions` makes of a task."""
 
     config_class = SuperResolutionConfig
 
@@ -31,33 +31,31 @@ class Scored:
 
 @pytest.fixture
 def data(tmp_path):
-    """Four pictures in val/HR with val/LR_x2, sides not always even."""
+    """Four images in val/HR with val/LR_x2, sides not always even."""
     return write_super_resolution_data(tmp_path / "data", given=(2,))
 
 
 def scored(path, data, split="val"):
-    return score_predictions(Scored, path, data=data, split=split)
+    return score_saved_predictions(Scored, path, data=data, split=split)
 
 
 def truth(data, scale=2):
-    """{name of the picture: uint8 [H, W, 3] of `scale` times the small one's size}."""
+    """{name of the image: uint8 [H, W, 3] of `scale` times the small one's size}."""
     found = {}
     for path in sorted((data / "val" / "HR").iterdir()):
-        picture = read_picture(path).permute(1, 2, 0).numpy()
-        found[path.name] = picture[
-            : len(picture) // scale * scale, : picture.shape[1] // scale * scale
-        ]
+        image = read_image(path).permute(1, 2, 0).numpy()
+        found[path.name] = image[: len(image) // scale * scale, : image.shape[1] // scale * scale]
     return found
 
 
 def answered(folder, data, *, lines=True, scale=2, ending=""):
     """(folder as `predict` leaves it, the results in it)."""
     results = {
-        name: np.clip(picture.astype(int) + 5, 0, 255).astype(np.uint8)
-        for name, picture in truth(data, scale).items()
+        name: np.clip(image.astype(int) + 5, 0, 255).astype(np.uint8)
+        for name, image in truth(data, scale).items()
     }
-    for name, picture in results.items():
-        write_picture(folder / "results" / name.replace(".png", f"{ending}.png"), picture)
+    for name, image in results.items():
+        write_image(folder / "results" / name.replace(".png", f"{ending}.png"), image)
     if lines:
         rows = [{"file": name, "scale": scale} for name in results] + [
             {"file": "broken.png", "error": "truncated"}
@@ -66,31 +64,29 @@ def answered(folder, data, *, lines=True, scale=2, ending=""):
     return folder, results
 
 
-def tensors(pictures):
-    return [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+def tensors(images):
+    return [torch.from_numpy(image).permute(2, 0, 1) for image in images]
 
 
 @pytest.mark.parametrize("part", ["", "results"])
 @pytest.mark.parametrize("ending", ["", "x2"])
-def test_files_score_as_the_pictures_in_memory(data, tmp_path, part, ending):
+def test_files_score_as_the_images_in_memory(data, tmp_path, part, ending):
     path, results = answered(
         tmp_path / "out", data, ending=ending
-    )  # named like the large pictures, or like the small ones
+    )  # named like the large images, or like the small ones
     task, metric = scored(path / part, data)
     expected, large = SuperResolutionMetric(2), truth(data)
     small = [
-        read_picture(data / "val" / "LR_x2" / name.replace(".png", "x2.png"))
-        .permute(1, 2, 0)
-        .numpy()
+        read_image(data / "val" / "LR_x2" / name.replace(".png", "x2.png")).permute(1, 2, 0).numpy()
         for name in results
     ]
-    bicubic = [matlab_resize(picture, 2) for picture in small]
+    bicubic = [matlab_resize(image, 2) for image in small]
     batch = {
         "hr": tensors(large.values()),
         "bicubic": tensors(bicubic),
         "sample_ids": torch.arange(4),
     }
-    expected.update({"pictures": tensors(results.values())}, batch)
+    expected.update({"images": tensors(results.values())}, batch)
     assert (
         metric.compute() == expected.compute()
         and "val_loss" not in metric.compute()
@@ -106,8 +102,8 @@ def test_files_score_as_the_pictures_in_memory(data, tmp_path, part, ending):
 @pytest.mark.skipif(not SET5.is_dir(), reason="Set5 is not here")
 def test_bicubic_set5_scores_what_is_published(tmp_path):
     for path in (SET5 / "val" / "LR_x3").iterdir():
-        write_picture(
-            tmp_path / path.name, matlab_resize(read_picture(path).permute(1, 2, 0).numpy(), 3)
+        write_image(
+            tmp_path / path.name, matlab_resize(read_image(path).permute(1, 2, 0).numpy(), 3)
         )
     (tmp_path / "predictions.jsonl").write_text('{"file": "baby.png", "scale": 3}\n')
     _, metric = scored(tmp_path, SET5)
@@ -117,7 +113,7 @@ def test_bicubic_set5_scores_what_is_published(tmp_path):
     assert metric.bicubic_scores()["bicubic PSNR"] == metric.compute()["psnr"]
 
 
-def test_the_scale_is_that_of_the_only_folder_of_small_pictures(data, tmp_path):
+def test_the_scale_is_that_of_the_only_folder_of_small_images(data, tmp_path):
     path, _ = answered(tmp_path / "out", data, lines=False)
     assert scored(path, data)[0].config.scale == 2
     shutil.copytree(data / "val" / "LR_x2", data / "val" / "LR_x4")
@@ -159,23 +155,23 @@ def lines(*rows):
     [
         (
             lambda out: (out / "results/v02.png").unlink(),
-            "1 of 4 pictures have no result, the first is v02.png",
+            "1 of 4 images have no result, the first is v02.png",
         ),
         (
-            lambda out: write_picture(out / "results/w.png", some_picture("w", 9, 9)),
-            "w.png: no picture of the data has this name",
+            lambda out: write_image(out / "results/w.png", some_image("w", 9, 9)),
+            "w.png: no image of the data has this name",
         ),
         (
-            lambda out: write_picture(out / "results/val/v00.png", some_picture("w", 9, 9)),
+            lambda out: write_image(out / "results/val/v00.png", some_image("w", 9, 9)),
             "val/v00.png: is about v00.png, and so is",
         ),
         (
-            lambda out: write_picture(out / "results/v00.png", some_picture("w", 9, 8)),
+            lambda out: write_image(out / "results/v00.png", some_image("w", 9, 8)),
             "is 9 x 8 (height x width), expected 50 x 62",
         ),
         (
-            lambda out: (out / "results/v00.png").write_bytes(b"no picture"),
-            "v00.png: not a picture",
+            lambda out: (out / "results/v00.png").write_bytes(b"no image"),
+            "v00.png: not an image",
         ),
         (lines({"file": "v00.png"}), "line 1: scale is missing, expected 1 to 8"),
         (
@@ -192,22 +188,22 @@ def test_a_wrong_folder_is_told_in_one_line(data, tmp_path, change, message):
 
 
 def test_a_file_and_an_empty_folder_are_told(data, tmp_path):
-    assert "expected a folder of pictures" in refusal(data / "val/HR/v00.png", data)
+    assert "expected a folder of images" in refusal(data / "val/HR/v00.png", data)
     (tmp_path / "empty").mkdir()
-    assert "4 of 4 pictures have no result" in refusal(tmp_path / "empty", data)
+    assert "4 of 4 images have no result" in refusal(tmp_path / "empty", data)
 
 
 def test_an_unreadable_truth_names_its_file(data, tmp_path):
     out, _ = answered(tmp_path / "out", data)
-    (data / "val/HR/v01.png").write_bytes(b"no picture")
+    (data / "val/HR/v01.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"val/HR/v01\.png") as caught:
         scored(out, data)
     assert caught.value.field == "data"
 
 
 def test_jpeg_results_are_read_too(data, tmp_path):
-    for name, picture in truth(data).items():
+    for name, image in truth(data).items():
         target = tmp_path / "out" / name.replace(".png", ".jpg")
         target.parent.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(target, quality=95)
+        Image.fromarray(image).save(target, quality=95)
     assert 25 < scored(tmp_path / "out", data)[1].compute()["psnr"] < 60

@@ -1,4 +1,4 @@
-"""The task on the socket: learning, saving, every mode of training, stopping, and pictures that code trips over."""
+"""The task on the socket: learning, saving, every mode of training, stopping, and images that code trips over."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_super_resolution import QUIET, SmallTask
-from super_resolution_files import some_picture, write_picture, write_super_resolution_data
+from super_resolution_files import some_image, write_image, write_super_resolution_data
 from transformers import Swin2SRForImageSuperResolution
 
 from visionloop.bin.converters.lpips import convert_lpips
@@ -44,15 +44,13 @@ FLAGS = dict(
 def cache(tmp_path, monkeypatch):
     """The user's cache folder, empty at first."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "visionloop" / "pictures"
+    return tmp_path / "cache" / "visionloop" / "images"
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Pictures of 80 x 86 px and a little larger, small ones made from them."""
-    return write_super_resolution_data(
-        tmp_path_factory.mktemp("data"), pictures=5, size_hw=(80, 86)
-    )
+    """Images of 80 x 86 px and a little larger, small ones made from them."""
+    return write_super_resolution_data(tmp_path_factory.mktemp("data"), images=5, size_hw=(80, 86))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def blocks(tmp_path_factory):
     for split in ("train", "val"):
         for number in range(4):
             colours = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-            write_picture(
+            write_image(
                 folder / split / "HR" / f"{number}.png", colours.repeat(4, axis=0).repeat(4, axis=1)
             )
     return folder
@@ -97,7 +95,7 @@ def refusal(function, *arguments, **settings):
 
 @pytest.fixture(scope="module")
 def learned(blocks):
-    """(task, module, its first and last loss): one batch learned by heart."""
+    """(task, module, its first and last loss): one batch overfitted."""
     task = small_task(blocks, patch_size=16, flips=False)
     module, dataset = seeded_model(task), task.build_eval_dataset("train")
     batch = task.collate([dataset[i] | {"sample_id": torch.tensor(i)} for i in range(4)], 0, 0)
@@ -149,12 +147,10 @@ def test_a_batch_of_training_is_pairs_of_crops(data):
     assert task.count([batch, batch]) == {"pixels": 2 * 3 * 48 * 48}
     torch.testing.assert_close(task.to_input(batch), batch["pixel_values"] / 255)
     batch = eval_batch(task, val, range(5))
-    assert [picture.shape[1:] for picture in batch["pixel_values"]] == [
+    assert [image.shape[1:] for image in batch["pixel_values"]] == [
         (20 + i // 4, 21) for i in range(5)
     ]
-    assert [picture.shape for picture in batch["bicubic"]] == [
-        picture.shape for picture in batch["hr"]
-    ]
+    assert [image.shape for image in batch["bicubic"]] == [image.shape for image in batch["hr"]]
 
 
 def test_losses_of_micro_batches_add_up_to_the_mean_over_the_batch(data):
@@ -236,7 +232,7 @@ def test_a_short_run_in_each_mode_ends_with_finite_losses_and_scores(in_mode, sa
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_plain_transformers_gives_the_picture_that_was_trained(in_mode, save_tiny, data, name):
+def test_plain_transformers_gives_the_image_that_was_trained(in_mode, save_tiny, data, name):
     output, _ = in_mode(name, save_tiny)
     trained = SuperResolutionTask.load_trained(output / "checkpoints" / "step_00000003")[1]
     assert trained.official_heads
@@ -249,10 +245,10 @@ def test_plain_transformers_gives_the_picture_that_was_trained(in_mode, save_tin
     library = Swin2SRForImageSuperResolution.from_pretrained(
         output / "best", use_safetensors=True
     ).eval()
-    picture = torch.from_numpy(some_picture("new", 13, 22)).permute(2, 0, 1)[None] / 255
+    image = torch.from_numpy(some_image("new", 13, 22)).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
-        ours = trained(picture)["sr"]
-        theirs = library(pad_to_window(picture, trained.window)).reconstruction[
+        ours = trained(image)["sr"]
+        theirs = library(pad_to_window(image, trained.window)).reconstruction[
             ..., : 13 * scale, : 22 * scale
         ]
     inside = (..., slice(edge, 13 * scale - edge), slice(edge, 22 * scale - edge))
@@ -321,8 +317,8 @@ def test_a_checkpoint_is_exported_like_best(in_mode, save_tiny, tmp_path, name):
         torch.equal(tensor, exported[key]) for key, tensor in module.state_dict().items()
     )  # corrected in place
     again = SuperResolutionTask.load_trained(tmp_path / "export")[1]
-    picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(module(picture)["sr"], again(picture)["sr"])
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(module(image)["sr"], again(image)["sr"])
 
 
 # evaluation --------------------
@@ -404,10 +400,9 @@ def test_lpips_is_scored_where_its_weights_are_given(data, lpips_file, tmp_path)
         Lpips.load(lpips_file),
     )
     with torch.no_grad():
-        pictures = task.predict(module.eval(), batch)["pictures"]
+        images = task.predict(module.eval(), batch)["images"]
     expected = [
-        measure(picture[None], hr[None]).item()
-        for picture, hr in zip(pictures, batch["hr"], strict=True)
+        measure(image[None], hr[None]).item() for image, hr in zip(images, batch["hr"], strict=True)
     ]
     assert result.scores["lpips"] == pytest.approx(np.mean(expected)) and min(expected) > 0
 
@@ -488,7 +483,7 @@ def test_with_and_without_a_cache_it_is_the_same_run(data, cache, tmp_path, sett
         ),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_line_before_a_picture_is_decoded(
+def test_a_wrong_setting_is_told_in_one_line_before_a_image_is_decoded(
     data, cache, tmp_path, settings, line
 ):
     flags = FLAGS | {"patch_size": 16} | settings
@@ -503,19 +498,19 @@ def test_a_noise_that_is_not_used_is_not_looked_at(data):
     assert small_task(data, noise="loud", quality="bad").degradation is None
 
 
-# pictures that code trips over --------------------
+# images that code trips over --------------------
 
 
 @pytest.fixture
 def odd(tmp_path):
-    """Sides that neither the scale nor the window divides, a picture that is barely a crop, strips, and a few pixels."""
+    """Sides that neither the scale nor the window divides, an image that is barely a crop, strips, and a few pixels."""
     for number, size in enumerate([(67, 65), (65, 64), (64, 131), (200, 66)]):
-        write_picture(
-            tmp_path / "odd" / "train" / "HR" / f"{number}.png", some_picture(str(number), *size)
+        write_image(
+            tmp_path / "odd" / "train" / "HR" / f"{number}.png", some_image(str(number), *size)
         )
     for number, size in enumerate([(37, 61), (9, 70), (70, 9), (4, 4), (8, 12), (33, 33)]):
-        write_picture(
-            tmp_path / "odd" / "val" / "HR" / f"{number}.png", some_picture(str(number), *size)
+        write_image(
+            tmp_path / "odd" / "val" / "HR" / f"{number}.png", some_image(str(number), *size)
         )
     return tmp_path / "odd"
 
@@ -524,7 +519,7 @@ def odd(tmp_path):
     "settings",
     [{}, {"scale": 3}, {"mode": "compressed", "scale": 4}, {"mode": "denoise", "scale": 1}],
 )
-def test_odd_pictures_are_trained_on_and_evaluated(odd, tmp_path, settings):
+def test_odd_images_are_trained_on_and_evaluated(odd, tmp_path, settings):
     task = small_task(odd, cache="disk", **settings)
     result = train_steps(task, tmp_path / "run", config=SHORT)
     assert result.state == "finished" and all(map(math.isfinite, losses_in(tmp_path / "run")))
@@ -532,16 +527,14 @@ def test_odd_pictures_are_trained_on_and_evaluated(odd, tmp_path, settings):
     batch = eval_batch(task, task.build_eval_dataset("val"), range(6))
     with torch.no_grad():
         found = task.predict(seeded_model(task).eval(), batch)
-    assert [picture.shape for picture in found["pictures"]] == [
-        picture.shape for picture in batch["hr"]
-    ]
-    assert all(picture.dtype == torch.uint8 for picture in found["pictures"])
+    assert [image.shape for image in found["images"]] == [image.shape for image in batch["hr"]]
+    assert all(image.dtype == torch.uint8 for image in found["images"])
 
 
 def test_a_validation_set_too_small_for_any_score_ends_without_one(data, tmp_path):
     (tmp_path / "data" / "train").mkdir(parents=True)
     (tmp_path / "data" / "train" / "HR").symlink_to(data / "train" / "HR")
-    write_picture(tmp_path / "data" / "val" / "HR" / "dot.png", some_picture("dot", 4, 4))
+    write_image(tmp_path / "data" / "val" / "HR" / "dot.png", some_image("dot", 4, 4))
     result = train_steps(small_task(tmp_path / "data"), tmp_path / "run", config=SHORT)
     assert (
         result.state == "finished"
@@ -551,17 +544,17 @@ def test_a_validation_set_too_small_for_any_score_ends_without_one(data, tmp_pat
     assert (tmp_path / "run" / "best" / "model.safetensors").exists()
 
 
-def test_of_large_pictures_a_part_is_drawn_and_crops_whole():
+def test_of_large_images_a_part_is_drawn_and_crops_whole():
     sizes = [(3, 24, 24), (3, 64, 64), (3, 700, 500)]
     batch = {"pixel_values": [torch.zeros(size, dtype=torch.uint8) for size in sizes]}
     batch["hr"] = [
         torch.zeros(3, 2 * height, 2 * width, dtype=torch.uint8) for _, height, width in sizes
     ]
     for i, (height, width) in enumerate([(192, 386), (128, 258), (512, 1026)]):
-        picture = SmallTask(QUIET).draw(
-            {name: column[i : i + 1] for name, column in batch.items()}
-        )["batch"]
-        assert height <= picture.shape[0] < height + 60 and width <= picture.shape[1] < width + 60
+        image = SmallTask(QUIET).draw({name: column[i : i + 1] for name, column in batch.items()})[
+            "batch"
+        ]
+        assert height <= image.shape[0] < height + 60 and width <= image.shape[1] < width + 60
 
 
 # parts that stay --------------------
@@ -650,7 +643,7 @@ def test_an_evaluation_that_a_stop_dropped_is_done_first_and_changes_no_byte(dat
         train_set,
         val,
         output=tmp_path / "stopped",
-        facts={},
+        immutable_settings={},
         start=None,
         stop=task.flag,
     )

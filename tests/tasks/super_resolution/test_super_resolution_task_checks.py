@@ -13,9 +13,9 @@ from visionloop.engine.testing.short_runs import CONFIG, assert_same_step, first
 @pytest.fixture(autouse=True)
 def trial_data(tmp_path_factory, monkeypatch):
     folder = write_super_resolution_data(
-        tmp_path_factory.mktemp("data"), pictures=16, size_hw=(36, 40)
+        tmp_path_factory.mktemp("data"), images=16, size_hw=(36, 40)
     )
-    monkeypatch.setenv("SUPER_RESOLUTION_TRIAL_DATA", str(folder))
+    monkeypatch.setenv("SMALL_SUPER_RESOLUTION_DATA", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 

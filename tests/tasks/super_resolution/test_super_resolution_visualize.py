@@ -20,8 +20,8 @@ from visionloop.tasks.super_resolution.visualize import (
     STRIP,
     bicubic_part,
     busiest_part,
-    draw_answer,
     draw_batch,
+    draw_prediction,
     draw_samples,
     to_array,
 )
@@ -46,14 +46,14 @@ def evaluated(scale=2, sizes=((30, 40), (100, 90))):
         for one in lr
     ]
     return {"pixel_values": lr, "hr": hr, "bicubic": bicubic}, {
-        "pictures": [one // 2 + 50 for one in hr]
+        "images": [one // 2 + 50 for one in hr]
     }
 
 
 def test_the_busiest_part_is_where_neighbours_differ_most():
-    picture = np.full((60, 80, 3), 128, dtype=np.uint8)
-    picture[32:42, 50:60] = to_array(noise(10, 10))
-    rows, columns = busiest_part(picture, 2, 20)
+    image = np.full((60, 80, 3), 128, dtype=np.uint8)
+    image[32:42, 50:60] = to_array(noise(10, 10))
+    rows, columns = busiest_part(image, 2, 20)
     assert (rows.stop - rows.start, columns.stop - columns.start) == (
         10,
         10,
@@ -64,25 +64,25 @@ def test_the_busiest_part_is_where_neighbours_differ_most():
         and 2 * columns.start <= 50
         and 2 * columns.stop >= 60
     )
-    assert busiest_part(picture, 2, 20) == (rows, columns)
+    assert busiest_part(image, 2, 20) == (rows, columns)
     assert busiest_part(np.zeros((60, 80, 3), dtype=np.uint8), 2, 20) == (
         slice(0, 10),
         slice(0, 10),
     )  # plain: the first
-    assert busiest_part(picture, 1, 500) == (slice(0, 60), slice(0, 80))
-    assert busiest_part(picture[:1, :1], 1, 5) == (slice(0, 1), slice(0, 1))
+    assert busiest_part(image, 1, 500) == (slice(0, 60), slice(0, 80))
+    assert busiest_part(image[:1, :1], 1, 5) == (slice(0, 1), slice(0, 1))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_a_part_is_enlarged_as_it_is_within_the_whole_picture(scale):
-    picture = to_array(noise(30, 40))
-    whole = matlab_resize(picture, scale)
+def test_a_part_is_enlarged_as_it_is_within_the_whole_image(scale):
+    image = to_array(noise(30, 40))
+    whole = matlab_resize(image, scale)
     for rows, columns in (
         (slice(10, 20), slice(8, 30)),
         (slice(0, 6), slice(34, 40)),
         (slice(0, 30), slice(0, 40)),
     ):
-        found = bicubic_part(picture, (rows, columns), scale)
+        found = bicubic_part(image, (rows, columns), scale)
         assert np.array_equal(
             found,
             whole[
@@ -112,12 +112,12 @@ def test_an_evaluation_shows_input_bicubic_result_and_truth_of_one_part():
     expected = [to_array(batch["pixel_values"][1])[rows, columns].repeat(2, 0).repeat(2, 1)]
     expected += [
         to_array(values[1])[part]
-        for values in (batch["bicubic"], predictions["pictures"], batch["hr"])
+        for values in (batch["bicubic"], predictions["images"], batch["hr"])
     ]
-    for i, picture in enumerate(expected):
+    for i, image in enumerate(expected):
         top, left = i // 2 * (PANEL + 18 + GAP), i % 2 * (PANEL + GAP)  # 18: a caption
         assert np.array_equal(
-            second[top : top + PANEL, left : left + PANEL], picture.repeat(2, 0).repeat(2, 1)
+            second[top : top + PANEL, left : left + PANEL], image.repeat(2, 0).repeat(2, 1)
         )
     assert np.array_equal(draw_samples(batch, predictions, 2)[1], second)
 
@@ -126,26 +126,26 @@ def captions(monkeypatch):
     """[(words, color)] of every caption that is drawn from now on."""
     seen, plain = [], visualize.with_caption
 
-    def listen(picture, lines, *, color=visualize.PLAIN):
+    def listen(image, lines, *, color=visualize.PLAIN):
         seen.append((*lines, color))
-        return plain(picture, lines, color=color)
+        return plain(image, lines, color=color)
 
     monkeypatch.setattr(visualize, "with_caption", listen)
     return seen
 
 
-def test_captions_hold_the_scores_of_the_whole_picture_without_its_border(monkeypatch):
+def test_captions_hold_the_scores_of_the_whole_image_without_its_border(monkeypatch):
     seen, (batch, predictions) = captions(monkeypatch), evaluated(sizes=((100, 90),))
     draw_samples(batch, predictions, 2)
     hr, bicubic, result = (
-        to_array(values[0]) for values in (batch["hr"], batch["bicubic"], predictions["pictures"])
+        to_array(values[0]) for values in (batch["hr"], batch["bicubic"], predictions["images"])
     )
-    before, after = (psnr(picture, hr, border=2) for picture in (bicubic, result))
+    before, after = (psnr(image, hr, border=2) for image in (bicubic, result))
     words = [words for words, _ in seen[:4]]
     assert words == ["input", f"bicubic {before:.2f} dB", f"result {after:.2f} dB", "truth"]
     assert after > before and seen[2][1] == visualize.RIGHT and seen[1][1] == visualize.PLAIN
     seen.clear()
-    draw_samples(batch, {"pictures": batch["bicubic"]}, 2, border=0)
+    draw_samples(batch, {"images": batch["bicubic"]}, 2, border=0)
     assert seen[2] == (
         f"result {psnr(bicubic, hr):.2f} dB",
         visualize.PLAIN,
@@ -159,16 +159,16 @@ def test_at_x1_the_input_stands_there_once(monkeypatch):
     assert seen[0][0] == f"input {psnr(noisy, hr):.2f} dB" and drawn.shape[1] == 2 * PANEL + GAP
     assert [words for words, _ in seen] == [
         seen[0][0],
-        f"result {psnr(to_array(predictions['pictures'][0]), hr):.2f} dB",
+        f"result {psnr(to_array(predictions['images'][0]), hr):.2f} dB",
         "truth",
     ]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (5, 3)])
-def test_pictures_of_a_few_pixels_are_drawn_too(size):
+def test_images_of_a_few_pixels_are_drawn_too(size):
     batch, predictions = evaluated(4, [size])
     assert draw_samples(batch, predictions, 4)[0].shape[1] == 2 * PANEL + GAP
-    assert draw_answer(batch["pixel_values"][0], predictions["pictures"][0]).shape[1] == STRIP
+    assert draw_prediction(batch["pixel_values"][0], predictions["images"][0]).shape[1] == STRIP
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,10 @@ def test_pictures_of_a_few_pixels_are_drawn_too(size):
 )
 def test_a_strip_has_one_width_and_shows_before_and_after_of_one_part(scale, size):
     height, width = size
-    picture, result = noise(height, width), noise(scale * height, scale * width, seed=1)
-    strip = draw_answer(picture, result)
+    image, result = noise(height, width), noise(scale * height, scale * width, seed=1)
+    strip = draw_prediction(image, result)
     assert strip.shape[1] == STRIP and strip.shape[0] <= PANEL + 30
-    rows, columns = busiest_part(to_array(picture), 1, PANEL // scale)
+    rows, columns = busiest_part(to_array(image), 1, PANEL // scale)
     after = to_array(result)[
         scale * rows.start : scale * rows.stop, scale * columns.start : scale * columns.stop
     ]
@@ -188,16 +188,16 @@ def test_a_strip_has_one_width_and_shows_before_and_after_of_one_part(scale, siz
     shown = after.repeat(times, 0).repeat(times, 1)
     left = (1 if scale == 1 else 2) * (PANEL + GAP) + (PANEL - shown.shape[1]) // 2
     assert np.array_equal(strip[: shown.shape[0], left : left + shown.shape[1]], shown)
-    before = to_array(picture)[rows, columns].repeat(scale * times, 0).repeat(scale * times, 1)
+    before = to_array(image)[rows, columns].repeat(scale * times, 0).repeat(scale * times, 1)
     left = (PANEL - shown.shape[1]) // 2
     assert np.array_equal(strip[: shown.shape[0], left : left + shown.shape[1]], before)
 
 
 def test_at_x1_what_was_taken_away_is_drawn_around_grey():
-    picture = torch.full((3, 300, 300), 100, dtype=torch.uint8)
-    result = picture.clone()
+    image = torch.full((3, 300, 300), 100, dtype=torch.uint8)
+    result = image.clone()
     result[0, :, 0], result[1] = 90, 200
-    strip = draw_answer(picture, result)
+    strip = draw_prediction(image, result)
     assert strip[5, 2 * (PANEL + GAP)].tolist() == [168, 0, 128] and strip[
         5, 2 * (PANEL + GAP) + 9
     ].tolist() == [128, 0, 128]
@@ -221,7 +221,7 @@ class Described:
             4,
             "compressed",
             "Super-resolution x4",
-            "the bicubic picture of raw pixels",
+            "the bicubic image of raw pixels",
         ),
         ("", 1, "denoise", "Denoiser", "the mean colour"),
         ("", 1, "jpeg", "JPEG artifact remover", "the mean colour"),
@@ -243,7 +243,7 @@ def test_the_card_says_what_the_model_does_and_which_heads_were_corrected(
     )
     assert (
         "| PSNR | 33.6614 |" in text
-        and "Trained on 91 pictures and scored on 5 others." in text
+        and "Trained on 91 images and scored on 5 others." in text
         and f"- mode: {mode}" in text
     )
     assert (
@@ -257,7 +257,7 @@ def test_the_card_says_what_the_model_does_and_which_heads_were_corrected(
 
 
 @pytest.mark.parametrize(("upsampler", "scale"), [("pixelshuffledirect", 2), ("", 1)])
-def test_the_cards_code_gives_our_picture(tmp_path, tiny_network, monkeypatch, upsampler, scale):
+def test_the_cards_code_gives_our_image(tmp_path, tiny_network, monkeypatch, upsampler, scale):
     module = tiny_network(upsampler, scale).eval()
     save_plain_folder(module, module.state_dict(), tmp_path / "model")
     write_super_resolver_card(
@@ -268,11 +268,11 @@ def test_the_cards_code_gives_our_picture(tmp_path, tiny_network, monkeypatch, u
     )
     assert module.reach == 13
     pixels = noise(21, 34)
-    Image.fromarray(to_array(pixels)).save(tmp_path / "picture.png")
+    Image.fromarray(to_array(pixels)).save(tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
     exec(code.replace("THIS FOLDER", "model"), {})
-    with Image.open("result.png") as picture:
-        theirs = np.asarray(picture).astype(int)
+    with Image.open("result.png") as image:
+        theirs = np.asarray(image).astype(int)
     with torch.no_grad():
         ours = to_array(
             (module(pixels[None].float() / 255)["sr"][0].clamp(0, 1) * 255).round().byte()

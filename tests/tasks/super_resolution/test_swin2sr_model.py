@@ -12,7 +12,7 @@ from visionloop.engine.errors import UserError
 from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.super_resolution.architectures import (
     ARCHITECTURES,
-    CATALOGUE,
+    REGISTRY,
     RELEASED,
     SCALES_OF_HEAD,
     scale_of,
@@ -79,7 +79,7 @@ def test_every_architecture_builds_at_each_of_its_scales():
                 scale,
                 entry.patch_size,
             ) and scale in SCALES_OF_HEAD[config.upsampler]
-            assert entry.patch_size % config.window_size == 0, "training pictures need no margin"
+            assert entry.patch_size % config.window_size == 0, "training images need no margin"
             with torch.device("meta"):
                 assert Swin2SRForImageSuperResolution(config).scale == scale
         with pytest.raises(UserError, match=f"--scale 7: {name} is for "):
@@ -100,10 +100,10 @@ def test_every_architecture_builds_at_each_of_its_scales():
     ],
 )
 def test_names_of_released_weights_lead_to_their_architecture_and_scale(name, expected):
-    assert CATALOGUE.aliases.get(name, name) == RELEASED[expected]
+    assert REGISTRY.aliases.get(name, name) == RELEASED[expected]
     assert scale_of(name) == expected[1] and start_of(name, 3) == name
-    assert CATALOGUE.find(name, True) == ModelSource(expected[0], None, weights=False)
-    assert not CATALOGUE.is_from_scratch(name, False)
+    assert REGISTRY.find(name, True) == ModelSource(expected[0], None, weights=False)
+    assert not REGISTRY.is_from_scratch(name, False)
 
 
 def test_an_architecture_starts_from_released_weights_of_its_scale_or_of_twice():
@@ -123,7 +123,7 @@ def test_an_architecture_starts_from_released_weights_of_its_scale_or_of_twice()
         and start_of("compressed") == RELEASED["compressed", 4]
     )
     assert [start_of(name) for name in ("tiny", "denoise", "jpeg")] == ["tiny", "denoise", "jpeg"]
-    assert all(CATALOGUE.is_from_scratch(name, False) for name in ("tiny", "denoise", "jpeg"))
+    assert all(REGISTRY.is_from_scratch(name, False) for name in ("tiny", "denoise", "jpeg"))
     assert (
         scale_of("classical"),
         scale_of("real-world"),
@@ -165,7 +165,7 @@ def test_random_convolutions_are_as_torch_draws_them_and_linear_layers_as_the_li
             assert layer.bias is None or not layer.bias.any(), name
 
 
-def test_blocks_shift_their_windows_unless_the_training_picture_is_one_window():
+def test_blocks_shift_their_windows_unless_the_training_image_is_one_window():
     shifts = [
         block.shift_size
         for stage in build(architecture("tiny")).swin2sr.encoder.stages
@@ -231,7 +231,7 @@ def test_another_scale_starts_with_all_weights_but_those_of_its_upsampler(
     "upsampler, old, scale, head",
     [("pixelshuffle", 2, 1, ""), ("", 1, 2, "pixelshuffledirect"), ("nearest+conv", 4, 1, "")],
 )
-def test_between_restoration_and_larger_pictures_the_body_is_carried_and_the_head_is_new(
+def test_between_restoration_and_larger_images_the_body_is_carried_and_the_head_is_new(
     save_tiny, caplog, upsampler, old, scale, head
 ):
     folder = save_tiny(upsampler, old, img_range=2.0)

@@ -23,7 +23,7 @@ LAST = dict.fromkeys(("pixelshuffle", "nearest+conv", "pixelshuffle_aux"), "fina
 SAME_HEADS = [head for head in HEADS if head[0] not in ("", "pixelshuffle_aux")]
 
 
-def pictures(*shape, seed=1):
+def images(*shape, seed=1):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -64,10 +64,10 @@ class AuthorsAuxHead(nn.Module):
 
 @pytest.mark.parametrize("upsampler, scale", HEADS)
 @pytest.mark.parametrize("height, width", [(17, 22), (1, 9), (3, 2)])
-def test_pictures_of_any_size_come_out_scale_times_larger(
+def test_images_of_any_size_come_out_scale_times_larger(
     tiny_network, upsampler, scale, height, width
 ):
-    answer = tiny_network(upsampler, scale)(pictures(2, 3, height, width))
+    answer = tiny_network(upsampler, scale)(images(2, 3, height, width))
     assert (
         answer["sr"].shape == (2, 3, scale * height, scale * width)
         and answer["sr"].isfinite().all()
@@ -79,16 +79,16 @@ def test_pictures_of_any_size_come_out_scale_times_larger(
 
 
 @pytest.mark.parametrize("upsampler, scale", SAME_HEADS)
-def test_pictures_that_windows_divide_are_the_librarys_bit_for_bit(tiny_network, upsampler, scale):
-    module, pixels = tiny_network(upsampler, scale), pictures(2, 3, 16, 24)
+def test_images_that_windows_divide_are_the_librarys_bit_for_bit(tiny_network, upsampler, scale):
+    module, pixels = tiny_network(upsampler, scale), images(2, 3, 16, 24)
     assert torch.equal(module(pixels)["sr"], library_twin(module)(pixels).reconstruction)
 
 
 @pytest.mark.parametrize("upsampler, scale", SAME_HEADS)
-def test_other_pictures_are_the_librarys_on_a_mirrored_margin_bit_for_bit(
+def test_other_images_are_the_librarys_on_a_mirrored_margin_bit_for_bit(
     tiny_network, upsampler, scale
 ):
-    module, pixels = tiny_network(upsampler, scale), pictures(1, 3, 21, 30)
+    module, pixels = tiny_network(upsampler, scale), images(1, 3, 21, 30)
     mirrored = F.pad(pixels, (0, 2, 0, 3), mode="reflect")
     whole = library_twin(module)(mirrored).reconstruction
     assert torch.equal(module(pixels)["sr"], whole[..., : 21 * scale, : 30 * scale])
@@ -100,14 +100,14 @@ def test_other_pictures_are_the_librarys_on_a_mirrored_margin_bit_for_bit(
 def test_without_official_heads_the_answer_is_plain_transformers_bit_for_bit(
     tiny_network, upsampler, scale, img_range
 ):
-    module, pixels = tiny_network(upsampler, scale, img_range=img_range), pictures(2, 3, 16, 24)
+    module, pixels = tiny_network(upsampler, scale, img_range=img_range), images(2, 3, 16, 24)
     theirs = library_twin(module)(pixels).reconstruction
     assert (module(pixels)["sr"] - theirs).abs().max() > 0.05
     module.official_heads = False
     assert torch.equal(module(pixels)["sr"], theirs)
 
 
-def test_margins_mirror_the_picture_and_repeat_the_edge_of_sides_too_short_for_that():
+def test_margins_mirror_the_image_and_repeat_the_edge_of_sides_too_short_for_that():
     row = torch.arange(5.0).expand(1, 1, 8, 5)
     assert pad_to_window(row, 8)[0, 0, 0].tolist() == [0, 1, 2, 3, 4, 3, 2, 1]
     assert pad_to_window(row[..., :3], 8)[0, 0, 0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2]
@@ -117,8 +117,8 @@ def test_margins_mirror_the_picture_and_repeat_the_edge_of_sides_too_short_for_t
 
 
 @pytest.mark.parametrize("img_range", [1.0, 255.0])
-def test_without_a_residual_restoration_gives_back_the_picture(tiny_network, img_range):
-    module, pixels = tiny_network("", 1, img_range=img_range), pictures(2, 3, 13, 18)
+def test_without_a_residual_restoration_gives_back_the_image(tiny_network, img_range):
+    module, pixels = tiny_network("", 1, img_range=img_range), images(2, 3, 13, 18)
     nn.init.zeros_(module.final_convolution.weight)
     nn.init.zeros_(module.final_convolution.bias)
     assert torch.equal(module(pixels)["sr"], pixels)
@@ -126,7 +126,7 @@ def test_without_a_residual_restoration_gives_back_the_picture(tiny_network, img
 
 @pytest.mark.parametrize("img_range", [1.0, 255.0])
 def test_a_residual_is_added_in_units_of_the_range(tiny_network, img_range):
-    module, pixels = tiny_network("", 1, img_range=img_range), pictures(2, 3, 16, 16)
+    module, pixels = tiny_network("", 1, img_range=img_range), images(2, 3, 16, 16)
     body, head = module.swin2sr(pixels).last_hidden_state, module.final_convolution
     mean = torch.tensor([0.4488, 0.4371, 0.4040])[:, None, None]
     authors = ((pixels - mean) * img_range + head(body)) / img_range + mean
@@ -134,12 +134,12 @@ def test_a_residual_is_added_in_units_of_the_range(tiny_network, img_range):
 
 
 @pytest.mark.parametrize("scale, img_range", [(2, 1.0), (4, 1.0), (4, 255.0)])
-def test_both_pictures_of_the_head_for_compressed_input_are_the_authors(
+def test_both_images_of_the_head_for_compressed_input_are_the_authors(
     tiny_network, scale, img_range
 ):
     module, pixels = (
         tiny_network("pixelshuffle_aux", scale, img_range=img_range),
-        pictures(2, 3, 16, 24),
+        images(2, 3, 16, 24),
     )
     ours, head = module(pixels), AuthorsAuxHead(module.state_dict(), scale, img_range)
     sr, aux = head(module.swin2sr(pixels).last_hidden_state, pixels)
@@ -147,20 +147,20 @@ def test_both_pictures_of_the_head_for_compressed_input_are_the_authors(
     torch.testing.assert_close(ours["aux"], aux, atol=1e-6, rtol=1e-6)
 
 
-def test_the_auxiliary_picture_teaches_its_convolution_and_the_body(tiny_network):
+def test_the_auxiliary_image_teaches_its_convolution_and_the_body(tiny_network):
     module = tiny_network("pixelshuffle_aux", 4)
-    module(pictures(1, 3, 12, 12))["aux"].sum().backward()
+    module(images(1, 3, 12, 12))["aux"].sum().backward()
     assert module.upsample.conv_aux.weight.grad.abs().sum() > 0
     assert module.swin2sr.first_convolution.weight.grad.abs().sum() > 0
     assert (
         module.upsample.final_convolution.weight.grad is None
-    )  # its gradient came through the auxiliary picture alone
+    )  # its gradient came through the auxiliary image alone
 
 
 @pytest.mark.parametrize("upsampler, scale", HEADS)
 def test_every_parameter_has_a_gradient(tiny_network, upsampler, scale):
     module = tiny_network(upsampler, scale)
-    module(pictures(1, 3, 12, 12))["sr"].square().sum().backward()
+    module(images(1, 3, 12, 12))["sr"].square().sum().backward()
     assert [name for name, parameter in module.named_parameters() if parameter.grad is None] == []
 
 
@@ -169,7 +169,7 @@ def test_every_parameter_has_a_gradient(tiny_network, upsampler, scale):
 def test_recomputing_the_stages_changes_no_bit(tiny_network, upsampler, scale, autocast):
     def gradients(module):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = module(pictures(2, 3, 12, 16))["sr"].square().sum()
+            loss = module(images(2, 3, 12, 16))["sr"].square().sum()
         loss.backward()
         return {
             "loss": loss.detach(),
@@ -204,7 +204,7 @@ def test_nothing_beyond_the_reach_changes_a_pixel_and_the_reach_is_no_wider_than
     module = tiny_network(upsampler, scale, **fields).eval()
     assert module.reach == reach
     window, middle = module.window, module.window * (reach // module.window + 2)
-    pixels, farthest = pictures(1, 3, 2 * middle, 2 * middle), 0
+    pixels, farthest = images(1, 3, 2 * middle, 2 * middle), 0
     for place in range(middle, middle + window):
         for phase in {0, scale - 1}:
             x = pixels.clone().requires_grad_()
@@ -221,7 +221,7 @@ def test_nothing_beyond_the_reach_changes_a_pixel_and_the_reach_is_no_wider_than
 
 @pytest.mark.parametrize("upsampler, scale", HEADS)
 def test_under_bf16_the_last_layer_computes_in_fp32(tiny_network, upsampler, scale):
-    module, pixels, last = tiny_network(upsampler, scale), pictures(2, 3, 16, 16), []
+    module, pixels, last = tiny_network(upsampler, scale), images(2, 3, 16, 16), []
     exact = module(pixels)
     layer = (
         module.final_convolution

@@ -1,4 +1,4 @@
-"""Tiles: what they cover, when they give the whole picture's pixels, the eight turns, and what `predict` gives for a batch."""
+"""Tiles: what they cover, when they give the whole image's pixels, the eight turns, and what `predict` gives for a batch."""
 
 import logging
 from types import SimpleNamespace
@@ -97,7 +97,7 @@ def test_a_plan_has_a_tile_for_each_pair_of_rows_and_columns():
 
 
 @pytest.mark.parametrize(("upsampler", "scale", "window", "reach"), HEADS)
-def test_tiles_with_a_halo_of_the_reach_give_the_whole_picture(
+def test_tiles_with_a_halo_of_the_reach_give_the_whole_image(
     in_float64, upsampler, scale, window, reach
 ):
     module = network(upsampler, scale, window).double()
@@ -132,7 +132,7 @@ def test_whole_and_tiled_bytes_are_equal_however_tiles_are_batched():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (8, 8), (17, 9)])
-def test_a_picture_of_any_size_comes_out_scale_times_as_large(size):
+def test_a_image_of_any_size_comes_out_scale_times_as_large(size):
     result = upscale(network(), pixels_of(*size), tile=8, halo=8, as_bytes=True)
     assert result.shape == (3, 2 * size[0], 2 * size[1])
 
@@ -149,7 +149,7 @@ def test_the_defaults_are_exact_where_the_reach_is_short_and_say_so_where_it_is_
         336,
         24,
         True,
-    ) and "the same as the whole picture" in tiling.sentence()
+    ) and "the same as the whole image" in tiling.sentence()
     tiling = choose_tiling(far, 1500, 2000)
     assert (tiling.tile, tiling.halo, tiling.exact) == (256, HALO, False)
     assert "approximation" in tiling.sentence() and "--halo 151 would be exact" in tiling.sentence()
@@ -195,7 +195,7 @@ def test_an_ensemble_is_the_mean_over_turns_and_turns_with_its_input():
             assert (mean_over_turns(module, turn(pixels, k)) - turn(mean, k)).abs().max() < 1e-5
 
 
-def test_an_ensemble_over_tiles_is_the_one_of_the_whole_picture(in_float64):
+def test_an_ensemble_over_tiles_is_the_one_of_the_whole_image(in_float64):
     module, pixels = network().double(), pixels_of(59, 75).double() / 255
     whole, tiled = upscale(module, pixels, ensemble=8), upscale(module, pixels, ensemble=8, tile=16)
     assert choose_tiling(module, 59, 75, tile=16).tiled and (tiled - whole).abs().max() < 1e-12
@@ -212,15 +212,13 @@ def test_predictions_are_bytes_with_the_pixel_loss_of_floats():
     for i, pixels in enumerate(batch["pixel_values"]):
         with torch.no_grad():
             sr = module(pixels[None].float() / 255)["sr"][0]
-        assert torch.equal(
-            predictions["pictures"][i], (sr.clamp(0, 1) * 255).round().to(torch.uint8)
-        )
+        assert torch.equal(predictions["images"][i], (sr.clamp(0, 1) * 255).round().to(torch.uint8))
         expected = (sr - batch["hr"][i].float() / 255).abs().mean()
         assert predictions["losses"][i].item() == pytest.approx(expected.item(), rel=1e-6)
     assert predictions["losses"].dtype == torch.float32 and predictions["losses"].shape == (2,)
     bare = predict(module, {"pixel_values": batch["pixel_values"]}, criterion=criterion)
     assert "losses" not in bare and "losses" not in predict(module, batch)
-    for one, other in zip(bare["pictures"], predictions["pictures"], strict=True):
+    for one, other in zip(bare["images"], predictions["images"], strict=True):
         assert torch.equal(one, other)
 
 

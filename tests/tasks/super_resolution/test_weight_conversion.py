@@ -34,7 +34,7 @@ def build(folder, *, scale=None, official_heads=True):
     return build_model(source, source_config(source, scale=scale), official_heads=official_heads)
 
 
-def pictures(*shape):
+def images(*shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -64,7 +64,7 @@ def test_a_folder_reads_back_bit_for_bit(tiny_network, tmp_path, upsampler, scal
     load_folder(other, tmp_path)
     assert all(torch.equal(tensor, averaged[name]) for name, tensor in other.state_dict().items())
     module.load_state_dict(averaged)
-    assert torch.equal(other(pictures(1, 3, 9, 8))["sr"], module(pictures(1, 3, 9, 8))["sr"])
+    assert torch.equal(other(images(1, 3, 9, 8))["sr"], module(images(1, 3, 9, 8))["sr"])
     assert other.training and other.official_heads == (
         official or upsampler not in ("", "pixelshuffle_aux")
     )
@@ -74,19 +74,19 @@ def test_a_folder_reads_back_bit_for_bit(tiny_network, tmp_path, upsampler, scal
     "upsampler, scale", [head for head in HEADS if head[0] not in ("", "pixelshuffle_aux")]
 )
 def test_heads_that_are_the_librarys_need_no_correction(tiny_network, tmp_path, upsampler, scale):
-    module, pixels = tiny_network(upsampler, scale).eval(), pictures(1, 3, 16, 12)
+    module, pixels = tiny_network(upsampler, scale).eval(), images(1, 3, 16, 12)
     assert save_plain_folder(module, module.state_dict(), tmp_path) == []
     assert not [name for name in written_config(tmp_path) if name.startswith("visionloop")]
     assert torch.equal(plain(tmp_path)(pixels).reconstruction, module(pixels)["sr"])
 
 
 @pytest.mark.parametrize("upsampler, scale, img_range, edge", CORRECTED)
-def test_plain_transformers_computes_the_official_picture_of_a_corrected_folder(
+def test_plain_transformers_computes_the_official_image_of_a_corrected_folder(
     tiny_network, tmp_path, upsampler, scale, img_range, edge
 ):
     module, pixels = (
         tiny_network(upsampler, scale, img_range=img_range).eval(),
-        pictures(2, 3, 16, 12),
+        images(2, 3, 16, 12),
     )
     (line,) = save_plain_folder(module, module.state_dict(), tmp_path)
     assert "plain transformers" in line and ("img_range 255 moved" in line) == (
@@ -110,7 +110,7 @@ def test_plain_transformers_computes_the_official_picture_of_a_corrected_folder(
 def test_a_corrected_folder_is_evaluated_as_plain_transformers_does(
     tiny_network, tmp_path, upsampler, scale, img_range, edge
 ):
-    module, pixels = tiny_network(upsampler, scale, img_range=img_range), pictures(1, 3, 16, 12)
+    module, pixels = tiny_network(upsampler, scale, img_range=img_range), images(1, 3, 16, 12)
     save_plain_folder(module, module.state_dict(), tmp_path / "best")
     loaded = load_model(tmp_path / "best").eval()
     assert not loaded.official_heads and torch.equal(
@@ -127,7 +127,7 @@ def test_a_corrected_folder_is_evaluated_as_plain_transformers_does(
 def test_training_goes_on_from_a_corrected_folder_with_official_weights(
     tiny_network, tmp_path, upsampler, scale, img_range, edge
 ):
-    module, pixels = tiny_network(upsampler, scale, img_range=img_range), pictures(1, 3, 16, 12)
+    module, pixels = tiny_network(upsampler, scale, img_range=img_range), images(1, 3, 16, 12)
     save_plain_folder(module, module.state_dict(), tmp_path / "best")
     again = build(tmp_path / "best")
     assert again.official_heads and again.config.img_range == again.swin2sr.img_range == img_range
@@ -146,7 +146,7 @@ def written_config_of(module, folder):
 
 
 def test_without_official_heads_a_corrected_folder_trains_on_as_it_is(tiny_network, tmp_path):
-    module, pixels = tiny_network("", 1), pictures(1, 3, 8, 8)
+    module, pixels = tiny_network("", 1), images(1, 3, 8, 8)
     save_plain_folder(module, module.state_dict(), tmp_path / "best")
     again = build(tmp_path / "best", official_heads=False)
     assert torch.equal(again(pixels)["sr"], plain(tmp_path / "best")(pixels).reconstruction)
@@ -210,12 +210,10 @@ def test_a_released_folder_has_no_mark_and_is_official(tiny_network, tmp_path):
 
 
 @pytest.mark.parametrize("window", [4, 7])
-def test_the_librarys_processor_reads_the_folder_and_its_pictures_fit_the_windows(
-    save_tiny, window
-):
+def test_the_librarys_processor_reads_the_folder_and_its_images_fit_the_windows(save_tiny, window):
     folder = save_tiny(window_size=window, image_size=28)
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
-    pixels = processor((pictures(3, 9, 13) * 255).byte(), return_tensors="pt")["pixel_values"]
+    pixels = processor((images(3, 9, 13) * 255).byte(), return_tensors="pt")["pixel_values"]
     assert type(processor).__name__ == "Swin2SRImageProcessor"
     assert (
         pixels.shape[-2:] == (-(-9 // window) * window, -(-13 // window) * window)

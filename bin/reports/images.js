@@ -3,7 +3,7 @@
 
 const scoreText = (kind, sample) => (kind && sample.score !== null ? `${kind.label} ${show(kind.format, sample.score)}` : "");
 
-// A picture in its own size over the page; the browser closes it with Escape, and a click anywhere does.
+// An image in its own size over the page; the browser closes it with Escape, and a click anywhere does.
 function enlarge(source, name) {
   const close = () => large.remove();
   const large = make("dialog", { close, click: close, "aria-label": name }, make("img", { src: source, alt: name }), make("p", {}, name));
@@ -11,14 +11,14 @@ function enlarge(source, name) {
   large.showModal();
 }
 
-// label: what stands below the picture before the score
+// label: what stands below the image before the score
 function sampleFigure(name, label) {
-  const picture = make("img", { alt: name }), missing = make("div", { class: "missing" }, "no picture"), text = make("span");
-  const button = make("button", { class: "zoom", "aria-label": `enlarge ${name}`, click: () => enlarge(picture.src, name) }, picture);
+  const image = make("img", { alt: name }), missing = make("div", { class: "missing" }, "no image"), text = make("span");
+  const button = make("button", { class: "zoom", "aria-label": `enlarge ${name}`, click: () => enlarge(image.src, name) }, image);
   const figure = make("figure", { class: "sample" }, button, missing, make("figcaption", {}, label, " ", text));
   figure.set = (sample, told) => {
-    [button.hidden, missing.hidden, text.textContent] = [!sample.picture, Boolean(sample.picture), told];
-    if (sample.picture) picture.setAttribute("src", sample.picture);
+    [button.hidden, missing.hidden, text.textContent] = [!sample.image, Boolean(sample.image), told];
+    if (sample.image) image.setAttribute("src", sample.image);
   };
   return figure;
 }
@@ -41,7 +41,7 @@ function fixedSamples(runs) {
   const limits = known.flatMap((run) => {
     const { known: all, evaluations, shown } = run.fixed, here = shown.at(-1).samples.length;
     const cut = here < all || shown.length < evaluations;
-    return cut ? [`Of ${run.name} here: ${here} of ${all} samples, ${shown.length} of ${evaluations} evaluations with pictures. `] : [];
+    return cut ? [`Of ${run.name} here: ${here} of ${all} samples, ${shown.length} of ${evaluations} evaluations with images. `] : [];
   });
   const control = make("div", { class: "slider" }, make("label", { for: "sample-step" }, "evaluation at"), slider, told);
   const text = make("p", {}, "Prediction beside truth; a click enlarges. ", ...limits);
@@ -51,7 +51,7 @@ function fixedSamples(runs) {
 
 const namesOf = (run) => JSON.stringify(run.fixed.shown.at(-1).samples.map(({ name }) => name));
 
-// A gallery of runs that were evaluated on the same samples, each sample's pictures beside each other. show(step): of that evaluation.
+// A gallery of runs that were evaluated on the same samples, each sample's images beside each other. show(step): of that evaluation.
 function besideEachOther(runs) {
   const several = runs.length > 1, names = JSON.parse(namesOf(runs[0]));
   const figures = names.map((name) => runs.map((run) => sampleFigure(name, several ? runName(run) : make("b", {}, name))));
