@@ -1,48 +1,50 @@
-"""Look at the checkpoints of a run: which there are, what is in one, whether they are whole; and remove old ones.
+"""List, inspect, verify and prune the checkpoints of a run.
 
     bin/checkpoint.py list runs/flowers
     bin/checkpoint.py inspect runs/flowers/checkpoints/step_00002000
-    bin/checkpoint.py verify runs/flowers                 exit code 1 where something is damaged
+    bin/checkpoint.py verify runs/flowers                 exit code 1 if something is damaged
     bin/checkpoint.py prune runs/flowers --keep 2 --dry-run
 
-PATH is a run's folder or its checkpoints/; for inspect and verify also one checkpoint folder, or a
-best/.
+PATH is a run folder or its checkpoints/; for inspect and verify also one checkpoint folder or
+a best/.
 """
 
 import click
 
-from visionloop.bin.commands.cli import json_option, run_commands, traceback_option
+from visionloop.bin.commands.cli import run_commands
+from visionloop.bin.commands.options import json_option, traceback_option
 
 
 @click.group(
     "checkpoint",
-    help="Look at the checkpoints of a run, check that they are whole, remove old ones.",
+    help="List, inspect, verify and prune the checkpoints of a run.",
     context_settings={"max_content_width": 120},
 )
-def command():
+def command() -> None:
     pass
 
 
 @command.command(
     "list",
-    help="A line for each checkpoint of the run in PATH. Every file is read: a second or so for a GiB.",
+    help="List the checkpoints of the run in PATH with score and condition. Reads every file.",
 )
 @click.argument("path")
 @json_option("print one object instead of the table")
 @traceback_option
-def list_checkpoints(path, as_json):
+def list_checkpoints(path: str, as_json: bool) -> None:
     from visionloop.bin.checkpoints.report import run_list
 
     run_list(path, as_json=as_json)
 
 
 @command.command(
-    "inspect", help="What is in the checkpoint PATH, or in the newest whole one of the run in PATH."
+    "inspect",
+    help="Show the contents of the checkpoint PATH, or of the latest valid one of the run in PATH.",
 )
 @click.argument("path")
 @json_option("print one object instead of lines")
 @traceback_option
-def inspect(path, as_json):
+def inspect(path: str, as_json: bool) -> None:
     from visionloop.bin.checkpoints.inspection import run_inspect
 
     run_inspect(path, as_json=as_json)
@@ -50,12 +52,13 @@ def inspect(path, as_json):
 
 @command.command(
     "verify",
-    help="Read every file of the checkpoints and best/ of the run in PATH, or of one of them. Damage: exit code 1.",
+    help="Compare every file of the checkpoints and best/ in PATH with its hash. Exits with 1 "
+    "if a file is damaged.",
 )
 @click.argument("path")
 @json_option("print one object instead of lines")
 @traceback_option
-def verify(path, as_json):
+def verify(path: str, as_json: bool) -> None:
     from visionloop.bin.checkpoints.report import run_verify
 
     raise SystemExit(run_verify(path, as_json=as_json))
@@ -63,7 +66,8 @@ def verify(path, as_json):
 
 @command.command(
     "prune",
-    help="Remove all checkpoints of the run in PATH but the newest whole ones and the best. Not while it runs.",
+    help="Remove all checkpoints of the run in PATH except the latest valid ones and the best. "
+    "Refused while the run is alive.",
 )
 @click.argument("path")
 @click.option(
@@ -71,17 +75,17 @@ def verify(path, as_json):
     type=click.IntRange(1),
     required=True,
     metavar="N",
-    help="how many of the newest whole ones stay",
+    help="number of latest valid checkpoints to keep",
 )
-@click.option("--dry-run", is_flag=True, help="say what would be removed, and remove nothing")
+@click.option("--dry-run", is_flag=True, help="print what would be removed and remove nothing")
 @traceback_option
-def prune(path, keep, dry_run):
+def prune(path: str, keep: int, dry_run: bool) -> None:
     from visionloop.bin.checkpoints.removal import run_prune
 
     run_prune(path, keep=keep, dry_run=dry_run)
 
 
-def main():
+def main() -> None:
     run_commands(command)
 
 

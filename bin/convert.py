@@ -1,61 +1,68 @@
-"""Turn annotations in other forms into those that detection and segmentation read, with the images beside them; and weights for LPIPS.
+"""Convert annotations into the formats of detection and segmentation, and weights for LPIPS.
 
     bin/convert.py voc VOCdevkit/VOC2007 data/voc
     bin/convert.py yolo football/ data/football --images link
     bin/convert.py imagefolder flowers/ data/flowers
     bin/convert.py masks labelled/ data/cells --val-split 0.2
-    bin/convert.py lpips --backbone alexnet.safetensors --heads alex.safetensors --output
-    lpips.safetensors
+    bin/convert.py lpips --backbone alex.safetensors --heads lin.safetensors --output l.safetensors
 
-For detection OUTPUT then holds train.json, val.json and test.json (COCO), as far as the source has
-them, and the images in folders of the same names; for segmentation, which `masks` is for,
-images/train/, masks/train/ and so on, and classes.json. convert.json says where all came from and
-what was left out. With `--images none` the folders of images are links to the folders of the
-source, so that images are found as long as nobody moves the source.
+For detection, OUTPUT holds train.json, val.json and test.json (COCO) for the splits that the source
+has, and the images in folders of the same names. For segmentation, which `masks` is for, it holds
+images/train/, masks/train/ and so on, and classes.json. convert.json names the source and lists
+everything that was left out. With `--images none` the folders of images are links to the folders of
+the source: they work as long as the source is not moved.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
-from visionloop.bin.commands.cli import run_commands, traceback_option
+from visionloop.bin.commands.cli import run_commands
+from visionloop.bin.commands.options import Decorator, traceback_option
 
-HOW = ["copy", "link", "none"]
+if TYPE_CHECKING:
+    from visionloop.bin.converters.conversion import ConversionReport
+    from visionloop.datasets.detection.index import DetectionIndex
 
 
 @click.group(
     "convert",
-    help="Turn annotations in other forms into COCO json or masks, and weights into the file that LPIPS reads.",
+    help="Convert annotations into COCO json or mask files, and weights into the file of LPIPS.",
     context_settings={"max_content_width": 120},
 )
-def command():
-    pass
+def command() -> None:
+    """Group the conversions."""
 
 
-def conversion(name, help):
-    """A command `name SOURCE OUTPUT` with the options that all conversions share."""
+def conversion(name: str, help: str) -> Decorator:
+    """Return a decorator for a command `name SOURCE OUTPUT` with the options of all conversions."""
+    options = (
+        traceback_option,
+        click.option(
+            "--skip-broken",
+            is_flag=True,
+            help="Leave out images and annotations that cannot be converted, with a warning for "
+            "each, instead of ending with an error",
+        ),
+        click.option(
+            "--images",
+            type=click.Choice(["copy", "link", "none"]),
+            default="copy",
+            show_default=True,
+            help="Images in OUTPUT: a copy of each, a symbolic link to each, or none, with one "
+            "link per split to the folder of the source",
+        ),
+        click.argument("output"),  # applied from the last to the first
+        click.argument("source"),
+    )
+    note = "OUTPUT must be absent, empty, or an earlier conversion, which is replaced."
 
-    def decorate(function):
-        for option in (
-            traceback_option,
-            click.option(
-                "--skip-broken", is_flag=True, help="leave out what is broken, and say so"
-            ),
-            click.option(
-                "--images",
-                type=click.Choice(HOW),
-                default="copy",
-                show_default=True,
-                help="in OUTPUT: copies; a symbolic link for each; or none, and a link to the source's folder for each split",
-            ),
-            click.argument("output"),  # applied from the last to the first
-            click.argument("source"),
-        ):
+    def decorate(function: Callable[..., None]) -> click.Command:  # type: ignore[explicit-any]  # options differ
+        for option in options:
             function = option(function)
-        return command.command(
-            name,
-            help=f"{help} OUTPUT must be absent, empty, or an earlier conversion, which it replaces.",
-        )(function)
+        return command.command(name, help=f"{help} {note}")(function)
 
     return decorate
 
@@ -65,70 +72,93 @@ val_split_option = click.option(
     type=click.FloatRange(0, 1, max_open=True),
     default=0.0,
     show_default=True,
-    help="share of train that becomes val, where there is no val",
+    help="Fraction of train that becomes val, chosen by the hash of the image's name; only for a "
+    "source without val",
 )
 
 
 @conversion(
     "voc",
-    "Pascal VOC: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt. Without lists all is train.",
+    "Convert Pascal VOC boxes: Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt. Without "
+    "lists every annotation is in train.",
 )
 @click.option(
     "--difficult",
     type=click.Choice(["keep", "crowd", "drop"]),
     default="keep",
     show_default=True,
-    help="objects marked difficult: like others; as crowd, so that finding or missing them does not count; or not at all",
+    help="Objects marked difficult: convert them like others, as crowd (neither detecting nor "
+    "missing them counts), or not at all",
 )
 @val_split_option
-def voc(difficult, val_split, **options):
+def voc(
+    difficult: str, val_split: float, source: str, output: str, images: str, skip_broken: bool
+) -> None:
+    """Run `convert voc`."""
     from visionloop.bin.converters.voc import read_voc
 
-    _convert_boxes("voc", partial(read_voc, difficult=difficult, val_split=val_split), **options)
+    read = partial(read_voc, difficult=difficult, val_split=val_split)
+    _convert_boxes("voc", read, source, output, images, skip_broken)
 
 
-@conversion("yolo", "YOLO: data.yaml, images/ and labels/.")
-def yolo(**options):
+@conversion("yolo", "Convert a YOLO dataset: data.yaml, images/ and labels/.")
+def yolo(source: str, output: str, images: str, skip_broken: bool) -> None:
+    """Run `convert yolo`."""
     from visionloop.bin.converters.yolo import read_yolo_splits
 
-    _convert_boxes("yolo", read_yolo_splits, **options)
+    _convert_boxes("yolo", read_yolo_splits, source, output, images, skip_broken)
 
 
 @conversion(
-    "imagefolder", "Folders by class: train/<class>/*.jpg. One box around each whole image."
+    "imagefolder",
+    "Convert image folders by class, train/<class>/*.jpg, with one box around each whole image.",
 )
-def imagefolder(**options):
+def imagefolder(source: str, output: str, images: str, skip_broken: bool) -> None:
+    """Run `convert imagefolder`."""
     from visionloop.bin.converters.imagefolder import read_image_folder
 
-    _convert_boxes("imagefolder", read_image_folder, **options)
+    _convert_boxes("imagefolder", read_image_folder, source, output, images, skip_broken)
 
 
 @conversion(
     "masks",
-    "Outlines or coloured masks as class ids, for segmentation: COCO json with polygons or run lengths; Pascal VOC: "
-    "SegmentationClass/*.png, JPEGImages/, ImageSets/Segmentation/*.txt; labelme: one json beside each image.",
+    "Convert outlines or colored masks into masks of class ids, for segmentation. SOURCE is COCO "
+    "json with polygons or run lengths; Pascal VOC with SegmentationClass/*.png, JPEGImages/ and "
+    "ImageSets/Segmentation/*.txt; or labelme with one json beside each image.",
 )
 @click.option(
     "--from",
     "kind",
     type=click.Choice(["coco", "voc", "labelme"]),
-    help="what SOURCE is, where it is not clear",
+    help="Format of SOURCE (default: detected from its files)",
 )
 @click.option(
     "--classes",
     "classes_file",
     metavar="FILE",
-    help="voc: classes.json or CVAT's labelmap.txt with names and colours; default: the labelmap.txt of SOURCE, or VOC's 21 classes",
+    help="For voc: classes.json or CVAT's labelmap.txt with class names and colors (default: the "
+    "labelmap.txt of SOURCE, or the 21 classes of VOC)",
 )
 @click.option(
     "--background",
     metavar="NAME|ignore",
     default="background",
     show_default=True,
-    help="pixels without annotation: a class of this name, which is then class 0; or ignored",
+    help="Class of the pixels without annotation, which becomes class 0; ignore: these pixels are "
+    "ignored in training and evaluation",
 )
 @val_split_option
-def masks(kind, classes_file, background, val_split, **options):
+def masks(
+    kind: str | None,
+    classes_file: str | None,
+    background: str,
+    val_split: float,
+    source: str,
+    output: str,
+    images: str,
+    skip_broken: bool,
+) -> None:
+    """Run `convert masks`."""
     from visionloop.bin.converters.conversion import convert
     from visionloop.bin.converters.mask_sources import read_masks
     from visionloop.bin.converters.masks import MASKS
@@ -136,47 +166,58 @@ def masks(kind, classes_file, background, val_split, **options):
     read = partial(
         read_masks, kind=kind, background=background, val_split=val_split, classes_file=classes_file
     )
-    convert("masks", read, MASKS, **options)
+    convert("masks", read, MASKS, source, output, images=images, skip_broken=skip_broken)
 
 
 @command.command(
     "lpips",
-    help="The file that super-resolution's --lpips-weights takes: AlexNet and the heads of LPIPS 0.1 in one.",
+    help="Write the file of super-resolution's --lpips-weights: AlexNet and the heads of LPIPS 0.1 "
+    "in one.",
 )
 @click.option(
     "--backbone",
     required=True,
     metavar="FILE",
-    help="torchvision's AlexNet as safetensors; a pickle (.pth) is not opened",
+    help="Weights of torchvision's AlexNet as safetensors; a pickle (.pth) is not opened",
 )
 @click.option(
     "--heads",
     required=True,
     metavar="FILE",
-    help="the published heads, lin0.model.1.weight and so on, as safetensors",
+    help="Published heads of LPIPS, lin0.model.1.weight and so on, as safetensors",
 )
 @click.option(
     "--output",
     required=True,
     metavar="FILE",
-    help="safetensors file to write; must be absent, or an earlier one of ours",
+    help="Safetensors file to write; must be absent or an earlier output of this command",
 )
 @traceback_option
-def lpips(backbone, heads, output):
+def lpips(backbone: str, heads: str, output: str) -> None:
+    """Run `convert lpips`."""
     from visionloop.bin.converters.lpips import convert_lpips
 
     convert_lpips(backbone, heads, output)
     print(f"{output}: LPIPS, AlexNet, version 0.1")
 
 
-def _convert_boxes(kind, read, **options):
+def _convert_boxes(
+    kind: str,
+    read: "Callable[[str, ConversionReport], dict[str, DetectionIndex]]",
+    source: str,
+    output: str,
+    images: str,
+    skip_broken: bool,
+) -> None:
+    """Convert a source of boxes to COCO json."""
     from visionloop.bin.converters.coco_json import BOXES  # here: `--help` must be quick
     from visionloop.bin.converters.conversion import convert
 
-    convert(kind, read, BOXES, **options)
+    convert(kind, read, BOXES, source, output, images=images, skip_broken=skip_broken)
 
 
-def main():
+def main() -> None:
+    """Run the command line."""
     run_commands(command)
 
 

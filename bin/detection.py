@@ -5,26 +5,36 @@ One GPU, or none:
 Eight GPUs of one machine, the same run:
     torchrun --nproc-per-node 8 --shutdown-timeout 120 \
         bin/detection.py train --data coco/ --model ustc-community/dfine-medium-coco --epochs 20
-And then:
-    python bin/detection.py evaluate --model runs/detection-coco-dfine-small-coco/best --data coco/
-    python bin/detection.py predict --model .../best --input street/ --output answers/
+Afterwards:
+    python bin/detection.py evaluate --data coco/ \
+        --model runs/detection-coco-dfine-small-coco/best
+    python bin/detection.py predict --model .../best --input street/ --output predictions/
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from visionloop.bin.commands.cli import run_commands, task_commands
 from visionloop.tasks.detection.config import DetectionConfig
+from visionloop.tasks.detection.recipes import recipe
+
+if TYPE_CHECKING:
+    from visionloop.tasks.detection.task import DetectionTask
 
 
-def load_task_class():
-    """Imported late: torch and transformers take seconds, `--help` should not."""
+def load_task_class() -> type[DetectionTask]:
+    """Import the task late: torch and transformers take seconds, and `--help` should be quick."""
     from visionloop.tasks.detection.task import DetectionTask
 
     return DetectionTask
 
 
-commands = task_commands("detection", DetectionConfig, load_task_class)
+commands = task_commands("detection", DetectionConfig, load_task_class, recipe=recipe)
 
 
-def main():
+def main() -> None:
+    """Run the command line."""
     run_commands(commands)
 
 

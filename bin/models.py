@@ -1,63 +1,63 @@
-"""Which models there are, and which tasks and scores: for people who choose one, and for platforms that show them.
+"""List models, tasks and scores; download weights; verify the model zoo.
 
     bin/models.py list --task detection
     bin/models.py show dfine-xlarge-coco
     bin/models.py tasks --json
     bin/models.py metrics --json
-    bin/models.py download google/vit-base-patch16-224      into the hub's cache, so that training
-    needs no network bin/models.py verify                                    exit code 1 where a
-    parameter count is not what the table says
+    bin/models.py download google/vit-base-patch16-224    into the hub's cache, for offline use
+    bin/models.py verify                                  exit code 1 for a wrong count
 
-NAME is what `--model` of a task's commands takes: an alias, a hub id, or an architecture without
-released weights. What the table does not know is "not measured", null in json; shares are numbers
-from 0 to 1.
+NAME is a value of `--model`: an alias, a hub id, or an architecture without released weights.
+Unknown values are "not measured", null in JSON; shares are numbers from 0 to 1.
 """
 
 import click
 
-from visionloop.bin.commands.cli import json_option, run_commands, traceback_option
+from visionloop.bin.commands.cli import run_commands
+from visionloop.bin.commands.options import json_option, traceback_option
 
 task_option = click.option(
-    "--task", metavar="TASK", help="a task type, or what its command is called: of this task alone"
+    "--task", metavar="TASK", help="restrict to a task, such as object_detection or detection"
 )
 
 
 @click.group(
     "models",
-    help="Which models there are, and which tasks and scores; fetch weights, check the table.",
+    help="List models, tasks and scores; download weights; verify the model zoo.",
     context_settings={"max_content_width": 120},
 )
-def command():
+def command() -> None:
     pass
 
 
-@command.command("list", help="A line for each model, the chosen one of each task first.")
+@command.command("list", help="List all models, the recommended one of each task first.")
 @task_option
 @json_option("print one list of rows, all that `show --json` says of each")
 @traceback_option
-def list_models(task, as_json):
+def list_models(task: str | None, as_json: bool) -> None:
     from visionloop.bin.model_zoo.listing import run_list
 
     run_list(task, as_json=as_json)
 
 
-@command.command("show", help="Everything about one model, with the source of each number.")
+@command.command("show", help="Show everything about one model, with the source of each number.")
 @click.argument("name")
 @task_option
 @json_option("print one object instead of lines")
 @traceback_option
-def show(name, task, as_json):
+def show(name: str, task: str | None, as_json: bool) -> None:
     from visionloop.bin.model_zoo.listing import run_show
 
     run_show(name, task, as_json=as_json)
 
 
 @command.command(
-    "tasks", help="The tasks: type, name in English and Korean, icon, primary score, data layout."
+    "tasks",
+    help="List the tasks: type, name in English and Korean, icon, primary score, data layout.",
 )
 @json_option("print one list of tasks")
 @traceback_option
-def tasks(as_json):
+def tasks(as_json: bool) -> None:
     from visionloop.bin.model_zoo.listing import run_tasks
 
     run_tasks(as_json=as_json)
@@ -65,11 +65,12 @@ def tasks(as_json):
 
 @command.command(
     "metrics",
-    help="The scores of each task: which one platforms show (primary), which one picks best/ (best).",
+    help="List the scores of each task: the one that platforms show (primary), the one that picks "
+    "best/ (best).",
 )
 @json_option("print one object {task type: {primary, best, metrics}}")
 @traceback_option
-def metrics(as_json):
+def metrics(as_json: bool) -> None:
     from visionloop.bin.model_zoo.listing import run_metrics
 
     run_metrics(as_json=as_json)
@@ -77,12 +78,12 @@ def metrics(as_json):
 
 @command.command(
     "download",
-    help="Fetch the weights of a model into the hub's cache (HF_HOME), for use without a network later.",
+    help="Download the weights of a model into the hub's cache (HF_HOME) for offline use.",
 )
 @click.argument("name")
 @task_option
 @traceback_option
-def download(name, task):
+def download(name: str, task: str | None) -> None:
     from visionloop.bin.model_zoo.download import run_download
 
     run_download(name, task)
@@ -90,18 +91,19 @@ def download(name, task):
 
 @command.command(
     "verify",
-    help="Build every model without memory for its weights, and count them. More than 1 % off: exit code 1.",
+    help="Build every model on the meta device and count its parameters. Exits with 1 if a count "
+    "is more than 1 % off.",
 )
 @task_option
 @json_option("print one list of {model_id, task_type, params, counted, problem}")
 @traceback_option
-def verify(task, as_json):
+def verify(task: str | None, as_json: bool) -> None:
     from visionloop.bin.model_zoo.verify import run_verify
 
     raise SystemExit(run_verify(task, as_json=as_json))
 
 
-def main():
+def main() -> None:
     run_commands(command)
 
 

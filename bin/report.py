@@ -1,72 +1,79 @@
-"""One HTML page of one run or of several beside each other: curves, scores, classes, images, settings. It needs no network and no server.
+"""Write one HTML page of one or several runs: curves, scores, classes, images, settings.
 
-    bin/report.py runs/flowers                            writes runs/flowers/report.html
+    bin/report.py runs/flowers                    writes runs/flowers/report.html
     bin/report.py runs/flowers runs/flowers-2 --output compared.html
-    bin/report.py runs/flowers --json flowers.json        the object that the page is drawn from,
-    alone bin/report.py list                                    which runs there are below runs/
+    bin/report.py runs/flowers --json flowers.json    writes only the object of the page
+    bin/report.py list                            lists the runs below runs/
 
-Of a run that is still going on, was killed or failed as well: what is missing is said in the page.
-bin/reports/README.md tells more.
+The page needs no network and no server. It works for a run that is still running, was killed or
+failed as well: the page says what is missing. See bin/reports/README.md.
 """
 
 import click
 
-from visionloop.bin.commands.cli import json_option, run_commands, traceback_option
+from visionloop.bin.commands.cli import run_commands
+from visionloop.bin.commands.options import json_option, traceback_option
 
 
 class ReportGroup(click.Group):
-    """`write` need not be typed: arguments that begin with no command are its own."""
+    """Group whose command `write` need not be typed: other first arguments belong to it."""
 
-    def parse_args(self, context, arguments):
-        if arguments and arguments[0] not in (*self.commands, "--help"):
-            arguments = ["write", *arguments]
-        return super().parse_args(context, arguments)
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["write", *args]
+        return super().parse_args(ctx, args)
 
 
 @click.group(
     "report",
     cls=ReportGroup,
-    help="One HTML page of runs: RUN [RUN ..], the same as `write RUN [RUN ..]`.",
+    help="Write one HTML page of runs: RUN [RUN ..], the same as `write RUN [RUN ..]`.",
     context_settings={"max_content_width": 120},
 )
-def command():
-    pass
+def command() -> None:
+    """Group the commands."""
 
 
 @command.command(
     "write",
-    help="Write one page of all the runs in RUN.. A run that is called like a command: ./list.",
+    help="Write one page of all run folders RUN.. . Type ./list for a folder named as a command.",
 )
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--output",
     metavar="FILE.html",
-    help="default: report.html, in the run's folder if it is one run",
+    help="Page to write (default: report.html, in the run folder for a single run)",
 )
 @click.option(
     "--json",
     "json_file",
     metavar="FILE",
-    help="write the page's object there; without --output nothing else",
+    help="Write the object of the page as JSON, and the page only with --output",
 )
 @traceback_option
-def write(runs, output, json_file):
-    from visionloop.bin.reports.writing import run_report
+def write(runs: tuple[str, ...], output: str | None, json_file: str | None) -> None:
+    """Run `report write`."""
+    from visionloop.bin.reports.page import run_report
 
     run_report(runs, output=output, json_file=json_file)
 
 
-@command.command("list", help="A line for each run below FOLDER (runs), the latest first.")
+@command.command(
+    "list",
+    help="Print a line for each run below FOLDER (default: runs), the most recently active first.",
+)
 @click.argument("folder", default="runs")
-@json_option("print one list of objects instead of the table")
+@json_option("Print one list of objects instead of the table")
 @traceback_option
-def list_runs(folder, as_json):
+def list_runs(folder: str, as_json: bool) -> None:
+    """Run `report list`."""
     from visionloop.bin.reports.listing import run_list
 
     run_list(folder, as_json=as_json)
 
 
-def main():
+def main() -> None:
+    """Run the command line."""
     run_commands(command)
 
 

@@ -7,18 +7,20 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from visionloop.engine.errors import USER_ERROR, UserError
+from visionloop.engine.types import JsonObject
 
 MARKER = "sample_data.json"
-VERSION = 1  # raised when the same seed would give other data
+VERSION = 1  # raised when the same seed gives other data
 
 
 @click.command(
-    help="Write the sample data of TASK into DIR, which must not exist, or be empty, or hold just this data already."
+    help="Write the sample data of TASK into DIR, which must be absent, empty, or hold this data."
 )
 @click.argument("task")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -27,9 +29,9 @@ VERSION = 1  # raised when the same seed would give other data
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="other images of the same kind",
+    help="seed of the images",
 )
-def command(task, folder, seed):
+def command(task: str, folder: Path, seed: int) -> None:
     from visionloop.datasets.synthetic.writers import WRITERS  # here: `--help` must be quick
 
     task = task.replace("-", "_")
@@ -37,12 +39,12 @@ def command(task, folder, seed):
         raise UserError(
             f"no sample data for task {task!r}; there is {', '.join(sorted(WRITERS))}", field="task"
         )
-    wanted = {"task": task, "seed": seed, "version": VERSION}
+    description = {"task": task, "seed": seed, "version": VERSION}
     try:
-        if is_written(folder, wanted):
+        if is_written(folder, description):
             click.echo(f"{folder}: the {task} sample data with seed {seed} is already there")
             return
-        write(folder, wanted, WRITERS[task])
+        write(folder, description, WRITERS[task])
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror or error}",
@@ -51,35 +53,39 @@ def command(task, folder, seed):
     click.echo(f"{folder}: wrote the {task} sample data with seed {seed}")
 
 
-def is_written(folder, wanted):
-    """True if the folder holds exactly the wanted data, False if it may be written, UserError if it holds anything else."""
+def is_written(folder: Path, description: JsonObject) -> bool:
+    """Return True if the folder holds the described data, False if it may be written.
+
+    Raises UserError if it holds anything else.
+    """
     if not os.path.lexists(folder):
         return False
     if not folder.is_dir():
         raise UserError(f"{folder}: exists and is not a folder", file=str(folder))
     if not any(folder.iterdir()):
         return False
-    found = read_marker(folder / MARKER)
-    if found is None:
+    existing = read_marker(folder / MARKER)
+    if existing is None:
         raise UserError(
-            f"{folder}: not empty, and not sample data of ours; nothing was written",
+            f"{folder}: not empty and no sample data; nothing was written",
             file=str(folder),
         )
     differing = [
-        f"{key} {found.get(key)!r}, not {value!r}"
-        for key, value in wanted.items()
-        if found.get(key) != value
+        f"{key} {existing.get(key)!r}, not {value!r}"
+        for key, value in description.items()
+        if existing.get(key) != value
     ]
     if differing:
         raise UserError(
-            f"{folder}: holds sample data with {'; '.join(differing)}; remove it or choose another folder",
+            f"{folder}: holds sample data with {'; '.join(differing)}; "
+            "remove it or choose another folder",
             file=str(folder),
         )
     return True
 
 
-def read_marker(path):
-    """The marker's content, or None where there is none of ours."""
+def read_marker(path: Path) -> JsonObject | None:
+    """Return the content of a marker file, or None if it is not one."""
     try:
         content = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
@@ -87,22 +93,22 @@ def read_marker(path):
     return content if isinstance(content, dict) and "task" in content else None
 
 
-def write(folder, wanted, writer):
-    """Write beside the folder and rename when whole: a killed command leaves no half dataset under its name."""
+def write(folder: Path, description: JsonObject, writer: Callable[[Path, int], None]) -> None:
+    """Write next to the folder and rename: a killed command leaves no incomplete dataset."""
     folder = Path(os.path.abspath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.parent / f".{folder.name}.unfinished-{os.getpid()}"
     unfinished.mkdir()
     try:
-        writer(unfinished, wanted["seed"])
-        (unfinished / MARKER).write_text(json.dumps(wanted) + "\n")
+        writer(unfinished, description["seed"])
+        (unfinished / MARKER).write_text(json.dumps(description) + "\n")
         unfinished.rename(folder)  # takes the place of an empty folder too
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 
-def main():
+def main() -> None:
     try:
         command()
     except UserError as error:

@@ -1,35 +1,47 @@
-r"""Semantic segmentation from the command line.
+r"""Train and use models for semantic segmentation.
 
 One GPU, or none:
-    python bin/segmentation.py train --data streets/ --model tue-mps/ade20k_semantic_eomt_large_512
-    --epochs 30
+    python bin/segmentation.py train --data streets/ \
+        --model tue-mps/ade20k_semantic_eomt_large_512 --epochs 30
 Eight GPUs of one machine, the same run:
-    torchrun --nproc-per-node 8 --shutdown-timeout 120 \
-        bin/segmentation.py train --data streets/ --model facebook/dinov2-with-registers-base
-        --epochs 30
-And then:
-    python bin/segmentation.py evaluate --model
-    runs/segmentation-streets-ade20k_semantic_eomt_large_512/best --data streets/ python
-    bin/segmentation.py predict --model .../best --input photos/ --output answers/
+    torchrun --nproc-per-node 8 --shutdown-timeout 120 bin/segmentation.py train --data streets/ \
+        --model facebook/dinov2-with-registers-base --epochs 30
+Then evaluate and predict:
+    python bin/segmentation.py evaluate --data streets/ \
+        --model runs/segmentation-streets-ade20k_semantic_eomt_large_512/best
+    python bin/segmentation.py predict --model .../best --input photos/ --output predictions/
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from visionloop.bin.commands.cli import run_commands, task_commands
 from visionloop.tasks.segmentation.config import SegmentationConfig
+from visionloop.tasks.segmentation.recipes import recipe
+
+if TYPE_CHECKING:
+    from visionloop.tasks.segmentation.task import SegmentationTask
 
 
-def load_task_class():
-    """Imported late: torch and transformers take seconds, `--help` should not."""
+def load_task_class() -> type[SegmentationTask]:
+    """Import the task late: torch and transformers take seconds, which `--help` does not need."""
     from visionloop.tasks.segmentation.task import SegmentationTask
 
     return SegmentationTask
 
 
 commands = task_commands(
-    "segmentation", SegmentationConfig, load_task_class, score_options=("score_levels",)
+    "segmentation",
+    SegmentationConfig,
+    load_task_class,
+    recipe=recipe,
+    score_options=("score_levels",),
 )
 
 
-def main():
+def main() -> None:
+    """Run the command line."""
     run_commands(commands)
 
 

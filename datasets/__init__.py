@@ -1,1 +1,1 @@
-"""Reading images and annotations; nothing here knows about training."""
+"""Readers of images and annotations; independent of training."""

@@ -1,40 +1,57 @@
-"""What travels from the loader to the task."""
+"""Micro-batches, and the normalizers that their losses are divided by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 
-class Batch(dict):
+class Batch(dict[str, Any]):  # type: ignore[explicit-any]  # each task has keys of its own
     """The tensors and lists of one micro-batch, and its place in the run.
 
-    step: the optimizer step it belongs to; offset: position of its first sample in the global batch
-    of that step. Always holds "pixel_values" (uint8 on the wire) and "sample_ids" (int64 [B],
-    indices into the dataset).
+    Every batch holds "pixel_values" (uint8 as it comes from the loader) and "sample_ids"
+    (int64 [B], indices into the dataset).
+
+    Args:
+        items: the content, {name: tensor, or list or dict of tensors}.
+        step: the optimizer step that the batch belongs to.
+        offset: position of its first sample in the global batch of that step.
     """
 
-    def __init__(self, items=(), *, step=0, offset=0):
+    def __init__(
+        self,
+        items: Mapping[str, object] | Iterable[tuple[str, object]] = (),
+        *,
+        step: int = 0,
+        offset: int = 0,
+    ) -> None:
         super().__init__(items)
         self.step, self.offset = step, offset
 
-    def __len__(self):
-        """Number of samples."""
+    def __len__(self) -> int:
+        """Return the number of samples, not of keys."""
         return len(self["sample_ids"])
 
-    def map_tensors(self, function):
-        """The same batch with `function` applied to every tensor, in lists and dicts too."""
-        return Batch(
-            {key: _map(value, function) for key, value in self.items()},
-            step=self.step,
-            offset=self.offset,
-        )
+    def replace(self, **items: object) -> Batch:
+        """Return a batch at the same place in the run with some items replaced."""
+        return Batch({**self, **items}, step=self.step, offset=self.offset)
 
-    def to(self, device):
+    def map_tensors(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """Apply `function` to every tensor, in lists and dicts too, and return the new batch."""
+        return self.replace(**{key: _map(value, function) for key, value in self.items()})
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy every tensor to a device; from pinned memory the copy does not block the host."""
         return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pin_memory(self):
+    def pin_memory(self) -> Batch:
+        """Copy every tensor to page-locked host memory."""
         return self.map_tensors(torch.Tensor.pin_memory)
 
 
-def _map(value, function):
+def _map(value: object, function: Callable[[torch.Tensor], torch.Tensor]) -> object:
     if isinstance(value, torch.Tensor):
         return function(value)
     if isinstance(value, dict):
@@ -42,3 +59,26 @@ def _map(value, function):
     if isinstance(value, list | tuple):
         return type(value)(_map(item, function) for item in value)
     return value
+
+
+class Normalizers(dict[str, float]):
+    """Divisors of the losses of one step: {name: total over all ranks / number of ranks}.
+
+    A loss is a sum divided by a normalizer of the whole step, never a mean of its own, so the
+    gradients of micro-batches and ranks add up to the gradient of the global batch.
+
+    Args:
+        values: {name: number}, the same on all ranks (see `distributed.agree`).
+        sum_over_ranks: element-wise sum of a list of host numbers over all ranks, for a normalizer
+            that is known only after the forward (the union of D-FINE's matches). It is a
+            collective: all ranks call it equally often. The default is one process alone.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, float] | Iterable[tuple[str, float]] = (),
+        *,
+        sum_over_ranks: Callable[[Sequence[float]], list[float]] = list,
+    ) -> None:
+        super().__init__(values)
+        self.sum_over_ranks = sum_over_ranks

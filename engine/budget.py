@@ -1,43 +1,66 @@
-"""`--budget`: the time of a run over all its starts, in budget.json. No bit of a checkpoint depends on it."""
+"""`--budget`: the time of a run over all its starts, kept in budget.json.
+
+No bit of a checkpoint depends on it.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import json
 import time
 from dataclasses import asdict, dataclass, fields
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.config.options import duration_text
 from visionloop.engine.errors import UserError
+from visionloop.engine.types import JsonObject
 
-# enough for what comes next; for the last evaluation and save only, not for one before; to be ended
-# now
-ENOUGH, SHORT, OVER = range(3)
-BEAT_SECONDS = 5  # of time used are lost at most when the process is killed
+if TYPE_CHECKING:
+    from visionloop.engine.system.profiling import Clock
+
+WRITE_EVERY_SECONDS = 5  # most of the used time that is lost when the process is killed
 LEAVING_SECONDS = 0.5  # from the last save to the end of the process
+
+
+class TimeLeft(IntEnum):
+    """The part of a budget that is left before a step."""
+
+    ENOUGH = 0  # for what comes next
+    SHORT = 1  # for the last evaluation and save, not for one before
+    OVER = 2  # the run must end now
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured once, in seconds: to get ready, a step that reads new images, a later one, an evaluation, saves."""
+    """Durations of the parts of a run in seconds, measured once by a calibration run."""
 
-    start: float
-    first_step: float
-    step: float
+    start: float  # from the start of the process to the first step
+    first_step: float  # a step on images that were not read before
+    step: float  # a later step
     evaluation: float
     save: float
-    last_save: float  # waited for until it is on the disk
+    last_save: float  # until the checkpoint is on the disk
 
 
 @dataclass
 class Budget:
     """The time of a run, on its main rank.
 
-    seconds: all of it; steps: that were found to fit; used: before this start; began: of this
-    start, by time.monotonic(); key: of the settings that the steps were found for; ended_at: the
-    step at which the time was up.
+    Attributes:
+        folder: the folder of the run.
+        seconds: the whole budget.
+        began: when this start began, by time.monotonic().
+        used: seconds used by earlier starts.
+        steps: the optimizer steps that fit, None before they are estimated.
+        key: hash of the settings that the steps were estimated for.
+        figures: the durations that the steps were estimated from.
+        ended_at: the step at which the time was over.
     """
 
-    folder: object
+    folder: Path
     seconds: float
     began: float
     used: float = 0.0
@@ -47,72 +70,98 @@ class Budget:
     ended_at: int | None = None
     _written: float = 0.0
 
-    def remaining(self):
-        """Seconds until the run must be over."""
+    def remaining(self) -> float:
+        """Return the seconds until the run must be over."""
         return self.seconds - self.used - (time.monotonic() - self.began)
 
-    def left(self, clock):
-        """ENOUGH, SHORT or OVER before the step that is about to be done. clock: the run's, for what an evaluation takes now."""
-        if time.monotonic() - self._written > BEAT_SECONDS:
+    def time_left(self, clock: Clock) -> TimeLeft:
+        """Return what is left before the next step.
+
+        Args:
+            clock: of the run, for what a step and an evaluation take now.
+        """
+        if time.monotonic() - self._written > WRITE_EVERY_SECONDS:
             self.write()
+        assert self.figures is not None, "a budget is measured before the first step"
         step = clock.last["compute"] + clock.last["data_wait"] or self.figures.step
         evaluation = clock.last["evaluation"] or self.figures.evaluation
-        ending = step + evaluation + self.figures.last_save + LEAVING_SECONDS
-        after_step = self.remaining() - ending
+        last_part = step + evaluation + self.figures.last_save + LEAVING_SECONDS
+        after_step = self.remaining() - last_part
+        if after_step <= 0:
+            return TimeLeft.OVER
         # half as long again: an evaluation that takes longer than the one before must not end the
         # run early
-        return (
-            OVER
-            if after_step <= 0
-            else SHORT
-            if after_step <= 1.5 * evaluation + self.figures.save
-            else ENOUGH
-        )
+        if after_step <= 1.5 * evaluation + self.figures.save:
+            return TimeLeft.SHORT
+        return TimeLeft.ENOUGH
 
-    def write(self):
-        """Put the time used so far on the disk, where there is room."""
+    def write(self) -> None:
+        """Write the time used so far to budget.json; a full disk is ignored here."""
         self._written = time.monotonic()
         row = {
             "schema": 1,
             "budget_seconds": self.seconds,
             "used_seconds": round(self.seconds - self.remaining(), 3),
             "steps": self.steps,
-        }
-        row |= {
             "key": self.key,
             "ended_at": self.ended_at,
             "figures": self.figures and asdict(self.figures),
         }
-        with contextlib.suppress(OSError):  # what really must be written will say so
+        with contextlib.suppress(OSError):  # a checkpoint that cannot be written reports it
             replace_file(self.folder / "budget.json", json.dumps(row, indent=1) + "\n")
 
 
-def read_budget(folder):
-    """The content of the run's budget.json, {} when there is none that can be read."""
+def read_budget(folder: Path) -> JsonObject:
+    """Return the content of a run's budget.json, {} when there is none that can be read."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        row = json.loads((folder / "budget.json").read_text())
-        known = {item.name: float(row["figures"][item.name]) for item in fields(Figures)}
+        row: JsonObject = json.loads((folder / "budget.json").read_text())
+        figures = Figures(
+            **{item.name: float(row["figures"][item.name]) for item in fields(Figures)}
+        )
         numbers = {name: float(row[name]) for name in ("budget_seconds", "used_seconds")}
-        return row | numbers | {"steps": int(row["steps"]), "figures": Figures(**known)}
+        return {**row, **numbers, "steps": int(row["steps"]), "figures": figures}
     return {}
 
 
-def continued_budget(folder, seconds, began, record, *, steps):
-    """The Budget of a run that goes on from a checkpoint or from nothing but its record. Raises UserError for another budget."""
+def resumed_budget(
+    folder: Path, seconds: float, began: float, record: JsonObject, *, steps: int
+) -> Budget:
+    """Return the budget of a run that resumes from a checkpoint, or from its budget.json alone.
+
+    Args:
+        folder: the folder of the run.
+        seconds: --budget of this start.
+        began: when this start began, by time.monotonic().
+        record: of `read_budget`.
+        steps: the length of the run.
+
+    Raises:
+        UserError: the run has another budget, or none.
+    """
     if record and record["budget_seconds"] != seconds:
+        first = duration_text(record["budget_seconds"])
         raise UserError(
-            f"--budget: the run in {folder} was sized for {duration_text(record['budget_seconds'])} ({steps} steps), this command has "
-            f"{duration_text(seconds)}; its schedule stays (start another with --output, or go on without a limit with --steps {steps})",
+            f"--budget: the length of the run in {folder} was estimated for {first} "
+            f"({steps} steps), this command has {duration_text(seconds)}; its schedule stays "
+            "(start another run with --output, "
+            f"or resume without a time limit with --steps {steps})",
             code="changed_setting",
             field="budget",
         )
     if not record:
         raise UserError(
-            f"--budget: the run in {folder} has none, or no budget.json any more; go on with --steps {steps}, or take another --output",
+            f"--budget: the run in {folder} has no readable budget.json; "
+            f"resume with --steps {steps}, or start another run with --output",
             code="changed_setting",
             field="budget",
         )
     return Budget(
-        folder, seconds, began, used=record["used_seconds"], steps=record["steps"], key=record["key"], figures=record["figures"],
+        folder,
+        seconds,
+        began,
+        used=record["used_seconds"],
+        steps=record["steps"],
+        key=record["key"],
+        figures=record["figures"],
         ended_at=record["ended_at"],
-    )  # fmt: skip
+    )

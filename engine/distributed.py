@@ -4,76 +4,89 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
+from visionloop.engine.batch import Normalizers
 from visionloop.engine.errors import UserError
+
+T = TypeVar("T")
+
+# gloo raises a plain RuntimeError that names its source file; DDP's own collectives too
+LOST_PROCESS_MESSAGES = ("gloo/", "Connection closed by peer", "Timed out waiting")
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers. device: where it computes; group: the CPU (gloo) group, None when alone."""
+    """This process among the processes of the run.
+
+    Attributes:
+        rank: 0..size - 1.
+        local_rank: rank on this machine.
+        size: number of processes.
+        device: where this process computes.
+        group: the CPU (gloo) group, None for a process alone.
+    """
 
     rank: int
     local_rank: int
     size: int
     device: torch.device
-    group: object = None
+    group: dist.ProcessGroup | None = None
 
     @property
-    def is_main(self):
+    def is_main(self) -> bool:
+        """True on rank 0."""
         return self.rank == 0
 
 
-# gloo raises a plain RuntimeError that names its source file; DDP's own collectives too
-LOST = ("gloo/", "Connection closed by peer", "Timed out waiting")
-_joined = None  # the World of this process, for the one task that sums inside its loss
+def pick_device(name: str | None, local_rank: int = 0) -> torch.device:
+    """Return the device of `--device`; None picks CUDA, then MPS, then the CPU.
 
-
-def pick_device(name, local_rank=0):
-    """The torch.device for `--device`; None picks CUDA, then MPS, then the CPU. Raises UserError when it is not there."""
+    Raises:
+        UserError: this process has no such device.
+    """
     if name is None:
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else mps
     if name == "cuda":
         if not torch.cuda.is_available():
             raise UserError(
                 "--device cuda: no CUDA device is visible to this process", field="device"
             )
         if local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"--nproc-per-node: process {local_rank} has no GPU, {torch.cuda.device_count()} are visible",
-                field="device",
-            )
+            why = f"process {local_rank} has no GPU, {torch.cuda.device_count()} are visible"
+            raise UserError(f"--nproc-per-node: {why}", field="device")
         return torch.device("cuda", local_rank)
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps: this machine has no Metal device", field="device")
     return torch.device(name)
 
 
-def join_world(device_name, timeout_seconds=1800):
-    """Read torchrun's environment and join its group: nccl for CUDA gradients, gloo for the rest. All ranks.
+def join_world(device_name: str | None, timeout_seconds: float = 1800) -> World:
+    """Join the process group of torchrun's environment. All ranks.
 
-    timeout_seconds: how long a collective waits for the other ranks; then it raises what
-    `lost_process` knows.
+    CUDA gradients use nccl, everything else gloo.
+
+    Args:
+        device_name: of `--device`, see `pick_device`.
+        timeout_seconds: how long a collective waits for the other ranks; then it raises an error
+            that `is_lost_process` recognizes.
     """
-    global _joined
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = pick_device(device_name, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if "WORLD_SIZE" not in os.environ or size == 1:
-        _joined = World(0, 0, 1, device)
-        return _joined
+        return World(0, 0, 1, device)
     timeout = timedelta(seconds=timeout_seconds)
     if not dist.is_initialized():
         store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
@@ -86,138 +99,154 @@ def join_world(device_name, timeout_seconds=1800):
             world_size=size,
             timeout=timeout,
         )
-    group = (
-        dist.new_group(backend="gloo", timeout=timeout)
-        if device.type == "cuda"
-        else dist.group.WORLD
-    )
-    _joined = World(rank, local_rank, size, device, group)
-    return _joined
+    group: dist.ProcessGroup | None = dist.group.WORLD
+    if device.type == "cuda":
+        group = dist.new_group(backend="gloo", timeout=timeout)  # type: ignore[assignment]  # ours
+    return World(rank, local_rank, size, device, group)
 
 
-def name_start(store, rank, size, timeout_seconds):
-    """A name that the processes of this start agree on and that no earlier start had. All ranks.
+def name_start(store: dist.Store, rank: int, size: int, timeout_seconds: float) -> str:
+    """Agree on a name for this start that no earlier start had. All ranks.
 
     torchrun keeps its store over --max-restarts, with the addresses of the processes that are gone:
-    whoever reads one of those before it is written anew never connects (seen). Its count of
-    restarts is no such name, each node has its own. So the first rank answers questions that are
-    asked under names of their own, and answers again whoever asks anew.
+    a process that reads one of those before it is written again never connects (seen). Its count of
+    restarts is no such name, each node has its own. So rank 0 answers questions that are asked
+    under names of their own, and answers again a process that asks again.
     """
     if rank:
         question = secrets.token_hex(8)
         store.set(f"question/{rank}", question)
-        name = store.get(f"answer/{question}").decode()
-        store.set(f"{name}/{rank}", "heard")
+        name = str(store.get(f"answer/{question}").decode())
+        store.set(f"{name}/{rank}", "received")
         return name
-    name, silent, deadline = (
-        secrets.token_hex(8),
-        range(1, size),
-        time.monotonic() + timeout_seconds,
-    )
-    while silent := [other for other in silent if not store.check([f"{name}/{other}"])]:
+    name = secrets.token_hex(8)
+    deadline = time.monotonic() + timeout_seconds
+    missing = list(range(1, size))
+    while missing := [other for other in missing if not store.check([f"{name}/{other}"])]:
         if time.monotonic() > deadline:
-            raise dist.DistStoreError(f"Timed out waiting for process {silent[0]} to start")
-        for other in silent:
+            raise dist.DistStoreError(f"Timed out waiting for process {missing[0]} to start")
+        for other in missing:
             if store.check([f"question/{other}"]):
                 store.set(f"answer/{store.get(f'question/{other}').decode()}", name)
         time.sleep(0.02)
     return name
 
 
-def leave_world():
-    """All ranks, once the run is over."""
-    global _joined
-    _joined = None
+def leave_world() -> None:
+    """Leave the process group, if there is one. All ranks."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def lost_process(error):
-    """True for what a collective raises when another rank is gone or does not answer in time."""
+def is_lost_process(error: BaseException) -> bool:
+    """Return True for the error of a collective whose other rank is gone or does not answer."""
     return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)
+        isinstance(error, RuntimeError)
+        and any(text in str(error) for text in LOST_PROCESS_MESSAGES)
     )
 
 
-def lost_why(error):
-    """The first sentence of such an error, without gloo's file name and advice."""
+def lost_process_reason(error: BaseException) -> str:
+    """Return the first sentence of such an error, without gloo's file name and advice."""
     return re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0]
 
 
-def sum_over_ranks(world, numbers):
-    """Element-wise float64 sum of a list of host numbers over all ranks. All ranks; 0.35 ms with gloo."""
+def sum_over_ranks(world: World, numbers: Sequence[float]) -> list[float]:
+    """Sum lists of host numbers over ranks, element by element in float64.
+
+    All ranks; it takes 0.35 ms with gloo.
+    """
     if world.group is None:
         return list(numbers)
     total = torch.tensor(numbers, dtype=torch.float64)
     dist.all_reduce(total, group=world.group)
-    return total.tolist()
+    sums: list[float] = total.tolist()
+    return sums
 
 
-def sum_over_joined(numbers):
-    """Like sum_over_ranks, over the world that this process joined last. All ranks."""
-    return list(numbers) if _joined is None else sum_over_ranks(_joined, numbers)
-
-
-def gather_objects(world, value):
-    """[value of rank 0, of rank 1, ...] on every rank. All ranks."""
+def gather_objects(world: World, value: T) -> list[T]:
+    """Return the values of all ranks, by rank, on every rank. All ranks."""
     if world.group is None:
         return [value]
-    gathered = [None] * world.size
+    gathered = [value] * world.size
     dist.all_gather_object(gathered, value, group=world.group)
     return gathered
 
 
-def broadcast_object(world, value):
-    """Rank 0's value on every rank. All ranks."""
+def broadcast_object(world: World, value: T) -> T:
+    """Return rank 0's value on every rank. All ranks."""
     if world.group is None:
         return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0, group=world.group)
-    return box[0]
+    holder = [value]
+    dist.broadcast_object_list(holder, src=0, group=world.group)
+    return holder[0]
 
 
-def broadcast_buffers(world, module):
-    """Rank 0's buffers on every rank: BatchNorm statistics differ between ranks otherwise. All ranks."""
+def broadcast_buffers(world: World, module: nn.Module) -> None:
+    """Copy rank 0's buffers to every rank: BatchNorm statistics differ between ranks. All ranks."""
     if world.group is None:
         return
     for buffer in module.buffers():
         dist.broadcast(buffer, src=0)
 
 
-def barrier(world):
-    """All ranks wait for each other."""
+def barrier(world: World) -> None:
+    """Wait for all ranks."""
     sum_over_ranks(world, [0.0])
 
 
 @dataclass(frozen=True)
 class Agreed:
-    """What all ranks know before the first forward of a step.
+    """The agreement of all ranks before the first forward of a step.
 
-    count: {name: max(1, total over ranks) / W} for whole-number counts; stop: a rank was told to
-    stop; save: the time for a checkpoint has come; left: how much time the run has left, as the
-    main rank sees it, see budget.py; data_missing: a rank has no batch for this step, because a
-    stop came first or a sample cannot be read.
+    Attributes:
+        normalizers: {name: max(1, total over ranks) / number of ranks} for whole numbers.
+        stop: a rank was asked to stop.
+        save: the time for a checkpoint has come.
+        time_left: a `budget.TimeLeft`, as the main rank sees it.
+        data_missing: a rank has no batch for this step, because a stop came first or a sample
+            cannot be read.
     """
 
-    count: dict
+    normalizers: Normalizers
     stop: bool
     save: bool
-    left: int
+    time_left: int
     data_missing: bool
 
 
-def agree(world, counts, names, *, stop, save=False, left=0):
-    """The step's one collective: [counts..., stop wanted, save wanted, time left, data missing]. All ranks.
+def agree(
+    world: World,
+    normalizers: Mapping[str, float] | None,
+    names: Sequence[str],
+    *,
+    stop: bool,
+    save: bool = False,
+    time_left: int = 0,
+) -> Agreed:
+    """Agree on a step in one collective: normalizers, stop, save and time left. All ranks.
 
-    counts is None on a rank without data; left is 0 on all ranks but the main one.
+    Args:
+        world: the processes.
+        normalizers: of `Task.count_normalizers` for this rank's batches, None without data.
+        names: the keys of `normalizers`.
+        stop: this rank wants to stop.
+        save: this rank wants a checkpoint.
+        time_left: a `budget.TimeLeft`, ENOUGH (0) on all ranks but the main one.
     """
-    row = [0.0] * len(names) if counts is None else [float(counts[name]) for name in names]
+    counts = [0.0] * len(names) if normalizers is None else [float(normalizers[k]) for k in names]
     *totals, stops, saves, left, missing = sum_over_ranks(
-        world, [*row, float(stop), float(save), float(left), float(counts is None)]
+        world, [*counts, float(stop), float(save), float(time_left), float(normalizers is None)]
     )
     # clamped before the division: the other order is wrong by half when one target meets two ranks
-    count = {
+    agreed = {
         name: (max(1.0, total) if total == int(total) else total) / world.size
         for name, total in zip(names, totals, strict=True)
     }
-    return Agreed(count, stops > 0, saves > 0, int(left), missing > 0)
+    return Agreed(
+        Normalizers(agreed, sum_over_ranks=partial(sum_over_ranks, world)),
+        stops > 0,
+        saves > 0,
+        int(left),
+        missing > 0,
+    )

@@ -1,103 +1,118 @@
-"""An exponential moving average of the weights, kept as a dict of tensors."""
+"""Exponential moving average (EMA) of the weights, kept as a dict of tensors."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 
-def named_state(module):
-    """{name: tensor} of every parameter and persistent buffer once; tied tensors under their first name."""
-    kept = module.state_dict(keep_vars=True)
-    found, seen = {}, set()
-    for name, tensor in kept.items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            found[name] = tensor
-    return found
+def named_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return every parameter and persistent buffer once, tied tensors under their first name."""
+    unique: dict[str, torch.Tensor] = {}
+    ids: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in ids:
+            ids.add(id(tensor))
+            unique[name] = tensor
+    return unique
 
 
-def ema_state(module, average):
-    """{name in memory: averaged tensor}, tied names too. average: {first name: tensor}, like `ExponentialMovingAverage.tensors`."""
+def ema_state(module: nn.Module, ema: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the averaged tensors under all names of the state dict, tied names too.
+
+    Args:
+        module: the model.
+        ema: {first name: tensor}, as `ExponentialMovingAverage.tensors`.
+    """
     first_names = {id(tensor): name for name, tensor in named_state(module).items()}
     return {
-        name: average[first_names[id(tensor)]]
+        name: ema[first_names[id(tensor)]]
         for name, tensor in module.state_dict(keep_vars=True).items()
     }
 
 
-def ema_decay_for(decay, steps):
-    """The decay for a run of this length: the average spans at most a tenth of it."""
+def ema_decay_for(decay: float, steps: int) -> float:
+    """Return the decay for a run of this length: the EMA spans at most a tenth of it."""
     return min(decay, 1 - min(1.0, 10 / steps))
 
 
-def place_of(module, name):
-    """(the dict of a submodule, key) that hold a tensor of the state dict: looked up anew, it is seen when another took its place."""
-    owner, _, key = name.rpartition(".")
-    owner = module.get_submodule(owner)
-    return (owner._parameters if key in owner._parameters else owner._buffers), key
+def owner_of(module: nn.Module, name: str) -> tuple[dict[str, torch.Tensor], str]:
+    """Return the dict of a submodule, and its key, that hold a tensor of the state dict.
+
+    A lookup there also finds a tensor that has taken the place of another.
+    """
+    path, _, key = name.rpartition(".")
+    owner = module.get_submodule(path)
+    tensors = owner._parameters if key in owner._parameters else owner._buffers
+    return tensors, key  # type: ignore[return-value]  # what is in a state dict is not None
 
 
 class ExponentialMovingAverage:
-    """average <- average + (1 - d_t)(weight - average), d_t = min(decay, (1 + t)/(10 + t)) at step t.
+    """EMA of weights: ema <- ema + (1 - d_t)(weight - ema), d_t = min(decay, (1 + t)/(10 + t)).
 
-    Floating tensors are averaged, whole-number buffers copied. A module-shaped copy would still run
-    the original's weights once wrapped, so `applied` lends the averaged tensors to the module
-    instead.
+    Floating-point tensors are averaged, integer buffers copied. A copy of the module would still
+    run the weights of the original once wrapped, so `applied` lends the averaged tensors to the
+    module instead.
     """
 
-    def __init__(self, module, decay):
+    def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.tensors = {
             name: tensor.detach().clone() for name, tensor in named_state(module).items()
         }
         # a state dict made at each step would cost half of the update: D-FINE's has 684 names
-        self._places = {name: place_of(module, name) for name in self.tensors}
+        self._owners = {name: owner_of(module, name) for name in self.tensors}
         self._floating = [
             name for name, tensor in self.tensors.items() if tensor.is_floating_point()
         ]
-        # The formula is one step of plain SGD from the average towards the weight, and the fused
-        # one skips a non-finite step on the device.
-        self._steps = torch.optim.SGD(
+        # The formula is one step of plain SGD from the EMA towards the weight, and the fused one
+        # skips a non-finite step on the device.
+        self._sgd = torch.optim.SGD(
             [self.tensors[name] for name in self._floating], lr=1.0, fused=True
         )
 
     @torch.no_grad()
-    def update(self, step, bad):
-        """After the optimizer step `step` (0-based). bad: 0/1 float tensor on the device; a non-finite step changes no bit."""
-        live = {name: owner[key] for name, (owner, key) in self._places.items()}
+    def update(self, step: int, nonfinite: torch.Tensor) -> None:
+        """Update after an optimizer step.
+
+        Args:
+            step: the step, 0-based.
+            nonfinite: 0 or 1, a float scalar on the device; with 1 no bit changes.
+        """
+        live = {name: owner[key] for name, (owner, key) in self._owners.items()}
         averages = [self.tensors[name] for name in self._floating]
-        for average, way in zip(
-            averages,
-            torch._foreach_sub(averages, [live[name] for name in self._floating]),
-            strict=True,
-        ):
-            average.grad = way
-        self._steps.param_groups[0]["lr"] = 1 - min(self.decay, (1 + step) / (10 + step))
-        self._steps.found_inf = bad
-        self._steps.step()
-        self._steps.zero_grad(set_to_none=True)
-        is_bad = bad > 0
+        differences = torch._foreach_sub(averages, [live[name] for name in self._floating])
+        for average, difference in zip(averages, differences, strict=True):
+            average.grad = difference
+        self._sgd.param_groups[0]["lr"] = 1 - min(self.decay, (1 + step) / (10 + step))
+        self._sgd.found_inf = nonfinite  # type: ignore[attr-defined]  # read by the fused step
+        self._sgd.step()
+        self._sgd.zero_grad(set_to_none=True)
+        is_nonfinite = nonfinite > 0
         for name, tensor in live.items():
             if not tensor.is_floating_point():
-                torch.where(is_bad, self.tensors[name], tensor, out=self.tensors[name])
+                torch.where(is_nonfinite, self.tensors[name], tensor, out=self.tensors[name])
 
     @contextmanager
-    def applied(self, module):
-        """Inside, the module computes with the EMA weights; nothing is copied."""
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """Let the module compute with the EMA weights inside the context; nothing is copied."""
         live = named_state(module)
-        own = {name: tensor.data for name, tensor in live.items()}
+        weights = {name: tensor.data for name, tensor in live.items()}
         try:
             for name, tensor in live.items():
                 tensor.data = self.tensors[name]
             yield
         finally:
             for name, tensor in live.items():
-                tensor.data = own[name]
+                tensor.data = weights[name]
 
-    def load(self, tensors):
-        """Copy a checkpoint's tensors; raises ValueError when names or shapes differ."""
-        if {name: t.shape for name, t in tensors.items()} != {
-            name: t.shape for name, t in self.tensors.items()
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Copy the tensors of a checkpoint. Raises ValueError when names or shapes differ."""
+        if {name: tensor.shape for name, tensor in tensors.items()} != {
+            name: tensor.shape for name, tensor in self.tensors.items()
         }:
             raise ValueError("EMA weights do not fit the model: other names or shapes")
         for name, tensor in self.tensors.items():

@@ -1,24 +1,36 @@
-"""Errors that are the user's to mend, and the exit codes of every command."""
+"""Errors that a user can fix, and the exit codes of every command."""
 
 FINISHED = 0
 DEFECT = 1  # ours: keeps its traceback
 USER_ERROR = 2  # one clear line on stderr
-STOPPED = 75  # saved; run me again (EX_TEMPFAIL)
+STOPPED = 75  # saved; run the same command again (EX_TEMPFAIL)
 
 
 class UserError(ValueError):
-    """A mistake in the input, told in one line: the file or flag, the field, what was expected.
+    """A mistake in the input, described in one line.
 
-    code: a short word for programs (`status.json`); file, field, hint: where and what to do, when
-    known.
+    Args:
+        message: what is wrong, where, and what was expected.
+        code: a short word for programs (`status.json`).
+        file: the file that is wrong, if there is one.
+        field: the setting or json key that is wrong, if there is one.
+        hint: what to do about it, if known.
     """
 
-    def __init__(self, message, *, code="bad_input", file=None, field=None, hint=None):
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "bad_input",
+        file: str | None = None,
+        field: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.code, self.file, self.field, self.hint = code, file, field, hint
 
-    def as_dict(self):
-        """The `error` object of `status.json`."""
+    def as_dict(self) -> dict[str, str | None]:
+        """Return the `error` object of `status.json`."""
         return {
             "code": self.code,
             "file": self.file,
@@ -29,4 +41,7 @@ class UserError(ValueError):
 
 
 class LostProcess(UserError):
-    """Another process of the run is gone or does not answer: nobody's mistake. The exit code is STOPPED: run me again."""
+    """Another process of the run is gone or does not answer, which is nobody's mistake.
+
+    The exit code is STOPPED: run the same command again.
+    """

@@ -1,76 +1,80 @@
-"""The training loop, told in the order it happens. Everything else in this folder is called from here."""
+"""The training loop, in the order in which things happen. All of engine/ is called from here."""
 
+from visionloop.engine.budget import TimeLeft
 from visionloop.engine.checkpoints.resume import reload_best
 from visionloop.engine.checkpoints.save import save_checkpoint
 from visionloop.engine.distributed import agree, gather_objects
+from visionloop.engine.errors import UserError
 from visionloop.engine.evaluation.evaluate import evaluate
 from visionloop.engine.lr_schedule import due, set_lr
 from visionloop.engine.nonfinite import CHECK_EVERY, check_nonfinite_steps
+from visionloop.engine.run import Run
 from visionloop.engine.seeding import STEP, seed_host
 from visionloop.engine.step import train_step
+from visionloop.engine.task import Task
 
 
-def fit(run, task):
-    """Train from run.start_step to the end, or to a stop. All ranks. Returns the step reached; run.failure says what went wrong."""
-    config, step = run.config, run.start_step
+def fit(run: Run, task: Task) -> None:
+    """Train from `run.state.step` to the end of the run, or to a stop. All ranks.
+
+    Everything is saved on return; `run.ending.failure` is the error to raise then, if any.
+    """
+    config, state, ending = run.config, run.state, run.ending
     while True:
-        if run.evaluation_due(
-            step
-        ):  # all ranks, each on its own shard; first of all one that a stop interrupted
-            evaluate(run, task, step)
-        if run.save_due(step):  # all ranks enter, the main rank copies; a thread writes
-            save_checkpoint(run, task, step)
-        if run.ending or step == config.steps:
-            return step
+        # all ranks, each on its own shard; an evaluation that a stop interrupted comes first
+        if run.evaluation_due():
+            evaluate(run, task)
+        # all ranks enter, the main rank copies to the host, and a thread writes
+        if run.save_due():
+            save_checkpoint(run, task)
+        if run.is_ending or state.step == config.steps:
+            return
 
+        step = state.step
         if step == run.reload_at:
             reload_best(run, task)
         run.profiler.at(step)
-        rates = set_lr(run.optimizer, step, config)
-        seed_host(STEP, config.seed, step)  # what a task draws per step is one for all ranks
+        lrs = set_lr(run.optimizer, step, config)
+        # random choices of the task in a step are the same on all ranks
+        seed_host(STEP, config.seed, step)
         task.before_step(run.module, step, config.steps)
-        with run.clock.measure(
-            "data_wait"
-        ):  # host batches of the whole step; the loop never blocks in a loader
-            micro_batches = run.data.fetch(give_up=run.stop)
+        # CPU batches of the whole step; the loop never blocks in a loader
+        with run.clock.measure("data_wait"):
+            micro_batches = run.data.fetch(should_stop=run.stop)
         with run.clock.measure("compute"):
-            counts = None if micro_batches is None else task.count(micro_batches)
-            # the step's one collective
+            # the one collective of a step besides the gradients
             agreed = agree(
                 run.world,
-                counts,
-                task.count_names,
-                stop=run.wants_to_stop(),
-                save=run.wants_to_save(),
-                left=run.time_left(),
+                None if micro_batches is None else task.count_normalizers(micro_batches),
+                task.normalizer_names,
+                stop=run.stop_requested(),
+                save=run.save_requested(),
+                time_left=run.time_left(),
             )
-            run.stopping, run.saving, run.left = (
-                agreed.stop,
-                agreed.save,
-                agreed.left,
-            )  # a step in flight is finished first
-            if agreed.data_missing:
-                run.failure = unreadable_sample(run)
+            # a step in flight is finished first
+            ending.stopping, ending.time_left = agreed.stop, TimeLeft(agreed.time_left)
+            run.last_save.is_outdated = agreed.save
+            if micro_batches is None or agreed.data_missing:
+                ending.failure = unreadable_sample(run)
                 continue
-            losses, grad_norm = train_step(run, task, micro_batches, agreed.count, step)
-        step += 1
+            losses, grad_norm = train_step(run, task, micro_batches, agreed.normalizers, step)
+        state.step = step = step + 1  # from here on `step` counts the steps done
 
         run.log.advance(step)
-        if due(
-            step, config.log_every, config.steps
-        ):  # the only host syncs of the loop, here and below
+        # the only host syncs of the loop, here and below
+        if due(step, config.log_every, config.steps):
             with run.clock.measure("logging"):
-                read = run.read_losses(losses)
-                run.log.training(step, read, float(grad_norm), rates, run.clock, config.batch_size)
+                means = run.read_losses(losses)
+                run.log.training(step, means, float(grad_norm), lrs, run.clock, config.batch_size)
                 if step <= config.log_every and run.world.is_main:
                     run.log.images(step, task.draw(micro_batches[0]))
-        elif run.evaluation_due(step) or run.stopping:
+        elif run.evaluation_due() or ending.stopping:
             run.read_losses(losses)
-        if due(step, min(config.log_every, CHECK_EVERY), config.steps) or run.stopping:
-            step = check_nonfinite_steps(run, step)
+        if due(step, min(config.log_every, CHECK_EVERY), config.steps) or ending.stopping:
+            check_nonfinite_steps(run)
 
 
-def unreadable_sample(run):
-    """The failure to end with when data is missing: a sample that a rank could not read, or None after a stop. All ranks."""
-    error = next((found for found in gather_objects(run.world, run.data.error) if found), None)
-    return error and error.as_user_error()
+def unreadable_sample(run: Run) -> UserError | None:
+    """Return the error for a sample that a rank could not read, None after a stop. All ranks."""
+    errors = [error for error in gather_objects(run.world, run.data.error) if error]
+    return errors[0].as_user_error() if errors else None

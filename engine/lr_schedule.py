@@ -1,42 +1,68 @@
-"""Learning rates as pure functions of the step, and the one predicate for what happens periodically."""
+"""Learning rates as pure functions of the step, and the one predicate for periodic events."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from visionloop.engine.errors import UserError
 
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
-def due(step, every, last):
-    """True every `every` steps and at the end. every=0: at the end only."""
+    from visionloop.engine.config.train_config import TrainConfig
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Return True every `every` steps and at the last step; with every=0 at the last step only."""
     return step == last or (every > 0 and step % every == 0)
 
 
 def lr_factor(
-    step, steps, *, schedule, warmup_steps, start=0, lr_min_ratio=0.0, power=0.9, milestones=()
-):
-    """Factor on the peak rate at `step` (0-based) of `steps`.
+    step: int,
+    steps: int,
+    *,
+    schedule: str,
+    warmup_steps: int,
+    start: int = 0,
+    lr_min_ratio: float = 0.0,
+    power: float = 0.9,
+    milestones: Sequence[float] = (),
+) -> float:
+    """Return the factor on the learning rate at a step.
 
-    Nothing before `start`, linear warm-up over warmup_steps (the first of them already moves), then
-    cosine to lr_min_ratio, (1 - t)^power, a constant, or a halving at each milestone (shares of the
-    run).
+    Zero before `start`, then linear warm-up, whose first step is not zero, then the schedule.
+
+    Args:
+        step: the step, 0-based.
+        steps: steps of the whole run.
+        schedule: "cosine" (down to `lr_min_ratio`), "poly" ((1 - t) ** `power`), "step" (half after
+            each milestone) or "constant".
+        warmup_steps: length of the warm-up.
+        start: the first step that trains.
+        lr_min_ratio: the last factor of "cosine", 0..1.
+        power: the exponent of "poly".
+        milestones: fractions of the run, for "step".
     """
     if step < start:
         return 0.0
-    peak = start + warmup_steps
-    if step < peak:
+    warmup_end = start + warmup_steps
+    if step < warmup_end:
         return (step - start + 1) / warmup_steps
-    progress = (step - peak) / max(1, steps - peak)
+    progress = (step - warmup_end) / max(1, steps - warmup_end)
     if schedule == "cosine":
         return lr_min_ratio + (1 - lr_min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
     if schedule == "poly":
-        return (1 - progress) ** power
+        return float((1 - progress) ** power)
     if schedule == "step":
-        return 0.5 ** sum(step >= share * steps for share in milestones)
+        return float(0.5 ** sum(step >= milestone * steps for milestone in milestones))
     return 1.0
 
 
-def set_lr(optimizer, step, config):
-    """Write every group's rate for this step; returns {group name: lr}."""
-    rates = {}
+def set_lr(optimizer: Optimizer, step: int, config: TrainConfig) -> dict[str, float]:
+    """Set the learning rate of every parameter group for a step; return {group name: lr}."""
+    lrs: dict[str, float] = {}
     for group in optimizer.param_groups:
         factor = lr_factor(
             step,
@@ -48,19 +74,20 @@ def set_lr(optimizer, step, config):
             power=config.schedule_power,
             milestones=parse_milestones(config.schedule_milestones),
         )
-        group["lr"] = rates[group["name"]] = config.lr * group["lr_scale"] * factor
-    return rates
+        group["lr"] = lrs[group["name"]] = config.lr * group["lr_scale"] * factor
+    return lrs
 
 
-def parse_milestones(text):
-    """ "0.5,0.8" -> (0.5, 0.8). Raises UserError when they are not shares of the run."""
+def parse_milestones(text: str) -> tuple[float, ...]:
+    """Parse "0.5,0.8" into (0.5, 0.8). Raises UserError unless all lie between 0 and 1."""
     try:
-        shares = tuple(float(part) for part in text.split(",") if part.strip())
+        milestones = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        shares = (-1.0,)
-    if any(not 0 < share < 1 for share in shares):
+        milestones = (-1.0,)
+    if any(not 0 < milestone < 1 for milestone in milestones):
         raise UserError(
-            f"--schedule-milestones: expected shares between 0 and 1, got {text!r}",
+            "--schedule-milestones: expected fractions of the run between 0 and 1, separated by "
+            f"commas, got {text!r}",
             field="schedule_milestones",
         )
-    return shares
+    return milestones

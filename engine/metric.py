@@ -1,38 +1,64 @@
-"""What a score is called, and what the engine asks of the object that computes scores."""
+"""Metrics: the description of a score, and the interface of the objects that compute scores."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from visionloop.engine.batch import Batch
+from visionloop.engine.types import Predictions, Scores
+
+# {column: array}, each with a dtype of its own
+MetricState: TypeAlias = dict[str, NDArray[Any]]  # type: ignore[explicit-any]
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """One row of the table of metrics. key: as in metrics.jsonl; format: how to print it."""
+    """The description of one score.
+
+    Attributes:
+        key: the name in metrics.jsonl and in TensorBoard.
+        label: the name in tables.
+        format: "float", or "percent" for a value in 0..1 that is printed times 100.
+        higher_is_better: whether a larger value is the better one.
+        description: one phrase for the tables and the model card.
+    """
 
     key: str
     label: str
-    format: str  # "float" or "percent" (a value in 0..1 shown times 100)
+    format: Literal["float", "percent"]
     higher_is_better: bool
     description: str
 
-    def show(self, value):
-        """The value as a person reads it."""
+    def show(self, value: float) -> str:
+        """Format a value for people."""
         return f"{100 * value:.2f} %" if self.format == "percent" else f"{value:.4f}"
 
 
 class Metric(Protocol):
-    """Evidence about images that merges exactly: integers, and floats kept per image.
+    """Per-image evidence that merges exactly: integers, and floats kept for each image.
 
-    `compute(picks)` scores the images at these positions (repeats count again), all of them for
-    None; the engine draws its confidence intervals with it. `len(metric)` is the number of images
-    seen. Every task reports `val_loss`.
+    Every metric reports `val_loss`.
     """
 
-    def update(self, predictions: Any, batch: Batch) -> None: ...
-    def state(self) -> dict: ...  # numpy arrays only, one row per image where possible
-    def merge(
-        self, states: list
-    ) -> None: ...  # replaces the content; sorted by sample id, so the order of states is no matter
-    def compute(self, picks=None) -> dict: ...  # {metric key: float}
-    def __len__(self) -> int: ...
+    def update(self, predictions: Predictions, batch: Batch) -> None:
+        """Add the images of one batch."""
+
+    def state(self) -> MetricState:
+        """Return numpy arrays alone, one row for each image where possible."""
+
+    def merge(self, states: Sequence[MetricState]) -> None:
+        """Replace the content by all states, sorted by sample id: their order does not matter."""
+
+    def compute(self, picks: NDArray[np.int64] | None = None) -> Scores:
+        """Score the images at these positions, where repeats count again; all images for None.
+
+        The engine draws its bootstrap confidence intervals with `picks`.
+        """
+
+    def __len__(self) -> int:
+        """Return the number of images."""

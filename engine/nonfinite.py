@@ -1,84 +1,112 @@
-"""Steps whose gradient norm is not finite: counted on the device, read by the host only now and then."""
+"""Steps whose gradient norm is not finite: counted on the device, rarely read by the host."""
+
+from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from visionloop.engine.errors import UserError
 
+if TYPE_CHECKING:
+    from visionloop.engine.run import Run
+
 CHECK_EVERY = 50  # the host reads the counter at log steps, and at least this often
 
 
-class NonFiniteSteps:
-    """Counts non-finite steps in a row and remembers the first of the row with its loss terms.
+class NonFiniteReport(NamedTuple):
+    """Non-finite steps as the host reads them.
 
-    A non-finite step changes no weight, moment, average or buffer (see step.py), so after a row of them
-    the run still stands where it stood before the first.
+    Attributes:
+        in_row: non-finite steps in a row up to now.
+        new: non-finite steps that were not reported before.
+        first_step: the first step of the last row, 0-based.
+        losses: {loss term: value} of that step, {} without new steps.
     """
 
-    def __init__(self, device):
+    in_row: int
+    new: int
+    first_step: int
+    losses: dict[str, float]
+
+
+class NonFiniteSteps:
+    """A counter of non-finite steps that keeps the first of a row with its loss terms.
+
+    A non-finite step changes no weight, moment, average or buffer (see step.py), so after a row of
+    them the run still stands where it stood before the first.
+    """
+
+    def __init__(self, device: torch.device) -> None:
         self.reported = 0
         self._in_row = torch.zeros((), device=device, dtype=torch.int64)
         self._total = torch.zeros((), device=device, dtype=torch.int64)
         self._first_step = torch.zeros((), device=device, dtype=torch.int64)
-        self._first_losses = None
-        self._names = []
+        self._first_losses: torch.Tensor | None = None
+        self._names: list[str] = []
 
-    def record(self, bad, step, losses):
-        """bad: 0/1 float tensor on the device; losses: {name: detached device scalar} of this rank. No host sync."""
+    def record(
+        self, nonfinite: torch.Tensor, step: int, losses: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Count a step; no host sync.
+
+        Args:
+            nonfinite: 0 or 1, a float scalar on the device.
+            step: the step, 0-based.
+            losses: {loss term: detached scalar on the device} of this rank.
+        """
         self._names = list(losses)
         terms = torch.stack([value.float() for value in losses.values()])
-        is_bad = bad > 0
-        starts = is_bad & (self._in_row == 0)
+        is_nonfinite = nonfinite > 0
+        starts = is_nonfinite & (self._in_row == 0)
         self._first_step = torch.where(starts, step, self._first_step)
         self._first_losses = (
             terms if self._first_losses is None else torch.where(starts, terms, self._first_losses)
         )
-        self._in_row = (self._in_row + 1) * is_bad
-        self._total = self._total + is_bad
+        self._in_row = (self._in_row + 1) * is_nonfinite
+        self._total = self._total + is_nonfinite
 
-    def read(self):
-        """(non-finite steps in a row now, non-finite steps not reported before, first step of the last row, its loss terms). One host sync."""
+    def read(self) -> NonFiniteReport:
+        """Copy the counters to the host; one host sync."""
         if self._first_losses is None:
-            return 0, 0, 0, {}
+            return NonFiniteReport(0, 0, 0, {})
         in_row, total, first = torch.stack([self._in_row, self._total, self._first_step]).tolist()
         new, self.reported = total - self.reported, total
-        return (
-            in_row,
-            new,
-            first,
-            dict(zip(self._names, self._first_losses.tolist(), strict=True)) if new else {},
-        )
+        terms = zip(self._names, self._first_losses.tolist(), strict=True) if new else ()
+        return NonFiniteReport(in_row, new, first, dict(terms))
 
 
-def check_nonfinite_steps(run, step):
-    """Report non-finite steps since the last check. Returns the step the run stands at: `step`, or the start of a row that is too long.
+def check_nonfinite_steps(run: Run) -> None:
+    """Report non-finite steps since the last check. All ranks see the same numbers; one host sync.
 
-    Then `run.failure` says why and the loop saves and ends. The numbers are the same on every rank.
-    One host sync.
+    After --max-nonfinite-steps of them in a row the run is set back to the step before the first,
+    `run.ending.failure` says why, and the loop saves and ends.
     """
-    in_row, new, first, losses = run.nonfinite_steps.read()
-    if not new:
-        return step
-    terms = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-    ids = run.data.order.sample_ids(first)
+    report = run.nonfinite_steps.read()
+    if not report.new:
+        return
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in report.losses.items())
+    ids = run.data.sampler.sample_ids(report.first_step)
     names = ", ".join(run.data.dataset.name(index) for index in ids[:4])
-    told = f"step {first + 1}: gradient norm not finite ({terms}); sample ids {ids}, first {names}"
-    replay = replay_command(run, first + 1)
-    run.log.warn(f"{new} step(s) skipped; {told}; to see that step: {replay}")
-    if in_row < run.config.max_nonfinite_steps:
-        return step
-    hint = f"lower --lr, or look at that step: {replay}"
-    run.failure = UserError(
-        f"{in_row} non-finite steps in a row; {told}",
+    step = report.first_step + 1  # as the log counts
+    details = f"step {step}: gradient norm not finite ({terms}); sample ids {ids}, first {names}"
+    replay = replay_command(run, step)
+    run.log.warn(f"{report.new} step(s) skipped; {details}; to inspect that step: {replay}")
+    if report.in_row < run.config.max_nonfinite_steps:
+        return
+    run.ending.failure = UserError(
+        f"{report.in_row} non-finite steps in a row; {details}",
         code="nonfinite_steps",
         field="max_nonfinite_steps",
-        hint=hint,
+        hint=f"lower --lr, or inspect that step: {replay}",
     )
-    run.stopping = True
-    return first
+    run.ending.stopping = True
+    run.state.step = report.first_step
 
 
-def replay_command(run, step):
-    """What shows this step of the run, its images and its gradients, as a person types it. step: the first is 1, as in the log."""
-    return f"python bin/{run.settings['task']}.py replay --run {shlex.quote(str(run.output))} --step {step}"
+def replay_command(run: Run, step: int) -> str:
+    """Return the command that shows the images and gradients of a step, counted from 1."""
+    program, folder = f"bin/{run.immutable_settings['task']}.py", shlex.quote(str(run.output))
+    return f"python {program} replay --run {folder} --step {step}"

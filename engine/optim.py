@@ -1,17 +1,61 @@
-"""Parameter groups and optimizers. All fused: a non-finite step is skipped on the device through `found_inf`."""
+"""Parameter groups and optimizers.
+
+All optimizers are fused: a non-finite step is skipped on the device through `found_inf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from visionloop.engine.config.train_config import TrainConfig
 
-def default_parameter_groups(module, *, layer_of=None, num_layers=0, layer_decay=1.0, no_decay=()):
-    """[{"name", "params", "lr_scale", "weight_decay", "warmup"}] over every trainable parameter once.
 
-    Vectors (norms, biases) and parameters whose name contains a word of `no_decay` are not decayed.
-    With `layer_of(name) -> 0..num_layers`, layer i has lr_scale layer_decay^(num_layers - i)
-    (BEiT's rule, timm/optim/_param_groups.py).
+class ParameterGroup(TypedDict):
+    """One parameter group of a task.
+
+    Attributes:
+        name: the name of its learning rate in the logs.
+        params: its parameters.
+        lr_scale: factor on the learning rate of the run.
+        weight_decay: None for that of the run.
+        warmup: warm-up steps of this group, None for those of the run.
+        start: the step before which the learning rate is zero (default: 0).
     """
-    groups = {}
+
+    name: str
+    params: list[nn.Parameter]
+    lr_scale: float
+    weight_decay: float | None
+    warmup: NotRequired[int | None]
+    start: NotRequired[int]
+
+
+def default_parameter_groups(
+    module: nn.Module,
+    *,
+    layer_of: Callable[[str], int] | None = None,
+    num_layers: int = 0,
+    layer_decay: float = 1.0,
+    no_decay: Sequence[str] = (),
+) -> list[ParameterGroup]:
+    """Put every trainable parameter into one group, with or without weight decay.
+
+    Vectors (norms, biases) get no weight decay. With `layer_of`, layer i has
+    lr_scale = layer_decay ** (num_layers - i) (BEiT's rule, timm/optim/_param_groups.py).
+
+    Args:
+        module: the model.
+        layer_of: maps a parameter's name to its layer, 0..num_layers.
+        num_layers: the layer whose lr_scale is 1.
+        layer_decay: factor from each layer to the one below.
+        no_decay: parameters whose name contains one of these words get no weight decay either.
+    """
+    groups: dict[str, ParameterGroup] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -32,14 +76,19 @@ def default_parameter_groups(module, *, layer_of=None, num_layers=0, layer_decay
     return list(groups.values())
 
 
-def build_optimizer(groups, module, config):
-    """The fused optimizer of `config.optimizer`. Asserts that every trainable parameter is in exactly one group."""
+def build_optimizer(
+    groups: Sequence[ParameterGroup], module: nn.Module, config: TrainConfig
+) -> torch.optim.Optimizer:
+    """Build the fused optimizer of `config.optimizer`, with the state of every parameter.
+
+    Asserts that every trainable parameter of `module` is in exactly one group.
+    """
     listed = [id(parameter) for group in groups for parameter in group["params"]]
     trainable = {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
     assert len(listed) == len(set(listed)) and set(listed) == trainable, (
-        "parameter_groups: each trainable parameter once"
+        "parameter_groups: each trainable parameter must be in exactly one group"
     )
-    torch_groups = [
+    torch_groups: list[dict[str, object]] = [
         {
             "name": group["name"],
             "params": group["params"],
@@ -52,18 +101,20 @@ def build_optimizer(groups, module, config):
         }
         for group in groups
     ]
+    optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(
             torch_groups, lr=config.lr, momentum=config.momentum, fused=True
         )
     else:
-        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-        optimizer = kind(torch_groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+        optimizer_class = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+        betas = (config.beta1, config.beta2)
+        optimizer = optimizer_class(torch_groups, lr=config.lr, betas=betas, fused=True)
     fill_state(optimizer, config)
     return optimizer
 
 
-def fill_state(optimizer, config):
+def fill_state(optimizer: torch.optim.Optimizer, config: TrainConfig) -> None:
     """Create the state of every parameter before the first step.
 
     Fused SGD leaves its momentum buffer uninitialised when the very first step is skipped, and a
@@ -84,8 +135,8 @@ def fill_state(optimizer, config):
             optimizer.state[parameter].update(state)
 
 
-def state_by_name(optimizer, module):
-    """{"<parameter>/<entry>": tensor}: flat, the same whatever the groups are."""
+def state_by_name(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return {"<parameter>/<entry>": tensor}: flat, and the same whatever the groups are."""
     return {
         f"{name}/{entry}": value
         for name, parameter in module.named_parameters()
@@ -93,25 +144,36 @@ def state_by_name(optimizer, module):
     }
 
 
-def load_state_by_name(optimizer, module, tensors):
-    """Copy a checkpoint's tensors into the existing state. Groups and rates stay ours: `load_state_dict` would overwrite lr and `fused`."""
-    mine = state_by_name(optimizer, module)
-    missing, extra = sorted(set(mine) - set(tensors)), sorted(set(tensors) - set(mine))
+def load_state_by_name(
+    optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Copy a checkpoint's tensors into the existing optimizer state.
+
+    Groups and learning rates stay as they are; torch's `load_state_dict` would overwrite lr and
+    `fused`.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    state = state_by_name(optimizer, module)
+    missing, extra = sorted(set(state) - set(tensors)), sorted(set(tensors) - set(state))
     if missing or extra:
         first = (missing + extra)[0]
         raise ValueError(
-            f"optimizer state does not fit the model: {len(missing)} missing, {len(extra)} unknown, first {first}"
+            f"optimizer state does not fit the model: {len(missing)} missing, "
+            f"{len(extra)} unknown, the first is {first}"
         )
-    for name, value in mine.items():
+    for name, value in state.items():
         if value.shape != tensors[name].shape:
             raise ValueError(
-                f"optimizer state does not fit the model: {name} is {list(tensors[name].shape)}, not {list(value.shape)}"
+                f"optimizer state does not fit the model: {name} has shape "
+                f"{list(tensors[name].shape)}, expected {list(value.shape)}"
             )
         value.copy_(tensors[name])
 
 
-def batch_norms(module):
-    """The BatchNorm layers of a module."""
+def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the BatchNorm layers of a module."""
     return [
         layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)
     ]

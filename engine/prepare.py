@@ -2,60 +2,71 @@
 
 import os
 import warnings
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
+from visionloop.engine.budget import Budget
 from visionloop.engine.checkpoints.writer import CheckpointWriter
 from visionloop.engine.config.suggest import did_you_mean
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import TrainingData
 from visionloop.engine.data.sampler import split_batch
+from visionloop.engine.distributed import World
 from visionloop.engine.ema import ExponentialMovingAverage, ema_decay_for
 from visionloop.engine.errors import UserError
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
 from visionloop.engine.logging.run_log import RunLog
+from visionloop.engine.metric import MetricSpec
 from visionloop.engine.nonfinite import NonFiniteSteps
 from visionloop.engine.optim import batch_norms, build_optimizer
 from visionloop.engine.precision import build_precision
-from visionloop.engine.run import Run
+from visionloop.engine.run import Run, RunSpec, TrainState
 from visionloop.engine.seeding import hashed
 from visionloop.engine.system.memory import keep_freed_memory
 from visionloop.engine.system.profiling import Clock, StepProfiler, parse_span
+from visionloop.engine.task import Task
 
 
 def prepare_run(
-    task, config, world, train, val, *, output, settings, start_step, evaluated_at, stop
-):
-    """A Run with fresh weights whose data and log begin after `start_step` and `evaluated_at` (a resume loads the rest). All ranks."""
-    clock = Clock(start_step)
+    spec: RunSpec, *, state: TrainState, stop: Callable[[], bool], budget: Budget | None = None
+) -> Run:
+    """Build all parts of a run, with fresh weights. All ranks.
+
+    Args:
+        spec: the inputs of the run.
+        state: where data and log begin; `resume_from` loads the weights of that step.
+        stop: asked at each step whether to stop.
+        budget: of a run with --budget, on the main rank.
+    """
+    task, config, world, output = spec.task, spec.config, spec.world, spec.output
+    clock = Clock(state.step)
     module = build_module(task, config, world)  # 1 weights, 2 recompute activations
     model = task.compile(module) if config.compile else module  # 3 compile
     if world.size > 1:
         model = wrap_ddp(model, world)  # 4 DDP
     optimizer = build_optimizer(task.parameter_groups(module), module, config)  # 5 optimizer
-    check_micro_batch_size(
-        task, module, split_batch(config.batch_size, world.size, config.micro_batch)
-    )
-    ema = (
-        ExponentialMovingAverage(module, ema_decay_for(config.ema_decay, config.steps))
-        if config.ema
-        else None
-    )
-    best_metric, profiled = (
-        pick_metric(task, config.best_metric),
-        parse_span(config.profile) if config.profile else None,
-    )
+    micro_batch_ranges = split_batch(config.batch_size, world.size, config.micro_batch)
+    check_micro_batch_size(task, module, micro_batch_ranges)
+    ema = None
+    if config.ema:
+        ema = ExponentialMovingAverage(module, ema_decay_for(config.ema_decay, config.steps))
+    best_metric = pick_metric(task, config.best_metric)
+    profiled_span = parse_span(config.profile) if config.profile else None
     # last, when nothing can be wrong any more: these two start threads and processes
-    data = TrainingData(task, train, config, world, start_step)
+    data = TrainingData(task, spec.train_set, config, world, state.step)
     log = RunLog(
         output,
         world,
         task,
         steps=config.steps,
-        start_step=start_step,
-        evaluated_at=evaluated_at,
-        epoch_of=data.order.epoch_of,
+        start_step=state.step,
+        evaluated_at=state.evaluated_at,
+        epoch_of=data.sampler.epoch_of,
     )
+    log.budget = budget
     return Run(
         config=config,
         output=output,
@@ -65,64 +76,66 @@ def prepare_run(
         optimizer=optimizer,
         precision=build_precision(config.precision, world.device, tf32=config.tf32),
         ema=ema,
-        trained_parameters=[
-            parameter for parameter in module.parameters() if parameter.requires_grad
-        ],
+        trained_parameters=[p for p in module.parameters() if p.requires_grad],
         trained_buffers=[
             buffer for layer in batch_norms(module) if layer.training for buffer in layer.buffers()
         ],
         data=data,
-        val=val,
+        val_set=spec.val_set,
         log=log,
         writer=CheckpointWriter(config.save_async),
         clock=clock,
         stop=stop,
         nonfinite_steps=NonFiniteSteps(world.device),
-        profiler=StepProfiler(profiled, output / "profile", world),
+        profiler=StepProfiler(profiled_span, output / "profile", world),
         best_metric=best_metric,
-        settings=settings,
-        start_step=start_step,
+        immutable_settings=spec.immutable_settings,
+        start_step=state.step,
         reload_at=task.reload_best_at(config.steps),
+        budget=budget,
+        state=state,
     )
 
 
-def build_module(task, config, world):
-    """The model on its device, as it is saved, evaluated and averaged."""
+def build_module(task: Task, config: TrainConfig, world: World) -> nn.Module:
+    """Build the model on its device, as it is saved, evaluated and averaged."""
     torch.manual_seed(hashed(config.seed))  # the same new weights on every rank
-    module = task.build_model().to(world.device)  # 1 weights
+    module: nn.Module = task.build_model().to(world.device)  # 1 weights
     if config.sync_bn and world.size > 1:
         if world.device.type != "cuda":
             raise UserError(
                 f"--sync-bn: works on CUDA only, this run is on {world.device.type}",
                 field="sync_bn",
             )
-        module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    freeze(task, module, config)
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    freeze(task, module)
     if config.grad_checkpointing:
         apply_grad_checkpointing(task.grad_checkpointing_blocks(module))  # 2 recompute activations
     return module
 
 
-def check_micro_batch_size(task, module, pieces):
-    """UserError when a micro-batch is too small for what the model or the mixing of images needs."""
-    needed, smallest = (
-        task.min_micro_batch_size(module),
-        min(stop - start for start, stop in pieces),
-    )
+def check_micro_batch_size(
+    task: Task, module: nn.Module, micro_batch_ranges: Sequence[tuple[int, int]]
+) -> None:
+    """Raise UserError for a micro-batch that is too small for the model or for mixing images."""
+    smallest = min(stop - start for start, stop in micro_batch_ranges)
+    needed = task.min_micro_batch_size(module)
     if smallest < needed:
         raise UserError(
-            f"--micro-batch: micro-batches of {smallest}, this training needs {needed} at once",
+            f"--micro-batch: this training needs at least {needed} samples in a micro-batch, "
+            f"the smallest has {smallest}",
             field="micro_batch",
         )
 
 
-def wrap_ddp(model, world):
-    """DDP whose buckets never change, and whose buffers are sent when they are read (see distributed.broadcast_buffers).
+def wrap_ddp(model: nn.Module, world: World) -> DDP:
+    """Wrap the model in DDP with buckets that never change and buffers that are sent when read.
 
     By default DDP lays its buckets out anew after the first backward, so the first step after a
     resume would add up the ranks' gradients in another order than the same step of a straight run:
     other bytes on three and more processes (measured). With find_unused_parameters the first layout
-    stays; it costs a walk over the graph and one small collective.
+    stays; it costs a walk over the graph and one small collective. Buffers: see
+    `distributed.broadcast_buffers`.
     """
     warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     device_ids = [world.device.index] if world.device.type == "cuda" else None
@@ -135,8 +148,8 @@ def wrap_ddp(model, world):
     )
 
 
-def freeze(task, module, config):
-    """`--freeze backbone`: no gradients there, and no BatchNorm statistics or dropout either."""
+def freeze(task: Task, module: nn.Module) -> None:
+    """Apply `--freeze backbone`: no gradients there, and no BatchNorm statistics or dropout."""
     if task.config.freeze != "backbone":
         return
     backbone = task.backbone(module)
@@ -145,19 +158,19 @@ def freeze(task, module, config):
     backbone.requires_grad_(False).eval()
 
 
-def pick_metric(task, key):
-    """The MetricSpec that picks best/."""
+def pick_metric(task: Task, key: str | None) -> MetricSpec:
+    """Return the metric that picks best/: that of --best-metric, or the task's first."""
     specs = {spec.key: spec for spec in task.metrics}
-    if key is not None and key not in specs:
-        raise UserError(
-            f"--best-metric: expected one of {', '.join(specs)}, got {key!r}{did_you_mean(key, specs)}",
-            field="best_metric",
-        )
-    return specs[key] if key else task.metrics[0]
+    if key is None:
+        return task.metrics[0]
+    if key not in specs:
+        expected = f"expected one of {', '.join(specs)}, got {key!r}{did_you_mean(key, specs)}"
+        raise UserError(f"--best-metric: {expected}", field="best_metric")
+    return specs[key]
 
 
-def set_process(config):
-    """Threads and freed memory of this process and, on CUDA, deterministic algorithms."""
+def set_process(config: TrainConfig) -> None:
+    """Set threads and memory of this process and, on CUDA, deterministic algorithms."""
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     if config.deterministic:

@@ -1,120 +1,228 @@
-"""Everything a run holds between two steps, and how it is taken back from disk."""
+"""A training run: its inputs, its parts, its progress and the reasons why it ends."""
+
+from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
-from visionloop.engine.budget import ENOUGH, OVER, SHORT
+import torch
+from torch import nn
+
+from visionloop.engine.budget import Budget, TimeLeft
+from visionloop.engine.checkpoints.writer import CheckpointWriter
 from visionloop.engine.config.options import Seconds
-from visionloop.engine.distributed import sum_over_ranks
+from visionloop.engine.config.resolve import ResolvedSettings
+from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.data.loader import TrainingData
+from visionloop.engine.distributed import World, sum_over_ranks
+from visionloop.engine.ema import ExponentialMovingAverage
 from visionloop.engine.errors import UserError
+from visionloop.engine.logging.run_log import RunLog
 from visionloop.engine.lr_schedule import due
+from visionloop.engine.metric import MetricSpec
+from visionloop.engine.nonfinite import NonFiniteSteps
+from visionloop.engine.precision import Precision
+from visionloop.engine.system.profiling import Clock, StepProfiler
+from visionloop.engine.task import Task
+from visionloop.engine.types import JsonObject, SampleDataset, Scores
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """The inputs of a run, before anything is built from them.
+
+    Attributes:
+        task: the task, with its settings resolved.
+        config: the engine's settings, with nothing left to resolve.
+        world: this process among those of the run.
+        train_set: training samples.
+        val_set: validation samples.
+        output: the folder of the run.
+        immutable_settings: {name: value} of the settings that must not change when the run resumes,
+            with the fingerprint of the data.
+    """
+
+    task: Task
+    config: TrainConfig
+    world: World
+    train_set: SampleDataset
+    val_set: SampleDataset
+    output: Path
+    immutable_settings: JsonObject
+
+    def with_settings(self, resolved: ResolvedSettings) -> RunSpec:
+        """Return the inputs of a run with other settings, and a copy of the task that has them."""
+        task = copy(self.task)
+        task.config = resolved.task_config
+        return replace(
+            self,
+            task=task,
+            config=resolved.train_config,
+            immutable_settings=resolved.immutable_settings,
+        )
 
 
 @dataclass
-class Run:
-    """One run on one rank. `model` is what training calls, `module` is what is saved, evaluated and averaged."""
+class TrainState:
+    """Progress of a run, the same on all ranks: what `state.json` of a checkpoint says of it.
 
-    config: Any
-    output: Path
-    world: Any
-    module: Any
-    model: Any
-    optimizer: Any
-    precision: Any
-    ema: Any  # ExponentialMovingAverage or None
-    trained_parameters: list
-    trained_buffers: list  # BatchNorm statistics: a non-finite step must leave them as they were
-    data: Any  # TrainingData
-    val: Any  # dataset
-    log: Any
-    writer: Any  # CheckpointWriter
-    clock: Any
-    stop: Any  # StopFlag
-    nonfinite_steps: Any
-    profiler: Any
-    best_metric: Any  # MetricSpec
-    # {name: value} of those that must not change when the run continues, with the data's
-    # fingerprint
-    settings: dict
-    start_step: int = 0
-    reload_at: int | None = None  # the step before which the best weights so far are loaded
-    # what a checkpoint's state.json holds besides
-    scores: dict = field(default_factory=dict)
-    best: dict | None = None
+    Attributes:
+        step: optimizer steps done.
+        scores: scores of the last evaluation.
+        best: {"step", "metric", "score", "scores"} of the best evaluation, None before the first.
+        evaluated_at: steps done at the last evaluation.
+        evaluations_since_best: evaluations in a row without a better score.
+        out_of_patience: early stopping: there were --patience of them.
+        train_loss: training loss of the last step that was read, averaged over ranks.
+    """
+
+    step: int = 0
+    scores: Scores = field(default_factory=dict)
+    best: JsonObject | None = None
     evaluated_at: int = 0
     evaluations_since_best: int = 0
-    train_loss: float | None = None
-    # how the run ends
-    saved_at: int | None = None
-    saved_time: float = field(default_factory=time.monotonic)
-    saving: bool = False  # a checkpoint after this step, because of the time
-    stopping: bool = False
     out_of_patience: bool = False
-    budget: Any = None  # Budget, on the main rank of a run that has one
-    left: int = ENOUGH  # how much of it, as all ranks agreed
+    train_loss: float | None = None
+
+    @classmethod
+    def from_json(cls, state: JsonObject) -> TrainState:
+        """Read the content of a `state.json`, which holds more than this."""
+        return cls(**{item.name: state[item.name] for item in fields(cls)})
+
+
+@dataclass
+class Ending:
+    """The reasons why a run ends, as all ranks agreed.
+
+    Attributes:
+        stopping: a process was asked to stop, or the run has failed: save and leave.
+        time_left: how much of --budget is left.
+        failure: the error to raise once everything is saved.
+    """
+
+    stopping: bool = False
+    time_left: TimeLeft = TimeLeft.ENOUGH
     failure: UserError | None = None
 
+
+@dataclass
+class LastSave:
+    """The newest checkpoint, and whether the time for the next has come.
+
+    Attributes:
+        step: steps done at that checkpoint, None where it lacks the scores of its step.
+        time: when it was written, by time.monotonic().
+        is_outdated: --save-every seconds have passed since then, as all ranks agreed.
+    """
+
+    step: int | None = None
+    time: float = field(default_factory=time.monotonic)
+    is_outdated: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of one run on one rank, which stay the same from the first step to the last.
+
+    `model` is what training calls; `module` is what is saved, evaluated and averaged. What changes
+    stands in `state`, `ending` and `last_save`.
+    """
+
+    config: TrainConfig
+    output: Path
+    world: World
+    module: nn.Module
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    ema: ExponentialMovingAverage | None
+    trained_parameters: list[nn.Parameter]
+    # BatchNorm statistics: a non-finite step must leave them as they were
+    trained_buffers: list[torch.Tensor]
+    data: TrainingData
+    val_set: SampleDataset
+    log: RunLog
+    writer: CheckpointWriter
+    clock: Clock
+    stop: Callable[[], bool]
+    nonfinite_steps: NonFiniteSteps
+    profiler: StepProfiler
+    best_metric: MetricSpec
+    immutable_settings: JsonObject
+    start_step: int
+    reload_at: int | None  # the step before which the best weights so far are loaded
+    budget: Budget | None  # on the main rank of a run with --budget
+    state: TrainState
+    ending: Ending = field(default_factory=Ending)
+    last_save: LastSave = field(default_factory=LastSave)
+
     @property
-    def ending(self):
-        """No more steps after this one."""
+    def is_ending(self) -> bool:
+        """True when no more steps follow."""
         return (
-            self.stopping or self.out_of_patience or self.left == OVER or self.failure is not None
+            self.ending.stopping
+            or self.state.out_of_patience
+            or self.ending.time_left is TimeLeft.OVER
+            or self.ending.failure is not None
         )
 
     @property
-    def checkpoints(self):
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
         return self.output / "checkpoints"
 
-    def evaluation_due(self, step):
-        """True at evaluation steps not evaluated yet: also for one that a stop interrupted, and before the best weights are reloaded.
+    def evaluation_due(self) -> bool:
+        """Return True at evaluation steps that are not evaluated yet.
 
-        Where the time is up this is the last one, unless there was one the step before; where it is
-        short that one alone is left.
+        Also for an evaluation that a stop interrupted, and before the best weights are reloaded.
+        When the time is over this is the last evaluation, unless there was one the step before;
+        when the time is short only that last one is left.
         """
-        every = 0 if self.left == SHORT else self.config.eval_every
-        wanted = due(step, every, self.config.steps) or (
-            step == self.reload_at and self.left != SHORT
-        )
-        wanted = wanted or (
-            self.left == OVER and (self.best is None or step > self.evaluated_at + 1)
-        )
-        return 0 < step != self.evaluated_at and wanted and not self.stopping
-
-    def save_due(self, step):
-        """True at save steps, at a new best score and when the run ends."""
-        if step == self.saved_at:
+        step, time_left = self.state.step, self.ending.time_left
+        if step in (0, self.state.evaluated_at) or self.ending.stopping:
             return False
-        is_best = self.best is not None and self.best["step"] == step
-        every = 0 if isinstance(self.config.save_every, Seconds) else self.config.save_every
-        return (
-            self.ending
-            or self.saving
-            or is_best
-            or (step > 0 and due(step, every, self.config.steps))
-        )
+        if time_left is TimeLeft.OVER and (
+            self.state.best is None or step > self.state.evaluated_at + 1
+        ):
+            return True
+        if time_left is TimeLeft.SHORT:
+            return step == self.config.steps
+        return step == self.reload_at or due(step, self.config.eval_every, self.config.steps)
 
-    def wants_to_stop(self):
-        """This rank's part of the answer: a signal, or a checkpoint that could not be written."""
+    def save_due(self) -> bool:
+        """Return True at save steps, at a new best score and when the run ends."""
+        step, best, every = self.state.step, self.state.best, self.config.save_every
+        if step == self.last_save.step:
+            return False
+        if self.is_ending or self.last_save.is_outdated:
+            return True
+        if best is not None and best["step"] == step:
+            return True
+        return step > 0 and due(step, 0 if isinstance(every, Seconds) else every, self.config.steps)
+
+    def stop_requested(self) -> bool:
+        """Return True on a rank that wants to stop: a signal, or a checkpoint that failed."""
         return self.stop() or self.writer.failed
 
-    def wants_to_save(self):
-        """True on the main rank once --save-every has passed, where it is in seconds: clocks differ, so one decides for all."""
+    def save_requested(self) -> bool:
+        """Return True once --save-every seconds have passed; on the main rank, as clocks differ."""
         every = self.config.save_every
         return (
             self.world.is_main
             and isinstance(every, Seconds)
-            and time.monotonic() - self.saved_time >= every
+            and time.monotonic() - self.last_save.time >= every
         )
 
-    def time_left(self):
-        """ENOUGH, SHORT or OVER on the main rank of a run with a budget: clocks differ, so one decides for all. ENOUGH elsewhere."""
-        return self.budget.left(self.clock) if self.budget else ENOUGH
+    def time_left(self) -> TimeLeft:
+        """Return what is left of --budget; ENOUGH off the main rank, as clocks differ."""
+        return self.budget.time_left(self.clock) if self.budget else TimeLeft.ENOUGH
 
-    def read_losses(self, losses):
-        """{term: float} of the step just done, over all micro-batches and ranks. All ranks; syncs with the device."""
+    def read_losses(self, losses: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Read the losses of a step, averaged over ranks, to the host. All ranks; a host sync."""
         totals = sum_over_ranks(self.world, [float(value) for value in losses.values()])
-        read = {name: total / self.world.size for name, total in zip(losses, totals, strict=True)}
-        self.train_loss = read["loss"]
-        return read
+        means = {name: total / self.world.size for name, total in zip(losses, totals, strict=True)}
+        self.state.train_loss = means["loss"]
+        return means

@@ -1,8 +1,4 @@
-"""Which samples a step sees, and what seeds them: pure functions, so a resume needs no saved generator.
-
-The global batch of step k is the slice [kB, (k+1)B) of an endless sequence of epochs, each a
-permutation that depends on (seed, epoch) alone. Ranks, micro-batches and workers only divide it.
-"""
+"""Seeds of everything random: pure functions, so a resume needs no saved generator state."""
 
 import hashlib
 import random
@@ -12,8 +8,8 @@ import numpy as np
 import torch
 
 
-def hashed(*numbers):
-    """A 64-bit seed from whole numbers: neighbours are unrelated, unlike seed + index."""
+def hashed(*numbers: int) -> int:
+    """Hash integers to a 64-bit seed: neighbours are unrelated, unlike seed + index."""
     packed = struct.pack(f"<{len(numbers)}q", *numbers)
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
 
@@ -22,16 +18,25 @@ def hashed(*numbers):
 ORDER, SAMPLE, COLLATE, NOISE, STEP = range(5)
 
 
-def seed_host(*key):
-    """Seed torch's CPU generator, numpy and random from a hash of `key` (7.5 µs; torch.manual_seed alone takes 114)."""
+def seed_host(*key: int) -> None:
+    """Seed the CPU generators of torch, numpy and random from a hash of `key`.
+
+    It takes 7.5 µs; torch.manual_seed alone takes 114.
+    """
     value = hashed(*key)
     torch.default_generator.manual_seed(value)
     np.random.seed(value & 0xFFFFFFFF)
     random.seed(value)
 
 
-def seed_noise(seed, step, offset):
-    """Seed the model's own noise right before the forward of the micro-batch whose first sample has this place in the global batch."""
+def seed_noise(seed: int, step: int, offset: int) -> None:
+    """Seed the model's noise (dropout, drop path) right before the forward of a micro-batch.
+
+    Args:
+        seed: of the run.
+        step: the optimizer step.
+        offset: position of the micro-batch's first sample in the global batch.
+    """
     seed_host(NOISE, seed, step, offset)
     if torch.accelerator.is_available():
         torch.manual_seed(hashed(NOISE, seed, step, offset))

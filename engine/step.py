@@ -1,19 +1,36 @@
 """One optimizer step."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.nn.utils import clip_grad_norm_
 
+from visionloop.engine.batch import Batch, Normalizers
+from visionloop.engine.precision import Precision
+from visionloop.engine.run import Run
 from visionloop.engine.seeding import seed_noise
+from visionloop.engine.task import Task
 
 
-def train_step(run, task, micro_batches, count, step):
-    """Forward and backward of this rank's micro-batches, one optimizer step, the EMA. All ranks; no host sync.
+def train_step(
+    run: Run, task: Task, micro_batches: Sequence[Batch], normalizers: Normalizers, step: int
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Run forward and backward of this rank's micro-batches, one optimizer step and the EMA.
 
-    count: {name: number}, what the losses divide by (see distributed.agree). Returns ({loss term:
-    device scalar}, gradient norm).
+    All ranks; no host sync.
+
+    Args:
+        run: the run, whose model, optimizer and EMA change.
+        task: computes the losses.
+        micro_batches: this rank's batches of the step, in host memory.
+        normalizers: divisors of the losses (see `distributed.agree`).
+        step: the optimizer step, 0-based.
+
+    Returns:
+        ({loss term: scalar on the device}, gradient norm before clipping).
     """
     config, optimizer, scaler = run.config, run.optimizer, run.precision.scaler
     buffers_before = [buffer.clone() for buffer in run.trained_buffers]
@@ -21,7 +38,7 @@ def train_step(run, task, micro_batches, count, step):
         task,
         run.model,
         micro_batches,
-        count,
+        normalizers,
         step,
         seed=config.seed,
         precision=run.precision,
@@ -30,42 +47,54 @@ def train_step(run, task, micro_batches, count, step):
 
     scaler.unscale_(optimizer)  # clip in true units
     grad_norm = clip_grad_norm_(run.trained_parameters, config.clip_grad)
-    bad = (~torch.isfinite(grad_norm)).float()
+    nonfinite = (~torch.isfinite(grad_norm)).float()
     # The fused optimizer skips the step on the device where found_inf is 1. GradScaler.step would
     # set its own found_inf, which does not see a norm that overflows, so we call the optimizer
     # ourselves; update() lowers or raises the scale as ever.
-    optimizer.grad_scale, optimizer.found_inf = None, bad
+    optimizer.grad_scale, optimizer.found_inf = None, nonfinite  # type: ignore[attr-defined]
     optimizer.step()
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
 
-    is_bad = bad > 0
+    is_nonfinite = nonfinite > 0
     for buffer, before in zip(run.trained_buffers, buffers_before, strict=True):
-        torch.where(is_bad, before, buffer, out=buffer)
+        torch.where(is_nonfinite, before, buffer, out=buffer)
     if run.ema is not None:
-        run.ema.update(step, bad)
+        run.ema.update(step, nonfinite)
     # an overflow of fp16 is the scaler at work until the scale has come down to 1; without a scaler
     # the scale is 1
-    at_floor = (scaler.scale(torch.ones_like(bad)) <= 1).float()
-    run.nonfinite_steps.record(bad * at_floor, step, totals)
+    at_least_scale = (scaler.scale(torch.ones_like(nonfinite)) <= 1).float()
+    run.nonfinite_steps.record(nonfinite * at_least_scale, step, totals)
     return totals, grad_norm
 
 
-def add_gradients(task, model, micro_batches, count, step, *, seed, precision, device):
-    """Forward and backward of this rank's micro-batches: {loss term: device scalar}. Gradients carry the factor of precision.scaler."""
-    totals = {}
-    for i, host_batch in enumerate(micro_batches):
-        batch = host_batch.to(device)  # one micro-batch at a time on the device
-        seed_noise(
-            seed, step, host_batch.offset
-        )  # right before the forward: the same noise on any rank
+def add_gradients(
+    task: Task,
+    model: nn.Module,
+    micro_batches: Sequence[Batch],
+    normalizers: Normalizers,
+    step: int,
+    *,
+    seed: int,
+    precision: Precision,
+    device: torch.device,
+) -> dict[str, torch.Tensor]:
+    """Add the gradients of this rank's micro-batches, scaled by `precision.scaler`.
+
+    Returns:
+        {loss term: scalar on the device}, summed over the micro-batches.
+    """
+    totals: dict[str, torch.Tensor] = {}
+    for i, cpu_batch in enumerate(micro_batches):
+        batch = cpu_batch.to(device)  # one micro-batch at a time on the device
+        # right before the forward: the same noise on any rank
+        seed_noise(seed, step, cpu_batch.offset)
         is_last = i == len(micro_batches) - 1
         # gradients cross ranks only on the last micro-batch
         with model.no_sync() if isinstance(model, DDP) and not is_last else nullcontext():
             with precision.autocast():
-                losses = task.loss(
-                    model, batch, count
-                )  # sums divided by the step's counts: micro-batches simply add up
+                # sums divided by the step's normalizers: micro-batches simply add up
+                losses = task.loss(model, batch, normalizers)
             precision.scaler.scale(losses["loss"]).backward()
         for name, value in losses.items():
             totals[name] = totals[name] + value.detach() if name in totals else value.detach()

@@ -1,282 +1,395 @@
-"""The task socket: everything the engine asks of a task.
+"""The interface between the engine and a task."""
 
-A task is one object. It never touches DDP, autocast, checkpoints or ranks; the engine never looks
-into a batch or a prediction.
-"""
+from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
 
-from visionloop.engine.metric import MetricSpec
-from visionloop.engine.optim import batch_norms, default_parameter_groups
-
-# What a task may show of a run beyond its scores. Every hook has a default that shows nothing.
-
-
-class Reporting:
-    """The part of the task socket that draws and tells. The engine never looks into a batch or a prediction; it asks here."""
-
-    sample_score: ClassVar[MetricSpec | None] = (
-        None  # what `sample_scores` gives; None: no image is better or worse than another
-    )
-    score_charts: ClassVar[
-        dict[str, tuple[str, ...]]
-    ] = {}  # {title: patterns of metric keys in one chart}; others get their own
-    class_curves: ClassVar[
-        tuple[str, ...]
-    ] = ()  # columns of `per_class_scores` that are worth a curve over the run
-
-    # images --------------------
-    def draw(self, batch):
-        """{tag: uint8 array [H, W, 3]} of a training batch, as the network sees it."""
-        return {}
-
-    def draw_samples(self, batch, predictions):
-        """One uint8 array [H, W, 3] for each image of an evaluation's batch, prediction beside truth; [] for a task that draws none."""
-        return []
-
-    def draw_gallery(self, images, captions):
-        """uint8 array [H, W, 3] with all images and a caption below each, or None. images: of `draw_samples`, at most 640 px wide."""
-        return None
-
-    def draw_scores(self, metric):
-        """{tag: uint8 array [H, W, 3]} drawn from a whole evaluation, e.g. a confusion matrix."""
-        return {}
-
-    # numbers --------------------
-    def sample_scores(self, metric):
-        """(sample ids int64 [N], float64 [N]): the `sample_score` of every image evaluated; nan where an image has none."""
-        raise NotImplementedError
-
-    def per_class_scores(self, metric):
-        """{class name: {column: number}} for tables, e.g. {"cat": {"AP": 0.5, "boxes": 12}}."""
-        return {}
-
-    def reference_scores(self, metric):
-        """Scores of a trivial predictor on the same images, shown beside ours: {label: number}."""
-        return {}
-
-    def confusion(self, metric):
-        """(class names, whole numbers [C, C] with the truth in rows, what is counted, e.g. "images"), or None."""
-        return None
-
-    def curves(self, metric):
-        """[{"title", "x": label, "y": label, "lines": [{"name", "x": [numbers], "y": [numbers]}]}], e.g. precision against recall."""
-        return []
+from visionloop.engine.batch import Batch, Normalizers
+from visionloop.engine.config.train_config import TaskConfig
+from visionloop.engine.metric import Metric, MetricSpec
+from visionloop.engine.optim import ParameterGroup, batch_norms, default_parameter_groups
+from visionloop.engine.types import (
+    JsonObject,
+    Predictions,
+    Sample,
+    SampleDataset,
+    Scores,
+    TaskDataset,
+    TaskMetric,
+    TaskModule,
+)
 
 
-class Task(Reporting):
-    """Base of all tasks. `name` and `metrics` are class attributes; the first metric picks `best/` unless told otherwise.
+class Task:
+    """Base class of all tasks: everything that the engine and the commands ask of one.
 
-    What a task may draw and tell of a run besides stands in reporting.py.
+    A task never touches DDP, autocast, checkpoints or ranks, and the engine never looks into a
+    batch or a prediction.
+
+    Required are four class attributes (`name`, `metrics`, `config_class`, `normalizer_names`) and
+    twelve hooks:
+
+    - data: `build_datasets`, `build_eval_dataset`, `collate`
+    - model: `build_model`, `save`, `load`, `load_trained`
+    - training: `to_input`, `count_normalizers`, `loss`
+    - evaluation: `predict`, `build_metric`
+
+    `load_trained` is needed by the commands for trained models alone. All other hooks have a
+    default, or belong to one command that a task may leave out; the hooks stand below in the order
+    data, model, training, predict, draw and report, export.
     """
 
     name: ClassVar[str]
+    # the first metric picks `best/` unless --best-metric names another
     metrics: ClassVar[tuple[MetricSpec, ...]]
-    config_class: ClassVar[type]  # a frozen dataclass, see engine/config/options.py
-    count_names: ClassVar[tuple[str, ...]]  # the keys of `count`, known before there is a batch
-    saved_predictions_suffix: ClassVar[str | None] = (
-        None  # of the file that `save_scored_predictions` writes; None: this task has none
-    )
-    nondeterministic_ops: ClassVar[
-        tuple[str, ...]
-    ] = ()  # operations of its training without a deterministic backward on CUDA
-    overfit_loss_share: ClassVar[float] = (
-        0.8  # of its loss that one batch is below after the 60 steps of `check_task`
-    )
-    sheet_side: ClassVar[int] = (
-        200  # longer side of one of `draw_predictions` on the contact sheet, in pixels
-    )
-    overfit_goal: ClassVar[tuple[str, float | str] | None] = (
-        None  # (metric key, score or label of a reference score), for `overfit_samples`
-    )
+    config_class: ClassVar[type[TaskConfig]]  # see engine/config/options.py
+    # keys of `count_normalizers`, needed before there is a batch
+    normalizer_names: ClassVar[tuple[str, ...]]
 
-    def __init__(self, config):
+    # operations of the training without a deterministic backward on CUDA
+    nondeterministic_ops: ClassVar[tuple[str, ...]] = ()
+    # fraction of its first loss that one batch falls below in the 60 steps of `check_task`
+    overfit_loss_share: ClassVar[float] = 0.8
+    # (metric key, score to reach or label of a reference score) of `check --overfit`
+    overfit_goal: ClassVar[tuple[str, float | str] | None] = None
+    # suffix of the file of `save_scored_predictions`; None: the task has none
+    saved_predictions_suffix: ClassVar[str | None] = None
+    # longer side in pixels of one image of `draw_predictions` on the contact sheet
+    sheet_side: ClassVar[int] = 200
+    # the score of `sample_scores`; None: images are not ranked
+    sample_score: ClassVar[MetricSpec | None] = None
+    # {title: patterns of metric keys that share a chart}; the others get a chart each
+    score_charts: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # columns of `per_class_scores` that get a curve over the run
+    class_curves: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: TaskConfig) -> None:
         self.config = config
 
     @classmethod
-    def recipe(cls, values):
-        """What the chosen model and preset change in the defaults: {setting: value}, given all values settled so far."""
+    def recipe(cls, values: JsonObject) -> JsonObject:
+        """Return the defaults that model and preset change, {setting: value}, given all values."""
+        return {}
+
+    @classmethod
+    def resolve_defaults(cls, values: JsonObject, steps: int) -> JsonObject:
+        """Return {setting: value} for settings that are None until the length of the run is known.
+
+        values: all settings resolved so far; steps: of the whole run.
+        """
         return {}
 
     # data --------------------
-    def build_datasets(self):
-        """(train, val): datasets of samples, each a dict of tensors; with augmentation in train alone.
+    def build_datasets(self) -> tuple[SampleDataset, SampleDataset]:
+        """Return the training dataset, with augmentation, and the validation dataset, without."""
+        raise NotImplementedError
 
-        A dataset has `__len__`, `__getitem__(index)`, `name(index) -> str` (a path, for messages)
-        and `fingerprint() -> str` (changes when the samples do). It can be pickled. `__getitem__`
-        raises OSError for what it cannot read.
+    def build_eval_dataset(self, split: str) -> SampleDataset:
+        """Return the split "train", "val" or "test" with the transforms of evaluation."""
+        raise NotImplementedError
+
+    def collate(self, samples: Sequence[Sample], step: int, offset: int) -> Batch:
+        """Collate samples into a micro-batch.
+
+        Args:
+            samples: of the dataset, each with its index under "sample_id" (set by the engine).
+            step: the optimizer step of the batch.
+            offset: position of its first sample in the global batch.
         """
         raise NotImplementedError
 
-    def build_eval_dataset(self, split):
-        """The images of "train", "val" or "test" as evaluation sees them."""
-        raise NotImplementedError
-
-    def collate(self, samples, step, offset):
-        """A Batch of the samples. Each sample holds its dataset index under "sample_id" (put there by the engine)."""
-        raise NotImplementedError
-
-    def collate_eval(self, samples):
-        """A Batch for evaluation; may keep a list where sizes differ."""
+    def collate_eval(self, samples: Sequence[Sample]) -> Batch:
+        """Collate samples for evaluation; a batch may keep a list where sizes differ."""
         return self.collate(samples, 0, 0)
 
-    # computation --------------------
-    def build_model(self):
-        """An nn.Module with weights, the head fitted to the data's classes, in train mode, on the CPU, in fp32."""
-        raise NotImplementedError
+    def before_sample(self, step: int, steps: int) -> None:
+        """Set the augmentation of step `step` of `steps`, in the worker, before each sample."""
 
-    def to_input(self, batch):
-        """uint8 pixel_values -> what the network reads, on the device. First thing in `loss` and `predict`."""
-        raise NotImplementedError
+    def check_data(self) -> JsonObject:
+        """Check the data folder and list all problems at once.
 
-    def count(self, micro_batches):
-        """What the loss divides by, from host batches: {name: number}."""
-        raise NotImplementedError
-
-    def loss(self, model, batch, count):
-        """{"loss": total, "loss_<part>": ..}: sums divided by `count`, in fp32. Only "loss" gets a gradient."""
-        raise NotImplementedError
-
-    def predict(self, model, batch):
-        """Final answers in the image's own coordinates, with what `build_metric` needs."""
-        raise NotImplementedError
-
-    def build_metric(self):
-        """An empty metric, see engine/metric.py."""
-        raise NotImplementedError
-
-    # weights --------------------
-    def parameter_groups(self, module):
-        """[{"name", "params", "lr_scale", "weight_decay", "warmup", "start"}].
-
-        weight_decay None: the run's, warmup None: the run's; start: the step before which the group
-        rests, 0 where it is left out.
+        Returns:
+            {"errors": [{"path", "why"}], "warnings": [{"path", "why"}], "classes": {name: number
+            of samples}}, and optionally "lines": [text], which are printed for people and left out
+            of --json.
         """
-        return default_parameter_groups(module)
+        raise NotImplementedError
 
-    def backbone(self, module):
-        """The part that `--freeze backbone` holds still, or None where there is none."""
-        return None
-
-    def grad_checkpointing_blocks(self, module):
-        """The submodules whose activations may be recomputed. Never one that trains a BatchNorm."""
+    def notes(self) -> list[str]:
+        """Return lines about the data to print once at the start, after `build_datasets`."""
         return []
 
-    def save(self, module, tensors, folder):
-        """Write a Hugging Face folder with `tensors` {name in memory: tensor} as weights."""
-        raise NotImplementedError
+    def overfit_samples(
+        self, samples: Sequence[Sample]
+    ) -> tuple[Sequence[Sample], Sequence[Sample]]:
+        """Choose from samples of `build_eval_dataset("train")` those of `check --overfit`.
 
-    def load(self, module, folder):
-        """Read back what `save` wrote, bit for bit, into `module`."""
-        raise NotImplementedError
+        Returns:
+            (samples to train on, in the form that `collate` takes; samples to score).
 
-    def save_best(self, module, tensors, folder, scores):
-        """Like `save`, for people: corrected weights where the library needs them, labels, a model card."""
-        self.save(module, tensors, folder)
-
-    # trained models, for evaluate, predict, check and export --------------------
-    @classmethod
-    def load_trained(cls, folder, *, data=None, val_split=0.0):
-        """(task, module in eval mode) of a Hugging Face folder. Classes, sizes and transforms are the folder's own: nothing is refitted.
-
-        data: the folder that `build_eval_dataset` reads; labels there are matched by name, a class
-        the model lacks is a UserError. A task may take settings besides, by their names in its
-        config: those that its launcher offers for `evaluate` (`score_options`) and for `predict`
-        (`predict_options`).
+        Raises:
+            UserError: these samples cannot show whether the task overfits.
         """
-        raise NotImplementedError
-
-    def check_data(self):
-        """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: number}} of the data folder, everything at once.
-
-        It may hold "lines" too: [text], what else is worth knowing, printed for people and left out
-        of --json.
-        """
-        raise NotImplementedError
-
-    def expected_first_loss(self):
-        """The loss of a model that knows nothing (ln C for C classes), or None where there is no such number."""
-        return None
-
-    def read_sample(self, path):
-        """One image as `build_eval_dataset` would give it, without targets. Raises OSError when it cannot be read."""
-        raise NotImplementedError
-
-    def describe_predictions(self, batch, predictions, names):
-        """One json-able dict per image of the batch, with its name under "file"."""
-        raise NotImplementedError
-
-    def write_predictions(self, folder, answers):
-        """Files beside predictions.jsonl in forms that other tools read.
-
-        answers: all rows of `describe_predictions`, to be walked over as often as need be; nobody
-        holds them all.
-        """
-
-    @classmethod
-    def score_saved_predictions(cls, path, *, data, split):
-        """(task, Metric) of answers that exist already, without a model: what `predict` writes. Raises UserError for a bad file."""
-        raise NotImplementedError
-
-    def save_scored_predictions(self, metric, dataset, path):
-        """What an evaluation on `dataset` answered, in a form that `score_saved_predictions` reads. metric: after the evaluation."""
-        raise NotImplementedError
-
-    def draw_predictions(self, paths, answers, predictions):
-        """One uint8 array [H, W, 3] per image: the file with what was answered. answers: of `describe_predictions` for predictions."""
-        raise NotImplementedError
-
-    def prediction_images(self, paths, predictions):
-        """{folder: one image for each file}: answers that are images themselves, written as PNG; {} for none.
-
-        paths: of the files. An image: uint8 array [H, W] or [H, W, 3], or a Pillow image, whose
-        `info` keeps "icc_profile" and "exif". Both here and in `draw_predictions` images may come one
-        by one from a generator, so that large ones do not fill the memory.
-        """
-        return {}
-
-    def explain(self, module, batch, kind):
-        """One uint8 array [H, W, 3] per image that shows why; kind: a switch of `predict` that the launcher offers."""
-        raise NotImplementedError
-
-    def export(self, module, folder, *, onnx=False):
-        """Like `save_best`, of a module of `load_trained`, corrected in place; ONNX too when asked for. Returns lines about checks."""
-        raise NotImplementedError
-
-    # optional --------------------
-    def min_micro_batch_size(self, module):
-        """The fewest samples a micro-batch may hold while training: 2 with a trained BatchNorm, or when samples are mixed."""
-        return 2 if any(layer.training for layer in batch_norms(module)) else 1
-
-    def before_step(self, module, step, steps):
-        """Schedules of the task's own, as a pure function of the step. The host's generators are seeded by (seed, step) here."""
-
-    def before_sample(self, step, steps):
-        """Called in the process that makes samples, before each of step `step`: augmentation that changes during the run."""
-
-    def compile(self, module):
-        """What `--compile` makes of the module: the callable that training uses."""
-        return torch.compile(module)
-
-    @classmethod
-    def settle(cls, values, steps):
-        """{setting: value} for settings still None once the length of the run is known. values: all settled so far."""
-        return {}
-
-    def overfit_samples(self, samples):
-        """(samples for `collate`, samples to score) by which these of evaluation are overfitted; UserError if that says nothing."""
         return samples, samples
 
-    def reload_best_at(self, steps):
-        """The step before which the best checkpoint so far is loaded whole, or None."""
+    # model --------------------
+    def build_model(self) -> TaskModule:
+        """Build the model with its weights and a head that fits the classes of the data.
+
+        Returns:
+            An nn.Module in train mode, on the CPU, in fp32.
+        """
+        raise NotImplementedError
+
+    def parameter_groups(self, module: TaskModule) -> list[ParameterGroup]:
+        """Return the parameter groups of the optimizer, with every trainable parameter once."""
+        return default_parameter_groups(module)
+
+    def backbone(self, module: TaskModule) -> nn.Module | None:
+        """Return the submodule that `--freeze backbone` freezes, None where there is none."""
         return None
 
-    def notes(self):
-        """Lines about the data that a run says once at its start, after `build_datasets`."""
+    def grad_checkpointing_blocks(self, module: TaskModule) -> Sequence[nn.Module]:
+        """Return submodules whose activations may be recomputed; none may train a BatchNorm."""
         return []
 
-    def without_targets(self, batch):
-        """The batch with nothing to find in it, for tasks where that is legal; None otherwise."""
+    def compile(self, module: TaskModule) -> nn.Module:
+        """Apply `--compile`: return the compiled model that training calls."""
+        compiled: nn.Module = torch.compile(module)  # type: ignore[assignment]  # a module
+        return compiled
+
+    def save(self, module: TaskModule, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+        """Write a Hugging Face folder.
+
+        Args:
+            module: the model, for its configuration.
+            tensors: the weights to write, {name in `module.state_dict()`: tensor}.
+            folder: an existing empty folder.
+        """
+        raise NotImplementedError
+
+    def load(self, module: TaskModule, folder: Path) -> None:
+        """Load the weights of a folder of `save` into `module`, bit for bit."""
+        raise NotImplementedError
+
+    def save_best(
+        self, module: TaskModule, tensors: Mapping[str, torch.Tensor], folder: Path, scores: Scores
+    ) -> None:
+        """Write `best/`: like `save`, with labels and a model card, as transformers loads it."""
+        self.save(module, tensors, folder)
+
+    @classmethod
+    def load_trained(
+        cls, folder: str | Path, *, data: str | None = None, val_split: float = 0.0
+    ) -> tuple[Task, TaskModule]:
+        """Load a Hugging Face folder for `evaluate`, `predict`, `check` and `export`.
+
+        Classes, sizes and transforms are those of the folder: nothing is refitted to the data. A
+        task may take more keyword arguments, named like settings of its config: those that its
+        launcher offers for `evaluate` (`score_options`) and for `predict` (`predict_options`).
+
+        Args:
+            folder: the folder with weights and config.json.
+            data: data folder of `build_eval_dataset`; labels there are matched by name.
+            val_split: share of the training images that `build_eval_dataset` sets aside.
+
+        Returns:
+            (task, module in eval mode).
+
+        Raises:
+            UserError: the folder is no such model, or the data has a class that the model lacks.
+        """
+        raise NotImplementedError
+
+    # training --------------------
+    def to_input(self, batch: Batch) -> torch.Tensor:
+        """Turn the uint8 "pixel_values" of a batch into the model's input, on the device.
+
+        `loss` and `predict` call it first.
+        """
+        raise NotImplementedError
+
+    def count_normalizers(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
+        """Count what the loss divides by, in batches that are still in host memory.
+
+        Returns:
+            {name: number} with the names of `normalizer_names`.
+        """
+        raise NotImplementedError
+
+    def loss(
+        self, model: nn.Module, batch: Batch, normalizers: Normalizers
+    ) -> dict[str, torch.Tensor]:
+        """Compute the loss of one micro-batch, in fp32.
+
+        Args:
+            model: what training calls, perhaps wrapped by DDP or torch.compile.
+            batch: one micro-batch on the device.
+            normalizers: numbers of the whole step, by which sums are divided.
+
+        Returns:
+            {"loss": total, "loss_<term>": ...}, scalars; only "loss" gets a gradient.
+        """
+        raise NotImplementedError
+
+    def before_step(self, module: TaskModule, step: int, steps: int) -> None:
+        """Set the task's own schedules, as a pure function of the step (0-based).
+
+        The host's generators are seeded by (seed, step) here.
+        """
+
+    def min_micro_batch_size(self, module: TaskModule) -> int:
+        """Return the smallest micro-batch: 2 with a trained BatchNorm or mixed images."""
+        return 2 if any(layer.training for layer in batch_norms(module)) else 1
+
+    def reload_best_at(self, steps: int) -> int | None:
+        """Return the step before which the best checkpoint so far is loaded whole, or None."""
         return None
+
+    def expected_first_loss(self) -> float | None:
+        """Return the loss of an untrained model (ln C for C classes), None where none is known."""
+        return None
+
+    def without_targets(self, batch: Batch) -> Batch | None:
+        """Return the batch with empty targets, None for a task where that is not legal."""
+        return None
+
+    # predict --------------------
+    def predict(self, model: TaskModule, batch: Batch) -> Predictions:
+        """Compute final predictions in coordinates of the original images.
+
+        They hold what `build_metric` needs, and the loss of each image where the batch has targets.
+        """
+        raise NotImplementedError
+
+    def build_metric(self) -> Metric:
+        """Return an empty metric."""
+        raise NotImplementedError
+
+    def read_sample(self, path: str | Path) -> Sample:
+        """Read one image as `build_eval_dataset` does, without targets. Raises OSError."""
+        raise NotImplementedError
+
+    def describe_predictions(
+        self, batch: Batch, predictions: Predictions, names: Sequence[str]
+    ) -> list[JsonObject]:
+        """Return one row of predictions.jsonl for each image, with its name under "file"."""
+        raise NotImplementedError
+
+    def draw_predictions(
+        self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
+    ) -> Iterable[NDArray[np.uint8]]:
+        """Draw the predictions (rows: of `describe_predictions`) into their image files.
+
+        Returns:
+            One uint8 array [H, W, 3] for each path; from a generator, so that large images do not
+            fill the memory.
+        """
+        raise NotImplementedError
+
+    def prediction_images(
+        self, paths: Sequence[Path], predictions: Predictions
+    ) -> dict[str, Iterable[NDArray[np.uint8] | Image.Image]]:
+        """Return predictions that are images, which are written as PNG: {folder: images}.
+
+        An image is a uint8 array [H, W] or [H, W, 3], or a Pillow image whose `info` keeps
+        "icc_profile" and "exif"; one for each of `paths`, perhaps from a generator.
+        """
+        return {}
+
+    def write_predictions(self, folder: Path, rows: Iterable[JsonObject]) -> None:
+        """Write files beside predictions.jsonl in formats that other tools read.
+
+        rows: those of predictions.jsonl; they can be iterated repeatedly and are never all in
+        memory.
+        """
+
+    def explain(self, module: TaskModule, batch: Batch, kind: str) -> Iterable[NDArray[np.uint8]]:
+        """Draw an explanation of the prediction, one uint8 array [H, W, 3] for each image.
+
+        kind: a switch of `predict` that the launcher offers, e.g. "attention".
+        """
+        raise NotImplementedError
+
+    def save_scored_predictions(self, metric: TaskMetric, dataset: TaskDataset, path: Path) -> None:
+        """Write the predictions of an evaluation of `dataset`, for `score_saved_predictions`."""
+        raise NotImplementedError
+
+    @classmethod
+    def score_saved_predictions(
+        cls, path: str | Path, *, data: str, split: str
+    ) -> tuple[Task, Metric]:
+        """Score a file of predictions without a model: those of `predict` or `evaluate`.
+
+        Raises:
+            UserError: the file is not readable or does not fit the data.
+        """
+        raise NotImplementedError
+
+    # draw and report: every default shows nothing --------------------
+    def draw(self, batch: Batch) -> dict[str, NDArray[np.uint8]]:
+        """Draw a training batch as the model sees it: {tag: uint8 array [H, W, 3]}."""
+        return {}
+
+    def draw_samples(self, batch: Batch, predictions: Predictions) -> Sequence[NDArray[np.uint8]]:
+        """Draw the images of an evaluation batch with prediction and ground truth side by side.
+
+        Returns:
+            One uint8 array [H, W, 3] for each image; [] for a task that draws none.
+        """
+        return []
+
+    def draw_gallery(
+        self, images: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[str]]
+    ) -> NDArray[np.uint8] | None:
+        """Put images of `draw_samples` (at most 640 px wide) on one sheet with captions below."""
+        return None
+
+    def draw_scores(self, metric: TaskMetric) -> dict[str, NDArray[np.uint8]]:
+        """Draw a whole evaluation, e.g. a confusion matrix: {tag: uint8 array [H, W, 3]}."""
+        return {}
+
+    def sample_scores(self, metric: TaskMetric) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return (sample ids int64 [N], `sample_score` of each float64 [N] or nan)."""
+        raise NotImplementedError
+
+    def per_class_scores(self, metric: TaskMetric) -> dict[str, dict[str, float]]:
+        """Return scores by class for tables, e.g. {"cat": {"AP": 0.5, "boxes": 12}}."""
+        return {}
+
+    def reference_scores(self, metric: TaskMetric) -> Scores:
+        """Return scores of a trivial predictor on the same images, {label: number}."""
+        return {}
+
+    def confusion(self, metric: TaskMetric) -> tuple[Sequence[str], NDArray[np.int64], str] | None:
+        """Return the confusion matrix, None for a task without one.
+
+        Returns:
+            (class names, integers [C, C] with the ground truth in rows, the unit, e.g. "images").
+        """
+        return None
+
+    def curves(self, metric: TaskMetric) -> list[JsonObject]:
+        """Return curves for the report, e.g. precision against recall.
+
+        Returns:
+            [{"title", "x": label, "y": label, "lines": [{"name", "x": [numbers], "y": [numbers]}]}]
+        """
+        return []
+
+    # export --------------------
+    def export(self, module: TaskModule, folder: Path, *, onnx: bool = False) -> list[str]:
+        """Write a module of `load_trained` like `save_best`, and as ONNX too if requested.
+
+        Returns:
+            Lines about the checks of the export, to print.
+        """
+        raise NotImplementedError

@@ -1,54 +1,76 @@
-"""`train`: from settings to a finished run, in this process. What the command line and a notebook both call."""
+"""`train`: from settings to a finished run, in this process, for the command line and notebooks."""
+
+from __future__ import annotations
 
 import contextlib
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from visionloop.engine.autotune.fit import autotune_settings, resolve_budget
-from visionloop.engine.budget import OVER, read_budget
+from visionloop.engine.budget import Budget, TimeLeft, read_budget
 from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.checkpoints.folder import read_state
 from visionloop.engine.checkpoints.lock import RunLock
 from visionloop.engine.checkpoints.resume import resume_from
 from visionloop.engine.checkpoints.start import check_output, check_unchanged, find_start
 from visionloop.engine.checkpoints.writer import cannot_write, is_disk_error
-from visionloop.engine.config.options import build, resolve
-from visionloop.engine.config.resolve import given_length, output_folder, settle
+from visionloop.engine.config.options import Settings, build, resolve
+from visionloop.engine.config.resolve import (
+    ResolvedSettings,
+    given_length,
+    output_folder,
+    resolve_run,
+)
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.forkserver import start_fork_server
 from visionloop.engine.data.subsets import Subset, evenly_spaced
 from visionloop.engine.distributed import (
+    World,
     broadcast_object,
+    is_lost_process,
     join_world,
     leave_world,
-    lost_process,
-    lost_why,
+    lost_process_reason,
 )
 from visionloop.engine.errors import LostProcess, UserError
-from visionloop.engine.logging.messages import log_startup, summary
+from visionloop.engine.logging.messages import final_summary, log_startup_summary
 from visionloop.engine.logging.run_files import stored_settings, write_run_files
 from visionloop.engine.logging.status_file import failed_at_start, stopped_at_start
 from visionloop.engine.loop import fit
 from visionloop.engine.prepare import prepare_run, set_process
+from visionloop.engine.run import Run, RunSpec, TrainState
 from visionloop.engine.system.signals import StopFlag
+from visionloop.engine.task import Task
+from visionloop.engine.types import JsonObject, SampleDataset, Scores
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. state: finished or stopped; scores: of the last evaluation; best: {"step", "metric", "score", "scores"} or None."""
+    """The end of a run.
+
+    Attributes:
+        state: "finished" or "stopped".
+        step: optimizer steps done.
+        scores: of the last evaluation.
+        best: {"step", "metric", "score", "scores"} of the best evaluation, or None.
+        output: the folder of the run.
+    """
 
     state: str
     step: int
-    scores: dict
-    best: dict | None
+    scores: Scores
+    best: JsonObject | None
     output: Path
 
 
-def resolve_settings(task_class, flags, config_file=None):
-    """{name: Setting} of a training command; what depends on the data is still None."""
+def resolve_settings(
+    task_class: type[Task], flags: Mapping[str, object], config_file: str | Path | None = None
+) -> Settings:
+    """Return {name: Setting} of a command line; what depends on the data is still None."""
     return resolve(
         (task_class.config_class, TrainConfig),
         flags,
@@ -57,206 +79,257 @@ def resolve_settings(task_class, flags, config_file=None):
     )
 
 
-def train(task_class, *, config_file=None, stop=None, began=None, **flags):
-    """Train, or go on with, the run that these settings name. All ranks. Returns a Result; raises UserError for a mistake in the input.
+def train(
+    task_class: type[Task],
+    *,
+    config_file: str | Path | None = None,
+    stop: StopFlag | None = None,
+    began: float | None = None,
+    **flags: object,
+) -> Result:
+    """Start a run, or resume it: the run in the folder that these settings name. All ranks.
 
-    flags: any setting of the task's config class and of TrainConfig, e.g. data="images",
-    model="tiny", epochs=10; began: when --budget began to run, by time.monotonic().
+    Args:
+        task_class: the task.
+        config_file: json file of settings, as settings.json of another run.
+        stop: a flag that stops the run after the step in flight, besides SIGTERM and SIGINT.
+        began: when --budget began, by time.monotonic() (default: now).
+        flags: settings of the task's config class and of TrainConfig, e.g. data="images",
+            model="tiny", epochs=10.
+
+    Raises:
+        UserError: a mistake in the input, or a failure that a user can fix.
     """
-    began, stop = time.monotonic() if began is None else began, stop or StopFlag()
-    given = resolve_settings(task_class, flags, config_file)
-    output = output_folder(given, task_class.name)
-    if given["budget"].value is not None:
-        given_length(given)  # before the data is read, which may take long
-    if given["workers"].value != 0:
+    began = time.monotonic() if began is None else began
+    stop = stop or StopFlag()
+    raw_settings = resolve_settings(task_class, flags, config_file)
+    output = output_folder(raw_settings, task_class.name)
+    if raw_settings["budget"].value is not None:
+        given_length(raw_settings)  # before the data is read, which may take long
+    if raw_settings["workers"].value != 0:
         # before the process group, whose threads a worker must not be forked beside
         start_fork_server()
     lock = None
     try:
-        world = join_world(given["device"].value, given["process_timeout"].value)
-        say = partial(print, flush=True) if world.is_main else lambda *_: None
+        world = join_world(raw_settings["device"].value, raw_settings["process_timeout"].value)
         if world.is_main:
             check_output(output)
             lock = RunLock(output)
-        known = (
-            (
-                find_start(output, given["resume"].value, say),
-                stored_settings(output),
-                read_budget(output),
-            )
-            if world.is_main
-            else None
-        )
-        start, stored, record = broadcast_object(world, known)
-        stored = stored if start else {}
-        task, train_set, val, settings, immutable_settings = build_data(
-            task_class, given, world, stored
-        )
-        state = read_state(start) if start else None
-        budget = resolve_budget(
-            given, settings, immutable_settings, state, record, output=output, began=began
-        )
-        if state:
-            check_unchanged(state["settings"], immutable_settings, start)
-            over = state["step"] == settings["steps"].value or state["out_of_patience"]
-            if (over and state["evaluated_at"] == state["step"]) or (
-                budget and budget.ended_at == state["step"]
-            ):
-                say(f"{output}: this run is finished ({state['step']} steps); nothing to do")
-                return Result("finished", state["step"], state["scores"], state["best"], output)
-        found = autotune_settings(
-            task,
-            given,
-            world,
-            train_set,
-            val,
-            stored,
-            budget=budget,
-            output=output,
-            stop=stop,
-            say=say,
-        )
-        if found is None:
-            say("stopped before the first step; the same command begins again")
-            if world.is_main:
-                replace_file(output / "status.json", json.dumps(stopped_at_start()) + "\n")
-            return Result("stopped", 0, {}, None, output)
-        if found:
-            settings, immutable_settings = settle(task, given, world, train_set, stored, found)
-        if world.is_main:
-            write_run_files(output, settings, immutable_settings, val)
-        config, budget = build(TrainConfig, settings), budget if world.is_main else None
-        return run_training(
-            task,
-            config,
-            world,
-            train_set,
-            val,
-            output=output,
-            immutable_settings=immutable_settings,
-            start=start,
-            stop=stop,
-            budget=budget,
-        )
+        return start_or_resume(task_class, raw_settings, world, output, stop=stop, began=began)
     except Exception as error:
-        told = explained(error, output)
-        if lock and isinstance(told, UserError) and not (output / "status.json").exists():
+        cause = translate_error(error, output)
+        if lock and isinstance(cause, UserError) and not (output / "status.json").exists():
             with contextlib.suppress(OSError):
-                if given["output"].value or given["run_name"].value:
+                if raw_settings["output"].value or raw_settings["run_name"].value:
                     # a platform that watches the folder learns why nothing began; what an earlier
                     # start wrote stays
-                    replace_file(output / "status.json", json.dumps(failed_at_start(told)) + "\n")
+                    replace_file(output / "status.json", json.dumps(failed_at_start(cause)) + "\n")
                 else:
                     # nobody asked for this folder: its name is made of the settings that were wrong
                     lock.discard()
-        raise told from (None if told is error else error)
+        raise cause from (None if cause is error else error)
     finally:
         if lock:
             lock.release()
         leave_world()
 
 
-def run_training(
-    task, config, world, train_set, val, *, output, immutable_settings, start, stop, budget=None
-):
-    """Prepare, resume from the checkpoint folder `start` (or None), train, save. All ranks. Returns a Result.
+def start_or_resume(
+    task_class: type[Task],
+    raw_settings: Settings,
+    world: World,
+    output: Path,
+    *,
+    stop: StopFlag,
+    began: float,
+) -> Result:
+    """Find the checkpoint to start from, resolve and measure what is missing, then train.
 
-    config: a TrainConfig with nothing left to resolve; immutable_settings: what must not change when the run
-    continues; budget: a Budget on the main rank of a run that has one.
+    All ranks; see `train`.
     """
-    set_process(config)
+    say: Callable[[str], object] = partial(print, flush=True) if world.is_main else _say_nothing
+    start, stored, budget_record = None, {}, {}
+    if world.is_main:
+        start = find_start(output, raw_settings["resume"].value, say)
+        stored, budget_record = stored_settings(output), read_budget(output)
+    start, stored, budget_record = broadcast_object(world, (start, stored, budget_record))
+    stored = stored if start else {}
+    task, train_set, val_set, resolved = build_data(task_class, raw_settings, world, stored)
     state = read_state(start) if start else None
-    log_startup(task, config, world, train_set, val, state)
+    budget = resolve_budget(
+        raw_settings, resolved, state, budget_record, output=output, began=began
+    )
+    if start and state:
+        check_unchanged(state["settings"], resolved.immutable_settings, start)
+        if is_finished(state, resolved.settings["steps"].value, budget):
+            say(f"{output}: this run is finished ({state['step']} steps); nothing to do")
+            return Result("finished", state["step"], state["scores"], state["best"], output)
+
+    def resolve_measured(measured: Mapping[str, object]) -> ResolvedSettings:
+        return resolve_run(task, raw_settings, train_set, world.device.type, stored, measured)
+
+    spec = RunSpec(
+        task=task,
+        config=resolved.train_config,
+        world=world,
+        train_set=train_set,
+        val_set=val_set,
+        output=output,
+        immutable_settings=resolved.immutable_settings,
+    )
+    measured = autotune_settings(
+        spec, raw_settings, stored, resolve_measured, budget=budget, stop=stop, say=say
+    )
+    if measured is None:
+        say("stopped before the first step; the same command starts again")
+        if world.is_main:
+            replace_file(output / "status.json", json.dumps(stopped_at_start()) + "\n")
+        return Result("stopped", 0, {}, None, output)
+    if measured:
+        resolved = resolve_measured(measured)
+        task.config = resolved.task_config
+        spec = replace(
+            spec,
+            config=resolved.train_config,
+            immutable_settings=resolved.immutable_settings,
+        )
+    if world.is_main:
+        write_run_files(output, resolved.settings, resolved.immutable_settings, val_set)
+    return run_training(spec, start=start, stop=stop, budget=budget if world.is_main else None)
+
+
+def _say_nothing(_message: str) -> None:
+    """Print nothing: off the main rank."""
+
+
+def is_finished(state: JsonObject, steps: int, budget: Budget | None) -> bool:
+    """Return True when a checkpoint is the end of a run.
+
+    Args:
+        state: state.json of the checkpoint.
+        steps: steps of the whole run.
+        budget: of the run, None without one.
+    """
+    if budget and budget.ended_at == state["step"]:
+        return True
+    is_last = state["step"] == steps or state["out_of_patience"]
+    return is_last and state["evaluated_at"] == state["step"]
+
+
+def build_data(
+    task_class: type[Task], raw_settings: Settings, world: World, stored: JsonObject
+) -> tuple[Task, SampleDataset, SampleDataset, ResolvedSettings]:
+    """Build the task and its datasets, and resolve the settings that depend on the data.
+
+    Args:
+        task_class: the task.
+        raw_settings: of the command line.
+        world: the processes of the run.
+        stored: the run's settings.json, {} for a new run.
+
+    Returns:
+        (task with its settings resolved, training set, validation set, resolved settings).
+    """
+    task = task_class(build(task_class.config_class, raw_settings))
+    train_set, val_set = task.build_datasets()
+    for dataset, name in ((train_set, "training"), (val_set, "validation")):
+        if not len(dataset):
+            data = task.config.data
+            raise UserError(f"--data {data}: no {name} samples", field="data", file=data)
+    overfit = raw_settings["overfit"].value
+    if overfit:
+        chosen = evenly_spaced(len(train_set), overfit)
+        train_set = Subset(train_set, chosen)
+        val_set = Subset(task.build_eval_dataset("train"), chosen)
+    resolved = resolve_run(task, raw_settings, train_set, world.device.type, stored)
+    task.config = resolved.task_config
+    return task, train_set, val_set, resolved
+
+
+def run_training(
+    spec: RunSpec, *, start: Path | None, stop: StopFlag, budget: Budget | None = None
+) -> Result:
+    """Prepare a run, resume it from a checkpoint, train and save. All ranks.
+
+    Args:
+        spec: the inputs of the run.
+        start: the checkpoint folder to resume from, or None.
+        stop: the flag that stops the run; signals are caught while it trains.
+        budget: of a run with --budget, on the main rank.
+    """
+    task, output = spec.task, spec.output
+    set_process(spec.config)
+    content = read_state(start) if start else None
+    log_startup_summary(spec, content)
     stop.install()
     run = None
     try:
-        run = prepare_run(
-            task, config, world, train_set, val, output=output, settings=immutable_settings,
-            start_step=state["step"] if state else 0, evaluated_at=state["evaluated_at"] if state else 0, stop=stop,
-        )  # fmt: skip
-        run.budget = budget
+        state = TrainState.from_json(content) if content else TrainState()
+        run = prepare_run(spec, state=state, stop=stop, budget=budget)
         if start:
             resume_from(run, task, start)
-        if run.world.is_main:
-            run.log.budget = budget
-            run.log.status.update(best=run.best)
-        step = fit(run, task)
-        return end_run(run, task, step)
+        run.log.update_status(best=state.best)
+        fit(run, task)
+        return end_run(run, task)
     except Exception as error:
-        told = explained(error, output)
-        if run is not None and run.log.status is not None and error is not run.failure:
-            known = (
-                told
-                if isinstance(told, UserError)
-                else UserError(f"{type(error).__name__}: {error}", code="defect")
-            )
-            run.log.status.update(state="failed", error=known.as_dict())
-        raise told from (None if told is error else error)
+        cause = translate_error(error, output)
+        if run is not None and error is not run.ending.failure:
+            reported = cause
+            if not isinstance(reported, UserError):
+                reported = UserError(f"{type(error).__name__}: {error}", code="defect")
+            run.log.update_status(state="failed", error=reported.as_dict())
+        raise cause from (None if cause is error else error)
     finally:
         if run is not None:
-            with contextlib.suppress(
-                Exception
-            ):  # what went wrong is on its way; the thread is only not left alone
+            # the error that matters is on its way; the thread is only not left alone
+            with contextlib.suppress(Exception):
                 run.writer.wait()
             run.data.close()
             run.log.close()
         stop.uninstall()
 
 
-def explained(error, output):
-    """The one line for what the machine is to blame for, as an error to raise; any other error as it is."""
+def translate_error(error: Exception, output: Path) -> Exception:
+    """Return a UserError for a full disk or a lost process; any other error as it is."""
     if is_disk_error(error, output):
         return cannot_write(output, error)
-    if lost_process(error):
-        why = f"another process of this run is gone or does not answer ({lost_why(error)})"
+    if is_lost_process(error):
+        reason = lost_process_reason(error)
         return LostProcess(
-            f"{why}; the same command goes on from the newest checkpoint", code="lost_process"
+            f"another process of this run is gone or does not answer ({reason}); "
+            "the same command resumes from the newest checkpoint",
+            code="lost_process",
         )
     return error
 
 
-def build_data(task_class, settings, world, stored):
-    """(task, train, val, resolved settings, settings that must not change): what needs the data to be known."""
-    task = task_class(build(task_class.config_class, settings))
-    train_set, val = task.build_datasets()
-    for part, name in ((train_set, "training"), (val, "validation")):
-        if not len(part):
-            raise UserError(
-                f"--data {task.config.data}: no {name} samples", field="data", file=task.config.data
-            )
-    overfit = settings["overfit"].value
-    if overfit:
-        chosen = evenly_spaced(len(train_set), overfit)
-        train_set, val = Subset(train_set, chosen), Subset(task.build_eval_dataset("train"), chosen)
-    return task, train_set, val, *settle(task, settings, world, train_set, stored)
-
-
-def end_run(run, task, step):
-    """Close the books. All ranks. Raises the run's failure, if any, after everything is saved."""
+def end_run(run: Run, task: Task) -> Result:
+    """Log the end of a run. All ranks. Raises the run's failure, if there is one."""
     run.profiler.finish()
-    state = "failed" if run.failure else "stopped" if run.stopping else "finished"
+    state, ending = run.state, run.ending
+    status = "failed" if ending.failure else "stopped" if ending.stopping else "finished"
+    is_over = ending.time_left is TimeLeft.OVER
     if run.budget:
-        run.budget.ended_at = step if run.left == OVER and state == "finished" else None
+        run.budget.ended_at = state.step if is_over and status == "finished" else None
         run.budget.write()
-    run.log.time_breakdown(step, run.clock.time_breakdown())
-    if run.world.is_main:
-        run.log.status.update(
-            state=state,
-            step=step,
-            best=run.best,
-            error=run.failure.as_dict() if run.failure else None,
-            eta=None,
-        )
-        if state == "finished":
-            run.log.result(step, run.settings, run.scores)
-    if run.failure:
-        raise run.failure
-    if state == "stopped":
-        run.log.say(f"stopped and saved after step {step}; the same command goes on from there")
-    elif run.best:
-        if run.left == OVER and step < run.config.steps:
-            run.log.say(f"the budget ended the run at step {step} of {run.config.steps}")
-        run.log.say_classes()
-        for line in summary(run, task, step) if run.world.is_main else ():
-            run.log.say(line)
-    return Result(state, step, run.scores, run.best, run.output)
+    run.log.time_breakdown(state.step, run.clock.time_breakdown())
+    run.log.update_status(
+        state=status,
+        step=state.step,
+        best=state.best,
+        error=ending.failure.as_dict() if ending.failure else None,
+        eta=None,
+    )
+    if status == "finished":
+        run.log.result(state.step, run.immutable_settings, state.scores)
+    if ending.failure:
+        raise ending.failure
+    if status == "stopped":
+        run.log.info(f"stopped and saved after step {state.step}; the same command resumes there")
+    elif state.best:
+        if is_over and state.step < run.config.steps:
+            run.log.info(f"the budget ended the run at step {state.step} of {run.config.steps}")
+        run.log.print_class_table()
+        for line in final_summary(run, task) if run.world.is_main else ():
+            run.log.info(line)
+    return Result(status, state.step, state.scores, state.best, run.output)

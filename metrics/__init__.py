@@ -1,1 +1,1 @@
-"""Metrics: counts that merge exactly."""
+"""Metrics that merge exactly over any distribution of the images."""

@@ -1,129 +1,160 @@
-"""Average precision of a sample of the images, from matches that are made once."""
+"""Average precision of resampled images, from matches that are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+from pycocotools.cocoeval import COCOeval
+
+from visionloop.metrics.rows import Array
+
+# an entry of COCOeval.evalImgs: ids, lists of scores, arrays of matches
+ImageMatches: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]
 
 
 class Resampler:
-    """COCO's average precision over all areas with at most 100 detections, each image taken as often as wanted.
+    """COCO's average precision of a resampled dataset, over all areas with 100 detections at most.
 
-    Matching looks at one image at a time, so a sample of images changes only how often each
-    match counts. Equal to COCOeval.accumulate on a dataset in which the images are really
-    repeated, but for one freedom: equal scores of one class
-    *within* one image, which COCO counts in the order a b a b, stand here as a a b b.
+    Matching looks at one image at a time, so resampling the images changes only how often each
+    match counts. The result equals COCOeval.accumulate on a dataset in which the images are really
+    repeated, with one exception: equal scores of one class *within* one image, which COCO ranks in
+    the order a b a b, are ranked a a b b here.
     """
 
-    def __init__(self, evaluator):
-        """evaluator: pycocotools' COCOeval after `evaluate`, with all areas first; image and category ids count from 0."""
+    def __init__(self, evaluator: COCOeval) -> None:
+        """Read the matches.
+
+        Args:
+            evaluator: pycocotools' COCOeval after `evaluate`, with all areas first; image and
+                category ids count from 0.
+        """
         params = evaluator.params
         self.recall = np.array(params.recThrs)
         self.num_classes, self.num_thresholds = len(params.catIds), len(params.iouThrs)
-        images, most = len(params.imgIds), params.maxDets[-1]
-        self.truth = np.zeros((self.num_classes, images), dtype=np.int64)  # boxes to find
-        detected, hits, ignored = (
-            [],
-            [],
-            [],
-        )  # per class: images; per class and threshold: positions in `detected`
+        num_images, max_detections = len(params.imgIds), params.maxDets[-1]
+        # boxes that are not ignored
+        self.ground_truth = np.zeros((self.num_classes, num_images), dtype=np.int64)
+        # per class: the image of each detection; per class and threshold: positions among the
+        # detections of all classes
+        images: list[Array] = []
+        hits: list[Array] = []
+        ignored: list[Array] = []
         start = 0
         for label in range(self.num_classes):
-            first = label * len(params.areaRng) * images
-            found = [
-                match for match in evaluator.evalImgs[first : first + images] if match is not None
+            first = label * len(params.areaRng) * num_images
+            matches = [
+                match
+                for match in evaluator.evalImgs[first : first + num_images]
+                if match is not None
             ]
-            for match in found:
-                self.truth[label, match["image_id"]] = np.count_nonzero(
+            for match in matches:
+                self.ground_truth[label, match["image_id"]] = np.count_nonzero(
                     np.asarray(match["gtIgnore"]) == 0
                 )
-            image_of, is_hit, is_ignored = _in_order_of_score(found, self.num_thresholds, most)
-            detected.append(image_of)
+            image_of, is_hit, is_ignored = _sort_by_score(
+                matches, self.num_thresholds, max_detections
+            )
+            images.append(image_of)
             hits += [start + np.flatnonzero(row) for row in is_hit]
             ignored += [start + np.flatnonzero(row) for row in is_ignored]
             start += len(image_of)
-        self.images = _joined(detected)
-        self.hits, self.ignored = _joined(hits), _joined(ignored)
-        self.hit_bounds = _bounds(hits)  # of each class and threshold in `hits`, class by class
+        self._index_segments(images, hits, ignored)
+
+    def _index_segments(self, images: list[Array], hits: list[Array], ignored: list[Array]) -> None:
+        """Join the lists; a segment is the hits of one class at one threshold."""
+        self.images = _concatenate(images)
+        self.hits, self.ignored = _concatenate(hits), _concatenate(ignored)
+        self.hit_bounds = _bounds(hits)  # of each segment in `hits`, class by class
         segment_of_hit = np.repeat(np.arange(len(hits)), np.diff(self.hit_bounds))
-        self.class_start = np.repeat(_bounds(detected)[:-1], self.num_thresholds)[segment_of_hit]
+        self.class_start = np.repeat(_bounds(images)[:-1], self.num_thresholds)[segment_of_hit]
         self.ignored_start = _bounds(ignored)[segment_of_hit]
-        before = _joined(
+        before = _concatenate(
             [np.searchsorted(rows, at) for rows, at in zip(ignored, hits, strict=True)]
         )
         self.ignored_before = self.ignored_start + before
         self.hit_start = self.hit_bounds[segment_of_hit]
 
-    def average_precision(self, weights):
-        """float64 [T, C], nan for a class without truth. weights: int64 [images], how often each counts."""
+    def average_precision(self, weights: Array) -> Array:
+        """Return the average precision, float64 [T, C], nan for a class without ground truth.
+
+        Args:
+            weights: int64 [images], how often each image counts.
+        """
         counts = weights[self.images]
-        seen, ignored, found = (
-            _running(counts),
-            _running(counts[self.ignored]),
-            _running(counts[self.hits]),
-        )
-        right = found[1:] - found[self.hit_start]
+        # running numbers of detections, of ignored ones and of hits
+        detections = _running_sum(counts)
+        ignored = _running_sum(counts[self.ignored])
+        hits = _running_sum(counts[self.hits])
+        true_positives = hits[1:] - hits[self.hit_start]
         counted = (
-            seen[self.hits + 1]
-            - seen[self.class_start]
+            detections[self.hits + 1]
+            - detections[self.class_start]
             - (ignored[self.ignored_before] - ignored[self.ignored_start])
         )
-        precision = right / (counted + np.spacing(1))  # as COCOeval does it, to the bit
+        precision = true_positives / (counted + np.spacing(1))  # the bits of COCOeval
         for start, stop in zip(self.hit_bounds[:-1], self.hit_bounds[1:], strict=True):
             backwards = precision[start:stop][::-1]
             np.maximum.accumulate(backwards, out=backwards)
-        truth = self.truth @ weights
-        # the first detection at which enough of a segment's boxes are found; at recall 0 COCO takes
-        # the very first detection, whose precision from there on is that of the first hit
-        wanted = np.repeat(
-            np.maximum(hits_needed(self.recall, truth), 1), self.num_thresholds, axis=0
+        ground_truth = self.ground_truth @ weights
+        # the first detection at which a segment has enough hits; at recall 0 COCO takes the very
+        # first detection, whose precision from there on is that of the first hit
+        required = np.repeat(
+            np.maximum(hits_needed(self.recall, ground_truth), 1), self.num_thresholds, axis=0
         )  # [C*T, R]
-        wanted += found[self.hit_bounds[:-1], None]
-        at = np.searchsorted(found[1:], wanted)
-        reached = wanted <= found[self.hit_bounds[1:], None]
+        required += hits[self.hit_bounds[:-1], None]
+        at = np.searchsorted(hits[1:], required)
+        reached = required <= hits[self.hit_bounds[1:], None]
         at_recall = np.where(reached, np.append(precision, 0.0)[at], 0.0)
         by_class = at_recall.mean(axis=1).reshape(self.num_classes, self.num_thresholds)
-        return np.where(truth[:, None] > 0, by_class, np.nan).T
+        return np.where(ground_truth[:, None] > 0, by_class, np.nan).T
 
 
-def hits_needed(recall, truth):
-    """int64 [C, R]: the fewest boxes k of `truth` with k / truth >= recall in floating point. recall: [R] in 0..1; truth: int64 [C]."""
-    boxes = np.maximum(truth, 1)[:, None]
+def hits_needed(recall: Array, ground_truth: Array) -> Array:
+    """Return the fewest hits k with k / ground_truth >= recall in floating point, int64 [C, R].
+
+    Args:
+        recall: float64 [R] in 0..1.
+        ground_truth: int64 [C], boxes of each class.
+    """
+    boxes = np.maximum(ground_truth, 1)[:, None]
     needed = np.ceil(recall * boxes).astype(np.int64)
     needed -= (needed - 1) / boxes >= recall  # the product and the quotient round differently
     needed += needed / boxes < recall
     return needed
 
 
-def mean_of_known(values):
-    """The mean of what is not nan, nan when there is nothing."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+def _sort_by_score(
+    matches: Sequence[ImageMatches], num_thresholds: int, max_detections: int
+) -> tuple[Array, Array, Array]:
+    """Return the detections of one class, best first, equal scores in the order of images.
+
+    Returns:
+        (image int64 [D], is_hit bool [T, D], is_ignored bool [T, D]).
+    """
+    if not matches:
+        empty = np.zeros((num_thresholds, 0), dtype=bool)
+        return np.zeros(0, dtype=np.int64), empty, empty
+    scores = [match["dtScores"][:max_detections] for match in matches]
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    image_of = np.repeat([match["image_id"] for match in matches], [len(row) for row in scores])
+
+    def column(name: str) -> Array:
+        rows = [match[name][:, :max_detections] for match in matches]
+        return np.concatenate(rows, axis=1)[:, order]
+
+    ignored = column("dtIgnore").astype(bool)
+    return image_of[order], (column("dtMatches") != 0) & ~ignored, ignored
 
 
-def _in_order_of_score(found, num_thresholds, most):
-    """(image [D], is_hit [T, D], is_ignored [T, D]) of one class's detections, best first, equals in the order of images."""
-    if not found:
-        nothing = np.zeros((num_thresholds, 0), dtype=bool)
-        return np.zeros(0, dtype=np.int64), nothing, nothing
-    scores = np.concatenate([match["dtScores"][:most] for match in found])
-    order = np.argsort(-scores, kind="stable")
-    image_of = np.repeat(
-        [match["image_id"] for match in found], [len(match["dtScores"][:most]) for match in found]
-    )
-    matched = (
-        np.concatenate([match["dtMatches"][:, :most] for match in found], axis=1)[:, order] != 0
-    )
-    ignored = np.concatenate([match["dtIgnore"][:, :most] for match in found], axis=1)[
-        :, order
-    ].astype(bool)
-    return image_of[order], matched & ~ignored, ignored
-
-
-def _joined(parts):
+def _concatenate(parts: Sequence[Array]) -> Array:
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
-def _bounds(parts):
+def _bounds(parts: Sequence[Array]) -> Array:
     return np.cumsum([0, *map(len, parts)])
 
 
-def _running(counts):
+def _running_sum(counts: Array) -> Array:
     return np.concatenate([[0], np.cumsum(counts)])

@@ -1,32 +1,43 @@
-"""Scores of image classification, from one row per image so that any sharding gives the same bits."""
+"""Scores of image classification, computed from one row for each image."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-COLUMNS = {
-    "sample_ids": np.int64,
-    "labels": np.int64,
-    "predictions": np.int64,
-    "in_top5": np.bool_,
-    "losses": np.float64,
+from visionloop.metrics.rows import Array, Columns, Inputs, RowTable, divide
+
+NO_ROWS = {
+    "sample_ids": np.empty(0, np.int64),
+    "labels": np.empty(0, np.int64),
+    "predictions": np.empty(0, np.int64),
+    "in_top5": np.empty(0, np.bool_),
+    "losses": np.empty(0, np.float64),
 }
 
 
 class ClassificationMetric:
-    """Accuracy, top-5 accuracy, mean accuracy over classes and cross-entropy, with the confusion matrix.
+    """Accuracy, top-5 accuracy, mean accuracy over classes, cross-entropy and the confusion matrix.
 
-    A tie goes to the lowest class index, in the prediction and in the rank; a nan logit never wins.
-    Classes without an image take no part in `mean_class_accuracy`. `val_loss` is the plain
-    cross-entropy, in float64.
+    Ties go to the lowest class index, in the prediction and in the rank; a nan logit never wins.
+    Classes without an image are left out of `mean_class_accuracy`. `val_loss` is the plain
+    cross-entropy, in float64. Any distribution of the images over processes gives the same bits.
     """
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self._batches = []  # column dicts as they came
-        self._table = None  # all of them as one, sorted by sample id; None when out of date
+        self._table = RowTable(NO_ROWS)
 
-    def update(self, predictions, batch):
-        """predictions: {"logits": [B, C]}; batch: {"labels": int64 [B], "sample_ids": int64 [B]}. Costs one copy to the host."""
+    def update(self, predictions: Inputs, batch: Inputs) -> None:
+        """Add the images of a batch; costs one copy to the host.
+
+        Args:
+            predictions: {"logits": float [B, C]}.
+            batch: {"labels": int64 [B], "sample_ids": int64 [B]}.
+
+        Raises:
+            ValueError: for logits of another shape.
+        """
         logits = predictions["logits"].detach().float().cpu().double().numpy()
         labels = batch["labels"].detach().cpu().numpy()
         if logits.shape != (len(labels), self.num_classes):
@@ -34,60 +45,64 @@ class ClassificationMetric:
                 f"logits: expected shape {(len(labels), self.num_classes)}, got {logits.shape}"
             )
         comparable = np.where(np.isnan(logits), -np.inf, logits)
-        self._append(
-            sample_ids=batch["sample_ids"].detach().cpu().numpy(),
-            labels=labels,
-            predictions=comparable.argmax(1),  # numpy's takes the first of equals, torch's any
-            in_top5=label_rank(comparable, labels) < 5,
-            losses=cross_entropy(logits, labels),
-        )
+        columns = {
+            "sample_ids": batch["sample_ids"].detach().cpu().numpy(),
+            "labels": labels,
+            # numpy's argmax takes the first of equal values, torch's takes any
+            "predictions": comparable.argmax(1),
+            "in_top5": label_rank(comparable, labels) < 5,
+            "losses": cross_entropy(logits, labels),
+        }
+        self._table.append(columns)
 
-    def state(self):
-        """{column: array [N]}, sorted by sample id."""
-        return dict(self._rows())
+    def state(self) -> Columns:
+        """Return {column: array [N]}, sorted by sample id."""
+        return dict(self._table.sorted_columns())
 
-    def merge(self, states):
-        """Replace the content by that of these states, in any order."""
-        self._batches, self._table = [], None
-        for state in states:
-            self._append(**state)
+    def merge(self, states: Sequence[Columns]) -> None:
+        """Replace the content by these states, in any order."""
+        self._table.replace(states)
 
-    def __len__(self):
-        return sum(len(columns["labels"]) for columns in self._batches)
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._table)
 
-    def compute(self, picks=None):
-        """{"accuracy", "accuracy_top5" from 5 classes on, "mean_class_accuracy", "val_loss"} of the images at `picks`.
+    def compute(self, picks: Array | None = None) -> dict[str, float]:
+        """Compute the scores of the images at `picks`.
 
-        picks: positions in the order of sample ids, repeats count again; None: all. nan where there
-        are no images.
+        Args:
+            picks: positions in the order of sample ids, where repeats count again; None: all.
+
+        Returns:
+            "accuracy", "accuracy_top5" from 5 classes on, "mean_class_accuracy" and "val_loss";
+            nan without images.
         """
-        rows = self._rows()
+        columns = self._table.sorted_columns()
         if picks is not None:
-            rows = {column: values[picks] for column, values in rows.items()}
-        labels, correct = rows["labels"], rows["predictions"] == rows["labels"]
+            columns = {name: values[picks] for name, values in columns.items()}
+        labels, correct = columns["labels"], columns["predictions"] == columns["labels"]
         count = len(labels) or np.nan
         images = np.bincount(labels, minlength=self.num_classes)
         hits = np.bincount(labels[correct], minlength=self.num_classes)
-        shown = images > 0
+        present = images > 0
         scores = {"accuracy": correct.sum() / count}
         if self.num_classes >= 5:
-            scores["accuracy_top5"] = rows["in_top5"].sum() / count
-        scores["mean_class_accuracy"] = (hits[shown] / images[shown]).sum() / (
-            shown.sum() or np.nan
+            scores["accuracy_top5"] = columns["in_top5"].sum() / count
+        scores["mean_class_accuracy"] = (hits[present] / images[present]).sum() / (
+            present.sum() or np.nan
         )
-        scores["val_loss"] = rows["losses"].sum() / count
+        scores["val_loss"] = columns["losses"].sum() / count
         return {key: float(value) for key, value in scores.items()}
 
-    def confusion(self):
-        """int64 [C, C]: rows are true classes, columns predicted ones."""
-        rows = self._rows()
-        cells = rows["labels"] * self.num_classes + rows["predictions"]
-        return np.bincount(cells, minlength=self.num_classes**2).reshape(
-            self.num_classes, self.num_classes
-        )
+    def confusion(self) -> Array:
+        """Return the confusion matrix, int64 [C, C]: rows are true classes, columns predictions."""
+        columns = self._table.sorted_columns()
+        cells = columns["labels"] * self.num_classes + columns["predictions"]
+        counts = np.bincount(cells, minlength=self.num_classes**2)
+        return counts.reshape(self.num_classes, self.num_classes)
 
-    def per_class(self):
-        """{"images": int64 [C], "accuracy": share of a class's images found, "precision": share of its predictions right}.
+    def per_class(self) -> Columns:
+        """Return "images" int64 [C], "accuracy" (recall) and "precision" float64 [C].
 
         nan for a class without images, or without predictions.
         """
@@ -95,46 +110,36 @@ class ClassificationMetric:
         hits, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         return {
             "images": images,
-            "accuracy": hits / np.where(images > 0, images, np.nan),
-            "precision": hits / np.where(predicted > 0, predicted, np.nan),
+            "accuracy": divide(hits, images),
+            "precision": divide(hits, predicted),
         }
 
-    def per_image(self):
-        """{"sample_ids": int64 [N], "losses": cross-entropy float64 [N]}, sorted by sample id."""
-        rows = self._rows()
-        return {name: rows[name].copy() for name in ("sample_ids", "losses")}
+    def per_image(self) -> Columns:
+        """Return "sample_ids" int64 [N] and "losses" (cross-entropy) float64 [N], sorted by id."""
+        columns = self._table.sorted_columns()
+        return {name: columns[name].copy() for name in ("sample_ids", "losses")}
 
-    def majority_accuracy(self, majority_class=None):
-        """Accuracy of always answering one class: the most frequent in the evaluated images, or in training if given."""
-        labels = self._rows()["labels"]
+    def majority_accuracy(self, majority_class: int | None = None) -> float:
+        """Return the accuracy of always predicting one class.
+
+        Args:
+            majority_class: the most frequent class in training; None: in the evaluated images.
+        """
+        labels = self._table.sorted_columns()["labels"]
         if not len(labels):
             return float("nan")
         images = np.bincount(labels, minlength=self.num_classes)
-        return float(images.max() if majority_class is None else images[majority_class]) / len(
-            labels
-        )
-
-    def _append(self, **columns):
-        self._batches.append(
-            {column: np.asarray(columns[column], dtype=kind) for column, kind in COLUMNS.items()}
-        )
-        self._table = None
-
-    def _rows(self):
-        if self._table is None:
-            whole = {
-                column: np.concatenate(
-                    [np.empty(0, kind), *(batch[column] for batch in self._batches)]
-                )
-                for column, kind in COLUMNS.items()
-            }
-            order = np.argsort(whole["sample_ids"], kind="stable")
-            self._table = {column: values[order] for column, values in whole.items()}
-        return self._table
+        hits = images.max() if majority_class is None else images[majority_class]
+        return float(hits) / len(labels)
 
 
-def label_rank(logits, labels):
-    """How many classes stand before the true one, equals before it by lower index: int64 [B]. logits: [B, C] without nan."""
+def label_rank(logits: Array, labels: Array) -> Array:
+    """Count the classes ranked before the true one, int64 [B]; equal logits rank by class index.
+
+    Args:
+        logits: float [B, C] without nan.
+        labels: int64 [B].
+    """
     true_logits = np.take_along_axis(logits, labels[:, None], axis=1)
     before = (logits > true_logits) | (
         (logits == true_logits) & (np.arange(logits.shape[1]) < labels[:, None])
@@ -142,8 +147,14 @@ def label_rank(logits, labels):
     return before.sum(1)
 
 
-def cross_entropy(logits, labels):
-    """float64 [B], each row by itself. logits: float64 [B, C]."""
-    return torch.nn.functional.cross_entropy(
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Return the cross-entropy of each row, float64 [B].
+
+    Args:
+        logits: float64 [B, C].
+        labels: int64 [B].
+    """
+    losses = torch.nn.functional.cross_entropy(
         torch.from_numpy(logits), torch.from_numpy(labels), reduction="none"
-    ).numpy()
+    )
+    return losses.numpy()

@@ -1,37 +1,57 @@
-"""The judge of object detection: pycocotools, or faster-coco-eval, fed from columns in memory."""
+"""COCO evaluation by pycocotools or faster-coco-eval, from columns in memory."""
+
+from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from visionloop.metrics.rows import Array, Columns
+
+# one annotation in COCO's format: numbers, a list of four numbers
+Annotation: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]
+
 BACKENDS = ("pycocotools", "faster")
-# the twelve numbers in the order in which COCOeval.summarize gives them
-SCORE_KEYS = ("mAP", "mAP50", "mAP75", "mAP_small", "mAP_medium", "mAP_large")
-SCORE_KEYS += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
-ALL_AREAS, MOST_DETECTIONS = 0, -1  # where "all" stands in params.areaRng and 100 in params.maxDets
+# the twelve numbers in the order of COCOeval.summarize
+AP_KEYS = ("mAP", "mAP50", "mAP75", "mAP_small", "mAP_medium", "mAP_large")
+SCORE_KEYS = (*AP_KEYS, "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+# positions of "all" in params.areaRng and of 100 in params.maxDets
+ALL_AREAS, MOST_DETECTIONS = 0, -1
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What COCO says of the detections; nan stands where it says -1, that there is nothing to find."""
+    """Result of COCO's evaluation; nan where COCO reports -1, without ground truth.
 
-    scores: dict  # {key of SCORE_KEYS: float}
-    average_precision: np.ndarray  # float64 [T, C]: T IoU thresholds from 0.5 to 0.95
-    # float64 [C, R] at IoU 0.5, no smaller than at any larger recall; 0 where the recall is not
-    # reached
-    precision: np.ndarray
-    # float64 [C, R]: the score down to which detections count for this recall; nan where it is not
-    # reached
-    thresholds: np.ndarray
-    recall: np.ndarray  # float64 [R]: 0, 0.01 .. 1
+    Attributes:
+        scores: {key of SCORE_KEYS: value}.
+        average_precision: float64 [T, C] at T IoU thresholds from 0.5 to 0.95.
+        precision: float64 [C, R] at IoU 0.5, no smaller than at any larger recall; 0 where the
+            recall is not reached.
+        thresholds: float64 [C, R], the score threshold that gives this recall; nan where it is not
+            reached.
+        recall: float64 [R]: 0, 0.01 .. 1.
+    """
+
+    scores: dict[str, float]
+    average_precision: Array
+    precision: Array
+    thresholds: Array
+    recall: Array
 
 
-def backend_classes(backend):
-    """(COCO, COCOeval) of pycocotools, or their counterparts in faster-coco-eval. Raises ValueError for a backend that is not there."""
+def backend_classes(backend: str) -> tuple[type[COCO], type[COCOeval]]:
+    """Return (COCO, COCOeval) of pycocotools, or their counterparts in faster-coco-eval.
+
+    Raises:
+        ValueError: for an unknown backend, or one that is not installed.
+    """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "pycocotools":
@@ -46,30 +66,44 @@ def backend_classes(backend):
     return FasterCOCO, COCOeval_faster
 
 
-def evaluated(rows, num_classes, backend="pycocotools", *, all_areas_only=False):
-    """The COCOeval object after `evaluate`. Images and classes are known to it by their position.
+def run_coco_eval(
+    columns: Columns,
+    num_classes: int,
+    backend: str = "pycocotools",
+    *,
+    all_areas_only: bool = False,
+) -> COCOeval:
+    """Return the COCOeval object after `evaluate`; its image and category ids count from 0.
 
-    rows: the columns of `DetectionMetric`, sorted by sample id; all_areas_only: leave out small,
-    medium and large, a quarter of the work.
+    Args:
+        columns: the columns of `DetectionMetric`, sorted by sample id.
+        num_classes: number of classes.
+        backend: one of BACKENDS.
+        all_areas_only: leave out small, medium and large: a quarter of the work.
     """
     coco_class, eval_class = backend_classes(backend)
-    images = range(len(rows["sample_ids"]))
-    truth = _annotations(rows["num_truth"], rows["truth_boxes"], rows["truth_labels"])
-    for annotation, crowd, area in zip(
-        truth, rows["truth_crowd"].tolist(), rows["truth_areas"].tolist(), strict=True
-    ):
+    images = range(len(columns["sample_ids"]))
+    ground_truth = _annotations(
+        columns["num_ground_truth"], columns["ground_truth_boxes"], columns["ground_truth_labels"]
+    )
+    crowds, areas = (
+        columns["ground_truth_crowd"].tolist(),
+        columns["ground_truth_areas"].tolist(),
+    )
+    for annotation, crowd, area in zip(ground_truth, crowds, areas, strict=True):
         annotation.update(iscrowd=int(crowd), area=area)
-    detected = _annotations(rows["num_detections"], rows["boxes"], rows["labels"])
-    for annotation, score in zip(detected, rows["scores"].tolist(), strict=True):
+    detections = _annotations(columns["num_detections"], columns["boxes"], columns["labels"])
+    for annotation, score in zip(detections, columns["scores"].tolist(), strict=True):
         annotation.update(
             iscrowd=0, area=annotation["bbox"][2] * annotation["bbox"][3], score=score
         )
     with contextlib.redirect_stdout(io.StringIO()):
-        # images without any detection stand in both: what is missed there counts
-        sides = [
-            _coco(coco_class, images, num_classes, annotations) for annotations in (truth, detected)
-        ]
-        evaluator = eval_class(*sides, "bbox")
+        # images without any detection are in both: what is missed there counts
+        evaluator = eval_class(
+            _coco(coco_class, images, num_classes, ground_truth),
+            _coco(coco_class, images, num_classes, detections),
+            "bbox",
+        )
         if all_areas_only:
             evaluator.params.areaRng = evaluator.params.areaRng[:1]
             evaluator.params.areaRngLbl = evaluator.params.areaRngLbl[:1]
@@ -77,18 +111,16 @@ def evaluated(rows, num_classes, backend="pycocotools", *, all_areas_only=False)
     return evaluator
 
 
-def summed_up(evaluator):
-    """The Evaluation of a COCOeval object after `evaluate`, over all areas."""
+def summarize(evaluator: COCOeval) -> Evaluation:
+    """Return the Evaluation of a COCOeval object after `evaluate`, over all areas."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.accumulate()
         evaluator.summarize()
-    measured, recall = evaluator.eval, evaluator.params.recThrs
-    precision = np.asarray(measured["precision"])[:, :, :, ALL_AREAS, MOST_DETECTIONS]  # [T, R, C]
-    at_50, largest_recall = (
-        precision[0].T,
-        np.asarray(measured["recall"])[0, :, ALL_AREAS, MOST_DETECTIONS],
-    )
-    thresholds = np.asarray(measured["scores"])[0, :, :, ALL_AREAS, MOST_DETECTIONS].T
+    result, recall = evaluator.eval, evaluator.params.recThrs
+    precision = np.asarray(result["precision"])[:, :, :, ALL_AREAS, MOST_DETECTIONS]  # [T, R, C]
+    at_50 = precision[0].T
+    largest_recall = np.asarray(result["recall"])[0, :, ALL_AREAS, MOST_DETECTIONS]
+    thresholds = np.asarray(result["scores"])[0, :, :, ALL_AREAS, MOST_DETECTIONS].T
     return Evaluation(
         scores={
             key: _or_nan(value) for key, value in zip(SCORE_KEYS, evaluator.stats[:12], strict=True)
@@ -100,12 +132,12 @@ def summed_up(evaluator):
     )
 
 
-def _or_nan(value):
+def _or_nan(value: float) -> float:
     return float(value) if value > -1 else float("nan")
 
 
-def _annotations(counts, boxes, labels):
-    """One dict per box. Ids start at 1: COCOeval takes 0 for "not matched"."""
+def _annotations(counts: Array, boxes: Array, labels: Array) -> list[Annotation]:
+    """Return one dict for each box. Ids start at 1: COCOeval takes 0 for "not matched"."""
     image_of = np.repeat(np.arange(len(counts)), counts).tolist()
     columns = zip(image_of, boxes.tolist(), labels.tolist(), strict=True)
     return [
@@ -114,7 +146,12 @@ def _annotations(counts, boxes, labels):
     ]
 
 
-def _coco(coco_class, images, num_classes, annotations):
+def _coco(
+    coco_class: type[COCO],
+    images: Sequence[int],
+    num_classes: int,
+    annotations: list[Annotation],
+) -> COCO:
     coco = coco_class()
     coco.dataset = {
         "images": [{"id": image} for image in images],

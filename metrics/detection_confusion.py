@@ -1,90 +1,127 @@
-"""Which class is taken for which, what is missed, and what is found where there is nothing."""
+"""Match detections to ground-truth boxes and count them in a confusion matrix.
+
+Both use one score and one IoU threshold, unlike average precision, which sweeps over them.
+"""
+
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
-SHOWN_SCORE = 0.4  # predictions from here on are drawn
-SAME_OBJECT = 0.5  # IoU
+from visionloop.metrics.rows import Array
+
+DRAWING_SCORE = 0.4  # predictions with a lower score are neither drawn nor counted
+IOU_THRESHOLD = 0.5
+BACKGROUND = "nothing"  # name of the last row (false positives) and column (missed boxes)
 
 
-def find_partners(boxes, labels, crowd, found):
-    """(hit bool [T], used bool [N]): the best prediction first takes the free box of its class that it overlaps most, from IoU 0.5 on.
+def match_boxes(
+    boxes: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    crowd: NDArray[np.bool_],
+    predictions: Mapping[str, Array],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Match predictions to ground-truth boxes of their class greedily, by falling score.
 
-    boxes: [T, 4] xyxy; found: "boxes" xyxy, "scores", "labels". A crowd is never missed, and what
-    lies in one is not too many.
+    A prediction takes the free box that it overlaps most, from IoU 0.5 on. A crowd is never
+    missed, and a prediction in a crowd is no false positive, as in COCO.
+
+    Args:
+        boxes: float [T, 4], xywh.
+        labels: int [T].
+        crowd: bool [T].
+        predictions: {"boxes": float [N, 4] xywh, "scores": [N], "labels": int [N]}.
+
+    Returns:
+        (bool [T]: the box has a prediction, bool [N]: the prediction has a box or a crowd).
     """
-    hit, used = crowd.copy(), np.zeros(len(found["boxes"]), dtype=bool)
-    overlap = overlaps(found["boxes"], boxes, crowd) * (found["labels"][:, None] == labels)
-    for i in np.argsort(-found["scores"], kind="stable"):
-        free = np.where(hit & ~crowd, 0, overlap[i])
-        wanted = np.where(crowd, 0, free)
-        if wanted.max(initial=0) >= SAME_OBJECT:
-            hit[wanted.argmax()] = used[i] = True
-        elif free.max(initial=0) >= SAME_OBJECT:
-            used[i] = True
-    return hit, used
+    is_matched, is_used = crowd.copy(), np.zeros(len(predictions["boxes"]), dtype=bool)
+    iou = box_iou(predictions["boxes"], boxes, crowd) * (predictions["labels"][:, None] == labels)
+    for i in np.argsort(-predictions["scores"], kind="stable"):
+        free = np.where(is_matched & ~crowd, 0, iou[i])
+        free_boxes = np.where(crowd, 0, free)
+        if free_boxes.max(initial=0) >= IOU_THRESHOLD:
+            is_matched[free_boxes.argmax()] = is_used[i] = True
+        elif free.max(initial=0) >= IOU_THRESHOLD:
+            is_used[i] = True
+    return is_matched, is_used
 
 
-def overlaps(found, boxes, crowd):
-    """float [N, T]: intersection over union, with a crowd over the prediction's own area. Both: xyxy."""
-    sides = np.minimum(found[:, None, 2:], boxes[:, 2:]) - np.maximum(
-        found[:, None, :2], boxes[:, :2]
-    )
-    common = sides.clip(0).prod(axis=2)
-    own, others = (
-        (found[:, 2:] - found[:, :2]).prod(axis=1)[:, None],
-        (boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
-    )
-    return common / np.maximum(np.where(crowd, own, own + others - common), 1e-9)
+def box_iou(
+    predicted: NDArray[np.float64], boxes: NDArray[np.float64], crowd: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the intersection over union of all pairs, float64 [N, T], as COCO computes it.
+
+    With a crowd the intersection is divided by the area of the prediction alone.
+
+    Args:
+        predicted: float [N, 4], xywh.
+        boxes: float [T, 4], xywh.
+        crowd: bool [T].
+    """
+    pairs = [np.ascontiguousarray(one, dtype=np.float64) for one in (predicted, boxes)]
+    iou = coco_mask.iou(*pairs, crowd.astype(np.uint8).tolist())
+    return np.asarray(iou, dtype=np.float64).reshape(len(predicted), len(boxes))
 
 
-NOTHING = "nothing"  # the last row and column: found where there is no box, and not found
+def count_confusion(state: Mapping[str, Array], num_classes: int) -> NDArray[np.int64]:
+    """Count ground-truth boxes by the class they were predicted as, int64 [C + 1, C + 1].
 
+    Predictions with a score from 0.4 on take part. A box of the right class goes before one of
+    another class; of several predictions the one with the best score takes the box, and each box
+    is taken once. The last column counts missed boxes, the last row predictions without a box.
+    Crowds do not count, nor do predictions in one.
 
-def count_confusion(state, num_classes):
-    """int64 [C + 1, C + 1]: true boxes by the class they were found as, of predictions with a score from 0.4 on at IoU 0.5.
-
-    A box of the right class goes before one of another; of several the best score takes it, and
-    each box once. The last column counts what was missed, the last row predictions without a box.
-    Crowds do not count, nor does what lies in one. state: of `DetectionMetric`.
+    Args:
+        state: of `DetectionMetric.state`.
+        num_classes: C.
     """
     counts = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
-    truths, detections = (
+    truth_stops, detection_stops = (
         np.concatenate([[0], np.cumsum(state[column])])
-        for column in ("num_truth", "num_detections")
+        for column in ("num_ground_truth", "num_detections")
     )
     for i in range(len(state["sample_ids"])):
-        of_truth, of_found = slice(*truths[i : i + 2]), slice(*detections[i : i + 2])
-        shown = state["scores"][of_found] >= SHOWN_SCORE
-        found = {column: state[column][of_found][shown] for column in ("boxes", "scores", "labels")}
-        found["boxes"] = to_corners(found["boxes"])
+        truth_rows = slice(*truth_stops[i : i + 2])
+        detection_rows = slice(*detection_stops[i : i + 2])
+        is_counted = state["scores"][detection_rows] >= DRAWING_SCORE
+        predictions = {
+            column: state[column][detection_rows][is_counted]
+            for column in ("boxes", "scores", "labels")
+        }
         boxes, labels, crowd = (
-            state[f"truth_{column}"][of_truth] for column in ("boxes", "labels", "crowd")
+            state[f"ground_truth_{column}"][truth_rows] for column in ("boxes", "labels", "crowd")
         )
-        boxes = to_corners(boxes)
-        hit, used = find_partners(boxes, labels, crowd, found)
-        right = labels[hit & ~crowd]
+        is_matched, is_used = match_boxes(boxes, labels, crowd, predictions)
+        right = labels[is_matched & ~crowd]
         np.add.at(counts, (right, right), 1)
-        left = {column: values[~used] for column, values in found.items()}
-        count_rest(counts, boxes[~hit], labels[~hit], left)
+        unmatched = {column: values[~is_used] for column, values in predictions.items()}
+        count_errors(counts, boxes[~is_matched], labels[~is_matched], unmatched)
     return counts
 
 
-def count_rest(counts, boxes, labels, found):
-    """Count what has no partner of its own class. boxes: [T, 4] xyxy, none a crowd; found: "boxes" xyxy, "scores", "labels"."""
-    overlap, free = (
-        overlaps(found["boxes"], boxes, np.zeros(len(boxes), dtype=bool)),
-        np.ones(len(boxes), dtype=bool),
-    )
-    for i in np.argsort(-found["scores"], kind="stable"):
-        wanted = np.where(free, overlap[i], 0)
+def count_errors(
+    counts: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    predictions: Mapping[str, Array],
+) -> None:
+    """Count what has no match of its own class: confused, missed and superfluous boxes.
+
+    Args:
+        counts: int64 [C + 1, C + 1], changed in place.
+        boxes: float [T, 4] xywh, none of them a crowd.
+        labels: int [T].
+        predictions: {"boxes": float [N, 4] xywh, "scores": [N], "labels": int [N]}.
+    """
+    iou = box_iou(predictions["boxes"], boxes, np.zeros(len(boxes), dtype=bool))
+    is_free = np.ones(len(boxes), dtype=bool)
+    for i in np.argsort(-predictions["scores"], kind="stable"):
+        free = np.where(is_free, iou[i], 0)
         row = -1
-        if wanted.max(initial=0) >= SAME_OBJECT:
-            free[wanted.argmax()] = False
-            row = labels[wanted.argmax()]
-        counts[row, found["labels"][i]] += 1
-    np.add.at(counts, (labels[free], -1), 1)
-
-
-def to_corners(boxes):
-    """[N, 4] xywh -> xyxy."""
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        if free.max(initial=0) >= IOU_THRESHOLD:
+            is_free[free.argmax()] = False
+            row = labels[free.argmax()]
+        counts[row, predictions["labels"][i]] += 1
+    np.add.at(counts[:, -1], labels[is_free], 1)

@@ -1,13 +1,18 @@
-"""LPIPS (AlexNet, version 0.1): distance of two images in the features of a network, weighted to agree with people.
+"""LPIPS (AlexNet, version 0.1): a perceptual distance of two images.
 
-Zhang et al. 2018; facts from richzhang/PerceptualSimilarity lpips/lpips.py. AlexNet is the version
-for reporting, VGG that for losses. One safetensors file holds all in float32, the backbone under
-torchvision's names and the five heads; `bin/convert.py lpips` makes it:
+Zhang et al. 2018, after richzhang/PerceptualSimilarity lpips/lpips.py: the distance of the features
+of a network, weighted to agree with human judgement. AlexNet is the version for reporting, VGG that
+for losses. One safetensors file holds all tensors in float32, the backbone under torchvision's
+names and the five heads; `bin/convert.py lpips` writes it:
 
     features.{0,3,6,8,10}.weight, .bias   convolutions of torchvision's AlexNet
-    heads.{0..4}.weight                   [1, C, 1, 1]: one weight for each channel behind each
-    convolution's ReLU
+    heads.{0..4}.weight                   [1, C, 1, 1]: one weight for each channel after a ReLU
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.utils import skip_init
 
-# [in, out, kernel, stride, padding] by place in torchvision's `features`; a 3 x 3 max pooling of
-# stride 2 stands before 3 and 6.
+# (in, out, kernel, stride, padding) by index in torchvision's `features`; 3 x 3 max pooling of
+# stride 2 comes before 3 and 6.
 CONVOLUTIONS = {
     "0": (3, 64, 11, 4, 2),
     "3": (64, 192, 5, 1, 2),
@@ -26,15 +31,15 @@ CONVOLUTIONS = {
 }
 POOLED_BEFORE = ("3", "6")
 MEAN, STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pixels in -1..1
-SMALLEST_SIDE = 31  # one position is left behind the second pooling
+SMALLEST_SIDE = 31  # pixels; one position is left after the second pooling
 
 
-def tensor_shapes():
-    """{key in the file: shape}."""
-    shapes = {}
-    for head, (place, (channels_in, channels, kernel, _, _)) in enumerate(CONVOLUTIONS.items()):
-        shapes[f"features.{place}.weight"] = (channels, channels_in, kernel, kernel)
-        shapes[f"features.{place}.bias"] = (channels,)
+def tensor_shapes() -> dict[str, tuple[int, ...]]:
+    """Return {key in the file: shape}."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for head, (index, (channels_in, channels, kernel, _, _)) in enumerate(CONVOLUTIONS.items()):
+        shapes[f"features.{index}.weight"] = (channels, channels_in, kernel, kernel)
+        shapes[f"features.{index}.bias"] = (channels,)
         shapes[f"heads.{head}.weight"] = (1, channels, 1, 1)
     return shapes
 
@@ -43,14 +48,21 @@ SHAPES = tensor_shapes()
 
 
 class Lpips(nn.Module):
-    """A fixed measure: fp32 under autocast too, no gradients for its weights."""
+    """The LPIPS network with frozen weights, computed in fp32 even under autocast."""
 
-    def __init__(self, tensors):
-        """tensors: {key: float32 tensor}, keys and shapes as in the file."""
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Make the network.
+
+        Args:
+            tensors: {key: float32 tensor}, keys and shapes as in the file.
+        """
         super().__init__()
-        # skip_init: the weights come from `tensors`, so that making one draws no random numbers
+        # skip_init: the weights come from `tensors`, so that no random numbers are drawn
         self.features = nn.ModuleDict(
-            {place: skip_init(nn.Conv2d, *shape) for place, shape in CONVOLUTIONS.items()}
+            {index: skip_init(nn.Conv2d, *shape) for index, shape in CONVOLUTIONS.items()}
         )
         self.heads = nn.ModuleList(
             skip_init(nn.Conv2d, shape[1], 1, 1, bias=False) for shape in CONVOLUTIONS.values()
@@ -61,57 +73,77 @@ class Lpips(nn.Module):
         self.requires_grad_(False).eval()
 
     @classmethod
-    def load(cls, path):
-        """The measure of one file, on the CPU. ValueError with the file and the first key that is missing or has another shape."""
+    def load(cls, path: str | PathLike[str]) -> Lpips:
+        """Read the network from a file, on the CPU.
+
+        Raises:
+            ValueError: with the file and the first key that is missing or has another shape.
+        """
         return cls(read_tensors(path, {key: (key,) for key in SHAPES}))
 
-    def forward(self, prediction, target):
-        """float32 [B], 0 for equal images. Both: uint8 or float RGB [B, 3, H, W] in 0..255, on the device of the weights.
+    def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the distance of each pair of images, float32 [B], 0 for equal images.
 
-        Raises ValueError for two shapes, another number of channels, or sides below 31 pixels.
+        Args:
+            prediction, target: uint8 or float RGB [B, 3, H, W] in 0..255, on the device of the
+                weights.
+
+        Raises:
+            ValueError: for different shapes, another number of channels, or sides below 31 pixels.
         """
         if prediction.shape != target.shape or prediction.ndim != 4 or prediction.shape[1] != 3:
             raise ValueError(
-                f"LPIPS: expected two [B, 3, H, W], got {tuple(prediction.shape)} and {tuple(target.shape)}"
+                f"LPIPS: expected two [B, 3, H, W], got {tuple(prediction.shape)} and "
+                f"{tuple(target.shape)}"
             )
         if min(prediction.shape[2:]) < SMALLEST_SIDE:
             raise ValueError(
-                f"LPIPS: expected sides of at least {SMALLEST_SIDE} pixels, got {tuple(prediction.shape[2:])}"
+                f"LPIPS: expected sides of at least {SMALLEST_SIDE} pixels, "
+                f"got {tuple(prediction.shape[2:])}"
             )
         with torch.autocast(prediction.device.type, enabled=False):
             layers = zip(
                 self.unit_features(prediction), self.unit_features(target), self.heads, strict=True
             )
-            return sum(head((x - y).square()).mean(dim=(1, 2, 3)) for x, y, head in layers)
+            distances = [head((x - y).square()).mean(dim=(1, 2, 3)) for x, y, head in layers]
+            return sum(distances[1:], distances[0])
 
-    def unit_features(self, images):
-        """The five activations [B, C, h, w], each position of length 1 over its channels."""
+    def unit_features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the five activations [B, C, h, w], of length 1 over the channels."""
         x = (images.float() / 127.5 - 1 - self.mean) / self.std
         activations = []
-        for place, convolution in self.features.items():
-            x = F.relu(convolution(F.max_pool2d(x, 3, 2) if place in POOLED_BEFORE else x))
+        for index, convolution in self.features.items():
+            x = F.relu(convolution(F.max_pool2d(x, 3, 2) if index in POOLED_BEFORE else x))
             activations.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
         return activations
 
 
-def read_tensors(path, spellings):
-    """{key: float32 tensor} of a safetensors file, in the order of the spellings; others in it are left alone.
+def read_tensors(
+    path: str | PathLike[str], aliases: Mapping[str, Sequence[str]]
+) -> dict[str, torch.Tensor]:
+    """Read {key: float32 tensor} from a safetensors file; other tensors in it are ignored.
 
-    spellings: {key: names it may have in the file}. Raises ValueError with the file and the first
-    key that is missing or has another shape than `SHAPES` says.
+    Args:
+        path: of the file.
+        aliases: {key: names it may have in the file}.
+
+    Raises:
+        ValueError: with the file and the first key that is missing or whose shape is not that of
+            `SHAPES`.
     """
     tensors = {}
     try:
         with safe_open(path, framework="pt") as file:
-            there = set(file.keys())
-            for key, names in spellings.items():
-                name = next((name for name in names if name in there), None)
+            file_names = set(file.keys())
+            for key, names in aliases.items():
+                name = next((name for name in names if name in file_names), None)
                 if name is None:
                     raise ValueError(f"{path}: {' or '.join(names)} is missing")
                 tensors[key] = file.get_tensor(name).float()
                 if tensors[key].shape != SHAPES[key]:
                     raise ValueError(
-                        f"{path}: {name}: expected shape {SHAPES[key]}, got {tuple(tensors[key].shape)}"
+                        f"{path}: {name}: expected shape {SHAPES[key]}, "
+                        f"got {tuple(tensors[key].shape)}"
                     )
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: expected a safetensors file ({error})") from None

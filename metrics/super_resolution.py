@@ -1,116 +1,131 @@
-"""Scores of super-resolution and restoration, kept per image so that any sharding gives the same bits."""
+"""Scores of super-resolution and restoration, computed from one row for each image."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from visionloop.metrics.image_quality import WINDOW, psnr, ssim
-from visionloop.metrics.lpips import SMALLEST_SIDE
+from visionloop.metrics.lpips import SMALLEST_SIDE, Lpips
+from visionloop.metrics.rows import Array, Columns, Inputs, RowTable, weighted_sum
 
-# What an image counts at most in a mean of PSNR. Equal images have infinite PSNR, and one of
+# The largest value of an image in a mean of PSNR. Equal images have infinite PSNR, and one of
 # them (a plain sky, a clean input left alone) would make the mean of a whole dataset infinite: no
 # evaluation would be better than another, and json has no such number. The literature's code does
 # one of two things: it keeps inf (cszn/KAIR utils/utils_image.py), or counts equal images as 100
-# dB (YT3DVision/APANet common/psnr.py). We do the second, and for all above it: otherwise an image
-# with one value of 200 000 off by one would score more than a perfect one. Networks reach 20 to 60
-# dB, so that no published number is touched.
+# dB (YT3DVision/APANet common/psnr.py). This module does the second, and for all above it:
+# otherwise an image with one value of 200 000 off by one would score more than a perfect one.
+# Networks reach 20 to 60 dB, so that no published number is touched.
 HIGHEST_PSNR = 100.0
 
 SCORES = ("psnr", "ssim", "psnr_rgb", "ssim_rgb", "lpips")
 BICUBIC_SCORES = ("bicubic_psnr", "bicubic_ssim")
 
+NO_ROWS = {"sample_ids": np.empty(0, np.int64), "has_loss": np.empty(0, np.bool_)}
+NO_ROWS |= {name: np.empty(0, np.float64) for name in (*SCORES, *BICUBIC_SCORES, "val_loss")}
+
 
 class SuperResolutionMetric:
-    """Means over images of PSNR and SSIM on Y, the same on RGB, LPIPS when its network is given, and the loss; bicubic beside them.
+    """Means over images of PSNR and SSIM on Y and on RGB, of LPIPS and of the loss.
 
-    Y, border, window: metrics/image_quality.py. LPIPS sees the whole image, as in
-    XPixelGroup/BasicSR scripts/metrics/calculate_lpips.py. An image that is too small for a score
-    (SSIM: a side below 11 without the border; PSNR: nothing left; LPIPS: a side below 31) has nan
-    there and is left out of that mean. In means of PSNR an image counts at most 100 dB;
-    `per_image` shows it as it is, inf too.
+    PSNR and SSIM of bicubic interpolation are computed beside them. Y, border and window: see
+    metrics/image_quality.py. LPIPS takes the whole image, as in XPixelGroup/BasicSR
+    scripts/metrics/calculate_lpips.py. An image that is too small for a score (SSIM: a side below
+    11 without the border; PSNR: nothing left; LPIPS: a side below 31) has nan there and is left out
+    of that mean. In means of PSNR an image counts at most 100 dB; `per_image` returns it as it is,
+    inf too. Any distribution of the images over processes gives the same bits.
     """
 
-    def __init__(self, border, lpips=None):
-        """border: pixels cut off each side, the scale in the literature, and 0 at x1 and real-world; lpips: a `Lpips` or None."""
+    def __init__(self, border: int, lpips: Lpips | None = None) -> None:
+        """Make an empty metric.
+
+        Args:
+            border: pixels cut off each side: the scale in the literature, 0 at x1 and real-world.
+            lpips: the LPIPS network, or None to leave this score out.
+        """
         self.border, self.lpips = border, lpips
-        self._batches = []  # column dicts as they came
-        self._table = None  # all of them as one, sorted by sample id; None when out of date
+        self._table = RowTable(NO_ROWS)
 
-    def update(self, predictions, batch):
-        """Score a batch, each image where it lies.
+    def update(self, predictions: Inputs, batch: Inputs) -> None:
+        """Score the images of a batch, each on its own device.
 
-        predictions: {"images": B uint8 [3, H, W]} and, or not, "losses": float [B]. batch: {"hr",
-        "bicubic": B uint8 [3, H, W] each, or larger: the top left part counts, "sample_ids": int
-        [B]}. Raises ValueError where they are smaller.
+        Args:
+            predictions: {"images": B uint8 [3, H, W]}; optionally "losses": float [B].
+            batch: {"hr", "bicubic": B uint8 [3, H, W] each, or larger: the upper left part counts,
+                "sample_ids": int [B]}.
+
+        Raises:
+            ValueError: where "hr" or "bicubic" is smaller than the prediction.
         """
         images, losses = predictions["images"], predictions.get("losses")
         rows = [
             self._score(*row) for row in zip(images, batch["hr"], batch["bicubic"], strict=True)
         ]
-        columns = {name: [row[name] for row in rows] for name in (*SCORES, *BICUBIC_SCORES)}
+        columns: dict[str, object] = {
+            name: [row[name] for row in rows] for name in (*SCORES, *BICUBIC_SCORES)
+        }
         columns["sample_ids"] = batch["sample_ids"].detach().cpu().numpy()
         columns["val_loss"] = (
             np.full(len(rows), np.nan) if losses is None else losses.detach().cpu().numpy()
         )
         columns["has_loss"] = np.full(len(rows), losses is not None)
-        self._append(columns)
+        self._table.append(columns)
 
-    def state(self):
-        """{column: array}: one row per image, sorted by sample id."""
-        return dict(self._rows())
+    def state(self) -> Columns:
+        """Return {column: array [N]}: one row for each image, sorted by sample id."""
+        return dict(self._table.sorted_columns())
 
-    def merge(self, states):
-        """Replace the content by that of these states, in any order."""
-        self._batches, self._table = [], None
-        for state in states:
-            self._append(state)
+    def merge(self, states: Sequence[Columns]) -> None:
+        """Replace the content by these states, in any order."""
+        self._table.replace(states)
 
-    def __len__(self):
-        return sum(len(columns["sample_ids"]) for columns in self._batches)
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._table)
 
-    def compute(self, picks=None):
-        """{"psnr", "ssim", "psnr_rgb", "ssim_rgb", "lpips" when there is a network for it, "val_loss" when every image came with one}.
+    def compute(self, picks: Array | None = None) -> dict[str, float]:
+        """Compute the scores of the images at `picks`.
 
-        picks: positions in the order of sample ids, repeats count again; None: all. nan where no
-        image has the score.
+        Args:
+            picks: positions in the order of sample ids, where repeats count again; None: all.
+
+        Returns:
+            "psnr", "ssim", "psnr_rgb", "ssim_rgb", "lpips" with its network, and "val_loss" when
+            every image has a loss; nan where no image has the score.
         """
-        rows, count = self._rows(), len(self)
-        weights = (
-            np.ones(count, dtype=np.int64)
-            if picks is None
-            else np.bincount(np.asarray(picks, dtype=np.int64), minlength=count)
-        )
+        columns, weights = self._table.sorted_columns(), self._table.weights(picks)
         scores = {
-            name: mean_score(name, rows[name], weights)
+            name: mean_score(name, columns[name], weights)
             for name in SCORES
             if name != "lpips" or self.lpips is not None
         }
-        if count and rows["has_loss"].all():
-            drawn = weights > 0  # zero times a nan would be nan
-            scores["val_loss"] = float(
-                (rows["val_loss"][drawn] * weights[drawn]).sum() / (weights.sum() or np.nan)
-            )
+        if len(self) and columns["has_loss"].all():
+            total = weighted_sum(columns["val_loss"], weights)
+            scores["val_loss"] = float(total / (weights.sum() or np.nan))
         return scores
 
-    def bicubic_scores(self):
-        """{"bicubic PSNR", "bicubic SSIM"}: on Y, of the same images enlarged without a network; at x1, of the input itself."""
-        rows, weights = self._rows(), np.ones(len(self), dtype=np.int64)
+    def bicubic_scores(self) -> dict[str, float]:
+        """Return "bicubic PSNR" and "bicubic SSIM" on Y, of the input itself at x1."""
+        columns, weights = self._table.sorted_columns(), self._table.weights(None)
         return {
-            f"bicubic {name.split('_')[1].upper()}": mean_score(name, rows[name], weights)
+            f"bicubic {name.split('_')[1].upper()}": mean_score(name, columns[name], weights)
             for name in BICUBIC_SCORES
         }
 
-    def per_image(self):
-        """{"sample_ids", the names of `compute`, "bicubic_psnr", "bicubic_ssim"}: an array each, sorted by sample id.
+    def per_image(self) -> Columns:
+        """Return "sample_ids", the keys of `compute`, "bicubic_psnr" and "bicubic_ssim".
 
-        nan where an image is too small for a score.
+        An array [N] each, sorted by sample id; nan where an image is too small for a score.
         """
-        rows = self._rows()
-        shown = ("sample_ids", *self.compute(), *BICUBIC_SCORES)
-        return {name: rows[name].copy() for name in shown}
+        columns = self._table.sorted_columns()
+        names = ("sample_ids", *self.compute(), *BICUBIC_SCORES)
+        return {name: columns[name].copy() for name in names}
 
-    def _score(self, prediction, hr, bicubic):
-        """{score: float} of one image, nan where it is too small."""
+    def _score(
+        self, prediction: torch.Tensor, hr: torch.Tensor, bicubic: torch.Tensor
+    ) -> dict[str, float]:
+        """Return {score: value} of one image, nan where it is too small."""
         height, width = prediction.shape[-2:]
         hr, bicubic = (image[..., :height, :width].to(prediction.device) for image in (hr, bicubic))
         if not hr.shape == bicubic.shape == prediction.shape:
@@ -118,57 +133,37 @@ class SuperResolutionMetric:
             raise ValueError(
                 f"hr and bicubic: expected {tuple(prediction.shape)} or larger, got {sizes}"
             )
-        ours, truth, plain = (image.permute(1, 2, 0) for image in (prediction, hr, bicubic))
-        inside = min(height, width) - 2 * self.border
+        ours, target, baseline = (image.permute(1, 2, 0) for image in (prediction, hr, bicubic))
+        inner_side = min(height, width) - 2 * self.border
         scores = {"lpips": self._lpips_score(prediction, hr)}
         for name, measure, smallest in (("psnr", psnr, 1), ("ssim", ssim, WINDOW)):
             for column, image, channel in (
                 (name, ours, "y"),
                 (f"{name}_rgb", ours, "rgb"),
-                (f"bicubic_{name}", plain, "y"),
+                (f"bicubic_{name}", baseline, "y"),
             ):
-                fits = inside >= smallest
                 scores[column] = (
-                    measure(image, truth, border=self.border, channel=channel) if fits else math.nan
+                    measure(image, target, border=self.border, channel=channel)
+                    if inner_side >= smallest
+                    else math.nan
                 )
         return scores
 
-    def _lpips_score(self, prediction, hr):
+    def _lpips_score(self, prediction: torch.Tensor, hr: torch.Tensor) -> float:
         if self.lpips is None or min(prediction.shape[-2:]) < SMALLEST_SIDE:
             return math.nan
-        self.lpips.to(prediction.device)  # nothing to do after the first image
+        self.lpips.to(prediction.device)  # moves nothing after the first image
         return self.lpips(prediction[None], hr[None]).item()
 
-    def _append(self, columns):
-        self._batches.append(
-            {
-                column: np.asarray(columns[column], dtype=none.dtype)
-                for column, none in no_rows().items()
-            }
-        )
-        self._table = None
 
-    def _rows(self):
-        if self._table is None:
-            whole = {
-                column: np.concatenate([none, *(batch[column] for batch in self._batches)])
-                for column, none in no_rows().items()
-            }
-            order = np.argsort(whole["sample_ids"], kind="stable")
-            self._table = {column: values[order] for column, values in whole.items()}
-        return self._table
+def mean_score(name: str, values: Array, weights: Array) -> float:
+    """Return the weighted mean over the images that have the score; nan where there is none.
 
-
-def no_rows():
-    """The columns without a row."""
-    columns = {"sample_ids": np.empty(0, np.int64), "has_loss": np.empty(0, np.bool_)}
-    return columns | {
-        name: np.empty(0, np.float64) for name in (*SCORES, *BICUBIC_SCORES, "val_loss")
-    }
-
-
-def mean_score(name, values, weights):
-    """Mean over the images that have the score, each as often as its weight says; nan where there is none."""
+    Args:
+        name: of the score; values of PSNR are limited to HIGHEST_PSNR.
+        values: float64 [N], nan where an image has no score.
+        weights: int64 [N], how often each image counts.
+    """
     counted = (weights > 0) & ~np.isnan(values)
     values, weights = values[counted], weights[counted]
     if "psnr" in name:

@@ -1,124 +1,147 @@
-"""What the preflights of all tasks share: notes by file, one reading of every image, and images that are there twice."""
+"""Checks of a data folder that all tasks share: splits, unreadable images and duplicate images.
+
+A report is {"errors": [{"path", "why"}], "warnings": [{"path", "why"}], "classes": {name: number}}
+as `Task.check_data` returns it. Every check adds its problems to the report and carries on, so that
+a user sees everything at once.
+"""
 
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
 from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.layout import DataLayoutError, shorten
+from visionloop.engine.types import JsonObject
+from visionloop.tasks.splits import ImageIndex
+
+Index = TypeVar("Index", bound=ImageIndex)
 
 
-def note(found, kind, path, why):
-    """Add {"path", "why"} to found[kind]; kind: "errors" or "warnings"."""
-    found[kind].append({"path": str(path), "why": why})
+def add_problem(
+    report: JsonObject, severity: Literal["errors", "warnings"], path: str | Path, why: str
+) -> None:
+    """Add {"path", "why"} to the errors or the warnings of a report."""
+    report[severity].append({"path": str(path), "why": why})
 
 
-def find_splits(data, val_split, found, *, find, require, missing):
-    """{split: index} of the splits of a data folder that can be read; problems of the layout go into `found`.
+def find_splits(
+    data: str | Path,
+    val_split: float,
+    report: JsonObject,
+    *,
+    find: Callable[[str], Index | None],
+    require: Callable[[str], Index],
+    missing: str,
+) -> dict[str, Index]:
+    """Index the splits of a data folder that can be read, and report problems of its layout.
 
-    find(split) gives an index or None, require(split) an index; both raise DataLayoutError.
-    missing: said without a validation split.
+    Args:
+        data: the data folder.
+        val_split: share of the training images that is set aside for validation; with 0 a missing
+            validation split is an error.
+        report: takes the problems.
+        find: split -> its index, or None where there is no such split. Raises DataLayoutError.
+        require: like `find`, but a missing split is a DataLayoutError.
+        missing: message for a missing validation split.
+
+    Returns:
+        {split: index}, of "train", "val" and "test".
     """
-    indexes, absent, is_elsewhere = {}, [], False
+    indexes: dict[str, Index] = {}
+    absent, is_elsewhere = [], False
     for split in ("train", "val", "test"):
         try:
             index = (require if split == "train" else find)(split)
         except DataLayoutError as error:
-            if {"path": error.path, "why": error.why} not in found[
-                "errors"
-            ]:  # a file that describes all splits is wrong once
-                note(found, "errors", error.path, error.why)
+            # a file that describes all splits is reported once
+            if {"path": error.path, "why": error.why} not in report["errors"]:
+                add_problem(report, "errors", error.path, error.why)
             if not Path(data).is_dir():
                 return {}
-            is_elsewhere |= split == "train" and Path(error.path) == Path(
-                data
-            )  # then a missing val/ says nothing new
+            # when train/ itself is missing, a missing val/ says nothing new
+            is_elsewhere |= split == "train" and Path(error.path) == Path(data)
             continue
         if index is None:
             absent.append(split)
         else:
             indexes[split] = index
     if "val" in absent and not val_split and not is_elsewhere:
-        note(found, "errors", data, missing)
+        add_problem(report, "errors", data, missing)
     return indexes
 
 
-def note_unmatched_files(found, folder, paths, what):
-    """A warning about files in `folder` that belong to nothing, if there are any. what: they are."""
-    if paths:
-        note(
-            found,
-            "warnings",
-            folder,
-            f"{len(paths)} {what}: {shorten([Path(path).name for path in paths])}",
-        )
+def add_unmatched_files(
+    report: JsonObject, folder: str | Path, paths: Sequence[str], description: str
+) -> None:
+    """Add a warning about files in `folder` that belong to no sample, if there are any.
 
-
-def decode_all(indexes, found, *, skip_missing=False):
-    """Decode every image once: yields (split, row, path, (height, width), digest of the file) for those that can be read.
-
-    indexes: {split: anything with a length and `path(i)`}. The others become errors in `found`,
-    each by its path; skip_missing: not those that are no file, which were told before. A path that
-    a split names twice comes once.
+    description: of the files, for the message, e.g. "masks without an image".
     """
-    with tqdm(
-        total=sum(map(len, indexes.values())),
-        desc="reading images",
-        unit="pic",
-        disable=None,
-        leave=False,
-    ) as bar:
+    if paths:
+        names = shorten([Path(path).name for path in paths])
+        add_problem(report, "warnings", folder, f"{len(paths)} {description}: {names}")
+
+
+def decode_all(
+    indexes: Mapping[str, Index], report: JsonObject, *, skip_missing: bool = False
+) -> Iterator[tuple[str, int, str, tuple[int, int], bytes]]:
+    """Decode every image once, and report those that cannot be read as errors.
+
+    Args:
+        indexes: {split: index}.
+        report: takes the problems.
+        skip_missing: report no files that do not exist, because an earlier check has done so.
+
+    Yields:
+        (split, row, path, (height, width), digest of the file) of each readable image. A path that
+        a split lists twice comes once.
+    """
+    total = sum(map(len, indexes.values()))
+    with tqdm(total=total, desc="reading images", unit="image", disable=None, leave=False) as bar:
         for split, index in indexes.items():
-            seen = set()
+            processed = set()
             for row in range(len(index)):
                 path = index.path(row)
                 bar.update()
-                if path in seen or (skip_missing and not os.path.exists(path)):
+                if path in processed or (skip_missing and not os.path.exists(path)):
                     continue
-                seen.add(path)
+                processed.add(path)
                 try:
-                    size_hw = tuple(read_image(path).shape[-2:])
+                    height, width = read_image(path).shape[-2:]
                     digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
                 except OSError as error:
-                    note(
-                        found,
-                        "errors",
-                        path,
-                        getattr(error, "why", None) or error.strerror or str(error),
-                    )
+                    why = getattr(error, "why", None) or error.strerror or str(error)
+                    add_problem(report, "errors", path, why)
                     continue
-                yield split, row, path, size_hw, digest
+                yield split, row, path, (height, width), digest
 
 
-def report_copies(copies, found):
-    """Warnings about files of the same content. copies: [(split, class, path)]; where images have no class, it is ""."""
+def report_copies(copies: Sequence[tuple[str, str, str]], report: JsonObject) -> None:
+    """Add warnings about files with the same content.
+
+    copies: [(split, class, path)] of files with one digest; class is "" for tasks whose images have
+    none. Fewer than two are no duplicates.
+    """
     if len(copies) < 2:
         return
     first_split, first_class, first_path = copies[0]
     classes, splits = {label for _, label, _ in copies}, Counter(split for split, _, _ in copies)
     for split, label, path in copies[1:]:
+        same = f"the same image as {first_path}"
         if label != first_class:
-            note(
-                found,
-                "warnings",
-                path,
-                f"the same image as {first_path}, there of class {first_class}",
-            )
+            add_problem(report, "warnings", path, f"{same}, there of class {first_class}")
         elif split != first_split:
-            same = (
-                f"is in {first_split} too"
-                if path == first_path
-                else f"the same image as {first_path}"
-            )
-            note(found, "warnings", path, f"{same}: {split} is not independent of {first_split}")
+            if path == first_path:
+                same = f"is in {first_split} too"
+            why = f"{same}: {split} is not independent of {first_split}"
+            add_problem(report, "warnings", path, why)
     if len(classes) == len(splits) == 1:
         others = shorten([Path(path).name for _, _, path in copies[1:]])
-        note(
-            found,
-            "warnings",
-            first_path,
-            f"{len(copies)} files with the same content in {first_split}/{first_class}: {others} too",
-        )
+        where = f"{first_split}/{first_class}"
+        why = f"{len(copies)} files with the same content in {where}: {others} too"
+        add_problem(report, "warnings", first_path, why)

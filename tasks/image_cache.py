@@ -1,30 +1,60 @@
-"""What the tasks share in keeping decoded images: `--cache`, `--cache-memory` and `--scaled-decode`."""
+"""Cache of decoded training images: `--cache`, `--cache-memory` and `--scaled-decode`."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-from visionloop.datasets.cache.decoded import DecodedImages, store_images
+from visionloop.datasets.cache.decoded import DecodedImageCache, DecodedImages, open_image_cache
 from visionloop.datasets.cache.store_files import CacheError
 from visionloop.engine.errors import UserError
+from visionloop.tasks.splits import ImageIndex
 
 
-def training_images(index, config, least_side):
-    """The images of an index as the settings want them read and kept. least_side: of the shorter side where they are scaled.
+class CacheConfig(Protocol):
+    """The settings of a task that its image cache reads."""
 
-    Which pixels come out depends on --scaled-decode alone, never on where they are kept. Raises
-    UserError where the disk cannot be written.
+    @property
+    def cache(self) -> str:
+        """Either "none", "ram" or "disk"."""
+        ...
+
+    @property
+    def cache_memory(self) -> float:
+        """GiB of memory for the decoded images of a split; read with "ram" alone."""
+        ...
+
+    @property
+    def scaled_decode(self) -> bool:
+        """Decode large JPEGs at a reduced size."""
+        ...
+
+
+def training_images(
+    index: ImageIndex, config: CacheConfig, min_side: int
+) -> DecodedImages | DecodedImageCache:
+    """Return the images of an index, decoded and cached as the settings ask.
+
+    The pixels depend on --scaled-decode alone, never on where they are cached.
+
+    Args:
+        index: the images.
+        config: settings of the task.
+        min_side: shorter side in pixels that a reduced decoding keeps at least.
+
+    Raises:
+        UserError: the disk cannot take the cache.
     """
-    least_side = least_side if config.scaled_decode else None
+    side = min_side if config.scaled_decode else None
     if config.cache != "disk":
-        return DecodedImages(
-            index, least_side, int(config.cache_memory * 2**30) if config.cache == "ram" else 0
-        )
+        memory = int(config.cache_memory * 2**30) if config.cache == "ram" else 0
+        return DecodedImages(index, side, memory)
     with cache_errors():
-        return store_images(index, least_side)
+        return open_image_cache(index, side)
 
 
 @contextmanager
-def cache_errors():
-    """A disk that cannot take the cache is the user's to mend: a CacheError inside becomes a UserError."""
+def cache_errors() -> Iterator[None]:
+    """Turn a CacheError inside the block into a UserError: the user can make room on the disk."""
     try:
         yield
     except CacheError as error:

@@ -1,36 +1,47 @@
-"""The models table: what platforms and people are told of each model and each task. No torch here, so that listing is quick.
+"""The model zoo: the models of each task, with size, license, published scores and their sources.
 
-The names are those of a task's `ModelRegistry`, the recommended settings those of its recipe: neither
-is written a second time.
+Imports no torch, so that `models list` is quick. Names come from the task's `ModelNames`, and
+recommended settings from its recipe: neither is written a second time.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from visionloop.engine.config.options import resolve
-from visionloop.engine.config.train_config import TrainConfig
-from visionloop.tasks.huggingface.hub import ModelRegistry
+from visionloop.engine.config.train_config import TaskConfig, TrainConfig
+from visionloop.engine.types import JsonObject, Scores
+from visionloop.tasks.huggingface.hub import ModelNames
 
-CHOSEN, RELATED, START, ARCHITECTURE = (
-    1,
-    2,
-    3,
-    4,
-)  # priorities: ours to recommend; its family; only a start for the task; no weights
+if TYPE_CHECKING:
+    from torch import nn
+
+    from visionloop.engine.metric import MetricSpec
+
+# priorities in the order of a list: the model we recommend, its family, models that are only a
+# start for the task, and architectures without weights
+CHOSEN, RELATED, START, ARCHITECTURE = 1, 2, 3, 4
 FRAMEWORK = "huggingface"
 
 
 @dataclass(frozen=True)
 class UseCase:
-    """What a model is good for. before, after: {metric key: score} of training on `dataset`; None: not measured."""
+    """An application of a model, with the scores of training on `dataset`.
+
+    before, after: {metric key: score} of the data without and with that training; None: not
+    measured.
+    """
 
     title: str
     description: str
     dataset: str
-    before: dict | None = None
-    after: dict | None = None
+    before: Scores | None = None
+    after: Scores | None = None
 
-    def as_json(self):
+    def as_json(self) -> JsonObject:
+        """Return the use case as platforms read it."""
         return {
             "title": self.title,
             "description": self.description,
@@ -41,12 +52,16 @@ class UseCase:
 
 @dataclass(frozen=True)
 class Model:
-    """One row, as far as it is a fact of the model's own.
+    """A model of the zoo: the part of its row that does not follow from names and recipe.
 
-    model_id: hub id, or the name of an architecture without weights; classes: of the head that
-    `params` counts, None: no classes; input_size: side in pixels of the images it was trained on;
-    performance: {dataset: {metric: score}}, shares as 0..1; sources: {key of the row: where its
-    value is from}, for every number and for the licence. None: not measured, or not known.
+    model_id: hub id, or the name of an architecture without weights.
+    params: number of weights, with a head of `classes` classes.
+    input_size: side in pixels of the images that the model was trained on.
+    priority: CHOSEN, RELATED, START or ARCHITECTURE.
+    sources: {key of the row: source of its value}, for every number and for the license.
+    classes: of the head that `params` counts; None: the model has no classes.
+    performance: {dataset: {metric: score}}, shares in 0..1; None: not measured.
+    weights_license: None: not known.
     """
 
     model_id: str
@@ -56,43 +71,49 @@ class Model:
     params: int
     input_size: int
     priority: int
-    sources: dict
+    sources: dict[str, str]
     classes: int | None = None
     upscale_factor: int | None = None
-    performance: dict | None = None
+    performance: dict[str, Scores] | None = None
     weights_license: str | None = None
     tags: tuple[str, ...] = ()
     use_cases: tuple[UseCase, ...] = ()
 
 
 @dataclass(frozen=True)
-class TaskModels:
-    """A task as a user interface shows it, and its models, the chosen one first.
+class ModelZoo:
+    """The models of one task, the chosen one first, and the task as a user interface shows it.
 
-    value: the task type; command: what its launcher is called; label: {language: text};
-    primary_metric: the key that platforms show; data_layout: paths below the data folder; recipe:
-    of the task's recipes.py, and `recipe_source` where its numbers are from. build_network(model):
-    the torch module of a row, random; load_metrics(): the task's MetricSpecs, the one that picks
-    best/ first. Both import torch.
+    value: the task type on platforms.
+    command: name of the task's launcher.
+    label: {language: text}.
+    primary_metric: key of the metric that platforms show.
+    data_layout: paths below the data folder.
+    model_names: the names that `--model` accepts.
+    config_class: the task's settings.
+    recipe: of the task's recipes.py; recipe_source: where its numbers are from.
+    build_network: builds the torch module of a model, with random weights; imports torch.
+    load_metrics: returns the task's MetricSpecs, the one that picks best/ first; imports torch.
+    use_cases: of every released model that has none of its own.
     """
 
     value: str
     command: str
-    label: dict
+    label: dict[str, str]
     icon: str
     primary_metric: str
     data_layout: tuple[str, ...]
-    registry: ModelRegistry
-    config_class: type
-    recipe: Callable
+    model_names: ModelNames
+    config_class: type[TaskConfig]
+    recipe: Callable[[JsonObject], JsonObject]
     recipe_source: str
     models: tuple[Model, ...]
-    build_network: Callable
-    load_metrics: Callable
-    use_cases: tuple[UseCase, ...]  # of every released model that has none of its own
+    build_network: Callable[[Model], nn.Module]
+    load_metrics: Callable[[], tuple[MetricSpec, ...]]
+    use_cases: tuple[UseCase, ...]
 
-    def as_json(self):
-        """What `tasks --json` prints."""
+    def as_json(self) -> JsonObject:
+        """Return the task as `models tasks --json` prints it."""
         return {
             "value": self.value,
             "label": self.label,
@@ -101,18 +122,18 @@ class TaskModels:
             "data_layout": list(self.data_layout),
         }
 
-    def row(self, model):
-        """The row of a Model with what follows from registry and recipe: exactly the keys that platforms read."""
+    def row(self, model: Model) -> JsonObject:
+        """Return the row of a model, with exactly the keys that platforms read."""
         released = self.is_released(model)
         settings = resolve(
             (self.config_class, TrainConfig), {"model": model.model_id}, recipe=self.recipe
         )
         aliases = [
             name
-            for name, model_id in self.registry.names().items()
+            for name, model_id in self.model_names.names().items()
             if model_id == model.model_id != name
         ]
-        cases = model.use_cases or (self.use_cases if released else ())
+        use_cases = model.use_cases or (self.use_cases if released else ())
         recommended = dict.fromkeys(
             ("recommended_batch_size", "recommended_lr"), self.recipe_source
         )
@@ -132,24 +153,24 @@ class TaskModels:
             "priority": model.priority,
             "architecture": model.architecture,
             "performance": model.performance,
-            "use_cases": [case.as_json() for case in cases],
+            "use_cases": [use_case.as_json() for use_case in use_cases],
             "aliases": aliases,
             "weights_license": model.weights_license,
             "sources": recommended | model.sources,
         }
 
-    def is_released(self, model):
-        """True when there are weights to download."""
-        return model.model_id not in self.registry.architectures
+    def is_released(self, model: Model) -> bool:
+        """Return True when there are weights to download."""
+        return model.model_id not in self.model_names.architectures
 
-    def find(self, name):
-        """The Model that a name of the registry stands for; None for any other name."""
-        model_id = self.registry.names().get(name)
+    def find(self, name: str) -> Model | None:
+        """Return the model that a name of `--model` stands for; None for any other name."""
+        model_id = self.model_names.names().get(name)
         return next((model for model in self.models if model.model_id == model_id), None)
 
 
-def counted(classes=None, queries=None):
-    """The source of `params`. classes, queries: of the head that is counted with the rest."""
+def counted(classes: int | None = None, queries: int | None = None) -> str:
+    """Return the source of `params`. classes, queries: of the head that is counted too."""
     head = (f" with {classes} classes" if classes else "") + (
         f" and {queries} queries" if queries else ""
     )

@@ -1,22 +1,33 @@
-"""Answers that exist already, in a file: read row by row, and which images of the data they are about."""
+"""Predictions read from a file: parsing row by row, and matching rows to the images of the data."""
 
 import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionloop.datasets.io.json_columns import show
 from visionloop.engine.errors import UserError
+from visionloop.engine.types import JsonObject
+from visionloop.tasks.splits import ImageIndex
+
+Row = tuple[str, JsonObject]  # (position in the file, "line 1" or "entry 0", its object)
+UNMATCHED, AMBIGUOUS = -1, -2  # positions of `match_images` that are no image
 
 
-def predictions_error(path, why):
-    """The UserError for a file of `evaluate --predictions`. why: where in it, and what is wrong there."""
+def predictions_error(path: str | Path, why: str) -> UserError:
+    """Return the UserError for a file of `evaluate --predictions`. why: position and problem."""
     return UserError(
         f"--predictions {path}: {why}", code="bad_predictions", file=str(path), field="predictions"
     )
 
 
-def read_lines(path):
-    """[(position "line 1", object)] of a file of json lines, as `predict` writes it; empty lines are passed over. Raises UserError."""
+def read_lines(path: str | Path) -> list[Row]:
+    """Read a file of JSON lines, as `predict` writes it; empty lines are passed over.
+
+    Raises UserError for a file that cannot be read, and for a line that is no JSON object.
+    """
     rows, number = [], 0
     try:
         with open(path, encoding="utf-8") as file:
@@ -27,11 +38,11 @@ def read_lines(path):
         raise predictions_error(path, error.strerror or str(error)) from None
     except (ValueError, RecursionError) as error:
         raise predictions_error(path, f"line {number}: not json ({error})") from None
-    return _objects(path, rows)
+    return _require_objects(path, rows)
 
 
-def read_entries(path):
-    """[(position "entry 0", object)] of a json list. Raises UserError."""
+def read_entries(path: str | Path) -> list[Row]:
+    """Read a JSON list. Raises UserError for anything else, and for an entry that is no object."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
@@ -42,89 +53,101 @@ def read_entries(path):
             path, f"not json ({error}); json lines are read from a name that ends in .jsonl"
         ) from None
     if not isinstance(content, list):
-        raise predictions_error(path, f"holds {show(content)}, expected a list of answers")
-    return _objects(path, [(f"entry {i}", entry) for i, entry in enumerate(content)])
+        raise predictions_error(path, f"holds {show(content)}, expected a list of predictions")
+    return _require_objects(path, [(f"entry {i}", entry) for i, entry in enumerate(content)])
 
 
-def find_images(files, names):
-    """int64 [N]: the position in `names` of each file, -1 where there is none, -2 where it may be several.
+def match_images(files: Sequence[object], names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the position in `names` of each file, int64 [N].
+
+    -1 (UNMATCHED): no image has this name; -2 (AMBIGUOUS): several may.
 
     A file is an image when their paths are equal, or when one of them is the end of the other from
-    a folder on: `predict` writes paths below its own --input, which may stand above or below the
+    a folder on: `predict` writes paths relative to its own --input, which may be above or below the
     data's folder of images.
     """
-    whole, ends = {name: i for i, name in enumerate(names)}, {}
+    whole = {name: i for i, name in enumerate(names)}
+    ends: dict[str, int] = {}
     for i, name in enumerate(names):
-        for end in list(_ends(name))[1:]:
-            ends[end] = -2 if end in ends else i
+        for end in list(_path_ends(name))[1:]:
+            ends[end] = AMBIGUOUS if end in ends else i
 
-    def find(file):
+    def match(file: object) -> int:
         if not isinstance(file, str):
-            return -1
-        hits = (whole[end] for end in _ends(file) if end in whole)
-        return next(hits, ends.get(file, -1))
+            return UNMATCHED
+        hits = (whole[end] for end in _path_ends(file) if end in whole)
+        return next(hits, ends.get(file, UNMATCHED))
 
-    return np.array([find(file) for file in files], dtype=np.int64)
+    return np.array([match(file) for file in files], dtype=np.int64)
 
 
-def require_images(path, rows, index):
-    """int64 [N]: the image of the index that each of the rows' "file" names. rows: of `read_lines`.
+def require_images(path: str | Path, rows: Sequence[Row], index: ImageIndex) -> NDArray[np.int64]:
+    """Return the image of the index that the "file" of each row names, int64 [N].
 
-    Raises UserError for the first that is none, and for the first image that is there twice.
+    rows: of `read_lines`. Raises UserError for the first row that names no image of the data, and
+    for the first image that two rows name.
     """
-    images = find_images(
-        [row.get("file") for _, row in rows], [index.name(i) for i in range(len(index))]
-    )
-    seen = {}
-    for (place, row), image in zip(rows, images.tolist(), strict=True):
+    names = [index.name(i) for i in range(len(index))]
+    images = match_images([row.get("file") for _, row in rows], names)
+    row_of_image: dict[int, str] = {}
+    for (position, row), image in zip(rows, images.tolist(), strict=True):
+        file = show(row.get("file"))
         if image < 0:
-            why = "no image of the data" if image == -1 else "the end of several images' paths"
-            raise predictions_error(
-                path, f"{place}: file is {show(row.get('file'))}, {why} ({index.folder})"
+            why = (
+                "no image of the data" if image == UNMATCHED else "the end of several images' paths"
             )
-        if seen.setdefault(image, place) != place:
-            raise predictions_error(
-                path, f"{place}: file is {show(row['file'])}, which {seen[image]} is about too"
-            )
+            raise predictions_error(path, f"{position}: file is {file}, {why} ({index.folder})")
+        if row_of_image.setdefault(image, position) != position:
+            earlier = row_of_image[image]
+            raise predictions_error(path, f"{position}: file is {file}, which {earlier} names too")
     return images
 
 
-def one_for_each(path, names, images, index, what):
-    """[the file that is about each image of the index]. Raises UserError unless there is one for each, and no other.
+def require_one_file_per_image(
+    path: str | Path, names: Sequence[str], images: NDArray[np.int64], index: ImageIndex, kind: str
+) -> list[str]:
+    """Return the file of each image of the index, in the order of the index.
 
-    names: of the files below path; images: of `find_images`, for each of them; what: a file is
-    called.
+    Args:
+        path: the folder of predictions, for messages.
+        names: of the files below it.
+        images: int64 [N], of `match_images` for `names`.
+        index: the images of the data.
+        kind: of the files, for messages, e.g. "mask".
+
+    Raises:
+        UserError: a file that is for no image, two for one image, or an image without a file.
     """
-    found = {}
+    file_of_image: dict[int, str] = {}
     for name, image in zip(names, images.tolist(), strict=True):
         if image < 0:
-            why = (
-                "no image of the data has this name"
-                if image == -1
-                else "several images of the data have this name"
-            )
-            raise predictions_error(path, f"{name}: {why} ({index.folder})")
-        if found.setdefault(image, name) != name:
+            count = "no image" if image == UNMATCHED else "more than one image"
             raise predictions_error(
-                path, f"{name}: is about {index.name(image)}, and so is {found[image]}"
+                path, f"{name}: {count} of the data has this name ({index.folder})"
             )
-    missing = [index.name(i) for i in range(len(index)) if i not in found]
+        if file_of_image.setdefault(image, name) != name:
+            raise predictions_error(
+                path, f"{name}: is for {index.name(image)}, and so is {file_of_image[image]}"
+            )
+    missing = [index.name(i) for i in range(len(index)) if i not in file_of_image]
     if missing:
         raise predictions_error(
             path,
-            f"{len(missing)} of {len(index)} images have no {what}, the first is {missing[0]}",
+            f"{len(missing)} of {len(index)} images have no {kind}, the first is {missing[0]}",
         )
-    return [found[i] for i in range(len(index))]
+    return [file_of_image[i] for i in range(len(index))]
 
 
-def _objects(path, rows):
-    for place, row in rows:
+def _require_objects(path: str | Path, rows: Sequence[tuple[str, object]]) -> list[Row]:
+    objects: list[Row] = []
+    for position, row in rows:
         if not isinstance(row, dict):
-            raise predictions_error(path, f"{place}: is {show(row)}, expected an object")
-    return rows
+            raise predictions_error(path, f"{position}: is {show(row)}, expected an object")
+        objects.append((position, row))
+    return objects
 
 
-def _ends(name):
-    """a/b/c, b/c, c."""
+def _path_ends(name: str) -> Iterator[str]:
+    """Yield a/b/c, b/c, c of a/b/c."""
     parts = name.split("/")
     return ("/".join(parts[i:]) for i in range(len(parts)))

@@ -1,19 +1,36 @@
-"""What the tasks tell of a run in the same way."""
+"""Tables of scores by class and by image, shared by the reporting hooks of the tasks."""
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias
 
-from visionloop.engine.task import Reporting
-from visionloop.tasks.drawing.contact_sheet import draw_gallery
+import numpy as np
+from numpy.typing import NDArray
 
-# Scores class by class, for tables.
+Column: TypeAlias = NDArray[np.int64] | NDArray[np.float64]
 
 
-def name_rows(classes, columns):
-    """{class name: {column: number}} in order of label; the second class of a name, as ImageNet has one, is told by "#" and its label.
+class PerImageMetric(Protocol):
+    """A metric that keeps one row of scores for each image."""
 
-    columns: {column: array [C]}.
+    def per_image(self) -> Mapping[str, Column]:
+        """Return {column: array [N]}; the column "sample_ids" is int64."""
+        ...
+
+
+def class_table(
+    classes: Sequence[str], columns: Mapping[str, Column]
+) -> dict[str, dict[str, float]]:
+    """Turn columns of scores by class into rows, for `Task.per_class_scores`.
+
+    Args:
+        classes: C class names in order of label.
+        columns: {column: array [C]}.
+
+    Returns:
+        {class name: {column: number}} in order of label. The second class of a name, as ImageNet
+        has one, gets "#" and its label appended.
     """
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     for i, name in enumerate(classes):
         rows[f"{name} #{i}" if name in rows else name] = {
             column: values[i].item() for column, values in columns.items()
@@ -21,19 +38,9 @@ def name_rows(classes, columns):
     return rows
 
 
-class ImageReporting(Reporting):
-    """For a metric whose `per_image()` is {column: array [N]} with "sample_ids" and `score_column`."""
-
-    score_column: ClassVar[str]  # what `sample_score` is about
-    draw_gallery = staticmethod(draw_gallery)
-
-    def sample_scores(self, metric):
-        rows = metric.per_image()
-        return rows["sample_ids"], rows[self.score_column]
-
-
-class ClassReporting(ImageReporting):
-    """The same for a task with `classes`, whose metric has `per_class()`: {column: array [C]}."""
-
-    def per_class_scores(self, metric):
-        return name_rows(self.classes, metric.per_class())
+def per_image_scores(
+    metric: PerImageMetric, column: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return (sample ids [N], scores [N]) of one column of a metric, for `Task.sample_scores`."""
+    rows = metric.per_image()
+    return np.asarray(rows["sample_ids"], np.int64), np.asarray(rows[column], np.float64)

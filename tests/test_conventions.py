@@ -1,4 +1,4 @@
-"""The rules that no tool checks: who imports whom, what the product never does, and how long a file may be."""
+"""Rules that no tool checks: direction of imports, length of files, docstrings."""
 
 import ast
 import re
@@ -16,7 +16,28 @@ MAY_IMPORT = {
     "tasks": {"tasks", "datasets", "metrics", "engine"},
     "bin": {"bin", "tasks", "datasets", "metrics", "engine"},
 }
-# The engine, the data and the metrics work with any network; these alone know the library.
+# Files and packages of the engine, the lowest first: each imports at run time from rows above its
+# own alone. An import for annotations (under TYPE_CHECKING) may point the other way.
+ENGINE_LEVELS = (
+    ("batch", "ema", "errors", "optim", "seeding", "types"),
+    ("distributed", "grad_checkpointing", "lr_schedule", "metric", "nonfinite", "precision"),
+    ("system",),
+    ("config",),
+    ("task",),
+    ("data",),
+    ("checkpoints", "predict"),
+    ("budget",),
+    ("evaluation",),
+    ("logging",),
+    ("run",),
+    ("prepare", "step"),
+    ("loop",),
+    ("autotune",),
+    ("train",),
+    ("testing",),
+)
+TASKS = ("classification", "detection", "segmentation", "super_resolution")
+# The engine, the data and the metrics work with any network; these alone know transformers.
 MAY_IMPORT_TRANSFORMERS = ("tasks/", "bin/benchmarks/", "bin/models", "bin/commands/models")
 # What the product is an alternative to, or never reads: they may stand in the side-by-side
 # benchmark alone.
@@ -32,8 +53,10 @@ BANNED_MODULES = {
     "shelve",
     "marshal",
 }
-SIDE_BY_SIDE = ("bin/benchmarks/comparisons/trainer_", "bin/benchmarks/comparisons/timm_")
+SIDE_BY_SIDE = ("bin/benchmarks/peers/trainer_", "bin/benchmarks/peers/timm_")
 LONGEST_FILE, LONGEST_LOOP = 400, 90
+# the summary line of a docstring is a noun phrase or an imperative sentence
+REFUSED_FIRST_WORDS = ("What", "Which", "How", "Whether", "Where")
 
 
 def read(path):
@@ -54,7 +77,10 @@ TREES = {name_of(path): ast.parse(read(path), filename=name_of(path)) for path i
 
 
 def imports(tree):
-    """(line, full name) of everything imported, wherever it stands; `from a import b` gives a.b, because b may be a module."""
+    """Yield (line, full name) of everything that is imported anywhere in a file.
+
+    `from a import b` gives a.b, because b may be a module.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -72,7 +98,7 @@ def imports(tree):
 
 
 def called(call):
-    """The last word of what is called: `a.b.c()` -> c."""
+    """Return the last word of what is called: `a.b.c()` -> c."""
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
@@ -81,7 +107,10 @@ def is_in(name, module):
 
 
 def wrong_imports(is_wrong, but=()):
-    """["file:line: name"] of the imports that `is_wrong(file, name)` names, in all files but those that start with `but`."""
+    """Return ["file:line: name"] of the imports for which `is_wrong(file, name)` is true.
+
+    but: beginnings of the file names that are left out.
+    """
     return [
         f"{file}:{line}: {name}"
         for file, tree in TREES.items()
@@ -92,7 +121,7 @@ def wrong_imports(is_wrong, but=()):
 
 
 def nodes(kind, but=()):
-    """(file, node) of every syntax node of a kind."""
+    """Return (file, node) of every syntax node of a kind."""
     return [
         (file, node)
         for file, tree in TREES.items()
@@ -112,6 +141,39 @@ def test_imports_follow_the_direction():
         )
         == []
     )
+
+
+def without_annotations(tree):
+    """Return the tree without the blocks under `if TYPE_CHECKING:`."""
+
+    class Remover(ast.NodeTransformer):
+        def visit_If(self, node):
+            return None if ast.unparse(node.test).endswith("TYPE_CHECKING") else node
+
+    return Remover().visit(ast.parse(ast.unparse(tree)))
+
+
+def test_the_engine_imports_downwards():
+    level_of = {name: level for level, names in enumerate(ENGINE_LEVELS) for name in names}
+    wrong = []
+    for file, tree in TREES.items():
+        if not file.startswith("engine/") or file == "engine/__init__.py":
+            continue
+        part = file.split("/")[1].removesuffix(".py")
+        for _, name in imports(without_annotations(tree)):
+            other = name.split(".")[2] if is_in(name, "visionloop.engine") else part
+            if other != part and level_of[other] >= level_of[part]:
+                wrong.append(f"{file}: {name}")
+    assert wrong == []
+
+
+def test_no_task_imports_another():
+    def is_wrong(file, name):
+        folder, own, *_ = file.split("/")
+        others = [f"visionloop.tasks.{other}" for other in TASKS if other != own]
+        return folder == "tasks" and own in TASKS and any(is_in(name, other) for other in others)
+
+    assert wrong_imports(is_wrong) == []
 
 
 def test_imports_of_ours_have_their_full_name():
@@ -189,13 +251,28 @@ def test_the_loop_fits_on_a_screen():
     assert len(read(ROOT / "engine/loop.py").splitlines()) <= LONGEST_LOOP
 
 
-def test_public_functions_and_classes_say_what_they_are():
-    """Modules, classes, and functions longer than three lines, outside the launchers; the first line is a sentence."""
+def test_docstrings_do_not_begin_with_a_question_word():
     wrong = []
     for file, tree in TREES.items():
-        for node in (tree, *tree.body):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                first_word = (ast.get_docstring(node) or "").split(" ")[0]
+                if first_word in REFUSED_FIRST_WORDS:
+                    wrong.append(f"{file}: {getattr(node, 'name', 'the module')}: {first_word} ...")
+    assert wrong == []
+
+
+def test_public_functions_and_classes_have_docstrings():
+    """Modules, classes, and functions longer than three lines, outside the launchers."""
+    wrong = []
+    for file, tree in TREES.items():
+        # an empty __init__.py has nothing to describe
+        for node in (tree, *tree.body) if tree.body else ():
             name = getattr(node, "name", "the module")
-            is_short = isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno <= 3
+            is_function = isinstance(node, ast.FunctionDef)
+            is_short = is_function and node.end_lineno - node.lineno <= 3
+            if is_function and "overload" in [ast.unparse(one) for one in node.decorator_list]:
+                continue
             if (
                 not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
                 or name.startswith("_")

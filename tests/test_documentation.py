@@ -1,4 +1,4 @@
-"""Every command that a page shows is run, by this file or by the tests of its tool, or says that it was not; and its options exist.
+"""Every command on a page is run, here or by the tests of its tool, or says that it was not.
 
 Hub models are tiny ones under the same ids, in a cache of the hub's layout; data folders hold a
 dozen sample images; runs are cut to a few steps.
@@ -23,10 +23,21 @@ from visionloop.datasets.synthetic.writers import WRITERS
 COMMANDS = [command for page in pages() for command in commands_of(page)]
 # folders that the pages speak of: a task's sample data, or images alone
 DATA = {
-    "images": "classification", "signs": "classification", "flowers": "classification", "cells": "detection", "bccd": "detection",
-    "DIR": "detection", "streets": "segmentation", "camvid": "segmentation", "photos": "super_resolution", "Set5": "super_resolution",
-    "t91-set5": "super_resolution", "holiday": None, "slides": None, "small": None,
-}  # fmt: skip
+    "images": "classification",
+    "signs": "classification",
+    "flowers": "classification",
+    "cells": "detection",
+    "bccd": "detection",
+    "DIR": "detection",
+    "streets": "segmentation",
+    "camvid": "segmentation",
+    "photos": "super_resolution",
+    "Set5": "super_resolution",
+    "t91-set5": "super_resolution",
+    "holiday": None,
+    "slides": None,
+    "small": None,
+}
 # the suite itself, a shell's words, and names that stand for any launcher
 NOT_PLAYED = (
     "bin/test",
@@ -46,9 +57,11 @@ def tool_tests(command):
         return "tests/bin/test_demo.py"
     kind = next((words[i + 1] for i, word in enumerate(words[:-1]) if word.endswith(".py")), "")
     named = {
-        "benchmark": f"test_{kind}_benchmark.py", "soak": "test_soak.py", "sample_data": "test_sample_data.py", "report": "test_report.py",
+        "benchmark": "test_benchmark_commands.py",
+        "sample_data": "test_sample_data.py",
+        "report": "test_report.py",
         "convert": f"test_convert_{kind}.py" if kind in ("masks", "lpips") else "test_convert.py",
-    }  # fmt: skip
+    }
     return f"tests/bin/{named[command.launcher()]}" if command.launcher() in named else None
 
 
@@ -57,7 +70,7 @@ def is_played(command):
 
 
 def played_for(task):
-    """[Command] of all pages that are played together for a task: each line once, in the order of the pages."""
+    """Return the commands of all pages that are played together for a task, each line once."""
     task_of = {"train": "detection", "models": "classification", "checkpoint": "classification"}
     lines = {}
     for command in COMMANDS:
@@ -125,7 +138,7 @@ def hub(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data_sets(tmp_path_factory):
-    """{task: folder of a dozen training and four validation images; None: a folder of images alone}."""
+    """Return {task: folder of 12 training and 4 validation images; None: a folder of images}."""
     folders = {task: tmp_path_factory.mktemp(task) for task in WRITERS}
     for task, folder in folders.items():
         WRITERS[task](folder, 0, images={"train": 12, "val": 4})

@@ -72,7 +72,7 @@ def test_the_lock_holds_every_dependency_and_the_dev_extra(setup):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy, so that an old build/ cannot put deleted files into it. -P: datasets/ must not be on the path."""
+    """A wheel built from a copy, so that an old build/ cannot put deleted files into it."""
     folder = tmp_path_factory.mktemp("wheel")
     # a copy names what a clone would hold; everything else in the checkout is data, runs and
     # environments
@@ -125,7 +125,7 @@ def test_the_wheel_carries_license_and_notice(wheel):
 
 @pytest.fixture(scope="module")
 def clean_environment(wheel, setup, tmp_path_factory):
-    """A new environment's bin folder: the wheel, Hugging Face datasets, and torch and the like borrowed from ours."""
+    """Return the bin folder of a new environment: the wheel, Hugging Face datasets, our torch."""
     folder = tmp_path_factory.mktemp("clean")
     python, site = make_environment(folder / "venv", "--without-pip")
     pip = [
@@ -165,7 +165,8 @@ from transformers.utils.import_utils import is_datasets_available
 site = Path(sys.prefix).resolve()
 for module in (datasets, visionloop.datasets, visionloop.engine.task):
     assert site in Path(module.__file__).resolve().parents, module.__file__
-assert datasets is not visionloop.datasets and hasattr(datasets, "load_dataset") and is_datasets_available()
+assert datasets is not visionloop.datasets and hasattr(datasets, "load_dataset")
+assert is_datasets_available()
 """
     run(clean_environment / "python", "-c", code, cwd=tmp_path)
 

@@ -1,4 +1,4 @@
-"""What somebody else wrote is read, never run, and nothing is read or written outside the folders that were named."""
+"""Foreign files are read, never run; nothing is read or written outside the given folders."""
 
 import json
 import os
@@ -35,8 +35,12 @@ COMMANDS = {
     module.__name__.split(".")[-1]: module.commands
     for module in (classification, detection, segmentation, super_resolution)
 }
-TASKS = {"classification": ClassificationTask, "detection": DetectionTask, "segmentation": SegmentationTask,
-         "super_resolution": SuperResolutionTask}  # fmt: skip
+TASKS = {
+    "classification": ClassificationTask,
+    "detection": DetectionTask,
+    "segmentation": SegmentationTask,
+    "super_resolution": SuperResolutionTask,
+}
 SHORT = dict(
     batch_size=4,
     workers=0,
@@ -49,10 +53,21 @@ SHORT = dict(
     save_every=1,
     keep=2,
 )
-SIZES = {"classification": {"image_size": 32}, "detection": {"image_size": 96}, "segmentation": {"image_size": 32},
-         "super_resolution": {"patch_size": 16, "cache": "none"}}  # fmt: skip
-AUTO_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForImageClassification", "AutoModelForObjectDetection",
-                "AutoModelForUniversalSegmentation", "AutoModelForImageToImage", "AutoImageProcessor")  # fmt: skip
+SIZES = {
+    "classification": {"image_size": 32},
+    "detection": {"image_size": 96},
+    "segmentation": {"image_size": 32},
+    "super_resolution": {"patch_size": 16, "cache": "none"},
+}
+AUTO_CLASSES = (
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForImageClassification",
+    "AutoModelForObjectDetection",
+    "AutoModelForUniversalSegmentation",
+    "AutoModelForImageToImage",
+    "AutoImageProcessor",
+)
 PICKLES = (
     "pytorch_model.bin",
     "optimizer.bin",
@@ -140,7 +155,7 @@ class Trap:
 
 
 def plant(folder, marker):
-    """Pickles under every name that libraries look for, and code that config.json and preprocessor_config.json point to."""
+    """Write pickles under every name that libraries look for, and code that configs point to."""
     for name in PICKLES:
         (folder / name).write_bytes(pickle.dumps(Trap(marker)))
     code = f"open({str(marker)!r}, 'w')\n"
@@ -342,7 +357,7 @@ def test_a_yolo_path_that_leads_out_is_one_line(secret, name, listed):
 
 
 def test_images_behind_links_are_read(secret, tmp_path):
-    """The usual way to make a dataset of a part of another: names stay inside, and where the links lead is their owner's affair."""
+    """A dataset that is a part of another is often made of links; only their names stay inside."""
     content = small_coco()
     path = write_coco(tmp_path / "store", content)
     (secret / "train").mkdir()

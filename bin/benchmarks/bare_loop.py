@@ -1,4 +1,4 @@
-"""What the engine is measured against: the shortest correct loop of the same model, and the turns that the two take."""
+"""The shortest correct training loop of a model, and its interleaving with the engine's loop."""
 
 import contextlib
 import copy
@@ -6,51 +6,63 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
 
 import torch
+from torch.utils.data import Dataset
 
-from visionloop.bin.benchmarks.turns import synchronised
+from visionloop.bin.benchmarks.measurement import synchronized_time
+from visionloop.bin.benchmarks.overhead import TimedBlock
+from visionloop.bin.benchmarks.results import Row, Value
+from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.optim import build_optimizer
 from visionloop.engine.precision import build_precision
+from visionloop.engine.run import Run
 from visionloop.engine.seeding import seed_noise
+from visionloop.engine.task import Task
+
+Processes = Sequence[BaseProcess]
 
 
-class InMemory:
-    """A dataset whose samples are made once, so that both loops get their batches from memory."""
+class CachedSamples(Dataset[Row]):
+    """A dataset whose samples are made once and then come from memory."""
 
-    def __init__(self, dataset, at_most=512):
-        self.dataset = dataset
-        self.samples = [dataset[index] for index in range(min(len(dataset), at_most))]
-        self.name = dataset.name
+    def __init__(self, dataset: Value, limit: int = 512) -> None:
+        self.samples = [dataset[index] for index in range(min(len(dataset), limit))]
+        self.name, self.fingerprint = dataset.name, dataset.fingerprint
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Row:
         return dict(self.samples[index])
 
 
 class BareLoop:
-    """The shortest correct loop: what one would write for this model alone, without any of the engine."""
+    """The loop one would write for this model alone, without any of the engine; on a copy of it."""
 
-    def __init__(self, task, run, config):
-        self.task, self.config, self.device = task, config, run.world.device
-        self.precision = build_precision(config.precision, self.device, tf32=config.tf32)
-        self.count = task.count  # before it is watched
+    def __init__(self, task: Task, run: Run) -> None:
+        self.task, self.config, self.device = task, run.config, run.world.device
+        self.precision = build_precision(self.config.precision, self.device, tf32=self.config.tf32)
+        self.count_normalizers = task.count_normalizers  # before InterleavedLoops wraps it
         self.module = copy.deepcopy(run.module)
-        self.optimizer = build_optimizer(task.parameter_groups(self.module), self.module, config)
-        self.parameters = dict(self.module.named_parameters())
+        groups = task.parameter_groups(self.module)
+        self.optimizer = build_optimizer(groups, self.module, self.config)
 
-    def step(self, micro_batches, rates):
-        """One step. rates: {name of a parameter group: learning rate}."""
+    def step(self, micro_batches: Sequence[Batch], lrs: dict[str, float]) -> None:
+        """Take one step. lrs: {name of a parameter group: learning rate}."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
-        count, scaler = self.count(micro_batches), self.precision.scaler
-        for host_batch in micro_batches:
-            batch = host_batch.to(self.device)
+            group["lr"] = lrs[group["name"]]
+        normalizers, scaler = (
+            Normalizers(self.count_normalizers(micro_batches)),
+            self.precision.scaler,
+        )
+        for cpu_batch in micro_batches:
+            batch = cpu_batch.to(self.device)
             seed_noise(self.config.seed, batch.step, batch.offset)  # for equal weights at the end
             with self.precision.autocast():
-                loss = self.task.loss(self.module, batch, count)["loss"]
+                loss = self.task.loss(self.module, batch, normalizers)["loss"]
             scaler.scale(loss).backward()
         scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_grad)
@@ -58,86 +70,77 @@ class BareLoop:
         scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def difference(self, module):
-        """Of our weights from those of `module`: the largest, relative to the norm of its tensor; 0 where all bits are equal."""
-        pairs = [
-            (parameter.detach(), self.parameters[name].detach())
-            for name, parameter in module.named_parameters()
-        ]
-        return max(
-            0.0 if torch.equal(a, b) else float((a - b).norm() / a.norm().clamp(min=1e-30))
-            for a, b in pairs
-        )
 
+class InterleavedLoops:
+    """Lets the bare loop take the same batches after each block of the engine's steps.
 
-class TakeTurns:
-    """After each block of engine steps the bare loop takes the same batches. Hangs on the socket, so `fit` is run as it is.
+    It wraps `task.count_normalizers` and `task.before_step`, so `fit` is run unchanged. The loops
+    alternate in the middle between two multiples of `block`: what is written at such a step falls
+    into the engine's time, and a writing thread has half a block of the engine's steps to slow down. What it
+    needs beyond that the engine waits for.
 
-    Turns change in the middle between two multiples of `block`: what is written at such a step is
-    in the engine's turn, and a thread that writes has half a block of the engine's steps to slow
-    down. What it needs beyond that the engine waits for.
+    earlier_processes: child processes that are not data workers of this run.
     """
 
-    def __init__(self, task, run, bare, block, others):
-        """others: processes that were there before the loader's workers."""
-        self.run, self.bare, self.block, self.others = run, bare, block, others
-        self.blocks, self.pending = (
-            [],
-            [],
-        )  # blocks: (steps, seconds of the engine, of them waiting for batches, seconds of the bare loop)
-        self._count, self._before_step, self._began = task.count, task.before_step, None
-        task.count, task.before_step = self.count, self.before_step
+    def __init__(
+        self, task: Value, run: Run, bare: BareLoop, block: int, earlier_processes: Processes
+    ) -> None:
+        self.run, self.bare, self.block = run, bare, block
+        self.earlier_processes = earlier_processes
+        self.blocks: list[TimedBlock] = []
+        self.pending: list[tuple[Sequence[Batch], dict[str, float]]] = []
+        self._count, self._before_step = task.count_normalizers, task.before_step
+        self._began = self._waited = 0.0  # 0: not yet
+        task.count_normalizers, task.before_step = self.count_normalizers, self.before_step
 
-    def before_step(self, module, step, steps):
+    def before_step(self, module: torch.nn.Module, step: int, steps: int) -> None:
         if self.pending and step % self.block == self.block // 2:
-            self.hand_over()
-        if self._began is None:
-            self._waited, self._began = self._wait_seconds(), synchronised(self.bare.device)
+            self.run_bare_block()
+        if not self._began:
+            self._waited = self.run.clock.seconds["data_wait"]
+            self._began = synchronized_time(self.bare.device)
         self._before_step(module, step, steps)
 
-    def count(self, micro_batches):
-        rates = {group["name"]: group["lr"] for group in self.run.optimizer.param_groups}
-        self.pending.append((micro_batches, rates))
+    def count_normalizers(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
+        lrs = {group["name"]: group["lr"] for group in self.run.optimizer.param_groups}
+        self.pending.append((micro_batches, lrs))
         return self._count(micro_batches)
 
-    def hand_over(self):
-        """The engine's turn is over, the bare loop takes its own."""
+    def run_bare_block(self) -> None:
+        """End the engine's block and take the same steps with the bare loop."""
         self.run.writer.wait()
-        engine = synchronised(self.bare.device) - self._began
-        wait = self._wait_seconds() - self._waited
-        with paused(self.others):
+        engine = synchronized_time(self.bare.device) - self._began
+        waiting = self.run.clock.seconds["data_wait"] - self._waited
+        with paused_workers(self.earlier_processes):
             began = time.perf_counter()
-            for micro_batches, rates in self.pending:
-                self.bare.step(micro_batches, rates)
-            bare = synchronised(self.bare.device) - began
-        self.blocks.append((len(self.pending), engine, wait, bare))
-        self.pending, self._began = [], None
+            for micro_batches, lrs in self.pending:
+                self.bare.step(micro_batches, lrs)
+            bare = synchronized_time(self.bare.device) - began
+        self.blocks.append(TimedBlock(len(self.pending), engine, waiting, bare))
+        self.pending, self._began = [], 0.0
 
-    def whole_blocks(self, together=1):
-        """Rows of `blocks`, each the sum of so many, without the first two, in which memory is allocated, and without a rest."""
-        rows = self.blocks[2:]
-        groups = (rows[i : i + together] for i in range(0, len(rows), together))
-        sums = [tuple(map(sum, zip(*group, strict=True))) for group in groups]
-        return [row for row in sums if row[0] == together * self.block]
-
-    def _wait_seconds(self):
-        return self.run.clock.seconds["data_wait"]
+    def whole_blocks(self, together: int = 1) -> list[TimedBlock]:
+        """Return sums over so many successive blocks, without the first two, which warm up, and
+        without an incomplete sum at the end."""
+        timed = self.blocks[2:]
+        groups = [timed[i : i + together] for i in range(0, len(timed), together)]
+        sums = [TimedBlock(*map(sum, zip(*group, strict=True))) for group in groups]
+        return [row for row in sums if row.steps == together * self.block]
 
 
 @contextlib.contextmanager
-def paused(others):
-    """The loader's workers rest until the end of the block: they neither take a core from what is timed, nor work ahead meanwhile."""
-    workers = [
-        process.pid for process in multiprocessing.active_children() if process not in others
-    ]
-    send(workers, signal.SIGSTOP)
+def paused_workers(earlier_processes: Processes) -> Iterator[None]:
+    """Suspend the data workers within the block: they neither take a core nor work ahead."""
+    children = multiprocessing.active_children()
+    workers = [child.pid for child in children if child.pid and child not in earlier_processes]
+    _send(workers, signal.SIGSTOP)
     try:
         yield
     finally:
-        send(workers, signal.SIGCONT)
+        _send(workers, signal.SIGCONT)
 
 
-def send(pids, number):
+def _send(pids: Sequence[int], signal_number: int) -> None:
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):  # it had no more to do
-            os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):  # the worker has ended
+            os.kill(pid, signal_number)

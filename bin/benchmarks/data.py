@@ -1,237 +1,112 @@
-"""What making training batches costs, stage by stage and by number of workers, beside other pipelines on the same files.
+"""The `data` benchmark: training batches per second, by stage, by data workers, beside torchvision.
 
-All of it is per core: one process with one thread, or as many workers as stand in the row.
-Ours leaves floats and normalising to the device (`to_input`); where it is compared with others that
-stage is counted, on the CPU, so that nobody wins by computing less. Every image is read and
-decoded each time, unless --set turns one of the task's caches on.
+Figures are per core: one process with one thread, or as many data workers as a row says. The engine
+leaves normalisation to the device (`to_input`); beside torchvision's pipeline it is counted, on the
+CPU, so that neither side wins by computing less.
 """
 
+import os
 import statistics
 import tempfile
 import warnings
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 
-from visionloop.bin.benchmarks.environment import append_line, describe_environment
-from visionloop.bin.benchmarks.options import (
-    batch_size_option,
-    data_option,
-    image_size_option,
-    json_option,
-    model_option,
-    repeats_option,
-    task_option,
-    threads_option,
-)
-from visionloop.bin.benchmarks.ratios import ratio_with_interval
-from visionloop.bin.benchmarks.tables import print_figures, print_table
+from visionloop.bin.benchmarks.measurement import interleaved, ratio_with_interval
+from visionloop.bin.benchmarks.options import POSITIVE, shared_options
+from visionloop.bin.benchmarks.results import Row, Value, describe_environment, write_results
+from visionloop.bin.benchmarks.tasks import load_task_class, sample_data
 
-STAGES = {
-    "read": "the files' bytes, decoded to uint8 (segmentation: the mask too, super-resolution: the small image too)",
-    "transform": "augmentation, to uint8 of the training size",
-    "collate": "samples to a batch",
-    "to_input": "uint8 to normalised float, on the device in a run",
+COLUMNS = {
+    "samples_per_second": "median of interleaved rounds",
+    "sample_ms": "per sample",
+    "read": "of it: files read and decoded to uint8 (segmentation: masks too, super-resolution:"
+    " low-resolution images too)",
+    "transform": "of it: augmentation to uint8 images of the training size",
+    "collate": "of it: samples stacked to a batch",
+    "to_input": "of it: uint8 to normalised floats, on the device in a run",
+    "times_the_stages": "CPU time relative to the engine's stages for the same batches (loaders:"
+    " wall-clock time, without to_input), median",
+    "interval": "its 95 % interval",
 }
-WORKERS, INDEX_WORKERS = (0, 1, 2), (0, 2, 4)
+CACHE_HELP = "Cache of decoded images, as in `train`; none: every image is read each time"
 
 
 @click.command(
-    help="Samples per second and core of making training batches, ours and others'; or with --index-size what an index keeps in memory."
+    help="Measure samples per second and core of making training batches: each stage, the whole"
+    " loader by number of data workers, and torchvision's transforms for the same images."
 )
-@task_option
-@data_option
+@shared_options("task", "data", "model", "image-size", batch_size=32)
 @click.option(
-    "--image-side",
-    type=click.IntRange(16),
-    help="instead of --data: sample images of this side in pixels",
-)
-@model_option
-@image_size_option
-@batch_size_option(32, "samples of a batch, the same ones in each turn")
+    "--workers", type=click.IntRange(0), multiple=True, default=(0, 1, 2),
+    help="Data workers of the loader, can be repeated",
+)  # fmt: skip
+@click.option("--batches", type=POSITIVE, default=8, help="Batches of the loader per round")
 @click.option(
-    "--workers",
-    type=click.IntRange(0),
-    multiple=True,
-    help="workers, may be given again  [default: 0 1 2; index: 0 2 4]",
+    "--cache", type=click.Choice(["none", "ram", "disk"]), default="none", help=CACHE_HELP
 )
-@click.option(
-    "--batches",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="of the loader in each turn",
-)
-@click.option(
-    "--warm-up",
-    type=click.IntRange(0),
-    default=1,
-    show_default=True,
-    help="batches before them, of each worker",
-)
-@click.option(
-    "--set",
-    "given",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="a setting of `train`, e.g. cache=disk; may be given again",
-)
-@click.option(
-    "--index-size",
-    type=click.IntRange(1),
-    help="measure the memory of an index of so many made-up entries, and nothing else",
-)
-@threads_option
-@repeats_option(9)
-@json_option
-def data(task_name, data, image_side, workers, index_size, threads, json_file, **options):
-    warnings.filterwarnings(
-        "ignore", message="This DataLoader will create"
-    )  # more processes than cores are asked for here
-    if index_size:
-        rows = measure_index(task_name, index_size, workers or INDEX_WORKERS)
-        options = {}
-    else:
-        if data and image_side:
-            raise click.BadParameter(
-                "--image-side makes sample images, --data names images that are there: one of the two"
-            )
-        with tempfile.TemporaryDirectory() as scratch:
-            rows = measure(
-                task_name, data, image_side, workers or WORKERS, threads, Path(scratch), **options
-            )
-    shared = describe_environment(
-        {**options, "data": data, "image_side": image_side, "threads": threads}
-    )
-    for row in rows:
-        append_line(json_file, benchmark="data", task=task_name, **row, **shared)
-    print_figures(shared)
-
-
-def measure_index(task_name, index_size, workers):
-    """Rows of figures by number of workers, printed too; see pipelines/index_memory.py."""
-    from visionloop.bin.benchmarks.pipelines.index_memory import COLUMNS, measure_index_memory
-
-    rows = measure_index_memory(task_name, index_size, workers)
-    print_table(rows)
-    print_figures({name: COLUMNS[name] for name in rows[0] if name in COLUMNS})
-    return rows
+@shared_options("threads", "json", repeats=9)
+def data(task_name: str, data: str | None, json_file: Path | None, **options: Value) -> None:
+    # more processes than cores are asked for here on purpose
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    with tempfile.TemporaryDirectory() as scratch:
+        if not data:  # nobody needs the cached images of sample data
+            os.environ["XDG_CACHE_HOME"] = f"{scratch}/cache"
+        images = {"train": max(64, 2 * options["batch_size"]), "val": 8}
+        folder = data or sample_data(task_name, Path(scratch), images)
+        rows, context = measure(task_name, data=folder, **options)
+    context |= describe_environment(task=task_name, data=data, **options)
+    write_results("data", rows, json_file, ["part"], COLUMNS, context)
 
 
 def measure(
-    task_name,
-    data,
-    image_side,
-    workers,
-    threads,
-    scratch,
-    *,
-    model,
-    image_size,
-    batch_size,
-    batches,
-    warm_up,
-    given,
-    repeats,
-):
-    """Rows of figures, printed too: the stages of ours, the whole loader by number of processes, and each other pipeline against ours."""
+    task_name: str, *, workers: tuple[int, ...], batches: int, repeats: int, **flags: Value
+) -> tuple[list[Row], Row]:
+    """Return (rows of the stages, the loader and torchvision, figures of all rows)."""
     import torch
-    from tqdm import tqdm
 
-    from visionloop.bin.benchmarks.pipelines.settings import (
-        build_training,
-        cache_beside,
-        write_sample,
-    )
-    from visionloop.bin.benchmarks.pipelines.sides import pipelines_of
-    from visionloop.bin.benchmarks.pipelines.stages import LoaderTurns, StageTurns, mean_side
-    from visionloop.bin.benchmarks.tasks import load_task_class
+    torch.set_num_threads(flags["threads"])
+    load_task_class(task_name)
+    from visionloop.bin.benchmarks import data_pipelines as pipelines
     from visionloop.engine.data.forkserver import start_fork_server
     from visionloop.engine.train import evenly_spaced
 
-    torch.set_num_threads(threads)
-    load_task_class(task_name)
     if any(workers):
-        start_fork_server()  # once everything is imported, before this process has threads
-    with cache_beside(scratch, own=not data):
-        data = data or write_sample(task_name, scratch, max(64, 2 * batch_size), image_side)
-        flags = {"data": data, "model": model, "image_size": image_size, "batch_size": batch_size}
-        task, dataset, config = build_training(task_name, flags, given)
-        indices = evenly_spaced(len(dataset), batch_size).tolist()
-        stages, loaders = (
-            StageTurns(task, dataset),
-            LoaderTurns(task, dataset, config, batches, warm_up),
-        )
-        others, does = pipelines_of(task_name, task, dataset)
-        by_workers = {number: [] for number in workers}
-        for turn in tqdm(range(repeats + 1), desc="turns", unit="turn", disable=None):
-            stages.take(indices, turn)
-            for other in others.values():
-                other.take(indices, turn)
-            for number, seconds in by_workers.items():
-                if turn:  # the first one warms the files up, which takes no loader
-                    seconds.append(loaders.take(number))
-    shared = {
-        "batch_size": len(indices),
-        "image_mean_side": mean_side(dataset, indices),
-        "cache": task.config.cache,
+        start_fork_server()  # after the imports, before this process has threads
+    task, dataset, config = pipelines.build_training_data(task_name, flags)
+    indices = evenly_spaced(len(dataset), config.batch_size).tolist()
+    make = pipelines.MAKE_SAMPLES[task_name](task, dataset)
+    timers = {
+        "stages": partial(pipelines.time_stages, task, dataset, indices),
+        "torchvision": partial(pipelines.time_samples, make, indices),
     }
-    tables = [
-        [stage_row(stages.seconds, len(indices))],
-        [loader_row(number, seconds, batch_size) for number, seconds in by_workers.items()],
-        [
-            other_row(name, does[name], other.seconds[1:], stages.whole[1:], len(indices))
-            for name, other in others.items()
-        ],
-    ]
-    for table in filter(None, tables):
-        print_table(
-            [{name: value for name, value in row.items() if name != "does"} for row in table]
-        )
-        click.echo()
-    print_figures({**STAGES, **does, **shared})
-    return [row | shared for table in tables for row in table]
+    for timer in timers.values():  # warms the files up, which takes no loader
+        timer(0)
+    for number in workers:
+        timer = partial(pipelines.time_loader, task, dataset, config, number, batches)
+        timers[f"loader, {number} workers"] = timer
+    measured: dict[str, list[Row]] = {part: [] for part in timers}
+    for turn, part in enumerate(interleaved(timers, repeats)):
+        measured[part].append(timers[part](1 + turn // len(timers)))
+    stages = [sum(seconds.values()) for seconds in measured["stages"]]
+    size = config.batch_size
+    rows = [{"part": part} | figures(own, size, stages) for part, own in measured.items()]
+    return rows, {"cache": task.config.cache, "torchvision": pipelines.DOES[task_name]}
 
 
-def stage_row(seconds, samples):
-    """{figure: value} of ours. seconds: {stage: [of a batch of so many samples]}, the first turn a warm-up."""
-    medians = {stage: statistics.median(values[1:]) / samples for stage, values in seconds.items()}
-    whole = (
-        statistics.median(map(sum, zip(*(values[1:] for values in seconds.values()), strict=True)))
-        / samples
-    )
-    rates = {f"{stage}_per_second": round(1 / value) for stage, value in medians.items()}
-    times = {f"{stage}_ms": round(1000 * value, 3) for stage, value in medians.items()}
-    return {
-        "part": "stages",
-        **rates,
-        "samples_per_second": round(1 / whole, 1),
-        **times,
-        "sample_ms": round(1000 * whole, 3),
-    }
+def figures(seconds: Sequence[Row], samples: int, stages: Sequence[float]) -> Row:
+    """Return {figure: value}.
 
-
-def loader_row(workers, seconds, batch_size):
-    """{figure: value} of the engine's TrainingData. seconds: [of a batch]; batches come uint8, without `to_input`."""
-    rate = batch_size / statistics.median(seconds)
-    per_core = rate / max(1, workers)
-    return {
-        "part": "loader",
-        "workers": workers,
-        "samples_per_second": round(rate, 1),
-        "samples_per_second_and_core": round(per_core, 1),
-    }
-
-
-def other_row(name, does, seconds, own_seconds, samples):
-    """{figure: value} of another pipeline. seconds, own_seconds: [of the same batches, files to normalised floats]."""
-    ratio, (low, high) = ratio_with_interval(seconds, own_seconds)
-    return {
-        "part": "pipeline",
-        "pipeline": name,
-        "samples_per_second": round(samples / statistics.median(seconds), 1),
-        "ours_per_second": round(samples / statistics.median(own_seconds), 1),
-        "times_faster": round(ratio, 2),
-        "times_faster_95": [round(low, 2), round(high, 2)],
-        "does": does,
-    }
+    seconds: {stage: seconds} of one batch per round; stages: those of the engine in each round.
+    """
+    totals = [sum(stages.values()) for stages in seconds]
+    median = statistics.median(totals) / samples
+    ratio, (low, high) = ratio_with_interval(totals, stages)
+    row: Row = {"samples_per_second": round(1 / median, 1), "sample_ms": round(1000 * median, 3)}
+    for stage in ("read", "transform", "collate", "to_input"):
+        times = [batch[stage] for batch in seconds if stage in batch]
+        row[stage] = round(1000 * statistics.median(times) / samples, 3) if times else None
+    return row | {"times_the_stages": round(ratio, 2), "interval": f"{low:.2f} to {high:.2f}"}

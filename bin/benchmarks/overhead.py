@@ -1,188 +1,164 @@
-"""What the engine costs over a bare loop of the same model and batches, rung by rung."""
+"""The `overhead` benchmark: the engine beside a bare loop of the same model, level by level."""
 
+import contextlib
 import io
 import multiprocessing
-import statistics
 import tempfile
-from contextlib import redirect_stdout
-from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
-from visionloop.bin.benchmarks.environment import append_line, describe_environment
-from visionloop.bin.benchmarks.options import (
-    batch_size_option,
-    data_option,
-    image_size_option,
-    json_option,
-    model_option,
-    task_option,
-    threads_option,
-)
-from visionloop.bin.benchmarks.ratios import ratio_with_interval
-from visionloop.bin.benchmarks.tables import print_figures, print_table
-from visionloop.bin.benchmarks.tasks import build_steady, sample_data
-from visionloop.bin.commands.cli import device_option
+from visionloop.bin.benchmarks.measurement import median_ms, ratio_with_interval
+from visionloop.bin.benchmarks.options import FP16_PRECISION, POSITIVE, shared_options
+from visionloop.bin.benchmarks.results import Row, Value, describe_environment, write_results
+from visionloop.bin.benchmarks.tasks import build_steady_task, prepare_steady_run, sample_data
 
-# each rung has all that those before it have
-RUNGS = {
-    "memory": "samples from memory; engine_step_ms and overhead without the time in which batches are made",
-    # counted although any loop has to load: the bare one is given its batches, and no worker runs
-    # beside it
-    "loader": "samples from the disk by --workers; from here on with waiting for a batch, and with what workers take of the machine",
-    "logging": "metrics.jsonl and TensorBoard once a block",
+# each level has all that those before it have
+LEVELS = {
+    "memory": "samples from memory; step time and overhead without the time spent making batches",
+    # counted although any loop has to load: the bare loop is handed its batches, and no worker
+    # runs beside it
+    "loader": "samples from disk by --workers; from here on with waiting for batches, and with what"
+    " the workers take from the machine",
+    "logging": "metrics.jsonl and TensorBoard once per block",
     "checkpoints": "a checkpoint every two blocks, written by a thread",
 }
-COLUMNS = (
-    "rung",
-    "bare_step_ms",
-    "engine_step_ms",
-    "batch_wait_ms",
-    "overhead_percent",
-    "overhead_low_percent",
-    "overhead_high_percent",
-)
+COLUMNS = {
+    "bare_step_ms": "the bare loop, median over blocks",
+    "engine_step_ms": "the engine's loop, median over blocks",
+    "batch_wait_ms": "waiting for batches, per step of the engine",
+    "overhead_percent": "engine over bare loop, median over pairs of blocks",
+    "overhead_low_percent": "lower end of its 95 % interval",
+    "overhead_high_percent": "upper end of its 95 % interval",
+    "bare_samples_per_second": "the bare loop",
+    "blocks": "pairs of blocks that were timed",
+    "weights": "of the two loops at the end",
+}
+MICRO_BATCH_HELP = "Samples per micro-batch, gradients are accumulated (default: the whole batch)"
+LEVEL_HELP = "Level to measure, can be repeated; each includes those before it (default: all)"
 
 
 @click.command(
-    help="The engine against a bare loop: same model, same batches, in turn in one process; equal weights at the end."
+    help="Compare the engine with a bare loop: same model, same batches, interleaved in one"
+    " process; the weights must be equal at the end."
 )
-@task_option
-@data_option
-@model_option
-@image_size_option
-@batch_size_option(32)
-@click.option("--micro-batch", type=int, help="accumulate: most samples at once")
+@shared_options("task", "data", "model", "image-size", batch_size=32)
+@click.option("--micro-batch", type=int, help=MICRO_BATCH_HELP)
+@click.option("--precision", type=FP16_PRECISION, default="bf16", help="Autocast precision")
+@click.option("--steps", type=POSITIVE, default=240, help="Steps of each level")
 @click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="bf16", show_default=True
+    "--block", type=click.IntRange(2), default=10, help="Steps before the loops alternate"
 )
+@click.option("--level", "levels", type=click.Choice(list(LEVELS)), multiple=True, help=LEVEL_HELP)
 @click.option(
-    "--steps", type=click.IntRange(1), default=240, show_default=True, help="of each rung"
+    "--workers", type=POSITIVE, default=1, help="Data workers of all levels but the first"
 )
-@click.option(
-    "--block",
-    type=click.IntRange(2),
-    default=10,
-    show_default=True,
-    help="steps before the two take turns",
-)
-@click.option(
-    "--rung",
-    "rungs",
-    type=click.Choice(list(RUNGS)),
-    multiple=True,
-    help="default: all; each has what those before it have",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="workers, in all rungs but the first",
-)
-@threads_option
-@device_option
-@json_option
-def overhead(task_name, data, rungs, json_file, **options):
+@shared_options("threads", "device", "json")
+def overhead(
+    task_name: str, data: str | None, levels: tuple[str, ...], json_file: Path | None,
+    **options: Value,
+) -> None:  # fmt: skip
     if options["steps"] < 6 * options["block"]:
-        raise click.BadParameter(
-            f"expected at least six blocks of {options['block']}, since the first two warm up",
-            param_hint="--steps",
+        expected = (
+            f"expected at least six blocks of {options['block']} steps: the first two warm up"
         )
-    chosen = [rung for rung in RUNGS if not rungs or rung in rungs]
+        raise click.BadParameter(expected, param_hint="--steps")
+    chosen = [level for level in LEVELS if not levels or level in levels]
     if chosen != ["memory"]:
         from visionloop.engine.data.forkserver import start_fork_server
 
         start_fork_server()  # before this process has threads
-    rows, environment = [], describe_environment(options)
+    context = describe_environment(task=task_name, **options)
+    rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        data = data or sample_data(task_name, Path(scratch))
-        for rung in chosen:
-            rows.append(
-                {"rung": rung}
-                | measure(task_name, data, Path(scratch) / rung, rung=rung, **options)
-            )
-            append_line(json_file, benchmark="overhead", task=task_name, **rows[-1], **environment)
-    print_table([{name: row[name] for name in COLUMNS} for row in rows])
-    print_figures(
-        {rung: RUNGS[rung] for rung in chosen}
-        | {name: rows[-1][name] for name in rows[-1] if name not in COLUMNS}
-        | environment
-    )
+        flags = options | {"data": data or sample_data(task_name, Path(scratch))}
+        for level in chosen:
+            row = measure_level(task_name, level, Path(scratch) / level, **flags)
+            rows.append({"level": level} | row)
+    legend = COLUMNS | {f"level {level}": LEVELS[level] for level in chosen}
+    write_results("overhead", rows, json_file, ["level"], legend, context)
 
 
-def measure(task_name, data, output, *, rung, steps, block, batch_size, workers, threads, **flags):
-    """{figure: value} of one rung: the engine's loop as ever, and a bare loop in turn with it. Neither evaluates nor averages weights.
+def measure_level(
+    task_name: str,
+    level: str,
+    output: Path,
+    *,
+    steps: int,
+    block: int,
+    workers: int,
+    **flags: Value,
+) -> Row:
+    """Run the engine's loop interleaved with a bare loop. Neither evaluates nor keeps an EMA."""
+    import torch
 
-    flags: model, image_size, micro_batch, precision, device.
-    """
-    from visionloop.bin.benchmarks.bare_loop import BareLoop, InMemory, TakeTurns
-    from visionloop.engine.config.options import build
-    from visionloop.engine.config.train_config import TrainConfig
+    from visionloop.bin.benchmarks.bare_loop import BareLoop, CachedSamples, InterleavedLoops
+    from visionloop.bin.benchmarks.repeated_step import largest_difference
     from visionloop.engine.loop import fit
-    from visionloop.engine.prepare import prepare_run, set_process
-    from visionloop.engine.system.signals import StopFlag
 
-    has = list(RUNGS)[: list(RUNGS).index(rung) + 1]
-    flags |= dict(data=data, steps=steps, batch_size=batch_size, threads=threads)
-    world, task, train_set, val, settings, facts = build_steady(task_name, flags)
-    config = replace(
-        build(TrainConfig, settings),
-        workers=workers if "loader" in has else 0,
-        log_every=block if "logging" in has else steps,
-        save_every=2 * block if "checkpoints" in has else 0,
+    active = list(LEVELS)[: list(LEVELS).index(level) + 1]
+
+    settings = dict(
+        workers=workers if "loader" in active else 0,
+        log_every=block if "logging" in active else steps,
+        save_every=2 * block if "checkpoints" in active else 0,
     )
-    set_process(config)
-    output.mkdir(parents=True)
-    others = multiprocessing.active_children()
-    samples = train_set if "loader" in has else InMemory(train_set)
-    run = prepare_run(
-        task, config, world, samples, val, output=output, settings=facts, start_step=0, evaluated_at=0, stop=StopFlag()
-    )  # fmt: skip
-    bare = BareLoop(task, run, config)
-    turns = TakeTurns(task, run, bare, block, others)
-    run.evaluated_at = run.saved_at = (
-        steps  # no evaluation at the end, and no checkpoint where none was asked for
-    )
-    with redirect_stdout(io.StringIO()):
-        fit(run, task)
-    turns.hand_over()
+    built = build_steady_task(task_name, flags | {"steps": steps})
+    if "loader" not in active:
+        built = built._replace(train_set=CachedSamples(built.train_set))
+    earlier_processes = multiprocessing.active_children()
+    run = prepare_steady_run(built, output, **settings)
+    bare = BareLoop(built.task, run)
+    loops = InterleavedLoops(built.task, run, bare, block, earlier_processes)
+    # no evaluation at the end, and no checkpoint where none was asked for
+    run.state.evaluated_at = run.last_save.step = steps
+    with contextlib.redirect_stdout(io.StringIO()):
+        fit(run, built.task)
+    loops.run_bare_block()
     run.data.close()
     run.log.close()
-    apart = bare.difference(run.module)
-    assert apart == 0 or world.device.type != "cpu", (
-        f"weights differ by {apart:.2g}: the two loops did not compute the same"
-    )
-    weights = "equal" if apart == 0 else f"equal to {apart:.1g}"
-    whole = turns.whole_blocks(together=2 if "checkpoints" in has else 1)
-    return figures_of(whole, batch_size, with_waiting="loader" in has) | {
-        "weights": weights,
-        "device": world.device.type,
-    }
+    with torch.no_grad():
+        engine, other = (
+            {name: parameter.data for name, parameter in module.named_parameters()}
+            for module in (run.module, bare.module)
+        )
+        difference = largest_difference(engine, other)
+    device = built.world.device.type
+    assert difference == 0 or device != "cpu", f"the weights differ by {difference:.2g}"
+    blocks = loops.whole_blocks(together=2 if "checkpoints" in active else 1)
+    figures = overhead_figures(blocks, flags["batch_size"], with_waiting="loader" in active)
+    equal = "equal" if difference == 0 else f"equal to {difference:.1g}"
+    return figures | {"weights": equal, "device": device}
 
 
-def figures_of(blocks, batch_size, *, with_waiting):
-    """{figure: value} of equally long blocks: [(steps, seconds of the engine, of them waiting for batches, seconds of the bare loop)].
+class TimedBlock(NamedTuple):
+    """Seconds of some steps: the engine's, of them waiting for batches, the bare loop's."""
 
-    Sums over blocks, not the median step, which would not see what happens every ten steps. Their
-    ratio block by block: both of a pair saw the same moment of a noisy machine.
+    steps: int
+    engine: float
+    waiting: float
+    bare: float
+
+
+def overhead_figures(blocks: list[TimedBlock], batch_size: int, *, with_waiting: bool) -> Row:
+    """Return {figure: value} of equally long blocks.
+
+    Sums over blocks, not the median step, which would not see what happens every ten steps. The
+    ratio is taken block by block: both of a pair ran at the same moment of a noisy machine.
     """
-    steps = blocks[0][0]
-    engine = [seconds if with_waiting else seconds - wait for _, seconds, wait, _ in blocks]
-    bare = [row[-1] for row in blocks]
+    steps = blocks[0].steps
+    engine = [block.engine - (0 if with_waiting else block.waiting) for block in blocks]
+    bare = [block.bare for block in blocks]
     ratio, (low, high) = ratio_with_interval(engine, bare)
-    step_ms = {
-        name: 1000 * statistics.median(values) / steps
-        for name, values in (("bare", bare), ("engine", engine))
-    }
+    bare_ms = median_ms((seconds / steps for seconds in bare), 3)
     return {
-        "bare_step_ms": round(step_ms["bare"], 3),
-        "engine_step_ms": round(step_ms["engine"], 3),
-        "batch_wait_ms": round(1000 * statistics.median(row[2] for row in blocks) / steps, 3),
+        "bare_step_ms": bare_ms,
+        "engine_step_ms": median_ms((seconds / steps for seconds in engine), 3),
+        "batch_wait_ms": median_ms((block.waiting / steps for block in blocks), 3),
         "overhead_percent": round(100 * (ratio - 1), 2),
         "overhead_low_percent": round(100 * (low - 1), 2),
         "overhead_high_percent": round(100 * (high - 1), 2),
-        "bare_samples_per_second": round(1000 * batch_size / step_ms["bare"], 1),
+        "bare_samples_per_second": round(1000 * batch_size / bare_ms, 1),
         "blocks": len(blocks),
     }

@@ -1,175 +1,96 @@
-"""How long `predict` takes, and where: the command's own way from files to files, with a model that is loaded already."""
+"""The `predict` benchmark: latency and throughput of `predict` from image files to result files."""
 
-import itertools
-import multiprocessing
 import tempfile
+from itertools import product, starmap
 from pathlib import Path
 
 import click
 
-from visionloop.bin.benchmarks.environment import append_line, describe_environment
-from visionloop.bin.benchmarks.options import (
-    json_option,
-    repeats_option,
-    task_option,
-    threads_option,
-)
-from visionloop.bin.benchmarks.predict_cases import (
-    Case,
-    gather_images,
-    measure_cases,
-    measure_resident,
-    write_random,
-)
-from visionloop.bin.benchmarks.processes import in_new_process
-from visionloop.bin.benchmarks.tables import print_figures, print_table
+from visionloop.bin.benchmarks.measurement import in_new_process
+from visionloop.bin.benchmarks.options import POSITIVE, PRECISION, shared_options
+from visionloop.bin.benchmarks.results import Value, describe_environment, write_results
 from visionloop.bin.benchmarks.tasks import sample_data
-from visionloop.bin.commands.cli import device_option
 
 COLUMNS = {
-    "batch_ms": "from a batch's first file to its last answer written: median over full batches",
+    "batch_ms": "from the first file of a batch to its last result written, median",
     "batch_p95_ms": "95th percentile of the same",
-    "reading_ms": "of it: files decoded and resized, moved to the device; median",
-    "network_ms": "of it: the network, and answers in the image's own coordinates; median",
-    "answers_ms": "of it: described, drawn, written; median",
-    "images_per_second": "of a whole run without the loading of the model, with the contact sheet; median",
-    "inputs_per_image": "of the network: windows of segmentation, tiles of super-resolution",
-    "resident_mib": "CPU: peak resident memory of a new process after one run, beyond its peak with the model loaded",
-    "allocated_mib": "CUDA: most that the allocator held in a run, weights included",
-    "largest_difference": "of 255, between the results and those of the first row",
-    "exact": "whether tiles see far enough for the whole image's result, but for rounding",
+    "reading_ms": "of it: files decoded, resized and moved to the device, median",
+    "model_ms": "of it: model and predictions in the image's own coordinates, median",
+    "writing_ms": "of it: results described, drawn and written, median",
+    "images_per_second": "of a whole run with its contact sheet, without loading the model; median",
+    "inputs_per_image": "of the model: windows of segmentation, tiles of super-resolution",
+    "resident_mib": "CPU: peak resident memory of a new process after one run beyond its peak with"
+    " the model loaded",
+    "allocated_mib": "CUDA: peak of the allocator during a run, weights included",
 }
-# super-resolution takes images one by one
-BATCH_SIZES, BATCH_SIZES_ONE_BY_ONE = (1, 8, 32), (1,)
-IMAGES, IMAGES_ONE_BY_ONE = 32, 1
-# so large that tiles save memory: as many as 384 x 384 pixels hold go through the network at once
-LARGE, TILES = (576, 448), (128,)
-
-
-class ImageSize(click.ParamType):
-    name = "WIDTHxHEIGHT"
-
-    def convert(self, value, param, ctx):
-        sides = value.split("x")
-        if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-            self.fail(f"expected WIDTHxHEIGHT, got {value!r}", param, ctx)
-        return tuple(map(int, sides))
+# where the sample data of a task has its validation images
+IMAGES = {
+    "classification": "val", "detection": "val", "segmentation": "images/val",
+    "super_resolution": "val/LR_x2",
+}  # fmt: skip
 
 
 @click.command(
-    help="Latency and throughput of `predict` by batch size and precision, split into reading, network and answers; tiles too."
+    help="Measure latency and throughput of `predict` by batch size and precision, split into"
+    " reading, model and writing; super-resolution also with tiles."
 )
-@task_option
+@shared_options("task")
 @click.option(
-    "--model",
-    default="tiny",
-    show_default=True,
-    help="an architecture, with random weights, or a folder that `predict` takes",
+    "--model", default="tiny", help="Architecture, with random weights, or a folder for `predict`"
 )
+@click.option("--input", "input_path", help="Image or folder of images (default: sample data)")
 @click.option(
-    "--input", "input_path", help="an image, or a folder of them (default: the task's sample data)"
-)
+    "--batch-size", "batch_sizes", type=POSITIVE, multiple=True,
+    help="Images per batch, can be repeated (default: 1, 8, 32; super_resolution: 1)",
+)  # fmt: skip
 @click.option(
-    "--images",
-    type=click.IntRange(1),
-    help="so many, at even distances  [default: 32; super_resolution: 1]",
-)
+    "--precision", "precisions", type=PRECISION, multiple=True,
+    help="Autocast precision of the model, can be repeated; `predict` itself always uses fp32"
+    " (default: both; super_resolution: fp32)",
+)  # fmt: skip
 @click.option(
-    "--image-size",
-    type=ImageSize(),
-    help="to resize them to  [super_resolution's default: 576x448]",
-)
-@click.option(
-    "--batch-size",
-    "batch_sizes",
-    type=click.IntRange(1),
-    multiple=True,
-    help="[default: 1, 8, 32; super_resolution: 1]",
-)
-@click.option(
-    "--precision",
-    "precisions",
-    type=click.Choice(["fp32", "bf16"]),
-    multiple=True,
-    help="of the network; `predict` itself has fp32 alone  [default: both; super_resolution: fp32]",
-)
-@click.option(
-    "--tile",
-    "tiles",
-    type=click.IntRange(0),
-    multiple=True,
-    help="super_resolution: as of `predict`, beside the whole  [default: 128]",
-)
-@threads_option
-@repeats_option(3, "timed runs of each case")
-@device_option
-@json_option
+    "--tile", "tiles", type=click.IntRange(0), multiple=True,
+    help="super_resolution: side of a tile as in `predict`, beside whole images, can be repeated"
+    " (default: 128)",
+)  # fmt: skip
+@shared_options("threads", "device", "json", repeats=3)
 def predict(
-    task_name,
-    json_file,
-    model,
-    input_path,
-    images,
-    image_size,
-    batch_sizes,
-    precisions,
-    tiles,
-    repeats,
-    **options,
-):
-    one_by_one = task_name == "super_resolution"
-    if tiles and not one_by_one:
-        raise click.BadParameter("--tile: super_resolution alone has tiles")
-    batch_sizes = batch_sizes or (BATCH_SIZES_ONE_BY_ONE if one_by_one else BATCH_SIZES)
-    number = images or max(IMAGES_ONE_BY_ONE if one_by_one else IMAGES, *batch_sizes)
-    if max(batch_sizes) > number:
-        raise click.BadParameter(
-            f"--batch-size {max(batch_sizes)}: no batch is full with --images {number}"
-        )
-    # fp32 first, and of it the whole image, which the others are compared with
-    precisions = precisions or (["fp32"] if one_by_one else ["fp32", "bf16"])
-    tiles = sorted({0, *(tiles or TILES)}) if one_by_one else [None]
-    image_size = image_size or (LARGE if one_by_one else None)
-    cases = [
-        Case(*case)
-        for case in itertools.product(
-            sorted(set(precisions), reverse=True), tiles, sorted(set(batch_sizes))
-        )
-    ]
+    task_name: str, model: str, input_path: str | None, batch_sizes: tuple[int, ...],
+    precisions: tuple[str, ...], tiles: tuple[int, ...], repeats: int, json_file: Path | None,
+    **options: Value,
+) -> None:  # fmt: skip
+    single = task_name == "super_resolution"  # takes images one by one
+    if tiles and not single:
+        raise click.BadParameter("--tile: only super_resolution has tiles")
+    from visionloop.bin.benchmarks.predict_timing import (
+        Case,
+        Setup,
+        measure_cases,
+        measure_resident_mib,
+        write_random_model,
+    )
+
+    sizes = sorted(set(batch_sizes or ((1,) if single else (1, 8, 32))))
+    precisions = precisions or (("fp32",) if single else ("fp32", "bf16"))
+    sides = sorted({0, *(tiles or (128,))}) if single else [None]
+    cases = list(starmap(Case, product(sorted(set(precisions), reverse=True), sides, sizes)))
     with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        data, folder = sample_data(task_name, scratch), Path(model)
-        gather_images(input_path or data, scratch / "images", number, image_size)
+        scratch, folder = Path(name), Path(model)
+        # super-resolution: so large that tiles save memory, since the model takes as many at once
+        # as 384 x 384 pixels hold
+        counts = {"train": 8, "val": 1 if single else max(sizes)}
+        data = sample_data(task_name, scratch, counts, 1024 if single else None)
+        images = Path(input_path) if input_path else Path(data) / IMAGES[task_name]
         if not folder.is_dir():
             folder = scratch / "model"
-            in_new_process("spawn", write_random, task_name, model, data, folder)
-        device, rows = in_new_process(
-            "spawn", measure_cases, task_name, folder, scratch, cases, repeats, options
-        )
-        if device == "cpu":
-            # as in memory.py: a spawned process begins at this one's peak
-            multiprocessing.set_forkserver_preload(
-                [f"visionloop.tasks.{task_name}.task", "visionloop.bin.benchmarks.watched_task"]
-            )
-            for case, figures in zip(cases, rows, strict=True):
-                figures["resident_mib"] = in_new_process(
-                    "forkserver", measure_resident, task_name, folder, scratch, case, options
-                )
-    shared = {
-        "device": device,
-        "images": number,
-        "image_size": image_size,
-        **describe_environment({"model": model, "repeats": repeats, **options}),
-    }
-    columns = [column for column in COLUMNS if column in rows[0]]
-    print_table(
-        [
-            case.named() | {column: figures[column] for column in columns}
-            for case, figures in zip(cases, rows, strict=True)
-        ]
+            in_new_process(write_random_model, task_name, model, data, folder)
+        setup = Setup(task_name, folder, images, scratch / "output", **options)
+        device, number, rows = in_new_process(measure_cases, setup, cases, repeats)
+        for case, row in zip(cases, rows, strict=True) if device == "cpu" else ():
+            row["resident_mib"] = in_new_process(measure_resident_mib, setup, case)
+    context = describe_environment(
+        task=task_name, **options, model=model, repeats=repeats, input=input_path
     )
-    for case, figures in zip(cases, rows, strict=True):
-        append_line(
-            json_file, benchmark="predict", task=task_name, **case.named(), **figures, **shared
-        )
-    print_figures({column: COLUMNS[column] for column in columns} | shared)
+    context |= {"device": device, "images": number}
+    keys = cases[0].columns()
+    write_results("predict", rows, json_file, keys, COLUMNS, context)

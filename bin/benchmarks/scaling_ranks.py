@@ -1,22 +1,20 @@
-"""What one of several processes does for the benchmark of scaling, and what the seconds of all of them say.
+"""One rank of the `scaling` benchmark, and the figures made of the seconds of all ranks.
 
-The engine's steps on a batch in memory, in turn: with the step's collectives and without them, and
-one process alone while the others wait for it, all within seconds of each other.
+The engine's steps on a batch in memory, interleaved: with the step's collectives, without them, and
+one process alone while the others wait, all within seconds of each other.
 """
 
-import statistics
 import tempfile
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.distributed as dist
 
-from visionloop.bin.benchmarks.ratios import ratio_with_interval
-from visionloop.bin.benchmarks.same_step import SameStep
-from visionloop.engine import distributed
+from visionloop.bin.benchmarks.measurement import median_ms, ratio_with_interval
+from visionloop.bin.benchmarks.repeated_step import RepeatedStep
+from visionloop.bin.benchmarks.results import Row
+from visionloop.engine.batch import Normalizers
 from visionloop.engine.distributed import agree, barrier, gather_objects
 from visionloop.engine.errors import UserError
 from visionloop.engine.step import train_step
@@ -25,153 +23,103 @@ WARM_STEPS = 3
 
 
 class RankStep:
-    """The step of this rank, with and without its collectives. flags: see SameStep; batch_size: of the step, over all ranks."""
+    """The step of this rank, with and without its collectives. batch_size: over all ranks."""
 
-    def __init__(self, task_name, flags, output, batch_size):
-        self.same = SameStep(task_name, {**flags, "batch_size": batch_size}, output)
-        self.run, self.task = self.same.run, self.same.task
-        # the module below DDP: gradients stay where they are
-        self.bare = replace(self.run, model=self.run.module)
+    def __init__(self, task_name: str, flags: Row, output: Path, batch_size: int) -> None:
+        self.step = RepeatedStep(task_name, flags | {"batch_size": batch_size}, output)
+        self.run, self.task, self.world = self.step.run, self.step.task, self.step.run.world
+        self.batches, self.clock = self.step.micro_batches, self.step.clock
+        # the module inside DDP: gradients stay on this rank
+        self.local_run = replace(self.run, model=self.run.module)
 
-    def joined(self):
-        """Seconds of one step as the loop takes it: the counts' collective, and DDP's of the gradients."""
-        began, run, task = self.same.clock(), self.run, self.task
-        agreed = agree(run.world, task.count(self.same.micro_batches), task.count_names, stop=False)
-        train_step(run, task, self.same.micro_batches, agreed.count, 0)
-        return self.same.clock() - began
+    def synchronized(self) -> float:
+        """Take one step as the loop does, with the collectives of counts and gradients; seconds."""
+        began = self.clock()
+        counts = self.task.count_normalizers(self.batches)
+        agreed = agree(self.world, counts, self.task.normalizer_names, stop=False)
+        train_step(self.run, self.task, self.batches, agreed.normalizers, 0)
+        return self.clock() - began
 
-    def alone(self):
-        """Seconds of the same step of this rank without any collective."""
-        with without_collectives():
-            began = self.same.clock()
-            self.task.count(self.same.micro_batches)
-            train_step(self.bare, self.task, self.same.micro_batches, self.same.count, 0)
-            return self.same.clock() - began
-
-    def agree_seconds(self):
-        """Of the counts' collective, when all ranks come to it at once."""
-        barrier(self.run.world)
-        began = self.same.clock()
-        agree(
-            self.run.world,
-            dict.fromkeys(self.task.count_names, 1),
-            self.task.count_names,
-            stop=False,
-        )
-        return self.same.clock() - began
-
-    def all_reduce_seconds(self, buffer):
-        """Of summing a tensor over the ranks, when all come to it at once."""
-        barrier(self.run.world)
-        began = self.same.clock()
-        if self.run.world.group is not None:
-            dist.all_reduce(buffer)
-        return self.same.clock() - began
+    def alone(self) -> float:
+        """Take the same step of this rank without any collective and return its seconds."""
+        # a loss that sums over ranks (D-FINE's) sums over this one alone
+        normalizers = Normalizers(self.step.normalizers)
+        began = self.clock()
+        self.task.count_normalizers(self.batches)
+        train_step(self.local_run, self.task, self.batches, normalizers, 0)
+        return self.clock() - began
 
 
-@contextmanager
-def without_collectives():
-    """A loss that sums over the ranks (D-FINE's) sums over this one alone."""
-    joined, distributed._joined = distributed._joined, None
-    try:
-        yield
-    finally:
-        distributed._joined = joined
+def batch_sizes(processes: int, batch_size: int) -> dict[str, int]:
+    """Return {mode: samples of a step over all processes}. batch_size: of one process alone."""
+    if processes == 1:
+        return {"one": batch_size}
+    return {"strong": batch_size, "weak": processes * batch_size}
 
 
-def batch_sizes(processes, batch_size):
-    """{mode: samples of a step over all processes}. batch_size: of one process alone."""
-    return (
-        {"one": batch_size}
-        if processes == 1
-        else {"strong": batch_size, "weak": processes * batch_size}
-    )
-
-
-def measure_rank(task_name, flags, sizes, steps, repeats):
-    """{"error": line}, or {"turns": [of `take_turn`], "gradient_mib", "agree_ms", "all_reduce_ms"}. All ranks. sizes: of `batch_sizes`."""
+def measure_rank(
+    task_name: str, flags: Row, sizes: Mapping[str, int], steps: int, repeats: int
+) -> Row:
+    """Return {"error": line} or {"rounds": of measure_round}. All ranks. sizes: of batch_sizes."""
+    modes = {}
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            modes = {
-                mode: RankStep(task_name, flags, Path(scratch) / mode, size)
-                for mode, size in sizes.items()
-            }
-    except UserError as error:  # every rank has the same reason
+            for mode, size in sizes.items():
+                modes[mode] = RankStep(task_name, flags, Path(scratch) / mode, size)
+    except UserError as error:  # the same on every rank
         return {"error": str(error)}
     for step in modes.values():
         for _ in range(WARM_STEPS):
-            step.joined()
+            step.synchronized()
             step.alone()
-    turns = [take_turn(modes, steps) for _ in range(repeats)]
-    trained = step.run.trained_parameters
-    buffer = torch.zeros(
-        sum(parameter.numel() for parameter in trained), device=step.run.world.device
-    )
-    return {
-        "turns": turns,
-        "gradient_mib": round(buffer.nbytes / 2**20, 2),
-        "agree_ms": median_ms(step.agree_seconds() for _ in range(5 * repeats)),
-        "all_reduce_ms": median_ms(step.all_reduce_seconds(buffer) for _ in range(5 * repeats)),
-    }
+    return {"rounds": [measure_round(modes, steps) for _ in range(repeats)]}
 
 
-def median_ms(seconds):
-    return round(1000 * statistics.median(seconds), 3)
+def measure_round(modes: Mapping[str, RankStep], steps: int) -> Row:
+    """Measure one round of {mode: step}, the last of which has the batch of one process. All ranks.
 
-
-def take_turn(modes, steps):
-    """{mode: {"joined", "alone": seconds [W, steps]}, "first": seconds [steps] of the first rank while the others rest}. All ranks.
-
-    modes: {mode: RankStep}, of which the last has the batch of one process.
+    Returns {mode: {"synchronized", "alone": seconds [W, steps]}, "first": seconds [steps] of the
+    first rank while the others wait}.
     """
-    found = {}
+    result: Row = {}
     for mode, step in modes.items():
-        world, own = step.run.world, {"joined": [], "alone": []}
+        own: dict[str, list[float]] = {"synchronized": [], "alone": []}
         for _ in range(steps):
-            barrier(
-                world
-            )  # both begin together on all ranks, and stand side by side on a noisy machine
-            own["joined"].append(step.joined())
-            barrier(world)
+            barrier(step.world)  # both begin on all ranks at once, within seconds of each other
+            own["synchronized"].append(step.synchronized())
+            barrier(step.world)
             own["alone"].append(step.alone())
-        every = gather_objects(world, own)
-        found[mode] = {kind: [rank[kind] for rank in every] for kind in own}
-    found["first"] = [step.alone() for _ in range(steps)] if world.is_main else []
-    barrier(world)
-    return found
+        ranks = gather_objects(step.world, own)
+        result[mode] = {kind: [rank[kind] for rank in ranks] for kind in own}
+    result["first"] = [step.alone() for _ in range(steps)] if step.world.is_main else []
+    barrier(step.world)
+    return result
 
 
-def figures_of(turns, mode, sizes):
-    """{figure: value} of one mode. turns: what `take_turn` gave the first rank, each time; sizes: of `batch_sizes`.
+def scaling_figures(rounds: Sequence[Row], mode: str, sizes: Mapping[str, int]) -> Row:
+    """Return {figure: value} of one mode. rounds: of measure_round; sizes: of batch_sizes.
 
-    A joined step ends when the slowest rank has computed and the collectives are over. So what it
-    takes beyond the slowest rank's own step is the cost of collectives, DDP's bookkeeping included,
-    and what the slowest takes beyond the mean of the ranks is waiting.
+    A synchronized step ends when the slowest rank has computed and the collectives are over. So
+    what it takes beyond the slowest rank's own step is the cost of collectives, DDP's bookkeeping
+    included; what the slowest takes beyond the mean of the ranks is waiting.
     """
-    joined, alone = (
-        np.array([turn[mode][kind] for turn in turns]) for kind in ("joined", "alone")
-    )  # [turns, W, steps]
-    first = np.array([turn["first"] for turn in turns]).mean(1)
-    step, slowest, mean = joined.mean((1, 2)), alone.max(1).mean(1), alone.mean((1, 2))
-    processes = joined.shape[1]
-    own = sizes[mode] / processes  # samples of a step of one rank
-    rate_of_one = sizes["strong" if processes > 1 else "one"] / first
-    efficiency, interval = ratio_with_interval(own / step, rate_of_one)
-    computing, _ = ratio_with_interval(own / mean, rate_of_one)
-    computed, computed_interval = ratio_with_interval(slowest, step)
-    waiting, _ = ratio_with_interval(slowest - mean, step)
-    return {
-        "step_ms": round(1000 * float(np.median(step)), 3),
-        "samples_per_second": round(sizes[mode] / float(np.median(step)), 1),
-        "efficiency_percent": percent(efficiency),
-        "efficiency_95_percent": [percent(bound) for bound in interval],
-        "efficiency_without_collectives_percent": percent(computing),
-        "collectives_percent": percent(1 - computed),
-        "collectives_95_percent": [percent(1 - bound) for bound in reversed(computed_interval)],
-        "waiting_percent": percent(waiting),
-        "one_process_samples_per_second": round(float(np.median(rate_of_one)), 1),
+    synchronized = np.array([row[mode]["synchronized"] for row in rounds])  # [rounds, W, steps]
+    alone = np.array([row[mode]["alone"] for row in rounds])
+    first = np.array([row["first"] for row in rounds]).mean(1)
+    step, slowest, mean = synchronized.mean((1, 2)), alone.max(1).mean(1), alone.mean((1, 2))
+    processes = synchronized.shape[1]
+    samples = sizes[mode] / processes  # of a step of one rank
+    single_rate = sizes["strong" if processes > 1 else "one"] / first
+    ratios = {
+        "efficiency": ratio_with_interval(samples / step, single_rate),
+        "efficiency_without_collectives": ratio_with_interval(samples / mean, single_rate),
+        "collectives": ratio_with_interval(step - slowest, step),
+        "waiting": ratio_with_interval(slowest - mean, step),
     }
-
-
-def percent(share):
-    return round(100 * share, 1)
+    figures: Row = {"step_ms": median_ms(step.tolist(), 3)}
+    figures["samples_per_second"] = round(sizes[mode] / float(np.median(step)), 1)
+    figures["one_process_samples_per_second"] = round(float(np.median(single_rate)), 1)
+    for name, (ratio, interval) in ratios.items():
+        figures[f"{name}_percent"] = round(100 * ratio, 1)
+        figures[f"{name}_95_percent"] = [round(100 * bound, 1) for bound in interval]
+    return figures

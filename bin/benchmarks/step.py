@@ -1,114 +1,67 @@
-"""Where the time of a training step goes, and how far the step is from what this machine can compute."""
+"""The `step` benchmark: parts of a training step, and its share of the machine's matmul rate."""
 
-import multiprocessing
 import tempfile
+from itertools import product, starmap
 from pathlib import Path
 
 import click
 
-from visionloop.bin.benchmarks.environment import append_line, describe_environment
-from visionloop.bin.benchmarks.memory import measure_resident
-from visionloop.bin.benchmarks.options import (
-    batch_size_option,
-    data_option,
-    image_size_option,
-    json_option,
-    model_option,
-    repeats_option,
-    task_option,
-    threads_option,
-)
-from visionloop.bin.benchmarks.processes import in_new_process
-from visionloop.bin.benchmarks.tables import print_figures, print_table
+from visionloop.bin.benchmarks.measurement import in_new_process
+from visionloop.bin.benchmarks.options import FP16_PRECISION, shared_options
+from visionloop.bin.benchmarks.results import Value, describe_environment, write_results
 from visionloop.bin.benchmarks.tasks import sample_data
-from visionloop.bin.commands.cli import device_option
 
 COLUMNS = {
-    "forward_ms": "the network",
-    "loss_ms": "the rest of the task's loss: pixels made ready, criterion",
-    "backward_ms": "activations recomputed included",
-    "clipping_ms": "norm of the gradients, and their clipping",
-    "optimizer_ms": "its step",
-    "average_ms": "the weights' moving average",
-    "rest_ms": "of a step: batch to the device, seeds, BatchNorm statistics and gradients put away, non-finite steps",
-    "step_ms": "a whole step that nothing is timed within; all times are medians, in turn",
-    "times_as_long": "as the first case, median over turns",
-    "samples_per_second": "of whole steps, data and logging left out",
-    "peak_mib": "memory of a step beyond what is held before it. CPU: resident, of a new process; CUDA: of the allocator",
-    "gflop": "10^9 operations of matrix products, convolutions and attention in a step, recomputed ones included; others are not counted",
-    "share_percent": "gflop by step_ms, of the rate at which this machine multiplies large matrices in this precision, measured in turn",
+    "forward_ms": "forward pass of the model",
+    "loss_ms": "the rest of Task.loss: input preparation and criterion",
+    "backward_ms": "backward pass, recomputed activations included",
+    "clipping_ms": "norm and clipping of the gradients",
+    "optimizer_ms": "optimizer step",
+    "ema_ms": "update of the EMA weights",
+    "rest_ms": "copy to the device, seeds, BatchNorm statistics, zeroed gradients, non-finite step",
+    "step_ms": "a whole step without clocks inside it; all times are medians of interleaved rounds",
+    "times_as_long": "step time relative to the first case, median over rounds",
+    "samples_per_second": "of whole steps, without data loading and logging",
+    "peak_mib": "memory of a step beyond what is held before it; CPU: resident memory of a new"
+    " process, CUDA: of the allocator",
+    "gflop": "10^9 operations of matrix products, convolutions and attention per step, recomputed"
+    " ones included; others are not counted",
+    "share_percent": "gflop / step_ms relative to this machine's rate of large matrix products in"
+    " this precision, measured in the same round",
 }
 
 
 @click.command(
-    help="The parts of a training step, EMA included, in each precision, with activations kept and recomputed."
+    help="Time the parts of a training step (forward, loss, backward, clipping, optimizer, EMA) in"
+    " each precision, with and without gradient checkpointing, and compare the step with the rate"
+    " at which this machine multiplies large matrices."
 )
-@task_option
-@data_option
-@model_option
-@image_size_option
-@batch_size_option(8)
+@shared_options("task", "data", "model", "image-size", batch_size=8)
 @click.option(
-    "--precision",
-    "precisions",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    multiple=True,
-    default=["fp32", "bf16"],
-    show_default=True,
-)
+    "--precision", "precisions", type=FP16_PRECISION, multiple=True, default=["fp32", "bf16"],
+    help="Autocast precision, can be repeated",
+)  # fmt: skip
 @click.option(
-    "--grad-checkpointing/--no-grad-checkpointing",
-    default=None,
-    help="one case alone (default: both)",
-)
-@click.option(
-    "--compile",
-    "with_compiled",
-    is_flag=True,
-    help="compiled steps too, and their graph breaks; takes minutes on a CPU",
-)
-@threads_option
-@repeats_option(7)
-@device_option
-@json_option
+    "--grad-checkpointing/--no-grad-checkpointing", "recomputation", default=None,
+    help="Measure one of the two alone (default: both)",
+)  # fmt: skip
+@shared_options("threads", "device", "json", repeats=7)
 def step(
-    task_name, data, precisions, grad_checkpointing, with_compiled, repeats, json_file, **options
-):
-    import tqdm
+    task_name: str, data: str | None, precisions: tuple[str, ...], recomputation: bool | None,
+    repeats: int, json_file: Path | None, **options: Value,
+) -> None:  # fmt: skip
+    from visionloop.bin.benchmarks.repeated_step import measure_resident_mib
+    from visionloop.bin.benchmarks.step_timing import Case, measure_cases
 
-    from visionloop.bin.benchmarks.step_cases import measure_cases
-
-    recomputations = [False, True] if grad_checkpointing is None else [grad_checkpointing]
-    cases = [
-        (precision, again, False)
-        for precision in dict.fromkeys(precisions)
-        for again in recomputations
-    ]
-    cases += [(precision, again, True) for precision, again, _ in cases if with_compiled]
+    recomputations = [False, True] if recomputation is None else [recomputation]
+    cases = list(starmap(Case, product(dict.fromkeys(precisions), recomputations)))
     with tempfile.TemporaryDirectory() as scratch:
-        flags = {**options, "ema": True, "data": data or sample_data(task_name, Path(scratch))}
-        shared, rows = in_new_process("spawn", measure_cases, task_name, flags, cases, repeats)
-        if shared["device"] == "cpu":
-            multiprocessing.set_forkserver_preload(
-                [f"visionloop.tasks.{task_name}.task", "visionloop.bin.benchmarks.same_step"]
+        flags = options | {"ema": True, "data": data or sample_data(task_name, Path(scratch))}
+        context, rows = in_new_process(measure_cases, task_name, flags, cases, repeats)
+        for row in rows if context["device"] == "cpu" else ():
+            own = flags | {"precision": row["precision"]}
+            row["peak_mib"] = in_new_process(
+                measure_resident_mib, task_name, own, row["recomputed"]
             )
-            # the compiler's own memory would hide that of a compiled step
-            for row in tqdm.tqdm(
-                [row for row in rows if not row["compiled"]], desc="memory", disable=None
-            ):
-                own_flags = flags | {"precision": row["precision"]}
-                row["peak_mib"] = in_new_process(
-                    "forkserver", measure_resident, task_name, own_flags, row["recomputed"]
-                )
-    print_table([{name: row[name] for name in ("case", *COLUMNS)} for row in rows])
-    shared |= describe_environment({**options, "repeats": repeats})
-    for row in rows:
-        append_line(json_file, benchmark="step", task=task_name, **row, **shared)
-    print_figures(COLUMNS | shared)
-    for row in rows:
-        if row["compiled"]:
-            print_figures(
-                {name: row[name] for name in ("case", "compile_s", "graphs", "graph_breaks")}
-            )
-            for reason, times in row["break_reasons"].items():
-                click.echo(f"  {times} x {reason}")
+    context |= describe_environment(task=task_name, **options, repeats=repeats)
+    write_results("step", rows, json_file, ["case"], COLUMNS, context)

@@ -1,23 +1,45 @@
-"""The tasks as benchmarks need them: sample data, and settings under which every step does the same work."""
+"""Tasks as benchmarks need them: sample data, and settings under which every step is equal work."""
 
-# what changes from step to step is held still: two loops take their turns at different moments, and
-# see one step all the same. Segmentation's masks stay on, as a new model has them; its random
-# points are drawn anew from the seed of each micro-batch. Of super-resolution nothing changes, and
-# nothing of the sample data is left in the user's cache folder
-STEADY = {
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from visionloop.bin.benchmarks.results import Row, Value
+
+if TYPE_CHECKING:
+    from visionloop.engine.config.resolve import ResolvedSettings
+    from visionloop.engine.distributed import World
+    from visionloop.engine.run import Run
+    from visionloop.engine.task import Task
+    from visionloop.engine.types import SampleDataset
+
+# Whatever changes during a run is held constant: two interleaved loops reach a step at different
+# moments and must see the same one. Segmentation's masks stay on, as for a new model; its random
+# points are drawn from the seed of each micro-batch. Super-resolution changes nothing; it leaves
+# nothing of the sample data in the user's cache folder.
+STEADY: dict[str, Row] = {
     "classification": {"drop_path": 0.0, "mixup": 0.0, "cutmix": 0.0},
     "detection": {"multi_scale": 0, "strong_share": 1.0},
     "segmentation": {"mask_annealing": "on"},
     "super_resolution": {"cache": "none"},
 }
-SIDE = {
-    "super_resolution": "patch_size"
-}  # the setting that --image-size stands for, where it is another
-# no average, and neither evaluations nor checkpoints, unless a benchmark asks for them
-ALONE = {"from_scratch": True, "workers": 0, "ema": False, "save_every": 0, "eval_every": 0}
+SIZE_SETTING = {"super_resolution": "patch_size"}  # of --image-size, where it has another name
+# no EMA, evaluation or checkpoint unless a benchmark asks for it
+BARE: Row = dict(from_scratch=True, workers=0, ema=False, save_every=0, eval_every=0)
 
 
-def load_task_class(task_name):
+class BuiltTask(NamedTuple):
+    """The result of engine.train.build_data, with the world."""
+
+    world: "World"
+    task: "Task"
+    train_set: "SampleDataset"
+    val_set: "SampleDataset"
+    resolved: "ResolvedSettings"
+
+
+def load_task_class(task_name: str) -> "type[Task]":
+    """Import and return the Task of a name."""
     from visionloop.tasks.classification.task import ClassificationTask
     from visionloop.tasks.detection.task import DetectionTask
     from visionloop.tasks.segmentation.task import SegmentationTask
@@ -27,25 +49,58 @@ def load_task_class(task_name):
     return {task_class.name: task_class for task_class in classes}[task_name]
 
 
-def sample_data(task_name, scratch):
-    """The name of a new folder with the task's sample data. scratch: an empty folder."""
+def sample_data(
+    task_name: str, scratch: Path, images: dict[str, int] | None = None, side: int | None = None
+) -> str:
+    """Write sample data below `scratch` and return the folder.
+
+    images: {split: number}, None: the default; side: of all images in pixels, None: mixed.
+    """
     from visionloop.datasets.synthetic.writers import WRITERS
 
     folder = scratch / "data"
-    folder.mkdir()
-    WRITERS[task_name](folder, 0)
+    folder.mkdir(parents=True)
+    options: Row = {"images": images} if images else {}
+    options |= {"sides": (side, side)} if side else {}
+    WRITERS[task_name](folder, 0, **options)
     return str(folder)
 
 
-def build_steady(task_name, flags):
-    """(world, task, training set, validation set, settings, facts) of random weights and steady steps; see engine.train.build_data."""
+def build_task(task_name: str, flags: Row) -> BuiltTask:
+    """Build a task with random weights to come. flags: {setting: value} of `train`."""
     from visionloop.engine.distributed import join_world
     from visionloop.engine.train import build_data, resolve_settings
 
-    task_class = load_task_class(task_name)
-    world = join_world(flags["device"])
-    side = {SIDE.get(task_name, "image_size"): flags.get("image_size")}
-    settings = resolve_settings(
-        task_class, ALONE | flags | {"image_size": None} | side | STEADY[task_name]
+    task_class, world = load_task_class(task_name), join_world(flags["device"])
+    size = {"image_size": None, SIZE_SETTING.get(task_name, "image_size"): flags.get("image_size")}
+    settings = resolve_settings(task_class, BARE | flags | size)
+    return BuiltTask(world, *build_data(task_class, settings, world, {}))
+
+
+def build_steady_task(task_name: str, flags: Row) -> BuiltTask:
+    """Build a task whose steps are all equal work."""
+    return build_task(task_name, flags | STEADY[task_name])
+
+
+def prepare_steady_run(built: BuiltTask, output: Path, **changes: Value) -> "Run":
+    """Prepare a run at step 0 as the engine does. All ranks.
+
+    output: a new folder for what the run writes; changes: to the resolved TrainConfig.
+    """
+    from visionloop.engine.prepare import prepare_run, set_process
+    from visionloop.engine.run import RunSpec, TrainState
+    from visionloop.engine.system.signals import StopFlag
+
+    config = replace(built.resolved.train_config, **changes)
+    set_process(config)
+    output.mkdir(parents=True)
+    spec = RunSpec(
+        task=built.task,
+        config=config,
+        world=built.world,
+        train_set=built.train_set,
+        val_set=built.val_set,
+        output=output,
+        immutable_settings=built.resolved.immutable_settings,
     )
-    return world, *build_data(task_class, settings, world, {})
+    return prepare_run(spec, state=TrainState(), stop=StopFlag())

@@ -1,1 +1,1 @@
-"""What looks at the checkpoints of a run, and removes them."""
+"""List, inspect, verify and prune the checkpoints of a run."""

@@ -1,117 +1,136 @@
-"""`checkpoint inspect`: what one checkpoint holds. Of safetensors files the headers alone are read for it, for the hashes all."""
+"""`checkpoint inspect`: the contents of one checkpoint.
+
+Of safetensors files, the headers give the contents; the hashes need every byte.
+"""
 
 import json
 import math
+from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from visionloop.bin.checkpoints.folders import (
+    CheckpointFolder,
     existing_folder,
     find_places,
+    format_size,
     is_checkpoint,
     latest_valid_folder,
     read_folder,
     read_folders,
-    show_size,
 )
 from visionloop.engine.checkpoints.manifest import MANIFEST, read_manifest
 from visionloop.engine.errors import UserError
+from visionloop.engine.types import JsonObject
 
 NOT_LISTED = "not in the manifest"
 
 
-def run_inspect(path, *, as_json):
-    """Print step, scores, best, settings, files and the number of weights of a checkpoint, as lines or one object."""
-    facts = describe(choose_folder(path))
-    print(json.dumps(facts) if as_json else "\n".join(as_lines(facts)))
+def run_inspect(path: str, *, as_json: bool) -> None:
+    """Print step, scores, best, settings, files and number of weights, as lines or JSON."""
+    description = describe(choose_folder(path))
+    print(json.dumps(description) if as_json else "\n".join(lines_of(description)))
 
 
-def choose_folder(path):
-    """The CheckpointFolder to show: the path's own, or the newest whole one of a run. Raises UserError where there is none."""
+def choose_folder(path: str) -> CheckpointFolder:
+    """Return the checkpoint at `path`, or the latest valid one of a run, or raise UserError."""
     folder = existing_folder(path)
     if is_checkpoint(folder):
         return read_folder(folder)
     newest = latest_valid_folder(read_folders(find_places(path).checkpoints))
     if newest is None:
-        raise UserError(f"{path}: no checkpoint there is whole", file=str(path), field="path")
+        raise UserError(f"{path}: no valid checkpoint", file=str(path), field="path")
     return newest
 
 
-def describe(found):
-    """{field: value} of a CheckpointFolder."""
-    content, files = found.content, describe_files(found)
+def describe(folder: CheckpointFolder) -> JsonObject:
+    """Return {field: value} of a checkpoint."""
+    content, files = folder.content, describe_files(folder)
     weights = {
-        name: count_numbers(found.path / name) for name in files if name.endswith(".safetensors")
+        name: count_numbers(folder.path / name) for name in files if name.endswith(".safetensors")
     }
     for name, count in weights.items():
         files[name]["numbers"] = count
-    models = [
-        count for name, count in weights.items() if name.startswith("model")
-    ]  # one, or several of a large model
+    # one file, or several of a large model
+    models = [count for name, count in weights.items() if name.startswith("model")]
     return {
-        "folder": str(found.path),
-        "condition": found.condition,
-        "step": content.get("step", found.step),
+        "folder": str(folder.path),
+        "condition": folder.condition,
+        "step": content.get("step", folder.step),
         "task": content.get("task"),
-        "parameters": sum(models) if models and None not in models else None,
+        "parameters": total_or_none(models),
         "scores": content.get("scores") or {},
         "evaluated_at": content.get("evaluated_at"),
-        "best": found.best,
-        "pieces": len(content["pieces"]) if "pieces" in content else None,
-        "bytes": found.size,
+        "best": folder.best,
+        "micro_batches": len(content["micro_batches"]) if "micro_batches" in content else None,
+        "bytes": folder.size,
         "files": files,
         "settings": content.get("settings") or {},
     }
 
 
-def describe_files(found):
-    """{name: {"bytes", "condition"}} of what lies in the folder or should: whole, what is wrong with it, or not in the manifest."""
-    manifest = read_manifest(found.path)
+def total_or_none(counts: list[int | None]) -> int | None:
+    """Return the sum, or None if there is nothing to add or a count is unknown."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None
+
+
+def describe_files(folder: CheckpointFolder) -> dict[str, JsonObject]:
+    """Return {name: {"bytes", "condition"}} of the files that are, or should be, in the folder.
+
+    condition: "valid", the problem, or NOT_LISTED.
+    """
+    manifest = read_manifest(folder.path)
     listed = manifest["files"] if manifest else {}
     conditions = {
-        name: "whole" if name in listed else NOT_LISTED for name in found.sizes if name != MANIFEST
+        name: "valid" if name in listed else NOT_LISTED for name in folder.sizes if name != MANIFEST
     }
     conditions |= {
-        name: why for name, _, why in (problem.partition(": ") for problem in found.problems)
+        name: why for name, _, why in (problem.partition(": ") for problem in folder.problems)
     }
     return {
-        name: {"bytes": found.sizes.get(name, 0), "condition": why}
+        name: {"bytes": folder.sizes.get(name, 0), "condition": why}
         for name, why in conditions.items()
     }
 
 
-def count_numbers(path):
-    """How many numbers a safetensors file holds, from its header; None where it is none."""
+def count_numbers(path: Path) -> int | None:
+    """Return the number of elements of a safetensors file, from its header, or None."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - it has no iterator
+            names = list(file.keys())
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     except (OSError, SafetensorError):
         return None
 
 
-def as_lines(facts):
-    """The same for people."""
-    best, parameters = facts["best"], facts["parameters"]
+def lines_of(description: JsonObject) -> list[str]:
+    """Format a description as lines of text."""
+    best, parameters = description["best"], description["parameters"]
     lines = [
-        f"{facts['folder']}: {facts['condition']}",
-        f"step        {show(facts['step'])}",
-        f"task        {show(facts['task'])}",
-        # BatchNorm statistics lie among the weights
-        f"parameters  {'-' if parameters is None else format(parameters, ',')}, in model.safetensors, with buffers",
+        f"{description['folder']}: {description['condition']}",
+        f"step        {show(description['step'])}",
+        f"task        {show(description['task'])}",
+        # BatchNorm statistics are among the weights
+        f"parameters  {'-' if parameters is None else format(parameters, ',')}"
+        ", in model.safetensors, with buffers",
         f"best        {best['metric']} {best['score']:.4f} at step {best['step']}"
         if best
         else "best        none yet",
-        f"pieces      {show(facts['pieces'])} of a global batch",
-        f"evaluated   at step {show(facts['evaluated_at'])}",
-        *(f"  {name}: {show(value)}" for name, value in facts["scores"].items()),
-        f"files       {show_size(facts['bytes'])}",
+        f"micro-batches of a batch  {show(description['micro_batches'])}",
+        f"evaluated   at step {show(description['evaluated_at'])}",
+        *(f"  {name}: {show(value)}" for name, value in description["scores"].items()),
+        f"files       {format_size(description['bytes'])}",
     ]
-    for name, file in facts["files"].items():
+    for name, file in description["files"].items():
         numbers = f", {file['numbers']:,} numbers" if file.get("numbers") is not None else ""
-        lines.append(f"  {name}: {show_size(file['bytes'])}{numbers}, {file['condition']}")
-    lines.append("settings that must not change" + ("" if facts["settings"] else ": none"))
-    return lines + [f"  {name}: {json.dumps(value)}" for name, value in facts["settings"].items()]
+        lines.append(f"  {name}: {format_size(file['bytes'])}{numbers}, {file['condition']}")
+    lines.append("settings that must not change" + ("" if description["settings"] else ": none"))
+    return lines + [
+        f"  {name}: {json.dumps(value)}" for name, value in description["settings"].items()
+    ]
 
 
-def show(value):
+def show(value: object) -> str:
+    """Format a value; None as "-", floats with four digits."""
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,43 +1,46 @@
-"""`checkpoint prune`: old, damaged and half-written checkpoints of a run, removed while the run is not going on."""
+"""`checkpoint prune`: remove old, damaged and incomplete checkpoints while the run is not alive."""
 
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from visionloop.bin.checkpoints.folders import (
-    WHOLE,
+    VALID,
+    CheckpointFolder,
     find_places,
-    half_written_folders,
+    format_size,
+    incomplete_folders,
     latest_valid_folder,
     read_folders,
-    show_size,
 )
 from visionloop.engine.checkpoints.folder import finish_rewrites, move_to_trash
 from visionloop.engine.checkpoints.lock import RunLock
 from visionloop.engine.errors import UserError
 
 
-def run_prune(path, *, keep, dry_run):
-    """Remove all but the newest `keep` whole checkpoints and the best one, and say which and how many bytes that freed.
+def run_prune(path: str, *, keep: int, dry_run: bool) -> None:
+    """Remove all but the latest `keep` valid checkpoints and the best one; print what was freed.
 
-    A damaged one does not count among those that are kept and is removed, unless it is the best.
-    Without a whole one nothing is removed: something may yet be saved from the damaged. Raises
+    Damaged checkpoints do not count towards `keep` and are removed, except the best. Without a
+    valid one nothing is removed, since parts of a damaged one may still be useful. Raises
     UserError while a run holds the lock.
     """
     places = find_places(path)
     if dry_run:
         stale, kept = choose(places.checkpoints, keep)
-        for found in stale:
-            print(f"would remove {describe(found)}")
+        for folder in stale:
+            print(f"would remove {describe(folder)}")
         print(summary(stale, kept, "would be freed"))
         return
     try:
         with locked(places.run):
-            # as at the start of a run: a folder whose rewriting was cut short is no rubbish
+            # as at the start of a run: a folder whose rewriting was interrupted is needed
             finish_rewrites(places.checkpoints)
             stale, kept = choose(places.checkpoints, keep)
-            for found in stale:
-                remove(found.path)
-                print(f"removed {describe(found)}")
+            for folder in stale:
+                remove(folder.path)
+                print(f"removed {describe(folder)}")
     except OSError as error:
         raise UserError(
             f"{error.filename or path}: {error.strerror or error}", file=str(error.filename or path)
@@ -46,8 +49,8 @@ def run_prune(path, *, keep, dry_run):
 
 
 @contextmanager
-def locked(run):
-    """Alone with a run; a copy of checkpoints that belongs to none needs no lock."""
+def locked(run: Path | None) -> Iterator[None]:
+    """Hold the lock of a run. A copy of checkpoints outside a run needs none."""
     if run is None:
         yield
         return
@@ -58,46 +61,47 @@ def locked(run):
         lock.release()
 
 
-def choose(checkpoints, keep):
-    """(folders to remove, folders that stay), by step. Raises UserError where none is whole."""
+def choose(checkpoints: Path, keep: int) -> tuple[list[CheckpointFolder], list[CheckpointFolder]]:
+    """Return (folders to remove, folders to keep), by step. Raises UserError if none is valid."""
     folders = read_folders(checkpoints)
     newest = latest_valid_folder(folders)
     if newest is None:
-        why = "none of them is whole; nothing was removed" if folders else "no checkpoint in it"
+        why = "no valid checkpoint; nothing was removed" if folders else "no checkpoint in it"
         raise UserError(f"{checkpoints}: {why}", file=str(checkpoints), field="path")
-    # what the run goes on from says which one is the best
+    # the checkpoint that the run resumes from says which one is the best
     best_step = newest.best["step"] if newest.best else None
-    newest_steps = [found.step for found in folders if found.condition == WHOLE][-keep:]
-    kept = [found for found in folders if found.step in (*newest_steps, best_step)]
-    return [found for found in folders if found not in kept] + rubbish(checkpoints), kept
+    newest_steps = [folder.step for folder in folders if folder.condition == VALID][-keep:]
+    kept = [folder for folder in folders if folder.step in (*newest_steps, best_step)]
+    return [folder for folder in folders if folder not in kept] + leftovers(checkpoints), kept
 
 
-def rubbish(checkpoints):
-    """Half-written folders, but for those that the next start gives their name back."""
-    found = half_written_folders(checkpoints)
-    names = {one.path.name for one in found}
+def leftovers(checkpoints: Path) -> list[CheckpointFolder]:
+    """Return incomplete folders, except those that the next start renames back."""
+    incomplete = incomplete_folders(checkpoints)
+    names = {folder.path.name for folder in incomplete}
 
-    def is_needed(name):
+    def is_needed(name: str) -> bool:
         target = name.removeprefix(".").removesuffix(".writing").removesuffix(".removed")
         return f".{target}.removed" in names and not (checkpoints / target).exists()
 
-    return [one for one in found if not is_needed(one.path.name)]
+    return [folder for folder in incomplete if not is_needed(folder.path.name)]
 
 
-def describe(found):
-    return f"{found.path} ({found.condition}, {show_size(found.size)})"
+def describe(folder: CheckpointFolder) -> str:
+    """Return path, condition and size."""
+    return f"{folder.path} ({folder.condition}, {format_size(folder.size)})"
 
 
-def summary(stale, kept, freed):
-    """The last line: what was gained and what stays."""
-    total = sum(found.size for found in stale)
-    stays = ", ".join(
-        str(found.step) + ("" if found.condition == WHOLE else f" ({found.condition})")
-        for found in kept
+def summary(stale: list[CheckpointFolder], kept: list[CheckpointFolder], freed: str) -> str:
+    """Return the last line: bytes freed and steps kept."""
+    total = sum(folder.size for folder in stale)
+    steps = ", ".join(
+        str(folder.step) + ("" if folder.condition == VALID else f" ({folder.condition})")
+        for folder in kept
     )
-    return f"{total} bytes {freed} ({show_size(total)}); kept: step {stays}"
+    return f"{total} bytes {freed} ({format_size(total)}); kept: step {steps}"
 
 
-def remove(folder):
-    """Renamed first, as in the run: a removal that is cut short must not leave a folder that looks like a checkpoint."""
+def remove(folder: Path) -> None:
+    """Rename, then delete: an interrupted removal must not leave what looks like a checkpoint."""
     shutil.rmtree(folder if folder.name.startswith(".") else move_to_trash(folder))

@@ -1,32 +1,40 @@
-"""`checkpoint list`: a line for each checkpoint of a run."""
+"""`checkpoint list` and `checkpoint verify`: the condition of every checkpoint of a run."""
 
 import json
 from datetime import datetime
 
 from visionloop.bin.checkpoints.folders import (
     DAMAGED,
+    CheckpointFolder,
+    Places,
     existing_folder,
     find_places,
-    half_written_folders,
+    format_size,
+    incomplete_folders,
     is_checkpoint,
     latest_valid_folder,
     read_folder,
     read_folders,
-    show_size,
 )
 from visionloop.engine.errors import FINISHED
+from visionloop.engine.types import JsonObject
+
+DAMAGE = 1  # exit code of `verify` when something is damaged
 
 
-def run_list(path, *, as_json):
-    """Print a table, or {"checkpoints": [..], "best_step", "metric"}, of all step folders with their scores and condition."""
+def run_list(path: str, *, as_json: bool) -> None:
+    """Print all step folders with score and condition, as a table or JSON.
+
+    The JSON object is {"checkpoints": [..], "best_step", "metric"}.
+    """
     places = find_places(path)
     folders = read_folders(places.checkpoints)
     newest = latest_valid_folder(folders)
     best = newest.best if newest else None
     metric = best["metric"] if best else None
     rows = [
-        describe(found, best, metric)
-        for found in folders + half_written_folders(places.checkpoints)
+        describe(folder, best, metric)
+        for folder in folders + incomplete_folders(places.checkpoints)
     ]
     if as_json:
         print(
@@ -38,27 +46,29 @@ def run_list(path, *, as_json):
     print("\n".join(table(rows, metric) if rows else [f"{places.checkpoints}: no checkpoint"]))
 
 
-def describe(found, best, metric):
-    """A checkpoint's line as an object. best, metric: of the newest whole one."""
+def describe(folder: CheckpointFolder, best: JsonObject | None, metric: str | None) -> JsonObject:
+    """Return one row. best, metric: those of the latest valid checkpoint."""
     return {
-        "step": found.step,
-        "folder": str(found.path),
-        "written": datetime.fromtimestamp(found.written).astimezone().isoformat(timespec="seconds"),
-        "bytes": found.size,
-        "condition": found.condition,
-        "problems": found.problems,
-        "is_best": best is not None and best["step"] == found.step,
-        "score": (found.content.get("scores") or {}).get(metric),
-        "evaluated_at": found.content.get("evaluated_at"),
+        "step": folder.step,
+        "folder": str(folder.path),
+        "written": datetime.fromtimestamp(folder.written)
+        .astimezone()
+        .isoformat(timespec="seconds"),
+        "bytes": folder.size,
+        "condition": folder.condition,
+        "problems": folder.problems,
+        "is_best": best is not None and best["step"] == folder.step,
+        "score": (folder.content.get("scores") or {}).get(metric),
+        "evaluated_at": folder.content.get("evaluated_at"),
     }
 
 
-def table(rows, metric):
-    """Lines, the headings first."""
-    cells = [("step", "written", "size", "condition", metric or "score", "")]
+def table(rows: list[JsonObject], metric: str | None) -> list[str]:
+    """Format rows as aligned lines, with a header line."""
+    cells: list[tuple[str, ...]] = [("step", "written", "size", "condition", metric or "score", "")]
     for row in rows:
         score = "-" if row["score"] is None else f"{row['score']:.4f}"
-        # between two evaluations the score is that of the last one
+        # between two evaluations, the score is that of the last one
         late = (
             f"as of step {row['evaluated_at']}"
             if row["score"] is not None and row["evaluated_at"] != row["step"]
@@ -72,7 +82,7 @@ def table(rows, metric):
             (
                 step,
                 row["written"][:19].replace("T", " "),
-                show_size(row["bytes"]),
+                format_size(row["bytes"]),
                 row["condition"],
                 score,
                 notes,
@@ -89,46 +99,42 @@ def table(rows, metric):
     ]
 
 
-# `checkpoint verify`: whether every file of every checkpoint is as it was written.
+def run_verify(path: str, *, as_json: bool) -> int:
+    """Compare every file with its hash; print a line per folder, or JSON.
 
-DAMAGE = 1  # the exit code
-
-
-def run_verify(path, *, as_json):
-    """Print a line, or an object in a list, for each folder. Returns the exit code: DAMAGE when one is damaged.
-
-    What is half-written is no damage: the run removes it. A best/ has a manifest like a step
-    folder, and without it is damaged too.
+    Incomplete folders are not damage: the run removes them. A best/ without a manifest is
+    damaged, like a step folder. Returns the exit code, DAMAGE if a folder is damaged.
     """
     folder = existing_folder(path)
-    found = [read_folder(folder)] if is_checkpoint(folder) else all_folders(find_places(path))
-    damaged = sum(one.condition == DAMAGED for one in found)
+    folders = [read_folder(folder)] if is_checkpoint(folder) else all_folders(find_places(path))
+    damaged = sum(one.condition == DAMAGED for one in folders)
     if as_json:
         rows = [
             {"folder": str(one.path), "condition": one.condition, "problems": one.problems}
-            for one in found
+            for one in folders
         ]
         print(json.dumps({"damaged": damaged, "folders": rows}))
     else:
-        print("\n".join(map(as_line, found)) or f"{path}: no checkpoint")
+        print("\n".join(map(line_of, folders)) or f"{path}: no checkpoint")
     return DAMAGE if damaged else FINISHED
 
 
-def all_folders(places):
-    """Step folders, half-written ones, and best/ with what a swap that was cut short left of it."""
-    found = read_folders(places.checkpoints) + half_written_folders(places.checkpoints)
+def all_folders(places: Places) -> list[CheckpointFolder]:
+    """Return step folders, incomplete ones, and best/ with the leftovers of an interrupted swap."""
+    folders = read_folders(places.checkpoints) + incomplete_folders(places.checkpoints)
     if places.run:
-        found += [read_folder(places.run / "best")] if (places.run / "best").is_dir() else []
-        found += [
-            read_folder(rest, half_written=True)
+        folders += [read_folder(places.run / "best")] if (places.run / "best").is_dir() else []
+        folders += [
+            read_folder(rest, incomplete=True)
             for rest in sorted(places.run.glob(".*best.*"))
             if rest.is_dir()
         ]
-    return found
+    return folders
 
 
-def as_line(found):
-    """One line, with all that is wrong."""
-    if found.problems:
-        return f"{found.path}: {found.condition}: {'; '.join(found.problems)}"
-    return f"{found.path}: {found.condition}, {len(found.sizes)} files, {show_size(found.size)}"
+def line_of(folder: CheckpointFolder) -> str:
+    """Return one line with condition and all problems."""
+    if folder.problems:
+        return f"{folder.path}: {folder.condition}: {'; '.join(folder.problems)}"
+    size = format_size(folder.size)
+    return f"{folder.path}: {folder.condition}, {len(folder.sizes)} files, {size}"

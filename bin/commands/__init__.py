@@ -1,1 +1,1 @@
-"""What the launchers of all tasks share: train, evaluate, predict, check, export."""
+"""The commands that the launchers of all tasks share: train, evaluate, predict, check, export."""

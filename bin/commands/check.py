@@ -1,4 +1,4 @@
-"""`check`, the same for every task: the data, then a run in miniature, before hours are spent on them."""
+"""`check`, the same for every task: the data, then a few steps, before hours are spent on a run."""
 
 import json
 import sys
@@ -10,42 +10,65 @@ from pathlib import Path
 
 from visionloop.bin.commands.overfit import require_goal, run_overfit
 from visionloop.bin.commands.sheet import require_png, write_sheet
-from visionloop.engine.autotune.dry_run import calibrate, part_of
-from visionloop.engine.autotune.steps import ROUGH_STEPS, cost, most_steps, plan_calibration, times
-from visionloop.engine.budget import LEAVING_SECONDS, Figures
-from visionloop.engine.config.options import AUTO, Seconds, Setting, build, duration_text
-from visionloop.engine.config.resolve import DEFAULT_MICRO_BATCH, LENGTHS, settle
+from visionloop.engine.autotune.calibration import CalibrationRun, calibrate, part_of
+from visionloop.engine.autotune.steps import (
+    ROUGH_STEPS,
+    figures_of,
+    num_events,
+    plan_calibration,
+    run_seconds,
+    steps_within,
+)
+from visionloop.engine.budget import LEAVING_SECONDS
+from visionloop.engine.config.options import (
+    AUTO,
+    Seconds,
+    Setting,
+    Settings,
+    SettingSource,
+    build,
+    duration_text,
+)
+from visionloop.engine.config.resolve import (
+    DEFAULT_MICRO_BATCH,
+    LENGTHS,
+    ResolvedSettings,
+    resolve_run,
+)
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.distributed import join_world, pick_device
 from visionloop.engine.errors import FINISHED, USER_ERROR, UserError
 from visionloop.engine.evaluation.samples import images_due
+from visionloop.engine.run import RunSpec
 from visionloop.engine.seeding import seed_host
 from visionloop.engine.system.profiling import peak_gib
 from visionloop.engine.system.signals import StopFlag
+from visionloop.engine.task import Task
 from visionloop.engine.train import resolve_settings
+from visionloop.engine.types import JsonObject, SampleDataset
 
-# What a run would take: time, memory and disk, from a few steps of it, an evaluation and a
-# checkpoint that are thrown away.
-
-TRIAL_SECONDS = 3.0  # for the steps that are tried, and as much for the evaluation
+CALIBRATION_SECONDS = 3.0  # for the steps that are measured, and as much for the evaluation
+# share by which the first loss may differ from that of an untrained model
+MAX_LOSS_DEVIATION = 0.5
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """config: a TrainConfig; first_loss: of the first step.
+    """Cost of a run on one process, from a few of its steps.
 
-    memory_gib: the peak of a training process without its workers, on CUDA of the device;
-    disk_gib: the most that the run's folder takes; seconds: of the whole command.
+    resolved: settings of the run; first_loss: of the first step; memory_gib: the peak of a training
+    process without its workers, on CUDA of the device; disk_gib: largest size of the run's folder;
+    seconds: duration of the whole command.
     """
 
-    config: TrainConfig
+    resolved: ResolvedSettings
     first_loss: float
     memory_gib: float
     disk_gib: float
     seconds: float
 
-    def as_json(self):
+    def as_json(self) -> JsonObject:
         return {
             "memory_gib": round(self.memory_gib, 3),
             "disk_gib": round(self.disk_gib, 4),
@@ -53,159 +76,186 @@ class Estimate:
         }
 
 
-def estimate_run(task, given, train_set, val, *, getting_ready):
-    """The Estimate of a run on one process. getting_ready: seconds that a command takes until it has its data.
+def estimate_run(
+    task: Task,
+    raw_settings: Settings,
+    train_set: SampleDataset,
+    val_set: SampleDataset,
+    *,
+    startup_seconds: float,
+) -> Estimate:
+    """Estimate a run on one process from steps, an evaluation and a checkpoint that are deleted.
 
-    given: {name: Setting} as typed; without a length, of one epoch. Raises UserError for what
-    training would refuse.
+    raw_settings: of the command line; without a length, one epoch is estimated; startup_seconds:
+    from the start of the command until it has its data. Raises UserError for what training would
+    refuse.
     """
-    world = join_world(given["device"].value)
-    found = {}
-    if (
-        given["micro_batch"].value == AUTO
-    ):  # which may take minutes to find: here a size that most machines have room for
-        found["micro_batch"] = min(given["batch_size"].value, DEFAULT_MICRO_BATCH)
-    if all(given[name].value is None for name in LENGTHS):
-        given = given | {"epochs": Setting(1.0, "default")}
+    world = join_world(raw_settings["device"].value)
+    measured = {}
+    if raw_settings["micro_batch"].value == AUTO:
+        # measuring it may take minutes: this is a size that most machines have memory for
+        measured["micro_batch"] = min(raw_settings["batch_size"].value, DEFAULT_MICRO_BATCH)
+    if all(raw_settings[name].value is None for name in LENGTHS):
+        raw_settings = raw_settings | {"epochs": Setting(1.0, SettingSource.DEFAULT)}
 
-    def resolve(steps=None):
-        lengths = {"steps": steps} if steps else {}
-        return build(TrainConfig, settle(task, given, world, train_set, {}, found | lengths)[0])
+    def resolved(steps: int | None = None) -> ResolvedSettings:
+        length = {"steps": steps} if steps else {}
+        device = world.device.type
+        return resolve_run(task, raw_settings, train_set, device, {}, measured | length)
 
-    def try_out(steps, images, scored):
-        trial = resolve(steps)
-        parts = part_of(train_set, max(images, trial.batch_size)), part_of(val, scored)
+    def run_calibration(steps: int, train_images: int, val_images: int) -> CalibrationRun:
+        settings = resolved(steps)
+        batch_size = settings.train_config.batch_size
         with tempfile.TemporaryDirectory() as scratch:
-            return calibrate(task, trial, world, *parts, output=Path(scratch), stop=StopFlag())
+            spec = RunSpec(
+                task=task,
+                config=settings.train_config,
+                world=world,
+                train_set=part_of(train_set, max(train_images, batch_size)),
+                val_set=part_of(val_set, val_images),
+                output=Path(scratch),
+                immutable_settings=settings.immutable_settings,
+            ).with_settings(settings)
+            calibration = calibrate(spec, StopFlag())
+        assert calibration is not None, "a calibration run that was stopped"
+        return calibration
 
-    rough = try_out(ROUGH_STEPS, len(train_set), resolve().eval_batch_size)
-    seen = try_out(*plan_calibration(rough, TRIAL_SECONDS, resolve().batch_size, len(val)))
-    figures = Figures(
-        seen.start, seen.first_step, seen.step, seen.evaluation(len(val)), seen.save, seen.last_save
-    )
-    budget = given["budget"].value
+    settings = resolved()
+    config = settings.train_config
+    rough = run_calibration(ROUGH_STEPS, len(train_set), config.eval_batch_size)
+    plan = plan_calibration(rough, CALIBRATION_SECONDS, config.batch_size, len(val_set))
+    calibration = run_calibration(*plan)
+    figures, budget = figures_of(calibration, len(val_set)), raw_settings["budget"].value
     if budget:
-        config = resolve(
-            max(1, most_steps(resolve, figures, len(train_set), budget - getting_ready))
+        available = budget - startup_seconds
+        steps = steps_within(
+            lambda steps: resolved(steps).train_config, figures, len(train_set), available
         )
+        settings, seconds = resolved(max(1, steps)), float(budget)
     else:
-        config = resolve()
-    seconds = budget or getting_ready + cost(config, figures, len(train_set)) + LEAVING_SECONDS
-    memory = peak_gib(world.device) + (
-        0 if world.device.type == "cuda" else bytes_kept_later(train_set) / GIB
-    )
-    return Estimate(
-        config, rough.first_loss, memory, folder_bytes(config, seen.sizes, seconds) / GIB, seconds
-    )
+        seconds = startup_seconds + run_seconds(config, figures, len(train_set)) + LEAVING_SECONDS
+    memory = peak_gib(world.device)
+    if world.device.type != "cuda":
+        memory += uncached_bytes(train_set) / GIB
+    disk = folder_bytes(settings.train_config, calibration.sizes, seconds) / GIB
+    assert rough.first_loss is not None
+    return Estimate(settings, rough.first_loss, memory, disk, seconds)
 
 
-def bytes_kept_later(dataset):
-    """Of decoded images that a run will keep in this process besides those it keeps after a calibration."""
-    if not hasattr(dataset, "kept_bytes"):
+def uncached_bytes(dataset: SampleDataset) -> int:
+    """Return the bytes of decoded images that a run will cache and a calibration run has not."""
+    if not hasattr(dataset, "cached_bytes"):
         return 0
-    now, at_last = dataset.kept_bytes()
-    return at_last - now
+    now, in_the_end = dataset.cached_bytes()
+    return int(in_the_end - now)
 
 
-def folder_bytes(config, sizes, seconds):
-    """The most that the folder of a run takes. sizes: of a CalibrationRun.
+def folder_bytes(config: TrainConfig, sizes: dict[str, int], seconds: float) -> float:
+    """Return the largest size of the folder of a run. sizes: of a CalibrationRun.
 
     While a checkpoint is written, the newest --keep are still there, the best one often among them,
     and best/ may be there twice.
     """
-    evaluations = times(config.steps, config.eval_every)
-    saves = (
-        seconds // config.save_every
-        if isinstance(config.save_every, Seconds)
-        else times(config.steps, config.save_every)
-    )
+    evaluations = num_events(config.steps, config.eval_every)
+    if isinstance(config.save_every, Seconds):
+        saves = seconds // config.save_every
+    else:
+        saves = num_events(config.steps, config.save_every)
     folders = min(max(evaluations, saves), config.keep + 1)
     every = config.eval_every or config.steps
-    drawn = sum(
+    with_images = sum(
         images_due(step, config.eval_every, config.steps, config.batch_size)
         for step in range(every, config.steps + 1, every)
     )
-    logged = sizes["once"] + sizes["evaluation"] * drawn
-    return folders * sizes["checkpoint"] + min(2, evaluations) * sizes["best"] + logged
+    logs = sizes["once"] + sizes["evaluation"] * with_images
+    return folders * sizes["checkpoint"] + min(2, evaluations) * sizes["best"] + logs
 
 
-FAR_OFF = 0.5  # share by which the first loss may miss its expected value
+def run_check(
+    task_class: type[Task],
+    flags: JsonObject,
+    *,
+    config_file: str | None,
+    as_json: bool,
+    sheet: str | None = None,
+    began: float | None = None,
+) -> int:
+    """Print every error and warning at once, then the cost of the run. Returns the exit code.
 
-
-def run_check(task_class, flags, *, config_file, as_json, sheet=None, began=None):
-    """Print every error and warning at once, then what the run would cost. Returns the exit code: 2 with an error.
-
-    sheet: a .png to write training images to; began: when the command was started, by
-    time.monotonic(). With --overfit N, N images are overfitted, which takes minutes.
+    It is 2 with an error. sheet: a .png file to write training images to; began: start of the
+    command, on the clock of time.monotonic(). With --overfit N, training on N images takes minutes.
     """
-    getting_ready = time.monotonic() - began if began else 0.0
+    startup_seconds = time.monotonic() - began if began else 0.0
+    print_line = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
     settings = resolve_settings(task_class, flags, config_file)
     task = task_class(build(task_class.config_class, settings))
     if sheet:
         require_png(sheet)
     if settings["overfit"].value:
         require_goal(task)
-    found = task.check_data()
-    lines, say = (
-        found.pop("lines", []),
-        partial(print, file=sys.stderr if as_json else sys.stdout, flush=True),
-    )
+    report = task.check_data()
+    lines = report.pop("lines", [])
     estimate = {"memory_gib": None, "disk_gib": None, "seconds": None}
-    if not found["errors"]:  # a step on data with known errors would only repeat them
+    if not report["errors"]:  # a step on data with known errors would only repeat them
         try:
-            tried, more = try_out(task, settings, found, sheet, getting_ready)
-            estimate, lines = tried.as_json(), lines + more
-            if tried.config.overfit:
-                learned, why = run_overfit(
-                    task, tried.config, device=pick_device(tried.config.device), say=say
-                )
-                lines += [learned] if learned else []
-                found["errors"] += [{"path": settings["data"].value, "why": why}] if why else []
+            result, more = check_run(task, settings, report, sheet, startup_seconds)
+            estimate, lines = result.as_json(), lines + more
+            config = result.resolved.train_config
+            if config.overfit:
+                device = pick_device(config.device)
+                success, why = run_overfit(task, config, device=device, print_line=print_line)
+                lines += [success] if success else []
+                report["errors"] += [{"path": settings["data"].value, "why": why}] if why else []
         except UserError as error:
-            found["errors"].append(
-                {"path": error.file or settings["data"].value, "why": str(error)}
-            )
+            path = error.file or settings["data"].value
+            report["errors"].append({"path": path, "why": str(error)})
     for kind in ("errors", "warnings"):
-        for row in found[kind]:
+        for row in report[kind]:
             print(f"{kind[:-1]}: {row['path']}: {row['why']}", file=sys.stderr)
     if as_json:
-        print(json.dumps(found | {"estimate": estimate}))
+        print(json.dumps(report | {"estimate": estimate}))
     else:
-        lines = [f"{name}: {count}" for name, count in found["classes"].items()] + lines
-        print(
-            "\n".join(
-                [*lines, f"{len(found['errors'])} error(s), {len(found['warnings'])} warning(s)"]
-            )
-        )
-    return USER_ERROR if found["errors"] else FINISHED
+        classes = [f"{name}: {count}" for name, count in report["classes"].items()]
+        totals = f"{len(report['errors'])} error(s), {len(report['warnings'])} warning(s)"
+        print("\n".join([*classes, *lines, totals]))
+    return USER_ERROR if report["errors"] else FINISHED
 
 
-def try_out(task, given, found, sheet, getting_ready):
-    """(Estimate, lines for people) of a run in miniature. getting_ready: seconds that this process took to be ready for the data."""
+def check_run(
+    task: Task,
+    raw_settings: Settings,
+    report: JsonObject,
+    sheet: str | None,
+    startup_seconds: float,
+) -> tuple[Estimate, list[str]]:
+    """Estimate the run, check its first loss and resolve the task's settings.
+
+    Returns (estimate, lines for people). report: of `Task.check_data`, to which warnings are added;
+    startup_seconds: of this process until it was ready to read the data.
+    """
     began = time.monotonic()
-    seed_host(given["seed"].value)
-    train, val = task.build_datasets()
-    getting_ready += time.monotonic() - began
+    seed_host(raw_settings["seed"].value)
+    train_set, val_set = task.build_datasets()
+    startup_seconds += time.monotonic() - began
     lines = []
     if sheet:
-        write_sheet(task, train, build(TrainConfig, given), sheet)
+        write_sheet(task, train_set, build(TrainConfig, raw_settings), sheet)
         lines.append(f"written: {sheet}")
-    estimate = estimate_run(task, given, train, val, getting_ready=getting_ready)
-    lines.append(f"{len(train)} training and {len(val)} validation images")
+    estimate = estimate_run(task, raw_settings, train_set, val_set, startup_seconds=startup_seconds)
+    task.config = estimate.resolved.task_config  # with what the length of the run decides
+    lines.append(f"{len(train_set)} training and {len(val_set)} validation images")
     expected, first = task.expected_first_loss(), estimate.first_loss
     if expected is not None:
-        lines.append(f"loss at initialisation {first:.3f}, expected {expected:.3f}")
-        if not abs(first - expected) <= FAR_OFF * expected:
-            why = f"the loss at initialisation is {first:.3f}, far from the {expected:.3f} of a model that knows nothing"
-            found["warnings"].append({"path": task.config.model, "why": why})
-    length = (
-        "steps"
-        if any(given[name].value for name in LENGTHS)
-        else "steps (one epoch: no length is given)"
-    )
-    told = estimate.as_json()
+        lines.append(f"loss at initialization {first:.3f}, expected {expected:.3f}")
+        if not abs(first - expected) <= MAX_LOSS_DEVIATION * expected:
+            why = f"the loss at initialization is {first:.3f}, far from {expected:.3f}, that of an "
+            why += "untrained model"
+            report["warnings"].append({"path": task.config.model, "why": why})
+    has_length = any(raw_settings[name].value for name in LENGTHS)
+    length = "steps" if has_length else "steps (one epoch, because no length is given)"
+    steps, cost = estimate.resolved.train_config.steps, estimate.as_json()
     lines.append(
-        f"{estimate.config.steps} {length} on one process: about {duration_text(told['seconds'])}, "
-        f"{told['memory_gib']} GiB of memory, {told['disk_gib']} GiB on disk"
+        f"{steps} {length} on one process: about {duration_text(cost['seconds'])}, "
+        f"{cost['memory_gib']} GiB of memory, {cost['disk_gib']} GiB on disk"
     )
     return estimate, lines

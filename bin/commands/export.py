@@ -1,24 +1,26 @@
-"""`export`, the same for every task."""
+"""`export`, the same for every task: a Hugging Face folder with a model card."""
 
 import json
 
-from visionloop.bin.commands.output import whole_folder
+from visionloop.bin.commands.output import output_folder
+from visionloop.engine.task import Task
 
 REPORT = "export.json"
 
 
-def run_export(task_class, *, model, output, onnx):
-    """Write the Hugging Face folder of a trained model, with its card; load it back and compare every weight."""
+def run_export(task_class: type[Task], *, model: str, output: str, onnx: bool) -> None:
+    """Write the folder of a trained model, load it back and compare every weight.
+
+    onnx: also write model.onnx. Raises UserError for a model that cannot be read.
+    """
     task, module = task_class.load_trained(model)
-    with whole_folder(output, REPORT) as folder:
-        done = task.export(module, folder, onnx=onnx)
-        written, again = module.state_dict(), task_class.load_trained(folder)[1].state_dict()
-        assert written.keys() == again.keys(), "export changed the names of weights"
-        assert all(tensor.equal(again[name]) for name, tensor in written.items()), (
-            "export changed a weight"
-        )
-        done = [f"{len(written)} tensors read back bit for bit", *done]
-        (folder / REPORT).write_text(
-            json.dumps({"schema": 1, "task": task.name, "checks": done}, indent=1) + "\n"
-        )
-    print("\n".join([f"exported to {output}", *done]))
+    with output_folder(output, REPORT) as folder:
+        checks = task.export(module, folder, onnx=onnx)
+        written, read = module.state_dict(), task_class.load_trained(folder)[1].state_dict()
+        assert written.keys() == read.keys(), "export changed the names of weights"
+        changed = [name for name, tensor in written.items() if not tensor.equal(read[name])]
+        assert not changed, f"export changed the weights {changed}"
+        checks = [f"{len(written)} tensors read back bit for bit", *checks]
+        content = {"schema": 1, "task": task.name, "checks": checks}
+        (folder / REPORT).write_text(json.dumps(content, indent=1) + "\n")
+    print("\n".join([f"exported to {output}", *checks]))

@@ -1,51 +1,35 @@
-"""Output folders that are written whole: beside, then renamed. A folder that is not our own is never touched."""
+"""Output folders of commands: written whole, and only where nothing of the user's is replaced."""
 
-import os
-import shutil
-import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from visionloop.engine.checkpoints.files import replace_folder
 from visionloop.engine.errors import UserError
 
 
-def check_own(output, mark):
-    """Raises UserError unless the folder is absent, empty, or our own earlier work, which has a file `mark` in it."""
+def check_output_folder(output: Path, own_file: str) -> None:
+    """Raise a UserError unless the folder may be written.
+
+    It may be absent, empty, or an earlier output of the same command, with `own_file` in it.
+    """
     if output.exists() and not output.is_dir():
-        raise UserError(
-            f"--output {output}: is a file, expected a folder", field="output", file=str(output)
-        )
-    if output.is_dir() and any(output.iterdir()) and not (output / mark).is_file():
-        raise UserError(
-            f"--output {output}: not empty and not written by this command (no {mark} in it)",
-            field="output",
-            file=str(output),
-        )
+        why = "is a file, expected a folder"
+        raise UserError(f"--output {output}: {why}", field="output", file=str(output))
+    if output.is_dir() and any(output.iterdir()) and not (output / own_file).is_file():
+        why = f"not empty and not written by this command (no {own_file} in it)"
+        raise UserError(f"--output {output}: {why}", field="output", file=str(output))
 
 
 @contextmanager
-def whole_folder(output, mark):
-    """A new folder to fill; it takes the place of `output` when the block ends well.
+def output_folder(output: str | Path, own_file: str) -> Iterator[Path]:
+    """Give a new folder to fill, which takes the place of `output` when the block ends well.
 
-    mark: a file whose presence tells that an existing `output` is our own earlier work and may be
-    replaced.
+    own_file: a file whose presence marks an existing `output` as an earlier one of the same
+    command, which may be replaced.
     """
     output = Path(output)
-    check_own(output, mark)
+    check_output_folder(output, own_file)
     output.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        yield part
-        part.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    if output.is_dir():
-        shutil.rmtree(output)
-    part.rename(output)
-
-
-def _umask():
-    current = os.umask(0)
-    os.umask(current)
-    return current
+    with replace_folder(output) as folder:
+        yield folder

@@ -1,79 +1,98 @@
-"""The files of answered images: lines, images in the format of their names, contact sheets."""
+"""Files of predicted images: lines, images in the format of their names, contact sheets."""
 
 import itertools
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from visionloop.engine.predict import PredictedBatch
+from visionloop.engine.types import JsonObject
 from visionloop.tasks.drawing.canvas import fit_to, grid
 
 LINES = "predictions.jsonl"
 SHEET = "contact_sheet.png"
-SHEET_MOST = 100  # images on the contact sheet
+MAX_SHEET_IMAGES = 100
 
 
-class PredictionWriter:
-    """The rows of a predictions.jsonl, without those of unreadable images. Read anew at each pass: a million of them need no memory."""
+class PredictionRows:
+    """The rows of a predictions.jsonl, without those of unreadable images.
 
-    def __init__(self, path):
+    The file is read again by each iteration: a million rows take no memory.
+    """
+
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[JsonObject]:
         with open(self.path) as lines:
             yield from (row for row in map(json.loads, lines) if "error" not in row)
 
 
-class ImageFiles:
-    """The images of answers, written into a folder: a folder in it for each kind. names: of all files."""
+class ImageWriter:
+    """Writes the images of predictions into a folder, with one folder in it for each kind.
 
-    def __init__(self, folder, names):
+    names: of all image files that are predicted.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder = folder
-        self.pngs = PngNames(names)
+        self.png_names = PngNames(names)
 
-    def write(self, answers):
-        """answers: of engine/predict.py. An image that is there, of a start that was cut short, is written again."""
-        for kind, images in answers.made.items():
-            for name, image in zip(answers.names, images, strict=True):
-                save_image(self.folder / kind / self.pngs.of(name), image)
-        for kind, images in answers.drawn.items():
-            for name, image in zip(answers.names, images, strict=True):
+    def write(self, predicted: PredictedBatch) -> None:
+        """Write the images of a batch; one that a start which was cut short left is replaced."""
+        for kind, images in predicted.images.items():
+            for name, image in zip(predicted.names, images, strict=True):
+                save_image(self.folder / kind / self.png_names.of(name), image)
+        for kind, images in predicted.drawn.items():
+            for name, image in zip(predicted.names, images, strict=True):
                 save_image(self.folder / kind / name, image)
 
 
 class PngNames:
-    """The names with .png in the place of their suffix, or behind it where another file would have the same name."""
+    """File names with the suffix .png instead of their own.
 
-    def __init__(self, names):
+    It is appended to the name where another file would have the same one.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
         count = Counter(os.path.splitext(name)[0] for name in names)
         count.update(names)  # a.jpg.jpg beside a.jpg and a.png
-        self.shared = {stem for stem, files in count.items() if files > 1}
+        self.shared_stems = {stem for stem, files in count.items() if files > 1}
 
-    def of(self, name):
+    def of(self, name: str) -> str:
+        """Return the PNG name of an image file."""
         stem = os.path.splitext(name)[0]
-        return (name if stem in self.shared else stem) + ".png"
+        return (name if stem in self.shared_stems else stem) + ".png"
 
 
-def save_image(path, image):
-    """In the format that the suffix names. image: uint8 array [H, W] or [H, W, 3], or a Pillow image with what its `info` holds."""
+def save_image(path: Path, image: NDArray[np.uint8] | Image.Image) -> None:
+    """Write an image in the format that the suffix names.
+
+    image: uint8 array [H, W] or [H, W, 3], or a Pillow image whose `info` is kept.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     pil_image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    exif = (
-        {"exif": pil_image.info["exif"]} if "exif" in pil_image.info else {}
-    )  # unlike the ICC profile, Pillow takes it as an argument alone
+    # unlike the ICC profile, Pillow takes EXIF as an argument alone
+    exif = {"exif": pil_image.info["exif"]} if "exif" in pil_image.info else {}
     pil_image.save(path, **exif)
 
 
-def write_sheets(folder, kinds, side):
-    """contact_sheet.png of images/ and <kind>_sheet.png of the others: the first hundred of each as they were written, `side` px."""
-    first = [row["file"] for row in itertools.islice(PredictionWriter(folder / LINES), SHEET_MOST)]
-    for kind in kinds if first else ():
-        small = [
-            fit_to(np.asarray(Image.open(folder / kind / name).convert("RGB")), longest=side)
-            for name in first
-        ]
-        Image.fromarray(grid(small)).save(
-            folder / (SHEET if kind == "images" else f"{kind}_sheet.png")
-        )
+def write_sheets(folder: Path, kinds: Sequence[str], side: int) -> None:
+    """Write contact_sheet.png of images/ and <kind>_sheet.png of each other kind.
+
+    They hold the first hundred images, the longer side of each scaled to `side` pixels.
+    """
+    rows = itertools.islice(PredictionRows(folder / LINES), MAX_SHEET_IMAGES)
+    names = [row["file"] for row in rows]
+    for kind in kinds if names else ():
+        # scaled one by one: a hundred large images would fill the memory
+        images = (np.asarray(Image.open(folder / kind / name).convert("RGB")) for name in names)
+        sheet = grid([fit_to(image, longest=side) for image in images])
+        path = folder / (SHEET if kind == "images" else f"{kind}_sheet.png")
+        Image.fromarray(sheet).save(path)

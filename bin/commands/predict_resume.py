@@ -1,160 +1,163 @@
-"""Answers on their way: `<output>.part`, in which the same command goes on, until it takes the place of `<output>`.
+"""Unfinished predictions: `OUTPUT.part`, in which the same command resumes until it becomes OUTPUT.
 
-    answers.part/progress.json        what decides the answers: model, images, settings. A command
-    with others is refused. answers.part/batches/00000012     the lines of a batch, written when its
-    images are; with it the batch is done answers.part/begun/00000012       a process has taken
-    this batch; only with several, and only while they run answers.part/answers/             what
-    becomes the output
+    out.part/progress.json      the inputs of the predictions: model, images, settings. A command
+                                with others is refused
+    out.part/batches/00000012   the lines of a batch, written after its images: the batch is done
+    out.part/claimed/00000012   a process works on this batch; only with several, while they run
+    out.part/predictions/       the content of the output
 
-A batch is a slice of the sorted list, and what is said of it depends on nothing else: any number of
-processes may go on.
+A batch is a slice of the sorted list of images, and its predictions depend on nothing else, so any
+number of processes may resume.
 """
 
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from visionloop.bin.commands.output import check_own
+from visionloop.bin.commands.output import check_output_folder
 from visionloop.bin.commands.predict_files import LINES
-from visionloop.engine.checkpoints.files import replace_file
+from visionloop.engine.checkpoints.files import move_folder, replace_file
 from visionloop.engine.checkpoints.lock import RunLock
 from visionloop.engine.config.options import flag_of
 from visionloop.engine.errors import UserError
+from visionloop.engine.types import JsonObject
 
 PROGRESS, SCHEMA = "progress.json", 1
+# inputs that have no flag of their own
+INPUT_NAMES = {
+    "schema": "version of visionloop",
+    "images": "choice of --no-images",
+    "explanations": "kind of drawing",
+}
+FIRST_INPUTS = ("schema", "task", "model", "input", "images")  # named first in messages
 
 
-def fingerprint_of_model(folder):
-    """Of the files that a model is read from: its configuration and weights, not its card."""
+def fingerprint_of_model(folder: str | Path) -> str:
+    """Hash the files that a model is read from: its configuration and weights, not its card."""
     digest = hashlib.sha256()
-    for path in sorted(
-        path for path in Path(folder).iterdir() if path.suffix in (".json", ".safetensors", ".txt")
-    ):
+    suffixes = (".json", ".safetensors", ".txt")
+    for path in sorted(path for path in Path(folder).iterdir() if path.suffix in suffixes):
         with open(path, "rb") as file:
-            digest.update(
-                f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode()
-            )
+            file_hash = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name}\0{file_hash}\0".encode())
     return digest.hexdigest()
 
 
-def folder_of(output):
-    """Absolute path of the folder above for an --output."""
-    whole = Path(os.path.abspath(output))
-    return whole.with_name(f"{whole.name}.part")
+def unfinished_folder(output: str | Path) -> Path:
+    """Return the absolute path of OUTPUT.part."""
+    path = Path(os.path.abspath(output))
+    return path.with_name(f"{path.name}.part")
 
 
 class UnfinishedPredictions:
-    """The folder above. facts: {name: json-able value} of what decides the answers; num_batches: that they consist of."""
+    """The folder OUTPUT.part.
 
-    def __init__(self, output, facts, num_batches):
-        self.output, self.facts, self.num_batches = (
-            Path(output),
-            facts | {"schema": SCHEMA},
-            num_batches,
-        )
-        self.folder = folder_of(output)
-        self.shown = self.output.with_name(self.folder.name)
-        self.answers, self.batches, self.begun = (
-            self.folder / name for name in ("answers", "batches", "begun")
-        )
-        self._lock = None
+    inputs: {name: json value} of all that decides the predictions; num_batches: of the whole list.
+    """
+
+    def __init__(self, output: str | Path, inputs: JsonObject, num_batches: int) -> None:
+        self.output, self.num_batches = Path(output), num_batches
+        self.inputs = inputs | {"schema": SCHEMA}
+        self.folder = unfinished_folder(output)
+        self.shown = self.output.with_name(self.folder.name)  # as messages name the folder
+        self.predictions = self.folder / "predictions"
+        self.batches = self.folder / "batches"
+        self.claimed = self.folder / "claimed"
+        self._lock: RunLock | None = None
 
     @property
-    def is_in_place(self):
-        """Whether the answers have become the output: then only this folder is to be removed."""
-        return not self.answers.exists()
+    def is_in_place(self) -> bool:
+        """True when the predictions have become the output: only this folder is to be removed."""
+        return not self.predictions.exists()
 
     # main process --------------------
-    def begin(self):
-        """Make the folder, or find what is in it: [number of each batch that is still to be answered].
+    def begin(self) -> list[int]:
+        """Make the folder, or read it, and return the number of each batch that is not done.
 
-        Raises UserError for a folder that is not ours, one of other answers, and one that another
-        process works in.
+        Raises UserError for a folder that is not ours, one of other predictions, and one that
+        another process works in.
         """
-        check_own(self.output, LINES)
+        check_output_folder(self.output, LINES)
         stored = self._read_progress()
         self._lock = RunLock(self.folder)
-        if stored is not None and stored != self.facts and self.is_in_place:
-            self.remove()  # other answers, which are whole: they only were not cleared away
+        if stored is not None and stored != self.inputs and self.is_in_place:
+            self.remove()  # other predictions, which are complete and in their place
             self._lock, stored = RunLock(self.folder), None
         if stored is None:
-            for folder in (self.answers, self.batches):
+            for folder in (self.predictions, self.batches):
                 folder.mkdir(exist_ok=True)
-            replace_file(
-                self.folder / PROGRESS, json.dumps(self.facts, indent=1, sort_keys=True) + "\n"
-            )
-        elif stored != self.facts:
+            content = json.dumps(self.inputs, indent=1, sort_keys=True) + "\n"
+            replace_file(self.folder / PROGRESS, content)
+        elif stored != self.inputs:
             self._refuse(stored)
-        shutil.rmtree(self.begun, ignore_errors=True)
-        self.begun.mkdir(exist_ok=True)
+        shutil.rmtree(self.claimed, ignore_errors=True)
+        self.claimed.mkdir(exist_ok=True)
         return self.missing()
 
-    def _read_progress(self):
-        """The facts of what is in the folder, None where there is nothing yet."""
+    def _read_progress(self) -> JsonObject | None:
+        """Return the inputs of the predictions in the folder, None where there are none yet."""
         try:
-            return json.loads((self.folder / PROGRESS).read_text())
+            content: JsonObject = json.loads((self.folder / PROGRESS).read_text())
+            return content
         except FileNotFoundError:
-            if not self.folder.exists() or all(
-                self._is_from_start(path) for path in self.folder.iterdir()
-            ):
+            if not self.folder.exists() or all(map(self._is_from_start, self.folder.iterdir())):
                 return None
         except (OSError, ValueError):
             pass
-        why = f"{self.shown} is in the way: it does not hold unfinished answers of this command (no readable {PROGRESS} in it)"
+        why = (
+            f"{self.shown} is in the way: it holds no unfinished predictions of this command (no "
+            f"readable {PROGRESS} in it)"
+        )
         raise UserError(f"--output {self.output}: {why}", field="output", file=str(self.shown))
 
-    def _is_from_start(self, path):
-        """Whether a start that was cut short may have left this: its empty folders, its lock, half a progress.json."""
-        return path.name.startswith(".") or (
-            path in (self.answers, self.batches) and path.is_dir() and not any(path.iterdir())
-        )
+    def _is_from_start(self, path: Path) -> bool:
+        """True for what a start that was cut short leaves: empty folders, a lock, half a file."""
+        own_folders = (self.predictions, self.batches)
+        empty = path in own_folders and path.is_dir() and not any(path.iterdir())
+        return path.name.startswith(".") or empty
 
-    def _refuse(self, stored):
-        known = ("schema", "task", "model", "input", "images")
-        words = {
-            "schema": "version of visionloop",
-            "images": "choice of --no-images",
-            "explanations": "kind of drawing",
-        }
-        names = [name for name in known if stored.get(name) != self.facts.get(name)]
-        names += sorted(
-            name
-            for name in {*stored, *self.facts} - {*known}
-            if stored.get(name) != self.facts.get(name)
+    def _refuse(self, stored: JsonObject) -> None:
+        """Raise the UserError of predictions with other inputs."""
+        names = [*FIRST_INPUTS, *sorted({*stored, *self.inputs} - {*FIRST_INPUTS})]
+        changed = [name for name in names if stored.get(name) != self.inputs.get(name)]
+        other = ", ".join(INPUT_NAMES.get(name, flag_of(name)) for name in changed)
+        why = (
+            f"{self.shown} holds unfinished predictions with another {other}; repeat that command "
+            "to resume them, or remove this folder to start again"
         )
-        other = ", ".join(words.get(name, flag_of(name)) for name in names)
-        why = f"{self.shown} holds unfinished answers with another {other}; go on with that command, or remove this folder to begin anew"
         raise UserError(f"--output {self.output}: {why}", field="output", file=str(self.shown))
 
-    def missing(self):
-        """[number of each batch without lines]. An empty file is what a machine that went down may leave."""
+    def missing(self) -> list[int]:
+        """Return the number of each batch that is not done.
+
+        An empty file does not count: a machine that went down may leave it.
+        """
         if self.is_in_place:
             return []
         done = {entry.name for entry in os.scandir(self.batches) if entry.stat().st_size}
-        return [
-            number for number in range(self.num_batches) if self.lines_of(number).name not in done
-        ]
+        numbers: Sequence[int] = range(self.num_batches)
+        return [number for number in numbers if self.lines_of(number).name not in done]
 
-    def join_lines(self):
-        """All lines in the order of the list, as predictions.jsonl. No batch is missing."""
-        with open(self.answers / LINES, "wb") as whole:
+    def join_lines(self) -> None:
+        """Write all lines, in the order of the list, as predictions.jsonl. No batch is missing."""
+        with open(self.predictions / LINES, "wb") as joined:
             for number in range(self.num_batches):
-                whole.write(self.lines_of(number).read_bytes())
+                joined.write(self.lines_of(number).read_bytes())
 
-    def finish(self):
-        """Put the answers in their place, instead of earlier ones. Cut short anywhere, the same command ends it."""
+    def finish(self) -> None:
+        """Move the predictions to the output, in place of earlier ones.
+
+        Where it is cut short, the same command completes it.
+        """
         if not self.is_in_place:
-            replaced = self.folder / "replaced"
-            if self.output.exists():
-                self.output.rename(replaced)
-            shutil.rmtree(replaced, ignore_errors=True)
-            self.answers.rename(self.output)
+            move_folder(self.predictions, self.output, trash=self.folder / "replaced")
         self.remove()
 
-    def remove(self):
-        """The folder with all in it, progress.json last: half a removal is still ours."""
+    def remove(self) -> None:
+        """Remove the folder, progress.json last: half a removal is still recognised as ours."""
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
@@ -163,24 +166,29 @@ class UnfinishedPredictions:
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder)
 
-    def release(self):
+    def release(self) -> None:
+        """Release the lock of the folder."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     # any process --------------------
-    def lines_of(self, number):
-        """Path of the lines of a batch."""
+    def lines_of(self, number: int) -> Path:
+        """Return the path of the lines of a batch."""
         return self.batches / f"{number:08d}"
 
-    def take(self, number):
-        """Whether this process is the first to take the batch. By a file, which any shared file system makes once."""
+    def claim(self, number: int) -> bool:
+        """Return True in the first process that claims the batch.
+
+        By a file, which any shared file system makes once.
+        """
         try:
-            os.close(os.open(self.begun / f"{number:08d}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            path = self.claimed / f"{number:08d}"
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
             return False
         return True
 
-    def write(self, number, rows):
-        """The lines of a batch whose images are written: it is done."""
+    def write(self, number: int, rows: Sequence[JsonObject]) -> None:
+        """Write the lines of a batch whose images are written: it is done."""
         replace_file(self.lines_of(number), "".join(json.dumps(row) + "\n" for row in rows))

@@ -1,18 +1,26 @@
 """`train`, the same for every task."""
 
-import contextlib
 import json
-import os
-import time
-from pathlib import Path
 
+from visionloop.bin.commands.startup import command_began
 from visionloop.engine.errors import FINISHED, STOPPED
 from visionloop.engine.system.signals import StopFlag, end_process
+from visionloop.engine.task import Task
 from visionloop.engine.train import resolve_settings, train
+from visionloop.engine.types import JsonObject
 
 
-def run_train(task_class, flags, *, config_file=None, dry_run=False):
-    """Train and leave the process with the exit code of the run; UserError goes to the caller."""
+def run_train(
+    task_class: type[Task],
+    flags: JsonObject,
+    *,
+    config_file: str | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Train, and leave the process with the exit code of the run. Raises UserError.
+
+    dry_run: print every setting with its source instead.
+    """
     if dry_run:
         settings = resolve_settings(task_class, flags, config_file)
         print(json.dumps({name: setting.as_json() for name, setting in settings.items()}, indent=1))
@@ -28,18 +36,5 @@ def run_train(task_class, flags, *, config_file=None, dry_run=False):
     except BaseException:
         stop.uninstall()
         raise
-    # loader workers and their queues may be waiting for each other: nothing of ours is left to be
-    # done
+    # workers and their queues may be waiting for each other: nothing of ours is left to be done
     end_process(STOPPED if result.state == "stopped" else FINISHED)
-
-
-def command_began():
-    """When this command was started, by time.monotonic(); under torchrun, when that was, unless it has started its processes again."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        process = os.getppid() if os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0" else "self"
-        ticks = (
-            Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
-        )  # since the machine was started
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / os.sysconf("SC_CLK_TCK")
-        return time.monotonic() - age
-    return time.monotonic()

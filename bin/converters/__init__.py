@@ -1,1 +1,1 @@
-"""What reads the annotations of other layouts, and what writes ours."""
+"""Converters of annotations into COCO json and mask files, and of weights into the LPIPS file."""

@@ -1,11 +1,15 @@
-"""The COCO json of a DetectionIndex, one image or box a line."""
+"""Writer of a DetectionIndex as COCO json, one image or box per line."""
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
 
-from visionloop.bin.converters.conversion import Form
+from visionloop.bin.converters.conversion import ConversionReport, OutputFormat
+from visionloop.datasets.detection.index import DetectionIndex
 
 
-def write_coco(path, index):
+def write_coco(path: Path, index: DetectionIndex) -> None:
     """Write the json of an index, row by row.
 
     Names, boxes, areas and ids are those of the index, digit by digit; annotations are numbered
@@ -21,46 +25,58 @@ def write_coco(path, index):
         file.write("}\n")
 
 
-def _categories(index):
-    for category_id, kind in zip(index.category_ids, index.classes, strict=True):
-        yield {"id": category_id, "name": kind}
+def _categories(index: DetectionIndex) -> Iterator[Mapping[str, object]]:
+    """Yield the categories in order of label."""
+    for category_id, name in zip(index.category_ids, index.classes, strict=True):
+        yield {"id": category_id, "name": name}
 
 
-def _images(index):
+def _images(index: DetectionIndex) -> Iterator[Mapping[str, object]]:
+    """Yield the images in order."""
     for i, image_id in enumerate(index.image_ids):
         height, width = index.sizes_hw[i].tolist()
         yield {"id": image_id.item(), "file_name": index.name(i), "width": width, "height": height}
 
 
-def _annotations(index):
+def _annotations(index: DetectionIndex) -> Iterator[Mapping[str, object]]:
+    """Yield the boxes, image by image."""
     number = 0
     for i, image_id in enumerate(index.image_ids):
-        # to Python's numbers image by image: all at once would not be small for a moment
-        for box, label, crowd, area in zip(
-            *(column.tolist() for column in index.boxes_of(i)), strict=True
-        ):
+        # converted to Python numbers image by image: all at once would need much memory
+        boxes, labels, crowds, areas = (column.tolist() for column in index.boxes_of(i))
+        for box, label, crowd, area in zip(boxes, labels, crowds, areas, strict=True):
             number += 1
-            row = {
+            yield {
                 "id": number,
                 "image_id": image_id.item(),
                 "category_id": index.category_ids[label],
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(crowd),
             }
-            yield row | {"bbox": box, "area": area, "iscrowd": int(crowd)}
 
 
-def _write_list(file, rows):
+def _write_list(file: TextIO, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a json list with a line for each row."""
     file.write("[")
     for number, row in enumerate(rows):
         file.write(",\n" if number else "\n")
-        file.write(json.dumps(row, separators=(",", ":")))  # `dump` goes without the C encoder
+        file.write(json.dumps(row, separators=(",", ":")))  # `dump` does not use the C encoder
     file.write("]")
 
 
-def write_jsons(splits, folder, findings):
-    """`<split>.json` for each DetectionIndex; nothing is left out."""
+def write_jsons(
+    splits: dict[str, DetectionIndex], folder: Path, report: ConversionReport
+) -> dict[str, DetectionIndex]:
+    """Write `<split>.json` for each split and return all of them; nothing is left out."""
     for split, index in splits.items():
         write_coco(folder / f"{split}.json", index)
     return splits
 
 
-BOXES = Form(annotate=write_jsons, count=lambda index: len(index.boxes), one="box", many="boxes")
+def count_boxes(index: DetectionIndex) -> int:
+    """Return the number of boxes."""
+    return len(index.boxes)
+
+
+BOXES = OutputFormat(write_annotations=write_jsons, count=count_boxes, one="box", many="boxes")

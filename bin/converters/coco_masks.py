@@ -1,22 +1,27 @@
-"""Outlines of a COCO json as masks of class ids."""
+"""Reader of a COCO json's outlines as masks of class ids."""
 
 import json
 import os
 from array import array
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
+from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.masks import (
     IGNORED,
+    Mask,
     MaskSplit,
-    place_background,
-    refuse_many,
-    wrong_stated_size,
+    add_background,
+    check_class_count,
+    stated_size_problem,
 )
 from visionloop.bin.converters.outlines import (
-    BrokenOutline,
+    InvalidOutline,
+    RunLengths,
     area,
     check_corners,
     encode_polygons,
@@ -32,71 +37,88 @@ from visionloop.datasets.detection.coco_columns import (
 from visionloop.datasets.detection.index import choose_folder
 from visionloop.datasets.detection.layout import find_annotations
 from visionloop.datasets.detection.problems import Report
-from visionloop.datasets.io.json_columns import column, look_up, show
+from visionloop.datasets.io.json_columns import JsonObject, column, look_up, show
 from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, shorten
 
 SPLITS = ("train", "val", "test")
-KEPT = ("id", "image_id", "category_id", "iscrowd", "segmentation")  # of an annotation
+USED_KEYS = ("id", "image_id", "category_id", "iscrowd", "segmentation")  # of an annotation
+
+# (name, annotations, stated (height, width)) of an image
+CocoEntry: TypeAlias = tuple[str, list[JsonObject], Sequence[int]]
 
 
-def read_coco_masks(source, findings, *, background):
-    """{split: MaskSplit} of a folder with COCO jsons, as detection finds them, or of a single json.
+def read_coco_masks(
+    source: str, report: ConversionReport, *, background: str
+) -> dict[str, MaskSplit]:
+    """Read the COCO jsons of a folder, found as for detection, or a single json.
 
-    findings: takes what is broken; background: see place_background. Where annotations overlap, the
-    smaller one lies on top; a crowd is ignored where nothing else lies on it. Raises
-    DataLayoutError.
+    Where annotations overlap, the smaller one is on top; a crowd is ignored where no other
+    annotation is.
+
+    Args:
+        source: folder or json file.
+        report: receives the images and annotations that cannot be used.
+        background: see add_background.
+
+    Returns:
+        {split: MaskSplit}.
+
+    Raises:
+        DataLayoutError: for files that are laid out otherwise.
     """
-    splits, classes = {}, None
+    splits: dict[str, MaskSplit] = {}
+    classes: tuple[str, ...] | None = None
     for split, path in find_jsons(source).items():
-        report = Report(path)
+        file_report = Report(path)
         sections = _read_sections(path)
-        categories = read_categories(sections["categories"], classes, report)
-        images, row_of = read_images(sections["images"], report)
-        for _, place, why in report.problems:
-            findings.problem(place, why)
-        if categories is None or not images:
+        categories = read_categories(sections["categories"], classes, file_report)
+        images, row_of = read_images(sections["images"], file_report)
+        for _, place, why in file_report.problems:
+            report.add_problem(place, why)
+        if categories is None or not row_of:
             continue
         classes, category_ids = categories
-        refuse_many(path, classes)
-        ids, rest = place_background(classes, background)
-        value_of = {key: ids.index(name) for name, key in zip(classes, category_ids, strict=True)}
-        names = [os.fsdecode(name) for name in images["names"]]
-        by_image = _sort(sections["annotations"], row_of, len(names), path, findings)
-        entries = list(zip(names, by_image, images["sizes_hw"].tolist(), strict=True))
-        draw = partial(_draw, json_file=path, value_of=value_of, rest=rest)
+        check_class_count(path, classes)
+        names, background_id = add_background(classes, background)
+        value_of = {key: names.index(name) for name, key in zip(classes, category_ids, strict=True)}
+        files = [os.fsdecode(name) for name in images["names"]]
+        by_image = _group_by_image(sections["annotations"], row_of, len(files), path, report)
+        entries = list(zip(files, by_image, images["sizes_hw"].tolist(), strict=True))
+        draw = partial(_draw, json_file=path, value_of=value_of, background_id=background_id)
         folder = choose_folder(images["names"], _image_folders(path, split))
-        splits[split] = MaskSplit(folder, names, entries, draw, ids, rest)
+        splits[split] = MaskSplit(folder, files, entries, draw, names, background_id)
     return splits
 
 
-def find_jsons(source):
-    """{split: json file}; the only json is "train" where no file is named after a split."""
-    source = Path(source)
-    if source.is_file():
-        return {"train": source}
-    found = {
+def find_jsons(source: str) -> dict[str, Path]:
+    """Return {split: json file}.
+
+    A single json is "train" when no file is named after a split.
+    """
+    top = Path(source)
+    if top.is_file():
+        return {"train": top}
+    files = {
         split: path
         for split in SPLITS
-        if (path := find_annotations(source, split)) and path.suffix == ".json"
+        if (path := find_annotations(top, split)) and path.suffix == ".json"
     }
-    if found:
-        return found
-    others = sorted([*source.glob("*.json"), *source.glob("annotations/*.json")])
+    if files:
+        return files
+    others = sorted([*top.glob("*.json"), *top.glob("annotations/*.json")])
     if len(others) != 1:
-        there = (
-            f"several json files ({shorten([path.name for path in others])})"
-            if others
-            else "no json"
-        )
+        names = shorten([path.name for path in others])
+        content = f"several json files ({names})" if others else "no json"
         raise DataLayoutError(
-            source,
-            f"holds {there}; expected train.json, or annotations/instances_train*.json, and the same for val",
+            top,
+            f"holds {content}; expected train.json, or annotations/instances_train*.json, and the "
+            "same for val",
         )
     return {"train": others[0]}
 
 
-def _image_folders(json_file, split):
-    """Folders that the file names of a json may be relative to, the likeliest first."""
+def _image_folders(json_file: Path, split: str) -> list[str]:
+    """Return the folders that file names of a json may be relative to, the likeliest first."""
     data = json_file.parent.parent if json_file.parent.name == "annotations" else json_file.parent
     names = dict.fromkeys([json_file.stem.removeprefix("instances_"), *SPLIT_FOLDERS[split]])
     folders = [
@@ -108,8 +130,8 @@ def _image_folders(json_file, split):
     return [os.fspath(folder) for folder in folders]
 
 
-def _read_sections(path):
-    """{section: list of objects}. Raises DataLayoutError."""
+def _read_sections(path: Path) -> dict[str, list[JsonObject]]:
+    """Return {section: list of objects}. Raises DataLayoutError."""
     try:
         data = json.loads(path.read_bytes(), object_hook=_compact)
     except OSError as error:
@@ -119,92 +141,109 @@ def _read_sections(path):
     for name in SECTIONS:
         entries = data.get(name) if isinstance(data, dict) else None
         if not isinstance(entries, list) or not all(type(entry) is dict for entry in entries):
-            raise DataLayoutError(
-                path, f"section {name!r} is {show(entries)}, expected a list of objects"
-            )
-    return data
+            why = f"section {name!r} is {show(entries)}, expected a list of objects"
+            raise DataLayoutError(path, why)
+    return {name: data[name] for name in SECTIONS}
 
 
-def _compact(entry):
-    """An annotation without what masks do not need, its corners as arrays: lists of numbers would take four times as much."""
+def _compact(entry: JsonObject) -> JsonObject:
+    """Return an annotation with the used keys alone and its polygons as arrays.
+
+    Lists of numbers would take four times the memory.
+    """
     if "segmentation" not in entry:
         return entry
-    entry = {key: entry[key] for key in KEPT if key in entry}
+    entry = {key: entry[key] for key in USED_KEYS if key in entry}
     if isinstance(entry["segmentation"], list):
-        entry["segmentation"] = [_numbers(polygon) for polygon in entry["segmentation"]]
+        entry["segmentation"] = [_to_array(polygon) for polygon in entry["segmentation"]]
     return entry
 
 
-def _numbers(polygon):
+def _to_array(polygon: object) -> object:
+    """Return a list of numbers as an array; anything else as it is, it is reported when drawn."""
     try:
-        return array("d", polygon)
-    except (TypeError, OverflowError):  # named when it is drawn
+        return array("d", polygon)  # type: ignore[call-overload]  # refuses other types at run time
+    except (TypeError, OverflowError):
         return polygon
 
 
-def _sort(annotations, row_of, num_images, path, findings):
-    """The annotations of each image, in the file's order."""
-    by_image = [[] for _ in range(num_images)]
-    for entry, row in zip(
-        annotations, look_up(row_of, column(annotations, "image_id")).tolist(), strict=True
-    ):
+def _group_by_image(
+    annotations: Sequence[JsonObject],
+    row_of: Mapping[Hashable, int],
+    num_images: int,
+    path: Path,
+    report: ConversionReport,
+) -> list[list[JsonObject]]:
+    """Return the annotations of each image, in the order of the file."""
+    by_image: list[list[JsonObject]] = [[] for _ in range(num_images)]
+    rows = look_up(row_of, column(annotations, "image_id")).tolist()
+    for entry, row in zip(annotations, rows, strict=True):
         if row >= 0:
             by_image[row].append(entry)
         elif row == UNKNOWN:
             why = f"image_id {show(entry.get('image_id'))} is no image's id"
-            findings.problem(path, f"annotation {show(entry.get('id'))}: {why}")
+            report.add_problem(path, f"annotation {show(entry.get('id'))}: {why}")
     return by_image
 
 
-def _draw(entry, size_hw, findings, *, json_file, value_of, rest):
-    """The mask of an image, or None. entry: (name, annotations, (height, width) as told)."""
-    name, annotations, said_hw = entry
-    problems = len(findings.problems)
-    if why := wrong_stated_size(said_hw, size_hw):
-        return findings.problem(json_file, f"{name}: {why}")
+def _draw(
+    entry: CocoEntry,
+    size_hw: tuple[int, int],
+    report: ConversionReport,
+    *,
+    json_file: Path,
+    value_of: Mapping[int | str | None, int],
+    background_id: int,
+) -> Mask | None:
+    """Return the mask of an image, or None after adding a problem to the report."""
+    name, annotations, stated_hw = entry
+    problems_before = len(report.problems)
+    if why := stated_size_problem(stated_hw, size_hw):
+        report.add_problem(json_file, f"{name}: {why}")
+        return None
     layers = []
     for annotation in annotations:
         place = f"annotation {show(annotation.get('id'))} on {name}"
         try:
-            value = _value(annotation, value_of)
+            value = _mask_value(annotation, value_of)
             outline = encode(annotation.get("segmentation"), size_hw)
-        except BrokenOutline as error:
-            findings.problem(json_file, f"{place}: {error}")
+        except InvalidOutline as error:
+            report.add_problem(json_file, f"{place}: {error}")
             continue
         if outline is None or not area(outline):
-            findings.note(f"{json_file}: {place}", "covers no pixel, left out")
+            report.add_note(f"{json_file}: {place}", "covers no pixel, left out")
             continue
         layers.append((outline, value))
-    if len(findings.problems) > problems:
+    if len(report.problems) > problems_before:
         return None
-    ids = np.full(size_hw, rest, dtype=np.uint8)
-    # crowds lie lowest, then the largest; among equals the file's order
+    ids = np.full(size_hw, background_id, dtype=np.uint8)
+    # crowds first, then from large to small; among equals in the order of the file
     for outline, value in sorted(layers, key=lambda layer: (layer[1] != IGNORED, -area(layer[0]))):
         paint(ids, outline, value)
     return ids
 
 
-def _value(annotation, value_of):
-    """What an annotation's pixels are to be: its class's id, or IGNORED for a crowd."""
+def _mask_value(annotation: JsonObject, value_of: Mapping[int | str | None, int]) -> int:
+    """Return the class id of an annotation, or IGNORED for a crowd. Raises InvalidOutline."""
     key, crowd = annotation.get("category_id"), annotation.get("iscrowd", 0)
     if isinstance(key, list | dict) or key is None or key not in value_of:
-        raise BrokenOutline(f"category_id {show(key)} is no category's id")
+        raise InvalidOutline(f"category_id {show(key)} is no category's id")
     if crowd not in (0, 1):
-        raise BrokenOutline(f"iscrowd is {show(crowd)}, neither 0 nor 1")
+        raise InvalidOutline(f"iscrowd is {show(crowd)}, neither 0 nor 1")
     return IGNORED if crowd else value_of[key]
 
 
-def encode(segmentation, size_hw):
-    """The run lengths of COCO's "segmentation", None when no polygon has three corners. Raises BrokenOutline."""
+def encode(segmentation: object, size_hw: tuple[int, int]) -> RunLengths | None:
+    """Return the run lengths of a COCO "segmentation".
+
+    None when no polygon has three corners. Raises InvalidOutline.
+    """
     if isinstance(segmentation, dict):
         return encode_runs(segmentation, size_hw)
     if not isinstance(segmentation, list) or not segmentation:
-        raise BrokenOutline(f"segmentation is {show(segmentation)}: no outline")
+        raise InvalidOutline(f"segmentation is {show(segmentation)}: no outline")
     if not all(isinstance(polygon, array | list) for polygon in segmentation):
-        raise BrokenOutline("segmentation is a list of numbers, expected a list of polygons")
-    polygons = [
-        polygon
-        for polygon in (check_corners(polygon, size_hw) for polygon in segmentation)
-        if len(polygon) >= 3
-    ]
+        raise InvalidOutline("segmentation is a list of numbers, expected a list of polygons")
+    outlines = [check_corners(polygon, size_hw) for polygon in segmentation]
+    polygons = [corners for corners in outlines if len(corners) >= 3]
     return encode_polygons(polygons, size_hw) if polygons else None

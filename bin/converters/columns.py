@@ -1,54 +1,81 @@
-"""A DetectionIndex that grows image by image."""
+"""Builder of a DetectionIndex, image by image."""
 
 import os
 from array import array
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionloop.datasets.detection.index import DetectionIndex
 from visionloop.datasets.io.paths import join_paths
 
 
-class GrowingIndex:
-    """The images and boxes of one split, in columns: no Python object per box, however many there are.
+class DetectionIndexBuilder:
+    """The images and boxes of one split in columns, without a Python object per box.
 
-    folder: of the images; numbers: {class name: number in order of first appearance}, which the
-    splits of a dataset share.
+    Args:
+        source: path of the annotations.
+        folder: of the images.
+        class_numbers: {class name: number in order of first appearance}, shared by the splits of a
+            dataset.
     """
 
-    def __init__(self, source, folder, numbers):
-        self.source, self.folder, self.numbers = os.fspath(source), os.fspath(folder), numbers
-        self.names = []
-        self.sizes, self.counts, self.boxes, self.labels, self.crowd = (
-            array("q"),
-            array("q"),
-            array("d"),
-            array("q"),
-            array("b"),
-        )
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        folder: str | os.PathLike[str],
+        class_numbers: dict[str, int],
+    ) -> None:
+        self.source, self.folder = os.fspath(source), os.fspath(folder)
+        self.class_numbers = class_numbers
+        self.names: list[bytes] = []
+        self.sizes, self.counts, self.labels = array("q"), array("q"), array("q")
+        self.boxes, self.crowd = array("d"), array("b")
 
-    def __len__(self):
+    def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.names)
 
-    def add(self, name, size_hw, boxes, kinds, crowd):
-        """One image. name: relative to the folder; boxes: rows of xywh in pixels; kinds: class names; crowd: truths, one per box."""
+    def add(
+        self,
+        name: str,
+        size_hw: tuple[int, int],
+        boxes: Sequence[Iterable[float]] | NDArray[np.float64],
+        class_names: Iterable[str],
+        crowd: Iterable[bool],
+    ) -> None:
+        """Add an image.
+
+        Args:
+            name: path relative to the folder.
+            size_hw: (height, width) in pixels.
+            boxes: [G, 4] xywh in pixels.
+            class_names, crowd: of each box.
+        """
         self.names.append(os.fsencode(name))
         self.sizes.extend(size_hw)
         self.counts.append(len(boxes))
         for box in boxes:
             self.boxes.extend(box)
-        self.labels.extend(self.numbers.setdefault(kind, len(self.numbers)) for kind in kinds)
+        self.labels.extend(
+            self.class_numbers.setdefault(name, len(self.class_numbers)) for name in class_names
+        )
         self.crowd.extend(map(bool, crowd))
 
-    def index(self):
-        """The DetectionIndex. Classes are sorted by name and have the ids 1, 2, ...; so have the images, in order of addition."""
-        classes = tuple(sorted(self.numbers))
-        label_of = np.zeros(
-            max(1, len(classes)), dtype=np.int32
-        )  # a class's number -> its place by name
-        for label, kind in enumerate(classes):
-            label_of[self.numbers[kind]] = label
+    def build(self) -> DetectionIndex:
+        """Return the index.
+
+        Classes are sorted by name and have the ids 1, 2, ...; images have these ids in the order in
+        which they were added.
+        """
+        classes = tuple(sorted(self.class_numbers))
+        # class number -> label, which is the position by name
+        label_of = np.zeros(max(1, len(classes)), dtype=np.int32)
+        for label, name in enumerate(classes):
+            label_of[self.class_numbers[name]] = label
         boxes = np.array(self.boxes, dtype=np.float64).reshape(-1, 4)
+        stops = np.array(self.counts, dtype=np.int64).cumsum()
         return DetectionIndex(
             source=self.source,
             folder=self.folder,
@@ -57,9 +84,7 @@ class GrowingIndex:
             **join_paths(self.names),
             image_ids=np.arange(1, len(self) + 1),
             sizes_hw=np.array(self.sizes, dtype=np.int64).reshape(-1, 2),
-            offsets=np.concatenate([[0], np.array(self.counts, dtype=np.int64).cumsum()]).astype(
-                np.int64
-            ),
+            offsets=np.concatenate([[0], stops]).astype(np.int64),
             boxes=boxes,
             labels=label_of[np.array(self.labels, dtype=np.int64)],
             crowd=np.array(self.crowd, dtype=bool),

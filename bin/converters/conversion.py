@@ -1,109 +1,164 @@
-"""From a source that is read to an output folder that is whole: what all converters share."""
+"""Conversion of a source folder to an output folder: the part that all formats share."""
 
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
-from visionloop.bin.commands.output import whole_folder
+from visionloop.bin.commands.output import output_folder
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden
 from visionloop.engine.errors import UserError
 
-MARK = "convert.json"
-MOST_SHOWN = 20  # problems on the terminal; with --skip-broken all of them are in convert.json
+SUMMARY = "convert.json"  # in the output folder; marks it as one that may be replaced
+MAX_PRINTED = 20  # problems on the terminal; with --skip-broken all of them are in convert.json
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+class ConvertedSplit(Protocol):
+    """The images of a split and their annotations."""
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of the images."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names; they are the same in all splits."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def name(self, i: int) -> str:
+        """Return the path of image i relative to the folder."""
+
+    def path(self, i: int) -> str:
+        """Return the path of image i."""
+
+
+Split = TypeVar("Split", bound=ConvertedSplit)
 
 
 @dataclass
-class Findings:
-    """What a reader has to tell. problems: [(place, why)] of what cannot be taken over; notes: {why: [places]} of what was mended."""
+class ConversionReport:
+    """The messages of a conversion.
 
-    problems: list = field(default_factory=list)
-    notes: dict = field(default_factory=dict)
+    Attributes:
+        problems: [(place, why)] of images and annotations that cannot be converted.
+        notes: {why: [places]} of annotations that were changed or left out on purpose.
+    """
 
-    def problem(self, place, why):
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def add_problem(self, place: PathLike, why: str) -> None:
+        """Add something that cannot be converted."""
         self.problems.append((str(place), why))
 
-    def note(self, place, why):
+    def add_note(self, place: PathLike, why: str) -> None:
+        """Add something that was changed or left out on purpose."""
         self.notes.setdefault(why, []).append(str(place))
 
 
 @dataclass(frozen=True)
-class Form:
-    """What a conversion writes beside the images.
+class OutputFormat(Generic[Split]):
+    """The files that a conversion writes beside the images.
 
-    annotate(splits, folder, findings) -> {split: index}: writes the annotations and gives what can
-    be taken over of each split; an index has `folder`, `classes`, `name(i)`, `path(i)` and a
-    length; count(index): of what there is to learn from, called `one` and `many`; images: where
-    in the output those of a split lie; whole_folders: no others may lie there.
+    Attributes:
+        write_annotations: called with ({split: index}, output folder, report); writes the
+            annotations and returns the part of each split that could be converted.
+        count: returns the number of annotations of a split.
+        one, many: the noun for an annotation, singular and plural.
+        images: path of the images of a split in the output folder, `{}` for the split.
+        only_own_images: whether a folder of images may hold no image of another split.
     """
 
-    annotate: Callable
-    count: Callable
+    write_annotations: Callable[[dict[str, Split], Path, ConversionReport], dict[str, Split]]
+    count: Callable[[Split], int]
     one: str
     many: str
     images: str = "{}"
-    whole_folders: bool = False
+    only_own_images: bool = False
 
 
-def convert(kind, read, form, source, output, *, images, skip_broken):
-    """Write `output` in a Form from what `read(source, findings)` gives: {split: index} with the same classes.
+def convert(
+    kind: str,
+    read: Callable[[str, ConversionReport], Mapping[str, Split]],
+    output_format: OutputFormat[Split],
+    source: str,
+    output: str,
+    *,
+    images: str,
+    skip_broken: bool,
+) -> None:
+    """Convert `source` and write the output folder, whole or not at all.
 
-    images: "copy" or "link" them to the form's folder of the split, or "none": that folder is
-    then a link to the one they lie in. Raises UserError; without `skip_broken` also when anything
-    was found broken, and nothing is written then.
+    Args:
+        kind: name of the source's format, for convert.json.
+        read: called with (source, report), returns {split: index} with the same classes.
+        output_format: the files to write.
+        source: folder or file to read.
+        output: folder to write; must be absent, empty or an earlier conversion.
+        images: "copy" or "link" each image into the folder of its split, or "none" to make that
+            folder a link to the one where the images are.
+        skip_broken: leave out what cannot be converted.
+
+    Raises:
+        UserError: for a source that cannot be read; without `skip_broken` also when the report has
+            problems. Nothing is written then.
     """
     refuse_overlap(source, output)
-    findings = Findings()
+    report = ConversionReport()
     try:
-        with whole_folder(output, MARK) as folder:
-            splits = form.annotate(
-                {split: index for split, index in read(source, findings).items() if len(index)},
-                folder,
-                findings,
+        with output_folder(output, SUMMARY) as folder:
+            splits = output_format.write_annotations(
+                _without_empty(read(source, report)), folder, report
             )
-            tell(findings, skip_broken)
-            splits = {split: index for split, index in splits.items() if len(index)}
-            check_not_empty(source, splits, form)
+            print_report(report, skip_broken)
+            splits = _without_empty(splits)
+            check_not_empty(source, splits, output_format)
             for split, index in splits.items():
-                deliver_images(
-                    index, folder / form.images.format(split), images, form.whole_folders
-                )
+                target = folder / output_format.images.format(split)
+                place_images(index, target, images, output_format.only_own_images)
             counts = {
-                split: {"images": len(index), form.many: form.count(index)}
+                split: {"images": len(index), output_format.many: output_format.count(index)}
                 for split, index in splits.items()
             }
-            mark = {
+            summary = {
                 "schema": 1,
                 "kind": kind,
                 "source": os.path.abspath(source),
                 "images": images,
                 "splits": counts,
+                "left_out": report.problems,
             }
-            (folder / MARK).write_text(
-                json.dumps(mark | {"left_out": findings.problems}, indent=1) + "\n"
-            )
+            (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     except DataLayoutError as error:
         raise UserError(str(error), file=error.path) from None
     except OSError as error:
-        raise UserError(
-            f"{error.filename or output}: {error.strerror or error}",
-            file=str(error.filename or output),
-        ) from None
-    shown = "; ".join(
-        f"{split}: " + ", ".join(f"{number} {what}" for what, number in count.items())
+        file = str(error.filename or output)
+        raise UserError(f"{file}: {error.strerror or error}", file=file) from None
+    totals = "; ".join(
+        f"{split}: " + ", ".join(f"{number} {noun}" for noun, number in count.items())
         for split, count in counts.items()
     )
-    print(f"{output}: {shown}; {len(next(iter(splits.values())).classes)} classes")
+    print(f"{output}: {totals}; {len(next(iter(splits.values())).classes)} classes")
 
 
-def refuse_overlap(source, output):
-    """An output that holds the source would be replaced together with it."""
+def _without_empty(splits: Mapping[str, Split]) -> dict[str, Split]:
+    """Return the splits that have images."""
+    return {split: index for split, index in splits.items() if len(index)}
+
+
+def refuse_overlap(source: PathLike, output: PathLike) -> None:
+    """Raise UserError for an output that holds the source, which would be replaced with it."""
     source, output = Path(source).resolve(), Path(output).resolve()
     if output in (source, *source.parents):
         raise UserError(
@@ -113,75 +168,79 @@ def refuse_overlap(source, output):
         )
 
 
-def check_not_empty(source, splits, form):
-    """There is something to be learned from, or UserError."""
+def check_not_empty(
+    source: PathLike, splits: Mapping[str, Split], output_format: OutputFormat[Split]
+) -> None:
+    """Raise UserError for splits without an image or without an annotation."""
     if not splits:
-        raise UserError(f"{source}: not one image to convert", field="source", file=str(source))
-    if not any(form.count(index) for index in splits.values()):
+        raise UserError(f"{source}: no image to convert", field="source", file=str(source))
+    if not any(output_format.count(index) for index in splits.values()):
         number = sum(map(len, splits.values()))
         raise UserError(
-            f"{source}: {number} images, but not one {form.one}", field="source", file=str(source)
+            f"{source}: {number} images without a single {output_format.one}; expected at least "
+            "one to train on",
+            field="source",
+            file=str(source),
         )
 
 
-def tell(findings, skip_broken):
-    """Notes and problems on stderr, one a line. Raises UserError when there are problems and they are not to be skipped."""
-    for why, places in findings.notes.items():
-        print(
-            f"note: {places[0]}: {why}" + (f" ({len(places)} such)" if len(places) > 1 else ""),
-            file=sys.stderr,
-        )
-    problems = [f"{place}: {why}" for place, why in findings.problems]
-    if len(problems) == 1 and not skip_broken:
-        raise UserError(
-            problems[0], file=findings.problems[0][0], hint="--skip-broken leaves it out"
-        )
-    for line in problems[:MOST_SHOWN]:
+def print_report(report: ConversionReport, skip_broken: bool) -> None:
+    """Print notes and problems to stderr, one per line.
+
+    Raises UserError for problems that are not to be skipped.
+    """
+    for why, places in report.notes.items():
+        count = f" ({len(places)} times)" if len(places) > 1 else ""
+        print(f"note: {places[0]}: {why}{count}", file=sys.stderr)
+    lines = [f"{place}: {why}" for place, why in report.problems]
+    if len(lines) == 1 and not skip_broken:
+        hint = "add --skip-broken to leave it out"
+        raise UserError(lines[0], file=report.problems[0][0], hint=hint)
+    for line in lines[:MAX_PRINTED]:
         print(f"{'warning: left out' if skip_broken else 'error'}: {line}", file=sys.stderr)
-    if len(problems) > MOST_SHOWN:
-        print(f"... and {len(problems) - MOST_SHOWN} more", file=sys.stderr)
-    if problems and not skip_broken:
+    if len(lines) > MAX_PRINTED:
+        print(f"... and {len(lines) - MAX_PRINTED} more", file=sys.stderr)
+    if lines and not skip_broken:
         raise UserError(
-            f"{len(problems)} problems, nothing was written; --skip-broken leaves them out"
+            f"{len(lines)} problems, nothing was written; add --skip-broken to leave them out"
         )
 
 
-def deliver_images(index, folder, how, whole_folder):
-    """The images of a split under their own relative names in `folder`, which is a link for "none"."""
-    if how == "none":
-        if whole_folder:
+def place_images(index: ConvertedSplit, folder: Path, images: str, only_own_images: bool) -> None:
+    """Put the images of a split into `folder` under their own relative names.
+
+    images: as for `convert`; with "none" the folder is a link.
+    """
+    if images == "none":
+        if only_own_images:
             refuse_unmatched_files(index)
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.symlink_to(os.path.realpath(index.folder), target_is_directory=True)
         return
-    for i in tqdm(range(len(index)), desc="images", unit="pic", disable=None, leave=False):
-        deliver(index.path(i), folder / index.name(i), as_link=how == "link")
+    for i in tqdm(range(len(index)), desc="images", unit="img", disable=None, leave=False):
+        copy_or_link(index.path(i), folder / index.name(i), as_link=images == "link")
 
 
-def refuse_unmatched_files(index):
-    """The folder of an index holds its images alone, or UserError."""
-    known = {os.path.normpath(index.path(i)) for i in range(len(index))}
+def refuse_unmatched_files(index: ConvertedSplit) -> None:
+    """Raise UserError for a folder that holds images besides those of the index."""
+    own_images = {os.path.normpath(index.path(i)) for i in range(len(index))}
     files = (
         os.path.normpath(os.path.join(level, name))
         for level, _, names in os.walk(index.folder)
         for name in names
+        if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
     )
-    images = (
-        path
-        for path in files
-        if path.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(os.path.basename(path))
-    )
-    unmatched_files = [path for path in images if path not in known]
+    unmatched_files = [path for path in files if path not in own_images]
     if unmatched_files:
-        why = f"--images none: {index.folder} holds {len(unmatched_files)} images that are not of this split"
         raise UserError(
-            f"{why}, like {os.path.basename(min(unmatched_files))}; use --images link",
+            f"--images none: {index.folder} holds {len(unmatched_files)} images that are not of "
+            f"this split, like {os.path.basename(min(unmatched_files))}; use --images link",
             field="images",
             file=index.folder,
         )
 
 
-def deliver(image, target, *, as_link):
+def copy_or_link(image: PathLike, target: Path, *, as_link: bool) -> None:
     """Copy an image, or make a symbolic link to it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if as_link:

@@ -1,53 +1,57 @@
-"""Folders of images by class as detection: every image is one box."""
+"""Reader of image folders by class as detection data: every image is one box."""
 
 from tqdm import tqdm
 
-from visionloop.bin.converters.columns import GrowingIndex
+from visionloop.bin.converters.columns import DetectionIndexBuilder
+from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.datasets.classification import image_folder
+from visionloop.datasets.detection.index import DetectionIndex
 from visionloop.datasets.io.images import UnreadableImage, read_size
 from visionloop.datasets.io.layout import DataLayoutError, find_split
 
 SPLITS = ("train", "val", "test")
 
 
-def read_image_folder(source, findings):
-    """{split: DetectionIndex} of `<split>/<class>/*.jpg`: one box around each whole image, whose class is the folder's name.
+def read_image_folder(source: str, report: ConversionReport) -> dict[str, DetectionIndex]:
+    """Read `<split>/<class>/*.jpg` as one box around each whole image, of the folder's class.
 
-    findings: takes the images that cannot be read. Raises DataLayoutError.
+    Args:
+        source: the data folder.
+        report: receives the images that cannot be read.
+
+    Returns:
+        {split: DetectionIndex}.
+
+    Raises:
+        DataLayoutError: for a folder that is laid out otherwise.
     """
     folders = {split: folder for split in SPLITS if (folder := find_split(source, split))}
     if not folders:
-        raise DataLayoutError(
-            source, "no train/, val/ or test/ in it; expected train/<class>/*.jpg"
-        )
-    classes, scanned = None, {}
+        why = "no train/, val/ or test/ in it; expected train/<class>/*.jpg"
+        raise DataLayoutError(source, why)
+    classes: tuple[str, ...] | None = None
+    indexes: dict[str, image_folder.ImageFolderIndex] = {}
     for split, folder in folders.items():
-        scanned[split] = image_folder.scan(folder, classes)
-        classes = classes or scanned[split].classes
-    numbers = {kind: number for number, kind in enumerate(classes)}
-    growing = {
-        split: GrowingIndex(index.folder, index.folder, numbers) for split, index in scanned.items()
+        indexes[split] = image_folder.scan(folder, classes)
+        classes = classes or indexes[split].classes
+    class_numbers = {name: number for number, name in enumerate(classes or ())}
+    builders = {
+        split: DetectionIndexBuilder(index.folder, index.folder, class_numbers)
+        for split, index in indexes.items()
     }
+    total = sum(map(len, indexes.values()))
     with tqdm(
-        total=sum(map(len, scanned.values())),
-        desc="reading sizes",
-        unit="pic",
-        disable=None,
-        leave=False,
-    ) as bar:
-        for split, index in scanned.items():
+        total=total, desc="reading image sizes", unit="img", disable=None, leave=False
+    ) as progress:
+        for split, index in indexes.items():
             for i, label in enumerate(index.labels.tolist()):
-                bar.update()
+                progress.update()
                 try:
                     height, width = read_size(index.path(i))
                 except UnreadableImage as error:
-                    findings.problem(error.path, error.why)
+                    report.add_problem(error.path, error.why)
                     continue
-                growing[split].add(
-                    index.name(i),
-                    (height, width),
-                    [(0, 0, width, height)],
-                    [classes[label]],
-                    [False],
-                )
-    return {split: rows.index() for split, rows in growing.items()}
+                boxes = [(0, 0, width, height)]
+                class_names = [index.classes[label]]
+                builders[split].add(index.name(i), (height, width), boxes, class_names, [False])
+    return {split: builder.build() for split, builder in builders.items()}

@@ -1,102 +1,111 @@
-"""Which kind of outlines or masks a folder holds, and its images with masks to draw."""
+"""Reader of segmentation annotations of any kind; detects the kind of a folder."""
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from visionloop.bin.converters.coco_masks import read_coco_masks
+from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.labelme import read_labelme
+from visionloop.bin.converters.masks import MaskSplit
 from visionloop.bin.converters.voc_masks import MASKS, read_voc_masks
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
 from visionloop.engine.data.subsets import hash_split
 from visionloop.engine.errors import UserError
 
-SNIFFED = 1 << 16  # bytes of a json that are looked at: one of COCO may have gigabytes
-MOST_SNIFFED = 50  # files
+PROBED_BYTES = 1 << 16  # at the start and end of a json: one of COCO may have gigabytes
+MAX_PROBED_FILES = 50  # of each folder
 COCO_KEYS = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[')
 LABELME_KEYS = re.compile(rb'"(?:shapes"\s*:\s*\[|imagePath"\s*:)')
 
 
-def read_masks(source, findings, *, kind, background, val_split, classes_file):
-    """{split: MaskSplit} of a folder of any kind: "coco", "voc" or "labelme"; None: whichever it looks like.
+def read_masks(
+    source: str,
+    report: ConversionReport,
+    *,
+    kind: str | None,
+    background: str,
+    val_split: float,
+    classes_file: str | None,
+) -> dict[str, MaskSplit]:
+    """Read the annotations of a folder.
 
-    findings: takes what is broken; background, classes_file: see read_voc_masks; val_split: share
-    of train that becomes val where there is no val. Raises DataLayoutError and UserError.
+    Args:
+        source: folder, or a COCO json.
+        report: receives what cannot be used.
+        kind: "coco", "voc" or "labelme"; None: detect it.
+        background, classes_file: see read_voc_masks.
+        val_split: fraction of train that becomes val, in 0..1; only without a val split.
+
+    Returns:
+        {split: MaskSplit}.
+
+    Raises:
+        DataLayoutError: for a folder that is laid out otherwise.
+        UserError: for options that contradict the source.
     """
     if not background.strip():
-        raise UserError(
-            "--background: is empty, expected the name of a class or ignore", field="background"
-        )
-    kind = kind or recognise(source)
+        why = "--background: is empty, expected the name of a class or ignore"
+        raise UserError(why, field="background")
+    kind = kind or detect_kind(source)
     if classes_file and kind != "voc":
-        raise UserError(
-            f"--classes: {source} is {kind}, which names its classes itself",
-            field="classes",
-            file=str(source),
-        )
+        why = f"--classes: {source} is {kind}, which has class names of its own"
+        raise UserError(why, field="classes", file=source)
     if kind == "voc":
-        splits = read_voc_masks(source, findings, background=background, classes_file=classes_file)
+        splits = read_voc_masks(source, report, background=background, classes_file=classes_file)
     else:
-        splits = {"coco": read_coco_masks, "labelme": read_labelme}[kind](
-            source, findings, background=background
-        )
+        read = {"coco": read_coco_masks, "labelme": read_labelme}[kind]
+        splits = read(source, report, background=background)
     if not val_split or "train" not in splits:
         return splits
     if "val" in splits:
-        raise UserError(
-            f"--val-split: {source} has a val split already", field="val_split", file=str(source)
-        )
+        why = f"--val-split: {source} has a val split already"
+        raise UserError(why, field="val_split", file=source)
     whole = splits["train"]
     train, val = hash_split(whole.names, None, val_split)
     return splits | {"train": whole.subset(train), "val": whole.subset(val)}
 
 
-def recognise(source):
-    """Which of "coco", "voc" and "labelme" a folder is. Raises DataLayoutError where a folder looks like none of them."""
-    source = Path(source)
-    if not source.is_dir():
-        if source.is_file() and sniff(source) == "coco":
+def detect_kind(source: str) -> str:
+    """Return "coco", "voc" or "labelme". Raises DataLayoutError for any other folder."""
+    top = Path(source)
+    if not top.is_dir():
+        if top.is_file() and detect_json_kind(top) == "coco":
             return "coco"
-        raise DataLayoutError(
-            source,
-            "not a folder, and no COCO json" if source.exists() else "no such file or folder",
-        )
-    if any(
-        (folder / MASKS).is_dir()
-        for folder in (source, *source.glob("*"), *source.glob("VOCdevkit/*"))
-    ):
+        why = "not a folder, and no COCO json" if top.exists() else "no such file or folder"
+        raise DataLayoutError(top, why)
+    folders = (top, *top.glob("*"), *top.glob("VOCdevkit/*"))
+    if any((folder / MASKS).is_dir() for folder in folders):
         return "voc"
-    found = {kind for path in _some_jsons(source) if (kind := sniff(path))}
-    if len(found) == 1:
-        return found.pop()
-    if found:
-        raise DataLayoutError(
-            source, "holds json files of both COCO and labelme; say which with --from"
-        )
-    there = shorten(sorted(name for name in os.listdir(source) if not is_hidden(name)))
-    raise DataLayoutError(
-        source,
-        f"expected COCO json, {MASKS}/*.png of VOC or json files of labelme; found {there or 'nothing'}",
-    )
+    kinds = {kind for path in _probed_jsons(top) if (kind := detect_json_kind(path))}
+    if len(kinds) == 1:
+        return kinds.pop()
+    if kinds:
+        why = "holds json files of both COCO and labelme; choose one with --from"
+        raise DataLayoutError(top, why)
+    content = shorten(sorted(name for name in os.listdir(top) if not is_hidden(name)))
+    expected = f"expected COCO json, {MASKS}/*.png of VOC or json files of labelme"
+    raise DataLayoutError(top, f"{expected}; found {content or 'nothing'}")
 
 
-def _some_jsons(source):
-    """The first json files of each folder."""
-    for level, folders, files in os.walk(source):
+def _probed_jsons(top: Path) -> Iterator[str]:
+    """Yield the first json files of each folder."""
+    for level, folders, files in os.walk(top):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         names = sorted(
             name for name in files if name.lower().endswith(".json") and not is_hidden(name)
         )
-        yield from (os.path.join(level, name) for name in names[:MOST_SNIFFED])
+        yield from (os.path.join(level, name) for name in names[:MAX_PROBED_FILES])
 
 
-def sniff(path):
-    """What a json is, "coco", "labelme" or None, by words at its start and its end."""
+def detect_json_kind(path: str | os.PathLike[str]) -> str | None:
+    """Return "coco" or "labelme" by the keys near the start and the end of a json, or None."""
     try:
         with open(path, "rb") as file:
-            text = file.read(SNIFFED)
-            file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - SNIFFED))
-            text += file.read(SNIFFED)
+            text = file.read(PROBED_BYTES)
+            file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - PROBED_BYTES))
+            text += file.read(PROBED_BYTES)
     except OSError:
         return None
     if LABELME_KEYS.search(text):

@@ -1,147 +1,182 @@
-"""Masks of class ids as segmentation reads them: `images/<split>/x.jpg`, `masks/<split>/x.png` and `classes.json`."""
+"""Writer of segmentation data: `images/<split>/x.jpg`, `masks/<split>/x.png`, `classes.json`."""
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from visionloop.bin.converters.conversion import Form
+from visionloop.bin.converters.conversion import ConversionReport, OutputFormat, PathLike
 from visionloop.datasets.io.images import UnreadableImage, read_size
 from visionloop.datasets.io.layout import DataLayoutError
+from visionloop.datasets.io.paths import Rows
 
 IGNORED = 255
-MOST_CLASSES = 255  # ids 0..254
+MAX_CLASSES = 255  # ids 0..254
+
+Mask: TypeAlias = NDArray[np.uint8]
+# the annotations of an image, in a form that each source chooses for its own `draw`
+Entry: TypeAlias = Any  # type: ignore[explicit-any]
+DrawMask: TypeAlias = Callable[[Entry, tuple[int, int], ConversionReport], Mask | None]
 
 
 @dataclass(frozen=True, eq=False)
 class MaskSplit:
     """Images whose masks are drawn one after the other.
 
-    folder: of the images; names: their paths relative to it; entries: what is known of each;
-    draw(entry, size_hw, findings) gives the mask, uint8 [H, W] with class ids and 255 for ignored,
-    or None where something is broken, which it tells the findings; classes: names by id; rest: the
-    value of pixels without annotation; colors: {class: [red, green, blue]}, as far as known;
-    regions: classes drawn in each image, summed, without `rest`.
+    Attributes:
+        folder: of the images.
+        names: paths of the images relative to the folder.
+        entries: annotations of each image.
+        draw: called with (entry, (height, width), report), returns the mask, uint8 [H, W] with
+            class ids and 255 for ignored, or None after it added a problem to the report.
+        classes: names in order of id.
+        background_id: value of pixels without annotation.
+        colors: {class: [red, green, blue]} of the classes whose color is known, or None.
+        regions: number of classes drawn in each image, summed, without `background_id`.
     """
 
     folder: str
-    names: list
-    entries: list
-    draw: Callable
+    names: list[str]
+    entries: list[Entry]
+    draw: DrawMask
     classes: tuple[str, ...]
-    rest: int
-    colors: dict | None = None
+    background_id: int
+    colors: dict[str, list[int]] | None = None
     regions: int = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.names)
 
-    def name(self, i):
+    def name(self, i: int) -> str:
+        """Return the path of image i relative to the folder."""
         return self.names[i]
 
-    def path(self, i):
+    def path(self, i: int) -> str:
+        """Return the path of image i."""
         return os.path.join(self.folder, self.names[i])
 
-    def subset(self, rows):
-        """The same with these images alone, in this order."""
-        return replace(
-            self, names=[self.names[i] for i in rows], entries=[self.entries[i] for i in rows]
-        )
+    def subset(self, rows: Rows) -> "MaskSplit":
+        """Return the split with these images alone, in this order."""
+        names, entries = [self.names[i] for i in rows], [self.entries[i] for i in rows]
+        return replace(self, names=names, entries=entries)
 
 
-def place_background(names, background):
-    """(classes, rest): the classes by id, and the value of pixels that nothing covers.
+def add_background(names: Iterable[str], background: str) -> tuple[tuple[str, ...], int]:
+    """Return (class names in order of id, id of pixels without annotation).
 
-    background: name of the class that these pixels have, which is then class 0; "ignore": they are
-    ignored.
+    Args:
+        names: of the annotated classes.
+        background: class of pixels without annotation, which becomes class 0; "ignore": these
+            pixels are ignored.
     """
     if background == "ignore":
         return tuple(names), IGNORED
     return (background, *(name for name in names if name != background)), 0
 
 
-def write_masks(splits, folder, findings):
-    """`classes.json`, and `masks/<split>/` with a grey PNG for each image that can be read and drawn: {split: MaskSplit} of those."""
-    kept = {}
-    with tqdm(
-        total=sum(map(len, splits.values())),
-        desc="drawing masks",
-        unit="pic",
-        disable=None,
-        leave=False,
-    ) as bar:
+def write_masks(
+    splits: dict[str, MaskSplit], folder: Path, report: ConversionReport
+) -> dict[str, MaskSplit]:
+    """Write `classes.json` and a gray PNG in `masks/<split>/` for each image.
+
+    Returns:
+        {split: MaskSplit} of the images that could be read and drawn.
+    """
+    written: dict[str, MaskSplit] = {}
+    total = sum(map(len, splits.values()))
+    with tqdm(total=total, desc="drawing masks", unit="img", disable=None, leave=False) as progress:
         for split, index in splits.items():
-            rows, regions, written = [], 0, {}
-            for i in range(len(index)):
-                bar.update()
-                target = Path(index.name(i)).with_suffix(".png")
-                if written.setdefault(target, index.name(i)) != index.name(i):
-                    findings.problem(
-                        index.path(i),
-                        f"{written[target]} has the same name but for the suffix, and would have the same mask",
-                    )
-                    continue
-                ids = _draw(index, i, findings)
-                if ids is None:
-                    continue
-                path = folder / "masks" / split / target
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(ids).save(path)
-                rows.append(i)
-                regions += len({*np.unique(ids).tolist()} - {index.rest, IGNORED})
-            kept[split] = replace(index.subset(rows), regions=regions)
-    for index in list(kept.values())[:1]:  # the splits share their classes
+            target = folder / "masks" / split
+            written[split] = _write_split(index, target, report, progress.update)
+    for index in list(written.values())[:1]:  # the splits share their classes
         _write_classes(folder / "classes.json", index)
-    return kept
+    return written
 
 
-def _draw(index, i, findings):
-    """The mask of image i, or None where something is broken."""
+def _write_split(
+    index: MaskSplit, folder: Path, report: ConversionReport, advance: Callable[[], object]
+) -> MaskSplit:
+    """Write the masks of a split and return the images that have one.
+
+    advance: called before each image.
+    """
+    rows, regions = [], 0
+    image_of: dict[Path, str] = {}
+    for i in range(len(index)):
+        advance()
+        target = Path(index.name(i)).with_suffix(".png")
+        other = image_of.setdefault(target, index.name(i))
+        if other != index.name(i):
+            why = f"{other} has the same name but for the suffix, and would have the same mask"
+            report.add_problem(index.path(i), why)
+            continue
+        ids = _draw(index, i, report)
+        if ids is None:
+            continue
+        path = folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(ids).save(path)
+        rows.append(i)
+        regions += len({*np.unique(ids).tolist()} - {index.background_id, IGNORED})
+    return replace(index.subset(rows), regions=regions)
+
+
+def _draw(index: MaskSplit, i: int, report: ConversionReport) -> Mask | None:
+    """Return the mask of image i, or None after adding a problem to the report."""
     try:
-        return index.draw(index.entries[i], read_size(index.path(i)), findings)
+        return index.draw(index.entries[i], read_size(index.path(i)), report)
     except UnreadableImage as error:
-        return findings.problem(error.path, error.why)
+        report.add_problem(error.path, error.why)
+        return None
 
 
-def _write_classes(path, index):
-    content = {"classes": index.classes, "ignore_index": IGNORED}
+def _write_classes(path: Path, index: MaskSplit) -> None:
+    """Write classes.json."""
+    content: dict[str, object] = {"classes": index.classes, "ignore_index": IGNORED}
     if index.colors:
-        content["colors"] = {
-            name: index.colors[name] for name in index.classes if name in index.colors
-        }
+        colors = index.colors
+        content["colors"] = {name: colors[name] for name in index.classes if name in colors}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def refuse_many(source, classes):
-    """No more classes than a mask of bytes can tell apart, or DataLayoutError."""
-    if len(classes) > MOST_CLASSES:
-        raise DataLayoutError(
-            source, f"{len(classes)} classes, but masks of 8 bits tell {MOST_CLASSES} apart"
-        )
+def check_class_count(source: PathLike, classes: Sequence[str]) -> None:
+    """Raise DataLayoutError for more classes than a mask of bytes can hold."""
+    if len(classes) > MAX_CLASSES:
+        why = f"{len(classes)} classes, but masks of 8 bits hold at most {MAX_CLASSES}"
+        raise DataLayoutError(source, why)
 
 
-def wrong_stated_size(said_hw, size_hw):
-    """What is wrong with the size that an annotation file tells of an image, or None; a side may be None or 0 for unknown."""
-    if not all(said_hw) or tuple(said_hw) == tuple(size_hw):
+def stated_size_problem(stated_hw: Sequence[int | None], size_hw: tuple[int, int]) -> str | None:
+    """Return the problem of the size that an annotation file states for an image, or None.
+
+    Args:
+        stated_hw: (height, width) of the file; None or 0 for unknown.
+        size_hw: (height, width) of the image.
+    """
+    if not all(stated_hw) or tuple(stated_hw) == tuple(size_hw):
         return None
-    said, real = ("{1} x {0}".format(*size) for size in (said_hw, size_hw))
-    return f"annotated as {said}, but the image is {real} (width x height, upright)"
+    stated, real = ("{1} x {0}".format(*size) for size in (stated_hw, size_hw))
+    return f"annotated as {stated}, but the image is {real} (width x height, upright)"
 
 
-def count_regions(index):
+def count_regions(index: MaskSplit) -> int:
+    """Return the number of annotated regions."""
     return index.regions
 
 
-MASKS = Form(
+MASKS = OutputFormat(
     write_masks,
     count_regions,
     one="annotated region",
     many="regions",
     images="images/{}",
-    whole_folders=True,
+    only_own_images=True,
 )

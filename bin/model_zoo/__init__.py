@@ -1,1 +1,1 @@
-"""The models table for `bin/models.py`: lists, downloads, checks."""
+"""The model zoo of `bin/models.py`: list, show, download, verify."""

@@ -1,27 +1,27 @@
-"""`models download`: the weights of a row, into the hub's cache."""
+"""`models download`: fetch released weights into the hub's cache."""
 
 from visionloop.bin.model_zoo.listing import find_model
 from visionloop.engine.errors import UserError
 from visionloop.tasks.huggingface.hub import HubOffline
 
 
-def run_download(name, task):
-    """Fetch a model's config, processor and safetensors, as `train --model` would, and say where they lie.
+def run_download(name: str, task: str | None) -> None:
+    """Fetch config, processor and safetensors of a model, as `train` would; print the folder.
 
-    Raises UserError for a model without released weights, and when the hub cannot be asked.
+    Raises UserError for a model without released weights, and if the hub cannot be reached.
     """
-    table, model = find_model(name, task)
-    if not table.is_released(model):
+    zoo, model = find_model(name, task)
+    if not zoo.is_released(model):
         raise UserError(
-            f"{name}: an architecture without released weights, there is nothing to download",
+            f"{name}: an architecture without released weights, nothing to download",
             field="name",
         )
     try:
-        folder = table.registry.fetch(name, model.model_id)
+        folder = zoo.model_names.fetch(name, model.model_id)
     except HubOffline as error:
-        todo = "run this where there is a network, and copy the hub's cache (HF_HOME) here"
+        hint = "run this on a machine with a network and copy the hub's cache (HF_HOME) here"
         raise UserError(
-            f"{name}: {model.model_id} is not on this machine and {error.why}; {todo}",
+            f"{name}: {model.model_id} is not on this machine and {error.why}; {hint}",
             code="offline",
             field="name",
         ) from None

@@ -1,1 +1,1 @@
-"""What `bin/report.py` does: run folders read into one object, the object drawn by one page."""
+"""HTML reports of runs: run folders read into one object, which a self-contained page draws."""

@@ -1,5 +1,5 @@
 "use strict";
-// Elements are made one by one and texts are set as texts: nothing of the data is ever read as HTML.
+// Charts, and helpers to create elements. Elements are created one by one and texts are set as text: no text of the object is interpreted as HTML.
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
@@ -16,19 +16,19 @@ const make = (tag, attributes = {}, ...children) => fill(document.createElement(
 const SVG = "http://www.w3.org/2000/svg";
 const shape = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-const RUN_COLOURS = 8, FEW_POINTS = 25; // points that get a dot each
-const colourOf = (i) => (i < RUN_COLOURS ? `var(--run-${i})` : `hsl(${(i * 137.5) % 360} 60% 50%)`);
-const colourBox = (colour) => make("span", { class: "swatch", style: { background: colour } });
-const swatch = (i) => colourBox(colourOf(i));
+const RUN_COLORS = 8, FEW_POINTS = 25; // a curve of up to this many points has a dot at each
+const colorOf = (i) => (i < RUN_COLORS ? `var(--run-${i})` : `hsl(${(i * 137.5) % 360} 60% 50%)`);
+const colorBox = (color) => make("span", { class: "swatch", style: { background: color } });
+const swatch = (i) => colorBox(colorOf(i));
 
-// [[item]] of equal keys, in the order of the first of each
+// Groups items with equal keys: [[item]], in the order of the first item of each group.
 function grouped(items, keyOf) {
   const groups = new Map();
   for (const item of items) groups.set(keyOf(item), [...(groups.get(keyOf(item)) || []), item]);
   return [...groups.values()];
 }
 
-function show(format, value) {
+function formatValue(format, value) {
   if (value === null || value === undefined) return "-";
   if (format === "percent") return `${(100 * value).toFixed(2)} %`;
   if (format === "integer") return Math.round(value).toLocaleString("en");
@@ -37,9 +37,9 @@ function show(format, value) {
   return size >= 1000 ? value.toFixed(1) : value.toFixed(4);
 }
 
-function niceTicks(low, high, wanted) {
-  const power = 10 ** Math.floor(Math.log10((high - low) / wanted));
-  const step = power * ([1, 2, 5].find((factor) => factor * power * wanted >= high - low) || 10);
+function niceTicks(low, high, count) {
+  const power = 10 ** Math.floor(Math.log10((high - low) / count));
+  const step = power * ([1, 2, 5].find((factor) => factor * power * count >= high - low) || 10);
   const ticks = [];
   for (let i = Math.ceil(low / step - 1e-6); i * step <= high + 1e-6 * step; i++) ticks.push(i * step);
   return { ticks, step };
@@ -67,7 +67,7 @@ function tickText(value, step, format) {
   return String(+value.toFixed(step ? Math.max(0, Math.ceil(-Math.log10(step) - 1e-9)) : 4));
 }
 
-// an exponential mean that does not lean on its first value; gaps stay gaps
+// Exponential moving average with bias correction; gaps stay gaps.
 function smooth(values, weight) {
   let sum = 0, mass = 0;
   return values.map((value) => {
@@ -77,99 +77,102 @@ function smooth(values, weight) {
   });
 }
 
-function nearest(steps, wanted) {
+// Returns the index of the step that is nearest to `target`.
+function nearest(steps, target) {
   let best = 0;
-  for (let i = 1; i < steps.length; i++) if (Math.abs(steps[i] - wanted) < Math.abs(steps[best] - wanted)) best = i;
+  for (let i = 1; i < steps.length; i++) if (Math.abs(steps[i] - target) < Math.abs(steps[best] - target)) best = i;
   return best;
 }
 
-// A chart of lines. lines: [{name, colour, x, y, low, high, dashed, run}], low and high: a band or null; options, asked at every drawing:
-// {format, log, weight (smoothing, 0: none), hidden (a Set of runs)}; x: the axis' name.
+// Returns a line chart. lines: [{name, color, x, y, low, high, dashed, run}] with a band from low to high, or null;
+// options: called at every redraw, returns {format, log, weight (of smoothing, 0 to 1, 0: none), hidden (a Set of runs)};
+// x: label of the axis; note: tooltip of the title.
 function chart(title, lines, options, { x = "step", note = "" } = {}) {
   const tip = make("div", { class: "tip", hidden: true });
   const svg = shape("svg", { tabindex: 0, role: "img", "aria-label": `${title} against ${x}` });
   const figure = make("figure", { class: "chart" }, make("figcaption", { title: note || null }, title), svg, tip);
   let plan = null, width = 0, at = null;
 
-  function scales(shown) {
+  function scales(visible) {
     const { log, format, weight } = options();
     const usable = (value) => value !== null && value !== undefined && (!log || value > 0);
-    const ys = shown.flatMap((line) => [...line.drawn, ...((!weight && line.low) || []), ...((!weight && line.high) || [])]).filter(usable);
-    const xs = shown.flatMap((line) => line.x.filter((_, i) => usable(line.y[i])));
+    const ys = visible.flatMap((line) => [...line.drawn, ...((!weight && line.low) || []), ...((!weight && line.high) || [])]).filter(usable);
+    const xs = visible.flatMap((line) => line.x.filter((_, i) => usable(line.y[i])));
     if (!ys.length) return null;
-    const least = (values) => values.reduce((a, b) => Math.min(a, b)), most = (values) => values.reduce((a, b) => Math.max(a, b));
-    let [low, high, first, last] = [least(ys), most(ys), least(xs), most(xs)];
+    const smallest = (values) => values.reduce((a, b) => Math.min(a, b)), largest = (values) => values.reduce((a, b) => Math.max(a, b));
+    let [low, high, first, last] = [smallest(ys), largest(ys), smallest(xs), largest(xs)];
     if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - 0.1 * Math.abs(low), high + 0.1 * (Math.abs(high) || 1)];
     if (first === last) [first, last] = [first - 1, last + 1];
     const { ticks, step } = log ? logTicks(low, high) : niceTicks(low, high, 5);
     const labels = ticks.map((tick) => tickText(tick, step, format));
     const left = 14 + 6.5 * Math.max(2, ...labels.map((label) => label.length)), right = width - 12, top = 10, bottom = 172;
-    const turn = log ? Math.log : (value) => value;
-    const across = (value) => left + ((value - first) / (last - first)) * (right - left);
-    const up = (value) => bottom - ((turn(value) - turn(low)) / (turn(high) - turn(low))) * (bottom - top);
-    return { usable, ticks, labels, across, up, left, right, top, bottom, first, last };
+    const transform = log ? Math.log : (value) => value;
+    const toX = (value) => left + ((value - first) / (last - first)) * (right - left);
+    const toY = (value) => bottom - ((transform(value) - transform(low)) / (transform(high) - transform(low))) * (bottom - top);
+    return { usable, ticks, labels, toX, toY, left, right, top, bottom, first, last };
   }
 
-  // a path through what can be drawn; a point without neighbours becomes a dot
-  function path({ usable, across, up }, line, values) {
+  // Returns a path through the usable points; a point without neighbors becomes a dot.
+  function path({ usable, toX, toY }, line, values) {
     let text = "", dots = [];
     values.forEach((value, i) => {
       if (!usable(value)) return;
       const begins = i === 0 || !usable(values[i - 1]), ends = i === values.length - 1 || !usable(values[i + 1]);
-      text += `${begins ? "M" : "L"}${across(line.x[i]).toFixed(1)},${up(value).toFixed(1)}`;
+      text += `${begins ? "M" : "L"}${toX(line.x[i]).toFixed(1)},${toY(value).toFixed(1)}`;
       if ((!begins || !ends) && values.length > FEW_POINTS) return;
-      dots.push(shape("circle", { cx: across(line.x[i]), cy: up(value), r: 2.2, style: { fill: line.colour } }));
+      dots.push(shape("circle", { cx: toX(line.x[i]), cy: toY(value), r: 2.2, style: { fill: line.color } }));
     });
-    const drawn = shape("path", { d: text || "M0,0", class: line.dashed ? "line dashed" : "line", style: { stroke: line.colour } });
+    const drawn = shape("path", { d: text || "M0,0", class: line.dashed ? "line dashed" : "line", style: { stroke: line.color } });
     return line.dashed ? [drawn] : [drawn, ...dots];
   }
 
-  function band({ usable, across, up }, line) {
-    const known = line.x.map((_, i) => i).filter((i) => usable(line.low[i]) && usable(line.high[i]));
-    const edge = (values, indices) => indices.map((i) => `${across(line.x[i]).toFixed(1)},${up(values[i]).toFixed(1)}`);
-    const points = [...edge(line.high, known), ...edge(line.low, [...known].reverse())].join(" ");
-    return shape("polygon", { points, class: "band", style: { fill: line.colour } });
+  function band({ usable, toX, toY }, line) {
+    const indices = line.x.map((_, i) => i).filter((i) => usable(line.low[i]) && usable(line.high[i]));
+    const edge = (values, order) => order.map((i) => `${toX(line.x[i]).toFixed(1)},${toY(values[i]).toFixed(1)}`);
+    const points = [...edge(line.high, indices), ...edge(line.low, [...indices].reverse())].join(" ");
+    return shape("polygon", { points, class: "band", style: { fill: line.color } });
   }
 
   function redraw() {
     const { weight, hidden } = options();
     const drawn = ({ y }) => (weight ? smooth(y, weight) : y);
-    const shown = lines.filter((line) => !hidden.has(line.run)).map((line) => ({ ...line, drawn: drawn(line) }));
+    const visible = lines.filter((line) => !hidden.has(line.run)).map((line) => ({ ...line, drawn: drawn(line) }));
     svg.setAttribute("viewBox", `0 0 ${width} 200`);
-    plan = scales(shown);
+    plan = scales(visible);
     [tip.hidden, at] = [true, null];
-    if (!plan) return svg.replaceChildren(shape("text", { x: width / 2, y: 95, "text-anchor": "middle" }, "nothing to draw"));
-    const { ticks, labels, across, up, left, right, bottom, first, last } = plan;
+    if (!plan) return svg.replaceChildren(shape("text", { x: width / 2, y: 95, "text-anchor": "middle" }, "no data"));
+    const { ticks, labels, toX, toY, left, right, bottom, first, last } = plan;
     const rows = ticks.flatMap((tick, i) => [
-      shape("line", { x1: left, x2: right, y1: up(tick), y2: up(tick), class: "grid" }),
-      shape("text", { x: left - 6, y: up(tick) + 4, "text-anchor": "end" }, labels[i]),
+      shape("line", { x1: left, x2: right, y1: toY(tick), y2: toY(tick), class: "grid" }),
+      shape("text", { x: left - 6, y: toY(tick) + 4, "text-anchor": "end" }, labels[i]),
     ]);
     const { ticks: columns, step } = niceTicks(first, last, Math.max(2, Math.floor((right - left) / 50)));
-    const feet = columns.map((tick) => shape("text", { x: across(tick), y: bottom + 18, "text-anchor": "middle" }, tickText(tick, step)));
-    const bands = shown.filter((line) => line.low && line.high && !weight).map((line) => band(plan, line));
-    const raw = weight ? shown.map((line) => shape("g", { class: "raw" }, path(plan, line, line.y))) : [];
+    const xLabels = columns.map((tick) => shape("text", { x: toX(tick), y: bottom + 18, "text-anchor": "middle" }, tickText(tick, step)));
+    const bands = visible.filter((line) => line.low && line.high && !weight).map((line) => band(plan, line));
+    const raw = weight ? visible.map((line) => shape("g", { class: "raw" }, path(plan, line, line.y))) : [];
     plan.cursor = shape("line", { y1: plan.top, y2: bottom, class: "cursor", visibility: "hidden" });
-    plan.shown = shown;
-    // an inner svg cuts off what a smoothed curve's own scale has no room for
+    plan.visible = visible;
+    // an inner svg clips raw values outside the range of the smoothed curve
     const [x, y, wide, high] = [left - 3, plan.top - 3, right - left + 6, bottom - plan.top + 6];
-    const crowd = bands.length > 3 ? "inner many" : "inner", viewBox = `${x} ${y} ${wide} ${high}`;
-    const inner = shape("svg", { x, y, width: wide, height: high, viewBox, class: crowd });
-    inner.append(...bands, ...raw.flat(), ...shown.flatMap((line) => path(plan, line, line.drawn)), plan.cursor);
-    svg.replaceChildren(...rows, ...feet, inner);
+    const className = bands.length > 3 ? "inner many" : "inner", viewBox = `${x} ${y} ${wide} ${high}`;
+    const inner = shape("svg", { x, y, width: wide, height: high, viewBox, class: className });
+    inner.append(...bands, ...raw.flat(), ...visible.flatMap((line) => path(plan, line, line.drawn)), plan.cursor);
+    svg.replaceChildren(...rows, ...xLabels, inner);
   }
 
-  function point(wanted) {
+  // Shows the values at the step that is nearest to `target`.
+  function point(target) {
     if (!plan) return;
-    const steps = plan.shown.map((line) => line.x[nearest(line.x, wanted)]);
-    at = steps[nearest(steps, wanted)];
-    const tell = ({ name, colour, x: places, drawn, low, high }) => {
-      const i = nearest(places, at), text = (values) => show(options().format, values[i]);
+    const steps = plan.visible.map((line) => line.x[nearest(line.x, target)]);
+    at = steps[nearest(steps, target)];
+    const describe = ({ name, color, x: places, drawn, low, high }) => {
+      const i = nearest(places, at), text = (values) => formatValue(options().format, values[i]);
       const span = low && high && low[i] !== null ? ` (${text(low)} to ${text(high)})` : "";
       const far = places[i] === at ? "" : ` at ${+places[i].toPrecision(7)}`;
-      return make("div", {}, colourBox(colour), `${name} ${text(drawn)}${span}${far}`);
+      return make("div", {}, colorBox(color), `${name} ${text(drawn)}${span}${far}`);
     };
-    tip.replaceChildren(make("b", {}, `${x} ${+at.toPrecision(7)}`), ...plan.shown.map(tell));
-    const place = plan.across(at);
+    tip.replaceChildren(make("b", {}, `${x} ${+at.toPrecision(7)}`), ...plan.visible.map(describe));
+    const place = plan.toX(at);
     plan.cursor.setAttribute("x1", place);
     plan.cursor.setAttribute("x2", place);
     plan.cursor.setAttribute("visibility", "visible");
@@ -188,13 +191,13 @@ function chart(title, lines, options, { x = "step", note = "" } = {}) {
     point(plan.first + ((inside - plan.left) / (plan.right - plan.left)) * (plan.last - plan.first));
   }
 
-  // the arrow keys go from point to point
+  // Moves from point to point with the arrow keys.
   function press(event) {
     const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (event.key === "Escape") leave();
     if (!way || !plan) return;
     event.preventDefault();
-    const steps = [...new Set(plan.shown.flatMap((line) => line.x))].sort((a, b) => a - b);
+    const steps = [...new Set(plan.visible.flatMap((line) => line.x))].sort((a, b) => a - b);
     const i = at === null ? (way > 0 ? -1 : steps.length) : steps.indexOf(at);
     point(steps[Math.max(0, Math.min(steps.length - 1, i + way))]);
   }

@@ -1,17 +1,20 @@
-"""The one object that a page is drawn from: what schema.json describes."""
+"""Builder of the object that a page draws; schema.json defines it."""
 
+import os
 import shlex
 import time
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from visionloop.bin.model_zoo.listing import TABLES
-from visionloop.bin.reports.curves import MOST_POINTS, score_curves, training_curves
-from visionloop.bin.reports.labels import task_facts
+from visionloop.bin.model_zoo.listing import MODEL_ZOOS
+from visionloop.bin.reports.curves import MAX_POINTS, score_curves, training_curves
+from visionloop.bin.reports.labels import describe_task
 from visionloop.bin.reports.records import (
     FIXED_SAMPLES,
     FIXED_STEPS,
     WORST_SAMPLES,
+    Intervals,
     fixed_samples,
     intervals_of,
     last_evaluation,
@@ -19,6 +22,7 @@ from visionloop.bin.reports.records import (
     worst_samples,
 )
 from visionloop.bin.reports.run_folder import (
+    RunFolder,
     as_object,
     best_of,
     is_number,
@@ -27,40 +31,48 @@ from visionloop.bin.reports.run_folder import (
     state_of,
 )
 from visionloop.engine.checkpoints.files import finite
+from visionloop.engine.types import JsonObject
 
-TASKS = tuple(table.command for table in TABLES)
+TASKS = tuple(zoo.command for zoo in MODEL_ZOOS)
 LIMITS = {
-    "points": MOST_POINTS,
+    "points": MAX_POINTS,
     "fixed_samples": FIXED_SAMPLES,
     "fixed_steps": FIXED_STEPS,
     "worst_samples": WORST_SAMPLES,
 }
 
 
-def report_of(paths):
-    """The object of these run folders, in their order. Raises UserError for a path that is no run's folder."""
+def report_of(paths: Sequence[str | os.PathLike[str]]) -> JsonObject:
+    """Return the object of run folders, in their order.
+
+    Raises UserError for a path that is not a run folder.
+    """
     folders = [read_run(path) for path in paths]
     names = names_of([folder.path for folder in folders])
     runs = [describe_run(folder, name) for folder, name in zip(folders, names, strict=True)]
-    keys = {}
+    keys: dict[str | None, dict[str, None]] = {}
     for run in runs:
-        keys.setdefault(run["task"], {}).update(
-            dict.fromkeys(curve["key"] for curve in run["scores"])
+        scores = dict.fromkeys(curve["key"] for curve in run["scores"])
+        keys.setdefault(run["task"], {}).update(scores)
+    return as_object(
+        finite(
+            {
+                "schema": 1,
+                "created": time.time(),
+                "visionloop": metadata.version("visionloop"),
+                "limits": LIMITS,
+                "tasks": [describe_task(task, list(scores)) for task, scores in keys.items()],
+                "runs": runs,
+            }
         )
-    return finite(
-        {
-            "schema": 1,
-            "made": time.time(),
-            "visionloop": metadata.version("visionloop"),
-            "limits": LIMITS,
-            "tasks": [task_facts(task, list(scores)) for task, scores in keys.items()],
-            "runs": runs,
-        }
     )
 
 
-def names_of(paths):
-    """A name for each folder, as short as tells them apart: its own, or with as many of the folders above as are needed."""
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Return a short, unique name for each folder.
+
+    It is the name of the folder, with as many parents as are needed to distinguish the paths.
+    """
     for depth in range(1, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(set(paths)):
@@ -68,8 +80,8 @@ def names_of(paths):
     return [str(path) for path in paths]
 
 
-def describe_run(folder, name):
-    """A run's part of the object. folder: RunFolder."""
+def describe_run(folder: RunFolder, name: str) -> JsonObject:
+    """Return the part of the object for one run."""
     notes = list(folder.notes)
     records = read_records(folder.path, notes)
     intervals = intervals_of(records)
@@ -77,15 +89,16 @@ def describe_run(folder, name):
     if not evaluations:
         notes.append("no evaluation yet: no scores, classes or samples")
     elif not records:
-        notes.append("no records of evaluations in this folder: no intervals, classes or samples")
+        notes.append("no evaluation records in this folder: no intervals, classes or samples")
+    data = folder.value("data")
     return {
         "name": name,
         "task": text_or_none(folder.value("task")),
         "model": text_or_none(folder.value("model")),
-        "data": Path(str(folder.value("data"))).name if folder.value("data") else None,
+        "data": Path(str(data)).name if data else None,
         **progress(folder.status, training + evaluations),
         "best": with_interval(best_of(folder.status), intervals),
-        "seconds": spent(training),
+        "seconds": training_seconds(training),
         "curves": training_curves(training),
         "scores": score_curves(evaluations, intervals),
         "time_breakdowns": [
@@ -95,8 +108,8 @@ def describe_run(folder, name):
         "fixed": fixed_samples(records, notes),
         "worst": worst_samples(records, notes),
         "settings": {
-            key: {"value": row["value"], "source": str(row.get("source", ""))}
-            for key, row in folder.settings.items()
+            key: {"value": setting["value"], "source": str(setting.get("source", ""))}
+            for key, setting in folder.settings.items()
         },
         "environment": folder.environment,
         "repeat": how_to_repeat(folder),
@@ -104,75 +117,89 @@ def describe_run(folder, name):
     }
 
 
-def progress(status, lines):
-    """state, error, step, steps, epoch, heartbeat and eta; without a status.json as far as the log tells."""
-    last = max(lines, key=lambda line: line["step"], default={})
-    known = {
+def progress(status: JsonObject, lines: Sequence[JsonObject]) -> JsonObject:
+    """Return state, error, step, steps, epoch, heartbeat and eta of a run.
+
+    Without a status.json, step and epoch are those of the last line of metrics.jsonl.
+    """
+    empty: JsonObject = {}
+    last = max(lines, key=lambda line: line["step"], default=empty)
+    numbers = {
         name: number_or_none(status.get(name))
         for name in ("step", "steps", "epoch", "heartbeat", "eta")
     }
     for name in ("step", "epoch"):
-        known[name] = number_or_none(last.get(name)) if known[name] is None else known[name]
+        if numbers[name] is None:
+            numbers[name] = number_or_none(last.get(name))
     message = as_object(status.get("error")).get("message")
-    return {"state": state_of(status), "error": text_or_none(message), **known}
+    return {"state": state_of(status), "error": text_or_none(message), **numbers}
 
 
-def with_interval(best, intervals):
-    """The best score with its interval of that evaluation, where one was drawn."""
-    return best and best | {"interval": intervals.get(best["step"], {}).get(best["metric"])}
+def with_interval(best: JsonObject | None, intervals: Intervals) -> JsonObject | None:
+    """Return the best score with the interval of its evaluation, None without one."""
+    if best is None:
+        return None
+    return best | {"interval": intervals.get(best["step"], {}).get(best["metric"])}
 
 
-def spent(training):
-    """Seconds in training steps over all starts, evaluations and saves left out: a line has the mean of the steps since the one before."""
+def training_seconds(training: Sequence[JsonObject]) -> float | None:
+    """Return the seconds in training steps over all starts, without evaluations and saves.
+
+    A line has the mean of the steps since the line before.
+    """
     if not training:
         return None
-    pairs = zip([0, *(line["step"] for line in training)], training, strict=False)
+    starts = [0, *(line["step"] for line in training)]
     return sum(
-        (line["step"] - before) * line["step_ms"] / 1000
-        for before, line in pairs
+        (line["step"] - start) * line["step_ms"] / 1000
+        for start, line in zip(starts, training, strict=False)
         if is_number(line.get("step_ms"))
     )
 
 
-def time_breakdown_of(line):
-    """{"step", "parts": {part: {"seconds", "share"}}}."""
-    rows = {
-        name: row
-        for name, row in line.items()
-        if isinstance(row, dict) and is_number(row.get("seconds"))
-    }
+def time_breakdown_of(line: JsonObject) -> JsonObject:
+    """Return {"step", "parts": {part: {"seconds", "share"}}}."""
     parts = {
         name: {"seconds": row["seconds"], "share": number_or_none(row.get("share"))}
-        for name, row in rows.items()
+        for name, row in line.items()
+        if isinstance(row, dict) and is_number(row.get("seconds"))
     }
     return {"step": line["step"], "parts": parts}
 
 
-def how_to_repeat(folder):
-    """{"command", "from_settings", "commit"}: the command line as it was typed, and one that reads the run's settings; None: not known."""
-    words, task = folder.environment.get("command"), folder.value("task")
-    settings = shlex.quote(str(folder.path / "settings.json"))
-    place = "--run-name" if folder.value("run_name") else "--output"
+def how_to_repeat(folder: RunFolder) -> JsonObject:
+    """Return {"command", "from_settings", "commit"}, None for what is not known.
+
+    command: the command line as it was typed; from_settings: a command that reads the settings of
+    the run.
+    """
+    environment: Mapping[str, object] = folder.environment
+    words, task = environment.get("command"), folder.value("task")
+    command = from_settings = None
+    if isinstance(words, list) and words:
+        command = command_line(list(map(str, words)), environment.get("processes"))
+    if task in TASKS:
+        settings = shlex.quote(str(folder.path / "settings.json"))
+        output = "--run-name" if folder.value("run_name") else "--output"
+        from_settings = f"python bin/{task}.py train --config {settings} {output} NEW"
     return {
-        "command": typed(list(map(str, words)), folder.environment.get("processes"))
-        if isinstance(words, list) and words
-        else None,
-        "from_settings": f"python bin/{task}.py train --config {settings} {place} NEW"
-        if task in TASKS
-        else None,
-        "commit": text_or_none(folder.environment.get("git_commit")),
+        "command": command,
+        "from_settings": from_settings,
+        "commit": text_or_none(environment.get("git_commit")),
     }
 
 
-def typed(words, processes):
-    """A command line; with several processes as if on one machine, since nothing tells of others."""
-    start = (
-        f"torchrun --nproc-per-node {processes} "
-        if is_number(processes) and processes > 1
-        else "python "
-    )
-    return (start if words[0].endswith(".py") else "") + shlex.join(words)
+def command_line(words: Sequence[str], processes: object) -> str:
+    """Return a command line.
+
+    Several processes are started as on one machine: nothing is recorded about other machines.
+    """
+    launcher = "python "
+    if is_number(processes) and processes > 1:
+        launcher = f"torchrun --nproc-per-node {processes} "
+    return (launcher if words[0].endswith(".py") else "") + shlex.join(words)
 
 
-def text_or_none(value):
+def text_or_none(value: object) -> str | None:
+    """Return a value as text, None as it is."""
     return None if value is None else str(value)

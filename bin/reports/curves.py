@@ -1,121 +1,153 @@
-"""Curves of a run: what was logged against steps, thinned so that a page stays small."""
+"""Curves of a run over its steps, reduced so that a page stays small."""
 
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from visionloop.bin.reports.records import Intervals
 from visionloop.bin.reports.run_folder import as_object, is_number, number_or_none
+from visionloop.engine.types import JsonObject
 
-MOST_POINTS = 2000
-ABOUT = ("time", "step", "epoch", "kind")
-RATES = ("lr", "grad_norm")
+MAX_POINTS = 2000
+NOT_CURVES = ("time", "step", "epoch", "kind")
+OPTIMIZER = ("lr", "grad_norm")
 SPEED = ("step_ms", "data_wait")
 
+Value = TypeVar("Value")
 
-def training_curves(lines):
-    """[{"name", "group", "logged", "gaps", "steps", "values", "low", "high"}] of the `train` lines.
 
-    logged: how many points there were; gaps: how many of them are no finite number; low, high: None
-    of a curve that is short enough.
+def training_curves(lines: Sequence[JsonObject]) -> list[JsonObject]:
+    """Return the curves of the `train` lines.
+
+    Returns:
+        [{"name", "group", "logged", "gaps", "steps", "values", "low", "high"}]; logged: number of
+        points; gaps: number of points that are not finite; low, high: None for a curve that was not
+        reduced.
     """
-    named = ((name, value) for line in lines for name, value in line.items() if name not in ABOUT)
-    names = dict.fromkeys(name for name, value in named if value is None or is_number(value))
-    found = []
+    items = ((name, value) for line in lines for name, value in line.items())
+    names = dict.fromkeys(
+        name
+        for name, value in items
+        if name not in NOT_CURVES and (value is None or is_number(value))
+    )
+    curves = []
     for name in names:
         points = [(line["step"], number_or_none(line[name])) for line in lines if name in line]
-        gaps = sum(value is None for _, value in points)
-        found.append(
-            {"name": name, "group": group_of(name), "logged": len(points), "gaps": gaps}
-            | summarize(points)
+        curves.append(
+            {
+                "name": name,
+                "group": group_of(name),
+                "logged": len(points),
+                "gaps": sum(value is None for _, value in points),
+                **summarize(points),
+            }
         )
-    return found
+    return curves
 
 
-def summarize(points, most=MOST_POINTS):
-    """{"steps", "values", "low", "high"} of [(step, value or None)]: as they are, or means of at most `most` / 2 equal stretches.
+def summarize(points: Sequence[tuple[int, float | None]], most: int = MAX_POINTS) -> JsonObject:
+    """Reduce a curve to means over at most `most` / 2 equal intervals.
 
-    Means and not some of the points, so that smoothing them is smoothing the run; low, high: the
-    least and the greatest of each stretch, so that no spike is lost.
+    Means and not a selection of the points, so that smoothing them is smoothing the run.
+
+    Args:
+        points: [(step, value or None)]; up to `most` points are returned as they are.
+        most: limit of the number of points.
+
+    Returns:
+        {"steps", "values", "low", "high"}; low, high: minimum and maximum of each interval, so that
+        no spike is lost, or None for a curve that was not reduced.
     """
     if len(points) <= most:
         return {
             "steps": [step for step, _ in points],
-            "values": [short(value) for _, value in points],
+            "values": [six_digits(value) for _, value in points],
             "low": None,
             "high": None,
         }
-    rows = []
-    for stretch in stretches(len(points), most // 2):
-        known = [points[i][1] for i in stretch if points[i][1] is not None]
-        numbers = (sum(known) / len(known), min(known), max(known)) if known else (None, None, None)
-        rows.append((points[stretch[len(stretch) // 2]][0], *map(short, numbers)))
-    return dict(
-        zip(("steps", "values", "low", "high"), map(list, zip(*rows, strict=True)), strict=True)
-    )
+    curve: JsonObject = {"steps": [], "values": [], "low": [], "high": []}
+    for interval in equal_intervals(len(points), most // 2):
+        numbers = [value for i in interval if (value := points[i][1]) is not None]
+        curve["steps"].append(points[interval[len(interval) // 2]][0])
+        curve["values"].append(six_digits(sum(numbers) / len(numbers)) if numbers else None)
+        curve["low"].append(six_digits(min(numbers, default=None)))
+        curve["high"].append(six_digits(max(numbers, default=None)))
+    return curve
 
 
-def stretches(number, parts):
-    """[range]: range(number) in so many parts, as equal as they can be."""
+def equal_intervals(number: int, parts: int) -> list[range]:
+    """Divide range(number) into `parts` ranges of equal length, up to one."""
     return [range(i * number // parts, (i + 1) * number // parts) for i in range(parts)]
 
 
-def group_of(name):
-    """loss, rate, speed or other: which curves stand together."""
+def group_of(name: str) -> str:
+    """Return the group of charts that a curve is shown in: loss, optimizer, speed or other."""
     if name == "loss" or name.startswith("loss_"):
         return "loss"
-    if name.startswith(RATES):
-        return "rate"
+    if name.startswith(OPTIMIZER):
+        return "optimizer"
     return "speed" if name in SPEED else "other"
 
 
-def score_curves(lines, intervals):
-    """[{"key", "logged", "steps", "values", "raw", "low", "high"}] of the `eval` lines.
+def score_curves(lines: Sequence[JsonObject], intervals: Intervals) -> list[JsonObject]:
+    """Return the curves of the `eval` lines.
 
-    intervals: {step: {key: [low, high]}}. raw: of the training weights beside averaged ones; a list
-    without any number is None.
+    Args:
+        lines: of metrics.jsonl in order of step.
+        intervals: {step: {key: (low, high)}}.
+
+    Returns:
+        [{"key", "logged", "steps", "values", "raw", "low", "high"}]; raw: of the training weights,
+        where `values` are those of the EMA weights; None for a list without any number.
     """
     keys = dict.fromkeys(key for line in lines for key in as_object(line.get("metrics")))
-    found = []
-    for key in keys:
-        with_key = [line for line in lines if key in as_object(line.get("metrics"))]
-        values = [number_or_none(line["metrics"][key]) for line in with_key]
-        kept = thin(values)
-        chosen = [with_key[i] for i in kept]
-        spans = [intervals.get(line["step"], {}).get(key) or (None, None) for line in chosen]
-        found.append(
-            {
-                "key": key,
-                "logged": len(values),
-                "steps": [line["step"] for line in chosen],
-                "values": [short(values[i]) for i in kept],
-                "raw": some(
-                    [
-                        short(number_or_none(as_object(line.get("metrics_raw")).get(key)))
-                        for line in chosen
-                    ]
-                ),
-                "low": some([short(low) for low, _ in spans]),
-                "high": some([short(high) for _, high in spans]),
-            }
-        )
-    return found
+    return [score_curve(key, lines, intervals) for key in keys]
 
 
-def thin(values, most=MOST_POINTS):
-    """Which indices to keep, rising: all of them, or at most `most` with the first, the last, and of each of equal stretches the least,
-    the greatest and one gap (None), so that neither a spike nor a hole is lost."""
+def score_curve(key: str, lines: Iterable[JsonObject], intervals: Intervals) -> JsonObject:
+    """Return the curve of one score, see `score_curves`."""
+    with_key = [line for line in lines if key in as_object(line.get("metrics"))]
+    values = [number_or_none(line["metrics"][key]) for line in with_key]
+    indices = thin(values)
+    selected = [with_key[i] for i in indices]
+    raw = [number_or_none(as_object(line.get("metrics_raw")).get(key)) for line in selected]
+    bounds = [intervals.get(line["step"], {}).get(key) or (None, None) for line in selected]
+    return {
+        "key": key,
+        "logged": len(values),
+        "steps": [line["step"] for line in selected],
+        "values": [six_digits(values[i]) for i in indices],
+        "raw": none_if_empty([six_digits(value) for value in raw]),
+        "low": none_if_empty([six_digits(low) for low, _ in bounds]),
+        "high": none_if_empty([six_digits(high) for _, high in bounds]),
+    }
+
+
+def thin(values: Sequence[float | None], most: int = MAX_POINTS) -> list[int]:
+    """Select at most `most` points of a curve so that neither a spike nor a gap is lost.
+
+    Returns:
+        Indices in increasing order: all of them, or the first, the last, and of each of equal
+        intervals the minimum, the maximum and one gap (None).
+    """
     if len(values) <= most:
         return list(range(len(values)))
-    kept = {0, len(values) - 1}
-    for stretch in stretches(len(values), (most - 2) // 3):
-        known = [j for j in stretch if values[j] is not None]
-        if known:
-            kept |= {min(known, key=values.__getitem__), max(known, key=values.__getitem__)}
-        if len(known) < len(stretch):
-            kept.add(next(j for j in stretch if values[j] is None))
-    return sorted(kept)
+    selected = {0, len(values) - 1}
+    for interval in equal_intervals(len(values), (most - 2) // 3):
+        numbers = [(value, j) for j in interval if (value := values[j]) is not None]
+        if numbers:
+            # of equal values the first one
+            selected.add(min(numbers)[1])
+            selected.add(max(numbers, key=lambda number: number[0])[1])
+        if len(numbers) < len(interval):
+            selected.add(next(j for j in interval if values[j] is None))
+    return sorted(selected)
 
 
-def short(value):
-    """Six digits are more than a chart shows, and a third of the bytes."""
+def six_digits(value: float | None) -> float | None:
+    """Round a float to six digits: more than a chart shows, and a third of the bytes."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def some(values):
+def none_if_empty(values: list[Value | None]) -> list[Value | None] | None:
+    """Return a list as it is, None for one of None alone."""
     return values if any(value is not None for value in values) else None

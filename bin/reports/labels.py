@@ -1,42 +1,51 @@
-"""What tasks and scores are called. A task that is not among the four is shown by its keys."""
+"""Names of tasks and scores.
 
+A task that is not among the four of visionloop is shown by its keys.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from visionloop.bin.commands.cli import heavy_imports
-from visionloop.bin.model_zoo.listing import TABLES
+from visionloop.bin.commands.startup import heavy_imports
+from visionloop.bin.model_zoo.listing import MODEL_ZOOS
+from visionloop.engine.types import JsonObject
 
 
-def task_facts(name, keys):
-    """{"name", "label", "primary", "metrics": [{"key", "label", "format", "higher_is_better", "description"}]} of a task.
+def describe_task(name: str | None, keys: Sequence[str]) -> JsonObject:
+    """Return the names and formats of a task's scores.
 
-    name: as in settings.json, None where it is not known; keys: of all scores that are to be shown;
-    the first known one stands first.
+    Args:
+        name: of the task as in settings.json, None for an unknown one.
+        keys: of all scores to show.
+
+    Returns:
+        {"name", "label", "primary", "metrics"}; metrics: [{"key", "label", "format",
+        "higher_is_better", "description"}] in the order of the task, then the keys that it does not
+        define.
     """
-    table = next((table for table in TABLES if table.command == name), None)
-    if table is None:
-        metrics = [plain_metric(key) for key in keys]
+    zoo = next((zoo for zoo in MODEL_ZOOS if zoo.command == name), None)
+    if zoo is None:
         return {
             "name": name,
-            "label": name.replace("_", " ") if name else "task not known",
+            "label": name.replace("_", " ") if name else "unknown task",
             "primary": None,
-            "metrics": metrics,
+            "metrics": [undefined_metric(key) for key in keys],
         }
-    # the specs stand beside code that computes, so this imports torch: a few seconds
+    # the specs are defined beside code that computes, so this imports torch: a few seconds
     with heavy_imports():
-        known = {spec.key: asdict(spec) for spec in table.load_metrics()}
-    metrics = [row for key, row in known.items() if key in keys] + [
-        related_metric(key, known) for key in keys if key not in known
-    ]
+        metric_of = {spec.key: asdict(spec) for spec in zoo.load_metrics()}
+    metrics = [metric for key, metric in metric_of.items() if key in keys]
+    metrics += [related_metric(key, metric_of) for key in keys if key not in metric_of]
     return {
         "name": name,
-        "label": table.label["en"],
-        "primary": table.primary_metric,
+        "label": zoo.label["en"],
+        "primary": zoo.primary_metric,
         "metrics": metrics,
     }
 
 
-def plain_metric(key):
-    """A score of which nothing but the key is known. higher_is_better: None, it cannot be told."""
+def undefined_metric(key: str) -> JsonObject:
+    """Return the description of a score that no task defines; higher_is_better is None."""
     return {
         "key": key,
         "label": key.replace("_", " "),
@@ -46,13 +55,16 @@ def plain_metric(key):
     }
 
 
-def related_metric(key, known):
-    """A score that a run adds to the table, such as `miou_level_0`: it is shown as the one that its key begins with."""
-    begins = [row for name, row in known.items() if key.startswith(f"{name}_")]
-    if not begins:
-        return plain_metric(key)
-    longest = max(begins, key=lambda row: len(row["key"]))
-    return plain_metric(key) | {
+def related_metric(key: str, metric_of: Mapping[str, JsonObject]) -> JsonObject:
+    """Return the description of a score that a run adds to those of its task.
+
+    A key such as `miou_level_0` has the format of the longest key that it begins with.
+    """
+    related = [metric for name, metric in metric_of.items() if key.startswith(f"{name}_")]
+    if not related:
+        return undefined_metric(key)
+    longest = max(related, key=lambda metric: len(metric["key"]))
+    return undefined_metric(key) | {
         "format": longest["format"],
         "higher_is_better": longest["higher_is_better"],
     }

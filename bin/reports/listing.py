@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from visionloop.bin.model_zoo.listing import columns
@@ -15,16 +16,17 @@ from visionloop.bin.reports.run_folder import (
     state_of,
 )
 from visionloop.engine.errors import UserError
+from visionloop.engine.types import JsonObject
 
-FACTS = (
-    "status.json",
-    "settings.json",
-    "metrics.jsonl",
-)  # the first one there tells when the run last did something
+# the time of the first one that exists is that of the last activity
+ACTIVITY_FILES = ("status.json", "settings.json", "metrics.jsonl")
 
 
-def run_list(folder, *, as_json):
-    """Print the runs below `folder`, the latest first. Raises UserError where there is no such folder."""
+def run_list(folder: str, *, as_json: bool) -> None:
+    """Print the runs below `folder`, the most recently active first.
+
+    Raises UserError without the folder.
+    """
     top = Path(folder)
     if not top.is_dir():
         why = "not a folder" if top.exists() else "no such folder"
@@ -37,11 +39,14 @@ def run_list(folder, *, as_json):
     if as_json:
         print(json.dumps(rows))
         return
-    print("\n".join(table(rows)) if rows else f"{folder}: no run")
+    print("\n".join(table(rows)) if rows else f"{folder}: no runs")
 
 
-def find_runs(top):
-    """Run folders at or below `top`, by path. A run's own folders and hidden ones are not searched."""
+def find_runs(top: Path) -> Iterator[Path]:
+    """Yield the run folders at or below `top`, sorted by path.
+
+    Folders inside a run and hidden ones are not searched.
+    """
     for path, folders, _ in os.walk(top):
         if is_run(Path(path)):
             folders.clear()
@@ -49,12 +54,16 @@ def find_runs(top):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
-def describe(path, top, now):
-    """A run's line as an object. age_seconds: since it last gave a sign of life."""
+def describe(path: Path, top: Path, now: float) -> JsonObject:
+    """Return the line of a run as an object.
+
+    age_seconds: since its last heartbeat, or else since its files were last written.
+    """
     settings, status = (read_object(path / name, []) for name in ("settings.json", "status.json"))
     task = as_object(as_object(settings.get("settings")).get("task")).get("value")
-    written = next((path / name).stat().st_mtime for name in FACTS if (path / name).is_file())
-    beat = number_or_none(status.get("heartbeat"))
+    files = [path / name for name in ACTIVITY_FILES if (path / name).is_file()]
+    heartbeat = number_or_none(status.get("heartbeat"))
+    last_activity = files[0].stat().st_mtime if heartbeat is None else heartbeat
     return {
         "name": path.name if path == top else path.relative_to(top).as_posix(),
         "folder": str(path),
@@ -63,43 +72,36 @@ def describe(path, top, now):
         "step": number_or_none(status.get("step")),
         "steps": number_or_none(status.get("steps")),
         "best": best_of(status),
-        "age_seconds": round(max(0.0, now - (written if beat is None else beat)), 1),
+        "age_seconds": round(max(0.0, now - last_activity), 1),
     }
 
 
-def table(rows):
-    """Lines, the headings first."""
-    cells = [("run", "task", "state", "step", "best", "last sign")]
+def table(rows: Sequence[JsonObject]) -> list[str]:
+    """Return the lines of the table, headings first."""
+    cells = [("run", "task", "state", "step", "best", "last active")]
     for row in rows:
-        best = row["best"]
-        # the key is enough: what it is called stands beside code that imports torch
-        score = (
-            f"{best['metric']} {best['score']:.4f} at step {best['step']}"
-            if best and best["score"] is not None
-            else "-"
-        )
-        done = (
-            "-"
-            if row["step"] is None
-            else f"{row['step']}/{row['steps']}"
-            if row["steps"]
-            else str(row["step"])
-        )
-        cells.append(
-            (
-                row["name"],
-                row["task"] or "-",
-                row["state"],
-                done,
-                score,
-                show_age(row["age_seconds"]),
-            )
-        )
+        task, age = row["task"] or "-", show_age(row["age_seconds"])
+        cells.append((row["name"], task, row["state"], show_step(row), show_best(row), age))
     return columns(cells)
 
 
-def show_age(seconds):
-    """How long ago, in the largest unit that fits."""
+def show_step(row: JsonObject) -> str:
+    """Return `step/steps` of a run."""
+    if row["step"] is None:
+        return "-"
+    return f"{row['step']}/{row['steps']}" if row["steps"] else str(row["step"])
+
+
+def show_best(row: JsonObject) -> str:
+    """Return the best score of a run by its key: its label needs code that imports torch."""
+    best = row["best"]
+    if not best or best["score"] is None:
+        return "-"
+    return f"{best['metric']} {best['score']:.4f} at step {best['step']}"
+
+
+def show_age(seconds: float) -> str:
+    """Return a duration in the largest unit that fits, as `3 min ago`."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{int(seconds // size)} {unit} ago"

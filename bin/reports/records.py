@@ -1,44 +1,55 @@
-"""Evaluations of a run: the record of each, and of few of them the images, as data: addresses that need no file beside the page."""
+"""Evaluation records of a run, with a selection of their images as `data:` URLs.
+
+The page needs no file beside it.
+"""
 
 import base64
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from visionloop.bin.reports.run_folder import as_object, is_number, number_or_none, read_object
+from visionloop.engine.types import JsonObject
 
 FIXED_SAMPLES, FIXED_STEPS, WORST_SAMPLES = 8, 12, 16
-LARGEST_IMAGE = 2**20  # bytes
-KINDS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
+MAX_IMAGE_BYTES = 2**20
+MEDIA_TYPES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 RECORD = "record.json"
 
+# (folder of the evaluation, content of its record.json)
+Record: TypeAlias = tuple[Path, JsonObject]
+# {step: {metric key: (low, high)}} of 95 % intervals
+Intervals: TypeAlias = dict[int, dict[str, tuple[float, float]]]
 
-def read_records(folder, notes):
-    """[(folder, record)] by step. Those that are no records are left out with a note."""
-    found = []
+
+def read_records(folder: Path, notes: list[str]) -> list[Record]:
+    """Read the records of a run folder in order of step; those that are not valid become notes."""
+    records: list[Record] = []
     for path in sorted((folder / "evaluations").glob(f"step_*/{RECORD}")):
-        wrong = []
-        record = read_object(path, wrong)
-        if not wrong and (record.get("schema") != 1 or not is_number(record.get("step"))):
-            wrong = [f"{RECORD}: not of schema 1"]
-        notes += [f"evaluations/{path.parent.name}/{note}" for note in wrong]
-        if not wrong:
-            found.append((path.parent, record))
-    return sorted(found, key=lambda row: row[1]["step"])
+        problems: list[str] = []
+        record = read_object(path, problems)
+        if not problems and (record.get("schema") != 1 or not is_number(record.get("step"))):
+            problems = [f"{RECORD}: not of schema 1"]
+        notes += [f"evaluations/{path.parent.name}/{problem}" for problem in problems]
+        if not problems:
+            records.append((path.parent, record))
+    return sorted(records, key=lambda row: row[1]["step"])
 
 
-def intervals_of(records):
-    """{step: {metric key: (low, high)}}."""
+def intervals_of(records: Iterable[Record]) -> Intervals:
+    """Return {step: {metric key: (low, high)}}."""
     return {
         record["step"]: {
-            key: tuple(span)
-            for key, span in as_object(record.get("intervals")).items()
-            if isinstance(span, list) and len(span) == 2 and all(map(is_number, span))
+            key: (interval[0], interval[1])
+            for key, interval in as_object(record.get("intervals")).items()
+            if isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
         }
         for _, record in records
     }
 
 
-def last_evaluation(records):
-    """The numbers of the last one; None before the first."""
+def last_evaluation(records: Sequence[Record]) -> JsonObject | None:
+    """Return classes, confusion matrix and curves of the last evaluation; None before the first."""
     if not records:
         return None
     record = records[-1][1]
@@ -54,49 +65,53 @@ def last_evaluation(records):
     }
 
 
-def worst_samples(records, notes):
-    """{"step", "score", "known", "samples"} of the last evaluation whose images were kept; None without any.
+def worst_samples(records: Sequence[Record], notes: list[str]) -> JsonObject | None:
+    """Return {"step", "score", "total", "samples"} of the last evaluation with images, or None.
 
-    score: what the samples' score means; known: how many the record holds.
+    score: meaning of the samples' score; total: number of samples in the record.
     """
-    drawn = with_images(records, "worst")
-    if not drawn:
+    with_images = select_with_images(records, "worst")
+    if not with_images:
         return None
-    folder, record = drawn[-1]
-    shown = samples(folder, record, "worst", WORST_SAMPLES, notes)
+    folder, record = with_images[-1]
     return {
         "step": record["step"],
         "score": record.get("sample_score"),
-        "known": len(record["worst"]),
-        "samples": shown,
+        "total": len(record["worst"]),
+        "samples": read_samples(folder, record, "worst", WORST_SAMPLES, notes),
     }
 
 
-def fixed_samples(records, notes):
-    """{"score", "known", "evaluations", "shown": [{"step", "samples"}]}, None without any.
+def fixed_samples(records: Sequence[Record], notes: list[str]) -> JsonObject | None:
+    """Return {"score", "total", "evaluations", "selection": [{"step", "samples"}]}, or None.
 
-    evaluations: how many kept images of these samples; shown: some of them, evenly spread, both
-    ends among them.
+    evaluations: number of evaluations with images of these samples; selection: at most
+    `FIXED_STEPS` of them, evenly spaced, with the first and the last.
     """
-    drawn = with_images(records, "fixed")
-    if not drawn:
+    with_images = select_with_images(records, "fixed")
+    if not with_images:
         return None
-    chosen = [drawn[i] for i in spread(len(drawn), FIXED_STEPS)]
-    shown = [
-        {"step": record["step"], "samples": samples(folder, record, "fixed", FIXED_SAMPLES, notes)}
-        for folder, record in chosen
-    ]
-    last = drawn[-1][1]
+    selected = [with_images[i] for i in evenly_spaced(len(with_images), FIXED_STEPS)]
+    last = with_images[-1][1]
     return {
         "score": last.get("sample_score"),
-        "known": len(last["fixed"]),
-        "evaluations": len(drawn),
-        "shown": shown,
+        "total": len(last["fixed"]),
+        "evaluations": len(with_images),
+        "selection": [
+            {
+                "step": record["step"],
+                "samples": read_samples(folder, record, "fixed", FIXED_SAMPLES, notes),
+            }
+            for folder, record in selected
+        ],
     }
 
 
-def with_images(records, kind):
-    """Those of [(folder, record)] that name an image: a run keeps them at some of its evaluations."""
+def select_with_images(records: Iterable[Record], kind: str) -> list[Record]:
+    """Return the records that name an image: a run keeps images of some of its evaluations.
+
+    kind: "fixed" or "worst".
+    """
     return [
         (folder, record)
         for folder, record in records
@@ -104,44 +119,56 @@ def with_images(records, kind):
     ]
 
 
-def spread(number, most):
-    """At most `most` of range(number), evenly, both ends among them."""
-    return (
-        list(range(number))
-        if number <= most
-        else [round(i * (number - 1) / (most - 1)) for i in range(most)]
-    )
+def evenly_spaced(number: int, most: int) -> list[int]:
+    """Return at most `most` indices of range(number), evenly spaced, with the first and last."""
+    if number <= most:
+        return list(range(number))
+    return [round(i * (number - 1) / (most - 1)) for i in range(most)]
 
 
-def samples(folder, record, kind, most, notes):
-    """[{"name", "score", "image"}]; image: a data: address, None where the file is not to be had."""
+def read_samples(
+    folder: Path, record: JsonObject, kind: str, most: int, notes: list[str]
+) -> list[JsonObject]:
+    """Return the first samples of a record, [{"name", "score", "image"}].
+
+    image: a `data:` URL, None without a readable file.
+    """
     return [
         {
             "name": str(row["name"]),
             "score": number_or_none(row.get("score")),
-            "image": image_data(folder, row.get("image"), notes),
+            "image": image_url(folder, row.get("image"), notes),
         }
         for row in (record.get(kind) or [])[:most]
     ]
 
 
-def image_data(folder, name, notes):
-    """An image beside its record as `data:image/jpeg;base64,..`; None where none was drawn, and with a note for anything else."""
+def image_url(folder: Path, name: object, notes: list[str]) -> str | None:
+    """Return an image of an evaluation as `data:image/jpeg;base64,..`.
+
+    Args:
+        folder: of the evaluation.
+        name: file name of the image, None for a sample without one.
+        notes: receives the reason why an image is left out.
+
+    Returns:
+        The URL, or None without an image.
+    """
     if name is None:
         return None
     name = str(name)
     where = f"evaluations/{folder.name}/{name}"
-    kind = KINDS.get(Path(name).suffix.lower())
+    media_type = MEDIA_TYPES.get(Path(name).suffix.lower())
     # a record from elsewhere must not put other files of this machine into a page that is sent away
-    if kind is None or Path(name).name != name or (folder / name).is_symlink():
-        notes.append(f"{where}: not an image beside its record")
+    if media_type is None or Path(name).name != name or (folder / name).is_symlink():
+        notes.append(f"{where}: not an image in the folder of its record")
         return None
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
         notes.append(f"{where}: {error.strerror}")
         return None
-    if len(content) > LARGEST_IMAGE:
-        notes.append(f"{where}: {len(content)} bytes are too many for a page")
+    if len(content) > MAX_IMAGE_BYTES:
+        notes.append(f"{where}: {len(content)} bytes, more than the {MAX_IMAGE_BYTES} of a page")
         return None
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return f"data:image/{media_type};base64,{base64.b64encode(content).decode('ascii')}"

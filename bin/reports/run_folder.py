@@ -1,65 +1,78 @@
-"""A run's folder as it lies on the disk. What is missing or broken becomes a note: a report is most wanted of a run that went wrong."""
+"""Reader of a run folder.
+
+Parts that are missing or unreadable become notes: a report is most useful for a run that failed.
+"""
 
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from visionloop.engine.checkpoints.files import finite
 from visionloop.engine.errors import UserError
+from visionloop.engine.types import JsonObject
 
-MARKS = ("settings.json", "status.json", "metrics.jsonl")  # any of them makes a folder a run's
-SILENT_SECONDS = 60  # a heartbeat older than this: the process is gone
-LOST, UNKNOWN = "lost", "unknown"  # states that no status.json holds
+RUN_FILES = ("settings.json", "status.json", "metrics.jsonl")  # any of them marks a run folder
+MAX_SILENCE = 60  # seconds; without a heartbeat for longer the process is gone
+LOST, UNKNOWN = "lost", "unknown"  # states that status.json never holds
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """settings: {name: {"value", "source"}}; lines: {kind: [line of metrics.jsonl] by step}; notes: what could not be read, for people."""
+    """The content of a run folder.
+
+    Attributes:
+        path: of the folder.
+        settings: {name: {"value", "source"}}.
+        environment: content of environment.json.
+        status: content of status.json.
+        lines: {kind: lines of metrics.jsonl in order of step}.
+        notes: messages about what could not be read.
+    """
 
     path: Path
-    settings: dict
-    environment: dict
-    status: dict
-    lines: dict
-    notes: list
+    settings: JsonObject
+    environment: JsonObject
+    status: JsonObject
+    lines: dict[str, list[JsonObject]]
+    notes: list[str]
 
-    def value(self, name):
-        """A setting's value, None where it is not known."""
-        return self.settings.get(name, {}).get("value")
-
-
-def is_run(folder):
-    return any((folder / name).is_file() for name in MARKS)
+    def value(self, name: str) -> object:
+        """Return the value of a setting, None for an unknown one."""
+        setting: JsonObject = self.settings.get(name, {})
+        return setting.get("value")
 
 
-def read_run(path):
-    """The RunFolder of a path. Raises UserError for what is no run's folder."""
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run."""
+    return any((folder / name).is_file() for name in RUN_FILES)
+
+
+def read_run(path: str | os.PathLike[str]) -> RunFolder:
+    """Read a run folder. Raises UserError for anything else."""
     folder = Path(os.path.abspath(path))
     if not folder.is_dir():
-        raise UserError(
-            f"{path}: {'not a folder' if folder.exists() else 'no such folder'}, expected a run's",
-            file=str(path),
-            field="run",
-        )
+        why = "not a folder" if folder.exists() else "no such folder"
+        raise UserError(f"{path}: {why}, expected a run folder", file=str(path), field="run")
     if not is_run(folder):
-        parents = [parent for parent in (folder.parent, folder.parent.parent) if is_run(parent)]
-        below = "; `list` shows the runs below a folder"
-        did_you_mean = f"; did you mean {parents[0]}?" if parents else below
+        runs = [parent for parent in (folder.parent, folder.parent.parent) if is_run(parent)]
+        hint = f"did you mean {runs[0]}?" if runs else "`list` prints the runs below a folder"
         raise UserError(
-            f"{path}: not a run's folder (none of {', '.join(MARKS)} in it){did_you_mean}",
+            f"{path}: not a run folder (it holds none of {', '.join(RUN_FILES)}); {hint}",
             file=str(path),
             field="run",
         )
-    notes = []
+    notes: list[str] = []
     settings = read_object(folder / "settings.json", notes).get("settings")
     return RunFolder(
         path=folder,
         settings={
-            name: row
-            for name, row in as_object(settings).items()
-            if isinstance(row, dict) and "value" in row
+            name: setting
+            for name, setting in as_object(settings).items()
+            if isinstance(setting, dict) and "value" in setting
         },
         environment=read_object(folder / "environment.json", notes),
         status=read_object(folder / "status.json", notes),
@@ -68,8 +81,11 @@ def read_run(path):
     )
 
 
-def read_object(path, notes):
-    """The object in a json file, numbers finite; {} with a note where there is none."""
+def read_object(path: Path, notes: list[str]) -> JsonObject:
+    """Read the object in a json file, with None for numbers that are not finite.
+
+    Returns {} and adds a note without such an object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -80,77 +96,93 @@ def read_object(path, notes):
         return {}
     if not isinstance(content, dict):
         notes.append(f"{path.name}: expected an object, found {type(content).__name__}")
-    return finite(as_object(content))
+    return as_object(finite(content))
 
 
-def read_lines(path, notes):
-    """{kind: lines by step} of metrics.jsonl; of two lines of one kind and step the last one counts."""
+def read_lines(path: Path, notes: list[str]) -> dict[str, list[JsonObject]]:
+    """Read metrics.jsonl.
+
+    Returns {kind: lines in order of step}; of two lines of one kind and step the last one counts.
+    Adds a note about lines that cannot be read.
+    """
     try:
         texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         notes.append(f"{path.name}: {error.strerror}")
         return {}
-    kinds, wrong = {}, []
+    kinds: dict[str, dict[int, JsonObject]] = {}
+    invalid = []
     for number, text in enumerate(texts, 1):
         line = parse_line(text)
         if line is None:
-            wrong.append(number)
+            invalid.append(number)
         else:
             kinds.setdefault(line["kind"], {})[line["step"]] = line
-    if wrong == [len(texts)]:
-        notes.append(f"{path.name}: the last line is half-written and left out")
-    elif wrong:
-        notes.append(
-            f"{path.name}: {len(wrong)} lines are no lines of a run and left out, the first is line {wrong[0]}"
-        )
+    if invalid == [len(texts)]:
+        notes.append(f"{path.name}: the last line is incomplete and left out")
+    elif invalid:
+        count = f"{len(invalid)} lines are not valid and left out"
+        notes.append(f"{path.name}: {count}, the first is line {invalid[0]}")
     return {kind: [by_step[step] for step in sorted(by_step)] for kind, by_step in kinds.items()}
 
 
-def parse_line(text):
-    """A line of metrics.jsonl, None for anything else."""
+def parse_line(text: str) -> JsonObject | None:
+    """Return a line of metrics.jsonl, None for anything else."""
     try:
         line = json.loads(text)
     except ValueError:
         return None
-    fits = (
+    is_valid = (
         isinstance(line, dict)
         and isinstance(line.get("step"), int)
         and isinstance(line.get("kind"), str)
     )
-    return finite(line) if fits else None
+    return as_object(finite(line)) if is_valid else None
 
 
-def state_of(status, now=None):
-    """running, finished, stopped or failed as status.json says; lost: running without a sign of life; unknown: it says nothing."""
+def state_of(status: Mapping[str, object], now: float | None = None) -> str:
+    """Return the state of a run.
+
+    It is "running", "finished", "stopped" or "failed" as in status.json; "lost" for one that is
+    running but has had no heartbeat for `MAX_SILENCE` seconds; "unknown" without a state.
+
+    Args:
+        status: content of status.json.
+        now: time in seconds since 1970, the current time by default.
+    """
     state = status.get("state")
     if not isinstance(state, str):
         return UNKNOWN
-    beat, now = status.get("heartbeat"), time.time() if now is None else now
-    return LOST if state == "running" and is_number(beat) and now - beat > SILENT_SECONDS else state
+    heartbeat, now = status.get("heartbeat"), time.time() if now is None else now
+    is_silent = is_number(heartbeat) and now - heartbeat > MAX_SILENCE
+    return LOST if state == "running" and is_silent else state
 
 
-def best_of(status):
-    """{"metric", "score", "step", "scores"} of the best so far, None before the first evaluation."""
+def best_of(status: Mapping[str, object]) -> JsonObject | None:
+    """Return {"metric", "score", "step", "scores"} of the best evaluation, or None."""
     best = as_object(status.get("best"))
     if not (isinstance(best.get("metric"), str) and is_number(best.get("step"))):
         return None
-    scores = {key: number_or_none(value) for key, value in as_object(best.get("scores")).items()}
     return {
         "metric": best["metric"],
         "score": number_or_none(best.get("score")),
         "step": best["step"],
-        "scores": scores,
+        "scores": {
+            key: number_or_none(value) for key, value in as_object(best.get("scores")).items()
+        },
     }
 
 
-def as_object(value):
-    """A dict as it is, {} for anything else."""
+def as_object(value: object) -> JsonObject:
+    """Return a dict as it is, {} for anything else."""
     return value if isinstance(value, dict) else {}
 
 
-def is_number(value):
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether a value is a number; a bool is none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def number_or_none(value):
+def number_or_none(value: object) -> int | float | None:
+    """Return a number as it is, None for anything else."""
     return value if is_number(value) else None

@@ -1,9 +1,9 @@
 "use strict";
-// Tables, bars, and the confusion matrix.
+// Tables, bars and the confusion matrix.
 
 const section = (id, title, ...children) => make("section", { id }, make("h2", {}, title), ...children);
 const scroll = (...children) => make("div", { class: "scroll", tabindex: 0 }, ...children);
-const PART_COLOURS = 6, WORST_CONFUSIONS = 12;
+const PART_COLORS = 6, MAX_CONFUSIONS = 12;
 const wallTime = (time_breakdown) => sum(Object.values(time_breakdown.parts).map(({ seconds }) => seconds));
 const cellOf = (cell) => (cell instanceof Node ? cell : make("td", {}, cell));
 const row = (heading, cells, attributes = {}) => make("tr", attributes, make("th", { scope: "row" }, heading), ...cells.map(cellOf));
@@ -19,18 +19,18 @@ function duration(seconds) {
   return minutes ? `${minutes} min ${String(whole % 60).padStart(2, "0")} s` : `${seconds.toFixed(1)} s`;
 }
 
-// A number in a cell, with a bar behind it that is as long as the number's share of `most`; counts have none.
-function barCell(value, format, most, colour) {
-  if (format === "integer" || value === null) return make("td", {}, show(format, value));
-  const width = `${Math.max(0, Math.min(100, most && (100 * value) / most)).toFixed(1)}%`;
-  return make("td", { class: "bar" }, make("span", { style: { width, background: colour } }), make("b", {}, show(format, value)));
+// Returns a table cell with a number and a bar behind it, as long as the number's share of `max`; counts have no bar.
+function barCell(value, format, max, color) {
+  if (format === "integer" || value === null) return make("td", {}, formatValue(format, value));
+  const width = `${Math.max(0, Math.min(100, max && (100 * value) / max)).toFixed(1)}%`;
+  return make("td", { class: "bar" }, make("span", { style: { width, background: color } }), make("b", {}, formatValue(format, value)));
 }
 
-// columns: [{name, format, values, colour}] beside `names`; a click on a heading sorts, another one turns the order round.
+// Returns a table that a click on a heading sorts; another click reverses the order. columns: [{name, format, values, color}].
 function sortedTable(first, rowNames, columns) {
   const body = make("tbody"), order = rowNames.map((_, i) => i);
-  const mostOf = ({ format, values }) => (format === "percent" ? 1 : Math.max(...values.map((value) => value || 0)));
-  const cells = columns.map((column) => column.values.map((value) => barCell(value, column.format, mostOf(column), column.colour)));
+  const maxOf = ({ format, values }) => (format === "percent" ? 1 : Math.max(...values.map((value) => value || 0)));
+  const cells = columns.map((column) => column.values.map((value) => barCell(value, column.format, maxOf(column), column.color)));
   const rows = rowNames.map((name, i) => row(name, cells.map((column) => column[i])));
   let sorted = null, rising = true;
   function sort(j) {
@@ -53,48 +53,48 @@ function time_breakdowns(runs) {
   const starts = runs.flatMap((run) => run.time_breakdowns.map((time_breakdown) => ({ run, time_breakdown, total: wallTime(time_breakdown) })));
   if (!starts.length) return null;
   const parts = [...new Set(starts.flatMap(({ time_breakdown }) => Object.keys(time_breakdown.parts)))];
-  const colour = (part) => `var(--part-${parts.indexOf(part) % PART_COLOURS})`;
+  const color = (part) => `var(--part-${parts.indexOf(part) % PART_COLORS})`;
   const share = (seconds, total) => (total ? (100 * seconds) / total : 0);
   const bar = ({ run, time_breakdown, total }) => {
     let left = 0;
-    const pieces = Object.entries(time_breakdown.parts).map(([part, { seconds }]) => {
-      const width = share(seconds, total), told = `${part.replace("_", " ")} ${duration(seconds)}, ${width.toFixed(1)} %`;
+    const bars = Object.entries(time_breakdown.parts).map(([part, { seconds }]) => {
+      const width = share(seconds, total), label = `${part.replace("_", " ")} ${duration(seconds)}, ${width.toFixed(1)} %`;
       left += width;
-      return shape("rect", { x: left - width, y: 0, width, height: 10, style: { fill: colour(part) } }, shape("title", {}, told));
+      return shape("rect", { x: left - width, y: 0, width, height: 10, style: { fill: color(part) } }, shape("title", {}, label));
     });
-    const about = { viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": `time of ${run.name}` };
-    return make("div", { class: "time_breakdown" }, runName(run), shape("svg", about, pieces));
+    const attributes = { viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": `time of ${run.name}` };
+    return make("div", { class: "time_breakdown" }, runName(run), shape("svg", attributes, bars));
   };
   const heading = ({ run, time_breakdown }) => make("th", { scope: "col" }, runName(run), make("small", {}, ` to step ${time_breakdown.step}`));
   const cell = (part, { time_breakdown, total }) => {
-    const found = time_breakdown.parts[part];
-    return found ? make("td", {}, duration(found.seconds), make("small", {}, ` ${share(found.seconds, total).toFixed(1)} %`)) : "-";
+    const entry = time_breakdown.parts[part];
+    return entry ? make("td", {}, duration(entry.seconds), make("small", {}, ` ${share(entry.seconds, total).toFixed(1)} %`)) : "-";
   };
-  const name = (part) => make("span", { class: "run" }, colourBox(colour(part)), part.replace("_", " "));
+  const name = (part) => make("span", { class: "run" }, colorBox(color(part)), part.replace("_", " "));
   const rows = parts.map((part) => row(name(part), starts.map((start) => cell(part, start))));
-  const all = row("all", starts.map(({ total }) => duration(total)));
-  const text = make("p", {}, "Wall time of each start of a run, by what it was spent on; a start that was killed has left none.");
+  const all = row("total", starts.map(({ total }) => duration(total)));
+  const text = make("p", {}, "Wall time of each start of a run by part. A start that was killed has no time breakdown.");
   const table = make("table", {}, head("part", ...starts.map(heading)), make("tbody", {}, rows, all));
-  return section("time_breakdown", "Where the time went", text, ...starts.map(bar), scroll(table));
+  return section("time_breakdown", "Time breakdown", text, ...starts.map(bar), scroll(table));
 }
 
 function classTables(runs) {
-  const known = runs.filter((run) => run.last_evaluation && run.last_evaluation.classes);
-  if (!known.length) return null;
-  const compared = grouped(known, (run) => run.task).filter((group) => group.length > 1).map(comparedClasses);
-  const tables = known.map((run) => {
+  const evaluated = runs.filter((run) => run.last_evaluation && run.last_evaluation.classes);
+  if (!evaluated.length) return null;
+  const compared = grouped(evaluated, (run) => run.task).filter((group) => group.length > 1).map(comparedClasses);
+  const tables = evaluated.map((run) => {
     const { step, classes } = run.last_evaluation;
     const columns = classes.columns.map(({ key, format }, j) => {
-      return { name: key, format, values: classes.rows.map(({ values }) => values[j]), colour: colourOf(run.place) };
+      return { name: key, format, values: classes.rows.map(({ values }) => values[j]), color: colorOf(run.place) };
     });
     const table = sortedTable("class", classes.rows.map(({ name }) => name), columns);
     return make("div", {}, make("h3", {}, runName(run), ` at step ${step}`), table);
   });
-  const text = make("p", {}, "Of the last evaluation. A click on a heading sorts.");
+  const text = make("p", {}, "Scores of each class at the last evaluation. Click a heading to sort.");
   return section("classes", "Classes", text, ...compared, make("div", { class: "beside" }, tables));
 }
 
-// One column of several runs beside each other, by class.
+// Returns a table of one score by class, with a column for each run.
 function comparedClasses(runs) {
   const tables = runs.map((run) => run.last_evaluation.classes);
   const columns = [...new Map(tables.flatMap((table) => table.columns.map((column) => [column.key, column]))).values()];
@@ -105,8 +105,8 @@ function comparedClasses(runs) {
       const j = own.findIndex((column) => column.key === key), values = new Map(rows.map((line) => [line.name, line.values[j]]));
       return names.map((name) => values.get(name) ?? null);
     };
-    const shown = runs.map((run, k) => ({ name: run.name, format, values: valuesOf(tables[k]), colour: colourOf(run.place) }));
-    place.replaceChildren(sortedTable("class", names, shown));
+    const selected = runs.map((run, k) => ({ name: run.name, format, values: valuesOf(tables[k]), color: colorOf(run.place) }));
+    place.replaceChildren(sortedTable("class", names, selected));
   }
   const first = columns.find((column) => column.format !== "integer") || columns[0];
   const options = columns.map((column) => make("option", { selected: column === first }, column.key));
@@ -116,10 +116,10 @@ function comparedClasses(runs) {
 }
 
 function confusions(runs) {
-  const known = runs.filter((run) => run.last_evaluation && run.last_evaluation.confusion);
-  if (!known.length) return null;
-  const text = make("p", {}, "Rows are the truth, columns the answers; a cell's colour is its share of the row. Point at one to read it.");
-  const blocks = known.map(({ last_evaluation: { step, confusion }, ...run }) => {
+  const evaluated = runs.filter((run) => run.last_evaluation && run.last_evaluation.confusion);
+  if (!evaluated.length) return null;
+  const text = make("p", {}, "Rows are the ground truth, columns the predictions. The color of a cell is its share of the row; hover over a cell for its count.");
+  const blocks = evaluated.map(({ last_evaluation: { step, confusion }, ...run }) => {
     return make("div", {}, make("h3", {}, runName(run), ` at step ${step}`), matrix(confusion), mostConfused(confusion));
   });
   return section("confusion", "Confusion matrix", text, make("div", { class: "beside" }, blocks));
@@ -128,11 +128,11 @@ function confusions(runs) {
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const whole = (number) => number.toLocaleString("en");
 const shareOf = (counts, i, j) => counts[i][j] / (sum(counts[i]) || 1);
-// letters of Korean, Chinese and Japanese are nearly twice as wide
+// characters of Korean, Chinese and Japanese are nearly twice as wide
 const places = (name) => [...name].reduce((number, letter) => number + (letter > "\u2e80" ? 1.8 : 1), 0);
 const cut = (name) => (name.length > 16 ? `${name.slice(0, 15)}\u2026` : name);
 
-// Cells are drawn where something was counted, so that 200 classes are no 40,000 elements.
+// Returns the confusion matrix. Empty cells are not drawn: 200 classes would be 40,000 elements.
 function matrix({ classes, counts, unit }) {
   const n = classes.length, size = n <= 12 ? 34 : n <= 30 ? 20 : n <= 60 ? 12 : 5, named = size > 5;
   const margin = named ? 8 + 6.6 * Math.max(...classes.map((name) => places(cut(name)))) : 4, side = margin + n * size + 2;
@@ -152,56 +152,56 @@ function matrix({ classes, counts, unit }) {
     svg.append(shape("text", { x: margin - 5, y: middle, "text-anchor": "end" }, cut(name)));
     svg.append(shape("text", { transform: above }, cut(name)));
   });
-  const told = make("p", { class: "told", "aria-live": "polite" }, `${whole(sum(counts.flat()))} ${unit}`);
+  const text = make("p", { class: "cell-text", "aria-live": "polite" }, `${whole(sum(counts.flat()))} ${unit}`);
   function point(event) {
     const box = svg.getBoundingClientRect();
     const [i, j] = [event.clientY - box.top, event.clientX - box.left].map((place) => Math.floor((place - margin) / size));
     if (i < 0 || j < 0 || i >= n || j >= n) return;
     const share = `${(100 * shareOf(counts, i, j)).toFixed(1)} % of ${whole(sum(counts[i]))}`;
-    told.textContent = `truth ${classes[i]}, answer ${classes[j]}: ${whole(counts[i][j])} ${unit}, ${share}`;
+    text.textContent = `ground truth ${classes[i]}, prediction ${classes[j]}: ${whole(counts[i][j])} ${unit}, ${share}`;
   }
   for (const kind of ["pointermove", "pointerdown"]) svg.addEventListener(kind, point);
-  return make("div", {}, scroll(svg), told);
+  return make("div", {}, scroll(svg), text);
 }
 
 function mostConfused({ classes, counts, unit }) {
   const pairs = counts.flatMap((line, i) => line.map((count, j) => ({ count, i, j }))).filter(({ count, i, j }) => i !== j && count);
-  if (!pairs.length) return make("p", {}, "Nothing was confused.");
-  const worst = pairs.sort((a, b) => b.count - a.count).slice(0, WORST_CONFUSIONS);
+  if (!pairs.length) return make("p", {}, "No class was confused with another.");
+  const worst = pairs.sort((a, b) => b.count - a.count).slice(0, MAX_CONFUSIONS);
   const share = (i, j) => `${(100 * shareOf(counts, i, j)).toFixed(1)} %`;
   const rows = worst.map(({ count, i, j }) => row(classes[i], [classes[j], whole(count), share(i, j)]));
-  const caption = make("caption", {}, "The most frequent confusions");
-  return scroll(make("table", {}, caption, head("truth", "answered", unit, "of the truth"), make("tbody", {}, rows)));
+  const caption = make("caption", {}, "Most frequent confusions");
+  return scroll(make("table", {}, caption, head("ground truth", "prediction", unit, "share of the ground truth"), make("tbody", {}, rows)));
 }
 
-// A table of named values, a column for each run. valueOf(run, name): {value, source} or undefined.
+// Returns a table of named values with a column for each run. valueOf(run, name): {value, source} or undefined.
 function valueTable(runs, names, valueOf, marked) {
   const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-  const source = (found) => (found.source ? make("small", {}, ` ${found.source}`) : null);
-  const cell = (found) => (found ? make("td", {}, text(found.value), source(found)) : "-");
+  const source = (setting) => (setting.source ? make("small", {}, ` ${setting.source}`) : null);
+  const cell = (setting) => (setting ? make("td", {}, text(setting.value), source(setting)) : "-");
   const rows = names.map((name) => row(name, runs.map((run) => cell(valueOf(run, name))), { class: marked.has(name) ? "differs" : null }));
   return scroll(make("table", { class: "values" }, head("", ...runs.map(runHead)), make("tbody", {}, rows)));
 }
 
 function differing(runs, names, valueOf) {
-  const told = (run, name) => JSON.stringify((valueOf(run, name) || {}).value);
-  return new Set(names.filter((name) => new Set(runs.map((run) => told(run, name))).size > 1));
+  const textOf = (run, name) => JSON.stringify((valueOf(run, name) || {}).value);
+  return new Set(names.filter((name) => new Set(runs.map((run) => textOf(run, name))).size > 1));
 }
 
 function settings(runs) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.settings)))].sort(), several = runs.length > 1;
   if (!names.length) return null;
   const valueOf = (run, name) => run.settings[name], differs = differing(runs, names, valueOf);
-  const isGiven = (run, name) => valueOf(run, name) && valueOf(run, name).source !== "default";
-  const given = names.filter((name) => !differs.has(name) && runs.some((run) => isGiven(run, name)));
-  const rest = names.filter((name) => !differs.has(name) && !given.includes(name));
+  const isNotDefault = (run, name) => valueOf(run, name) && valueOf(run, name).source !== "default";
+  const notDefault = names.filter((name) => !differs.has(name) && runs.some((run) => isNotDefault(run, name)));
+  const rest = names.filter((name) => !differs.has(name) && !notDefault.includes(name));
   const part = (title, list, open) => {
     if (!list.length) return null;
     return make("details", { open }, make("summary", {}, `${title} (${list.length})`), valueTable(runs, list, valueOf, differs));
   };
-  const equal = several && !differs.size ? make("p", {}, "All settings are the same.") : null;
-  const others = [part(several ? "The same, and not the default" : "Not the default", given, !several), part("Defaults", rest, false)];
-  return section("settings", "Settings", equal, part("Different between the runs", [...differs], true), ...others);
+  const equal = several && !differs.size ? make("p", {}, "All settings are equal.") : null;
+  const others = [part(several ? "Equal, not the default" : "Not the default", notDefault, !several), part("Defaults", rest, false)];
+  return section("settings", "Settings", equal, part("Different between runs", [...differs], true), ...others);
 }
 
 function environments(runs) {
@@ -211,8 +211,8 @@ function environments(runs) {
   return section("environment", "Environment", valueTable(runs, names, valueOf, differing(runs, names, valueOf)));
 }
 
-// A text to be copied: the button marks it, and puts it on the clipboard where the browser lets a page do so.
-function copied(text) {
+// Returns a text with a button that selects it and copies it to the clipboard where the browser allows that.
+function copyable(text) {
   const block = make("pre", { tabindex: 0 }, text);
   const button = make("button", { click: async () => {
     getSelection().selectAllChildren(block);
@@ -225,10 +225,10 @@ function copied(text) {
 function repeats(runs) {
   const block = (run) => {
     const { command, from_settings: fromSettings, commit } = run.repeat;
-    const typed = command && [make("p", {}, "The command as it was typed, with another folder for its output:"),
-      copied(commit ? `git checkout ${commit}\n${command}` : command)];
-    const read = fromSettings && [make("p", {}, "Or with the settings that the run resolved:"), copied(fromSettings)];
-    const nothing = typed || read ? [] : [make("p", {}, "The folder does not tell how the run was started.")];
+    const typed = command && [make("p", {}, "Run the same command with another output folder:"),
+      copyable(commit ? `git checkout ${commit}\n${command}` : command)];
+    const read = fromSettings && [make("p", {}, "Or use the resolved settings of the run:"), copyable(fromSettings)];
+    const nothing = typed || read ? [] : [make("p", {}, "The folder does not hold the command of the run.")];
     return make("div", {}, make("h3", {}, runName(run)), ...(typed || []), ...(read || []), ...nothing);
   };
   return section("repeat", "How to repeat", ...runs.map(block));

@@ -1,103 +1,151 @@
-"""Decoded images to train on: from their files each time, kept in memory, or kept on the disk. The same pixels in each case."""
+"""Decoded images for training: from their files, or cached in memory or on disk.
+
+The pixels are the same in each case.
+"""
 
 from functools import partial
+from typing import Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from visionloop.datasets.cache.in_memory import Kept
-from visionloop.datasets.cache.store import Contents, open_stores
+from visionloop.datasets.cache.in_memory import InMemoryCache, Tensors
+from visionloop.datasets.cache.store import ImageStore, StoreSpec, open_stores
 from visionloop.datasets.io.images import UnreadableImage, read_image, read_size
-from visionloop.datasets.io.reduced_jpeg import read_scaled_image, scaled_size
+from visionloop.datasets.io.reduced_jpeg import read_reduced_image, reduced_size
+
+
+class ImageFiles(Protocol):
+    """The files of an index, see `datasets.io.paths.PathIndex`."""
+
+    @property
+    def folder(self) -> str:
+        """Folder that the names are relative to."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, i: int) -> str:
+        """Path of image i relative to the folder."""
+        ...
+
+    def path(self, i: int) -> str:
+        """Path of image i."""
+        ...
+
+    def subset(self, rows: NDArray[np.int64]) -> Self:
+        """Index of the images at these rows."""
+        ...
 
 
 class DecodedImages:
-    """The images of an index, decoded when asked for; kept in memory where `memory` bytes hold all of them, see Kept.
+    """The images of an index, decoded when they are read and cached where memory suffices."""
 
-    index: with a length, `path(i)` and `subset(rows)`. least_side: of the shorter side of what is
-    decoded, see read_scaled_image; None: always whole. Nobody may change an image.
-    """
+    def __init__(self, index: ImageFiles, min_side: int | None = None, memory: int = 0) -> None:
+        """Make a reader.
 
-    def __init__(self, index, least_side=None, memory=0):
-        self.index, self.least_side, self.memory = index, least_side, memory
-        self._read = Kept(partial(read_row, index, least_side), len(index), memory)
+        Args:
+            index: the images.
+            min_side: pixels of the shorter side that a reduced decoding keeps at least, see
+                `read_reduced_image`; None: always decode in full.
+            memory: bytes of the machine for a cache of all images, see InMemoryCache.
+        """
+        self.index, self.min_side, self.memory = index, min_side, memory
+        self._cache = InMemoryCache(partial(decode_row, index, min_side), len(index), memory)
 
-    def __call__(self, i):
-        """(image uint8 [3, H, W], upright,), or of a smaller copy (image, int64 [2]: (H, W) of the whole). Raises UnreadableImage."""
-        return self._read(i)
+    def __call__(self, i: int) -> Tensors:
+        """Return image i, which must not be changed in place.
 
-    def kept_bytes(self):
-        """(what this process keeps now, what it will once all were read)."""
-        return self._read.kept_bytes()
+        Returns:
+            (uint8 [3, H, W], upright,), or of a reduced image (uint8 [3, h, w], int64 [2]: (H, W)
+            of the full image).
 
-    def subset(self, rows):
-        return DecodedImages(self.index.subset(rows), self.least_side, self.memory)
+        Raises:
+            UnreadableImage: with the file.
+        """
+        return self._cache(i)
+
+    def cached_bytes(self) -> tuple[int, int]:
+        """Return (bytes cached in this process now, and once all images were read)."""
+        return self._cache.cached_bytes()
+
+    def subset(self, rows: NDArray[np.int64]) -> "DecodedImages":
+        """Return a reader of the images at these rows."""
+        return DecodedImages(self.index.subset(rows), self.min_side, self.memory)
 
 
-def read_row(index, least_side, i):
-    """What DecodedImages gives, from the file."""
-    if least_side is None:
+def decode_row(index: ImageFiles, min_side: int | None, i: int) -> Tensors:
+    """Decode image i from its file, see `DecodedImages.__call__`."""
+    if min_side is None:
         return (read_image(index.path(i)),)
-    image, whole_hw = read_scaled_image(index.path(i), least_side)
-    return (image,) if tuple(image.shape[-2:]) == whole_hw else (image, torch.tensor(whole_hw))
+    image, full_hw = read_reduced_image(index.path(i), min_side)
+    return (image,) if tuple(image.shape[-2:]) == full_hw else (image, torch.tensor(full_hw))
 
 
-class StoredImages:
-    """The same of images that lie decoded on the disk, see image_store.py."""
+class DecodedImageCache:
+    """The images of an index, read from decoded copies on disk; see store.py."""
 
-    def __init__(self, index, store):
+    def __init__(self, index: ImageFiles, store: ImageStore) -> None:
         self.index, self.store = index, store
 
-    def __call__(self, i):
-        """As DecodedImages; what could not be read when the store was made raises its error here."""
+    def __call__(self, i: int) -> Tensors:
+        """Return image i, see `DecodedImages.__call__`.
+
+        Raises:
+            UnreadableImage: also for a file that could not be read when the store was made.
+        """
         if i not in self.store:
-            read_image(self.index.path(i))  # raises, unless the file was mended in the meantime
+            read_image(self.index.path(i))  # raises, unless the file was fixed in the meantime
             raise UnreadableImage(
                 self.index.path(i), "could not be read when the cache was made; start again"
             )
-        whole_hw = self.store.whole_hw[i]
+        full_hw = self.store.full_hw[i]
         image = torch.from_numpy(self.store.read(i)).permute(2, 0, 1)
-        return (
-            (image,)
-            if (whole_hw == self.store.sizes_hw[i]).all()
-            else (image, torch.from_numpy(whole_hw))
-        )
+        is_full = (full_hw == self.store.sizes_hw[i]).all()
+        return (image,) if is_full else (image, torch.from_numpy(full_hw))
 
-    def kept_bytes(self):
-        """Nothing: the system drops what it holds of files when memory is short."""
+    def cached_bytes(self) -> tuple[int, int]:
+        """Return zeros: the system drops its copy of the files when memory is short."""
         return 0, 0
 
-    def subset(self, rows):
-        return StoredImages(self.index.subset(rows), self.store.subset(rows))
+    def subset(self, rows: NDArray[np.int64]) -> "DecodedImageCache":
+        """Return a reader of the images at these rows."""
+        return DecodedImageCache(self.index.subset(rows), self.store.subset(rows))
 
 
-def store_images(index, least_side=None):
-    """The StoredImages of an index, after decoding what is missing or has changed. Raises CacheError.
+def open_image_cache(index: ImageFiles, min_side: int | None = None) -> DecodedImageCache:
+    """Decode the images that are missing in the cache on disk or have changed, and open it.
 
-    index: as of DecodedImages, with `folder` and `name(i)`. Images of another least_side lie in
-    another folder.
+    Args:
+        index: the images.
+        min_side: see DecodedImages; images of another `min_side` lie in another folder.
+
+    Raises:
+        CacheError: when the disk cannot take the images.
     """
-    (store,) = open_stores([training_contents(index, least_side)])
-    return StoredImages(index, store)
+    (store,) = open_stores([image_store_spec(index, min_side)])
+    return DecodedImageCache(index, store)
 
 
-def training_contents(index, least_side=None):
-    """The Contents of the store of an index."""
-    kind = "whole" if least_side is None else f"from-{least_side}px"
-    make, measure = (
-        partial(decode_for_store, least_side=least_side),
-        partial(measure_for_store, least_side=least_side),
+def image_store_spec(index: ImageFiles, min_side: int | None = None) -> StoreSpec:
+    """Return the StoreSpec of the images of an index."""
+    return StoreSpec(
+        kind="full" if min_side is None else f"min-side-{min_side}px",
+        folder=index.folder,
+        names=[index.name(i) for i in range(len(index))],
+        decode=partial(decode_for_store, min_side=min_side),
+        measure=partial(measure_for_store, min_side=min_side),
+        measure_full=read_size,
     )
-    return Contents(
-        kind, index.folder, [index.name(i) for i in range(len(index))], make, measure, read_size
-    )
 
 
-def decode_for_store(path, least_side):
-    """uint8 [h, w, 3]; raises UnreadableImage."""
-    image = read_image(path) if least_side is None else read_scaled_image(path, least_side)[0]
+def decode_for_store(path: str, min_side: int | None) -> NDArray[np.uint8]:
+    """Decode a file, uint8 [h, w, 3]. Raises UnreadableImage."""
+    image = read_image(path) if min_side is None else read_reduced_image(path, min_side)[0]
     return image.permute(1, 2, 0).numpy()
 
 
-def measure_for_store(path, least_side):
-    """(h, w) of decode_for_store, from the header; raises UnreadableImage."""
-    return read_size(path) if least_side is None else scaled_size(path, least_side)
+def measure_for_store(path: str, min_side: int | None) -> tuple[int, int]:
+    """Return (h, w) of `decode_for_store` from the header. Raises UnreadableImage."""
+    return read_size(path) if min_side is None else reduced_size(path, min_side)

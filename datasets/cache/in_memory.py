@@ -1,46 +1,59 @@
-"""What was read from files, kept in memory where all of it fits: a small dataset is decoded once, not once an epoch."""
+"""In-memory cache of decoded images: a small dataset is decoded once, not in every epoch."""
 
 import os
+from collections.abc import Callable
+from typing import TypeAlias
 
+import torch
 from torch.utils.data import get_worker_info
 
+Tensors: TypeAlias = tuple[torch.Tensor, ...]
 
-class Kept:
-    """A function of 0 .. number - 1 whose results, tuples of tensors, are kept as long as all of them would fit.
 
-    read: the function; what it raises is not kept. budget: bytes for one machine, shared out among
-    its training processes and their workers, each of which keeps its own. Whether all will
-    fit is judged by the mean size so far; where they will not, nothing is kept. Nobody may change a
-    result.
+class InMemoryCache:
+    """Cache the results of a function of 0 .. size - 1 as long as all of them would fit.
+
+    Whether all will fit is estimated from the mean size so far; as soon as they will not, nothing
+    is cached. Results must not be changed in place.
     """
 
-    def __init__(self, read, number, budget):
-        self.read, self.number, self.budget = read, number, budget
-        self.results, self.size = {}, 0
+    def __init__(self, read: Callable[[int], Tensors], size: int, budget: int) -> None:
+        """Make an empty cache.
 
-    def __getstate__(self):
-        return self.__dict__ | {
-            "results": {},
-            "size": 0,
-        }  # a worker gets none of them: tensors travel there by file descriptors
+        Args:
+            read: the function; its errors are not cached.
+            size: number of different arguments.
+            budget: bytes for one machine, divided among its training processes and their workers,
+                each of which has a cache of its own.
+        """
+        self.read, self.size, self.budget = read, size, budget
+        self.results: dict[int, Tensors] = {}
+        self.used_bytes = 0
 
-    def __call__(self, i):
+    def __getstate__(self) -> dict[str, object]:
+        # a worker gets no results: tensors travel there by file descriptors
+        return self.__dict__ | {"results": {}, "used_bytes": 0}
+
+    def __call__(self, i: int) -> Tensors:
+        """Return the result for `i`, from the cache if possible."""
         if i in self.results:
             return self.results[i]
         result = self.read(i)
         if self.budget:
             self.results[i] = result
-            self.size += sum(tensor.nbytes for tensor in result)
-            if self.size / len(self.results) * self.number > self.budget / processes_of_machine():
+            self.used_bytes += sum(tensor.nbytes for tensor in result)
+            expected = self.used_bytes / len(self.results) * self.size
+            if expected > self.budget / local_reader_count():
                 self.results, self.budget = {}, 0
         return result
 
-    def kept_bytes(self):
-        """(what this process keeps now, what it will once everything was read)."""
-        return self.size, round(self.size / max(1, len(self.results)) * self.number)
+    def cached_bytes(self) -> tuple[int, int]:
+        """Return (bytes cached in this process now, and once everything was read)."""
+        expected = self.used_bytes / max(1, len(self.results)) * self.size
+        return self.used_bytes, round(expected)
 
 
-def processes_of_machine():
-    """How many processes of this machine read the same data."""
+def local_reader_count() -> int:
+    """Return the number of processes of this machine that read the same data."""
     worker = get_worker_info()
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) * (worker.num_workers if worker else 1)

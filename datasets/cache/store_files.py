@@ -1,38 +1,60 @@
-"""The files of an image store: for each image a raw one and a json that says what it was made of.
+"""The files of an image store: a raw file for each image and a JSON file that describes its source.
 
-Each is written under another name, brought to the disk and renamed: whatever is there under its own
-name is whole.
+Each is written under another name, flushed to disk and renamed: a file under its own name is
+complete.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
+Decode: TypeAlias = Callable[[str], NDArray[np.uint8]]
+Measure: TypeAlias = Callable[[str], tuple[int, int]]
+# the JSON file of an image; see `make_entry`
+Entry: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]
 
 UNFINISHED = ".unfinished"
-OTHER_WAYS = "make room, set XDG_CACHE_HOME to a folder elsewhere, or decode every image anew with --cache none"
+STORAGE_HINT = (
+    "make room, set XDG_CACHE_HOME to a folder elsewhere, or decode every image anew with "
+    "--cache none"
+)
 
 
 class CacheError(ValueError):
-    """A cache that cannot be written. path: the folder; why: what is wrong and what to do, in one line."""
+    """A cache that cannot be written.
 
-    def __init__(self, path, why):
+    Attributes:
+        path: the folder.
+        why: the problem and its solution, in one line.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], why: str) -> None:
         super().__init__(f"{path}: {why}")
         self.path, self.why = str(path), why
 
 
-def cache_folder():
-    """The folder that all stores lie in; it need not exist."""
+def cache_folder() -> Path:
+    """Return the folder of all stores; it need not exist."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "visionloop" / "images"
 
 
-def current_entry(folder, name, path):
-    """What the json says about the image of a file; None unless it is whole and of the file as it is now."""
+def current_entry(folder: Path, name: str, path: str) -> Entry | None:
+    """Return the entry of an image, or None unless it is complete and its source is unchanged.
+
+    Args:
+        folder: of the store.
+        name: of the source file, relative to its folder.
+        path: of the source file.
+    """
     entry = read_entry(folder, name)
     if entry is None:
         return None
@@ -44,29 +66,36 @@ def current_entry(folder, name, path):
     return entry if is_current and raw.st_size == 3 * entry["height"] * entry["width"] else None
 
 
-def read_entry(folder, name):
-    """The json of an image; None where there is none."""
+def read_entry(folder: Path, name: str) -> Entry | None:
+    """Return the JSON of an image, or None without one."""
     try:
-        return json.loads((folder / f"{digest(name)}.json").read_bytes())
+        entry: Entry = json.loads((folder / f"{digest(name)}.json").read_bytes())
     except OSError:
         return None
+    return entry
 
 
-def make_entry(folder, name, path, make, whole=None):
-    """Write the image of a file and its json, under the lock: what the json says, or None where the file cannot be read.
+def make_entry(
+    folder: Path, name: str, path: str, decode: Decode, measure_full: Measure | None = None
+) -> Entry | None:
+    """Write the image of a file and its JSON, under the lock.
 
-    make, whole: see Contents.
+    Args:
+        folder, name, path: see `current_entry`.
+        decode, measure_full: see `StoreSpec`.
+
+    Returns:
+        The entry, or None when the file cannot be read.
     """
     try:
-        source = os.stat(path)  # before it is read: a change after that is seen next time
-        image, whole_hw = make(path), whole(path) if whole else None
+        source = os.stat(path)  # before it is read: a later change is noticed next time
+        image, full_hw = decode(path), measure_full(path) if measure_full else None
     except OSError:
         return None
     height, width = image.shape[:2]
-    # a name of its own for each version: who reads the old one or asks the json in between sees no
-    # mixture
+    # one name for each version: a process that reads the old one meanwhile sees no mixture
     raw = f"{digest(name)}-{digest(f'{source.st_size} {source.st_mtime_ns}')}.raw"
-    entry = {
+    entry: Entry = {
         "source": name,
         "bytes": source.st_size,
         "mtime_ns": source.st_mtime_ns,
@@ -74,18 +103,18 @@ def make_entry(folder, name, path, make, whole=None):
         "width": width,
         "raw": raw,
     }
-    if whole_hw:
-        entry["whole"] = whole_hw
+    if full_hw:
+        entry["full_hw"] = full_hw
     former = read_entry(folder, name)
-    _write_whole(folder / raw, np.ascontiguousarray(image).data)
-    _write_whole(folder / f"{digest(name)}.json", json.dumps(entry).encode())
+    _replace_file(folder / raw, np.ascontiguousarray(image).data)
+    _replace_file(folder / f"{digest(name)}.json", json.dumps(entry).encode())
     if former and former["raw"] != raw:
         (folder / former["raw"]).unlink(missing_ok=True)
     return entry
 
 
-def _write_whole(path, data):
-    """Write under another name and rename once it is on the disk."""
+def _replace_file(path: Path, data: bytes | memoryview) -> None:
+    """Write under another name and rename once the data is on disk."""
     unfinished = path.with_name(path.name + UNFINISHED)
     try:
         with open(unfinished, "wb") as file:
@@ -98,18 +127,25 @@ def _write_whole(path, data):
 
 
 @contextmanager
-def locked(folder):
-    """Alone with a store's folder, which is made where there is none; waits for another process that is at it."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a store's folder, which is created if it is missing.
+
+    Waits for another process that holds it, and removes unfinished files.
+
+    Raises:
+        CacheError: when the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / ".lock", "w") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
-            for left_over in folder.glob(f"*{UNFINISHED}"):  # of a process that was killed
-                left_over.unlink()
+            for unfinished in folder.glob(f"*{UNFINISHED}"):  # of a process that was killed
+                unfinished.unlink()
             yield
     except OSError as error:
-        raise CacheError(folder, f"cannot be written ({error.strerror}); {OTHER_WAYS}") from None
+        raise CacheError(folder, f"cannot be written ({error.strerror}); {STORAGE_HINT}") from None
 
 
-def digest(text):
+def digest(text: str) -> str:
+    """Return a hash of a path or name, 16 hexadecimal digits."""
     return hashlib.blake2b(os.fsencode(text), digest_size=8).hexdigest()

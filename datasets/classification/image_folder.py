@@ -1,227 +1,230 @@
-"""Images sorted into folders by class: `train/<class>/*.jpg`.
-
-The index is columnar: one string of bytes with all paths and a few arrays, so that a million
-images cost tens of megabytes, and so does the copy that each worker gets.
-"""
+"""Images sorted into folders by class: `train/<class>/*.jpg`."""
 
 import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from visionloop.datasets.cache.decoded import DecodedImages
+from visionloop.datasets.cache.decoded import DecodedImageCache, DecodedImages
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
+from visionloop.datasets.io.paths import PathIndex, Rows, hash_columns, hash_paths
+
+# called with an image, and only for reduced images with the size of the full one
+Transform: TypeAlias = Callable[..., torch.Tensor]  # type: ignore[explicit-any]
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFolderIndex:
-    """Which images there are, in a fixed order, one row each.
+class ImageFolderIndex(PathIndex):
+    """The images of a split and their labels.
 
-    folder: of the split; classes: names, the label is the position; paths: all paths relative to
-    the folder, as bytes one behind the other, row i at starts[i]:stops[i]; labels, starts, stops,
-    sizes (file size in bytes): int64 [N].
+    Attributes:
+        classes: names; the label is the position.
+        labels: int64 [N].
+        sizes: file sizes in bytes, int64 [N].
     """
 
-    folder: str
     classes: tuple[str, ...]
-    paths: bytes
-    starts: np.ndarray
-    stops: np.ndarray
-    labels: np.ndarray
-    sizes: np.ndarray
+    labels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
 
-    def __len__(self):
-        return len(self.labels)
+    def subset(self, rows: Rows) -> "ImageFolderIndex":
+        """Return the index of these rows alone, in this order; the paths are shared."""
+        return self.select(rows, ("starts", "stops", "labels", "sizes"))
 
-    def name(self, i):
-        """Path of row i relative to the split's folder."""
-        return os.fsdecode(self.paths[self.starts[i] : self.stops[i]])
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of class names, relative paths, labels and file sizes, in order.
 
-    def path(self, i):
-        return os.path.join(self.folder, self.name(i))
-
-    def subset(self, rows):
-        """The same kind of index with these rows alone, in this order; the paths are shared."""
-        rows = np.asarray(rows, dtype=np.int64)
-        picked = {
-            column: getattr(self, column)[rows] for column in ("starts", "stops", "labels", "sizes")
-        }
-        return replace(self, **picked)
-
-    def fingerprint(self):
-        """SHA-256 over class names, relative paths, labels and file sizes, in order.
-
-        Not over contents, times or the folder's own place: a copy is the same data, an edit that
-        keeps a file's size goes unseen.
+        Contents, times and the folder's own path are left out: a copy is the same data, an edit
+        that keeps a file's size is not noticed.
         """
         digest = hashlib.sha256(json.dumps(self.classes).encode())
-        for column in (self.stops - self.starts, self.labels, self.sizes):
-            digest.update(column.astype("<i8").tobytes())
-        digest.update(
-            b"".join(
-                self.paths[start:stop]
-                for start, stop in zip(self.starts.tolist(), self.stops.tolist(), strict=True)
-            )
-        )
+        hash_columns(digest, (self.stops - self.starts, self.labels, self.sizes))
+        hash_paths(digest, self.paths, self.starts, self.stops)
         return digest.hexdigest()
 
 
-def scan(folder, classes=None):
-    """Index of a split's folder: every image at any depth below a class folder, in the order of torchvision's ImageFolder.
+def scan(folder: str | os.PathLike[str], classes: Sequence[str] | None = None) -> ImageFolderIndex:
+    """Index every image at any depth below the class folders of a split.
 
-    classes: names from another split, to give the same labels; a folder of another name is then an
-    error, a missing or empty one is not. Hidden names are passed over, suffixes match in any case.
-    Raises DataLayoutError.
+    The order is that of torchvision's ImageFolder. Hidden names are skipped, suffixes match in any
+    case.
+
+    Args:
+        folder: of the split.
+        classes: names of the training split, to give the same labels; a folder of another name is
+            then an error, a missing or empty one is not.
+
+    Raises:
+        DataLayoutError: for a folder that is laid out otherwise.
     """
     folder = os.fspath(folder)
-    found = _class_folders(folder)
-    known = tuple(found) if classes is None else tuple(classes)
-    unmatched_files = [name for name in found if name not in set(known)]
-    if unmatched_files:
+    class_folders = _class_folders(folder)
+    valid_names = tuple(class_folders) if classes is None else tuple(classes)
+    unknown = [name for name in class_folders if name not in set(valid_names)]
+    if unknown:
         raise DataLayoutError(
-            os.path.join(folder, unmatched_files[0]),
-            f"not one of the {len(known)} known classes ({shorten(known)})",
+            os.path.join(folder, unknown[0]),
+            f"not one of the {len(valid_names)} known classes ({shorten(valid_names)})",
         )
 
     paths, starts, sizes, labels, empty = bytearray(), [], [], [], []
-    for name in found:
-        class_paths, class_sizes, passed_over = _images_below(folder, name)
+    for name in class_folders:
+        class_paths, class_sizes, other_suffixes = _images_below(folder, name)
         if not class_paths:
-            empty.append((name, passed_over))
+            empty.append((name, other_suffixes))
         # arrays class by class: Python objects for a million paths would not be small even for a
         # moment
         lengths = np.fromiter(map(len, class_paths), dtype=np.int64, count=len(class_paths))
         starts.append(len(paths) + lengths.cumsum() - lengths)
         sizes.append(np.array(class_sizes, dtype=np.int64))
-        labels.append(np.full(len(class_paths), known.index(name), dtype=np.int64))
+        labels.append(np.full(len(class_paths), valid_names.index(name), dtype=np.int64))
         paths += b"".join(class_paths)
     if empty and (classes is None or not paths):
         _refuse_empty(folder, empty)
-    starts = np.concatenate(starts)
+    all_starts = np.concatenate(starts)
     return ImageFolderIndex(
         folder=folder,
-        classes=known,
         paths=bytes(paths),
-        starts=starts,
-        stops=np.append(starts[1:], len(paths)),
+        starts=all_starts,
+        stops=np.append(all_starts[1:], len(paths)),
+        classes=valid_names,
         labels=np.concatenate(labels),
         sizes=np.concatenate(sizes),
     )
 
 
-def _class_folders(folder):
-    """Names of the class folders, sorted as torchvision sorts them: plain string order, "10" before "2"."""
+def _class_folders(folder: str) -> list[str]:
+    """Return the names of the class folders, sorted as strings, as torchvision does."""
     if not os.path.isdir(folder):
         raise DataLayoutError(folder, "no such folder; expected <class>/*.jpg in it")
     entries = [entry for entry in os.scandir(folder) if not is_hidden(entry.name)]
-    found = sorted(
-        entry.name for entry in entries if os.path.isdir(entry.path)
-    )  # unlike is_dir(), no error for a link to itself
-    if not found:
+    # unlike entry.is_dir(), os.path.isdir raises no error for a link to itself
+    names = sorted(entry.name for entry in entries if os.path.isdir(entry.path))
+    if not names:
         loose = sum(_is_image(entry.name) for entry in entries)
-        what = f"{loose} images lie directly in it" if loose else "no class folder in it"
-        raise DataLayoutError(folder, f"{what}; expected one folder per class: <class>/*.jpg")
-    return found
+        content = f"{loose} images lie directly in it" if loose else "no class folder in it"
+        raise DataLayoutError(folder, f"{content}; expected one folder per class: <class>/*.jpg")
+    return names
 
 
-def _images_below(folder, class_name):
-    """(paths relative to `folder` as bytes, file sizes, suffixes passed over) of one class, sorted by folder, then by name."""
-    levels, seen = [], set()
+def _images_below(folder: str, class_name: str) -> tuple[list[bytes], list[int], Counter[str]]:
+    """List the images of one class, sorted by folder, then by name.
+
+    Returns:
+        (paths relative to `folder`, file sizes, suffixes of the other files).
+    """
+    levels, visited = [], set()
     for level, folders, files in os.walk(os.path.join(folder, class_name), followlinks=True):
         real = os.path.realpath(level)
-        if real in seen:  # a link that leads back up
+        if real in visited:  # a link to a folder above
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         levels.append((level, sorted(name for name in files if not is_hidden(name))))
-    paths, sizes, passed_over = [], [], Counter()
+    paths, sizes, other_suffixes = [], [], Counter[str]()
     for level, names in sorted(levels):
         relative = os.path.relpath(level, folder)
         for name in names:
             if not _is_image(name):
-                passed_over[os.path.splitext(name)[1].lower() or "without suffix"] += 1
+                other_suffixes[os.path.splitext(name)[1].lower() or "without suffix"] += 1
                 continue
             paths.append(os.fsencode(os.path.join(relative, name)))
             sizes.append(_file_size(os.path.join(level, name)))
-    return paths, sizes, passed_over
+    return paths, sizes, other_suffixes
 
 
-def _refuse_empty(folder, empty):
-    """empty: [(class name, Counter of suffixes that are no images')]."""
-    name, passed_over = empty[0]
-    held = (
-        ", ".join(f"{count} {suffix}" for suffix, count in passed_over.most_common(3)) or "nothing"
+def _refuse_empty(folder: str, empty: Sequence[tuple[str, Counter[str]]]) -> NoReturn:
+    """Raise DataLayoutError for classes without images.
+
+    Args:
+        folder: of the split.
+        empty: (class name, suffixes of its other files) of each.
+    """
+    name, suffixes = empty[0]
+    content = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
+    others = [other for other, _ in empty[1:]]
+    more = f"; so are {len(others)} more classes: {shorten(others)}" if others else ""
+    raise DataLayoutError(
+        os.path.join(folder, name),
+        f"class without images, it holds {content or 'nothing'}{more}; "
+        f"supported are {' '.join(IMAGE_SUFFIXES)}",
     )
-    more = (
-        f"; so are {len(empty) - 1} more classes: {shorten([name for name, _ in empty[1:]])}"
-        if len(empty) > 1
-        else ""
-    )
-    why = f"class without images, it holds {held}{more}; read are {' '.join(IMAGE_SUFFIXES)}"
-    raise DataLayoutError(os.path.join(folder, name), why)
 
 
-def _file_size(path):
+def _file_size(path: str) -> int:
     try:
         return os.stat(path).st_size
     except OSError:
-        return -1  # a dangling link stays in the index: reading it names it
+        return -1  # a dangling link stays in the index: reading it gives an error with its name
 
 
-def _is_image(name):
+def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-class ImageFolderDataset(Dataset):
-    """Samples {"pixel_values": uint8 [3, H, W] after `transform`, "label": int64 scalar} of an index.
+class ImageFolderDataset(Dataset[dict[str, torch.Tensor]]):
+    """Samples {"pixel_values": uint8 [3, H, W], "label": int64 scalar} of an ImageFolderIndex."""
 
-    images: where they come from, see training_images.py; None: from their files, whole.
-    """
+    def __init__(
+        self,
+        index: ImageFolderIndex,
+        transform: Transform,
+        images: DecodedImages | DecodedImageCache | None = None,
+    ) -> None:
+        """Make a dataset.
 
-    def __init__(self, index, transform, images=None):
-        self.index, self.transform, self.images = (
-            index,
-            transform,
-            images or DecodedImages(index),
-        )
+        Args:
+            index: the images.
+            transform: from an image, uint8 [3, H, W], to the pixel values; of a reduced image it
+                also gets the size of the full one.
+            images: reader of the images; None: from their files, in full.
+        """
+        self.index, self.transform = index, transform
+        self.images = images or DecodedImages(index)
 
-    def __len__(self):
+    def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.index)
 
-    def __getitem__(self, i):
-        """Raises UnreadableImage, an OSError, that names the file."""
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        """Read sample i. Raises UnreadableImage, an OSError, with the file."""
         pixel_values = self.transform(*self.images(i))
         return {"pixel_values": pixel_values, "label": torch.tensor(self.index.labels[i])}
 
     @property
-    def classes(self):
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in order of label."""
         return self.index.classes
 
     @property
-    def labels(self):
-        """int64 [N], as numpy."""
+    def labels(self) -> NDArray[np.int64]:
+        """Labels of all images, int64 [N]."""
         return self.index.labels
 
-    def name(self, i):
-        """Path of image i, for messages."""
+    def name(self, i: int) -> str:
+        """Return the path of image i, for messages."""
         return self.index.path(i)
 
-    def kept_bytes(self):
-        """(bytes of images that this process keeps now, and once all were read)."""
-        return self.images.kept_bytes()
+    def cached_bytes(self) -> tuple[int, int]:
+        """Return (bytes of images cached in this process now, and once all were read)."""
+        return self.images.cached_bytes()
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the index."""
         return self.index.fingerprint()
 
-    def subset(self, indices):
-        """A dataset of these images alone, in this order, with the same transform."""
+    def subset(self, indices: NDArray[np.int64]) -> "ImageFolderDataset":
+        """Return a dataset of these images alone, in this order, with the same transform."""
         return ImageFolderDataset(
             self.index.subset(indices), self.transform, self.images.subset(indices)
         )

@@ -1,16 +1,22 @@
-"""A COCO json taken apart into columns, with everything said that is wrong with it.
+"""Parser of a COCO json into columns, with all of its errors.
 
-100 thousand annotations take about a second, most of it in the json parser. Outlines are thrown
-away while it parses: those of COCO's training split would take gigabytes.
+100 thousand annotations take about a second, most of it in the json parser. Outlines are dropped
+while it parses: those of COCO's training split would take gigabytes.
 """
 
 import json
 import os
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from visionloop.datasets.detection.problems import Report
+from visionloop.datasets.detection.problems import Problem, Report
 from visionloop.datasets.io.json_columns import (
+    JsonObject,
+    JsonValues,
     column,
     is_number,
     is_text,
@@ -22,19 +28,52 @@ from visionloop.datasets.io.json_columns import (
     wrong_id,
 )
 from visionloop.datasets.io.layout import shorten
+from visionloop.datasets.io.paths import Column
 
 SECTIONS = ("images", "annotations", "categories")
-UNKNOWN, LEFT_OUT = (
-    -1,
-    -2,
-)  # instead of an image's row or a class's label: there is none; it has an error of its own
+# in place of an image's row or a class's label: there is none; the entry has an error of its own
+UNKNOWN, REJECTED = -1, -2
+
+# (class names, ids) in order of label
+Categories: TypeAlias = tuple[tuple[str, ...], tuple[int | str | None, ...]]
 
 
-def read_columns(json_file, classes=None):
-    """(columns or None, problems): fields of a DetectionIndex, boxes in the file's order.
+class ImageColumns(TypedDict):
+    """The valid images; names: paths relative to their folder, the others as in DetectionIndex."""
 
-    Besides them `names`: paths of the images, list of bytes; `rows`: the image of each box,
-    int64 [M]. Entries with an error are left out; None when too little is right to go on.
+    names: list[bytes]
+    image_ids: NDArray[np.int64] | NDArray[np.str_]
+    sizes_hw: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CocoColumns:
+    """The valid entries of a COCO json.
+
+    Attributes:
+        classes, category_ids: see DetectionIndex.
+        images: at least one.
+        annotations: {"rows": the image of each box int64 [M], "labels", "boxes", "crowd", "areas"},
+            in the order of the file.
+    """
+
+    classes: tuple[str, ...]
+    category_ids: tuple[int | str | None, ...]
+    images: ImageColumns
+    annotations: dict[str, Column]
+
+
+def read_columns(
+    json_file: str | os.PathLike[str], classes: Sequence[str] | None = None
+) -> tuple[CocoColumns | None, list[Problem]]:
+    """Return (columns, problems) of a COCO json.
+
+    Args:
+        json_file: the annotations.
+        classes: names of the training split, which then give the labels.
+
+    Returns:
+        The columns are None when too little is valid to continue.
     """
     report = Report(json_file)
     sections = _read_sections(json_file, report)
@@ -42,33 +81,34 @@ def read_columns(json_file, classes=None):
         return None, report.problems
     categories = read_categories(sections["categories"], classes, report)
     images, row_of = read_images(sections["images"], report)
-    if categories is None or not images.get("names"):
+    if categories is None or not images["names"]:
         return None, report.problems
-    names, category_ids = categories
-    label_of = dict.fromkeys(column(sections["categories"], "id"), LEFT_OUT)
+    class_names, category_ids = categories
+    label_of: dict[Hashable, int] = dict.fromkeys(column(sections["categories"], "id"), REJECTED)
     label_of |= {key: label for label, key in enumerate(category_ids) if key is not None}
     annotations = read_annotations(sections["annotations"], row_of, label_of, report)
-    return {
-        "classes": names,
-        "category_ids": category_ids,
-        **images,
-        **annotations,
-    }, report.problems
+    return CocoColumns(class_names, category_ids, images, annotations), report.problems
 
 
-def _read_sections(json_file, report):
-    """{section: list of objects}, or None."""
+def _read_sections(
+    json_file: str | os.PathLike[str], report: Report
+) -> dict[str, list[JsonObject]] | None:
+    """Return {section: list of objects}, or None."""
     try:
         with open(json_file, "rb") as file:
-            data = json.loads(file.read(), object_hook=_without_outline)
+            data = json.loads(file.read(), object_hook=_drop_outline)
     except OSError as error:
-        return report.error(error.strerror or str(error))
+        report.error(error.strerror or str(error))
+        return None
     except UnicodeDecodeError:
-        return report.error("not json: not text in UTF-8")
+        report.error("not json: not text in UTF-8")
+        return None
     except (ValueError, RecursionError) as error:
-        return report.error(f"not json: {error}")
+        report.error(f"not json: {error}")
+        return None
     if not isinstance(data, dict):
-        return report.error(f"holds {show(data)}, expected an object with {', '.join(SECTIONS)}")
+        report.error(f"holds {show(data)}, expected an object with {', '.join(SECTIONS)}")
+        return None
     sections = {}
     for name in SECTIONS:
         entries = data.get(name)
@@ -79,25 +119,33 @@ def _read_sections(json_file, report):
                 else f"no section {name!r}"
             )
             continue
-        wrong = [
+        errors = [
             (f"{name}: entry {i}", f"is {show(entry)}, not an object")
             for i, entry in enumerate(entries)
             if type(entry) is not dict
         ]
-        report.error_each(wrong)
-        sections[name] = [entry for entry in entries if type(entry) is dict] if wrong else entries
+        report.error_each(errors)
+        sections[name] = [entry for entry in entries if type(entry) is dict] if errors else entries
         if not sections[name] and name != "annotations":
             report.error(f"section {name!r} is empty")
     return sections if len(sections) == len(SECTIONS) else None
 
 
-def _without_outline(entry):
+def _drop_outline(entry: JsonObject) -> JsonObject:
     entry.pop("segmentation", None)
     return entry
 
 
-def read_categories(entries, classes, report):
-    """(names, ids) in order of label, or None. classes: names of the training split, in whose order the result then is."""
+def read_categories(
+    entries: Sequence[JsonObject], classes: Sequence[str] | None, report: Report
+) -> Categories | None:
+    """Return (names, ids) in order of label, or None.
+
+    Args:
+        entries: of the section.
+        classes: names of the training split, whose order the result has.
+        report: receives the errors.
+    """
     ids = _read_ids(entries, "category", report)
     if not ids:
         return None
@@ -108,7 +156,8 @@ def read_categories(entries, classes, report):
         if not is_text(name)
     ]
     if nameless:
-        return report.error_each(nameless)
+        report.error_each(nameless)
+        return None
     report.error_each(
         [
             (f"category {ids[k]!r}", f"another one has the name {names[k]!r} too")
@@ -117,12 +166,20 @@ def read_categories(entries, classes, report):
     )
     order = sorted(range(len(ids)), key=ids.__getitem__)
     return match_classes(
-        tuple(names[k] for k in order), tuple(ids[k] for k in order), classes, report
+        tuple(str(names[k]) for k in order), tuple(ids[k] for k in order), classes, report
     )
 
 
-def match_classes(names, ids, classes, report):
-    """(names, ids) of a split in the order of the training split's `classes`; a class the split does not know has the id None."""
+def match_classes(
+    names: tuple[str, ...],
+    ids: tuple[int | str, ...],
+    classes: Sequence[str] | None,
+    report: Report,
+) -> Categories:
+    """Return (names, ids) of a split in the order of the training split's classes.
+
+    A class that the split does not have gets the id None.
+    """
     if classes is None:
         return names, ids
     why = f"not one of the {len(classes)} known classes ({shorten(classes)})"
@@ -131,88 +188,100 @@ def match_classes(names, ids, classes, report):
     return tuple(classes), tuple(id_of.get(name) for name in classes)
 
 
-def read_images(entries, report):
-    """({"names", "image_ids", "sizes_hw"}, {image id: row}); ({}, {}) when the ids are wrong."""
+def read_images(
+    entries: Sequence[JsonObject], report: Report
+) -> tuple[ImageColumns, dict[Hashable, int]]:
+    """Return (columns, {image id: row}), both empty when the ids are wrong."""
     ids = _read_ids(entries, "image", report)
-    if not ids:
-        return {}, {}
-    names, sizes, row_of, wrong_names, wrong_sizes = [], [], {}, [], []
-    for key, entry in zip(ids, entries, strict=True):
+    names: list[bytes] = []
+    sizes: list[tuple[int, int]] = []
+    row_of: dict[Hashable, int] = {}
+    name_errors, size_errors = [], []
+    for key, entry in zip(ids or [], entries if ids else [], strict=True):
         name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
         name_why, size_why = _wrong_name(name), _wrong_size(height, width)
         if name_why or size_why:
-            wrong_names += [(f"image {key!r}", name_why)] if name_why else []
-            wrong_sizes += [(f"image {key!r}", size_why)] if size_why else []
-            row_of[key] = LEFT_OUT
+            name_errors += [(f"image {key!r}", name_why)] if name_why else []
+            size_errors += [(f"image {key!r}", size_why)] if size_why else []
+            row_of[key] = REJECTED
             continue
         row_of[key] = len(names)
-        names.append(os.fsencode(os.path.normpath(name)))
+        names.append(os.fsencode(os.path.normpath(str(name))))
         sizes.append((0, 0) if height is None or width is None else (height, width))
-    report.error_each(wrong_names)
-    report.error_each(wrong_sizes)
-    kept = [key for key in ids if row_of[key] != LEFT_OUT]
+    report.error_each(name_errors)
+    report.error_each(size_errors)
     return {
         "names": names,
-        "image_ids": np.array(kept),
+        "image_ids": np.array([key for key in ids or [] if row_of[key] != REJECTED]),
         "sizes_hw": np.array(sizes, dtype=np.int64).reshape(-1, 2),
     }, row_of
 
 
-def read_annotations(entries, row_of, label_of, report):
-    """{"rows", "labels", "boxes", "crowd", "areas"} of the annotations without error, column by column."""
+def read_annotations(
+    entries: Sequence[JsonObject],
+    row_of: Mapping[Hashable, int],
+    label_of: Mapping[Hashable, int],
+    report: Report,
+) -> dict[str, Column]:
+    """Return "rows", "labels", "boxes", "crowd" and "areas" of the valid annotations."""
     image_ids, category_ids = column(entries, "image_id"), column(entries, "category_id")
     rows, labels = look_up(row_of, image_ids), look_up(label_of, category_ids)
-    shown = column(entries, "bbox")
-    boxes, is_box = number_lists(shown, 4)
+    raw_boxes, raw_areas = column(entries, "bbox"), column(entries, "area")
+    boxes, is_box = number_lists(raw_boxes, 4)
     flags = [
         int(flag) if isinstance(flag, bool) else flag for flag in column(entries, "iscrowd", 0)
     ]
     crowd, is_flag = numbers(flags)
     is_flag &= (crowd == 0) | (crowd == 1)
-    given = column(entries, "area")
-    areas, is_area = numbers(given)
-    absent = np.fromiter((area is None for area in given), dtype=bool, count=len(given))
+    areas, is_area = numbers(raw_areas)
+    absent = np.fromiter((area is None for area in raw_areas), dtype=bool, count=len(raw_areas))
     areas = np.where(absent, boxes[:, 2:].clip(0).prod(axis=1), areas)
     is_area = absent | (is_area & (areas >= 0))
 
-    def complain(wrong, say):
-        places = np.flatnonzero(wrong).tolist()
+    def add_errors(wrong: NDArray[np.bool_], describe: Callable[[int], str]) -> None:
         report.error_each(
-            [(_annotation_name(entries[place], place), say(place)) for place in places]
+            [
+                (_annotation_name(entries[position], position), describe(position))
+                for position in np.flatnonzero(wrong).tolist()
+            ]
         )
 
-    complain(rows == UNKNOWN, lambda place: f"image_id {show(image_ids[place])} is no image's id")
-    complain(
-        labels == UNKNOWN,
-        lambda place: f"category_id {show(category_ids[place])} is no category's id",
+    add_errors(rows == UNKNOWN, lambda k: f"image_id {show(image_ids[k])} is no image's id")
+    add_errors(
+        labels == UNKNOWN, lambda k: f"category_id {show(category_ids[k])} is no category's id"
     )
-    complain(~is_box, lambda place: f"bbox is {show(shown[place])}, not four finite numbers")
-    complain(~is_flag, lambda place: f"iscrowd is {show(flags[place])}, neither 0 nor 1")
-    complain(~is_area, lambda place: f"area is {show(given[place])}, not a number of at least 0")
-    good = (rows >= 0) & (labels >= 0) & is_box & is_flag & is_area
-    columns = {
+    add_errors(~is_box, lambda k: f"bbox is {show(raw_boxes[k])}, not four finite numbers")
+    add_errors(~is_flag, lambda k: f"iscrowd is {show(flags[k])}, neither 0 nor 1")
+    add_errors(~is_area, lambda k: f"area is {show(raw_areas[k])}, not a number of at least 0")
+    valid = (rows >= 0) & (labels >= 0) & is_box & is_flag & is_area
+    columns: dict[str, Column] = {
         "rows": rows,
         "labels": labels.astype(np.int32),
         "boxes": boxes,
         "crowd": crowd == 1,
         "areas": areas,
     }
-    return {name: column[good] for name, column in columns.items()}
+    return {name: values[valid] for name, values in columns.items()}
 
 
-def _read_ids(entries, kind, report):
-    """The ids of a section, or None when they are wrong or of different kinds; repeated ones are told."""
+def _read_ids(entries: Sequence[JsonObject], kind: str, report: Report) -> JsonValues | None:
+    """Return the ids of a section, or None when they are wrong or of different types.
+
+    Repeated ids are reported.
+    """
     ids = column(entries, "id")
-    wrong = [
-        (f"{kind} at position {k}", wrong_id(key)) for k, key in enumerate(ids) if wrong_id(key)
+    errors = [
+        (f"{kind} at position {position}", why)
+        for position, key in enumerate(ids)
+        if (why := wrong_id(key))
     ]
-    if wrong:
-        return report.error_each(wrong)
+    if errors:
+        report.error_each(errors)
+        return None
     if len(set(map(type, ids))) > 1:
-        texts = [key for key in ids if isinstance(key, str)]
-        return report.error(
-            f"some {kind} ids are numbers and others text ({shorten([repr(text) for text in texts], 3)})"
-        )
+        texts = [repr(key) for key in ids if isinstance(key, str)]
+        report.error(f"some {kind} ids are numbers and others text ({shorten(texts, 3)})")
+        return None
     report.error_each(
         [
             (f"{kind} {ids[k]!r}", f"the id is there twice, again at position {k}")
@@ -222,9 +291,9 @@ def _read_ids(entries, kind, report):
     return ids
 
 
-def _wrong_name(name):
-    """What is wrong with the file name of an image, or None."""
-    if not is_text(name):
+def _wrong_name(name: object) -> str | None:
+    """Return the problem of an image's file name, or None."""
+    if not isinstance(name, str) or not is_text(name):
         return f"file_name is {show(name)}"
     if os.path.isabs(name):
         return f"file_name {show(name)} is absolute, expected is one below the folder of images"
@@ -236,16 +305,19 @@ def _wrong_name(name):
         return f"file_name {show(name)} is no text that a file can have for a name"
 
 
-def _wrong_size(height, width):
-    """What is wrong with the size of an image, or None; no size is right."""
-    if all(
-        side is None or (is_number(side) and 0 < side < 2**31 and side == int(side))
-        for side in (height, width)
-    ):
+def _wrong_size(height: object, width: object) -> str | None:
+    """Return the problem of an image's size, or None; a missing size is valid."""
+    if all(side is None or _is_side(side) for side in (height, width)):
         return None
     return f"height is {show(height)} and width {show(width)}, expected are whole numbers above 0"
 
 
-def _annotation_name(entry, place):
+def _is_side(side: object) -> bool:
+    return (
+        isinstance(side, int | float) and is_number(side) and 0 < side < 2**31 and side == int(side)
+    )
+
+
+def _annotation_name(entry: JsonObject, position: int) -> str:
     key = entry.get("id")
-    return f"annotation at position {place}" if key is None else f"annotation {show(key)}"
+    return f"annotation at position {position}" if key is None else f"annotation {show(key)}"

@@ -1,165 +1,177 @@
-"""Boxes on images as the dataset keeps them in memory, and how they are read from a COCO json.
+"""Boxes on images as columns in memory, and their reader for COCO json files.
 
-The index is columnar, like that of the image folders: 860 thousand boxes cost about 50 bytes each,
-once in each worker too.
+860 thousand boxes take about 50 bytes each, once in each worker too.
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionloop.datasets.detection.coco_columns import read_columns
-from visionloop.datasets.detection.problems import index_problems
+from visionloop.datasets.detection.problems import Problem, index_problems
 from visionloop.datasets.io.layout import DataLayoutError
-from visionloop.datasets.io.paths import join_paths
+from visionloop.datasets.io.paths import PathIndex, Rows, hash_columns, hash_paths, join_paths
 
-PROBED = 20  # file names tried to find out which folder they are relative to
+NUM_PROBES = 20  # file names that are looked up to choose the folder they are relative to
+
+Folder: TypeAlias = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionIndex:
-    """Which images there are, in the order of the annotation file, and the boxes on them.
+class DetectionIndex(PathIndex):
+    """The images of a split, in the order of the annotation file, and their boxes.
 
-    source: the json file or YOLO description it was read from; folder: of the images; classes:
-    names in order of label; category_ids: the dataset's own id of each label, None for a class
-    that this file does not know; paths: all paths relative to the folder, as bytes one behind the
-    other, row i at starts[i]:stops[i]; image_ids [N]: int64 or strings; sizes_hw: int64 [N, 2], 0
-    where the file gives no size; offsets: int64 [N + 1], the boxes of image i are rows
-    offsets[i]:offsets[i + 1] of boxes: float64 [M, 4] xywh in pixels as in the file, labels: int32
-    [M], crowd: bool [M], areas: float64 [M] in pixels.
+    Attributes:
+        source: the json file or YOLO description it was read from.
+        classes: names in order of label.
+        category_ids: the dataset's own id of each label, None for a class that is not in the file.
+        image_ids: int64 or strings [N].
+        sizes_hw: int64 [N, 2], 0 where the file gives no size.
+        offsets: int64 [N + 1]; the boxes of image i are rows offsets[i]:offsets[i + 1].
+        boxes: float64 [M, 4] xywh in pixels as in the file.
+        labels: int32 [M].
+        crowd: bool [M].
+        areas: float64 [M] in pixels.
     """
 
     source: str
-    folder: str
     classes: tuple[str, ...]
-    category_ids: tuple
-    paths: bytes
-    starts: np.ndarray
-    stops: np.ndarray
-    image_ids: np.ndarray
-    sizes_hw: np.ndarray
-    offsets: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    areas: np.ndarray
+    category_ids: tuple[int | str | None, ...]
+    image_ids: NDArray[np.int64] | NDArray[np.str_]
+    sizes_hw: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int32]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
 
-    def __len__(self):
-        return len(self.starts)
-
-    def name(self, i):
-        """Path of image i relative to the folder."""
-        return os.fsdecode(self.paths[self.starts[i] : self.stops[i]])
-
-    def path(self, i):
-        return os.path.join(self.folder, self.name(i))
-
-    def boxes_of(self, i):
-        """(boxes [G, 4] xywh, labels, crowd, areas [G]) of image i, crowds included; views of the columns."""
+    def boxes_of(
+        self, i: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.bool_], NDArray[np.float64]]:
+        """Return (boxes [G, 4] xywh, labels, crowd, areas [G]) of image i, as views."""
         rows = slice(self.offsets[i], self.offsets[i + 1])
         return self.boxes[rows], self.labels[rows], self.crowd[rows], self.areas[rows]
 
-    def subset(self, rows):
-        """The same kind of index with these images alone, in this order; the paths are shared."""
+    def subset(self, rows: Rows) -> "DetectionIndex":
+        """Return the index of these images alone, in this order; the paths are shared."""
         rows = np.asarray(rows, dtype=np.int64)
         counts = np.diff(self.offsets)[rows]
         offsets = np.concatenate([[0], counts.cumsum()])
-        # the k-th box of a picked image: its place in the old columns
-        old = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], counts)
-        picked = {
-            column: getattr(self, column)[rows]
-            for column in ("starts", "stops", "image_ids", "sizes_hw")
-        }
-        picked |= {
-            column: getattr(self, column)[old] for column in ("boxes", "labels", "crowd", "areas")
-        }
-        return replace(self, offsets=offsets, **picked)
+        # the old row of every box of the selected images
+        box_rows = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], counts)
+        images = self.select(rows, ("starts", "stops", "image_ids", "sizes_hw"))
+        return replace(
+            images.select(box_rows, ("boxes", "labels", "crowd", "areas")), offsets=offsets
+        )
 
-    def fingerprint(self):
-        """SHA-256 over classes, category ids, relative paths, image ids, sizes and all boxes, in order.
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of classes, ids, relative paths, sizes and all boxes, in order.
 
-        Not over the images themselves or the folder's own place: a copy is the same data, another
-        image of the same name goes unseen.
+        The images themselves and the folder's own path are left out: a copy is the same data,
+        another image of the same name is not noticed.
         """
         digest = hashlib.sha256(
             json.dumps([self.classes, self.category_ids, self.image_ids.tolist()]).encode()
         )
-        columns = {
-            "<i8": (self.stops - self.starts, self.sizes_hw, self.offsets, self.labels, self.crowd),
-            "<f8": (self.boxes, self.areas),
-        }
-        for kind, arrays in columns.items():
-            for column in arrays:
-                digest.update(column.astype(kind).tobytes())
-        digest.update(
-            b"".join(
-                self.paths[start:stop]
-                for start, stop in zip(self.starts.tolist(), self.stops.tolist(), strict=True)
-            )
-        )
+        lengths = self.stops - self.starts
+        hash_columns(digest, (lengths, self.sizes_hw, self.offsets, self.labels, self.crowd))
+        hash_columns(digest, (self.boxes, self.areas), "<f8")
+        hash_paths(digest, self.paths, self.starts, self.stops)
         return digest.hexdigest()
 
 
-def read_coco(json_file, folder, classes=None, *, need_images=True):
-    """The DetectionIndex of a COCO json. Raises DataLayoutError, one line with the first thing that is wrong.
+def read_coco(
+    json_file: str | os.PathLike[str],
+    folder: Folder | Sequence[Folder],
+    classes: Sequence[str] | None = None,
+    *,
+    need_images: bool = True,
+) -> DetectionIndex:
+    """Read the DetectionIndex of a COCO json.
 
-    folder: of the images, or a list of folders of which the one that holds them is taken.
-    Category ids may be any numbers or strings; labels are 0, 1, ... in order of id. classes: names
-    of the training split, the labels are then theirs, by name. need_images: False reads
-    annotations whose images are not there.
+    Args:
+        json_file: the annotations. Category ids may be any numbers or strings; labels are 0, 1, ...
+            in order of id.
+        folder: of the images, or a list of folders of which the one that holds them is taken.
+        classes: names of the training split, which then give the labels.
+        need_images: False reads annotations whose images are not there.
+
+    Raises:
+        DataLayoutError: one line with the first error.
     """
     index, problems = inspect_coco(json_file, folder, classes, need_images=need_images)
-    raise_first_error(problems)
-    return index
+    return require_index(index, problems)
 
 
-def find_problems(json_file, folder, classes=None):
-    """[("error" | "warning", path, why)] of a COCO json and its folder of images, everything at once; see read_coco."""
+def find_problems(
+    json_file: str | os.PathLike[str],
+    folder: Folder | Sequence[Folder],
+    classes: Sequence[str] | None = None,
+) -> list[Problem]:
+    """Return all [("error" | "warning", path, why)] of a COCO json; see read_coco."""
     return inspect_coco(json_file, folder, classes)[1]
 
 
-def inspect_coco(json_file, folder, classes=None, *, need_images=True):
-    """(DetectionIndex or None, problems): the index without what is wrong, None when too little can be read."""
+def inspect_coco(
+    json_file: str | os.PathLike[str],
+    folder: Folder | Sequence[Folder],
+    classes: Sequence[str] | None = None,
+    *,
+    need_images: bool = True,
+) -> tuple[DetectionIndex | None, list[Problem]]:
+    """Return (DetectionIndex, problems) of a COCO json; see read_coco.
+
+    The index holds the valid entries; it is None when too little can be read.
+    """
     json_file = os.fspath(json_file)
     columns, problems = read_columns(json_file, classes)
     if columns is None:
         return None, problems
-    names, image_rows = columns.pop("names"), columns.pop("rows")
-    folders = [
-        os.fspath(each) for each in (folder if isinstance(folder, list | tuple) else [folder])
-    ]
-    order = np.argsort(image_rows, kind="stable")
-    for column in ("boxes", "labels", "crowd", "areas"):
-        columns[column] = columns[column][order]
-    offsets = np.concatenate([[0], np.bincount(image_rows, minlength=len(names)).cumsum()]).astype(
-        np.int64
-    )
+    paths = [folder] if isinstance(folder, str | os.PathLike) else folder
+    names, boxes = columns.images["names"], columns.annotations
+    order = np.argsort(boxes["rows"], kind="stable")
+    counts = np.bincount(boxes["rows"], minlength=len(names))
     index = DetectionIndex(
         source=json_file,
-        folder=choose_folder(names, folders),
-        offsets=offsets,
+        folder=choose_folder(names, [os.fspath(path) for path in paths]),
+        classes=columns.classes,
+        category_ids=columns.category_ids,
+        image_ids=columns.images["image_ids"],
+        sizes_hw=columns.images["sizes_hw"],
+        offsets=np.concatenate([[0], counts.cumsum()]).astype(np.int64),
+        boxes=boxes["boxes"][order],
+        labels=boxes["labels"][order],
+        crowd=boxes["crowd"][order],
+        areas=boxes["areas"][order],
         **join_paths(names),
-        **columns,
     )
     return index, problems + index_problems(index, need_images)
 
 
-def raise_first_error(problems):
-    """Raises DataLayoutError for the first of [(kind, path, why)] that is an error."""
+def require_index(index: DetectionIndex | None, problems: Sequence[Problem]) -> DetectionIndex:
+    """Return the index.
+
+    Raises:
+        DataLayoutError: for the first of the problems that is an error.
+    """
     for kind, path, why in problems:
         if kind == "error":
             raise DataLayoutError(path, why)
+    assert index is not None, "no index and no error"
+    return index
 
 
-def choose_folder(names, folders):
-    """The folder that holds most of the first file names; among equals the first one that exists."""
+def choose_folder(names: Sequence[bytes], folders: Sequence[str]) -> str:
+    """Return the folder with most of the first files; among equals the first that exists."""
 
-    def hits(folder):
-        return sum(
-            os.path.exists(os.path.join(folder, os.fsdecode(name))) for name in names[:PROBED]
-        ), os.path.isdir(folder)
+    def score(folder: str) -> tuple[int, bool]:
+        paths = [os.path.join(folder, os.fsdecode(name)) for name in names[:NUM_PROBES]]
+        return sum(map(os.path.exists, paths)), os.path.isdir(folder)
 
-    return max(folders, key=hits)
+    return max(folders, key=score)

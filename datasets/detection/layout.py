@@ -1,21 +1,29 @@
-"""Where the annotations and images of a detection split lie, in the layouts that tools write.
+"""Places of the annotations and images of a detection split, in the layouts that tools write.
 
-- `train.json` with the images in `train/` (or `images/train/`, `images/`, or named relative to
-the data folder);
+- `train.json` with the images in `train/` (or `images/train/`, `images/`, or with names relative
+  to the data folder);
 - one json in the split's folder, beside the images, as Roboflow writes it:
-`train/_annotations.coco.json`;
+  `train/_annotations.coco.json`;
 - COCO's own: `annotations/instances_train2017.json` with the images in `train2017/` or
-`images/train2017/`;
+  `images/train2017/`;
 - YOLO's: `data.yaml`.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from visionloop.datasets.detection.index import inspect_coco, raise_first_error
+from visionloop.datasets.detection.index import DetectionIndex, inspect_coco, require_index
+from visionloop.datasets.detection.problems import Problem
 from visionloop.datasets.detection.yolo import inspect_yolo
 from visionloop.datasets.detection.yolo_description import read_description
-from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, is_hidden, nearby, shorten
+from visionloop.datasets.io.layout import (
+    SPLIT_FOLDERS,
+    DataLayoutError,
+    is_hidden,
+    shorten,
+    suggest_folder,
+)
 
 DESCRIPTIONS = ("data.yaml", "data.yml")
 ROBOFLOW = "_annotations.coco.json"
@@ -26,91 +34,123 @@ EXPECTED = (
 )
 
 
-def find_detection_split(data, split, classes=None, *, need_images=True):
-    """The DetectionIndex of a split ("train", "val" or "test"), or None where there is none. Raises DataLayoutError.
+def find_detection_split(
+    data: str | os.PathLike[str],
+    split: str,
+    classes: Sequence[str] | None = None,
+    *,
+    need_images: bool = True,
+) -> DetectionIndex | None:
+    """Read the DetectionIndex of a split, or return None without the split.
 
-    classes: names of the training split, the labels are then theirs; need_images: False for
-    annotations alone (COCO only).
+    Args:
+        data: the data folder.
+        split: "train", "val" or "test".
+        classes: names of the training split, which then give the labels.
+        need_images: False for annotations alone (COCO only).
+
+    Raises:
+        DataLayoutError: one line with the first error.
     """
-    found = inspect_detection_split(data, split, classes, need_images=need_images)
-    if found is None:
-        return None
-    index, problems = found
-    raise_first_error(problems)
-    return index
+    inspected = inspect_detection_split(data, split, classes, need_images=need_images)
+    return require_index(*inspected) if inspected else None
 
 
-def require_detection_split(data, split, classes=None, *, need_images=True):
-    """Like find_detection_split, but a missing split is an error that says what was expected and what is there instead."""
+def require_detection_split(
+    data: str | os.PathLike[str],
+    split: str,
+    classes: Sequence[str] | None = None,
+    *,
+    need_images: bool = True,
+) -> DetectionIndex:
+    """Read the DetectionIndex of a split; arguments as for find_detection_split.
+
+    Raises:
+        DataLayoutError: also without the split, with what is there instead.
+    """
     index = find_detection_split(data, split, classes, need_images=need_images)
     if index is None:
-        there = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
+        present = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
         name = SPLIT_FOLDERS[split][0]
-        hint = nearby(data, lambda folder: find_annotations(folder, split))
+        hint = suggest_folder(data, lambda folder: find_annotations(folder, split))
         raise DataLayoutError(
-            data, f"expected {EXPECTED.format(name)}; found {shorten(there) or 'nothing'}{hint}"
+            data, f"expected {EXPECTED.format(name)}; found {shorten(present) or 'nothing'}{hint}"
         )
     return index
 
 
-def inspect_detection_split(data, split, classes=None, *, need_images=True):
-    """(DetectionIndex or None, [("error" | "warning", path, why)]) with everything that is wrong with a split; None without the split.
+def inspect_detection_split(
+    data: str | os.PathLike[str],
+    split: str,
+    classes: Sequence[str] | None = None,
+    *,
+    need_images: bool = True,
+) -> tuple[DetectionIndex | None, list[Problem]] | None:
+    """Return (DetectionIndex or None, all problems) of a split, or None without the split.
 
-    Raises DataLayoutError where it is not clear what the split is.
+    Arguments as for find_detection_split.
+
+    Raises:
+        DataLayoutError: where it is not clear what the split is.
     """
     source = find_annotations(data, split)
     if source is None:
         return None
     if source.name in DESCRIPTIONS:
         return inspect_yolo(source, split, classes)
-    return inspect_coco(
-        source, _image_folders(Path(data), source, split), classes, need_images=need_images
-    )
+    folders = _image_folders(Path(data), source, split)
+    return inspect_coco(source, folders, classes, need_images=need_images)
 
 
-def find_annotations(data, split):
-    """The json or yaml file that describes a split, or None. Raises DataLayoutError when there is more than one."""
+def find_annotations(data: str | os.PathLike[str], split: str) -> Path | None:
+    """Return the json or yaml file that describes a split, or None.
+
+    Raises:
+        DataLayoutError: when there is more than one.
+    """
     data = Path(data)
     if not data.is_dir():
         raise DataLayoutError(data, "not a folder" if data.exists() else "no such folder")
-    candidates = []
+    candidates: list[Path] = []
     for name in SPLIT_FOLDERS[split]:
         candidates += [data / f"{name}.json", data / "annotations" / f"{name}.json"]
         candidates += sorted((data / "annotations").glob(f"instances_{name}*.json"))
         beside = data / name / ROBOFLOW
         candidates += [beside] if beside.is_file() else sorted((data / name).glob("*.json"))
     candidates += [data / name for name in DESCRIPTIONS if _names_split(data / name, split)]
-    # instances_val* finds instances_validation.json too
-    found = [
+    # instances_val* matches instances_validation.json too
+    files = [
         path for path in dict.fromkeys(candidates) if path.is_file() and not is_hidden(path.name)
     ]
-    if len(found) > 1:
-        names = [str(path.relative_to(data)) for path in found]
+    if len(files) > 1:
+        names = [str(path.relative_to(data)) for path in files]
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         raise DataLayoutError(
             data, f"holds both {names[0]} and {names[1]}{more} for the split {split!r}; keep one"
         )
-    return found[0] if found else None
+    return files[0] if files else None
 
 
-def _names_split(yaml_file, split):
-    """Whether a YOLO description has images for the split; a test folder that is missing does not count: exports name it anyway."""
+def _names_split(yaml_file: Path, split: str) -> bool:
+    """Return whether a YOLO description has images for the split.
+
+    A test folder that is missing does not count: exports name it anyway.
+    """
     if not yaml_file.is_file():
         return False
     description = read_description(yaml_file)
     entries = description.splits.get(split, ())
     return bool(entries) and (
-        split != "test" or any(os.path.exists(description.place(entry)) for entry in entries)
+        split != "test" or any(os.path.exists(description.resolve(entry)) for entry in entries)
     )
 
 
-def _image_folders(data, json_file, split):
-    """Folders that the file names of a json may be relative to, the likeliest first."""
+def _image_folders(data: Path, json_file: Path, split: str) -> list[Path]:
+    """Return folders that the file names of a json may be relative to, the likeliest first."""
     if json_file.parent not in (data, data / "annotations"):
         return [json_file.parent, json_file.parent / "images", data]
-    names = dict.fromkeys(
-        [json_file.stem.removeprefix("instances_"), *SPLIT_FOLDERS[split]]
-    )  # train2017, train
+    # train2017, train
+    names = dict.fromkeys([json_file.stem.removeprefix("instances_"), *SPLIT_FOLDERS[split]])
     return [
         *(data / name for name in names),
         *(data / "images" / name for name in names),

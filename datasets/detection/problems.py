@@ -1,38 +1,65 @@
-"""What can be wrong with boxes and images once they are read, whatever format they came in."""
+"""Checks of boxes and images after reading, for every annotation format."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from visionloop.datasets.io.json_columns import repeated
 from visionloop.datasets.io.layout import shorten
 
-MARGIN = 0.5  # pixels that a box may reach beyond its image unnoticed: rounding
-NORMALISED = 1.5  # no box is this small in pixels all through a dataset
+if TYPE_CHECKING:
+    from visionloop.datasets.detection.index import DetectionIndex
+
+MARGIN = 0.5  # pixels that a box may reach beyond its image without a warning: rounding
+LARGEST_NORMALIZED = 1.5  # in pixels, no dataset has only boxes this small
+
+# (kind, path, why)
+Problem: TypeAlias = tuple[Literal["error", "warning"], str, str]
 
 
 class Report:
-    """Collects [("error" | "warning", path, why)], one line for each kind of problem. path: of the annotations, unless told otherwise."""
+    """Collector of problems, one line for each kind.
 
-    def __init__(self, path):
-        self.path, self.problems = os.fspath(path), []
+    Attributes:
+        path: of the annotations, the place of problems without another path.
+        problems: [("error" | "warning", path, why)].
+    """
 
-    def error(self, why, path=None):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self.problems: list[Problem] = []
+
+    def error(self, why: str, path: str | os.PathLike[str] | None = None) -> None:
+        """Add an error."""
         self.problems.append(("error", os.fspath(path or self.path), why))
 
-    def warning(self, why):
+    def warning(self, why: str) -> None:
+        """Add a warning."""
         self.problems.append(("warning", self.path, why))
 
-    def error_each(self, found, path=None):
-        """One error for [(name, why)] of the same kind: the first in full, the others counted."""
-        if not found:
+    def error_each(
+        self, errors: Sequence[tuple[str, str]], path: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Add one error for [(name, why)] of the same kind: the first in full, others counted."""
+        if not errors:
             return
-        (name, why), others = found[0], [name for name, _ in found[1:]]
-        more = f" ({len(found)} such, also {shorten(others, 3)})" if others else ""
+        (name, why), others = errors[0], [name for name, _ in errors[1:]]
+        more = f" ({len(errors)} such, also {shorten(others, 3)})" if others else ""
         self.error(f"{name}: {why}{more}", path)
 
 
-def index_problems(index, need_images=True):
-    """[(kind, path, why)] of a DetectionIndex. need_images: whether an image that is not on the disk is an error."""
+def index_problems(index: DetectionIndex, need_images: bool = True) -> list[Problem]:
+    """Return the problems of a DetectionIndex.
+
+    Args:
+        index: the images and boxes.
+        need_images: whether a missing image file is an error.
+    """
     report = Report(index.source)
     rows = np.repeat(np.arange(len(index)), np.diff(index.offsets))  # the image of each box
     if need_images:
@@ -47,24 +74,25 @@ def index_problems(index, need_images=True):
     if without:
         report.warning(f"no boxes of {len(without)} of {len(counts)} classes: {shorten(without)}")
     names = [index.name(i) for i in range(len(index))]
-    if len(set(names)) < len(names):
-        seen = set()
-        twice = [name for name in names if name in seen or seen.add(name)]
+    duplicates = [names[position] for position in repeated(names)]
+    if duplicates:
         report.warning(
-            f"{len(twice)} images are listed twice or more: {shorten(list(dict.fromkeys(twice)))}"
+            f"{len(duplicates)} images are listed twice or more: "
+            f"{shorten(list(dict.fromkeys(duplicates)))}"
         )
     return report.problems
 
 
-def _check_files(index, report):
-    """By listing folders: cheaper than asking for a hundred thousand files one by one."""
-    listings, missing = {}, []
+def _check_files(index: DetectionIndex, report: Report) -> None:
+    """Check that the images exist, by listing folders: cheaper than one call for each file."""
+    listings: dict[str, set[str]] = {}
+    missing = []
     for i in range(len(index)):
         name = index.name(i)
         level, file = os.path.split(name)
         if level not in listings:
             listings[level] = _listing(os.path.join(index.folder, level))
-        # asked once more: some file systems find a name in other capitals
+        # a second look: some file systems ignore the case of names
         if file not in listings[level] and not os.path.exists(index.path(i)):
             missing.append(name)
     if missing:
@@ -73,41 +101,46 @@ def _check_files(index, report):
         )
 
 
-def _listing(folder):
+def _listing(folder: str) -> set[str]:
     try:
         return set(os.listdir(folder))
     except OSError:
         return set()
 
 
-def _is_other_format(index, rows, report):
-    """Whether the numbers are no xywh in pixels; the error says what they look like."""
+def _is_other_format(index: DetectionIndex, rows: NDArray[np.int64], report: Report) -> bool:
+    """Return whether the numbers are not xywh in pixels; the error says what they look like."""
     boxes, sizes_wh = index.boxes, index.sizes_hw[rows, ::-1]
-    known = sizes_wh.all(axis=1)
+    has_size = sizes_wh.all(axis=1)
     if (
-        (boxes <= NORMALISED).all()
+        (boxes <= LARGEST_NORMALIZED).all()
         and (boxes > 0).any()
-        and not (known & (sizes_wh.max(axis=1) <= 2)).any()
+        and not (has_size & (sizes_wh.max(axis=1) <= 2)).any()
     ):
         report.error(
-            f"no number of any bbox is above {boxes.max():g}: they look like shares of the image, expected are pixels"
+            f"no number of any bbox is above {boxes.max():g}: "
+            "they look like shares of the image, expected are pixels"
         )
         return True
-    boxes, sizes_wh = boxes[known], sizes_wh[known]
+    boxes, sizes_wh = boxes[has_size], sizes_wh[has_size]
     outside = (boxes[:, :2] + boxes[:, 2:] > sizes_wh + 1).any(axis=1)
-    corners = (
+    are_corners = (
         (boxes[:, 2:] > boxes[:, :2])
         & (boxes[:, :2] >= -MARGIN)
         & (boxes[:, 2:] <= sizes_wh + MARGIN)
     )
-    if 2 * outside.sum() > len(boxes) and corners.all():
-        why = f"{outside.sum()} of {len(boxes)} boxes reach outside their image, and as corners all lie inside"
-        report.error(f"bbox looks like [x1, y1, x2, y2], expected is [x, y, width, height]: {why}")
+    if 2 * outside.sum() > len(boxes) and are_corners.all():
+        report.error(
+            "bbox looks like [x1, y1, x2, y2], expected is [x, y, width, height]: "
+            f"{outside.sum()} of {len(boxes)} boxes reach outside their image, and as corners all "
+            "lie inside"
+        )
         return True
     return False
 
 
-def _check_boxes(index, rows, report):
+def _check_boxes(index: DetectionIndex, rows: NDArray[np.int64], report: Report) -> None:
+    """Warn of boxes that are empty or reach outside their image."""
     boxes, sizes_wh = index.boxes, index.sizes_hw[rows, ::-1].astype(np.float64)
     sizes_wh[sizes_wh == 0] = np.inf
     empty = (boxes[:, 2:] <= 0).any(axis=1)
@@ -115,25 +148,29 @@ def _check_boxes(index, rows, report):
     outside = (beyond > MARGIN) & ~empty
     if empty.any():
         report.warning(
-            f"{empty.sum()} boxes without width or height, they are left out: {_names(index, rows[empty])}"
+            f"{empty.sum()} boxes without width or height, they are left out: "
+            f"{_names(index, rows[empty])}"
         )
     if outside.any():
-        why = f"{outside.sum()} boxes reach outside their image, by up to {beyond[outside].max():.4g} pixels"
-        report.warning(f"{why}; they are clipped: {_names(index, rows[outside])}")
-
-
-def _check_repeated_boxes(index, rows, report):
-    """Boxes with the same corners and class in one image."""
-    order = np.lexsort((*index.boxes.T, index.labels, rows))
-    keys = np.column_stack([rows, index.labels, index.boxes])[order]
-    repeated = rows[order[1:]][(keys[1:] == keys[:-1]).all(axis=1)]
-    if len(repeated):
         report.warning(
-            f"{len(repeated)} boxes repeat another of the same class and place: {_names(index, repeated)}"
+            f"{outside.sum()} boxes reach outside their image, by up to "
+            f"{beyond[outside].max():.4g} pixels; they are clipped: {_names(index, rows[outside])}"
         )
 
 
-def _names(index, rows):
-    """The first few images, by name."""
+def _check_repeated_boxes(index: DetectionIndex, rows: NDArray[np.int64], report: Report) -> None:
+    """Warn of boxes with the same corners and class in one image."""
+    order = np.lexsort((*index.boxes.T, index.labels, rows))
+    keys = np.column_stack([rows, index.labels, index.boxes])[order]
+    duplicates = rows[order[1:]][(keys[1:] == keys[:-1]).all(axis=1)]
+    if len(duplicates):
+        report.warning(
+            f"{len(duplicates)} boxes repeat another of the same class and place: "
+            f"{_names(index, duplicates)}"
+        )
+
+
+def _names(index: DetectionIndex, rows: NDArray[np.int64]) -> str:
+    """Return the names of the first few images."""
     few = list(dict.fromkeys(rows[:1000].tolist()))
     return shorten([index.name(row) for row in few])

@@ -1,7 +1,9 @@
-"""The `data.yaml` of a YOLO dataset: names of the classes, and where the images of each split are."""
+"""The `data.yaml` of a YOLO dataset: names of the classes and folders of the splits."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -9,14 +11,20 @@ from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import is_text, repeated, show
 from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, is_hidden, shorten
 
+# parsed YAML: keys and values are checked where they are used
+YamlObject: TypeAlias = dict[Any, Any]  # type: ignore[explicit-any]
+
 
 @dataclass(frozen=True)
 class YoloDescription:
-    """What a `data.yaml` says.
+    """Content of a `data.yaml`.
 
-    source: the file; root: folder that its paths are relative to; classes: names in order of id;
-    splits: {"train" | "val" | "test": folders of images or text files that list images, as
-    written}, without the splits it does not name.
+    Attributes:
+        source: the file.
+        root: folder that its paths are relative to.
+        classes: names in order of id.
+        splits: {"train" | "val" | "test": folders of images or text files that list images, as
+            written}, without the splits it does not name.
     """
 
     source: str
@@ -24,28 +32,34 @@ class YoloDescription:
     classes: tuple[str, ...]
     splits: dict[str, tuple[str, ...]]
 
-    def place(self, entry):
-        """The path an entry means, whether or not something is there. Raises DataLayoutError for one that leads out of the data.
+    def resolve(self, entry: str) -> str:
+        """Return the path of an entry, whether or not it exists.
 
-        Relative to the root; Roboflow writes `../train/images` and means `train/images`.
+        It is relative to the root; Roboflow writes `../train/images` and means `train/images`.
+
+        Raises:
+            DataLayoutError: for a path outside the dataset.
         """
         relative = entry[3:] if entry.startswith("../") else entry
         candidates = [os.path.normpath(os.path.join(self.root, path)) for path in (entry, relative)]
-        inside = [path for path in candidates if self.holds(path)]
+        inside = [path for path in candidates if self.contains(path)]
         if not inside:
             raise DataLayoutError(
                 self.source, f"{entry} leads out of {self.root}; say with path: where the data is"
             )
         return next((path for path in inside if os.path.exists(path)), inside[-1])
 
-    def holds(self, path):
-        """Whether an absolute path lies below the root or beside the description by its name; where links lead is the owner's affair."""
+    def contains(self, path: str) -> bool:
+        """Return whether an absolute path lies below the root or the folder of the description.
+
+        Only its name is compared: where links lead is the owner's decision.
+        """
         here = os.path.dirname(os.path.abspath(self.source))
         return any(os.path.commonpath([folder, path]) == folder for folder in (self.root, here))
 
 
-def read_description(yaml_file):
-    """The YoloDescription of a file. Raises DataLayoutError."""
+def read_description(yaml_file: str | os.PathLike[str]) -> YoloDescription:
+    """Read a `data.yaml`. Raises DataLayoutError."""
     source = os.fspath(yaml_file)
     try:
         with open(source, encoding="utf-8") as file:
@@ -61,12 +75,16 @@ def read_description(yaml_file):
     )
 
 
-def list_images(description, split):
-    """(folder, names relative to it) of a split's images, sorted by path. Raises DataLayoutError."""
+def list_images(description: YoloDescription, split: str) -> tuple[str, list[str]]:
+    """Return (folder, names relative to it) of a split's images, sorted by path.
+
+    Raises:
+        DataLayoutError: without images.
+    """
     if split not in description.splits:
         raise DataLayoutError(description.source, f"names no folder for {split}")
-    paths = set()
-    places = [description.place(entry) for entry in description.splits[split]]
+    paths: set[str] = set()
+    places = [description.resolve(entry) for entry in description.splits[split]]
     for entry, place in zip(description.splits[split], places, strict=True):
         if os.path.isdir(place):
             paths.update(_images_below(place))
@@ -79,37 +97,40 @@ def list_images(description, split):
     if not paths:
         raise DataLayoutError(
             description.source,
-            f"{split}: no images in {shorten(places)}; read are {' '.join(IMAGE_SUFFIXES)}",
+            f"{split}: no images in {shorten(places)}; supported are {' '.join(IMAGE_SUFFIXES)}",
         )
-    paths = sorted(paths)
     folder = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return folder, [os.path.relpath(path, folder) for path in paths]
+    return folder, [os.path.relpath(path, folder) for path in sorted(paths)]
 
 
-def _root(source, data):
-    """The folder that `path` names, or that of the file: `path` is often where the data lay on another machine."""
+def _root(source: str, data: YamlObject) -> str:
+    """Return the folder of `path`, or that of the file.
+
+    `path` is often where the data was on another machine.
+    """
     here = os.path.dirname(os.path.abspath(source))
     path = data.get("path")
     if path is not None and not isinstance(path, str):
         raise DataLayoutError(source, f"path is {show(path)}, expected a folder")
-    there = os.path.normpath(os.path.join(here, path or ""))
-    return there if os.path.isdir(there) else here
+    root = os.path.normpath(os.path.join(here, path or ""))
+    return root if os.path.isdir(root) else here
 
 
-def _class_names(source, data):
+def _class_names(source: str, data: YamlObject) -> tuple[str, ...]:
     names = data.get("names")
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
             raise DataLayoutError(
                 source,
-                f"names have the ids {shorten([show(key) for key in names])}, expected 0 to {len(names) - 1}",
+                f"names have the ids {shorten([show(key) for key in names])}, "
+                f"expected 0 to {len(names) - 1}",
             )
         names = [names[label] for label in range(len(names))]
     if not isinstance(names, list) or not names:
         raise DataLayoutError(source, f"names is {show(names)}, expected a list of the classes")
     names = [str(name) if type(name) is int else name for name in names]
     for label, name in enumerate(names):
-        if not is_text(name):  # to yaml a bare `yes` is a truth value and 1.0 a number
+        if not is_text(name):  # in yaml a bare `yes` is a truth value and 1.0 a number
             raise DataLayoutError(
                 source,
                 f"the name of class {label} is {show(name)}, expected text; put it in quotes",
@@ -122,27 +143,27 @@ def _class_names(source, data):
     return tuple(names)
 
 
-def _splits(source, data):
+def _splits(source: str, data: YamlObject) -> dict[str, tuple[str, ...]]:
     splits = {}
     for split, words in SPLIT_FOLDERS.items():
-        named = [word for word in words if data.get(word)]
-        if len(named) > 1:
+        keys = [word for word in words if data.get(word)]
+        if len(keys) > 1:
             raise DataLayoutError(
-                source, f"holds both {named[0]} and {named[1]}, which mean the same; keep one"
+                source, f"holds both {keys[0]} and {keys[1]}, which mean the same; keep one"
             )
-        if not named:
+        if not keys:
             continue
-        entries = data[named[0]] if isinstance(data[named[0]], list) else [data[named[0]]]
+        value = data[keys[0]]
+        entries = value if isinstance(value, list) else [value]
         if not all(is_text(entry) for entry in entries):
             raise DataLayoutError(
-                source,
-                f"{named[0]} is {show(data[named[0]])}, expected a folder or a list of folders",
+                source, f"{keys[0]} is {show(value)}, expected a folder or a list of folders"
             )
         splits[split] = tuple(entries)
     return splits
 
 
-def _images_below(folder):
+def _images_below(folder: str) -> Iterator[str]:
     for level, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not is_hidden(name)]
         yield from (
@@ -152,13 +173,17 @@ def _images_below(folder):
         )
 
 
-def _listed_images(text_file, description):
-    """Paths from a text file, one a line, relative to the file. Raises DataLayoutError for one that leads out of the data."""
+def _listed_images(text_file: str, description: YoloDescription) -> list[str]:
+    """Return paths from a text file, one a line, relative to the file.
+
+    Raises:
+        DataLayoutError: for a path outside the dataset.
+    """
     here = os.path.dirname(text_file)
     with open(text_file, encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.strip() for line in file if line.strip()]
     paths = [os.path.normpath(os.path.join(here, line)) for line in lines]
     for line, path in zip(lines, paths, strict=True):
-        if not description.holds(path):
+        if not description.contains(path):
             raise DataLayoutError(text_file, f"{show(line)} leads out of {description.root}")
     return paths

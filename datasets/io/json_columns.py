@@ -1,44 +1,59 @@
-"""Values out of a json that somebody else wrote: whole columns of them, and which are not what they should be."""
+"""Columns of values from a JSON file, with a mask of the values that are not valid."""
 
 import sys
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-LARGEST_ID = 2**63 - 1  # what the index can hold
+# parsed JSON from outside: each value is checked where it is used
+JsonObject: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]
+JsonValues: TypeAlias = list[Any]  # type: ignore[explicit-any]
+
+LARGEST_ID = 2**63 - 1  # of int64
 
 
-def column(entries, key, absent=None):
-    """entry[key] of every object, `absent` where it has none."""
+def column(entries: Sequence[JsonObject], key: str, absent: object = None) -> JsonValues:
+    """Return entry[key] of every object, `absent` where it is missing."""
     return [entry.get(key, absent) for entry in entries]
 
 
-def look_up(table, keys, unknown=-1):
-    """int64 [N]: table[key] of each key, `unknown` where there is none; keys may be of any kind."""
+def look_up(
+    table: Mapping[Hashable, int], keys: JsonValues, unknown: int = -1
+) -> NDArray[np.int64]:
+    """Return table[key] of each key, int64 [N], `unknown` where there is none.
+
+    Keys may be of any type.
+    """
     try:
-        found = [table.get(key, unknown) for key in keys]
+        values = [table.get(key, unknown) for key in keys]
     except TypeError:  # a list or an object among them
-        found = [
+        values = [
             unknown if isinstance(key, list | dict) else table.get(key, unknown) for key in keys
         ]
-    return np.array(found, dtype=np.int64)
+    return np.array(values, dtype=np.int64)
 
 
-def numbers(values):
-    """(float64 [N], bool [N] whether the value is one finite number); 0 where it is not."""
-    columns, right = number_lists([[value] for value in values], 1)
-    return columns[:, 0], right
+def numbers(values: JsonValues) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return (float64 [N], bool [N]: the value is a finite number); 0 where it is not."""
+    columns, is_valid = number_lists([[value] for value in values], 1)
+    return columns[:, 0], is_valid
 
 
-def number_lists(values, length):
-    """(float64 [N, length], bool [N] whether the value is a list of so many finite numbers); 0 where it is not."""
+def number_lists(values: JsonValues, length: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return (float64 [N, length], bool [N]: the value is a list of that many finite numbers).
+
+    Rows of values that are not valid are 0.
+    """
     try:
         array = np.array(values)
     except ValueError:  # lists of different lengths
         array = np.array(None)
-    right = np.ones(len(values), dtype=bool)
+    is_valid = np.ones(len(values), dtype=bool)
     if array.dtype.kind not in "iuf" or array.shape != (len(values), length):
-        # something is wrong, or there is nothing: one by one
-        right = np.array(
+        # a value is not valid, or there is none: look at them one by one
+        is_valid = np.array(
             [
                 isinstance(value, list) and len(value) == length and all(map(is_number, value))
                 for value in values
@@ -46,17 +61,18 @@ def number_lists(values, length):
             dtype=bool,
         )
         array = np.zeros((len(values), length))
-        array[right] = np.array(
-            [value for value, good in zip(values, right, strict=True) if good], dtype=np.float64
+        array[is_valid] = np.array(
+            [value for value, valid in zip(values, is_valid, strict=True) if valid],
+            dtype=np.float64,
         ).reshape(-1, length)
     array = array.astype(np.float64)
-    right &= np.isfinite(array).all(axis=1)
-    array[~right] = 0
-    return array, right
+    is_valid &= np.isfinite(array).all(axis=1)
+    array[~is_valid] = 0
+    return array, is_valid
 
 
-def is_number(value):
-    """Finite, and no truth value."""
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite number; a bool is none."""
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -64,12 +80,13 @@ def is_number(value):
     )
 
 
-def is_text(value):
+def is_text(value: object) -> bool:
+    """Return whether a value is a string that is not blank."""
     return isinstance(value, str) and bool(value.strip())
 
 
-def wrong_id(value):
-    """What is wrong with an id, or None: whole numbers and strings are right."""
+def wrong_id(value: object) -> str | None:
+    """Return the problem of an id, or None: whole numbers and strings are valid."""
     if isinstance(value, str) or (
         isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_ID
     ):
@@ -77,13 +94,18 @@ def wrong_id(value):
     return f"id is {show(value)}, neither a whole number nor text"
 
 
-def repeated(values):
-    """Positions of the values that an earlier one equals."""
-    seen = set()
-    return [position for position, value in enumerate(values) if value in seen or seen.add(value)]
+def repeated(values: Sequence[Hashable]) -> list[int]:
+    """Return the positions of values that are equal to an earlier one."""
+    earlier: set[Hashable] = set()
+    positions = []
+    for position, value in enumerate(values):
+        if value in earlier:
+            positions.append(position)
+        earlier.add(value)
+    return positions
 
 
-def show(value):
-    """A value for a message of one line."""
+def show(value: object) -> str:
+    """Format a value for a message of one line."""
     text = "missing" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,57 +1,85 @@
-"""Where the splits of a data folder lie, and the error for a folder that is laid out otherwise."""
+"""Folders of the splits of a dataset, and the error for a folder that is laid out otherwise."""
 
 import contextlib
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 class DataLayoutError(ValueError):
-    """A data folder that is not laid out as expected. path: the folder; why: what is wrong, in one line."""
+    """A data folder that is not laid out as expected.
 
-    def __init__(self, path, why):
+    Attributes:
+        path: the folder or file.
+        why: the problem, in one line.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], why: str) -> None:
         super().__init__(f"{path}: {why}")
         self.path, self.why = str(path), why
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.path, self.why)
 
 
-def find_split(data, split):
-    """The folder of a split ("train", "val" or "test"), or None where there is none."""
+def find_split(data: str | os.PathLike[str], split: str) -> Path | None:
+    """Return the folder of a split ("train", "val" or "test"), or None without one.
+
+    Raises:
+        DataLayoutError: when `data` is no folder, or holds two folders for the split.
+    """
     data = Path(data)
     if not data.is_dir():
         raise DataLayoutError(data, "not a folder" if data.exists() else "no such folder")
-    found = [data / name for name in SPLIT_FOLDERS[split] if (data / name).is_dir()]
-    if len(found) > 1:
+    folders = [data / name for name in SPLIT_FOLDERS[split] if (data / name).is_dir()]
+    if len(folders) > 1:
         raise DataLayoutError(
-            data, f"holds both {found[0].name}/ and {found[1].name}/, which mean the same; keep one"
+            data,
+            f"holds both {folders[0].name}/ and {folders[1].name}/, which mean the same; keep one",
         )
-    return found[0] if found else None
+    return folders[0] if folders else None
 
 
-def require_split(data, split, expected="<class>/*.jpg"):
-    """Like find_split, but a missing split is an error that says what was expected and what is there instead."""
+def require_split(
+    data: str | os.PathLike[str], split: str, expected: str = "<class>/*.jpg"
+) -> Path:
+    """Return the folder of a split.
+
+    Args:
+        data: the data folder.
+        split: "train", "val" or "test".
+        expected: content of the folder, for the message.
+
+    Raises:
+        DataLayoutError: without the folder, with what is there instead.
+    """
     folder = find_split(data, split)
     if folder:
         return folder
-    there = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
-    hint = nearby(data, lambda folder: has_classes(find_split(folder, split)))
+    present = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
+    hint = suggest_folder(data, lambda folder: has_classes(find_split(folder, split)))
     raise DataLayoutError(
         data,
-        f"expected {SPLIT_FOLDERS[split][0]}/{expected}, found {shorten(there) or 'nothing'}{hint}",
+        f"expected {SPLIT_FOLDERS[split][0]}/{expected}, "
+        f"found {shorten(present) or 'nothing'}{hint}",
     )
 
 
-def nearby(data, fits):
-    """The end of a message, "; did you mean FOLDER?": the only one right below `data` that fits, or the nearest of two above; or "".
+def suggest_folder(data: str | os.PathLike[str], fits: Callable[[Path], object]) -> str:
+    """Return "; did you mean FOLDER?" to end a message with, or "".
 
-    fits(folder): whether it is laid out as expected; a DataLayoutError counts as no.
+    The folder is the only one directly below `data` that fits, or else the nearest of two above.
+
+    Args:
+        data: the folder that does not fit.
+        fits: called with a folder, true when it is laid out as expected; a DataLayoutError counts
+            as false.
     """
     data = Path(data)
 
-    def is_right(folder):
+    def is_right(folder: Path) -> bool:
         with contextlib.suppress(DataLayoutError, OSError):
             return bool(fits(folder))
         return False
@@ -59,24 +87,24 @@ def nearby(data, fits):
     below = [
         Path(entry) for entry in os.scandir(data) if entry.is_dir() and not is_hidden(entry.name)
     ]
-    right = [folder for folder in below if is_right(folder)]
-    if not right:
-        right = [folder for folder in data.parents[:2] if is_right(folder)][:1]
-    return f"; did you mean {right[0]}?" if len(right) == 1 else ""
+    candidates = [folder for folder in below if is_right(folder)]
+    if not candidates:
+        candidates = [folder for folder in data.parents[:2] if is_right(folder)][:1]
+    return f"; did you mean {candidates[0]}?" if len(candidates) == 1 else ""
 
 
-def has_classes(folder):
-    """Whether there are folders in this one, which may be None."""
+def has_classes(folder: Path | None) -> bool:
+    """Return whether a folder, which may be None, contains folders."""
     return folder is not None and any(
         entry.is_dir() and not is_hidden(entry.name) for entry in os.scandir(folder)
     )
 
 
-def is_hidden(name):
-    """Names that hold no data: dotfiles, and the folder macOS adds to archives."""
+def is_hidden(name: str) -> bool:
+    """Return whether a name holds no data: dotfiles, and the folder macOS adds to archives."""
     return name.startswith(".") or name == "__MACOSX"
 
 
-def shorten(names, most=5):
-    """The first few names, for a message of one line."""
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """Join the first names of a list for a message of one line."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

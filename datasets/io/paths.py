@@ -1,37 +1,133 @@
-"""Boxes on images as the dataset keeps them in memory, and how they are read from a COCO json.
+"""Paths of many images in little memory, and listings of the files in a folder."""
 
-The index is columnar, like that of the image folders: 860 thousand boxes cost about 50 bytes each,
-once in each worker too.
-"""
-
+import hashlib
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeAlias, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from visionloop.datasets.io.layout import is_hidden
+from visionloop.datasets.io.layout import DataLayoutError, is_hidden
+
+Rows: TypeAlias = Sequence[int] | NDArray[np.int64]
+# a column of an index; its docstring says shape and dtype
+Column: TypeAlias = NDArray[Any]  # type: ignore[explicit-any]
 
 
-def join_paths(names):
-    """{paths, starts, stops} of an index. names: paths relative to the folder, as bytes."""
+class JoinedPaths(TypedDict):
+    """The fields of a PathIndex that hold the paths."""
+
+    paths: bytes
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class PathIndex:
+    """Images in a fixed order, one row for each: what the index of every task has in common.
+
+    An index is columnar, one byte string with all paths and a few arrays, so that a million images
+    take tens of megabytes, and so does the copy in each worker.
+
+    Attributes:
+        folder: of the images of the split.
+        paths: all paths relative to the folder, as bytes one after the other; the path of row i is
+            starts[i]:stops[i].
+        starts, stops: int64 [N].
+    """
+
+    folder: str
+    paths: bytes
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.starts)
+
+    def name(self, i: int) -> str:
+        """Return the path of image i relative to the folder."""
+        return os.fsdecode(self.paths[self.starts[i] : self.stops[i]])
+
+    def path(self, i: int) -> str:
+        """Return the path of image i."""
+        return os.path.join(self.folder, self.name(i))
+
+    def select(self, rows: Rows, columns: Iterable[str]) -> Self:
+        """Return a copy with these rows of these columns alone; the paths are shared."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+
+
+def hash_columns(digest: "hashlib._Hash", columns: Iterable[Column], dtype: str = "<i8") -> None:
+    """Add arrays to a hash, with the same bytes on every machine."""
+    for column in columns:
+        digest.update(column.astype(dtype).tobytes())
+
+
+def hash_paths(
+    digest: "hashlib._Hash", paths: bytes, starts: NDArray[np.int64], stops: NDArray[np.int64]
+) -> None:
+    """Add the paths of the rows to a hash, in order."""
+    rows = zip(starts.tolist(), stops.tolist(), strict=True)
+    digest.update(b"".join(paths[start:stop] for start, stop in rows))
+
+
+def join_paths(names: Sequence[bytes]) -> JoinedPaths:
+    """Return {paths, starts, stops} of a PathIndex.
+
+    Args:
+        names: paths relative to the folder, as bytes.
+    """
     lengths = np.fromiter(map(len, names), dtype=np.int64, count=len(names))
     stops = lengths.cumsum()
     return {"paths": b"".join(names), "starts": stops - lengths, "stops": stops}
 
 
-def files_below(folder, suffixes):
-    """{path relative to the folder: file size in bytes, -1 of a dangling link}, at any depth, sorted by path; without hidden names."""
-    found, seen = {}, set()
+def files_below(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> dict[str, int]:
+    """Return {path relative to the folder: file size in bytes}, at any depth, sorted by path.
+
+    Hidden names are left out; the size of a dangling link is -1.
+    """
+    sizes, visited = {}, set()
     for level, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(level)
-        if real in seen:  # a link that leads back up
+        if real in visited:  # a link to a folder above
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = [name for name in folders if not is_hidden(name)]
         for name in files:
             if name.lower().endswith(suffixes) and not is_hidden(name):
                 path = os.path.join(level, name)
-                found[os.path.relpath(path, folder)] = (
-                    os.stat(path).st_size if os.path.exists(path) else -1
-                )
-    return dict(sorted(found.items()))
+                relative = os.path.relpath(path, folder)
+                sizes[relative] = os.stat(path).st_size if os.path.exists(path) else -1
+    return dict(sorted(sizes.items()))
+
+
+def path_stem(name: str) -> str:
+    """Return a path without its suffix."""
+    return os.path.splitext(name)[0]
+
+
+def refuse_duplicate_stems(
+    folder: str | os.PathLike[str], names: Iterable[str], why: str
+) -> dict[str, str]:
+    """Return {stem: name} of files.
+
+    Args:
+        folder: of the files, for the message.
+        names: of the files.
+        why: what is wrong with two files whose names differ in their suffix alone.
+
+    Raises:
+        DataLayoutError: for two such files.
+    """
+    by_stem: dict[str, str] = {}
+    for name in names:
+        first = by_stem.setdefault(path_stem(name), name)
+        if first != name:
+            raise DataLayoutError(folder, f"{first} and {name} {why}; keep one")
+    return by_stem

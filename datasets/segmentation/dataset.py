@@ -1,158 +1,158 @@
-"""Images with masks of class ids: which there are, and samples of them.
-
-The index is columnar, like that of the image folders: a pair costs some hundred bytes, in each
-worker too.
-"""
+"""Images with masks of class ids: the index of a split and its samples."""
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from visionloop.datasets.cache.in_memory import Kept
+from visionloop.datasets.cache.in_memory import InMemoryCache
 from visionloop.datasets.io.images import read_image
+from visionloop.datasets.io.paths import PathIndex, Rows, hash_columns, hash_paths
 from visionloop.datasets.segmentation.class_file import ClassFile
 from visionloop.datasets.segmentation.masks import UnreadableMask, read_mask
 
 COLUMNS = ("starts", "stops", "mask_starts", "mask_stops", "sizes", "mask_sizes")
 
+Sample: TypeAlias = dict[str, torch.Tensor]
+# (image, ids) -> (pixels, ids) for training, a sample for evaluation
+Transform: TypeAlias = Callable[  # type: ignore[explicit-any]
+    [torch.Tensor, torch.Tensor], Any
+]
+
 
 @dataclass(frozen=True, eq=False)
-class SegmentationIndex:
-    """Which images there are, sorted by path, and the mask of each.
+class SegmentationIndex(PathIndex):
+    """The images of a split, sorted by path, and the mask of each.
 
-    folder, mask_folder: of the split's images and masks; class_file: what the masks' values mean;
-    paths: the images' paths relative to their folder, as bytes one behind the other, row i at
-    starts[i]:stops[i]; mask_paths, mask_starts, mask_stops: the same of the masks; sizes,
-    mask_sizes: of the files in bytes; all columns int64 [N].
+    Attributes:
+        mask_folder: of the masks of the split.
+        class_file: meaning of the values in the masks.
+        mask_paths, mask_starts, mask_stops: paths of the masks, see PathIndex.
+        sizes, mask_sizes: of the files in bytes, int64 [N].
     """
 
-    folder: str
     mask_folder: str
     class_file: ClassFile
-    paths: bytes
-    starts: np.ndarray
-    stops: np.ndarray
     mask_paths: bytes
-    mask_starts: np.ndarray
-    mask_stops: np.ndarray
-    sizes: np.ndarray
-    mask_sizes: np.ndarray
-
-    def __len__(self):
-        return len(self.starts)
+    mask_starts: NDArray[np.int64]
+    mask_stops: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    mask_sizes: NDArray[np.int64]
 
     @property
-    def classes(self):
+    def classes(self) -> tuple[str, ...]:
         """Names in order of id."""
         return self.class_file.classes
 
     @property
-    def colors(self):
-        """uint8 [K, 3], or None where the data names none."""
+    def colors(self) -> NDArray[np.uint8] | None:
+        """Colors of the classes, uint8 [K, 3], or None where the data has none."""
         return self.class_file.colors
 
-    def name(self, i):
-        """Path of image i relative to its folder."""
-        return os.fsdecode(self.paths[self.starts[i] : self.stops[i]])
+    def mask_path(self, i: int) -> str:
+        """Return the path of mask i."""
+        name = os.fsdecode(self.mask_paths[self.mask_starts[i] : self.mask_stops[i]])
+        return os.path.join(self.mask_folder, name)
 
-    def path(self, i):
-        return os.path.join(self.folder, self.name(i))
+    def subset(self, rows: Rows) -> "SegmentationIndex":
+        """Return the index of these images alone, in this order; the paths are shared."""
+        return self.select(rows, COLUMNS)
 
-    def mask_path(self, i):
-        return os.path.join(
-            self.mask_folder, os.fsdecode(self.mask_paths[self.mask_starts[i] : self.mask_stops[i]])
-        )
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the classes, their values, relative paths and file sizes.
 
-    def subset(self, rows):
-        """The same kind of index with these images alone, in this order; the paths are shared."""
-        rows = np.asarray(rows, dtype=np.int64)
-        return replace(self, **{column: getattr(self, column)[rows] for column in COLUMNS})
-
-    def fingerprint(self):
-        """SHA-256 over the classes and what values mean, relative paths and file sizes, in order.
-
-        Not over contents or the folder's own place: a copy is the same data, an edit that keeps a
-        file's size goes unseen.
+        Contents and the folder's own path are left out: a copy is the same data, an edit that keeps
+        a file's size is not noticed.
         """
         digest = hashlib.sha256(self.class_file.digest().encode())
-        for column in (
-            self.stops - self.starts,
-            self.mask_stops - self.mask_starts,
-            self.sizes,
-            self.mask_sizes,
-        ):
-            digest.update(column.astype("<i8").tobytes())
-        places = (
-            (self.paths, self.starts, self.stops),
-            (self.mask_paths, self.mask_starts, self.mask_stops),
-        )
-        for paths, starts, stops in places:
-            digest.update(
-                b"".join(
-                    paths[start:stop]
-                    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
-                )
-            )
+        lengths, mask_lengths = self.stops - self.starts, self.mask_stops - self.mask_starts
+        hash_columns(digest, (lengths, mask_lengths, self.sizes, self.mask_sizes))
+        hash_paths(digest, self.paths, self.starts, self.stops)
+        hash_paths(digest, self.mask_paths, self.mask_starts, self.mask_stops)
         return digest.hexdigest()
 
 
-class SegmentationDataset(Dataset):
+class SegmentationDataset(Dataset[Sample]):
     """Samples of a SegmentationIndex.
 
-    For training, transform(image, ids) -> (pixels, ids) and a sample is {"pixel_values": uint8
-    [3, S, S], "ids": uint8 [S, S], 255 ignored}. with_truth: for evaluation, a sample is what the
-    transform makes of image and ids, see SegmentationEvalPreset. memory: bytes of the machine for
-    decoded images and masks, used where all of them fit (see Kept).
+    For training, a sample is {"pixel_values": uint8 [3, S, S], "ids": uint8 [S, S], 255 ignored};
+    for evaluation, see SegmentationEvalPreset.
     """
 
-    def __init__(self, index, transform, with_truth=False, memory=0):
-        self.index, self.transform, self.with_truth, self.memory = (
-            index,
-            transform,
-            with_truth,
-            memory,
-        )
-        self._read = Kept(partial(read_pair, index), len(index), memory)
+    def __init__(
+        self,
+        index: SegmentationIndex,
+        transform: Transform,
+        with_ground_truth: bool = False,
+        memory: int = 0,
+    ) -> None:
+        """Make a dataset.
 
-    def __len__(self):
+        Args:
+            index: the images and masks.
+            transform: for training, transform(image, ids) returns (pixels, ids).
+            with_ground_truth: for evaluation, the transform returns the sample.
+            memory: bytes of the machine for decoded images and masks, used where all of them fit,
+                see InMemoryCache.
+        """
+        self.index, self.transform, self.memory = index, transform, memory
+        self.with_ground_truth = with_ground_truth
+        self._cache = InMemoryCache(partial(read_pair, index), len(index), memory)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.index)
 
-    def __getitem__(self, i):
-        """Raises UnreadableImage, an OSError, that names the image or the mask; also where their sizes differ."""
-        image, ids = self._read(i)
-        if self.with_truth:
-            return self.transform(image, ids)
+    def __getitem__(self, i: int) -> Sample:
+        """Read sample i.
+
+        Raises:
+            UnreadableImage: an OSError, with the image or the mask; also where their sizes differ.
+        """
+        image, ids = self._cache(i)
+        if self.with_ground_truth:
+            sample: Sample = self.transform(image, ids)
+            return sample
         pixel_values, ids = self.transform(image, ids)
         return {"pixel_values": pixel_values, "ids": ids}
 
     @property
-    def classes(self):
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in order of id."""
         return self.index.classes
 
-    def name(self, i):
-        """Path of image i, for messages."""
+    def name(self, i: int) -> str:
+        """Return the path of image i, for messages."""
         return self.index.path(i)
 
-    def kept_bytes(self):
-        """(bytes of images and masks that this process keeps now, and once all were read)."""
-        return self._read.kept_bytes()
+    def cached_bytes(self) -> tuple[int, int]:
+        """Return (bytes of images and masks cached in this process now, once all were read)."""
+        return self._cache.cached_bytes()
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the index."""
         return self.index.fingerprint()
 
-    def subset(self, indices):
-        """A dataset of these images alone, in this order, with the same transform."""
+    def subset(self, indices: NDArray[np.int64]) -> "SegmentationDataset":
+        """Return a dataset of these images alone, in this order, with the same transform."""
         return SegmentationDataset(
-            self.index.subset(indices), self.transform, self.with_truth, self.memory
+            self.index.subset(indices), self.transform, self.with_ground_truth, self.memory
         )
 
 
-def read_pair(index, i):
-    """(upright image uint8 [3, H, W], class ids uint8 [H, W]) of row i. Raises UnreadableImage, for the mask UnreadableMask."""
+def read_pair(index: SegmentationIndex, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read (upright image uint8 [3, H, W], class ids uint8 [H, W]) of row i.
+
+    Raises:
+        UnreadableImage: for the mask UnreadableMask.
+    """
     image, ids = read_image(index.path(i)), read_mask(index.mask_path(i), index.class_file)
     why = mask_mismatch(image.shape[-2:], ids.shape)
     if why:
@@ -160,14 +160,15 @@ def read_pair(index, i):
     return image, ids
 
 
-def mask_mismatch(image_hw, mask_hw):
-    """What to say when a mask is not of the size of its upright image; None when it is."""
+def mask_mismatch(image_hw: Sequence[int], mask_hw: Sequence[int]) -> str | None:
+    """Return the problem when a mask does not have the size of its upright image, or None."""
     image_hw, mask_hw = tuple(image_hw), tuple(mask_hw)
     if image_hw == mask_hw:
         return None
-    hint = (
-        ": the mask was drawn before the image's EXIF orientation was applied"
-        if image_hw == mask_hw[::-1]
-        else ""
+    hint = ""
+    if image_hw == mask_hw[::-1]:
+        hint = ": the mask was drawn before the image's EXIF orientation was applied"
+    return (
+        f"is {mask_hw[0]} x {mask_hw[1]} (height x width), "
+        f"its image {image_hw[0]} x {image_hw[1]}{hint}"
     )
-    return f"is {mask_hw[0]} x {mask_hw[1]} (height x width), its image {image_hw[0]} x {image_hw[1]}{hint}"

@@ -1,44 +1,93 @@
-"""Matches of small and large images: read whole or in crops, from decoded copies on disk or from the files themselves."""
+"""Pairs of low and high-resolution images, whole or in crops, from files or a cache on disk."""
 
 import random
 from functools import partial
+from typing import Protocol, TypeAlias
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from visionloop.datasets.cache.store import Contents, open_stores
+from visionloop.datasets.cache.store import ImageStore, StoreSpec, open_stores
 from visionloop.datasets.io.images import UnreadableImage, read_size
+from visionloop.datasets.io.paths import Rows
 from visionloop.datasets.super_resolution.downscale import (
+    crop_to_multiple,
     decode,
-    decode_small,
-    measure_small,
-    mod_cropped,
+    decode_downscaled,
+    measure_downscaled,
     require_match,
     shrink,
     too_small,
 )
+from visionloop.datasets.super_resolution.layout import SuperResolutionIndex
+from visionloop.datasets.super_resolution.transforms import (
+    SuperResolutionEvalPreset,
+    SuperResolutionTrainPreset,
+)
 
 CACHES = ("disk", "none")
-# Pixels of the small image around a crop from which it is made; the kernel reaches 2. The crop is
-# then the whole image's, bit for bit: at x2, x4 and x8 all sums are exact, and at x3 they are
-# whole numbers over 81, so that none lies where rounding turns.
+# Low-resolution pixels around a crop from which it is computed; the kernel reaches 2. The crop then
+# equals that of the whole image, bit for bit: at x2, x4 and x8 all sums are exact, and at x3 they
+# are whole numbers over 81, so that none lies where rounding changes direction.
 MARGIN = 4
 
+Sample: TypeAlias = dict[str, torch.Tensor]
+# (low resolution, high resolution), uint8 [H, W, 3] each
+Pair: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
-class SuperResolutionDataset(Dataset):
-    """Samples of pairs. transform: a preset of super_resolution_transforms.py; with a `side` it is given random crops, else whole images.
 
-    An epoch is one crop of each image. The crop lies evenly anywhere on the small image's
-    pixels.
+class Pairs(Protocol):
+    """The pairs of an index; every implementation gives the same bytes."""
+
+    index: SuperResolutionIndex
+
+    def lr_size(self, i: int) -> tuple[int, int]:
+        """Return (height, width) of low-resolution image i."""
+        ...
+
+    def whole(self, i: int) -> Pair:
+        """Return pair i, the high-resolution image cropped to `scale` times the other."""
+        ...
+
+    def crop(self, i: int, top: int, left: int, side: int) -> Pair:
+        """Return the same part of both images of pair i.
+
+        Args:
+            i: row of the pair.
+            top, left: of the part, in low-resolution pixels.
+            side: of the part, in low-resolution pixels.
+        """
+        ...
+
+    def subset(self, rows: Rows) -> "Pairs":
+        """Return these pairs alone, in this order."""
+        ...
+
+
+class SuperResolutionDataset(Dataset[Sample]):
+    """Samples of pairs: random crops for a transform with a `side`, else whole images.
+
+    An epoch is one crop of each image. Its position is uniform over low-resolution pixels.
     """
 
-    def __init__(self, pairs, transform):
+    def __init__(
+        self, pairs: Pairs, transform: SuperResolutionTrainPreset | SuperResolutionEvalPreset
+    ) -> None:
         self.pairs, self.transform = pairs, transform
 
-    def __len__(self):
+    def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.pairs.index)
 
-    def __getitem__(self, i):
-        """Raises UnreadableImage, an OSError, that names the image; also where a pair does not match or a crop does not fit."""
+    def __getitem__(self, i: int) -> Sample:
+        """Read sample i.
+
+        Raises:
+            UnreadableImage: an OSError, with the image; also where a pair does not match or a crop
+                does not fit.
+        """
         name, side = self.pairs.index.name(i), self.transform.side
         if side is None:
             return self.transform(*self.pairs.whole(i), name=name)
@@ -50,84 +99,90 @@ class SuperResolutionDataset(Dataset):
         top, left = random.randint(0, height - side), random.randint(0, width - side)
         return self.transform(*self.pairs.crop(i, top, left, side), name=name)
 
-    def name(self, i):
-        """Path of the large image i, for messages."""
+    def name(self, i: int) -> str:
+        """Return the path of high-resolution image i, for messages."""
         return self.pairs.index.path(i)
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the index."""
         return self.pairs.index.fingerprint()
 
-    def subset(self, indices):
-        """A dataset of these images alone, in this order, with the same transform."""
+    def subset(self, indices: Rows) -> "SuperResolutionDataset":
+        """Return a dataset of these images alone, in this order, with the same transform."""
         return SuperResolutionDataset(self.pairs.subset(indices), self.transform)
 
 
-def open_pairs(index, cache):
-    """The pairs of an index. Raises CacheError.
+def open_pairs(index: SuperResolutionIndex, cache: str) -> "DecodedPairs | StoredPairs":
+    """Return the pairs of an index.
 
-    cache: "disk" keeps decoded images, see image_store.py; "none" decodes the files for each
-    sample.
+    Args:
+        index: the images.
+        cache: "disk" caches decoded images, see cache/store.py; "none" decodes the files for each
+            sample.
+
+    Raises:
+        CacheError: when the disk cannot take the images.
     """
     assert cache in CACHES, cache
     if cache == "none":
         return DecodedPairs(index)
-    large, *small = open_stores(pair_contents(index))
-    return StoredPairs(index, large, small[0] if small else large)
+    hr, *lr = open_stores(pair_store_specs(index))
+    return StoredPairs(index, hr, lr[0] if lr else hr)
 
 
 class DecodedPairs:
-    """Matches that are decoded each time. Both kinds of pairs give the same bytes; images are uint8 [H, W, 3]."""
+    """Pairs that are decoded for each sample; methods as in Pairs."""
 
-    def __init__(self, index):
+    def __init__(self, index: SuperResolutionIndex) -> None:
         self.index = index
 
-    def lr_size(self, i):
-        """(height, width) of the small image, from headers alone."""
-        scale = self.index.scale
+    def lr_size(self, i: int) -> tuple[int, int]:
+        """Return (height, width) of low-resolution image i, from headers alone."""
         if self.index.lr_folder:
             return read_size(self.index.lr_path(i))
-        return tuple(side // scale for side in read_size(self.index.path(i)))
+        return measure_downscaled(self.index.path(i), self.index.scale)
 
-    def whole(self, i):
-        """(small image, large image cropped to `scale` times its size)."""
+    def whole(self, i: int) -> Pair:
+        """Return pair i."""
         scale, path = self.index.scale, self.index.path(i)
-        large = decode(path)
-        small = self._given(i, large)
-        if small is None:
-            large = mod_cropped(large, scale, path)
-            return shrink(large, scale), large
-        return small, large[: scale * small.shape[0], : scale * small.shape[1]]
+        hr = decode(path)
+        lr = self._lr_from_file(i, hr)
+        if lr is None:
+            hr = crop_to_multiple(hr, scale, path)
+            return shrink(hr, scale), hr
+        return lr, hr[: scale * lr.shape[0], : scale * lr.shape[1]]
 
-    def crop(self, i, top, left, side):
-        """The same part of both: side x side pixels of the small one, from its pixel (top, left)."""
-        scale, large = self.index.scale, decode(self.index.path(i))
-        small = self._given(i, large)
-        if small is not None:
-            small = small[top : top + side, left : left + side]
+    def crop(self, i: int, top: int, left: int, side: int) -> Pair:
+        """Return the same part of both images of pair i."""
+        hr = decode(self.index.path(i))
+        lr = self._lr_from_file(i, hr)
+        if lr is not None:
+            lr_crop = lr[top : top + side, left : left + side]
         else:
-            small = self._made(large, top, left, side)
-        return small, large[
-            scale * top : scale * (top + side), scale * left : scale * (left + side)
-        ]
+            lr_crop = self._downscaled_crop(hr, top, left, side)
+        return lr_crop, hr_part(hr, self.index.scale, top, left, side)
 
-    def subset(self, rows):
+    def subset(self, rows: Rows) -> "DecodedPairs":
+        """Return these pairs alone, in this order."""
         return DecodedPairs(self.index.subset(rows))
 
-    def _given(self, i, large):
-        """The small image from its file, None where it is to be made. Raises MismatchedPair."""
+    def _lr_from_file(self, i: int, hr: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """Read low-resolution image i, or return None without a file. Raises MismatchedPair."""
         if self.index.lr_folder is None:
             return None
-        small = decode(self.index.lr_path(i))
-        require_match(self.index, i, small.shape[:2], large.shape[:2])
-        return small
+        lr = decode(self.index.lr_path(i))
+        require_match(self.index, i, lr.shape[:2], hr.shape[:2])
+        return lr
 
-    def _made(self, large, top, left, side):
-        """A part of the small image, made from what lies around it alone."""
+    def _downscaled_crop(
+        self, hr: NDArray[np.uint8], top: int, left: int, side: int
+    ) -> NDArray[np.uint8]:
+        """Compute a part of the low-resolution image from its surroundings alone."""
         scale = self.index.scale
-        bottom, right = (large_side // scale for large_side in large.shape[:2])
+        height, width = hr.shape[0] // scale, hr.shape[1] // scale
         first_row, first_column = max(0, top - MARGIN), max(0, left - MARGIN)
-        last_row, last_column = min(bottom, top + side + MARGIN), min(right, left + side + MARGIN)
-        around = large[
+        last_row, last_column = min(height, top + side + MARGIN), min(width, left + side + MARGIN)
+        around = hr[
             scale * first_row : scale * last_row, scale * first_column : scale * last_column
         ]
         top, left = top - first_row, left - first_column
@@ -135,74 +190,67 @@ class DecodedPairs:
 
 
 class StoredPairs:
-    """Matches whose images lie decoded on the disk. What could not be read when the stores were made raises its error here."""
+    """Pairs from decoded images on disk; methods as in Pairs.
 
-    def __init__(self, index, large, small):
-        self.index, self.large, self.small = index, large, small
+    An image that could not be read when the stores were made raises its error when it is used.
+    """
 
-    def lr_size(self, i):
-        """(height, width) of the small image."""
+    def __init__(self, index: SuperResolutionIndex, hr: ImageStore, lr: ImageStore) -> None:
+        """Make the pairs of two stores, which are the same at scale 1."""
+        self.index, self.hr, self.lr = index, hr, lr
+
+    def lr_size(self, i: int) -> tuple[int, int]:
+        """Return (height, width) of low-resolution image i."""
         self._require(i)
-        height, width = self.small.size_hw(i)
-        return (
-            (height, width)
-            if self.small is not self.large
-            else (height // self.index.scale, width // self.index.scale)
-        )
+        height, width = self.lr.size_hw(i)
+        if self.lr is self.hr:
+            return height // self.index.scale, width // self.index.scale
+        return height, width
 
-    def whole(self, i):
-        """(small image, large image cropped to `scale` times its size); views of what lies on the disk."""
+    def whole(self, i: int) -> Pair:
+        """Return pair i, as views of the files."""
         self._require(i)
-        small, scale = self.small.image(i), self.index.scale
-        return small, self.large.image(i)[: scale * small.shape[0], : scale * small.shape[1]]
+        lr, scale = self.lr.image(i), self.index.scale
+        return lr, self.hr.image(i)[: scale * lr.shape[0], : scale * lr.shape[1]]
 
-    def crop(self, i, top, left, side):
-        """The same part of both: side x side pixels of the small one, from its pixel (top, left); views."""
+    def crop(self, i: int, top: int, left: int, side: int) -> Pair:
+        """Return the same part of both images of pair i, as views of the files."""
         self._require(i)
-        scale = self.index.scale
-        large = self.large.image(i)[
-            scale * top : scale * (top + side), scale * left : scale * (left + side)
-        ]
-        return self.small.image(i)[top : top + side, left : left + side], large
+        hr = hr_part(self.hr.image(i), self.index.scale, top, left, side)
+        return self.lr.image(i)[top : top + side, left : left + side], hr
 
-    def subset(self, rows):
-        large = self.large.subset(rows)
-        return StoredPairs(
-            self.index.subset(rows),
-            large,
-            large if self.small is self.large else self.small.subset(rows),
-        )
+    def subset(self, rows: Rows) -> "StoredPairs":
+        """Return these pairs alone, in this order."""
+        hr = self.hr.subset(rows)
+        lr = hr if self.lr is self.hr else self.lr.subset(rows)
+        return StoredPairs(self.index.subset(rows), hr, lr)
 
-    def _require(self, i):
-        """Raises what is wrong with a pair, if anything is."""
-        if i not in self.large or i not in self.small:
-            DecodedPairs(self.index).whole(i)  # raises, unless the file was mended in the meantime
+    def _require(self, i: int) -> None:
+        """Raise the error of pair i, if it has one."""
+        if i not in self.hr or i not in self.lr:
+            DecodedPairs(self.index).whole(i)  # raises, unless the file was fixed in the meantime
             raise UnreadableImage(
                 self.index.path(i), "could not be read when the cache was made; start again"
             )
         if self.index.lr_folder:
-            require_match(self.index, i, self.small.size_hw(i), self.large.size_hw(i))
+            require_match(self.index, i, self.lr.size_hw(i), self.hr.size_hw(i))
 
 
-def pair_contents(index):
-    """[Contents] of the stores of an index: the large images, and where the scale is not 1 the small ones."""
+def hr_part(hr: NDArray[np.uint8], scale: int, top: int, left: int, side: int) -> NDArray[np.uint8]:
+    """Return the part of a high-resolution image for a low-resolution part, as a view."""
+    rows = slice(scale * top, scale * (top + side))
+    return hr[rows, scale * left : scale * (left + side)]
+
+
+def pair_store_specs(index: SuperResolutionIndex) -> list[StoreSpec]:
+    """Return the stores of an index: high resolution, and low where the scale is not 1."""
     names = [index.name(i) for i in range(len(index))]
-    large = Contents("HR", index.folder, names, decode, read_size)
+    hr = StoreSpec("HR", index.folder, names, decode, read_size)
     if index.scale == 1:
-        return [large]
+        return [hr]
     if index.lr_folder:
-        return [
-            large,
-            Contents(
-                f"LR_x{index.scale}",
-                index.lr_folder,
-                [index.lr_name(i) for i in range(len(index))],
-                decode,
-                read_size,
-            ),
-        ]
-    make, measure = (
-        partial(decode_small, scale=index.scale),
-        partial(measure_small, scale=index.scale),
-    )
-    return [large, Contents(f"LR_x{index.scale}-from-HR", index.folder, names, make, measure)]
+        lr_names = [index.lr_name(i) for i in range(len(index))]
+        return [hr, StoreSpec(f"LR_x{index.scale}", index.lr_folder, lr_names, decode, read_size)]
+    make = partial(decode_downscaled, scale=index.scale)
+    measure = partial(measure_downscaled, scale=index.scale)
+    return [hr, StoreSpec(f"LR_x{index.scale}-from-HR", index.folder, names, make, measure)]

@@ -1,12 +1,14 @@
-"""Where the images of super-resolution lie: `train/HR/x.png`, and where the data has small ones, `train/LR_x2/x.png`."""
+"""Places of the images of super-resolution: `train/HR/x.png`, optionally `train/LR_x2/x.png`."""
 
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.layout import (
@@ -14,135 +16,141 @@ from visionloop.datasets.io.layout import (
     DataLayoutError,
     find_split,
     is_hidden,
-    nearby,
     shorten,
+    suggest_folder,
 )
-from visionloop.datasets.io.paths import files_below, join_paths
+from visionloop.datasets.io.paths import (
+    PathIndex,
+    Rows,
+    files_below,
+    hash_columns,
+    hash_paths,
+    join_paths,
+    path_stem,
+    refuse_duplicate_stems,
+)
 
 HR = "HR"
+SAME_IMAGE = "belong to one large image"
 
 
 @dataclass(frozen=True, eq=False)
-class SuperResolutionIndex:
-    """Which images there are, sorted by path, and the small one of each where the data has it.
+class SuperResolutionIndex(PathIndex):
+    """The high-resolution images of a split, sorted by path, and the low-resolution ones if any.
 
-    folder: of the large images; scale: large over small, 1 for restoration at the same size;
-    lr_folder: of the small ones, None: they are made from the large ones. paths: relative to the
-    folder, as bytes one behind the other, row i at starts[i]:stops[i]; sizes: of the files in
-    bytes; lr_paths and so on: the same of the small images, None without them; all columns int64
-    [N].
+    Attributes:
+        scale: high over low resolution; 1 for restoration at the same size.
+        sizes: of the files in bytes, int64 [N].
+        lr_folder: of the low-resolution images; None: they are computed from the others.
+        lr_paths, lr_starts, lr_stops, lr_sizes: the same of the low-resolution images; None
+            without them.
     """
 
-    folder: str
     scale: int
-    paths: bytes
-    starts: np.ndarray
-    stops: np.ndarray
-    sizes: np.ndarray
+    sizes: NDArray[np.int64]
     lr_folder: str | None = None
-    lr_paths: bytes | None = None
-    lr_starts: np.ndarray | None = None
-    lr_stops: np.ndarray | None = None
-    lr_sizes: np.ndarray | None = None
+    lr_paths: bytes = b""
+    lr_starts: NDArray[np.int64] | None = None
+    lr_stops: NDArray[np.int64] | None = None
+    lr_sizes: NDArray[np.int64] | None = None
 
-    def __len__(self):
-        return len(self.starts)
+    def lr_name(self, i: int) -> str:
+        """Return the path of low-resolution image i relative to its folder, which must be there."""
+        assert self.lr_starts is not None and self.lr_stops is not None
+        return os.fsdecode(self.lr_paths[self.lr_starts[i] : self.lr_stops[i]])
 
-    def name(self, i):
-        """Path of the large image i relative to its folder."""
-        return os.fsdecode(self.paths[self.starts[i] : self.stops[i]])
+    def lr_path(self, i: int) -> str:
+        """Return the path of low-resolution image i, whose folder must be there."""
+        assert self.lr_folder is not None
+        return os.path.join(self.lr_folder, self.lr_name(i))
 
-    def path(self, i):
-        return os.path.join(self.folder, self.name(i))
+    def subset(self, rows: Rows) -> "SuperResolutionIndex":
+        """Return the index of these images alone, in this order; the paths are shared."""
+        lr_columns = ("lr_starts", "lr_stops", "lr_sizes") if self.lr_folder else ()
+        return self.select(rows, ("starts", "stops", "sizes", *lr_columns))
 
-    def lr_name(self, i):
-        """Path of the small image i relative to its folder; None where it is made."""
-        return (
-            os.fsdecode(self.lr_paths[self.lr_starts[i] : self.lr_stops[i]])
-            if self.lr_folder
-            else None
-        )
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the scale, relative paths and file sizes, in order.
 
-    def lr_path(self, i):
-        return os.path.join(self.lr_folder, self.lr_name(i)) if self.lr_folder else None
-
-    def subset(self, rows):
-        """The same kind of index with these images alone, in this order; the paths are shared."""
-        rows = np.asarray(rows, dtype=np.int64)
-        columns = ("starts", "stops", "sizes") + (
-            ("lr_starts", "lr_stops", "lr_sizes") if self.lr_folder else ()
-        )
-        return replace(self, **{column: getattr(self, column)[rows] for column in columns})
-
-    def fingerprint(self):
-        """SHA-256 over the scale, relative paths and file sizes, in order, and those of the small images where they are used.
-
-        Not over contents or the folder's own place: a copy is the same data, an edit that keeps a
-        file's size goes unseen.
+        Those of the low-resolution images are included where they are used. Contents and the
+        folder's own path are left out: a copy is the same data, an edit that keeps a file's size is
+        not noticed.
         """
         digest = hashlib.sha256(f"x{self.scale} {'given' if self.lr_folder else 'made'}".encode())
-        places = [(self.paths, self.starts, self.stops, self.sizes)]
-        if self.lr_folder:
-            places.append((self.lr_paths, self.lr_starts, self.lr_stops, self.lr_sizes))
-        for paths, starts, stops, sizes in places:
-            for column in (stops - starts, sizes):
-                digest.update(column.astype("<i8").tobytes())
-            digest.update(
-                b"".join(
-                    paths[start:stop]
-                    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
-                )
-            )
+        hash_columns(digest, (self.stops - self.starts, self.sizes))
+        hash_paths(digest, self.paths, self.starts, self.stops)
+        if self.lr_starts is not None and self.lr_stops is not None and self.lr_sizes is not None:
+            hash_columns(digest, (self.lr_stops - self.lr_starts, self.lr_sizes))
+            hash_paths(digest, self.lr_paths, self.lr_starts, self.lr_stops)
         return digest.hexdigest()
 
 
-def find_super_resolution_split(data, split, scale):
-    """The SuperResolutionIndex of a split ("train", "val" or "test"), or None where there is none. Raises DataLayoutError.
+def find_super_resolution_split(
+    data: str | os.PathLike[str], split: str, scale: int
+) -> SuperResolutionIndex | None:
+    """Read the SuperResolutionIndex of a split, or return None without the split.
 
-    scale: 1 reads the large images alone; any other takes the small ones of `LR_x<scale>/`, if
-    there is such a folder.
+    Args:
+        data: the data folder.
+        split: "train", "val" or "test".
+        scale: 1 reads the high-resolution images alone; any other takes the low-resolution ones of
+            `LR_x<scale>/`, if there is such a folder.
+
+    Raises:
+        DataLayoutError: one line with the first error.
     """
     folder = find_split(data, split)
     if folder is None:
         return None
     hr_folder, lr_folder = folder / HR, folder / lr_folder_name(scale)
     if not hr_folder.is_dir():
-        raise DataLayoutError(folder, f"expected {HR}/x.png in it, found {_listed(folder)}")
+        raise DataLayoutError(folder, f"expected {HR}/x.png in it, found {_list_folder(folder)}")
     images = files_below(hr_folder, IMAGE_SUFFIXES)
     if not images:
-        raise DataLayoutError(hr_folder, f"no images in it; read are {' '.join(IMAGE_SUFFIXES)}")
+        raise DataLayoutError(
+            hr_folder, f"no images in it; supported are {' '.join(IMAGE_SUFFIXES)}"
+        )
     index = SuperResolutionIndex(
         folder=os.fspath(hr_folder),
         scale=scale,
         sizes=np.fromiter(images.values(), dtype=np.int64, count=len(images)),
         **join_paths([os.fsencode(name) for name in images]),
     )
-    return (
-        _with_small_images(index, list(images), os.fspath(lr_folder))
-        if scale > 1 and lr_folder.is_dir()
-        else index
-    )
+    if scale == 1 or not lr_folder.is_dir():
+        return index
+    return _match_lr_images(index, list(images), os.fspath(lr_folder))
 
 
-def require_super_resolution_split(data, split, scale):
-    """Like find_super_resolution_split, but a missing split is an error that says what was expected and what is there instead."""
+def require_super_resolution_split(
+    data: str | os.PathLike[str], split: str, scale: int
+) -> SuperResolutionIndex:
+    """Read the SuperResolutionIndex of a split; arguments as for find_super_resolution_split.
+
+    Raises:
+        DataLayoutError: also without the split, with what is there instead.
+    """
     index = find_super_resolution_split(data, split, scale)
     if index is not None:
         return index
-    hint = nearby(
-        data, lambda folder: (there := find_split(folder, split)) and (there / HR).is_dir()
-    )
+
+    def has_hr(folder: Path) -> bool:
+        split_folder = find_split(folder, split)
+        return split_folder is not None and (split_folder / HR).is_dir()
+
     raise DataLayoutError(
-        data, f"expected {SPLIT_FOLDERS[split][0]}/{HR}/x.png, found {_listed(data)}{hint}"
+        data,
+        f"expected {SPLIT_FOLDERS[split][0]}/{HR}/x.png, found {_list_folder(data)}"
+        f"{suggest_folder(data, has_hr)}",
     )
 
 
-def lr_folder_name(scale):
+def lr_folder_name(scale: int) -> str:
+    """Return the name of the folder of the low-resolution images."""
     return f"LR_x{scale}"
 
 
-def other_lr_folders(index):
-    """Names of the folders beside HR/ that hold small images of another scale."""
+def other_lr_folders(index: SuperResolutionIndex) -> list[str]:
+    """Return the folders beside HR/ that hold low-resolution images of another scale."""
     names = sorted(
         entry.name for entry in os.scandir(Path(index.folder).parent) if os.path.isdir(entry.path)
     )
@@ -153,8 +161,8 @@ def other_lr_folders(index):
     ]
 
 
-def small_without_image(index):
-    """Paths of the small images of a split that belong to no large one; [] where none are used."""
+def lr_without_hr(index: SuperResolutionIndex) -> list[str]:
+    """Return the paths of low-resolution images without a high-resolution one."""
     if index.lr_folder is None:
         return []
     used = {index.lr_name(i) for i in range(len(index))}
@@ -165,65 +173,63 @@ def small_without_image(index):
     ]
 
 
-def _with_small_images(index, names, lr_folder):
-    """The index with the small image of every large one; its stem may end in the scale: babyx2.png belongs to baby.png."""
-    files, marked = files_below(lr_folder, IMAGE_SUFFIXES), {}
-    stems = _by_stem(index.folder, names, "would have one small image")
-    exact = _by_stem(lr_folder, files, "belong to one large image")
-    for name in files:
-        stem = re.sub(rf"[_-]?[xX]{index.scale}$", "", _stem(name))
-        # a large image may itself be called ax2.png: then ax2.png is its small one, and not that
-        # of a.png
-        if _stem(name) not in stems and marked.setdefault(stem, name) != name:
-            raise DataLayoutError(
-                lr_folder, f"{marked[stem]} and {name} belong to one large image; keep one"
-            )
-    twice = [
-        (exact[stem], marked[stem]) for stem in sorted(stems) if stem in exact and stem in marked
-    ]
-    if twice:
-        raise DataLayoutError(
-            lr_folder, f"{twice[0][0]} and {twice[0][1]} belong to one large image; keep one"
-        )
-    partner = marked | exact
-    missing = [name for name in names if _stem(name) not in partner]
+def _match_lr_images(
+    index: SuperResolutionIndex, names: Sequence[str], lr_folder: str
+) -> SuperResolutionIndex:
+    """Return the index with the low-resolution image of every row.
+
+    Its stem may end in the scale: babyx2.png belongs to baby.png.
+    """
+    files = files_below(lr_folder, IMAGE_SUFFIXES)
+    partner = _partners(index, names, lr_folder, files)
+    missing = [name for name in names if path_stem(name) not in partner]
     if missing:
-        expected = os.path.join(lr_folder, _stem(missing[0]) + ".png")
-        few = f"{len(missing)} of {len(names)} images have no small one; the first is {missing[0]}"
-        many = few if len(missing) > 1 else f"no small image for {missing[0]}"
-        there = f"it holds {shorten(sorted(files), 2)}" if files else "it holds no images"
+        expected = os.path.join(lr_folder, path_stem(missing[0]) + ".png")
+        first = (
+            f"{len(missing)} of {len(names)} images have no small one; the first is {missing[0]}"
+            if len(missing) > 1
+            else f"no small image for {missing[0]}"
+        )
+        present = f"it holds {shorten(sorted(files), 2)}" if files else "it holds no images"
         raise DataLayoutError(
             lr_folder,
-            f"{many}, expected {expected}; {there}. Without the folder small images are made from {HR}/",
+            f"{first}, expected {expected}; {present}. Without the folder small images are made "
+            f"from {HR}/",
         )
-    chosen = [partner[_stem(name)] for name in names]
+    matched = [partner[path_stem(name)] for name in names]
+    lr_paths = join_paths([os.fsencode(name) for name in matched])
     return replace(
         index,
         lr_folder=lr_folder,
-        lr_sizes=np.fromiter((files[name] for name in chosen), dtype=np.int64, count=len(chosen)),
-        **{
-            f"lr_{column}": value
-            for column, value in join_paths([os.fsencode(name) for name in chosen]).items()
-        },
+        lr_paths=lr_paths["paths"],
+        lr_starts=lr_paths["starts"],
+        lr_stops=lr_paths["stops"],
+        lr_sizes=np.array([files[name] for name in matched], dtype=np.int64),
     )
 
 
-def _stem(name):
-    return os.path.splitext(name)[0]
+def _partners(
+    index: SuperResolutionIndex, names: Sequence[str], lr_folder: str, files: dict[str, int]
+) -> dict[str, str]:
+    """Return {stem of a high-resolution image: name of its low-resolution image}."""
+    stems = refuse_duplicate_stems(index.folder, names, "would have one small image")
+    exact = refuse_duplicate_stems(lr_folder, files, SAME_IMAGE)
+    marked: dict[str, str] = {}  # whose stem ends in the scale
+    for name in files:
+        stem = re.sub(rf"[_-]?[xX]{index.scale}$", "", path_stem(name))
+        # a high-resolution image may itself be called ax2.png: then ax2.png belongs to it, and not
+        # to a.png
+        if path_stem(name) not in stems and marked.setdefault(stem, name) != name:
+            raise DataLayoutError(lr_folder, f"{marked[stem]} and {name} {SAME_IMAGE}; keep one")
+    for stem in sorted(stems):
+        if stem in exact and stem in marked:
+            raise DataLayoutError(
+                lr_folder, f"{exact[stem]} and {marked[stem]} {SAME_IMAGE}; keep one"
+            )
+    return marked | exact
 
 
-def _listed(folder):
-    """What lies in a folder, for a message."""
-    return (
-        shorten(sorted(entry.name for entry in os.scandir(folder) if not is_hidden(entry.name)))
-        or "nothing"
-    )
-
-
-def _by_stem(folder, names, why):
-    """{stem: name}. Raises DataLayoutError for two files that differ in their suffix alone."""
-    first = {}
-    for name in names:
-        if first.setdefault(_stem(name), name) != name:
-            raise DataLayoutError(folder, f"{first[_stem(name)]} and {name} {why}; keep one")
-    return first
+def _list_folder(folder: str | os.PathLike[str]) -> str:
+    """Return the names in a folder, for a message."""
+    names = sorted(entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
+    return shorten(names) or "nothing"

@@ -1,14 +1,17 @@
-"""Sample data of detection: several shapes on one texture, in COCO form.
+"""Sample data of detection: several shapes on one texture, in COCO format.
 
-Every image and its boxes are a function of (seed, split, number) alone. Kept easy on purpose,
-like the sample data of classification: shapes are brighter than the ground, roughly upright and
-hardly hide each other, so that a small detector learns them within minutes on a CPU. What real data
-has and code trips over is in it too: images of every size, images without a box, and a crowd.
+Every image and its boxes are a function of (seed, split, number) only. The data is easy on purpose:
+shapes are brighter than the ground, roughly upright and hardly occlude each other, so that a small
+detector learns them within minutes on a CPU. It also has what code for real data must handle:
+images of every size, images without a box, and a crowd.
 """
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -16,31 +19,35 @@ from visionloop.datasets.synthetic.scenes import Scene, shaded_patch
 from visionloop.datasets.synthetic.shapes import OUTLINES
 
 SPLITS = {"train": 240, "val": 60}  # images
-SIDES = (160, 320)  # pixels, both included, each drawn for itself
-# Ids with a gap, as in COCO itself: code that takes an id for a label fails at once.
+SIDES = (160, 320)  # shortest and longest side in pixels, height and width drawn independently
+# Ids with a gap, as in COCO: code that uses an id as a label fails at once.
 CATEGORY_IDS = dict(zip(sorted(OUTLINES), (1, 2, 3, 5), strict=True))
-MOST_SHAPES = 8
-RADII = (0.06, 0.22)  # of the circle around a shape, as a share of the shorter side
-LARGEST_TURN = np.pi / 6  # to either side
-# one validation image of so many holds a crowd: many small shapes of a kind under one box, as
-# nobody counted them
+MAX_SHAPES = 8
+RADII = (0.06, 0.22)  # of the circumscribed circle, relative to the shorter side
+MAX_ROTATION = np.pi / 6  # to either side
+# every 30th validation image has a crowd: many small shapes of a kind under one box
 CROWD_EVERY = 30
-CROWD_RADIUS, CROWD_MEMBER = (
-    0.26,
-    0.06,
-)  # of the crowd and of a shape in it, as a share of the shorter side
+# radius of the crowd and of a shape in it, relative to the shorter side
+CROWD_RADIUS, CROWD_MEMBER = 0.26, 0.06
 CROWD_GRID = 4  # members along a side
 
 
-def write_detection(folder, seed, images=SPLITS, sides=SIDES):
-    """Write `train.json`, `val.json` in COCO form, and `train/0000.jpg`, `val/0000.jpg`.
+def write_detection(
+    folder: Path,
+    seed: int,
+    images: Mapping[str, int] = SPLITS,
+    sides: tuple[int, int] = SIDES,
+) -> None:
+    """Write `train.json` and `val.json` in COCO format, `train/0000.jpg` and `val/0000.jpg`.
 
-    folder: a Path, empty; images: how many of each split; sides: shortest and longest, pixels.
+    folder: an empty folder; images: {split: number of images}; sides: shortest and longest side in
+    pixels.
     """
     with tqdm(total=sum(images.values()), desc="sample data", unit="image", disable=None) as bar:
         for split_number, (split, count) in enumerate(images.items()):
             (folder / split).mkdir(parents=True)
-            image_entries, annotations = [], []
+            image_entries: list[dict[str, object]] = []
+            annotations: list[dict[str, object]] = []
             for number in range(count):
                 crowded = split == "val" and number % CROWD_EVERY == CROWD_EVERY - 1
                 scene, objects = draw_scene(
@@ -70,45 +77,49 @@ def write_detection(folder, seed, images=SPLITS, sides=SIDES):
             (folder / f"{split}.json").write_text(json.dumps(content) + "\n")
 
 
-def draw_scene(generator, crowded, sides=SIDES):
-    """A texture with shapes on it: (uint8 [H, W, 3], their annotations as dicts without ids).
+def draw_scene(
+    generator: np.random.Generator, crowded: bool, sides: tuple[int, int] = SIDES
+) -> tuple[NDArray[np.uint8], list[dict[str, object]]]:
+    """Draw a texture with shapes on it.
 
-    generator: a numpy Generator, the only source of chance; crowded: the first object is a crowd.
+    crowded: the first object is a crowd. Returns (uint8 [H, W, 3], annotations without ids).
     """
     height, width = (int(side) for side in generator.integers(*sides, size=2, endpoint=True))
     scene = Scene(shaded_patch(generator, height, width))
     objects = _Objects(scene)
     if crowded:
         objects.add_crowd(generator)
-    for _ in range(generator.integers(MOST_SHAPES, endpoint=True)):
+    for _ in range(generator.integers(MAX_SHAPES, endpoint=True)):
         objects.add_shape(generator)
     return scene.image(), objects.rows
 
 
 class _Objects:
-    """A scene whose shapes are noted. rows: their annotations."""
+    """A scene and the annotations of its shapes, `rows`."""
 
-    def __init__(self, scene):
-        self.scene, self.rows = scene, []
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.rows: list[dict[str, object]] = []
 
-    def add_shape(self, generator):
-        """Paint one shape of a random kind, size and turn where there is room for it, and note its box."""
+    def add_shape(self, generator: np.random.Generator) -> None:
+        """Paint and annotate one shape of a random kind, size and rotation, if there is room."""
         kind = sorted(OUTLINES)[generator.integers(len(OUTLINES))]
         radius = generator.uniform(*RADII) * self.scene.shorter
-        centre_xy = self.scene.find_room(generator, radius)
-        if centre_xy is not None:  # a full image goes without it
-            corners = self.paint(generator, kind, centre_xy, radius)
-            self.note(kind, corners, iscrowd=0)
+        center_xy = self.scene.find_room(generator, radius)
+        if center_xy is not None:
+            corners = self.paint(generator, kind, center_xy, radius)
+            self.annotate(kind, corners, iscrowd=0)
 
-    def add_crowd(self, generator):
-        """Paint a block of small shapes of one kind, some places left free, and note one box around them all."""
+    def add_crowd(self, generator: np.random.Generator) -> None:
+        """Paint a grid of small shapes of one kind, some cells empty, with one box for all."""
         kind = sorted(OUTLINES)[generator.integers(len(OUTLINES))]
         shorter = self.scene.shorter
-        centre_xy = self.scene.find_room(generator, CROWD_RADIUS * shorter)
-        side = 2 * CROWD_MEMBER * shorter  # of a cell: the members touch
+        center_xy = self.scene.find_room(generator, CROWD_RADIUS * shorter)
+        assert center_xy is not None  # the crowd comes first, into an empty scene
+        side = 2 * CROWD_MEMBER * shorter  # of a cell: the shapes touch
         steps = (np.arange(CROWD_GRID) - (CROWD_GRID - 1) / 2) * side
         taken = generator.random((CROWD_GRID, CROWD_GRID)) < 0.8
-        taken[0, 0] = taken[-1, -1] = True  # never an empty block
+        taken[0, 0] = taken[-1, -1] = True  # never an empty grid
         cells = [
             (x, y)
             for row, y in zip(taken, steps, strict=True)
@@ -116,22 +127,31 @@ class _Objects:
             if here
         ]
         corners = [
-            self.paint(generator, kind, centre_xy + np.array(cell), CROWD_MEMBER * shorter)
+            self.paint(generator, kind, center_xy + np.array(cell), CROWD_MEMBER * shorter)
             for cell in cells
         ]
-        self.note(kind, np.concatenate(corners), iscrowd=1)
+        self.annotate(kind, np.concatenate(corners), iscrowd=1)
 
-    def paint(self, generator, kind, centre_xy, radius):
-        """Paint one shape: the outermost pixels that it covers at least half, int64 [2, (x, y)], both included."""
-        (rows, columns), mask = self.scene.paint(generator, kind, centre_xy, radius, LARGEST_TURN)
+    def paint(
+        self,
+        generator: np.random.Generator,
+        kind: str,
+        center_xy: NDArray[np.float64],
+        radius: float,
+    ) -> NDArray[np.int64]:
+        """Paint one shape.
+
+        Returns its first and last covered pixel (coverage at least half), int64 [2, 2] (x, y).
+        """
+        (rows, columns), mask = self.scene.paint(generator, kind, center_xy, radius, MAX_ROTATION)
         covered_yx = np.argwhere(mask >= 0.5)
         return np.stack([covered_yx.min(0), covered_yx.max(0)])[:, ::-1] + (
             columns.start,
             rows.start,
         )
 
-    def note(self, kind, corners, iscrowd):
-        """Append the annotation of the box around `corners`, int64 [N, (x, y)]: pixels that belong to it."""
+    def annotate(self, kind: str, corners: NDArray[np.int64], iscrowd: int) -> None:
+        """Append the annotation of the box around the pixels `corners`, int64 [N, 2] (x, y)."""
         x, y = corners.min(0).tolist()
         width, height = (corners.max(0) - corners.min(0) + 1).tolist()
         box = [x, y, width, height]

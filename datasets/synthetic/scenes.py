@@ -1,34 +1,47 @@
-"""What all drawn scenes are made of: ground that lies in shade, and shapes that are brighter than it."""
+"""Building blocks of synthetic scenes: a dark textured ground and brighter shapes."""
 
 import colorsys
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionloop.datasets.synthetic.shapes import shape_mask
 from visionloop.datasets.synthetic.textures import random_patch
 
-GROUND_CONTRAST, GROUND_BRIGHTNESS = 0.4, 0.5  # of the texture as photographed
-SMALLEST_STEP = 90  # luma of a shape above what it covers, of 255
-GRAIN = 0.15  # how much of a texture shows in the shape's colour
+GROUND_CONTRAST, GROUND_BRIGHTNESS = 0.4, 0.5  # relative to the photographed texture
+SMALLEST_STEP = 90  # luma of a shape above what it covers, on a scale of 255
+GRAIN = 0.15  # weight of a texture in the color of a shape
 LUMA = np.array([0.299, 0.587, 0.114])
 CLOSEST = 0.9  # distance of two shapes, as a share of where their circles touch
-TRIES = 20  # places tried for a shape
-HUE_WIDTH = 1 / 9  # of the circle of hues, to either side of the one asked for
-SATURATIONS, VALUES = (0.5, 1.0), (0.7, 1.0)  # of a colour whose hue is asked for
+MAX_TRIES = 20  # positions tried for a shape
+HUE_WIDTH = 1 / 9  # of the hue circle, to either side of the requested hue
+SATURATIONS, VALUES = (0.5, 1.0), (0.7, 1.0)  # of a color with a requested hue
+
+# (rows, columns)
+Window: TypeAlias = tuple[slice, slice]  # type: ignore[explicit-any]  # slice is generic in its bounds
 
 
 class Scene:
-    """An image that fills up. ground: float64 [H, W, 3], without shapes; pixels: with them; shorter: side in pixels."""
+    """An image that shapes are painted into.
 
-    def __init__(self, ground):
+    ground: float64 [H, W, 3], without shapes; pixels: with them; shorter: shorter side in pixels.
+    """
+
+    def __init__(self, ground: NDArray[np.float64]) -> None:
         self.ground, self.pixels = ground, ground.copy()
         self.shorter = min(ground.shape[:2])
-        self.circles = []  # (x, y, radius) of what is there
+        self.circles: list[tuple[float, float, float]] = []  # (x, y, radius) of the shapes
 
-    def find_room(self, generator, radius):
-        """The centre of a free circle inside the image, float64 [2], noted as taken; None when the tries are used up."""
+    def find_room(
+        self, generator: np.random.Generator, radius: float
+    ) -> NDArray[np.float64] | None:
+        """Reserve a free circle inside the image.
+
+        Returns its center, float64 [2] (x, y), or None after MAX_TRIES tries.
+        """
         height, width = self.ground.shape[:2]
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             x, y = generator.uniform(radius, (width - radius, height - radius))
             if all(
                 np.hypot(x - other_x, y - other_y) >= CLOSEST * (radius + other)
@@ -38,69 +51,88 @@ class Scene:
                 return np.array([x, y])
         return None
 
-    def paint(self, generator, kind, centre_xy, radius, largest_turn, hue=None):
-        """Blend one shape in, turned at random: (window, mask), the slices that it lies in and how much it covers there, float64.
+    def paint(
+        self,
+        generator: np.random.Generator,
+        kind: str,
+        center_xy: NDArray[np.float64],
+        radius: float,
+        max_rotation: float,
+        hue: float | None = None,
+    ) -> tuple[Window, NDArray[np.float64]]:
+        """Blend in one shape at a random rotation of at most `max_rotation` radians.
 
-        hue: about that of its colour, in 0..1; None: any.
+        hue: approximate hue of its color, in 0..1; None: any. Returns (window, mask): the slices
+        (rows, columns) that contain the shape, and its coverage there, float64 in 0..1.
         """
         # only the window around it is touched: a fifth of the time of whole images
-        left, top = np.maximum(np.floor(centre_xy - radius).astype(int) - 1, 0)
-        window = np.s_[top : int(centre_xy[1] + radius) + 2, left : int(centre_xy[0] + radius) + 2]
+        left, top = np.maximum(np.floor(center_xy - radius).astype(int) - 1, 0)
+        window = np.s_[top : int(center_xy[1] + radius) + 2, left : int(center_xy[0] + radius) + 2]
         ground = self.ground[window]
-        angle = generator.uniform(-largest_turn, largest_turn)
+        angle = generator.uniform(-max_rotation, max_rotation)
         mask = shape_mask(
-            kind, *ground.shape[:2], centre_xy=centre_xy - (left, top), radius=radius, angle=angle
+            kind, *ground.shape[:2], center_xy=center_xy - (left, top), radius=radius, angle=angle
         )
-        colours = shape_colours(generator, ground, mask[..., None], hue)
-        self.pixels[window] += (colours - self.pixels[window]) * mask[..., None]
+        colors = shape_colors(generator, ground, mask[..., None], hue)
+        self.pixels[window] += (colors - self.pixels[window]) * mask[..., None]
         return window, mask
 
-    def image(self):
-        """What is painted so far: uint8 [H, W, 3]."""
+    def image(self) -> NDArray[np.uint8]:
+        """Return the painted image, uint8 [H, W, 3]."""
         return np.clip(self.pixels, 0, 255).astype(np.uint8)
 
 
-def shaded_patch(generator, height, width):
-    """A random texture with less light and less contrast: float64 [height, width, 3] in 0..255.
-
-    generator: a numpy Generator, the only source of chance.
-    """
+def shaded_patch(generator: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
+    """Return a random texture, darkened and with less contrast: float64 [H, W, 3] in 0..255."""
     ground = random_patch(generator, height, width).astype(np.float64)
     mean = ground.mean((0, 1))
     return GROUND_BRIGHTNESS * (mean + GROUND_CONTRAST * (ground - mean))
 
 
-def shape_colours(generator, ground, mask, hue=None):
-    """A grainy colour for a shape on shaded ground, as if it filled all of it: float64 [H, W, 3].
+def shape_colors(
+    generator: np.random.Generator,
+    ground: NDArray[np.float64],
+    mask: NDArray[np.float64],
+    hue: float | None = None,
+) -> NDArray[np.float64]:
+    """Return a grainy color for a shape on shaded ground, for every pixel: float64 [H, W, 3].
 
-    ground: float64 [H, W, 3]; mask: what the shape covers of each pixel, float64 [H, W, 1] in 0..1;
-    hue: about that of the colour, in 0..1; None: any.
+    ground: float64 [H, W, 3]; mask: coverage of each pixel, float64 [H, W, 1] in 0..1; hue:
+    approximate hue of the color, in 0..1; None: any.
     """
     covered = (ground * mask).sum((0, 1)) / mask.sum()
     grain = random_patch(generator, *ground.shape[:2]).astype(np.float64)
-    colour = (
-        brighter_colour(generator, covered)
-        if hue is None
-        else brighter_hue(generator, covered, hue)
+    color = (
+        brighter_color(generator, covered) if hue is None else brighter_hue(generator, covered, hue)
     )
-    return (1 - GRAIN) * colour + GRAIN * grain
+    return (1 - GRAIN) * color + GRAIN * grain
 
 
-def brighter_colour(generator, than):
-    """A random RGB colour whose luma is at least SMALLEST_STEP above that of `than`; shaded ground leaves room for it."""
+def brighter_color(
+    generator: np.random.Generator, reference: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return a random RGB color whose luma is at least SMALLEST_STEP above that of `reference`.
+
+    Shaded ground always leaves room for one.
+    """
     while True:
-        colour = generator.uniform(0, 255, 3)
-        if (colour - than) @ LUMA >= SMALLEST_STEP:
-            return colour
+        color = generator.uniform(0, 255, 3)
+        if (color - reference) @ LUMA >= SMALLEST_STEP:
+            return color
 
 
-def brighter_hue(generator, than, hue):
-    """The same with about that hue, in 0..1: mixed with white as far as it takes to be bright enough, because no pure blue ever is."""
+def brighter_hue(
+    generator: np.random.Generator, reference: NDArray[np.float64], hue: float
+) -> NDArray[np.float64]:
+    """Return such a color with approximately the given hue, in 0..1.
+
+    It is mixed with white until it is bright enough, since no pure blue is.
+    """
     hue = generator.uniform(hue - HUE_WIDTH, hue + HUE_WIDTH) % 1
-    colour = 255 * np.array(
+    color = 255 * np.array(
         colorsys.hsv_to_rgb(hue, generator.uniform(*SATURATIONS), generator.uniform(*VALUES))
     )
-    missing = SMALLEST_STEP - (colour - than) @ LUMA
+    missing = SMALLEST_STEP - (color - reference) @ LUMA
     if missing > 0:
-        colour += (255 - colour) * missing / (255 - colour @ LUMA)
-    return colour
+        color += (255 - color) * missing / (255 - color @ LUMA)
+    return color

@@ -1,11 +1,13 @@
-"""Sample data of super-resolution: pieces of real photographs, from the images inside scikit-image's wheel: no download.
+"""Sample data of super-resolution: crops of the photographs that scikit-image ships.
 
-Every piece is a function of (seed, split, number) alone. Training and validation never share a
-photograph, and the pieces of validation no pixel either, as long as there are no more of them than
+Every crop is a function of (seed, split, number) only. Training and validation never share a
+photograph. The crops of validation do not overlap as long as there are no more of them than
 regions.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -16,22 +18,26 @@ from visionloop.datasets.super_resolution.layout import HR, lr_folder_name
 from visionloop.datasets.synthetic.textures import load_texture
 
 SPLITS = {"train": 40, "val": 6}  # images
-SIDES = (200, 300)  # pixels, both included, each drawn for itself; less where the region ends
-# of the small images that lie beside those of validation; those of training are made when they
-# are needed
+# shortest and longest side in pixels, height and width drawn independently; less in a small region
+SIDES = (200, 300)
+# of the low-resolution images of validation; those of training are computed when they are needed
 GIVEN_SCALE = 2
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a photograph. box: left, top, right, bottom, None: all of it; shrunk: so many times, which takes JPEG's traces away."""
+    """A part of a photograph.
+
+    box: left, top, right, bottom; None: all of it; shrunk: factor by which it is reduced, which
+    removes JPEG artifacts.
+    """
 
     photograph: str
     box: tuple[int, int, int, int] | None = None
     shrunk: int = 1
 
-    def load(self):
-        """RGB image."""
+    def load(self) -> Image.Image:
+        """Return the region as RGB image."""
         image = load_texture(self.photograph)
         return (image.crop(self.box) if self.box else image).reduce(self.shrunk)
 
@@ -60,10 +66,16 @@ REGIONS = {
 }
 
 
-def write_super_resolution(folder, seed, images=SPLITS, sides=SIDES):
+def write_super_resolution(
+    folder: Path,
+    seed: int,
+    images: Mapping[str, int] = SPLITS,
+    sides: tuple[int, int] = SIDES,
+) -> None:
     """Write `train/HR/0000.png`, `val/HR/0000.png` and `val/LR_x2/0000x2.png`.
 
-    folder: a Path, empty; images: how many of each split; sides: shortest and longest, pixels.
+    folder: an empty folder; images: {split: number of images}; sides: shortest and longest side in
+    pixels.
     """
     with tqdm(total=sum(images.values()), desc="sample data", unit="image", disable=None) as bar:
         for split_number, (split, count) in enumerate(images.items()):
@@ -73,20 +85,22 @@ def write_super_resolution(folder, seed, images=SPLITS, sides=SIDES):
                 lr_folder.mkdir()
             for number in range(count):
                 region = REGIONS[split][number % len(REGIONS[split])]
-                piece = cut_piece(
+                crop = random_crop(
                     np.random.default_rng([seed, split_number, number]), region, sides
                 )
-                piece.save(folder / split / HR / f"{number:04}.png")
+                crop.save(folder / split / HR / f"{number:04}.png")
                 if split == "val":
-                    even = np.asarray(piece)[: piece.height // 2 * 2, : piece.width // 2 * 2]
+                    even = np.asarray(crop)[: crop.height // 2 * 2, : crop.width // 2 * 2]
                     Image.fromarray(shrink(even, GIVEN_SCALE)).save(
                         lr_folder / f"{number:04}x{GIVEN_SCALE}.png"
                     )
                 bar.update()
 
 
-def cut_piece(generator, region, sides=SIDES):
-    """A random part of a region, mirrored half of the time: RGB. generator: a numpy Generator, the only source of chance."""
+def random_crop(
+    generator: np.random.Generator, region: Region, sides: tuple[int, int] = SIDES
+) -> Image.Image:
+    """Return a random crop of a region, flipped half of the time."""
     image = region.load()
     width, height = (
         min(int(side), limit)
@@ -97,5 +111,5 @@ def cut_piece(generator, region, sides=SIDES):
     left, top = (
         int(generator.integers(limit + 1)) for limit in (image.width - width, image.height - height)
     )
-    piece = image.crop((left, top, left + width, top + height))
-    return piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else piece
+    crop = image.crop((left, top, left + width, top + height))
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else crop

@@ -1,13 +1,13 @@
-"""Pieces of real photographs, from the images inside scikit-image's wheel: no download."""
+"""Patches of real photographs from the images that scikit-image ships: no download."""
 
 from functools import cache
 from importlib.resources import as_file, files
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-# Those of skimage/data that look like a surface or a scene; portraits, test charts and drawings are
-# left out.
+# The images of skimage/data that show a surface or a scene; no portraits, test charts or drawings.
 TEXTURES = (
     "brick.png",
     "chelsea.png",
@@ -21,25 +21,25 @@ TEXTURES = (
     "retina.jpg",
     "rocket.jpg",
 )
-LARGEST_ZOOM = 3.0  # most texture pixels per pixel of a patch, along a side
+MAX_ZOOM = 3.0  # texture pixels per pixel of a patch, along a side
 
 
 @cache
-def load_texture(name):
-    """One of TEXTURES as RGB image."""
+def load_texture(name: str) -> Image.Image:
+    """Load an image of skimage/data as RGB."""
     with as_file(files("skimage") / "data" / name) as path, Image.open(path) as image:
         return image.convert("RGB")
 
 
-def random_patch(generator, height, width):
-    """A random piece of a random texture, mirrored and tinted at random: uint8 [height, width, 3].
+def random_patch(generator: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    """Return a random crop of a random texture, randomly flipped and tinted.
 
-    generator: a numpy Generator, the only source of chance.
+    Returns uint8 [height, width, 3]. The generator is the only source of randomness.
     """
     texture = load_texture(TEXTURES[generator.integers(len(TEXTURES))])
     fits = min(texture.width / width, texture.height / height)  # below 1 the texture is enlarged
-    zoom = min(fits, generator.uniform(1.0, LARGEST_ZOOM))
-    # rounding may make the piece larger than the texture by a hair
+    zoom = min(fits, generator.uniform(1.0, MAX_ZOOM))
+    # rounding may make the crop slightly larger than the texture
     left = generator.uniform(0, max(0, texture.width - zoom * width))
     top = generator.uniform(0, max(0, texture.height - zoom * height))
     box = (

@@ -1,56 +1,102 @@
-"""Settings that depend on the data and on this machine: --budget and --micro-batch auto are measured before the first step, once."""
+"""Settings that are measured on this machine before the first step: steps and micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
 
 from visionloop.engine.autotune.micro_batch import find_micro_batch
-from visionloop.engine.autotune.steps import find_steps, key_of, told
-from visionloop.engine.budget import Budget, continued_budget
-from visionloop.engine.config.options import AUTO, build
-from visionloop.engine.config.resolve import given_length, settle
-from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.autotune.steps import budget_message, estimate_steps, settings_key
+from visionloop.engine.budget import Budget, resumed_budget
+from visionloop.engine.config.options import AUTO, Settings, SettingSource
+from visionloop.engine.config.resolve import ResolvedSettings, given_length
+from visionloop.engine.run import RunSpec
+from visionloop.engine.types import JsonObject
+
+# {name: measured value} -> the settings of the run with those values
+Resolve: TypeAlias = Callable[[Mapping[str, object]], ResolvedSettings]
 
 
-def resolve_budget(given, settings, immutable_settings, state, record, *, output, began):
-    """The Budget of this start, None for a run without one. On all ranks, though the main one's clock alone counts.
+def resolve_budget(
+    raw_settings: Settings,
+    resolved: ResolvedSettings,
+    state: JsonObject | None,
+    record: JsonObject,
+    *,
+    output: Path,
+    began: float,
+) -> Budget | None:
+    """Return the budget of this start, None for a run without --budget.
 
-    state: of the checkpoint to go on from, or None; record: of budget.json. Without a checkpoint
-    the steps of an earlier start are kept where nothing else has changed. Raises UserError for
-    another budget than the one that the schedule was made for.
+    All ranks, though the clock of the main one alone counts. Without a checkpoint the steps of an
+    earlier start are kept if nothing else has changed.
+
+    Args:
+        raw_settings: of the command line.
+        resolved: the settings of the run.
+        state: state.json of the checkpoint to resume from, or None.
+        record: content of budget.json.
+        output: the folder of the run.
+        began: when this start began, by time.monotonic().
+
+    Raises:
+        UserError: the schedule of the run was made for another budget.
     """
-    if given_length(given) != "budget":
+    if given_length(raw_settings) != "budget":
         return None
-    seconds, key = given["budget"].value, key_of(immutable_settings, settings)
+    seconds = raw_settings["budget"].value
+    key = settings_key(resolved)
     if state:
-        return continued_budget(output, seconds, began, record, steps=state["settings"]["steps"])
+        return resumed_budget(output, seconds, began, record, steps=state["settings"]["steps"])
     if record and (record["budget_seconds"], record["key"]) == (seconds, key):
-        return continued_budget(output, seconds, began, record, steps=record["steps"])
+        return resumed_budget(output, seconds, began, record, steps=record["steps"])
     return Budget(output, seconds, began, key=key)
 
 
-def autotune_settings(task, given, world, train_set, val, stored, *, budget, output, stop, say):
-    """{"micro_batch", "steps"}, as far as they are to be measured; None after a stop. All ranks agree."""
-    found = {}
-    if given["micro_batch"].value == AUTO and stored.get("micro_batch", {}).get("source") != "auto":
-        settings, _ = settle(task, given, world, train_set, stored)
-        size, why = find_micro_batch(task, build(TrainConfig, settings), world, train_set)
-        found["micro_batch"] = size
-        say(f"micro-batch auto: {size} ({why})")
+def autotune_settings(
+    spec: RunSpec,
+    raw_settings: Settings,
+    stored: JsonObject,
+    resolve: Resolve,
+    *,
+    budget: Budget | None,
+    stop: Callable[[], bool],
+    say: Callable[[str], object],
+) -> dict[str, object] | None:
+    """Measure what is to be measured of "micro_batch" and "steps". All ranks agree.
+
+    Args:
+        spec: the inputs of the run, before measuring.
+        raw_settings: of the command line.
+        stored: the run's settings.json, {} for a new run.
+        resolve: resolves the settings with measured values; changes nothing.
+        budget: of the run, None without one.
+        stop: asked again and again whether to stop.
+        say: prints a line, on the main rank.
+
+    Returns:
+        {setting: value}, None after a stop.
+    """
+    measured: dict[str, object] = {}
+    first = stored.get("micro_batch", {})  # at the first start of the run
+    if raw_settings["micro_batch"].value == AUTO and first.get("source") != SettingSource.AUTO:
+        size, reason = find_micro_batch(spec)
+        measured["micro_batch"] = size
+        say(f"micro-batch auto: {size} ({reason})")
     if budget and budget.steps:
-        return found | ({} if stored else {"steps": budget.steps})
+        return measured | ({} if stored else {"steps": budget.steps})
     if budget:
 
-        def resolve(steps):
-            return build(
-                TrainConfig,
-                settle(task, given, world, train_set, stored, found | {"steps": steps})[0],
-            )
+        def resolve_steps(steps: int) -> ResolvedSettings:
+            return resolve(measured | {"steps": steps})
 
-        own = budget if world.is_main else None
-        steps = find_steps(
-            task, resolve, world, train_set, val, budget=own, output=output, stop=stop
-        )
+        own_budget = budget if spec.world.is_main else None
+        steps = estimate_steps(spec, resolve_steps, budget=own_budget, stop=stop)
         if steps is None:
             return None
-        found["steps"] = steps
-        if own:
-            say(told(resolve(steps), own.figures, own))
-            own.write()
-    return found
+        measured["steps"] = steps
+        if own_budget:
+            say(budget_message(steps, own_budget))
+            own_budget.write()
+    return measured

@@ -1,155 +1,201 @@
-"""`--micro-batch auto`: the largest micro-batch whose step fits into memory, found once by real steps on growing ones."""
+"""`--micro-batch auto`: the largest micro-batch whose step fits into memory.
 
+It is found once, before the first step, by real steps on growing micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from visionloop.engine.batch import Batch
-from visionloop.engine.data.loader import Key, MicroBatchCollate, SeededDataset
+from visionloop.engine.batch import Batch, Normalizers
+from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.data.loader import MicroBatchCollate, SampleKey, SeededDataset
 from visionloop.engine.data.sampler import EpochSampler, split_batch
 from visionloop.engine.distributed import barrier, gather_objects
 from visionloop.engine.errors import UserError
 from visionloop.engine.optim import build_optimizer
 from visionloop.engine.precision import build_precision
 from visionloop.engine.prepare import build_module, set_process
+from visionloop.engine.run import RunSpec
 from visionloop.engine.seeding import STEP, seed_host
 from visionloop.engine.step import add_gradients
 from visionloop.engine.system.memory import DeviceMemory, HostMemory, is_out_of_memory
+from visionloop.engine.task import Task
+from visionloop.engine.types import SampleDataset
 
 # steps of the run that are tried with the smallest micro-batch: masks, sizes and targets differ
 # from step to step
-PLACES = 6
-GROWTH = 4  # a micro-batch is at most so many times as large as one that has been seen to fit
+NUM_PROBED_STEPS = 6
+MAX_GROWTH = 4  # factor from the largest micro-batch that fits to the next one that is tried
 GIB = 2**30
 
 
-def find_micro_batch(task, config, world, train_set):
-    """(the largest micro-batch that fits, a text that says how that is known). All ranks agree on the least of theirs.
+def find_micro_batch(spec: RunSpec) -> tuple[int, str]:
+    """Find the largest micro-batch that fits. All ranks agree on the smallest of their results.
 
-    Raises UserError where not even the smallest fits.
+    Returns:
+        (samples of a micro-batch, the measurement in words).
+
+    Raises:
+        UserError: not even the smallest micro-batch fits.
     """
+    task, config, world = spec.task, spec.config, spec.world
     set_process(config)
-    barrier(world)  # nobody else is taking memory while it is asked how much there is
-    trial = Trial(task, config, world, train_set)
-    sizes = legal_sizes(config.batch_size, world.size, task.min_micro_batch_size(trial.module))
+    barrier(world)  # no other rank is taking memory while the available memory is read
+    probe = MicroBatchProbe(spec)
+    sizes = legal_sizes(config.batch_size, world.size, task.min_micro_batch_size(probe.module))
     barrier(world)
-    found = largest_fitting(sizes, trial.grown, trial.room)
-    fewest, room = min(gather_objects(world, (found or 0, trial.room)))
-    grown = trial.seen
-    del trial
-    if not fewest:
-        hint = "take a smaller --image-size or model, or --grad-checkpointing"
-        message = f"--micro-batch auto: not even {sizes[0]} fits into the {max(0, room) / GIB:.2f} GiB that may be used; {hint}"
-        raise UserError(message, code="is_out_of_memory", field="micro_batch")
-    least = min(size for size in sizes if size >= fewest)
-    kind = "of the device's memory" if world.device.type == "cuda" else "of memory"
-    return (
-        least,
-        f"a step takes {grown.get(least, 0) / GIB:.2f} of {room / GIB:.2f} GiB {kind} that may be used",
-    )
+    own_size = largest_fitting(sizes, probe.step_bytes, probe.available)
+    smallest, available = min(gather_objects(world, (own_size or 0, probe.available)))
+    measured = probe.measured
+    del probe
+    if not smallest:
+        raise UserError(
+            f"--micro-batch auto: not even {sizes[0]} samples fit into the "
+            f"{max(0, available) / GIB:.2f} GiB that may be used; "
+            "choose a smaller --image-size or model, or --grad-checkpointing",
+            code="no_memory",
+            field="micro_batch",
+        )
+    size = min(size for size in sizes if size >= smallest)
+    kind = "device memory" if world.device.type == "cuda" else "memory"
+    used = measured.get(size, 0) / GIB
+    return size, f"a step takes {used:.2f} of {available / GIB:.2f} GiB available {kind}"
 
 
-def legal_sizes(batch_size, world_size, smallest):
-    """The micro-batches that cut a global batch differently, smallest first; UserError where there is none."""
-    sizes = {}
+def legal_sizes(batch_size: int, world_size: int, smallest: int) -> list[int]:
+    """Return the micro-batch sizes that split a global batch differently, smallest first.
+
+    Args:
+        batch_size: samples of the global batch.
+        world_size: number of processes.
+        smallest: fewest samples that the training needs in a micro-batch.
+
+    Raises:
+        UserError: there is no such size.
+    """
+    sizes: set[int] = set()
     for number in range(1, batch_size + 1):
         size = -(-batch_size // (world_size * number))
         try:
-            pieces = split_batch(batch_size, world_size, size)
+            ranges = split_batch(batch_size, world_size, size)
         except UserError:
             if size == 1:
                 break
             continue
-        if min(stop - start for start, stop in pieces) >= smallest:
-            sizes[max(stop - start for start, stop in pieces)] = None
+        lengths = [stop - start for start, stop in ranges]
+        if min(lengths) >= smallest:
+            sizes.add(max(lengths))
         if size == 1:
             break
     if not sizes:
-        split_batch(
-            batch_size, world_size, batch_size
-        )  # says so when there are fewer samples than processes
+        # raises when there are fewer samples than processes
+        split_batch(batch_size, world_size, batch_size)
         raise UserError(
-            f"--batch-size {batch_size}: this training needs {smallest} samples at once in each process",
+            f"--batch-size {batch_size}: this training needs at least {smallest} samples "
+            "in each process",
             field="batch_size",
         )
     return sorted(sizes)
 
 
-def largest_fitting(sizes, grown, room):
-    """The largest size that fits, or None.
+def largest_fitting(
+    sizes: Sequence[int], step_bytes: Callable[[int], int | None], available: float
+) -> int | None:
+    """Return the largest size that fits, None when none does.
 
-    grown(size): bytes that its step takes, None when they cannot be had. Nothing is tried that is
-    not expected to fit.
+    No size is tried that is not expected to fit.
+
+    Args:
+        sizes: micro-batch sizes, smallest first.
+        step_bytes: measures the bytes of a step with this size; None when they are not available.
+        available: bytes that may be used.
     """
-    seen = []  # [(size, bytes)] of those that fit
+    fitting: list[tuple[int, int]] = []  # (size, bytes), in growing order
+    candidates = list(sizes)
     while True:
-        larger = [size for size in sizes if not seen or size > seen[-1][0]]
-        near = [size for size in larger if seen and size <= GROWTH * seen[-1][0]] or larger[
-            :1
-        ]  # sizes may lie further apart
-        wanted = [size for size in near if expected(seen, size) <= room]
-        if not wanted:
-            return seen[-1][0] if seen else None
-        size = wanted[-1]
-        taken = grown(size)
-        if taken is None or taken > room:
-            sizes = [other for other in sizes if other < size]
+        larger = [size for size in candidates if not fitting or size > fitting[-1][0]]
+        near = [size for size in larger if fitting and size <= MAX_GROWTH * fitting[-1][0]]
+        # sizes may lie further apart
+        promising = [
+            size for size in near or larger[:1] if expected_bytes(fitting, size) <= available
+        ]
+        if not promising:
+            return fitting[-1][0] if fitting else None
+        size = promising[-1]
+        num_bytes = step_bytes(size)
+        if num_bytes is None or num_bytes > available:
+            candidates = [other for other in candidates if other < size]
         else:
-            seen.append((size, taken))
+            fitting.append((size, num_bytes))
 
 
-def expected(seen, size):
-    """Bytes that a step of this size takes, as the two largest seen so far tell: a part that all have and a part for each sample."""
-    if not seen:
+def expected_bytes(fitting: Sequence[tuple[int, int]], size: int) -> float:
+    """Extrapolate the bytes of a step from the two largest sizes so far.
+
+    A constant part plus a part for each sample.
+    """
+    if not fitting:
         return 0
-    (fewer, less), (more, most) = seen[-2] if len(seen) > 1 else (0, 0), seen[-1]
+    (fewer, less), (more, most) = fitting[-2] if len(fitting) > 1 else (0, 0), fitting[-1]
     return most + max(0, most - less) / (more - fewer) * (size - more)
 
 
-class Trial:
-    """Steps of the run's model on micro-batches of any size, in this process alone."""
+class MicroBatchProbe:
+    """Runs steps of the run's model on micro-batches of any size, in this process alone.
 
-    def __init__(self, task, config, world, train_set):
-        self.task, self.config, self.device, self.train_set = task, config, world.device, train_set
+    Attributes:
+        available: bytes that a step may take.
+        measured: {size: bytes of its step}.
+    """
+
+    def __init__(self, spec: RunSpec) -> None:
+        task, config, world = spec.task, spec.config, spec.world
+        self.task, self.config, self.device = task, config, world.device
+        self.train_set = spec.train_set
         self.module = build_module(task, config, world)
         self.optimizer = build_optimizer(task.parameter_groups(self.module), self.module, config)
         self.precision = build_precision(config.precision, world.device, tf32=config.tf32)
-        self.memory = DeviceMemory(world.device) if world.device.type == "cuda" else HostMemory()
-        state = sum(tensor.nbytes for tensor in self.module.state_dict().values())
-        # a checkpoint is a copy of weights, moments and average in the host's memory
-        self.room = (
-            self.memory.room()
-            - (0 if world.device.type == "cuda" else (3 + config.ema) * state)
-            - config.ema * state
-        )
-        self.places, self.seen = range(0, config.steps, max(1, config.steps // PLACES)), {}
+        on_cuda = world.device.type == "cuda"
+        self.memory = DeviceMemory(world.device) if on_cuda else HostMemory()
+        weights = sum(tensor.nbytes for tensor in self.module.state_dict().values())
+        # a checkpoint is a copy of weights, moments and EMA in host memory
+        checkpoint = 0 if on_cuda else (3 + config.ema) * weights
+        self.available = self.memory.available_bytes() - checkpoint - config.ema * weights
+        self.steps: Sequence[int] = range(0, config.steps, max(1, config.steps // NUM_PROBED_STEPS))
+        self.measured: dict[int, int] = {}
 
-    def grown(self, size):
-        """Bytes that a step takes, None where they cannot be had. The first call finds the heaviest of several steps of the run."""
-        heaviest = self.places[0]
+    def step_bytes(self, size: int) -> int | None:
+        """Measure the bytes of a step, None when they are not available.
+
+        The first call finds the heaviest of several steps of the run.
+        """
+        heaviest = self.steps[0]
         try:
-            with self.memory.fenced(self.room):
-                for place in self.places:
-                    before = self.memory.grown()
-                    self.take(place, size)
-                    heaviest = place if self.memory.grown() > before else heaviest
+            with self.memory.limit_growth(self.available):
+                for step in self.steps:
+                    before = self.memory.peak_growth()
+                    self.run_step(step, size)
+                    heaviest = step if self.memory.peak_growth() > before else heaviest
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             self.optimizer.zero_grad(set_to_none=True)
             return None
-        self.places, self.seen[size] = [heaviest], self.memory.grown()
-        return self.seen[size]
+        self.steps, self.measured[size] = [heaviest], self.memory.peak_growth()
+        return self.measured[size]
 
-    def take(self, step, size):
-        """One optimizer step at this place of the run, on one micro-batch."""
+    def run_step(self, step: int, size: int) -> None:
+        """Run a step of the run on one micro-batch."""
         batch = batch_of(self.task, self.config, self.train_set, step, size)
         seed_host(STEP, self.config.seed, step)
         self.task.before_step(self.module, step, self.config.steps)
-        count = {name: max(1.0, number) for name, number in self.task.count([batch]).items()}
         add_gradients(
             self.task,
             self.module,
             [batch],
-            count,
+            clamped(self.task.count_normalizers([batch])),
             step,
             seed=self.config.seed,
             precision=self.precision,
@@ -159,17 +205,30 @@ class Trial:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def batch_of(task, config, train_set, step, size) -> Batch:
-    """A host batch of the samples that a run with this batch size would see in this step. Raises UserError for one that cannot be read."""
-    order = EpochSampler(len(train_set), size, config.seed)
+def clamped(normalizers: Mapping[str, float]) -> Normalizers:
+    """Return normalizers of at least 1, as on a single process."""
+    return Normalizers({name: max(1.0, number) for name, number in normalizers.items()})
+
+
+def batch_of(
+    task: Task, config: TrainConfig, train_set: SampleDataset, step: int, size: int
+) -> Batch:
+    """Return the CPU batch that a run with this batch size would see in this step.
+
+    Raises:
+        UserError: a sample cannot be read.
+    """
+    sampler = EpochSampler(len(train_set), size, config.seed)
     samples = SeededDataset(
         train_set,
-        order,
+        sampler,
         before_sample=partial(task.before_sample, steps=config.steps),
         skip_unreadable=config.skip_unreadable,
     )
-    made = [samples[Key(step, 0, epoch, position)] for epoch, position in order.batch(step)]
-    batch, _ = MicroBatchCollate(task.collate, config.seed)(made)
+    loaded = [
+        samples[SampleKey(step, 0, epoch, position)] for epoch, position in sampler.batch(step)
+    ]
+    batch, _ = MicroBatchCollate(task.collate, config.seed)(loaded)
     if not isinstance(batch, Batch):
         raise batch.as_user_error()
     return batch

@@ -1,11 +1,98 @@
-"""Checkpoint folders: safetensors and json, hashed, renamed when whole. A crash at any moment leaves the older ones valid."""
+"""Atomic writes: files and folders that a reader sees as the old or the new one, never half."""
 
 import json
 import math
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
-def fsync(path):
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Write a small file beside `path` and rename it. Raises OSError, then `path` is as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replace_folder(target: Path, *, suffix: str = "writing") -> Iterator[Path]:
+    """Yield a new folder beside `target`, and rename it to `target` when the block ends well.
+
+    The parents of `target` are created. When the block raises, the new folder is removed and
+    `target` is as it was.
+
+    Args:
+        target: a folder that exists already is replaced, see `move_folder`.
+        suffix: the new folder is called .NAME.SUFFIX; one that an earlier write has left under this
+            name is removed first. Where several processes may write the same target, pass a
+            suffix of their own, such as the process id.
+    """
+    temporary = target.with_name(f".{target.name}.{suffix}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        move_folder(temporary, target)
+    except BaseException:
+        # on a full disk it would be in the way of what comes next
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def move_folder(source: Path, target: Path, *, trash: Path | None = None) -> None:
+    """Rename `source` to `target`; a folder that is there already is moved to the trash first.
+
+    After a crash between the two renames the old folder is still whole, under the name of the
+    trash.
+
+    Args:
+        source: the new folder, on the file system of `target`.
+        target: its new path.
+        trash: where the old folder waits to be removed, .NAME.removed beside `target` by default.
+    """
+    trash = trash or trash_of(target)
+    replaces = target.exists()
+    if replaces:
+        move_to_trash(target, trash)
+    try:
+        os.rename(source, target)
+    except OSError:
+        if replaces:
+            os.rename(trash, target)
+        raise
+    fsync(target.parent)
+    shutil.rmtree(trash, ignore_errors=True)  # also that of an earlier move that was cut short
+
+
+def move_to_trash(folder: Path, trash: Path | None = None) -> Path:
+    """Rename a folder that is to be removed: half a removal must not look like a whole folder.
+
+    Args:
+        folder: the folder.
+        trash: its new path on the same file system, .NAME.removed beside it by default.
+
+    Returns:
+        The new path.
+    """
+    trash = trash or trash_of(folder)
+    # of a removal that was cut short: while `folder` is there, nobody needs it
+    shutil.rmtree(trash, ignore_errors=True)
+    os.rename(folder, trash)
+    return trash
+
+
+def trash_of(folder: Path) -> Path:
+    """Return the path beside a folder under which it waits to be removed."""
+    return folder.with_name(f".{folder.name}.removed")
+
+
+def fsync(path: Path) -> None:
     """Force a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -14,26 +101,21 @@ def fsync(path):
         os.close(handle)
 
 
-def write_json(path, content):
-    """Keys sorted, so that equal content is equal bytes."""
+def fsync_tree(folder: Path) -> None:
+    """Force a folder and all that is in it to the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        fsync(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON with sorted keys, so that equal content is equal bytes. Not atomic."""
     path.write_text(json.dumps(finite(content), indent=1, sort_keys=True) + "\n")
 
 
-def finite(value):
-    """The same with null for inf and nan, which json does not have."""
+def finite(value: object) -> object:
+    """Return the same value with None (JSON null) for inf and nan, which JSON does not have."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def replace_file(path, text):
-    """Write a small file so that readers see the old or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

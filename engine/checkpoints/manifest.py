@@ -1,16 +1,18 @@
-"""manifest.json of a checkpoint folder: the size and SHA-256 of every file, and of itself."""
+"""The manifest.json of a checkpoint folder: the size and SHA-256 of every file, and of itself."""
 
 import hashlib
 import json
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+
+from visionloop.engine.types import JsonObject
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-LONGEST_READ = 16 * 2**20  # bytes of a manifest: nobody's has that many files
+MAX_MANIFEST_BYTES = 16 * 2**20  # to read: no checkpoint has that many files
 
 
-def make_manifest(folder):
-    """The content of manifest.json for the files that are in `folder` now."""
+def make_manifest(folder: Path) -> JsonObject:
+    """Build the content of manifest.json for the files that are in `folder` now."""
     files = {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.rglob("*"))
@@ -19,27 +21,29 @@ def make_manifest(folder):
     return {"schema": SCHEMA, "files": files, "sha256": _hash_of(files)}
 
 
-def sha256(path):
-    """The hash of a file's content, hexadecimal."""
+def sha256(path: Path) -> str:
+    """Hash the content of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_manifest(folder):
-    """The content of a folder's manifest.json, every entry with size and hash; None where there is none that can be read."""
+def read_manifest(folder: Path) -> JsonObject | None:
+    """Read a folder's manifest.json; None where it is missing, unreadable or incomplete."""
     try:
         with open(folder / MANIFEST, "rb") as file:
-            content = json.loads(file.read(LONGEST_READ))
+            content: JsonObject = json.loads(file.read(MAX_MANIFEST_BYTES))
         is_whole = all({"size", "sha256"} <= entry.keys() for entry in content["files"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return content if is_whole else None
 
 
-def problems(folder):
-    """What is wrong with a checkpoint folder: [] when every file of its manifest is there with its size and hash.
+def problems(folder: Path) -> list[str]:
+    """Check a checkpoint folder against its manifest.
 
-    Files that the manifest does not name are nobody's business: people leave notes there.
+    Returns:
+        One line for each problem; [] when every file of the manifest is there with its size and
+        hash. Files that the manifest does not name are ignored: people leave notes there.
     """
     content = read_manifest(folder)
     if content is None:
@@ -52,14 +56,15 @@ def problems(folder):
         or not files
     ):
         return [f"{MANIFEST}: content changed"]
-    found = {
-        name: _wrong_with(folder, name, entry["size"], entry["sha256"])
+    damage = {
+        name: _damage_of(folder, name, entry["size"], entry["sha256"])
         for name, entry in files.items()
     }
-    return [f"{name}: {wrong}" for name, wrong in found.items() if wrong]
+    return [f"{name}: {what}" for name, what in damage.items() if what]
 
 
-def _wrong_with(folder, name, size, digest):
+def _damage_of(folder: Path, name: str, size: int, digest: str) -> str | None:
+    """Describe the damage of one file, None for a whole one."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         return "named by the manifest, outside of the folder"
     path = folder / name
@@ -73,5 +78,5 @@ def _wrong_with(folder, name, size, digest):
         return f"cannot be read ({error})"
 
 
-def _hash_of(files):
+def _hash_of(files: JsonObject) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()

@@ -1,15 +1,38 @@
-"""How everything a run holds between two steps is put on disk."""
+"""Saving a checkpoint; resume.py reads it back.
+
+A checkpoint is the folder checkpoints/step_<steps done>/ of a run. It holds all that training
+changes, in safetensors and JSON files, so reading one cannot run code:
+
+- the Hugging Face folder of `Task.save`: config.json, the training weights in model.safetensors,
+  and what else the task writes;
+- optimizer.safetensors: the optimizer's state as "<parameter>/<entry>", by name, so that it does
+  not depend on the parameter groups;
+- ema.safetensors: the EMA weights, of a run with --ema;
+- state.json: the progress of the run (`TrainState`), the state of the fp16 scaler, the samples
+  skipped as unreadable, the settings that must not change, and how the global batch was split into
+  micro-batches;
+- manifest.json: size and SHA-256 of every file.
+
+No generator state is saved: order, augmentation and noise are functions of (seed, epoch, index) and
+(seed, step, offset). best/ is a Hugging Face folder of the weights with the best score.
+"""
+
+from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from visionloop.engine.checkpoints.files import write_json
-from visionloop.engine.checkpoints.folder import prune, step_folder_name, swap_best, write_folder
+from visionloop.engine.checkpoints.folder import prune, step_folder_name, write_folder
 from visionloop.engine.checkpoints.writer import (
     cannot_write,
-    host_copies,
+    copy_to_host,
     is_disk_error,
     save_tensors,
 )
@@ -18,87 +41,93 @@ from visionloop.engine.distributed import gather_objects
 from visionloop.engine.ema import ema_state
 from visionloop.engine.optim import state_by_name
 from visionloop.engine.system.fault_injection import reach
+from visionloop.engine.task import Task
+from visionloop.engine.types import JsonObject
+
+if TYPE_CHECKING:
+    from visionloop.engine.run import Run
 
 
-def save_checkpoint(run, task, step):
-    """Write checkpoints/step_<step> whole, and best/ before it when the best score is of this step. All ranks; the main rank writes.
+def save_checkpoint(run: Run, task: Task) -> None:
+    """Save the run as it is now; best/ before it when the best score is of this step.
 
-    The loop goes on once everything is copied to host memory; the last write of a run is waited
-    for. `run.failure` is set on all ranks when this write or the one before it could not be done.
-    After one that failed nothing newer is written: it may have held the best weights, which a newer
-    checkpoint relies on.
+    All ranks; the main rank writes. The loop continues once everything is copied to host memory;
+    the last write of a run is waited for. `run.ending.failure` is set on all ranks when this write
+    or the one before it failed. After one that failed nothing newer is written: it may have held
+    the best weights, which a newer checkpoint relies on.
     """
     with run.clock.measure("checkpointing"):
-        skipped = sorted(
-            {name for names in gather_objects(run.world, run.data.skipped) for name in names}
-        )
-        error = None
-        if run.world.is_main:
-            try:
-                run.log.flush()
-                run.writer.wait()  # one write at a time, and one copy in memory
-                run.writer.start(prepare_write(run, task, step, state_of(run, task, step, skipped)))
-                if run.ending or step == run.config.steps:
-                    run.writer.wait()
-            except (OSError, SafetensorError) as failed:
-                if not is_disk_error(failed):
-                    raise
-                error = failed
-        run.saved_at, run.saved_time, run.saving = step, time.monotonic(), False
-        error = next((found for found in gather_objects(run.world, error) if found), None)
-        too_many = too_many_skipped(
-            skipped, len(run.data.dataset)
-        )  # of all ranks; each knows its own already
-        if error or too_many:
-            run.failure = run.failure or (
-                cannot_write(run.checkpoints, error) if error else too_many.as_user_error()
-            )
+        names_of_ranks = gather_objects(run.world, run.data.skipped)
+        skipped = sorted({name for names in names_of_ranks for name in names})
+        error = write_on_main_rank(run, task, skipped) if run.world.is_main else None
+        run.last_save.step, run.last_save.time = run.state.step, time.monotonic()
+        run.last_save.is_outdated = False
+        errors = [failed for failed in gather_objects(run.world, error) if failed]
+        # of all ranks together; each has checked its own already
+        too_many = too_many_skipped(skipped, len(run.data.dataset))
+        if run.ending.failure is None:
+            if errors:
+                run.ending.failure = cannot_write(run.checkpoints, errors[0])
+            elif too_many:
+                run.ending.failure = too_many.as_user_error()
 
 
-def state_of(run, task, step, skipped):
-    """The content of state.json."""
+def write_on_main_rank(run: Run, task: Task, skipped: Sequence[str]) -> Exception | None:
+    """Start the write of a checkpoint; return the disk error of this write or the one before."""
+    try:
+        run.log.flush()
+        run.writer.wait()  # one write at a time, and one copy in memory
+        run.writer.start(prepare_write(run, task, state_content(run, task, skipped)))
+        if run.is_ending or run.state.step == run.config.steps:
+            run.writer.wait()
+    except (OSError, SafetensorError) as error:
+        if not is_disk_error(error):
+            raise
+        return error
+    return None
+
+
+def state_content(run: Run, task: Task, skipped: Sequence[str]) -> JsonObject:
+    """Return the content of state.json."""
     return {
         "schema": 1,
-        "step": step,
         "task": task.name,
-        "scores": run.scores,
-        "best": run.best,
-        "evaluated_at": run.evaluated_at,
-        "evaluations_since_best": run.evaluations_since_best,
-        "out_of_patience": run.out_of_patience,
-        "train_loss": run.train_loss,
+        **asdict(run.state),
         "scaler": run.precision.scaler_state(),
         "skipped": skipped,
-        "settings": run.settings,
-        "pieces": run.data.pieces,
+        "settings": run.immutable_settings,
+        "micro_batches": run.data.micro_batch_ranges,
     }
 
 
-def prepare_write(run, task, step, state):
-    """A function that writes everything as it is now; it holds copies of all that training changes."""
-    module = copy(
-        run.module
-    )  # a task may write plain attributes too; a shallow copy keeps those of this moment
-    weights = host_copies(run.module.state_dict())
-    optimizer = host_copies(state_by_name(run.optimizer, run.module))
-    average = host_copies(run.ema.tensors) if run.ema else None
-    best_tensors = ema_state(run.module, average) if run.ema else weights
-    best, keep, output, checkpoints = run.best, run.config.keep, run.output, run.checkpoints
+def prepare_write(run: Run, task: Task, state: JsonObject) -> Callable[[], None]:
+    """Copy all that training changes; return a function that writes the copies.
 
-    def fill(folder):
+    state: the content of state.json.
+    """
+    # a task may write plain attributes too; a shallow copy keeps those of this moment
+    module = copy(run.module)
+    weights = copy_to_host(run.module.state_dict())
+    optimizer = copy_to_host(state_by_name(run.optimizer, run.module))
+    ema = copy_to_host(run.ema.tensors) if run.ema else None
+    best_weights = weights if ema is None else ema_state(run.module, ema)
+    step, best = run.state.step, run.state.best
+    keep, output, checkpoints = run.config.keep, run.output, run.checkpoints
+
+    def fill(folder: Path) -> None:
         task.save(module, weights, folder)
         reach("mid-write", folder)
         save_tensors(folder / "optimizer.safetensors", optimizer)
-        if average:
-            save_tensors(folder / "ema.safetensors", average)
+        if ema is not None:
+            save_tensors(folder / "ema.safetensors", ema)
         write_json(folder / "state.json", state)
 
-    def write():
+    def write() -> None:
         # best/ first: a checkpoint that knows a best score never has an older best/ beside it
         if best is not None and best["step"] == step:
-            swap_best(
+            write_folder(
                 output / "best",
-                lambda folder: task.save_best(module, best_tensors, folder, best["scores"]),
+                lambda folder: task.save_best(module, best_weights, folder, best["scores"]),
             )
         checkpoints.mkdir(exist_ok=True)
         write_folder(checkpoints / step_folder_name(step), fill)

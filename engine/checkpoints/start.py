@@ -1,70 +1,87 @@
-"""What a run may change when it goes on, where it starts, and what is resolved once and kept."""
+"""The start of a run: its folder, its first checkpoint, and settings that must not change."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from visionloop.engine.checkpoints.folder import (
+    finish_rewrite,
     finish_rewrites,
-    finish_swap,
     latest_valid,
     problems,
     step_folders,
 )
 from visionloop.engine.config.options import flag_of
 from visionloop.engine.errors import UserError
+from visionloop.engine.types import JsonObject
 
-CALIBRATION_FOLDER = ".calibration"  # the folder, below the run's
+CALIBRATION_FOLDER = ".calibration"  # in the folder of the run; removed when it has been measured
+# what a start that failed or was killed leaves behind before there is a settings.json
+OWN_FILES = (
+    ".lock",
+    "status.json",
+    ".status.json",
+    ".settings.json",
+    ".environment.json",
+    "budget.json",
+    ".budget.json",
+    CALIBRATION_FOLDER,
+)
 
 
-def check_output(output):
-    """UserError when the folder is not empty and not a run of ours."""
+def check_output(output: Path) -> None:
+    """Raise UserError for a folder that is neither empty nor a run of ours."""
     if output.exists() and not output.is_dir():
         raise UserError(
             f"--output {output}: is a file, expected a folder", file=str(output), field="output"
         )
     if output.is_dir() and not (output / "settings.json").is_file():
-        # a start that failed or was killed before it was a run leaves these behind
-        ours = (
-            ".lock",
-            "status.json",
-            ".status.json",
-            ".settings.json",
-            ".environment.json",
-            "budget.json",
-            ".budget.json",
-            CALIBRATION_FOLDER,
-        )
-        foreign = [path.name for path in output.iterdir() if not path.name.startswith(ours)]
+        foreign = [path.name for path in output.iterdir() if not path.name.startswith(OWN_FILES)]
         if foreign:
-            why = f"not empty and not a run of ours (found {sorted(foreign)[0]})"
-            raise UserError(f"--output {output}: {why}", file=str(output), field="output")
-
-
-def find_start(output, resume, say):
-    """The checkpoint folder to go on from, or None. Policy: 1 this run's newest whole one, 2 --resume, 3 and 4 the task's weights."""
-    finish_swap(output / "best")
-    finish_rewrites(output / "checkpoints")
-    found = latest_valid(output / "checkpoints", say)
-    if found is None and step_folders(output / "checkpoints"):
-        say(f"{output / 'checkpoints'}: no checkpoint there is whole")
-    if found is None and resume:
-        found = Path(resume)
-        wrong = problems(found)
-        if wrong:
             raise UserError(
-                f"--resume {found}: not a whole checkpoint ({wrong[0]})",
-                file=str(found),
+                f"--output {output}: not empty and not a run of ours (found {min(foreign)})",
+                file=str(output),
+                field="output",
+            )
+
+
+def find_start(output: Path, resume: str | None, warn: Callable[[str], object]) -> Path | None:
+    """Choose the checkpoint folder to resume from, or None.
+
+    In this order: 1 the newest valid checkpoint of this run, 2 --resume; otherwise the task's
+    weights are used, 3 those of --model or 4 random ones. Raises UserError for a --resume that is
+    not a whole checkpoint.
+    """
+    finish_rewrite(output / "best")
+    checkpoints = output / "checkpoints"
+    finish_rewrites(checkpoints)
+    folder = latest_valid(checkpoints, warn)
+    if folder is None and step_folders(checkpoints):
+        warn(f"{checkpoints}: no checkpoint there is whole")
+    if folder is None and resume:
+        folder = Path(resume)
+        damage = problems(folder)
+        if damage:
+            raise UserError(
+                f"--resume {folder}: not a whole checkpoint ({damage[0]})",
+                file=str(folder),
                 field="resume",
             )
-    return found
+    return folder
 
 
-def check_unchanged(old, new, folder):
-    """UserError naming the first setting that differs from the checkpoint's, old and new value."""
+def check_unchanged(old: JsonObject, new: JsonObject, folder: Path) -> None:
+    """Raise UserError for the first setting that differs from the checkpoint's.
+
+    Args:
+        old: {name: value} in the checkpoint.
+        new: the same of this command.
+        folder: the checkpoint, for the message.
+    """
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise UserError(
-                f"{flag_of(name)}: the run in {folder} has {old.get(name)}, this command has {new.get(name)}; "
-                "a run that continues keeps it (start another with --output)",
+                f"{flag_of(name)}: the run in {folder} has {old.get(name)}, this command has "
+                f"{new.get(name)}; a resumed run keeps its value (start another one with --output)",
                 code="changed_setting",
                 field=name,
             )

@@ -1,8 +1,14 @@
-"""Writing checkpoints beside the training: the loop waits for a copy in memory, a thread hashes and writes it."""
+"""Background writing of checkpoints: the loop waits for a copy in host memory, a thread writes it.
+
+The conversion of tensors to safetensors files and back is here as well.
+"""
 
 import errno
 import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -12,21 +18,23 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES,
 
 
 class CheckpointWriter:
-    """Does one write at a time: in a thread, or at once. What a write raises is raised by the next call.
+    """Does one write at a time, in a thread or at once; the next call raises a write's error.
 
     The thread only writes copies of its own, so the bytes are the same either way.
     """
 
-    def __init__(self, in_background):
-        self._in_background, self._thread, self._error = in_background, None, None
+    def __init__(self, in_background: bool) -> None:
+        self._in_background = in_background
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
 
     @property
-    def failed(self):
-        """True once the write in flight has failed."""
+    def failed(self) -> bool:
+        """Return True once the write in flight has failed."""
         return self._error is not None
 
-    def start(self, write):
-        """Call write(), which takes nothing that training changes. A write in flight must have been waited for."""
+    def start(self, write: Callable[[], None]) -> None:
+        """Call write(), which reads nothing that training changes. `wait` must come before."""
         assert self._thread is None, "one write at a time"
         if not self._in_background:
             write()
@@ -35,14 +43,14 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=self._work, args=(write,), name="checkpoint")
         self._thread.start()
 
-    def _work(self, write):
+    def _work(self, write: Callable[[], None]) -> None:
         try:
             write()
         except Exception as error:  # belongs to the main thread
             self._error = error
 
-    def wait(self):
-        """Until the write in flight is over. Raises its error, once."""
+    def wait(self) -> None:
+        """Wait for the write in flight. Raises its error, once."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -51,58 +59,55 @@ class CheckpointWriter:
             raise error
 
 
-def is_disk_error(error, folder=None):
-    """True for what a full, failing or read-only disk gives; the library that writes tensors has an error of its own.
+def is_disk_error(error: Exception, folder: Path | None = None) -> bool:
+    """Return True for the error of a full, failing or read-only disk.
 
-    folder: where the disk is; an error that names a file elsewhere is another one.
+    Args:
+        error: an OSError, or the error that safetensors raises in its place.
+        folder: a folder on that disk; an error that names a file elsewhere is another one.
     """
     if isinstance(error, SafetensorError):
         return "os error" in str(error)
-    elsewhere = (
-        getattr(error, "filename", None)
-        and folder
-        and not str(error.filename).startswith(str(folder))
-    )
-    return isinstance(error, OSError) and error.errno in DISK_ERRORS and not elsewhere
+    if not isinstance(error, OSError) or error.errno not in DISK_ERRORS:
+        return False
+    return not (error.filename and folder and not str(error.filename).startswith(str(folder)))
 
 
-def cannot_write(folder, error):
-    """The UserError of such a disk."""
+def cannot_write(folder: Path, error: Exception) -> UserError:
+    """Return the UserError for a disk error in `folder`."""
     why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-    hint = "older checkpoints are whole: once there is room, the same command goes on"
+    hint = "older checkpoints are whole: once there is room, the same command resumes the run"
     return UserError(
         f"{folder}: cannot write ({why}); {hint}", code="cannot_write", file=str(folder), hint=hint
     )
 
 
-# Named tensors: copied to host memory, written to a file, read back.
+def copy_to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy tensors to host memory of their own; names that share a tensor share the copy.
 
-
-def host_copies(tensors):
-    """{name: CPU tensor} with memory of its own; names that share a tensor share the copy. The device is waited for."""
-    copies, found = {}, {}
+    Waits for the device.
+    """
+    copies: dict[object, torch.Tensor] = {}
+    result = {}
     for name, tensor in tensors.items():
-        key = (
-            (
-                tensor.untyped_storage().data_ptr(),
-                tensor.storage_offset(),
-                tensor.shape,
-                tensor.stride(),
-            )
-            if tensor.numel()
-            else name
-        )
+        key: object = name
+        if tensor.numel():
+            storage = tensor.untyped_storage().data_ptr()
+            key = (storage, tensor.storage_offset(), tensor.shape, tensor.stride())
         if key not in copies:
             copies[key] = tensor.detach().to("cpu", copy=True).contiguous()
-        found[name] = copies[key]
-    return found
+        result[name] = copies[key]
+    return result
 
 
-def save_tensors(path, tensors):
-    """Write one safetensors file; tensors must not share memory. channels_last moments are made contiguous."""
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write {name: tensor} as a safetensors file. The tensors must not share memory.
+
+    Moments in channels_last are made contiguous.
+    """
     save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, path)
 
 
-def load_tensors(path):
-    """{name: CPU tensor}."""
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file as {name: CPU tensor}."""
     return load_file(path)

@@ -1,41 +1,62 @@
-"""Settings: frozen dataclass fields with help, which click turns into options.
+"""Settings: fields of frozen dataclasses with help, range and group.
 
-Precedence: default < recipe of the model < `--config` file < flag. Every resolved value remembers
-where it came from. No torch here: `--help` must be quick.
+The command line is made from them (bin/commands/options.py). Precedence: default < recipe of the
+model < `--config` file < flag. Every resolved value remembers its source. No torch here: `--help`
+must be quick.
 """
 
 import dataclasses
+import enum
 import json
 import re
 import types
 import typing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import click
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, overload
 
 from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.errors import UserError
 
-# Types of settings that plain numbers do not cover: each makes a value of a text, and a value
-# writes itself so that it reads back.
+if TYPE_CHECKING:
+    from visionloop.engine.types import JsonObject
 
+T = TypeVar("T")
+# the type that a text is read as; a tuple: the choices of a Literal
+ValueType: TypeAlias = type | tuple[str, ...]
+
+AUTO = "auto"
+# the sections of `--help`, in their order
+GROUPS = (
+    "Data",
+    "Augmentation",
+    "Model",
+    "Loss",
+    "Optimization",
+    "Precision and memory",
+    "Evaluation",
+    "Checkpoints",
+    "Machine",
+    "Output",
+    "Other",
+)
 UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
 class Seconds(float):
-    """A span of time where a number of steps would do too; written 600s."""
+    """A time span in seconds. Its text is `600s`, which reads back as the same value."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self:g}s"
 
 
 class Interval:
-    """The type of a setting that counts optimizer steps or seconds: Interval("50") is 50, Interval("600s") is Seconds(600)."""
+    """Parser of steps or seconds: Interval("50") is 50, Interval("600s") is Seconds(600)."""
 
-    wanted = "steps, or seconds as in 600s"
+    expected: ClassVar[str] = "a number of steps, or of seconds as in 600s"
 
-    def __new__(cls, value):
+    def __new__(cls, value: object) -> "int | Seconds":  # type: ignore[misc]  # a parser: the value is a number
         if isinstance(value, Seconds):
             return value
         text = str(value)
@@ -46,252 +67,297 @@ class Interval:
 
 
 class Duration:
-    """The type of a setting that is a span of time: Duration("1h30m") is Seconds(5400)."""
+    """Parser of a time span: Duration("1h30m") is Seconds(5400)."""
 
-    wanted = "a time as in 2h, 90m, 300s or 1h30m"
+    expected: ClassVar[str] = "a time as in 2h, 90m, 300s or 1h30m"
 
-    def __new__(cls, value):
+    def __new__(cls, value: object) -> Seconds:  # type: ignore[misc]  # a parser: the value is a number
         if isinstance(value, Seconds):
             return value
         text = str(value).strip().lower()
         parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text)
         if not text or parts is None:
             raise ValueError(text)
-        return Seconds(
-            sum(
-                float(number) * size
-                for number, size in zip(parts.groups(), UNITS.values(), strict=True)
-                if number
-            )
-        )
+        numbers = zip(parts.groups(), UNITS.values(), strict=True)
+        return Seconds(sum(float(number) * size for number, size in numbers if number))
 
 
 class Amount:
-    """The type of a setting that is a whole number, or "auto" to have it found: Amount("8") is 8."""
+    """Parser of a whole number, or of "auto" for a value that is measured: Amount("8") is 8."""
 
-    wanted = "a whole number or auto"
+    expected: ClassVar[str] = "a whole number or auto"
 
-    def __new__(cls, value):
-        return value if value == AUTO else int(value)
-
-
-AUTO = "auto"
+    def __new__(cls, value: object) -> int | str:  # type: ignore[misc]  # a parser: the value is a number
+        return AUTO if value == AUTO else int(value)  # type: ignore[call-overload]  # ValueError is meant
 
 
-def duration_text(seconds):
-    """Seconds as a person writes them: 2h05m, 5m00s, 42s."""
+EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+EXPECTED |= {kind: kind.expected for kind in (Interval, Duration, Amount)}
+
+
+def duration_text(seconds: float) -> str:
+    """Format seconds for people: 2h05m, 5m00s, 42s."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours}h{minutes:02d}m"
-        if hours
-        else f"{minutes}m{seconds:02d}s"
-        if minutes
-        else f"{seconds}s"
-    )
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
 
 
-WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-WANTED |= {kind: kind.wanted for kind in (Interval, Duration, Amount)}
+# A default of None is a value that is resolved later, so the field may have any type: its
+# annotation is the type of the resolved value.
+@overload
+def option(  # type: ignore[explicit-any]  # see above
+    default: None,
+    help: str,
+    *,
+    group: str = ...,
+    at_least: float | None = ...,
+    at_most: float | None = ...,
+    fixed: bool = ...,
+    is_path: bool = ...,
+) -> Any: ...
+@overload
+def option(
+    default: T,
+    help: str,
+    *,
+    group: str = ...,
+    at_least: float | None = ...,
+    at_most: float | None = ...,
+    fixed: bool = ...,
+    is_path: bool = ...,
+) -> T: ...
+def option(
+    default: object,
+    help: str,
+    *,
+    group: str = "Other",
+    at_least: float | None = None,
+    at_most: float | None = None,
+    fixed: bool = True,
+    is_path: bool = False,
+) -> object:
+    """Make a dataclass field that is also a command-line option.
 
-
-def option(default, help, *, at_least=None, at_most=None, fixed=True):
-    """A dataclass field that is also a command-line option.
-
-    fixed: a run that continues must have the same value; a free one may change from start to start.
+    help: a full phrase with the unit; the default is added where it is shown; group: its section of
+    `--help`, one of GROUPS; at_least, at_most: range of the value, both included; fixed: a resumed
+    run must have the same value, a free setting may change from start to start; is_path: shells
+    complete file names.
     """
-    return field(
-        default=default,
-        metadata={"help": help, "at_least": at_least, "at_most": at_most, "fixed": fixed},
-    )
+    assert group in GROUPS, f"{group} is no section of --help"
+    metadata = {"help": help, "group": group, "fixed": fixed, "is_path": is_path}
+    return field(default=default, metadata=metadata | {"at_least": at_least, "at_most": at_most})
+
+
+class SettingSource(enum.StrEnum):
+    """Origin of a resolved value, the weakest first: what a later one says wins."""
+
+    DEFAULT = "default"
+    RECIPE = "recipe"
+    CONFIG = "config"  # a --config file
+    FLAG = "flag"
+    AUTO = "auto"  # computed from data, machine and the length of the run
+    RESOLVED = "resolved"  # a fact about the data that is stored beside the settings
+
+    @property
+    def precedence(self) -> int:
+        return list(SettingSource).index(self)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A resolved value and its source: default, recipe, config FILE, flag or auto."""
+class Setting:  # type: ignore[explicit-any]  # see value
+    """A resolved value and its source. file: the `--config` file it was read from."""
 
-    value: object
-    source: str
+    value: Any  # type: ignore[explicit-any]  # each setting has the type of its own field
+    source: SettingSource
+    file: str | None = None
 
-    def as_json(self):
-        return {"value": _to_json(self.value), "source": self.source}
+    def as_json(self) -> "JsonObject":
+        """Return the value and its source as settings.json and `--dry-run` show them."""
+        source = f"{self.source} {self.file}" if self.file is not None else str(self.source)
+        return {"value": _to_json(self.value), "source": source}
 
 
-def _to_json(value):
+Settings: TypeAlias = dict[str, Setting]
+# a setting's name -> the field of its config class, and the type that a text is read as
+Fields: TypeAlias = "dict[str, tuple[dataclasses.Field[object], ValueType]]"
+# a task's recipe: the values so far -> {name: value} of what model and preset change
+Recipe: TypeAlias = Callable[["JsonObject"], "JsonObject"]
+
+
+def parse_source(text: str) -> tuple[SettingSource, str | None]:
+    """Read the "source" of a stored setting: its SettingSource, and the `--config` file if any."""
+    source, _, file = text.partition(" ")
+    return SettingSource(source), file or None
+
+
+def _to_json(value: object) -> object:
     # json has no infinity; "inf" reads back through float(), "600s" through Interval()
-    endless = isinstance(value, float) and value in (float("inf"), float("-inf"))
-    return str(value) if endless or isinstance(value, Path | Seconds) else value
+    is_infinite = isinstance(value, float) and value in (float("inf"), float("-inf"))
+    return str(value) if is_infinite or isinstance(value, Path | Seconds) else value
 
 
-def value_type(hint):
-    """The plain type of a field: `int | None` -> int, Literal -> tuple of its choices."""
+def value_type(hint: object) -> ValueType:
+    """Return the plain type of an annotation.
+
+    `int | None` is int, a Literal the tuple of its choices, Annotated[.., Interval] is Interval.
+    """
+    if typing.get_origin(hint) is typing.Annotated:
+        return value_type(typing.get_args(hint)[1])
     if typing.get_origin(hint) is typing.Literal:
         return typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return value_type(next(part for part in typing.get_args(hint) if part is not type(None)))
+    assert isinstance(hint, type), f"{hint} is no type of a setting"
     return hint
 
 
-def fields_of(*classes):
-    """{name: (dataclass field, plain type)} over several config classes; a name may stand in one of them only."""
-    found = {}
+def fields_of(*classes: type) -> Fields:
+    """Return {name: (dataclass field, plain type)} over config classes, which share no name."""
+    fields: Fields = {}
     for cls in classes:
-        hints = typing.get_type_hints(cls)
+        hints = typing.get_type_hints(cls, include_extras=True)
         for item in dataclasses.fields(cls):
-            assert item.name not in found, f"{item.name} is a setting of two classes"
-            found[item.name] = (item, value_type(hints[item.name]))
-    return found
+            assert item.name not in fields, f"{item.name} is a setting of two classes"
+            fields[item.name] = (item, value_type(hints[item.name]))
+    return fields
 
 
-def flag_of(name):
+def flag_of(name: str) -> str:
+    """Return the command-line flag of a setting: `batch_size` is `--batch-size`."""
     return "--" + name.replace("_", "-")
 
 
-def options_from(*classes, only=None):
-    """A decorator that adds one click option per field. Unset options arrive as None, so that a flag can be told from a default.
+def read_config_file(path: str | Path) -> "JsonObject":
+    """Read {name: value} from the settings.json of a run or from a flat json object of values.
 
-    only: names of the fields that become options; None: all.
+    Raises UserError for a file that cannot be read or holds no settings.
     """
-
-    def decorate(command):
-        fields = fields_of(*classes)
-        for name, (item, kind) in [
-            (name, fields[name]) for name in reversed(fields if only is None else only)
-        ]:
-            shown = (
-                ""
-                if item.default is None
-                else f"  [default: {str(item.default).lower() if kind is bool else item.default}]"
-            )
-            flag, help = flag_of(name), item.metadata["help"] + shown
-            if kind is bool:
-                # a switch that is on by default is worth a --no- form; so is one that a recipe may
-                # turn on
-                command = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help)(
-                    command
-                )
-            else:
-                choice = (
-                    click.Choice(kind)
-                    if isinstance(kind, tuple)
-                    else {int: click.INT, float: click.FLOAT}.get(kind, click.STRING)
-                )
-                command = click.option(flag, name, type=choice, default=None, help=help)(command)
-        return command
-
-    return decorate
-
-
-def read_config_file(path):
-    """{name: value} from a settings.json of ours or a flat json object of values."""
     try:
         content = json.loads(Path(path).read_text())
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}", file=str(path)) from None
     except ValueError as error:
-        raise UserError(f"--config {path}: not json ({error})", file=str(path)) from None
+        raise UserError(f"--config {path}: not a json file ({error})", file=str(path)) from None
     if isinstance(content, dict) and "settings" in content:
         content = content["settings"]
     if not isinstance(content, dict):
-        raise UserError(
-            f"--config {path}: expected an object of settings, found {type(content).__name__}",
-            file=str(path),
-        )
+        why = f"expected an object of settings, got {type(content).__name__}"
+        raise UserError(f"--config {path}: {why}", file=str(path))
     values = {}
     for name, item in content.items():
         if isinstance(item, dict) and "value" not in item:
-            raise UserError(
-                f"--config {path}: {name}: expected a value or an object with one",
-                file=str(path),
-                field=name,
-            )
+            why = f"{name}: expected a value, or an object that has the key value"
+            raise UserError(f"--config {path}: {why}", file=str(path), field=name)
         # what a run resolved for itself belongs to its data and machine
-        if not isinstance(item, dict) or item.get("source") not in ("auto", "resolved"):
+        resolved = (SettingSource.AUTO, SettingSource.RESOLVED)
+        if not isinstance(item, dict) or item.get("source") not in resolved:
             values[name] = item["value"] if isinstance(item, dict) else item
     return values
 
 
-def resolve(classes, flags, *, recipe=None, config_file=None):
-    """{name: Setting}. flags: {name: value or None}; recipe: values -> {name: value}, asked once data, model and preset are known."""
-    known = fields_of(*classes)
+def resolve(
+    classes: Sequence[type],
+    flags: Mapping[str, object],
+    *,
+    recipe: Recipe | None = None,
+    config_file: str | Path | None = None,
+) -> Settings:
+    """Resolve every setting of the config classes to a Setting.
+
+    flags: {name: value, or None where the flag is not given}; recipe: called with {name: value} of
+    defaults, file and flags. Raises UserError for an unknown name and a wrong value.
+    """
+    fields = fields_of(*classes)
     file_values = read_config_file(config_file) if config_file else {}
-    unknown = [name for name in file_values if name not in known]
-    if unknown:
-        message = f"--config {config_file}: unknown setting {unknown[0]!r}{did_you_mean(unknown[0], known)}"
-        raise UserError(message, file=str(config_file), field=unknown[0])
-    settings = {name: Setting(item.default, "default") for name, (item, _) in known.items()}
-    given = {name: Setting(value, f"config {config_file}") for name, value in file_values.items()}
-    given |= {name: Setting(value, "flag") for name, value in flags.items() if value is not None}
-    given = {
-        name: Setting(coerce(name, *known[name], setting.value), setting.source)
-        for name, setting in given.items()
+    for name in file_values:
+        if name not in fields:
+            why = f"unknown setting {name!r}{did_you_mean(name, fields)}"
+            raise UserError(f"--config {config_file}: {why}", file=str(config_file), field=name)
+    raw_settings = {
+        name: Setting(value, SettingSource.CONFIG, str(config_file))
+        for name, value in file_values.items()
     }
-    settings |= given
+    raw_settings |= {
+        name: Setting(value, SettingSource.FLAG)
+        for name, value in flags.items()
+        if value is not None
+    }
+    chosen = {
+        name: dataclasses.replace(setting, value=coerce(name, *fields[name], setting.value))
+        for name, setting in raw_settings.items()
+    }
+    defaults = {
+        name: Setting(item.default, SettingSource.DEFAULT) for name, (item, _) in fields.items()
+    }
+    settings = defaults | chosen
     if recipe:
         advised = recipe({name: setting.value for name, setting in settings.items()})
         settings |= {
-            name: Setting(value, "recipe") for name, value in advised.items() if name not in given
+            name: Setting(value, SettingSource.RECIPE)
+            for name, value in advised.items()
+            if name not in chosen
         }
-    for name, (item, kind) in known.items():
+    for name, (item, kind) in fields.items():
         check_value(name, item, kind, settings[name].value)
     return settings
 
 
-def coerce(name, item, kind, value):
-    """The value in the field's own type; UserError when it does not fit."""
+def coerce(name: str, item: "dataclasses.Field[object]", kind: ValueType, value: object) -> object:
+    """Convert a flag or file value to its field's type. Raises UserError if it does not fit."""
     if value is None:
         if item.default is None:
             return None
         raise UserError(f"{flag_of(name)}: expected a value, got null", field=name)
     if isinstance(kind, tuple):
         return value
-    wanted = WANTED[kind]
-    fits = (
-        isinstance(value, bool)
-        if kind is bool
-        else isinstance(value, str | int | float | Path) and not isinstance(value, bool)
-    )
+    if kind is bool:
+        fits = isinstance(value, bool)
+    else:
+        fits = isinstance(value, str | int | float | Path) and not isinstance(value, bool)
     try:
         converted = kind(value) if fits else None
-        if converted is None or (
-            kind in (int, Amount) and converted != AUTO and float(value) != converted
-        ):
+        rounded = kind in (int, Amount) and converted not in (None, AUTO)
+        if converted is None or (rounded and float(str(value)) != converted):
             raise ValueError
     except (ValueError, OverflowError):
-        raise UserError(f"{flag_of(name)}: expected {wanted}, got {value!r}", field=name) from None
+        message = f"{flag_of(name)}: expected {EXPECTED[kind]}, got {value!r}"
+        raise UserError(message, field=name) from None
     return converted
 
 
-def check_value(name, item, kind, value):
-    """Raise UserError naming the flag when a value is outside its range or choices."""
+def check_value(  # type: ignore[explicit-any]  # each setting has the type of its own field
+    name: str, item: "dataclasses.Field[object]", kind: ValueType, value: Any
+) -> None:
+    """Raise a UserError that names the flag if the value is no choice or out of range."""
     low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
     if isinstance(kind, tuple) and value is not None and value not in kind:
-        raise UserError(
-            f"{flag_of(name)}: expected one of {', '.join(map(str, kind))}, got {value!r}{did_you_mean(value, kind)}",
-            field=name,
-        )
+        choices = ", ".join(map(str, kind))
+        why = f"expected one of {choices}, got {value!r}{did_you_mean(value, kind)}"
+        raise UserError(f"{flag_of(name)}: {why}", field=name)
     if value is None or value == AUTO or (low is None and high is None):
         return
     if value != value or (low is not None and value < low) or (high is not None and value > high):
-        wanted = (
-            f"{low} to {high}"
-            if low is not None and high is not None
-            else f"at least {low}"
-            if high is None
-            else f"at most {high}"
-        )
-        raise UserError(f"{flag_of(name)}: expected {wanted}, got {value}", field=name)
+        if low is not None and high is not None:
+            valid_range = f"{low} to {high}"
+        else:
+            valid_range = f"at least {low}" if high is None else f"at most {high}"
+        raise UserError(f"{flag_of(name)}: expected {valid_range}, got {value}", field=name)
 
 
-def build(cls, settings):
-    """One config object out of resolved settings."""
-    return cls(**{item.name: settings[item.name].value for item in dataclasses.fields(cls)})
+def build(cls: type[T], settings: Settings) -> T:
+    """Make a config object of its part of the resolved settings."""
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # config classes are dataclasses
+    return cls(**{item.name: settings[item.name].value for item in fields})
 
 
-def settings_json(settings, **immutable_settings):
-    """The text of settings.json: every value with its source, and immutable_settings such as the data's fingerprint."""
+def settings_json(settings: Settings, **immutable_settings: object) -> str:
+    """Return the text of settings.json: every value with its source.
+
+    immutable_settings: facts that must not change between starts, such as the data's fingerprint.
+    """
     rows = {name: setting.as_json() for name, setting in settings.items()}
-    rows |= {
-        name: Setting(value, "resolved").as_json() for name, value in immutable_settings.items()
-    }
+    for name, value in immutable_settings.items():
+        rows[name] = Setting(value, SettingSource.RESOLVED).as_json()
     return json.dumps({"schema": 1, "settings": rows}, indent=1) + "\n"

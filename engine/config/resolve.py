@@ -1,49 +1,73 @@
-"""What a run may change when it goes on, where it starts, and what is resolved once and kept."""
+"""Settings that depend on the data, the machine and the length of the run."""
 
 import json
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from visionloop.engine.config.options import AUTO, Setting, build, fields_of, flag_of
-from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.config.options import (
+    AUTO,
+    Fields,
+    Setting,
+    Settings,
+    SettingSource,
+    build,
+    fields_of,
+    flag_of,
+)
+from visionloop.engine.config.train_config import TaskConfig, TrainConfig
 from visionloop.engine.errors import UserError
 from visionloop.engine.system.cores import share_cores
 
+if TYPE_CHECKING:
+    from visionloop.engine.task import Task
+    from visionloop.engine.types import JsonObject, SampleDataset
+
 DEFAULT_MICRO_BATCH = 32
-UNSIZED = 1000  # steps of a run with a budget, until it is known how many fit
+UNSIZED = 1000  # steps of a run with a budget, until it is measured how many fit
 LENGTHS = ("steps", "epochs", "budget")
+# settings of which another start may resolve another value: those of the machine, and the length,
+# which is checked for changes elsewhere
+RESOLVED_AT_EACH_START = ("workers", "device", "steps")
 
 
-def output_folder(settings, task_name):
-    """The run's folder from --output, --run-name, or task, data folder and model; no time stamp, so the same command continues."""
+def output_folder(settings: Settings, task_name: str) -> Path:
+    """Return the folder of a run: --output, runs/NAME of --run-name, or runs/TASK-DATA-MODEL.
+
+    There is no time stamp in it, so the same command resumes the run.
+    """
     value = {name: setting.value for name, setting in settings.items()}
     if value["output"] and value["run_name"]:
-        raise UserError(
-            "--run-name: is short for --output runs/NAME; give one of the two", field="run_name"
-        )
+        why = "is short for --output runs/NAME, so give one of the two"
+        raise UserError(f"--run-name: {why}", field="run_name")
     if value["output"]:
         return Path(value["output"])
-    name = (
-        value["run_name"]
-        or f"{task_name}-{Path(value['data'] or '.').resolve().name}-{Path(str(value['model'])).name}"
-    )
-    return Path("runs") / name
+    data, model = Path(value["data"] or ".").resolve().name, Path(str(value["model"])).name
+    return Path("runs") / (value["run_name"] or f"{task_name}-{data}-{model}")
 
 
-def resolve_auto(settings, num_samples, device_type, stored, settle, found=None):
-    """Fill what defaults to None. Returns new settings.
+def resolve_auto(
+    settings: Settings,
+    num_samples: int,
+    device_type: str,
+    stored: "JsonObject",
+    resolve_defaults: "Callable[[JsonObject, int], JsonObject]",
+    measured: Mapping[str, object] | None = None,
+) -> Settings:
+    """Return the settings with a value for all that default to None.
 
-    stored: the run's settings.json, whose auto values are kept; settle(values, steps): the task's
-    own defaults, see Task; found: {name: value} of what was measured on this machine.
+    stored: the run's settings.json, whose auto values are kept, {} for a new run; resolve_defaults:
+    the task's own, see `Task.resolve_defaults`; measured: {name: value} measured on this machine.
     """
-    found = found or {}
-    value = {
+    measured = measured or {}
+    value: JsonObject = {
         name: None if setting.value == AUTO else setting.value for name, setting in settings.items()
     }
-    steps, workers_and_threads = (
-        found.get("steps") or length_of_run(settings, num_samples, stored),
-        share_cores(device_type),
-    )
+    steps = measured.get("steps") or length_of_run(settings, num_samples, stored)
+    assert isinstance(steps, int)
+    workers, threads = share_cores(device_type)
     steps_per_epoch = math.ceil(num_samples / value["batch_size"])
     computed = {
         "steps": steps,
@@ -51,80 +75,110 @@ def resolve_auto(settings, num_samples, device_type, stored, settle, found=None)
         "warmup_steps": round(0.05 * steps),
         "eval_every": max(steps_per_epoch, math.ceil(steps / 20)),
         "save_every": max(1, min(1000, steps // 10)),
-        "workers": workers_and_threads[0],
-        "threads": workers_and_threads[1],
+        "workers": workers,
+        "threads": threads,
         "device": device_type,
-    } | settle(value, steps)
+    }
+    computed |= resolve_defaults(value, steps)
     resolved = dict(settings)
-    for name, number in (computed | found).items():
+    for name, number in (computed | dict(measured)).items():
         if value[name] is None or (name == "steps" and steps != value["steps"]):
-            kept = stored.get(name, {})
-            # what was resolved at the first start stays, except what belongs to the machine, and
-            # the length, which must not change
-            use_kept = kept.get("source") == "auto" and name not in (
-                "workers",
-                "device",
-                "steps",
-                *found,
-            )
-            resolved[name] = Setting(kept["value"] if use_kept else number, "auto")
+            first = stored.get(name, {})  # what the first start of the run resolved
+            if (
+                first.get("source") == SettingSource.AUTO
+                and name not in RESOLVED_AT_EACH_START
+                and name not in measured
+            ):
+                number = first["value"]
+            resolved[name] = Setting(number, SettingSource.AUTO)
     return resolved
 
 
-def given_length(settings):
-    """Which of --steps, --epochs and --budget decides: the one that was said with most weight (flag, config file, recipe).
+def given_length(settings: Settings) -> str:
+    """Return which of steps, epochs and budget decides: the one of the strongest source.
 
-    Raises UserError where none is given, or two with the same weight.
+    Raises UserError where none is given, or two by equally strong sources.
     """
-    weight = ("default", "recipe", "config", "flag")
     given = [name for name in LENGTHS if settings[name].value is not None]
     if not given:
-        raise UserError(
-            "--epochs or --steps: one of the two is needed, or --budget, a time", field="steps"
-        )
-    said = {name: weight.index(settings[name].source.split()[0]) for name in given}
-    most = [name for name in given if said[name] == max(said.values())]
-    if len(most) > 1:
-        last, *others = (flag_of(name) for name in reversed(most))
-        message = f"{last}: give it or {' or '.join(reversed(others))}, not {'both' if len(most) == 2 else 'several'}"
-        raise UserError(message, field=most[-1])
-    return most[0]
+        message = "--steps, --epochs or --budget: one of them is needed for the length of the run"
+        raise UserError(message, field="steps")
+    precedence = {name: settings[name].source.precedence for name in given}
+    strongest = [name for name in given if precedence[name] == max(precedence.values())]
+    if len(strongest) > 1:
+        last, *others = (flag_of(name) for name in reversed(strongest))
+        joined = " or ".join(reversed(others))
+        together = "both" if len(strongest) == 2 else "several"
+        raise UserError(f"{last}: give it or {joined}, not {together}", field=strongest[-1])
+    return strongest[0]
 
 
-def length_of_run(settings, num_samples, stored):
-    """Optimizer steps, from --steps, --epochs or what was found to fit --budget at the first start; until that is known, UNSIZED."""
+def length_of_run(settings: Settings, num_samples: int, stored: "JsonObject") -> int:
+    """Return the optimizer steps of --steps, of --epochs, or those that fit --budget.
+
+    The latter are measured at the first start and read from `stored`; until then they are UNSIZED.
+    """
     given = given_length(settings)
     if given == "steps":
-        return settings["steps"].value
+        return int(settings["steps"].value)
     if given == "budget":
-        return stored["steps"]["value"] if "steps" in stored else UNSIZED
+        return int(stored["steps"]["value"]) if "steps" in stored else UNSIZED
     return max(1, math.ceil(settings["epochs"].value * num_samples / settings["batch_size"].value))
 
 
-def immutable_settings_of(settings, known, **immutable_settings):
-    """{name: value} of what must not change when the run continues. known: config.fields_of(...)."""
+def immutable_settings_of(settings: Settings, fields: Fields, **more: object) -> "JsonObject":
+    """Return {name: json value} of what must not change when the run is resumed.
+
+    fields: of `fields_of`; more: facts about task and data that belong to it.
+    """
     # infinity as a text: a checkpoint's state.json has no number for it
-    kept = {
+    fixed = {
         name: setting.as_json()["value"]
         for name, setting in settings.items()
-        if known[name][0].metadata["fixed"]
+        if fields[name][0].metadata["fixed"]
     }
-    return json.loads(json.dumps({**kept, **immutable_settings}, default=str))
+    content: JsonObject = json.loads(json.dumps({**fixed, **more}, default=str))
+    return content
 
 
-def settle(task, given, world, train_set, stored, found=None):
-    """(resolved settings, those that must not change) of given ones; the task is told of its own.
+@dataclass(frozen=True)
+class ResolvedSettings:
+    """The settings of a run with nothing left to resolve.
 
-    stored: the run's settings.json, {} for a new run; found: {name: value} of what was measured.
+    settings: {name: Setting}; immutable_settings: {name: value} of those that must not change when
+    the run is resumed, with the task and the fingerprint of the data; task_config: the task's own.
     """
-    task_class = type(task)
+
+    settings: Settings
+    immutable_settings: "JsonObject"
+    task_config: TaskConfig
+
+    @property
+    def train_config(self) -> TrainConfig:
+        """The engine's part of the settings."""
+        return build(TrainConfig, self.settings)
+
+
+def resolve_run(
+    task: "Task",
+    raw_settings: Settings,
+    train_set: "SampleDataset",
+    device_type: str,
+    stored: "JsonObject",
+    measured: Mapping[str, object] | None = None,
+) -> ResolvedSettings:
+    """Resolve what depends on the data and the length of the run; changes nothing, `task` neither.
+
+    raw_settings: of the command line; stored: the run's settings.json, {} for a new run; measured:
+    {name: value} measured on this machine.
+    """
     settings = resolve_auto(
-        given, len(train_set), world.device.type, stored, task_class.settle, found
+        raw_settings, len(train_set), device_type, stored, task.resolve_defaults, measured
     )
-    task.config = build(
-        task_class.config_class, settings
-    )  # with what the length of the run decided
-    known = fields_of(task_class.config_class, TrainConfig)
-    return settings, immutable_settings_of(
-        settings, known, task=task.name, data_fingerprint=train_set.fingerprint()
+    immutable_settings = immutable_settings_of(
+        settings,
+        fields_of(task.config_class, TrainConfig),
+        task=task.name,
+        data_fingerprint=train_set.fingerprint(),
     )
+    return ResolvedSettings(settings, immutable_settings, build(task.config_class, settings))

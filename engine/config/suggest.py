@@ -1,13 +1,14 @@
-"""What a mistyped word was probably meant to be."""
+"""Suggestions for mistyped words."""
 
 import difflib
+from collections.abc import Iterable
 
-SYNONYMS = {"gpu": "cuda"}  # words that look like another one than they mean
+SYNONYMS = {"gpu": "cuda"}  # words whose spelling resembles another valid word than the one meant
 
 
-def did_you_mean(word, known):
-    """ "; did you mean NAME?" for the known word most like this one, "" where none is."""
-    lower = {str(name).lower(): str(name) for name in known}
+def did_you_mean(word: object, valid_words: Iterable[object]) -> str:
+    """Return "; did you mean NAME?" for the valid word most similar to this one, "" if none is."""
+    by_lower_case = {str(name).lower(): str(name) for name in valid_words}
     typed = str(word).lower()
-    close = difflib.get_close_matches(SYNONYMS.get(typed, typed), lower, n=1, cutoff=0.6)
-    return f"; did you mean {lower[close[0]]}?" if close else ""
+    close = difflib.get_close_matches(SYNONYMS.get(typed, typed), by_lower_case, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower_case[close[0]]}?" if close else ""

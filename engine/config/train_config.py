@@ -1,150 +1,306 @@
-"""What every task's `train` can be told. No torch here: `--help` must be quick."""
+"""Settings that every training run has. No torch here: `--help` must be quick.
+
+A default of None is resolved before training (engine/config/resolve.py), so the annotation of such
+a field is the type of the resolved value, with None only where nothing is a valid value too.
+"""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from visionloop.engine.config.options import Amount, Duration, Interval, option
+from visionloop.engine.config.options import Amount, Duration, Interval, Seconds, option
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """Settings that every task has and understands in its own way."""
+    """Settings that every task has and interprets in its own way."""
 
-    data: str | None = option(None, "data folder; the layout is in the task's page", fixed=False)
-    model: str | None = option(None, "alias, hub id or local Hugging Face folder to start from")
-    from_scratch: bool = option(False, "random weights: --model names the architecture alone")
-    preset: str | None = option(None, "a named set of settings of this task")
+    data: str | None = option(
+        None,
+        "Data folder; its layout is described in the README of the task",
+        group="Data",
+        fixed=False,
+        is_path=True,
+    )
+    model: str | None = option(
+        None,
+        "Model to start from: an alias, a Hugging Face hub id or a local model folder",
+        group="Model",
+        is_path=True,
+    )
+    from_scratch: bool = option(
+        False, "Start from random weights: --model names the architecture alone", group="Model"
+    )
+    preset: str | None = option(
+        None, "Recipe of this task that the defaults of other settings come from", group="Model"
+    )
     image_size: int | None = option(
-        None, "side of the training images in pixels (default: the model's own)", at_least=8
+        None,
+        "Side of the training images in pixels (default: that of the model)",
+        group="Data",
+        at_least=8,
     )
     val_split: float = option(
         0.0,
-        "share of the training images set aside when there is no val/ folder",
+        "Share of the training images that validate, where the data has no val/ folder",
+        group="Data",
         at_least=0,
         at_most=0.9,
     )
-    freeze: Literal["backbone"] | None = option(None, "train the head alone")
+    freeze: Literal["backbone"] | None = option(
+        None, "Part of the model that is not trained; backbone: train the head alone", group="Model"
+    )
     layer_decay: float = option(
-        1.0, "lr factor from each layer to the one below", at_least=0.01, at_most=1
+        1.0,
+        "Factor on the learning rate from each layer to the one below it",
+        group="Optimization",
+        at_least=0.01,
+        at_most=1,
     )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What the engine needs to train any task."""
+    """Settings that the engine needs to train any task."""
 
     output: str | None = option(
-        None, "the run's folder (default: runs/<task>-<data>-<model>)", fixed=False
+        None,
+        "Folder of the run (default: runs/TASK-DATA-MODEL); a run that is there already is resumed",
+        group="Output",
+        fixed=False,
+        is_path=True,
     )
-    run_name: str | None = option(None, "short for --output runs/NAME", fixed=False)
-    steps: int | None = option(None, "optimizer steps in the whole run", at_least=1)
+    run_name: str | None = option(
+        None, "Name of the run: short for --output runs/NAME", group="Output", fixed=False
+    )
+    steps: int = option(
+        None, "Length of the run in optimizer steps", group="Optimization", at_least=1
+    )
     epochs: float | None = option(
         None,
-        "the same as passes over the training images; give one of the two",
+        "Length of the run in passes over the training images, instead of --steps",
+        group="Optimization",
         at_least=0,
         fixed=False,
     )
-    budget: Duration | None = option(
+    budget: Annotated[Seconds | None, Duration] = option(
         None,
-        "time of the whole run, as in 2h or 1h30m, not with --steps or --epochs: what fits is measured once",
+        "Length of the run as a time, as in 2h or 1h30m, instead of --steps or --epochs: the "
+        "number of steps that fit is measured once",
+        group="Optimization",
         at_least=1,
         fixed=False,
     )
-    batch_size: int = option(32, "samples of one optimizer step over all processes", at_least=1)
-    micro_batch: Amount | None = option(
+    batch_size: int = option(
+        32, "Samples of one optimizer step over all processes", group="Optimization", at_least=1
+    )
+    micro_batch: Annotated[int, Amount] = option(
         None,
-        "most samples one process holds at once; auto: what memory allows (default: the model's)",
+        "Largest number of samples that a process holds on its device at once; auto: what fits "
+        "into its memory (default: by the model)",
+        group="Precision and memory",
         at_least=1,
         fixed=False,
     )
     eval_batch_size: int = option(
-        32, "images evaluated at once; part of what a score means", at_least=1
+        32,
+        "Images that are evaluated at once; the same images in other batches may score differently",
+        group="Evaluation",
+        at_least=1,
     )
-    lr: float = option(1e-3, "peak learning rate", at_least=0)
+    lr: float = option(
+        1e-3, "Learning rate at the end of warm-up", group="Optimization", at_least=0
+    )
     weight_decay: float = option(
-        0.05, "on weight matrices; norms, biases and embeddings have none", at_least=0
+        0.05,
+        "Weight decay of matrices; norms, biases and embeddings have none",
+        group="Optimization",
+        at_least=0,
     )
-    optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "fused on every device")
-    momentum: float = option(0.9, "of sgd", at_least=0, at_most=1)
-    beta1: float = option(0.9, "of adam and adamw", at_least=0, at_most=1)
-    beta2: float = option(0.999, "of adam and adamw", at_least=0, at_most=1)
+    optimizer: Literal["adamw", "adam", "sgd"] = option(
+        "adamw", "Optimizer, in its fused implementation", group="Optimization"
+    )
+    momentum: float = option(0.9, "Momentum of SGD", group="Optimization", at_least=0, at_most=1)
+    beta1: float = option(
+        0.9,
+        "Decay of the mean of the gradients in Adam and AdamW",
+        group="Optimization",
+        at_least=0,
+        at_most=1,
+    )
+    beta2: float = option(
+        0.999,
+        "Decay of the mean of the squared gradients in Adam and AdamW",
+        group="Optimization",
+        at_least=0,
+        at_most=1,
+    )
     schedule: Literal["cosine", "poly", "constant", "step"] = option(
-        "cosine", "of the learning rate after warm-up"
+        "cosine", "Learning-rate schedule after warm-up", group="Optimization"
     )
-    schedule_power: float = option(0.9, "exponent of poly", at_least=0)
+    schedule_power: float = option(
+        0.9, "Exponent of the poly schedule", group="Optimization", at_least=0
+    )
     schedule_milestones: str = option(
-        "0.5,0.8,0.9", "where step halves the rate, as shares of the run"
+        "0.5,0.8,0.9",
+        "Points at which the step schedule halves the learning rate, as shares of the run",
+        group="Optimization",
     )
-    lr_min: float = option(1e-6, "where cosine ends", at_least=0)
-    warmup_steps: int | None = option(None, "linear warm-up (default: 5 % of the run)", at_least=0)
-    clip_grad: float = option(1.0, "largest gradient norm; inf: measure, never clip", at_least=0)
-    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "autocast dtype; weights stay fp32")
-    tf32: bool = option(True, "on CUDA: fp32 matrix products in TF32")
+    lr_min: float = option(
+        1e-6, "Learning rate at the end of the cosine schedule", group="Optimization", at_least=0
+    )
+    warmup_steps: int = option(
+        None,
+        "Steps of linear warm-up of the learning rate (default: by the task, else 5 % of the run)",
+        group="Optimization",
+        at_least=0,
+    )
+    clip_grad: float = option(
+        1.0,
+        "Largest norm of the gradient, larger ones are scaled down; inf: no clipping",
+        group="Optimization",
+        at_least=0,
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "bf16",
+        "Autocast dtype of the forward pass; weights are fp32 always",
+        group="Precision and memory",
+    )
+    tf32: bool = option(
+        True, "Compute fp32 matrix products in TF32 on CUDA", group="Precision and memory"
+    )
     grad_checkpointing: bool = option(
-        False, "recompute activations in the backward pass: less memory, more time", fixed=False
+        False,
+        "Recompute activations in the backward pass: less memory, more time",
+        group="Precision and memory",
+        fixed=False,
     )
-    compile: bool = option(False, "torch.compile the model", fixed=False)
-    sync_bn: bool = option(False, "BatchNorm statistics over all processes")
-    ema: bool = option(True, "average the weights; the average is what best/ holds")
+    compile: bool = option(
+        False, "Compile the model with torch.compile", group="Precision and memory", fixed=False
+    )
+    sync_bn: bool = option(
+        False, "Compute BatchNorm statistics over all processes (CUDA only)", group="Optimization"
+    )
+    ema: bool = option(
+        True,
+        "Keep an EMA of the weights, which is evaluated and saved as best/",
+        group="Optimization",
+    )
     ema_decay: float = option(
         0.9998,
-        "lowered for short runs so that the average spans at most a tenth of them",
+        "Decay of the EMA per step; lowered in short runs so that it spans a tenth of them at most",
+        group="Optimization",
         at_least=0,
         at_most=1,
     )
     patience: int = option(
-        0, "stop after this many evaluations without a better score; 0: never", at_least=0
+        0,
+        "Early stopping after this number of evaluations without a better score; 0: never",
+        group="Evaluation",
+        at_least=0,
     )
-    best_metric: str | None = option(None, "which score picks best/ (default: the task's first)")
-    max_nonfinite_steps: int = option(
-        50, "non-finite steps in a row before the run stops", at_least=1, fixed=False
-    )
-    skip_unreadable: bool = option(
-        False, "put the next readable sample in the place of one that cannot be read"
-    )
-    seed: int = option(0, "of everything", at_least=0)
-    deterministic: bool = option(False, "deterministic algorithms on CUDA", fixed=False)
-    workers: int | None = option(
-        None, "workers per training process (default: by cores)", at_least=0, fixed=False
-    )
-    threads: int | None = option(
+    best_metric: str | None = option(
         None,
-        "threads per process (default: by cores); part of what equal bytes means",
+        "Metric that decides which weights are best/ (default: the first of the task)",
+        group="Evaluation",
+    )
+    max_nonfinite_steps: int = option(
+        50,
+        "Consecutive steps with a non-finite gradient, which are skipped, before the run fails",
+        group="Optimization",
         at_least=1,
         fixed=False,
     )
-    device: Literal["cuda", "mps", "cpu"] | None = option(
-        None, "default: the best there is", fixed=False
+    skip_unreadable: bool = option(
+        False,
+        "Replace an unreadable sample with the next readable one instead of ending the run",
+        group="Data",
     )
-    log_every: int = option(50, "steps", at_least=1, fixed=False)
-    eval_every: int | None = option(
+    seed: int = option(
+        0,
+        "Seed of new weights, order of samples, augmentation and noise",
+        group="Optimization",
+        at_least=0,
+    )
+    deterministic: bool = option(
+        False, "Use deterministic algorithms on CUDA", group="Precision and memory", fixed=False
+    )
+    workers: int = option(
         None,
-        "steps (default: once an epoch, at most 20 times; 0: at the end only)",
+        "Data workers per training process (default: by the number of cores)",
+        group="Machine",
         at_least=0,
         fixed=False,
     )
-    save_every: Interval | None = option(
+    threads: int = option(
         None,
-        "steps, or seconds as in 600s (default: a tenth of the run, at most 1000 steps; 0: at the end only)",
+        "CPU threads per training process (default: by the number of cores); another number may "
+        "round sums differently",
+        group="Machine",
+        at_least=1,
+        fixed=False,
+    )
+    device: Literal["cuda", "mps", "cpu"] = option(
+        None,
+        "Device to train on (default: the first of these there is)",
+        group="Machine",
+        fixed=False,
+    )
+    log_every: int = option(
+        50, "Steps between two log lines", group="Output", at_least=1, fixed=False
+    )
+    eval_every: int = option(
+        None,
+        "Steps between two evaluations; 0: at the end only (default: an epoch, or a twentieth of "
+        "the run if that is longer)",
+        group="Evaluation",
+        at_least=0,
+        fixed=False,
+    )
+    save_every: Annotated[int | Seconds, Interval] = option(
+        None,
+        "Steps between two checkpoints, or seconds as in 600s; 0: at the end only (default: a "
+        "tenth of the run, 1000 steps at most)",
+        group="Checkpoints",
         at_least=0,
         fixed=False,
     )
     save_async: bool = option(
-        True, "write checkpoints in a thread; the loop waits for a copy in memory only", fixed=False
+        True,
+        "Write checkpoints in a thread: training waits only for a copy in memory",
+        group="Checkpoints",
+        fixed=False,
     )
-    keep: int = option(2, "newest checkpoints kept, besides the best", at_least=1, fixed=False)
+    keep: int = option(
+        2,
+        "Number of newest checkpoints that are not deleted; the best is never",
+        group="Checkpoints",
+        at_least=1,
+        fixed=False,
+    )
     resume: str | None = option(
-        None, "checkpoint folder to start from when --output has none of its own", fixed=False
+        None,
+        "Checkpoint folder to resume from if --output has no checkpoint of its own",
+        group="Checkpoints",
+        fixed=False,
+        is_path=True,
     )
     overfit: int = option(
-        0, "train and evaluate on the same N samples, to see that it learns", at_least=0
+        0,
+        "Number of training images to both train and evaluate on, to test whether the model can "
+        "overfit; 0: off",
+        group="Data",
+        at_least=0,
     )
     process_timeout: float = option(
         1800,
-        "seconds that another process may not answer before it counts as lost",
+        "Seconds without an answer after which another process counts as lost",
+        group="Machine",
         at_least=1,
         fixed=False,
     )
     profile: str | None = option(
-        None, "START:COUNT: write a profiler trace of these steps", fixed=False
+        None,
+        "Steps START:COUNT of which a profiler trace is written",
+        group="Output",
+        fixed=False,
     )

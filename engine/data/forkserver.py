@@ -1,30 +1,33 @@
-"""The process that forks loader workers: made before a run has threads, because a fork beside threads can hang for ever.
+"""The fork server of data workers, started before a run has threads.
 
-CPython 3.11 takes a lock of the interpreter in the child of a fork before it renews that lock
-(`PyOS_AfterFork_Child`), so a worker forked at the moment in which another thread holds it never
-starts. Such threads are gloo's, which end a collective by giving tensors back to Python. This
-process is `multiprocessing`'s fork server, forked from the run instead of started anew: it has
-imported everything already, and holds no thread. How it is started stands on parts of
-`multiprocessing.forkserver` that Python 3.14 changes.
+A fork beside threads can hang for ever: CPython 3.11 takes a lock of the interpreter in the child
+of a fork before it renews that lock (`PyOS_AfterFork_Child`), so a worker forked at the moment in
+which another thread holds it never starts. Such threads are gloo's, which end a collective by
+giving tensors back to Python. The server is that of `multiprocessing`, forked from the run instead
+of started anew: it has imported everything already, and holds no thread.
+
+It is started through private parts of `multiprocessing.forkserver`, which Python 3.14 changes;
+`tests/engine/data/test_forkserver.py` fails where they are missing.
 """
 
 import os
 import signal
 import socket
 from multiprocessing import connection, forkserver, resource_tracker
+from typing import Any, NoReturn
 
-_owner = None  # the process that started the server it knows of
+_server: Any = forkserver._forkserver  # type: ignore[explicit-any]  # private attributes
+_owner: int | None = None  # id of the process that started the server it knows of
 
 
-def start_fork_server():
-    """Start the fork server of this process, unless it runs. Call it before the process has threads."""
+def start_fork_server() -> None:
+    """Start the fork server of this process unless it runs; call it before there are threads."""
     global _owner
-    server = forkserver._forkserver
-    if _owner == os.getpid() and os.waitpid(server._forkserver_pid, os.WNOHANG) == (0, 0):
+    if _owner == os.getpid() and os.waitpid(_server._forkserver_pid, os.WNOHANG) == (0, 0):
         return
     resource_tracker.ensure_running()
     with socket.socket(socket.AF_UNIX) as listener:
-        address = connection.arbitrary_address("AF_UNIX")
+        address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]  # private
         listener.bind(address)
         listener.listen()
         alive_read, alive_write = os.pipe()
@@ -32,26 +35,23 @@ def start_fork_server():
         if pid == 0:
             _serve(listener, alive_read, alive_write)
         os.close(alive_read)
-    server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = (
-        address,
-        alive_write,
-        pid,
-    )
+    _server._forkserver_address = address
+    _server._forkserver_alive_fd = alive_write
+    _server._forkserver_pid = pid
     _owner = os.getpid()
 
 
-def _serve(listener, alive_read, alive_write):
+def _serve(listener: socket.socket, alive_read: int, alive_write: int) -> NoReturn:
     """Fork workers until the run is gone. Does not return."""
     try:
         os.close(alive_write)
-        signal.signal(
-            signal.SIGTERM, signal.SIG_IGN
-        )  # torchrun sends it to the whole process group; stopping is the run's business
+        # torchrun sends SIGTERM to the whole process group; stopping is the run's business
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         forkserver.main(listener.fileno(), alive_read, [])
     finally:
         os._exit(0)
 
 
-def detach_fork_server():
-    """In a worker: no longer keep the server alive, so that both end when the run is killed."""
-    os.close(forkserver._forkserver._forkserver_alive_fd)
+def detach_fork_server() -> None:
+    """Stop keeping the server alive from a worker, so that both end when the run is killed."""
+    os.close(_server._forkserver_alive_fd)

@@ -1,24 +1,31 @@
-"""Micro-batches in the order of engine/data/sampler.py, for training and for evaluation."""
+"""Loaders of micro-batches for training and evaluation, in the order of engine/data/sampler.py."""
 
 import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader
 
+from visionloop.engine.batch import Batch
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.forkserver import detach_fork_server, start_fork_server
 from visionloop.engine.data.prefetch import DataError, Prefetcher
 from visionloop.engine.data.sampler import EpochSampler, split_batch
+from visionloop.engine.distributed import World
 from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
 from visionloop.engine.system.memory import give_back_freed_memory
+from visionloop.engine.task import Task
+from visionloop.engine.types import Sample, SampleDataset
 
-NOTHING = -1
-MOST_SKIPPED = 0.01  # of the samples: more than that, and it is not the odd broken file
+NO_INDEX = -1
+# of the samples: more than that, and it is not the odd broken file
+MAX_SKIPPED_SHARE = 0.01
 
 
-class Key(NamedTuple):
-    """One sample of the run: its micro-batch (step, offset) and its place in the endless sequence."""
+class SampleKey(NamedTuple):
+    """One sample of the run: its micro-batch (step, offset) and its place in the sequence."""
 
     step: int
     offset: int
@@ -26,108 +33,150 @@ class Key(NamedTuple):
     position: int
 
 
-class SeededDataset(torch.utils.data.Dataset):
-    """dataset[key]: the sample at the key's place, made under a seed of (seed, epoch, index).
+class LoadedSample(NamedTuple):
+    """The sample at a key, or the reason why there is none, and the names of skipped samples."""
 
-    before_sample(step): told first, see Task. With skip_unreadable, the next readable position of
-    the same epoch takes the place of a sample that raises OSError. workers: workers that
-    will share this object. Returns (key, sample, skipped names) or (key, DataError, ()).
+    key: SampleKey
+    sample: Sample | DataError
+    skipped: tuple[str, ...]
+
+
+class SampleOrder(Protocol):
+    """The order of a dataset's samples; see `EpochSampler`."""
+
+    num_samples: int
+    seed: int
+
+    def index(self, epoch: int, position: int) -> int:
+        """Return the dataset index at this position of this epoch."""
+
+
+class SeededDataset(torch.utils.data.Dataset[LoadedSample]):
+    """A dataset of keys: each sample is made under a seed of (seed, epoch, index).
+
+    Args:
+        dataset: the samples, by index.
+        sampler: the order that a key is a place of.
+        before_sample: called with the step before each sample, see `Task.before_sample`.
+        skip_unreadable: the next readable position of the same epoch takes the place of a sample
+            that raises OSError.
+        workers: number of workers that will share this object.
     """
 
-    def __init__(self, dataset, order, *, before_sample=None, skip_unreadable=False, workers=0):
-        self.dataset, self.order, self.before_sample, self.skip_unreadable = (
-            dataset,
-            order,
-            before_sample,
-            skip_unreadable,
-        )
-        self._making = torch.full(
-            (workers,), NOTHING
-        ).share_memory_()  # by worker: the index it is at, for whoever waits for it
+    def __init__(
+        self,
+        dataset: SampleDataset,
+        sampler: SampleOrder,
+        *,
+        before_sample: Callable[[int], None] | None = None,
+        skip_unreadable: bool = False,
+        workers: int = 0,
+    ) -> None:
+        self.dataset, self.sampler = dataset, sampler
+        self.before_sample, self.skip_unreadable = before_sample, skip_unreadable
+        # the index that each worker is reading, for whoever waits for it
+        self._index_in_progress = torch.full((workers,), NO_INDEX).share_memory_()
 
-    def __getitem__(self, key):
-        skipped = []
+    def __getitem__(self, key: SampleKey) -> LoadedSample:
+        skipped: list[str] = []
         if self.before_sample:
             self.before_sample(key.step)
-        for ahead in range(self.order.num_samples):
-            index = self.order.index(key.epoch, (key.position + ahead) % self.order.num_samples)
-            seed_host(SAMPLE, self.order.seed, key.epoch, index)
-            self._note(index)
+        num_samples = self.sampler.num_samples
+        for ahead in range(num_samples):
+            index = self.sampler.index(key.epoch, (key.position + ahead) % num_samples)
+            seed_host(SAMPLE, self.sampler.seed, key.epoch, index)
+            self._note_progress(index)
             try:
                 sample = self.dataset[index]
             except OSError as error:
                 if not self.skip_unreadable:
-                    return key, DataError(self.dataset.name(index), _why(error)), ()
+                    data_error = DataError(self.dataset.name(index), _reason(error))
+                    return LoadedSample(key, data_error, ())
                 skipped.append(self.dataset.name(index))
                 continue
             sample["sample_id"] = torch.tensor(index)
-            return key, sample, tuple(skipped)
-        return key, DataError("the whole dataset", "no sample can be read"), ()
+            return LoadedSample(key, sample, tuple(skipped))
+        return LoadedSample(key, DataError("the whole dataset", "no sample can be read"), ())
 
-    def _note(self, index):
+    def _note_progress(self, index: int) -> None:
         worker = torch.utils.data.get_worker_info()
         if worker is not None:
-            self._making[worker.id] = index
+            self._index_in_progress[worker.id] = index
 
-    def in_work(self, workers=None):
-        """Names of the samples that these workers are making, or made last; None: all processes."""
-        making = self._making.tolist()
+    def samples_in_progress(self, workers: Iterable[int] | None = None) -> list[str]:
+        """Name the samples that some workers are reading, or read last; all workers for None."""
+        indices = self._index_in_progress.tolist()
         return [
-            self.dataset.name(making[i])
-            for i in (range(len(making)) if workers is None else workers)
-            if making[i] != NOTHING
+            self.dataset.name(indices[worker])
+            for worker in (range(len(indices)) if workers is None else workers)
+            if indices[worker] != NO_INDEX
         ]
 
 
-def _why(error):
+def _reason(error: OSError) -> str:
     return str(getattr(error, "why", None) or error.strerror or error)
 
 
 class MicroBatchCollate:
-    """Seeds, then calls the task's collate. Returns (Batch, skipped names) or (DataError, ())."""
+    """Seeds the host, then calls the task's `collate(samples, step, offset)`.
 
-    def __init__(self, collate, seed):
+    Returns (Batch, names of skipped samples), or (DataError, ()) when a sample is missing.
+    """
+
+    def __init__(self, collate: Callable[[list[Sample], int, int], Batch], seed: int) -> None:
         self.collate, self.seed = collate, seed
 
-    def __call__(self, fetched):
-        for _, sample, _ in fetched:
+    def __call__(self, loaded: Sequence[LoadedSample]) -> tuple[Batch | DataError, tuple[str, ...]]:
+        samples = []
+        for _, sample, _ in loaded:
             if isinstance(sample, DataError):
                 return sample, ()
-        key = fetched[0][0]
+            samples.append(sample)
+        key = loaded[0].key
         seed_host(COLLATE, self.seed, key.step, key.offset)
-        batch = self.collate([sample for _, sample, _ in fetched], key.step, key.offset)
-        return batch, tuple(name for _, _, skipped in fetched for name in skipped)
+        batch = self.collate(samples, key.step, key.offset)
+        return batch, tuple(name for _, _, skipped in loaded for name in skipped)
 
 
 class MicroBatchSampler:
-    """The keys of this rank's pieces of steps start..stop, piece by piece."""
+    """The keys of this rank's micro-batches of the steps start..stop - 1, one list for each.
 
-    def __init__(self, order, pieces, world, start, stop):
-        self.order, self.pieces, self.world, self.start, self.stop = (
-            order,
-            pieces,
-            world,
-            start,
-            stop,
-        )
+    Args:
+        sampler: the order of samples.
+        ranges: the micro-batches of a global batch, see `split_batch`.
+        world: this process and how many there are.
+        start: first step.
+        stop: step to stop before.
+    """
 
-    def __iter__(self):
+    def __init__(
+        self,
+        sampler: EpochSampler,
+        ranges: Sequence[tuple[int, int]],
+        world: World,
+        start: int,
+        stop: int,
+    ) -> None:
+        self.sampler, self.ranges, self.world = sampler, ranges, world
+        self.start, self.stop = start, stop
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         for step in range(self.start, self.stop):
-            places = self.order.batch(step)
-            for first, last in self.pieces[self.world.rank :: self.world.size]:
-                yield [Key(step, first, epoch, position) for epoch, position in places[first:last]]
+            places = self.sampler.batch(step)
+            for first, last in self.ranges[self.world.rank :: self.world.size]:
+                yield [SampleKey(step, first, *place) for place in places[first:last]]
 
 
-def worker_context(workers):
-    """How the workers of a loader are started; None where there are none."""
+def worker_context(workers: int) -> str | None:
+    """Return the start method of a loader's workers; None where there are none."""
     if not workers:
         return None
     start_fork_server()
     return "forkserver"
 
 
-def start_worker(_worker_id):
-    """Loader workers leave stopping to the training process and use one thread each."""
+def init_worker(_worker_id: int) -> None:
+    """Let a worker leave stopping to the training process and use one thread."""
     give_back_freed_memory()  # of the dataset's pickle
     detach_fork_server()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -136,38 +185,56 @@ def start_worker(_worker_id):
 
 
 class TrainingData:
-    """This rank's micro-batches, step by step."""
+    """The micro-batches of this rank, step by step.
 
-    def __init__(self, task, dataset, config, world, start_step):
+    Attributes:
+        sampler: the order of samples.
+        micro_batch_ranges: [(start, stop)] of the micro-batches of a global batch, of all ranks.
+        skipped: names of the unreadable samples that this rank has left out.
+        error: the DataError that `fetch` has stopped at, or None.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        dataset: SampleDataset,
+        config: TrainConfig,
+        world: World,
+        start_step: int,
+    ) -> None:
         self.dataset = dataset
-        self.order = EpochSampler(len(dataset), config.batch_size, config.seed)
-        self.pieces = split_batch(config.batch_size, world.size, config.micro_batch)
-        self.skipped, self.error = [], None
+        self.sampler = EpochSampler(len(dataset), config.batch_size, config.seed)
+        self.micro_batch_ranges = split_batch(config.batch_size, world.size, config.micro_batch)
+        self.skipped: list[str] = []
+        self.error: DataError | None = None
         loader = DataLoader(
             SeededDataset(
                 dataset,
-                self.order,
+                self.sampler,
                 before_sample=partial(task.before_sample, steps=config.steps),
                 skip_unreadable=config.skip_unreadable,
                 workers=config.workers,
             ),
             batch_sampler=MicroBatchSampler(
-                self.order, self.pieces, world, start_step, config.steps
+                self.sampler, self.micro_batch_ranges, world, start_step, config.steps
             ),
             collate_fn=MicroBatchCollate(task.collate, config.seed),
             num_workers=config.workers,
-            worker_init_fn=start_worker,
+            worker_init_fn=init_worker,
             generator=torch.Generator(),  # else every iter() draws from the main generator
             multiprocessing_context=worker_context(config.workers),
         )
-        self.per_step = len(self.pieces) // world.size
-        self._fetcher = Prefetcher(
-            loader, ahead=max(2, self.per_step), pin=world.device.type == "cuda"
+        self._per_step = len(self.micro_batch_ranges) // world.size
+        self._prefetcher = Prefetcher(
+            loader, ahead=max(2, self._per_step), pin=world.device.type == "cuda"
         )
 
-    def fetch(self, give_up):
-        """The host batches of this rank's next step; None when a stop came first or a sample cannot be read (see `error`)."""
-        fetched = self._fetcher.fetch(self.per_step, give_up)
+    def fetch(self, should_stop: Callable[[], bool]) -> list[Batch] | None:
+        """Return this rank's CPU batches of the next step.
+
+        None when `should_stop()` came true first, or when a sample cannot be read (see `error`).
+        """
+        fetched = self._prefetcher.fetch(self._per_step, should_stop)
         if fetched is None:
             return None
         for batch, skipped in fetched:
@@ -182,41 +249,61 @@ class TrainingData:
             return None
         return [batch for batch, _ in fetched]
 
-    def close(self):
-        self._fetcher.close()
+    def close(self) -> None:
+        """End the workers and the fetching thread."""
+        self._prefetcher.close()
 
 
-def too_many_skipped(names, num_samples):
-    """A DataError when the samples left out so far, each named once, are more than 1 % of all (and more than one), else None."""
-    skipped = len(names)
-    if skipped <= max(1, MOST_SKIPPED * num_samples):
+def too_many_skipped(names: Sequence[str], num_samples: int) -> DataError | None:
+    """Return a DataError when more than 1 % of the samples, and more than one, were left out.
+
+    Args:
+        names: the samples left out so far, each once.
+        num_samples: the size of the dataset.
+    """
+    if len(names) <= max(1, MAX_SKIPPED_SHARE * num_samples):
         return None
-    why = f"--skip-unreadable: {skipped} of {num_samples} samples cannot be read, the last of them this one; at most 1 % are left out"
+    why = (
+        f"--skip-unreadable: {len(names)} of {num_samples} samples cannot be read, this one the "
+        "last of them; at most 1 % are left out"
+    )
     return DataError(names[-1], why, code="too_many_unreadable")
 
 
-def collate_evaluation(task, samples, _step, _offset):
+def collate_evaluation(task: Task, samples: list[Sample], _step: int, _offset: int) -> Batch:
+    """Collate samples for evaluation, where neither step nor offset have a meaning."""
     return task.collate_eval(samples)
 
 
-def evaluation_loader(task, dataset, *, batch_size, workers, rank=0, world_size=1):
-    """Batches cut from one fixed order; batch j goes whole to rank j mod W. Yields (Batch or DataError, ()).
+def evaluation_loader(
+    task: Task,
+    dataset: SampleDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader[LoadedSample]:
+    """Build a loader of (Batch or DataError, ()); batch j goes whole to rank j mod W.
 
-    The order is mixed, since an index is often sorted by class and the first batch is the one that
-    is drawn.
+    Batches are cut from one fixed, shuffled order: an index is often sorted by class, and the first
+    batch is the one that is drawn.
     """
-    order = EpochSampler(len(dataset), batch_size, seed=0)
+    sampler = EpochSampler(len(dataset), batch_size, seed=0)
     starts = range(0, len(dataset), batch_size)[rank::world_size]
     keys = [
-        [Key(0, 0, 0, position) for position in range(start, min(start + batch_size, len(dataset)))]
+        [
+            SampleKey(0, 0, 0, position)
+            for position in range(start, min(start + batch_size, len(dataset)))
+        ]
         for start in starts
     ]
     return DataLoader(
-        SeededDataset(dataset, order, workers=workers),
+        SeededDataset(dataset, sampler, workers=workers),
         batch_sampler=keys,
         collate_fn=MicroBatchCollate(partial(collate_evaluation, task), seed=0),
         num_workers=workers,
-        worker_init_fn=start_worker,
+        worker_init_fn=init_worker,
         generator=torch.Generator(),
         multiprocessing_context=worker_context(workers),
     )

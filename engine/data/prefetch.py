@@ -1,145 +1,166 @@
-"""Fetching batches ahead of the loop, without ever blocking it."""
+"""Fetching of batches ahead of the training loop, which is never blocked by a loader."""
 
 import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from typing import Any
 
-import torch
+from torch.utils.data import DataLoader, _utils
 
 from visionloop.engine.errors import UserError
 from visionloop.engine.system.memory import give_back_freed_memory
 
 log = logging.getLogger(__name__)
-END_SECONDS = 5  # for the exit code of a worker whose connection has broken
-# of waiting for one batch: then it is said which sample is being made, and again each time the wait
-# has doubled
+EXIT_CODE_SECONDS = 5  # to wait for the exit code of a worker whose connection has broken
+# to wait for one batch before a warning names the samples in progress; again each time the wait has
+# doubled
 SLOW_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class DataError:
-    """A sample that could not be had: its name and why. Travels in place of a batch. code: of the error that the run ends with."""
+    """A sample that could not be read; it travels in the place of a batch.
+
+    Attributes:
+        name: the path of the sample.
+        why: the reason.
+        code: the code of the error that the run ends with.
+    """
 
     name: str
     why: str
     code: str = "unreadable_sample"
 
-    def as_user_error(self):
-        """What the run fails with, once a checkpoint is safe."""
-        hint = "--skip-unreadable goes on without it" if self.code == "unreadable_sample" else None
+    def as_user_error(self) -> UserError:
+        """Return the error that the run ends with, once a checkpoint is safe."""
+        hint = (
+            "--skip-unreadable continues without it" if self.code == "unreadable_sample" else None
+        )
         return UserError(f"{self.name}: {self.why}", code=self.code, file=self.name, hint=hint)
 
 
 class Prefetcher:
-    """A thread that takes batches from a loader; the main thread polls, so that a stop is seen within 0.2 s.
+    """A thread that takes batches from a loader; the main thread polls and sees a stop in 0.2 s.
 
-    loader.dataset.in_work(worker): names of the samples that these workers are making (see
-    SeededDataset); None: all of them.
+    Without workers nothing is prepared ahead: the samples are made in this process and would draw
+    from the generators that the forward is using.
 
-    Without workers nothing is made ahead: the samples are made in this process and would draw from
-    the generators that the forward is using.
+    Args:
+        loader: yields tuples whose first item is a Batch or a DataError. `loader.dataset` is a
+            `SeededDataset`, whose `samples_in_progress(workers)` names what workers are at.
+        ahead: number of batches to prepare ahead, where the loader has workers.
+        pin: copy batches to page-locked memory.
     """
 
-    def __init__(self, loader, *, ahead, pin=False):
-        self._batches = queue.SimpleQueue()
+    def __init__(self, loader: DataLoader, *, ahead: int, pin: bool = False) -> None:
+        self._batches: queue.SimpleQueue[Any] = queue.SimpleQueue()  # type: ignore[explicit-any]  # items differ by loader
         self._permits = threading.Semaphore(ahead if loader.num_workers else 0)
         # the workers are started here, in the main thread
-        self._iterator, self._in_work = iter(loader), loader.dataset.in_work
+        self._iterator: Any = iter(loader)  # type: ignore[explicit-any]  # private attributes
+        self._dataset: Any = loader.dataset  # type: ignore[explicit-any]  # a SeededDataset
         if loader.num_workers:
             # each worker was sent a pickled dataset, as large as its index
             give_back_freed_memory()
         self._pin, self._closed = pin, False
-        self._thread = threading.Thread(target=self._work, name="fetcher", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="prefetcher", daemon=True)
         self._thread.start()
 
-    def _work(self):
+    def _work(self) -> None:
         while True:
             self._permits.acquire()
             if self._closed:
                 return
             try:
-                batch = next(self._iterator)
-                self._batches.put(
-                    batch
-                    if not self._pin or isinstance(batch[0], DataError)
-                    else (batch[0].pin_memory(), batch[1])
-                )
-            except (
-                BaseException
-            ) as error:  # any defect in making a sample belongs to the main thread
+                item = next(self._iterator)
+                if self._pin and not isinstance(item[0], DataError):
+                    item = (item[0].pin_memory(), item[1])
+                self._batches.put(item)
+            except BaseException as error:  # any defect of a dataset belongs to the main thread
                 self._batches.put(self._lost_worker(error) or error)
                 return
 
-    def _lost_worker(self, error):
-        """(DataError, ()) when a worker was killed, else None."""
+    def _lost_worker(self, error: BaseException) -> tuple[DataError, tuple[()]] | None:
+        """Return (DataError, ()) when a worker was killed, else None."""
         workers = getattr(self._iterator, "_workers", ())
-        if workers and isinstance(
-            error, (EOFError, OSError)
-        ):  # what a batch's memory is taken over by closes before the process has ended
-            ended = wait([worker.sentinel for worker in workers], timeout=END_SECONDS)
+        # the connection that hands over a batch's memory closes before the process has ended
+        if workers and isinstance(error, EOFError | OSError):
+            ended = wait([worker.sentinel for worker in workers], timeout=EXIT_CODE_SECONDS)
             for worker in workers:
                 if worker.sentinel in ended:
                     worker.join()  # the sentinel too may be sooner than the exit code
         for number, worker in enumerate(workers):
             if worker.exitcode is not None and worker.exitcode < 0:
-                why = f"the worker that was making it was killed by signal {-worker.exitcode}; is there memory enough?"
-                return DataError(
-                    ", ".join(self._in_work([number])) or "no sample", why, code="lost_worker"
-                ), ()
+                why = (
+                    f"the worker that was reading it was killed by signal {-worker.exitcode}; "
+                    "is there enough memory?"
+                )
+                names = ", ".join(self._dataset.samples_in_progress([number])) or "no sample"
+                return DataError(names, why, code="lost_worker"), ()
         return None
 
-    def fetch(self, number, give_up):
-        """The next `number` batches, or None as soon as `give_up()` is true while one of them is not there yet.
+    def fetch(self, number: int, should_stop: Callable[[], bool]) -> list[Any] | None:  # type: ignore[explicit-any]  # items differ by loader
+        """Return the next `number` items of the loader.
 
-        Fewer, where the last is a DataError: after a lost worker no other comes.
+        Returns:
+            None as soon as `should_stop()` is true while an item is still missing; fewer items
+            where the last is a DataError, since no other comes after a lost worker.
         """
         for _ in range(number):
             self._permits.release()
-        batches, began, patience = [], time.monotonic(), SLOW_SECONDS
-        while len(batches) < number:
+        items: list[Any] = []  # type: ignore[explicit-any]  # items differ by loader
+        began, patience = time.monotonic(), SLOW_SECONDS
+        while len(items) < number:
             try:
                 item = self._batches.get(timeout=0.2)
             except queue.Empty:
-                if give_up():
+                if should_stop():
                     return None
-                if time.monotonic() - began >= patience:
-                    names = ", ".join(self._in_work()) or "a sample in this process"
+                waited = time.monotonic() - began
+                if waited >= patience:
+                    names = ", ".join(self._dataset.samples_in_progress())
                     log.warning(
-                        "waiting for data for %.0f s; in work: %s", time.monotonic() - began, names
+                        "waiting for data for %.0f s; samples in progress: %s",
+                        waited,
+                        names or "one in this process",
                     )
                     patience *= 2
                 continue
             if isinstance(item, BaseException):
                 raise item
-            batches.append(item)
+            items.append(item)
             if isinstance(item[0], DataError):
                 break
-        return batches
+        return items
 
-    def close(self):
-        """End the workers and the thread. A thread that is busy making a sample in this process is left to itself."""
+    def close(self) -> None:
+        """End the workers and the thread, but for a thread that is busy reading a sample itself.
+
+        Relies on private parts of `torch.utils.data`; `tests/engine/data/test_prefetch.py` fails
+        where they are missing.
+        """
         self._closed = True
         self._permits.release()
         self._thread.join(timeout=0.5)
-        if getattr(
-            self._iterator, "_worker_pids_set", False
-        ):  # not when they ended by themselves, after the last batch
+        iterator = self._iterator
+        # not when the workers ended by themselves, after the last batch
+        if getattr(iterator, "_worker_pids_set", False):
             # The loader would ask them with SIGTERM, which they ignore, and then wait for them as
             # long as they live. Its SIGCHLD handler raises in the main thread for a worker that is
             # killed, unless it has been told to forget them.
-            torch.utils.data._utils.signal_handling._remove_worker_pids(id(self._iterator))
-            self._iterator._worker_pids_set = False
-            for worker in self._iterator._workers:
+            _utils.signal_handling._remove_worker_pids(id(iterator))
+            iterator._worker_pids_set = False
+            for worker in iterator._workers:
                 worker.kill()
-            for worker in self._iterator._workers:
+            for worker in iterator._workers:
                 worker.join()
             # Its own end would now take a lock that a process killed in the wrong microsecond holds
             # for ever.
-            self._iterator._shutdown = True
-            for indices in self._iterator._index_queues:
+            iterator._shutdown = True
+            for indices in iterator._index_queues:
                 indices.cancel_join_thread()
                 indices.close()
         self._iterator = None

@@ -1,74 +1,79 @@
-"""Which samples a step sees, and what seeds them: pure functions, so a resume needs no saved generator.
+"""The order of samples, as a pure function of (seed, epoch), and its division into micro-batches.
 
 The global batch of step k is the slice [kB, (k+1)B) of an endless sequence of epochs, each a
-permutation that depends on (seed, epoch) alone. Ranks, micro-batches and workers only divide it.
+permutation that depends on (seed, epoch) alone. Ranks, micro-batches and workers only divide it, so
+a resume needs no saved generator.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionloop.engine.errors import UserError
 from visionloop.engine.seeding import ORDER, hashed
 
 
-def epoch_permutation(num_samples, seed, epoch):
-    """The order of one epoch: int64 [num_samples] (20 ms for a million)."""
+def epoch_permutation(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of one epoch, int64 [num_samples] (20 ms for a million samples)."""
     generator = np.random.Generator(np.random.PCG64(hashed(ORDER, seed, epoch)))
     return generator.permutation(num_samples)
 
 
-def split_batch(batch_size, world_size, micro_batch):
-    """The pieces [(start, stop)] of a global batch; rank r takes pieces r, r + W, ... in turn.
+def split_batch(batch_size: int, world_size: int, micro_batch: int) -> list[tuple[int, int]]:
+    """Split a global batch of B samples into micro-batches, ranges [(start, stop)] of positions.
 
-    There are G = W * ceil(B / (W * micro_batch)) of them, sizes differ by one at most and none is
-    empty. Raises UserError when B < W or a piece would be empty.
+    There are G = W * ceil(B / (W * micro_batch)) of them on W ranks. Rank r takes the ranges r,
+    r + W, ... in turn. Their sizes differ by one at most and none is empty.
+
+    Raises:
+        UserError: when B < W, or when a micro-batch would be empty.
     """
     if batch_size < world_size:
         raise UserError(
-            f"--batch-size: expected at least one sample per process ({world_size}), got {batch_size}",
+            f"--batch-size: expected at least one sample per process ({world_size}), "
+            f"got {batch_size}",
             field="batch_size",
         )
     per_rank = -(-batch_size // (world_size * micro_batch))
-    num_pieces = world_size * per_rank
-    if num_pieces > batch_size:
+    number = world_size * per_rank
+    if number > batch_size:
         raise UserError(
-            f"--micro-batch {micro_batch} does not divide --batch-size {batch_size} over {world_size} processes: a piece would be empty",
+            f"--micro-batch {micro_batch} does not divide --batch-size {batch_size} over "
+            f"{world_size} processes: a micro-batch would be empty; choose a larger --micro-batch",
             field="micro_batch",
         )
-    return [
-        (piece * batch_size // num_pieces, (piece + 1) * batch_size // num_pieces)
-        for piece in range(num_pieces)
-    ]
+    return [(i * batch_size // number, (i + 1) * batch_size // number) for i in range(number)]
 
 
 class EpochSampler:
-    """The endless sequence of samples, cut into global batches."""
+    """The endless sequence of samples, divided into global batches."""
 
-    def __init__(self, num_samples, batch_size, seed):
+    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
-        self._permutations = {}
+        self._permutations: dict[int, NDArray[np.int64]] = {}
 
-    def permutation(self, epoch):
+    def permutation(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order of an epoch, int64 [num_samples]."""
         if epoch not in self._permutations:
-            # a batch spans two epochs at most unless the data is smaller than a batch: two are
+            # a batch spans two epochs at most unless the dataset is smaller than a batch: two are
             # worth keeping
             if len(self._permutations) > 1:
                 self._permutations.clear()
             self._permutations[epoch] = epoch_permutation(self.num_samples, self.seed, epoch)
         return self._permutations[epoch]
 
-    def epoch_of(self, step):
-        """The epoch that the first sample of this step belongs to."""
+    def epoch_of(self, step: int) -> int:
+        """Return the epoch that the first sample of this step belongs to."""
         return step * self.batch_size // self.num_samples
 
-    def batch(self, step):
-        """[(epoch, position)] of the B samples of this step; position counts within the epoch."""
+    def batch(self, step: int) -> list[tuple[int, int]]:
+        """Return [(epoch, position within the epoch)] of the B samples of this step."""
         first = step * self.batch_size
         return [divmod(place, self.num_samples) for place in range(first, first + self.batch_size)]
 
-    def index(self, epoch, position):
-        """The dataset index at this position of this epoch."""
+    def index(self, epoch: int, position: int) -> int:
+        """Return the dataset index at this position of this epoch."""
         return int(self.permutation(epoch)[position])
 
-    def sample_ids(self, step):
-        """Dataset indices of the global batch of this step."""
+    def sample_ids(self, step: int) -> list[int]:
+        """Return the dataset indices of the global batch of this step."""
         return [self.index(epoch, position) for epoch, position in self.batch(step)]

@@ -1,23 +1,33 @@
-"""How sure a score is: bootstrap over images."""
+"""Confidence intervals of scores: bootstrap over images."""
 
 import numpy as np
 
-FEW_IMAGES = 1000  # below, a score is shown with its interval
+from visionloop.engine.metric import Metric
+
+FEW_IMAGES = 1000  # below this number, scores are printed with their interval
 
 
-def score_intervals(metric, *, draws=500, seed=0, confidence=0.95):
-    """{metric key: (low, high)}: percentiles of the scores of `draws` samples of the images, with replacement.
+def score_intervals(
+    metric: Metric, *, draws: int = 500, seed: int = 0, confidence: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """Return {metric key: (low, high)}, percentiles of the scores of resampled images.
 
-    metric: see engine/metric.py; the same images and seed give the same interval.
+    The same images and seed give the same interval.
+
+    Args:
+        metric: the evidence of all images.
+        draws: number of samples of the images, each as large as the whole, with replacement.
+        seed: of the draws.
+        confidence: the share of the draws between low and high.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
-    images = len(metric)
-    drawn = [metric.compute(generator.integers(0, images, images)) for _ in range(draws)]
+    num_images = len(metric)
+    samples = [metric.compute(generator.integers(0, num_images, num_images)) for _ in range(draws)]
     tail = 50 * (1 - confidence)
     intervals = {}
     for key in metric.compute():
         # a draw may lack a score, e.g. of a class that is in none of its images
-        values = [scores[key] for scores in drawn if key in scores and np.isfinite(scores[key])]
+        values = [scores[key] for scores in samples if key in scores and np.isfinite(scores[key])]
         if values:
             low, high = np.percentile(values, [tail, 100 - tail])
             intervals[key] = (float(low), float(high))

@@ -1,61 +1,73 @@
-"""Evaluation: fixed batches over ranks, counts that merge exactly, the bare module, averaged and raw weights."""
+"""Evaluation: the bare module on fixed batches over all ranks, with counts that merge exactly."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from visionloop.engine.budget import OVER
+from visionloop.engine.budget import TimeLeft
 from visionloop.engine.data.loader import evaluation_loader
 from visionloop.engine.data.prefetch import DataError, Prefetcher
 from visionloop.engine.distributed import World, broadcast_buffers, gather_objects, sum_over_ranks
 from visionloop.engine.errors import UserError
 from visionloop.engine.evaluation.bootstrap import FEW_IMAGES, score_intervals
-from visionloop.engine.evaluation.record import make_record, write_record
+from visionloop.engine.evaluation.record import Evaluation, make_record, write_record
 from visionloop.engine.evaluation.samples import (
-    choose_samples,
-    draw_chosen,
-    draw_galleries,
+    SelectedSamples,
+    draw_sample_sheets,
+    draw_selected_samples,
     images_due,
     in_eval_mode,
+    select_samples,
 )
+from visionloop.engine.metric import Metric
+from visionloop.engine.task import Task
+from visionloop.engine.types import SampleDataset, Scores
+
+if TYPE_CHECKING:
+    from visionloop.engine.run import Run
 
 
-def evaluate(run, task, step):
-    """Score the weights at `step`, remember the best, log, record. All ranks; dropped at a batch border when a stop is wanted."""
+def evaluate(run: Run, task: Task) -> None:
+    """Score the weights of this step, with EMA and without; remember the best; log and record.
+
+    All ranks. After a stop it is dropped at a batch border: `evaluated_at` stays behind, and the
+    resumed run evaluates first.
+    """
     with run.clock.measure("evaluation"):
-        average = run.ema
+        raw_metric = None
         try:
-            with average.applied(run.module) if average else nullcontext():
-                metric = run_metric(run, task)
-                chosen = None if metric is None else show_samples(run, task, metric, step)
-            raw_metric = run_metric(run, task) if average and chosen is not None else None
+            with run.ema.applied(run.module) if run.ema else nullcontext():
+                metric = evaluate_module(run, task)
+                selected = None if metric is None else show_samples(run, task, metric)
+            if run.ema and selected is not None:
+                raw_metric = evaluate_module(run, task)
         except UserError as error:  # an unreadable image: the loop saves, then fails with it
-            run.failure, run.stopping = error, True
+            run.ending.failure, run.ending.stopping = error, True
             return
-        if chosen is None or (average and raw_metric is None):
-            run.stopping = True  # `evaluated_at` stays behind: done first after the resume
+        if metric is None or selected is None or (run.ema and raw_metric is None):
+            run.ending.stopping = True
             return
-        scores = metric.compute()
-        run.evaluated_at, run.scores, run.saved_at = (
-            step,
-            scores,
-            None,
-        )  # a checkpoint of this step lacks these scores
-        keep_best(run, step, scores)
+        run.state.evaluated_at, run.state.scores = run.state.step, metric.compute()
+        run.last_save.step = None  # a checkpoint of this step lacks these scores
+        update_best(run)
         if run.world.is_main:
-            report(
-                run, task, step, metric, scores, raw_metric.compute() if average else None, chosen
-            )
+            raw_scores = raw_metric.compute() if raw_metric is not None else None
+            log_evaluation(run, task, metric, raw_scores, selected)
 
 
-def run_metric(run, task):
-    """The metric of the run's module on its validation images, or None after a stop. All ranks."""
+def evaluate_module(run: Run, task: Task) -> Metric | None:
+    """Evaluate the run's module on its validation images; None after a stop. All ranks."""
     broadcast_buffers(run.world, run.module)
     return evaluate_dataset(
         task,
         run.module,
-        run.val,
+        run.val_set,
         batch_size=run.config.eval_batch_size,
         workers=run.config.workers,
         world=run.world,
@@ -63,53 +75,100 @@ def run_metric(run, task):
     )
 
 
-def show_samples(run, task, metric, step):
-    """{"fixed": [Shown], "worst": [Shown]} on the main rank, with images where they are due, {} on the others; None after a stop.
+def show_samples(run: Run, task: Task, metric: Metric) -> SelectedSamples | None:
+    """Select the samples to show, and draw them where images are due.
 
     All ranks: the main one draws while the others wait.
+
+    Returns:
+        {"fixed": samples, "worst": samples} on the main rank, {} on the others; None after a stop.
     """
-    chosen = {}
+    selected: SelectedSamples | None = {}
     if run.world.is_main:
-        chosen = choose_samples(task, metric, run.val)
+        selected = select_samples(task, metric, run.val_set)
         config = run.config
-        if run.left == OVER or images_due(step, config.eval_every, config.steps, config.batch_size):
-            chosen = draw_chosen(run, task, chosen)
-    (stops,) = sum_over_ranks(run.world, [float(chosen is None)])
-    return None if stops else chosen
+        if run.ending.time_left is TimeLeft.OVER or images_due(
+            run.state.step, config.eval_every, config.steps, config.batch_size
+        ):
+            selected = draw_selected_samples(run, task, selected)
+    (stops,) = sum_over_ranks(run.world, [float(selected is None)])
+    return None if stops else selected
 
 
-def report(run, task, step, metric, scores, raw, chosen):
-    """Tell of an evaluation: console, metrics.jsonl, TensorBoard, and its record. Main rank only."""
-    intervals = score_intervals(metric) if len(metric) < FEW_IMAGES else {}
-    reference = task.reference_scores(metric)
-    run.log.scores(
-        step, scores, raw=raw, intervals=intervals, train_loss=run.train_loss, reference=reference
+def log_evaluation(
+    run: Run,
+    task: Task,
+    metric: Metric,
+    raw_scores: Scores | None,
+    selected: SelectedSamples,
+) -> None:
+    """Log an evaluation to console, metrics.jsonl and TensorBoard; write its record.
+
+    Main rank only. raw_scores: of the training weights, None without EMA.
+    """
+    state = run.state
+    evaluation = Evaluation(
+        step=state.step,
+        epoch=run.data.sampler.epoch_of(state.step),
+        scores=state.scores,
+        raw_scores=raw_scores,
+        intervals=score_intervals(metric) if len(metric) < FEW_IMAGES else {},
+        reference=task.reference_scores(metric),
+        per_class=task.per_class_scores(metric),
+        samples=selected,
     )
-    run.log.images(step, task.draw_scores(metric) | draw_galleries(task, chosen))
-    per_class = task.per_class_scores(metric)
-    run.log.classes(step, task.metrics[0], per_class)
-    run.log.status.update(best=run.best)
-    record = make_record(
-        task, metric, step=step, epoch=run.data.order.epoch_of(step), scores=scores, raw=raw, intervals=intervals, reference=reference,
-        per_class=per_class, chosen=chosen,
-    )  # fmt: skip
-    unwritten = write_record(run.output, record, chosen)
-    if unwritten:
-        run.log.warn(unwritten)
+    run.log.scores(
+        state.step,
+        state.scores,
+        raw=raw_scores,
+        intervals=evaluation.intervals,
+        train_loss=state.train_loss,
+        reference=evaluation.reference,
+    )
+    run.log.images(state.step, task.draw_scores(metric) | draw_sample_sheets(task, selected))
+    run.log.classes(state.step, task.metrics[0], evaluation.per_class)
+    run.log.update_status(best=state.best)
+    warning = write_record(run.output, make_record(task, metric, evaluation), selected)
+    if warning:
+        run.log.warn(warning)
 
 
-def never():
+def never_stop() -> bool:
+    """Return False: the default of `evaluate_dataset(stop=...)`."""
     return False
 
 
 def evaluate_dataset(
-    task, module, dataset, *, batch_size, workers=0, world=None, stop=never, advance=None
-):
-    """The task's metric of `module` on every sample of `dataset`, once, in fp32; None when `stop()` came true. All ranks.
+    task: Task,
+    module: nn.Module,
+    dataset: SampleDataset,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    world: World | None = None,
+    stop: Callable[[], bool] = never_stop,
+    advance: Callable[[int], object] | None = None,
+) -> Metric | None:
+    """Evaluate a module on every sample of a dataset, once, in fp32. All ranks.
 
     Batch j goes whole to rank j mod W, so no image counts twice and the result is the same on any
-    number of ranks. advance(n): called after each batch, with its size. Raises UserError for a
-    image that cannot be read.
+    number of ranks.
+
+    Args:
+        task: gives `predict` and the metric.
+        module: the bare module, not wrapped in DDP.
+        dataset: the samples.
+        batch_size: samples in a batch.
+        workers: number of workers that read them.
+        world: this process and its peers; the default is one process alone.
+        stop: asked at each batch; all ranks leave at the same batch border.
+        advance: called after each batch with its size.
+
+    Returns:
+        The metric over all ranks, or None after a stop.
+
+    Raises:
+        UserError: an image cannot be read.
     """
     world = world or World(0, 0, 1, torch.device("cpu"))
     loader = evaluation_loader(
@@ -120,24 +179,18 @@ def evaluate_dataset(
         rank=world.rank,
         world_size=world.size,
     )
-    fetcher = Prefetcher(loader, ahead=2, pin=world.device.type == "cuda")
-    metric, error = task.build_metric(), None
+    prefetcher = Prefetcher(loader, ahead=2, pin=world.device.type == "cuda")
+    metric = task.build_metric()
     own_rounds, rounds = len(loader), math.ceil(math.ceil(len(dataset) / batch_size) / world.size)
     try:
         with in_eval_mode(module):
             for i in range(rounds):
-                fetched = fetcher.fetch(1, stop) if i < own_rounds else []
-                wanted = fetched is None or stop()
-                if fetched and isinstance(fetched[0][0], DataError):
-                    error, fetched = fetched[0][0], []
+                fetched = prefetcher.fetch(1, stop) if i < own_rounds else []
+                batches = [batch for batch, _ in fetched or []]
                 # all ranks leave at the same batch border
-                stops, errors = sum_over_ranks(world, [float(wanted), float(error is not None)])
-                if errors:
-                    error = next(found for found in gather_objects(world, error) if found)
-                    raise error.as_user_error()
-                if stops:
+                if leave_evaluation(world, batches, stops=fetched is None or stop()):
                     return None
-                for host_batch, _ in fetched:
+                for host_batch in batches:
                     batch = host_batch.to(world.device)
                     with torch.no_grad():
                         predictions = task.predict(module, batch)
@@ -145,27 +198,40 @@ def evaluate_dataset(
                     if advance:
                         advance(len(host_batch))
     finally:
-        fetcher.close()
+        prefetcher.close()
     metric.merge(gather_objects(world, metric.state()))
     return metric
 
 
-def keep_best(run, step, scores):
-    """Remember a better score; count evaluations without one. All ranks decide alike. The save that follows writes best/."""
-    spec = run.best_metric
-    value = scores[spec.key]
-    sign = 1 if spec.higher_is_better else -1
+def leave_evaluation(world: World, batches: Sequence[object], *, stops: bool) -> bool:
+    """Return True when a rank stops. Raises UserError when a rank has a DataError. All ranks."""
+    error = next((batch for batch in batches if isinstance(batch, DataError)), None)
+    num_stops, num_errors = sum_over_ranks(world, [float(stops), float(error is not None)])
+    if num_errors:
+        errors = [failed for failed in gather_objects(world, error) if failed]
+        raise errors[0].as_user_error()
+    return num_stops > 0
+
+
+def update_best(run: Run) -> None:
+    """Remember a better score, or count the evaluations without one. All ranks decide alike.
+
+    The save that follows writes best/.
+    """
+    state, spec = run.state, run.best_metric
+    score = state.scores[spec.key]
+    best_score = state.best["score"] if state.best is not None else None
     # a score that was not finite is null in state.json, and anything is better
-    held = (
-        None
-        if run.best is None or run.best["score"] is None or not math.isfinite(run.best["score"])
-        else run.best["score"]
-    )
-    if held is not None and not sign * value > sign * held:
-        run.evaluations_since_best += 1
-        run.out_of_patience = 0 < run.config.patience <= run.evaluations_since_best
-        return
-    run.best, run.evaluations_since_best = (
-        {"step": step, "metric": spec.key, "score": value, "scores": scores},
-        0,
-    )
+    if best_score is not None and math.isfinite(best_score):
+        is_better = score > best_score if spec.higher_is_better else score < best_score
+        if not is_better:
+            state.evaluations_since_best += 1
+            state.out_of_patience = 0 < run.config.patience <= state.evaluations_since_best
+            return
+    state.best = {
+        "step": state.step,
+        "metric": spec.key,
+        "score": score,
+        "scores": state.scores,
+    }
+    state.evaluations_since_best = 0

@@ -1,93 +1,101 @@
-"""Scores class by class as a table: for the console, and for TensorBoard."""
+"""Console output: tables of scores by class, also for TensorBoard, and progress bars."""
 
 import math
 import re
 import sys
 import unicodedata
+from collections.abc import Mapping
 
 from tqdm.auto import tqdm
 
-MARKS = ("Mn", "Me", "Cf")  # kinds of letters that stand above or beside others
-MOST_CLASSES = 100  # lines of a table on the console
+from visionloop.engine.metric import MetricSpec
+
+# Unicode categories of letters that stand above or beside others
+ZERO_WIDTH_CATEGORIES = ("Mn", "Me", "Cf")
+MOST_CLASSES = 100  # rows of a table on the console
 
 
-def class_table(spec, per_class):
-    """Lines: an empty one, then a class each in the order given; [] without classes. per_class: of `Task.per_class_scores`.
+def class_table(spec: MetricSpec, per_class: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the lines of a table: an empty one, the headings, then one for each class.
 
-    Numbers as they are when whole, otherwise as `spec`, the task's first MetricSpec, shows them.
+    Args:
+        spec: the task's first MetricSpec, which formats numbers that are not whole.
+        per_class: the result of `Task.per_class_scores`; without classes there are no lines.
     """
     rows = class_rows(spec, per_class)[: 1 + MOST_CLASSES]
     if not rows:
         return []
     first, *others = (max(map(display_width, column)) for column in zip(*rows, strict=True))
-    numbers = [
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], others, strict=True))
-        for row in rows
-    ]
-    lines = [f"{padded(row[0], first)}  {rest}" for row, rest in zip(rows, numbers, strict=True)]
-    left = len(per_class) - MOST_CLASSES
-    return ["", *lines] + (
-        [f"and {left} classes more: `evaluate --output FILE.json` lists all"] if left > 0 else []
-    )
+    lines = [""]
+    for name, *cells in rows:
+        numbers = (f"{cell:>{width}}" for cell, width in zip(cells, others, strict=True))
+        lines.append("  ".join([padded(name, first), *numbers]))
+    more = len(per_class) - MOST_CLASSES
+    if more > 0:
+        lines.append(f"and {more} classes more: `evaluate --output FILE.json` lists all")
+    return lines
 
 
-def class_markdown(spec, per_class):
-    """The same of all classes as a markdown table."""
+def class_markdown(spec: MetricSpec, per_class: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the same of all classes as a markdown table."""
     heading, *rows = ([escaped(cell) for cell in row] for row in class_rows(spec, per_class))
-    return "\n".join(
-        "| " + " | ".join(row) + " |"
-        for row in (heading, ["---"] + ["---:"] * (len(heading) - 1), *rows)
-    )
+    rule = ["---"] + ["---:"] * (len(heading) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (heading, rule, *rows))
 
 
-def display_width(text):
-    """Columns that a text takes on a console: letters of East Asia and emoji take two, marks above others none."""
+def display_width(text: str) -> int:
+    """Return the columns that a text takes on a console.
+
+    Letters of East Asia and emoji take two, marks above other letters none.
+    """
     return sum(
         2
         if unicodedata.east_asian_width(letter) in "WF"
-        else unicodedata.category(letter) not in MARKS
+        else unicodedata.category(letter) not in ZERO_WIDTH_CATEGORIES
         for letter in text
     )
 
 
-def padded(text, width):
-    """The text with spaces behind it up to this width on a console."""
+def padded(text: str, width: int) -> str:
+    """Return the text with spaces behind it up to this width on a console."""
     return text + " " * (width - display_width(text))
 
 
-def escaped(cell):
-    """A cell of a markdown table that shows the text as it is."""
+def escaped(cell: str) -> str:
+    """Return a cell of a markdown table that shows the text as it is."""
     return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(cell.split()))
 
 
-def class_rows(spec, per_class):
-    """[(class, cell, ..)], the headings first; [] without classes."""
+def class_rows(
+    spec: MetricSpec, per_class: Mapping[str, Mapping[str, float]]
+) -> list[tuple[str, ...]]:
+    """Return [(class, cell, ..)], the headings first; [] without classes."""
     if not per_class:
         return []
-    cells = [
-        [str(value) if isinstance(value, int) else show(spec, value) for value in columns.values()]
-        for columns in per_class.values()
-    ]
-    return [
-        ("class", *next(iter(per_class.values()))),
-        *((name, *row) for name, row in zip(per_class, cells, strict=True)),
-    ]
+    rows = [("class", *next(iter(per_class.values())))]
+    for name, columns in per_class.items():
+        cells = [
+            str(value) if isinstance(value, int) else show(spec, value)
+            for value in columns.values()
+        ]
+        rows.append((name, *cells))
+    return rows
 
 
-def show(spec, value):
-    """A value as its metric shows it; "-" where there is none, e.g. no object of this size."""
+def show(spec: MetricSpec, value: float) -> str:
+    """Format a value as its metric does; "-" where there is none, e.g. no object of this size."""
     return "-" if math.isnan(value) else spec.show(value)
 
 
-# Bars of progress: in a terminal and in a notebook, nowhere else.
+def is_watched() -> bool:
+    """Return True when somebody sees a progress bar: in a terminal and in a notebook.
 
-
-def is_watched():
-    """Whether somebody sees a bar grow: stderr is a terminal, or this is a notebook's kernel, whose stderr is none."""
+    The stderr of a notebook's kernel is no terminal.
+    """
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return sys.stderr.isatty() or (shell is not None and "IPKernelApp" in shell.config)
 
 
-def bar(**options):
-    """A tqdm bar where `is_watched`, else one that shows nothing."""
-    return tqdm(disable=not is_watched(), **options)
+def bar(*, total: int, desc: str, unit: str, leave: bool) -> tqdm:
+    """Return a progress bar, which shows nothing where nobody watches; arguments as of tqdm."""
+    return tqdm(total=total, desc=desc, unit=unit, leave=leave, disable=not is_watched())

@@ -1,4 +1,4 @@
-"""The files that tell what a run is: settings.json, environment.json, split.json."""
+"""The files that describe a run: settings.json, environment.json, split.json."""
 
 import contextlib
 import json
@@ -12,30 +12,33 @@ from pathlib import Path
 import torch
 
 from visionloop.engine.checkpoints.files import replace_file
-from visionloop.engine.config.options import settings_json
+from visionloop.engine.config.options import Settings, settings_json
+from visionloop.engine.types import JsonObject, SampleDataset
 
 
-def stored_settings(output):
-    """{name: {"value", "source"}} of the run's settings.json, {} when there is none."""
+def stored_settings(output: Path) -> JsonObject:
+    """Read {name: {"value", "source"}} of a run's settings.json; {} when there is none."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        return json.loads((output / "settings.json").read_text())["settings"]
+        settings: JsonObject = json.loads((output / "settings.json").read_text())["settings"]
+        return settings
     return {}
 
 
-def write_run_files(output, settings, immutable_settings, val):
-    """settings.json, environment.json and, when there is no val folder, split.json. Main rank only."""
-    known = {name: immutable_settings[name] for name in ("task", "data_fingerprint")}
-    replace_file(output / "settings.json", settings_json(settings, **known))
+def write_run_files(
+    output: Path, settings: Settings, immutable_settings: JsonObject, val_set: SampleDataset
+) -> None:
+    """Write settings.json, environment.json and, with --val-split, split.json. Main rank only."""
+    identity = {name: immutable_settings[name] for name in ("task", "data_fingerprint")}
+    replace_file(output / "settings.json", settings_json(settings, **identity))
     replace_file(output / "environment.json", json.dumps(environment(), indent=1) + "\n")
     if settings["val_split"].value and not settings["overfit"].value:
-        names = [val.name(index) for index in range(len(val))]
-        replace_file(
-            output / "split.json", json.dumps({"schema": 1, "val": names}, indent=1) + "\n"
-        )
+        names = [val_set.name(index) for index in range(len(val_set))]
+        split = {"schema": 1, "val": names}
+        replace_file(output / "split.json", json.dumps(split, indent=1) + "\n")
 
 
-def environment():
-    """Versions, device, command line and git commit of this start."""
+def environment() -> JsonObject:
+    """Return versions, device, command line and git commit of this start."""
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"],
         cwd=Path(__file__).parent,
@@ -43,14 +46,12 @@ def environment():
         text=True,
         check=False,
     )
+    packages = ("torch", "torchvision", "transformers", "numpy", "safetensors")
     return {
         "visionloop": metadata.version("visionloop"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        **{
-            name: metadata.version(name)
-            for name in ("torch", "torchvision", "transformers", "numpy", "safetensors")
-        },
+        **{name: metadata.version(name) for name in packages},
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "command": sys.argv,

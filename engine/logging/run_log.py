@@ -1,255 +1,332 @@
-"""What a run tells: console, metrics.jsonl, TensorBoard, status.json. Exists on all ranks, silent off the main one."""
+"""The log of a run: console, metrics.jsonl, TensorBoard and status.json.
+
+It exists on all ranks and writes nothing off the main one.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, TextIO
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from visionloop.engine.budget import Budget
 from visionloop.engine.checkpoints.files import finite, replace_file
 from visionloop.engine.config.options import duration_text
+from visionloop.engine.distributed import World
 from visionloop.engine.evaluation.record import cut_records
 from visionloop.engine.logging.console import class_table, is_watched
 from visionloop.engine.logging.status_file import StatusFile
 from visionloop.engine.logging.tensorboard import TensorBoardWriter
-from visionloop.engine.system.profiling import peak_gib
+from visionloop.engine.metric import MetricSpec
+from visionloop.engine.system.profiling import Clock, peak_gib
+from visionloop.engine.task import Task
+from visionloop.engine.types import JsonObject, Scores
+
+ESTIMATE_AFTER_STEPS = 20  # the first line about the expected end
+
+
+class _Outputs(NamedTuple):
+    """The outputs of the main rank besides the console."""
+
+    metrics_file: TextIO
+    board: TensorBoardWriter
+    status: StatusFile
 
 
 class RunLog:
-    """The voices of one run. The x axis everywhere is the optimizer step (steps done)."""
+    """The log of one run. The x axis everywhere is the optimizer step (steps done).
 
-    def __init__(self, output, world, task, *, steps, start_step, evaluated_at, epoch_of):
+    Args:
+        output: the folder of the run.
+        world: this process; the main rank writes.
+        task: its metrics and charts.
+        steps: length of the run.
+        start_step: steps done at this start; what an earlier start logged later is removed.
+        evaluated_at: steps done at the last evaluation; likewise for evaluations.
+        epoch_of: maps a step to its epoch.
+
+    Attributes:
+        budget: of a run with --budget, on the main rank.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        world: World,
+        task: Task | type[Task],
+        *,
+        steps: int,
+        start_step: int,
+        evaluated_at: int,
+        epoch_of: Callable[[int], int],
+    ) -> None:
         self.output, self.world, self.steps, self.epoch_of = output, world, steps, epoch_of
         self.metrics = {spec.key: spec for spec in task.metrics}
-        self._start_step, self._second_step, self._bar, self._board, self._file, self.status = (
-            start_step,
-            None,
-            None,
-            None,
-            None,
-            None,
-        )
-        self._class_lines, self._scores, self.budget = (
-            [],
-            {},
-            None,
-        )  # budget: see budget.py, of a run that has one
+        self.budget: Budget | None = None
+        self._start_step = start_step
+        self._second_step_began: float | None = None
+        self._class_lines: list[str] = []
+        self._scores: Scores = {}
+        self._bar: tqdm | None = None
+        self._outputs: _Outputs | None = None
         if not world.is_main:
             return
         cut_lines(output / "metrics.jsonl", start_step, evaluated_at)
         cut_records(output, evaluated_at)
-        self._file = open(output / "metrics.jsonl", "a")  # noqa: SIM115 - open as long as the run
-        self._board = TensorBoardWriter(output / "tensorboard", task, start_step)
-        self.status = StatusFile(
-            output / "status.json", step=start_step, epoch=epoch_of(start_step), steps=steps
+        self._outputs = _Outputs(
+            open(output / "metrics.jsonl", "a"),  # noqa: SIM115 - open as long as the run
+            TensorBoardWriter(output / "tensorboard", task, start_step),
+            StatusFile(
+                output / "status.json", step=start_step, epoch=epoch_of(start_step), steps=steps
+            ),
         )
         if is_watched():
             self._bar = tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
 
-    def say(self, message):
-        """One line on the console. Main rank only."""
+    @property
+    def status(self) -> StatusFile | None:
+        """The status file; None off the main rank."""
+        return self._outputs.status if self._outputs else None
+
+    def update_status(self, **changes: object) -> None:
+        """Change fields of status.json, see `StatusFile.update`."""
+        if self._outputs:
+            self._outputs.status.update(**changes)
+
+    def info(self, message: str) -> None:
+        """Print one line on the console."""
         if self.world.is_main:
             tqdm.write(message, file=sys.stdout)
             sys.stdout.flush()
 
-    def warn(self, message):
+    def warn(self, message: str) -> None:
+        """Print one line on stderr."""
         if self.world.is_main:
             tqdm.write(f"warning: {message}", file=sys.stderr)
 
-    def advance(self, step):
-        """One more step done: the bar, and once, after 20 steps, when the run will end."""
+    def advance(self, step: int) -> None:
+        """Count one more step: move the bar, and print once when the run is expected to end."""
         if self._bar is not None:
             self._bar.update()
-        if step == self._start_step + 20 and self._bar is None:
+        if step == self._start_step + ESTIMATE_AFTER_STEPS and self._bar is None:
             left = self._seconds_left(step)
-            more = "" if self._scores or self.budget else "; evaluations come on top"
-            self.say(
-                f"step {step}/{self.steps}  expected end in {duration_text(left)}, at {_clock_in(left)}{more}"
+            more = "" if self._scores or self.budget else ", plus evaluations"
+            self.info(
+                f"step {step}/{self.steps}  expected end in {duration_text(left)}, "
+                f"at {_clock_in(left)}{more}"
             )
         elif step == self._start_step + 1:
-            self._second_step = time.perf_counter()
+            # the first step allocates and warms up; the host's clock is enough here
+            self._second_step_began = time.perf_counter()
 
-    def _seconds_left(self, step, step_ms=0.0):
-        """Until the end at the pace of this start, with the evaluations and saves that it has had."""
-        done = (
-            step - self._start_step - 1
-        )  # the first step allocates and warms up; the host's clock is enough here
-        a_step = (
-            (time.perf_counter() - self._second_step) / done
-            if self._second_step and done > 0
-            else step_ms / 1000
-        )
-        left = (self.steps - step) * a_step
+    def _seconds_left(self, step: int, step_ms: float = 0.0) -> float:
+        """Estimate the seconds to the end from this start, its evaluations and saves included."""
+        done = step - self._start_step - 1
+        if self._second_step_began and done > 0:
+            seconds_per_step = (time.perf_counter() - self._second_step_began) / done
+        else:
+            seconds_per_step = step_ms / 1000
+        left = (self.steps - step) * seconds_per_step
         return left if self.budget is None else max(0.0, min(left, self.budget.remaining()))
 
-    def _told_score(self):
-        """The score that picks best/, of the last evaluation and the best."""
-        best = self.status.best
+    def _best_score_text(self) -> str:
+        """Format the score that picks best/, of the last evaluation and of the best."""
+        best = self.status.best if self.status else None
         if best is None or best["score"] is None:
             return ""
         spec, last = self.metrics[best["metric"]], self._scores.get(best["metric"])
         at_best = f"best {spec.show(best['score'])} at step {best['step']}"
-        return (
-            f"{spec.label} {at_best}  "
-            if last is None
-            else f"{spec.label} {spec.show(last)} ({at_best})  "
-        )
+        if last is None:
+            return f"{spec.label} {at_best}  "
+        return f"{spec.label} {spec.show(last)} ({at_best})  "
 
-    def training(self, step, losses, grad_norm, rates, clock, batch_size):
-        """A log step. losses: {term: float} of this step, over all ranks; rates: {group: lr}."""
+    def training(
+        self,
+        step: int,
+        losses: Mapping[str, float],
+        grad_norm: float,
+        lrs: Mapping[str, float],
+        clock: Clock,
+        batch_size: int,
+    ) -> None:
+        """Log the training of a step.
+
+        Args:
+            step: optimizer steps done.
+            losses: {term: value} of this step, averaged over all ranks.
+            grad_norm: the gradient norm before clipping.
+            lrs: {parameter group: learning rate}.
+            clock: its interval since the last log step gives the speed.
+            batch_size: samples of one step.
+        """
         step_ms, wait = clock.interval(step)
-        if not self.world.is_main:
+        if self._outputs is None:
             return
-        rate, memory = 1000 * batch_size / step_ms, peak_gib(self.world.device)
-        top_rate = max(rates.values())
-        self._line(
-            step,
-            "train",
-            **losses,
-            lr=top_rate,
-            grad_norm=grad_norm,
-            step_ms=round(step_ms, 3),
-            data_wait=round(wait, 4),
-        )
-        scalars = {f"train/{name}": value for name, value in losses.items()} | {
-            f"lr/{name}": value for name, value in rates.items()
-        }
-        scalars |= {
+        samples_per_second, lr = 1000 * batch_size / step_ms, max(lrs.values())
+        speed = {"step_ms": round(step_ms, 3), "data_wait": round(wait, 4)}
+        self._line(step, "train", **losses, lr=lr, grad_norm=grad_norm, **speed)
+        scalars = {
+            **{f"train/{name}": value for name, value in losses.items()},
+            **{f"lr/{name}": value for name, value in lrs.items()},
             "train/grad_norm": grad_norm,
-            "perf/samples_per_second": rate,
+            "perf/samples_per_second": samples_per_second,
             "perf/step_ms": step_ms,
+            "perf/data_wait_percent": 100 * wait,
+            "memory/peak_gib": peak_gib(self.world.device),
         }
-        self._board.scalars(
-            step, scalars | {"perf/data_wait_percent": 100 * wait, "memory/peak_gib": memory}
-        )
+        self._outputs.board.scalars(step, scalars)
         left = self._seconds_left(step, step_ms)
-        self.status.update(step=step, epoch=self.epoch_of(step), eta=time.time() + left)
-        told, score = (
-            f"loss {losses['loss']:.4f}  lr {top_rate:.2e}  {rate:.1f} samples/s",
-            self._told_score(),
-        )
-        if (
-            self._bar is not None
-        ):  # which is cut at the terminal's edge: what people look for comes first
-            self._bar.set_postfix_str(f"{score}ends {_clock_in(left)}  {told}")
+        self.update_status(step=step, epoch=self.epoch_of(step), eta=time.time() + left)
+        text = f"loss {losses['loss']:.4f}  lr {lr:.2e}  {samples_per_second:.1f} samples/s"
+        score = self._best_score_text()
+        if self._bar is not None:
+            # cut at the terminal's edge: what people look for comes first
+            self._bar.set_postfix_str(f"{score}ends {_clock_in(left)}  {text}")
         else:
-            self.say(
-                f"step {step}/{self.steps}  {told}  {score}ends in {duration_text(left)}, at {_clock_in(left)}"
+            self.info(
+                f"step {step}/{self.steps}  {text}  {score}ends in {duration_text(left)}, "
+                f"at {_clock_in(left)}"
             )
 
-    def scores(self, step, scores, *, raw=None, intervals=None, train_loss=None, reference=None):
-        """An evaluation. scores: of the weights that best/ may hold; raw: of the training weights, with EMA."""
-        if not self.world.is_main:
-            return
-        self._scores, more = scores, {} if raw is None else {"metrics_raw": raw}
-        self._line(
-            step,
-            "eval",
-            train_loss=train_loss,
-            val_loss=scores.get("val_loss"),
-            metrics=scores,
-            **more,
-        )
-        self._board.scalars(step, {f"eval/{key}": value for key, value in scores.items()})
-        self._board.scalars(step, {f"eval_raw/{key}": value for key, value in (raw or {}).items()})
-        self.say(
-            f"step {step}/{self.steps}  evaluation: "
-            + "  ".join(self._shown(scores, intervals or {}))
-        )
-        for label, value in (reference or {}).items():
-            self.say(f"  {label}: {next(iter(self.metrics.values())).show(value)}")
+    def scores(
+        self,
+        step: int,
+        scores: Scores,
+        *,
+        raw: Scores | None = None,
+        intervals: Mapping[str, tuple[float, float]] | None = None,
+        train_loss: float | None = None,
+        reference: Scores | None = None,
+    ) -> None:
+        """Log an evaluation.
 
-    def _shown(self, scores, intervals):
+        Args:
+            step: optimizer steps done.
+            scores: of the weights that best/ may hold.
+            raw: of the training weights, None without EMA.
+            intervals: {metric key: (low, high)}.
+            train_loss: training loss of this step.
+            reference: {label: score} of a trivial predictor.
+        """
+        if self._outputs is None:
+            return
+        self._scores = scores
+        row = {"train_loss": train_loss, "val_loss": scores.get("val_loss"), "metrics": scores}
+        if raw is not None:
+            row["metrics_raw"] = raw
+        self._line(step, "eval", **row)
+        board = self._outputs.board
+        board.scalars(step, {f"eval/{key}": value for key, value in scores.items()})
+        board.scalars(step, {f"eval_raw/{key}": value for key, value in (raw or {}).items()})
+        text = "  ".join(self._score_texts(scores, intervals or {}))
+        self.info(f"step {step}/{self.steps}  evaluation: {text}")
+        first_metric = next(iter(self.metrics.values()))
+        for label, value in (reference or {}).items():
+            self.info(f"  {label}: {first_metric.show(value)}")
+
+    def _score_texts(
+        self, scores: Scores, intervals: Mapping[str, tuple[float, float]]
+    ) -> Iterator[str]:
         for key, value in scores.items():
             spec = self.metrics[key]
-            span = (
-                f" ({spec.show(intervals[key][0])} to {spec.show(intervals[key][1])})"
-                if key in intervals
-                else ""
-            )
-            yield f"{spec.label} {spec.show(value)}{span}"
+            text = f"{spec.label} {spec.show(value)}"
+            if key in intervals:
+                low, high = intervals[key]
+                text += f" ({spec.show(low)} to {spec.show(high)})"
+            yield text
 
-    def classes(self, step, spec, per_class):
-        """The scores of each class: a table in TensorBoard, and the lines that `say_classes` will print. spec: the first MetricSpec."""
+    def classes(
+        self, step: int, spec: MetricSpec, per_class: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        """Log the scores of each class to TensorBoard, and keep them for `print_class_table`.
+
+        Args:
+            step: optimizer steps done.
+            spec: the task's first MetricSpec.
+            per_class: the result of `Task.per_class_scores`.
+        """
         self._class_lines = class_table(spec, per_class)
-        if self._board is not None:
-            self._board.classes(step, spec, per_class)
+        if self._outputs:
+            self._outputs.board.classes(step, spec, per_class)
 
-    def say_classes(self):
-        """The table of the last evaluation on the console."""
+    def print_class_table(self) -> None:
+        """Print the table of classes of the last evaluation."""
         for line in self._class_lines:
-            self.say(line)
+            self.info(line)
 
-    def images(self, step, images):
-        """images: {name: uint8 [H, W, 3]}, for TensorBoard."""
-        if self._board is not None:
-            self._board.images(step, images)
+    def images(self, step: int, images: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Log {name: uint8 [H, W, 3]} to TensorBoard."""
+        if self._outputs:
+            self._outputs.board.images(step, images)
 
-    def time_breakdown(self, step, time_breakdown):
-        """Where the wall time of this start went."""
-        if not self.world.is_main:
+    def time_breakdown(self, step: int, time_breakdown: Mapping[str, Mapping[str, float]]) -> None:
+        """Log where the wall time of this start went; see `Clock.time_breakdown`."""
+        if self._outputs is None:
             return
         self._line(step, "time_breakdown", **time_breakdown)
-        self._board.time_breakdown(step, time_breakdown)
-        self.say(
-            "time: "
-            + ", ".join(
-                f"{part} {100 * row['share']:.1f} %" for part, row in time_breakdown.items()
-            )
-        )
+        self._outputs.board.time_breakdown(step, time_breakdown)
+        parts = (f"{part} {100 * row['share']:.1f} %" for part, row in time_breakdown.items())
+        self.info("time: " + ", ".join(parts))
 
-    def result(self, step, settings, scores):
-        """The end of a whole run: TensorBoard is given what runs are compared by, and the model card of best/."""
-        if self._board is not None and scores:
-            card = self.output / "best" / "README.md"
-            self._board.result(step, settings, scores, card.read_text() if card.is_file() else None)
+    def result(self, step: int, settings: JsonObject, scores: Scores) -> None:
+        """Log the end of a finished run to TensorBoard: settings, scores, the card of best/."""
+        if self._outputs and scores:
+            path = self.output / "best" / "README.md"
+            card = path.read_text() if path.is_file() else None
+            self._outputs.board.result(step, settings, scores, card)
 
-    def flush(self):
-        """Put what was said on disk, before a checkpoint that relies on it."""
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._board.flush()
+    def flush(self) -> None:
+        """Force the log to the disk, before a checkpoint that relies on it."""
+        if self._outputs:
+            self._outputs.metrics_file.flush()
+            os.fsync(self._outputs.metrics_file.fileno())
+            self._outputs.board.flush()
 
-    def close(self):
-        """Put the rest on disk, where there is room."""
-        if self._file is not None:
-            for end in (self.flush, self._file.close, self._board.close):
+    def close(self) -> None:
+        """Write the rest, where there is room, and end the heartbeat."""
+        if self._outputs:
+            for end in (self.flush, self._outputs.metrics_file.close, self._outputs.board.close):
                 with contextlib.suppress(OSError):  # a full disk has been reported by then
                     end()
-            self.status.close()
+            self._outputs.status.close()
         if self._bar is not None:
             self._bar.close()
 
-    def _line(self, step, kind, **content):
-        row = {
-            "time": time.time(),
-            "step": step,
-            "epoch": self.epoch_of(step),
-            "kind": kind,
-            **content,
-        }
-        self._file.write(json.dumps(finite(row)) + "\n")
-        self._file.flush()
+    def _line(self, step: int, kind: str, **content: object) -> None:
+        """Write one line of metrics.jsonl. Main rank only."""
+        assert self._outputs is not None
+        place = {"time": time.time(), "step": step, "epoch": self.epoch_of(step), "kind": kind}
+        self._outputs.metrics_file.write(json.dumps(finite(place | content)) + "\n")
+        self._outputs.metrics_file.flush()
 
 
-def cut_lines(path, step, evaluated_at):
-    """Drop the lines after `step`, evaluations after `evaluated_at` (both will be written again), and a half-written last line."""
+def cut_lines(path: Path, step: int, evaluated_at: int) -> None:
+    """Remove the lines of metrics.jsonl that a resumed run will write again.
+
+    These are lines after `step`, evaluations after `evaluated_at`, and a half-written last line.
+    """
     if not path.exists():
         return
     last = {"train": step, "eval": evaluated_at, "time_breakdown": step - 1}
-    kept = []
+    retained = []
     for line in path.read_text().splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
         if row["step"] <= last[row["kind"]]:
-            kept.append(line)
-    replace_file(path, "".join(line + "\n" for line in kept))
+            retained.append(line)
+    replace_file(path, "".join(line + "\n" for line in retained))
 
 
-def _clock_in(seconds):
+def _clock_in(seconds: float) -> str:
     return time.strftime("%H:%M", time.localtime(time.time() + seconds))

@@ -1,11 +1,17 @@
-"""Putting a run together. The order of wrapping is written here and nowhere else."""
+"""Division of a machine's cores among its training processes. Imports no torch."""
 
 import os
 
 
-def share_cores(device_type):
-    """(workers, threads) per process by default: the cores of this machine divided by its training processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+def available_cores() -> int:
+    """Count the cores that all training processes of this machine share."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def share_cores(device_type: str) -> tuple[int, int]:
+    """Return the default (workers, threads) of one training process."""
+    share = max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     workers = min(share - 1, 2 if device_type == "cpu" else 8)
     return workers, max(1, share - workers)

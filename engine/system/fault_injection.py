@@ -1,4 +1,10 @@
-"""Places where being killed, or a full disk, would hurt most. Nothing happens there, unless a soak has armed them."""
+"""Hook points for tests: where a kill or a full disk would hurt a checkpoint most.
+
+Nothing happens at a hook point unless a test has armed it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
 
 POINTS = (
     "after open",
@@ -8,16 +14,19 @@ POINTS = (
     "before rename",
     "after rename",
 )
-_fault = None
+_fault: Callable[[str, Path], None] | None = None
 
 
-def arm(fault):
-    """fault(point, folder) is called at every point from now on, before what is named after it; None: no more."""
+def arm(fault: Callable[[str, Path], None] | None) -> None:
+    """Call fault(point, folder) at every hook point from now on, before the code behind it.
+
+    None disarms all points.
+    """
     global _fault
     _fault = fault
 
 
-def reach(point, folder):
-    """This process stands at one of POINTS, with `folder` being written."""
+def reach(point: str, folder: Path) -> None:
+    """Pass one of POINTS while `folder` is being written."""
     if _fault is not None:
         _fault(point, folder)

@@ -1,10 +1,13 @@
-"""Where the time and memory go: the run's clock and time_breakdown, and a profiler trace of a few steps."""
+"""Time and memory of a run: its clock, its time breakdown, and a profiler trace of a few steps."""
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
 from visionloop.engine.system.memory import peak_bytes
 
@@ -12,17 +15,24 @@ PARTS = ("compute", "data_wait", "logging", "evaluation", "checkpointing")
 
 
 class Clock:
-    """Wall seconds by part since the start. On CUDA the host's time: what the loop waits for."""
+    """Wall time by part since the start. On CUDA it is the host's time: what the loop waits for.
 
-    def __init__(self, start_step=0):
+    Attributes:
+        seconds: {part: seconds} in total.
+        last: {part: seconds} of the last time alone.
+        busy: {part: seconds} during which this thread had a core.
+    """
+
+    def __init__(self, start_step: int = 0) -> None:
         self.began = time.perf_counter()
         self.seconds = dict.fromkeys(PARTS, 0.0)
-        self.last = dict.fromkeys(PARTS, 0.0)  # seconds of the last time alone
-        self.busy = dict.fromkeys(PARTS, 0.0)  # seconds that this thread had a core
+        self.last = dict.fromkeys(PARTS, 0.0)
+        self.busy = dict.fromkeys(PARTS, 0.0)
         self._marked = (0.0, 0.0, start_step)
 
     @contextmanager
-    def measure(self, part):
+    def measure(self, part: str) -> Iterator[None]:
+        """Add the time spent inside to a part."""
         began, busy = time.perf_counter(), time.thread_time()
         try:
             yield
@@ -31,16 +41,19 @@ class Clock:
             self.last[part] = time.perf_counter() - began
             self.seconds[part] += self.last[part]
 
-    def interval(self, step):
-        """(milliseconds a step, share of them spent waiting for data) since the last call; evaluation and saves left out."""
+    def interval(self, step: int) -> tuple[float, float]:
+        """Return (milliseconds per step, share spent waiting for data) since the last call.
+
+        Evaluation and checkpoints are left out.
+        """
         compute, wait, marked_step = self._marked
         spent, waited = self.seconds["compute"] - compute, self.seconds["data_wait"] - wait
         self._marked = (self.seconds["compute"], self.seconds["data_wait"], step)
         total = spent + waited
         return 1000 * total / max(1, step - marked_step), waited / total if total else 0.0
 
-    def time_breakdown(self):
-        """{part: {"seconds", "share"}}; "other" is start-up and what no part claims."""
+    def time_breakdown(self) -> dict[str, dict[str, float]]:
+        """Return {part: {"seconds", "share"}}; "other" is start-up and all that no part claims."""
         total = time.perf_counter() - self.began
         rows = self.seconds | {"other": max(0.0, total - sum(self.seconds.values()))}
         return {
@@ -49,21 +62,28 @@ class Clock:
         }
 
 
-def peak_gib(device):
-    """Peak memory in GiB: of the CUDA allocator, else of this process."""
+def peak_gib(device: torch.device) -> float:
+    """Return the peak memory in GiB: of the CUDA allocator, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return peak_bytes() / 2**30
 
 
 class StepProfiler:
-    """Traces `count` steps from step `start` on: a file for a trace viewer, and the top operators on the console."""
+    """Traces some steps with torch.profiler: a file for a trace viewer, the top operators printed.
 
-    def __init__(self, span, folder, world):
-        self.span, self.folder, self.world, self._profiler = span, folder, world, None
+    Args:
+        span: (first step, number of steps), or None for no trace.
+        folder: where the trace is written.
+        world: each rank writes a trace of its own, the main rank prints.
+    """
 
-    def at(self, step):
-        """Called before each step and after the last."""
+    def __init__(self, span: tuple[int, int] | None, folder: Path, world: World) -> None:
+        self.span, self.folder, self.world = span, folder, world
+        self._profiler: torch.profiler.profile | None = None
+
+    def at(self, step: int) -> None:
+        """Start or end the trace. Call it before each step and after the last."""
         if self.span is None:
             return
         start, count = self.span
@@ -76,8 +96,8 @@ class StepProfiler:
         elif step == start + count:
             self.finish()
 
-    def finish(self):
-        """Write the trace if one is being taken."""
+    def finish(self) -> None:
+        """Write the trace, if one is being taken."""
         if self._profiler is None:
             return
         profiler, self._profiler = self._profiler, None
@@ -86,19 +106,16 @@ class StepProfiler:
         path = self.folder / f"trace_rank{self.world.rank}.json"
         profiler.export_chrome_trace(str(path))
         if self.world.is_main:
-            order = (
-                "self_cuda_time_total"
-                if self.world.device.type == "cuda"
-                else "self_cpu_time_total"
+            kind = "cuda" if self.world.device.type == "cuda" else "cpu"
+            table = profiler.key_averages().table(
+                sort_by=f"self_{kind}_time_total", row_limit=15, max_name_column_width=50
             )
-            print(
-                profiler.key_averages().table(sort_by=order, row_limit=15, max_name_column_width=50)
-            )
+            print(table)
             print(f"profile: {path} opens in chrome://tracing or ui.perfetto.dev", flush=True)
 
 
-def parse_span(text):
-    """ "10:5" -> (10, 5): first step and number of steps. Raises UserError."""
+def parse_span(text: str) -> tuple[int, int]:
+    """Parse "10:5" as (10, 5), first step and number of steps. Raises UserError."""
     try:
         start, count = (int(part) for part in text.split(":"))
     except ValueError:

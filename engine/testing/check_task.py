@@ -1,7 +1,8 @@
-"""`check_task`: the invariants that every task must keep, as one call. Ours use it, and so can the author of a fifth.
+"""`check_task`: the invariants of every task, checked with one call.
 
-Noise must be off in the task that is checked (drop path, mixup, denoising), and BatchNorm frozen:
-then pieces of any size must add up to the same gradient.
+Our tasks are checked with it, and so can be a task of yours. Noise must be off in the task that is
+checked (drop path, mixup, denoising), and BatchNorm frozen: then micro-batches of any size must add
+up to the same gradient.
 """
 
 import json
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import torch
 
+from visionloop.engine.batch import Normalizers
 from visionloop.engine.ema import named_state
 from visionloop.engine.testing.short_runs import (
     CONFIG,
     STEPS,
+    MakeTask,
     assert_same_step,
     first_batch,
     first_step,
@@ -28,16 +31,24 @@ from visionloop.engine.testing.short_runs import (
 
 # a forked process need not import everything anew, and the checks are on the CPU; elsewhere a fork
 # is not safe beside system libraries
-START = "fork" if sys.platform == "linux" else "spawn"
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
-def check_task(make_task, *, folder=None):
-    """Raise AssertionError naming the invariant that the task breaks; return the names of those it keeps.
+def check_task(make_task: MakeTask, *, folder: str | Path | None = None) -> list[str]:
+    """Check the invariants of a task.
 
-    make_task: a callable at module level without arguments (other processes may import it) that
-    makes the task, noise off. folder: where the runs are written (default: a temporary one).
+    Args:
+        make_task: makes the task with its noise off; at module level and without arguments, since
+            other processes import it.
+        folder: where the runs are written (default: a temporary folder).
+
+    Returns:
+        The names of the invariants.
+
+    Raises:
+        AssertionError: names the invariant that the task breaks.
     """
-    kept = []
+    checked = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(folder or scratch)
         for check in (
@@ -51,27 +62,27 @@ def check_task(make_task, *, folder=None):
             export,
         ):
             check(make_task, folder / check.__name__)
-            kept.append(check.__name__)
-    return kept
+            checked.append(check.__name__)
+    return checked
 
 
-def batches(make_task, folder):
-    """A batch holds uint8 images and the ids of its samples."""
+def batches(make_task: MakeTask, folder: Path) -> None:
+    """Check that a batch holds uint8 images and the ids of its samples."""
     task = make_task()
     batch = first_batch(task)
     assert batch["pixel_values"].dtype == torch.uint8, (
-        "batches: pixel_values must be uint8 on the wire"
+        "batches: pixel_values must be uint8 when they leave the loader"
     )
     assert batch["sample_ids"].dtype == torch.int64 and len(batch) == 8, (
         "batches: sample_ids must be int64 [B]"
     )
-    assert set(task.count([batch])) == set(task.count_names), (
-        "batches: count must return the names in count_names"
+    assert set(task.count_normalizers([batch])) == set(task.normalizer_names), (
+        "batches: count_normalizers must return the names in normalizer_names"
     )
 
 
-def resume(make_task, folder):
-    """Stopped after any step and resumed == straight, byte for byte."""
+def resume(make_task: MakeTask, folder: Path) -> None:
+    """Check that a run stopped after any step and resumed ends with the bytes of a straight run."""
     train_steps(make_task(), folder / "straight")
     for stop_after in range(1, STEPS):
         output = folder / f"stopped_{stop_after}"
@@ -81,48 +92,44 @@ def resume(make_task, folder):
         assert not difference, f"resume: after a stop at step {stop_after} {difference} differs"
 
 
-def accumulation(make_task, folder):
-    """4 micro-batches of 2 == 1 of 8."""
+def accumulation(make_task: MakeTask, folder: Path) -> None:
+    """Check that 4 micro-batches of 2 give the step of one batch of 8."""
     whole = first_step(make_task, CONFIG)
-    assert_same_step(
-        whole,
-        first_step(make_task, replace(CONFIG, micro_batch=2)),
-        "accumulation: 4 x 2 against 1 x 8",
-    )
+    split = first_step(make_task, replace(CONFIG, micro_batch=2))
+    assert_same_step(whole, split, "accumulation: 4 x 2 against 1 x 8")
 
 
-def ranks(make_task, folder):
-    """2 processes == 1 in samples, loss and gradient; 1, 2 and 3 give one evaluation."""
+def ranks(make_task: MakeTask, folder: Path) -> None:
+    """Check that 2 processes give the step of 1, and that 1, 2 and 3 give one evaluation."""
     whole, scores = first_step(make_task, CONFIG), score(make_task)
-    for step in on_ranks(2, first_step, make_task, CONFIG, context=START):
+    for step in on_ranks(2, first_step, make_task, CONFIG, context=START_METHOD):
         assert_same_step(whole, step, "ranks: 2 processes against 1")
     for number in (2, 3):
-        for other in on_ranks(number, score, make_task, context=START):
+        for other in on_ranks(number, score, make_task, context=START_METHOD):
             assert json.dumps(other) == json.dumps(scores), (
                 f"ranks: evaluation on {number} processes gives {other}, on one {scores}"
             )
 
 
-def grad_checkpointing(make_task, folder):
-    """Recomputed activations give the same gradient."""
+def grad_checkpointing(make_task: MakeTask, folder: Path) -> None:
+    """Check that recomputed activations give the same gradient."""
     task = make_task()
     if task.grad_checkpointing_blocks(task.build_model()):
-        plain, recomputed = (
-            first_step(make_task, CONFIG),
-            first_step(make_task, replace(CONFIG, grad_checkpointing=True)),
-        )
+        plain = first_step(make_task, CONFIG)
+        recomputed = first_step(make_task, replace(CONFIG, grad_checkpointing=True))
         assert_same_step(plain, recomputed, "grad_checkpointing: on against off")
 
 
-def empty_targets(make_task, folder):
-    """A batch with nothing in it has a finite loss and a gradient for every parameter."""
+def empty_targets(make_task: MakeTask, folder: Path) -> None:
+    """Check that a batch without targets has a finite loss and a gradient for every parameter."""
     task = make_task()
     batch = task.without_targets(first_batch(task))
     if batch is None:
         return
     module = seeded_model(task)
     task.before_step(module, 0, STEPS)
-    task.loss(module, batch, dict.fromkeys(task.count_names, 1.0))["loss"].backward()
+    normalizers = Normalizers(dict.fromkeys(task.normalizer_names, 1.0))
+    task.loss(module, batch, normalizers)["loss"].backward()
     for name, parameter in module.named_parameters():
         assert not parameter.requires_grad or parameter.grad is not None, (
             f"empty_targets: {name} has no gradient"
@@ -132,16 +139,17 @@ def empty_targets(make_task, folder):
         )
 
 
-def overfit(make_task, folder):
-    """60 steps on one batch lower its loss."""
+def overfit(make_task: MakeTask, folder: Path) -> None:
+    """Check that 60 steps on one batch lower its loss."""
     task = make_task()
     module, batch = seeded_model(task), first_batch(task)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
-    count = {name: max(1.0, number) for name, number in task.count([batch]).items()}
+    counts = task.count_normalizers([batch])
+    normalizers = Normalizers({name: max(1.0, number) for name, number in counts.items()})
     losses = []
     for _ in range(60):
         task.before_step(module, 0, STEPS)
-        loss = task.loss(module, batch, count)["loss"]
+        loss = task.loss(module, batch, normalizers)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -151,8 +159,8 @@ def overfit(make_task, folder):
     )
 
 
-def export(make_task, folder):
-    """What save writes, load reads back bit for bit."""
+def export(make_task: MakeTask, folder: Path) -> None:
+    """Check that `load` reads back what `save` writes, bit for bit."""
     task = make_task()
     module, other = seeded_model(task), seeded_model(task, seed=1)
     folder.mkdir(parents=True)

@@ -1,26 +1,43 @@
-"""The names that `--model` knows for image classification. No torch here: recipes are asked before there is a model."""
+"""Architectures of image classification and their released weights.
 
-from visionloop.tasks.huggingface.hub import ModelRegistry
+Imports no torch, since recipes read the table before a model exists.
+"""
 
-# hidden, layers, heads, mlp, patch, image size. vit-tiny and vit-small: DeiT paper, table 1
-# (arXiv:2012.12877); vit-base: ViT paper, table 1 (arXiv:2010.11929). `tiny` is ours: trains on a
-# CPU in minutes.
+from typing import NamedTuple
+
+from visionloop.tasks.huggingface.hub import ModelNames
+
+
+class Architecture(NamedTuple):
+    """Hyperparameters of a Vision Transformer; patch and image size in pixels."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    mlp_size: int
+    patch_size: int
+    image_size: int
+
+
+# vit-tiny and vit-small: DeiT paper, table 1 (arXiv:2012.12877); vit-base: ViT paper, table 1
+# (arXiv:2010.11929). `tiny` is our own and trains on a CPU in minutes.
 ARCHITECTURES = {
-    "tiny": (96, 6, 3, 384, 8, 64),
-    "vit-tiny": (192, 12, 3, 768, 16, 224),
-    "vit-small": (384, 12, 6, 1536, 16, 224),
-    "vit-base": (768, 12, 12, 3072, 16, 224),
+    "tiny": Architecture(96, 6, 3, 384, 8, 64),
+    "vit-tiny": Architecture(192, 12, 3, 768, 16, 224),
+    "vit-small": Architecture(384, 12, 6, 1536, 16, 224),
+    "vit-base": Architecture(768, 12, 12, 3072, 16, 224),
 }
-RELEASED = {
+# {architecture: hub id of its released weights}
+PRETRAINED = {
     "vit-tiny": "facebook/deit-tiny-patch16-224",
     "vit-small": "facebook/deit-small-patch16-224",
     "vit-base": "google/vit-base-patch16-224",
 }
 
-REGISTRY = ModelRegistry(
+MODEL_NAMES = ModelNames(
     architectures=tuple(ARCHITECTURES),
-    pretrained=RELEASED,
+    pretrained=PRETRAINED,
     default="tiny",
-    example=RELEASED["vit-base"],
-    architecture_of={hub_id: name for name, hub_id in RELEASED.items()},
+    example=PRETRAINED["vit-base"],
+    architecture_of={hub_id: name for name, hub_id in PRETRAINED.items()},
 )

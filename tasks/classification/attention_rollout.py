@@ -1,82 +1,111 @@
-"""Attention roll-out of a ViT: where the class token looks (Abnar and Zuidema 2020, arXiv:2005.00928, section 3)."""
+"""Attention rollout of a ViT (Abnar and Zuidema 2020, arXiv:2005.00928, section 3).
+
+The maps show which patches the class token attends to through all layers.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from transformers import PreTrainedModel
 
 from visionloop.engine.errors import UserError
 from visionloop.tasks.drawing.canvas import fit_to
 
-KINDS = (
-    "vit",
-    "deit",
-    "dinov2",
-    "vit_msn",
-)  # one class token first, then a full square of patches in every layer
-SIDE = 320
+# model types with one class token first and a full square of patches in every layer
+MODEL_TYPES = ("vit", "deit", "dinov2", "vit_msn")
+SIDE = 320  # longer side of a drawn image, in pixels
 
 
-def roll_out(attentions):
-    """attentions: one [B, heads, T, T] per layer, rows sum to 1 -> [B, T, T]: how much of input j reaches output i.
+def attention_rollout(attentions: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Multiply the attention of all layers, with half of each replaced by the identity.
 
-    Mean over heads, half of it replaced by the identity for the residual branch, rows normalised,
-    layers multiplied.
+    The identity stands for the residual branch; rows are normalized before the product.
+
+    Args:
+        attentions: one tensor [B, heads, T, T] per layer whose rows sum to 1.
+
+    Returns:
+        [B, T, T], the share of input token j in output token i.
     """
-    flow = None
+    rollout = None
     for attention in attentions:
         mean = attention.float().mean(dim=1)  # [B, T, T]
         layer = mean + torch.eye(mean.shape[-1], device=mean.device)
         layer = layer / layer.sum(dim=-1, keepdim=True)
-        flow = layer if flow is None else layer @ flow
-    return flow
+        rollout = layer if rollout is None else layer @ rollout
+    assert rollout is not None, "a model has at least one layer"
+    return rollout
 
 
 @torch.no_grad()
-def attention_maps(module, pixels):
-    """pixels: what the network reads, [B, 3, S, S] -> [B, h, w] in 0..1: the class token's roll-out over the patches."""
+def attention_maps(module: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Compute the rollout from the class token to every patch.
+
+    Args:
+        pixel_values: the normalized input, [B, 3, S, S].
+
+    Returns:
+        [B, h, w], each map scaled to 0..1.
+
+    Raises:
+        UserError: the model type is not one of MODEL_TYPES.
+    """
     config = module.config
-    if config.model_type not in KINDS:
+    if config.model_type not in MODEL_TYPES:
         raise UserError(
-            f"--attention: roll-out is for {', '.join(KINDS)}; this model is a {config.model_type}",
+            f"--attention: rollout works with {', '.join(MODEL_TYPES)};"
+            f" this model is a {config.model_type}",
             field="attention",
         )
-    used = config._attn_implementation
-    module.set_attn_implementation("eager")  # the fused kernels keep no weights
+    implementation = config._attn_implementation
+    module.set_attn_implementation("eager")  # the fused kernels do not return the weights
     try:
-        attentions = module(pixel_values=pixels, output_attentions=True).attentions
+        attentions = module(pixel_values=pixel_values, output_attentions=True).attentions
     finally:
-        module.set_attn_implementation(used)
-    height, width = (side // config.patch_size for side in pixels.shape[-2:])
-    maps = roll_out(attentions)[:, 0, -height * width :].reshape(
-        -1, height, width
-    )  # special tokens come first
-    low, high = (
-        reduce(maps.flatten(1), dim=1).values.view(-1, 1, 1) for reduce in (torch.min, torch.max)
-    )
-    return (maps - low) / (high - low).clamp(min=1e-12)
+        module.set_attn_implementation(implementation)
+    height, width = (side // config.patch_size for side in pixel_values.shape[-2:])
+    rollout = attention_rollout(attentions)[:, 0, -height * width :]  # special tokens come first
+    low, high = rollout.min(dim=1, keepdim=True).values, rollout.max(dim=1, keepdim=True).values
+    return ((rollout - low) / (high - low).clamp(min=1e-12)).view(-1, height, width)
 
 
-def draw_attention(module, pixels, images):
-    """images: uint8 [B, 3, S, S] as the network saw them -> [uint8 [H, W, 3]]: image and roll-out over it, side by side."""
-    drawn = []
-    for image, values in zip(
-        images.cpu(), attention_maps(module, pixels).cpu().numpy(), strict=True
-    ):
-        shown = fit_to(image.permute(1, 2, 0).numpy(), longest=SIDE)
+def draw_attention(
+    module: PreTrainedModel, pixel_values: torch.Tensor, images: torch.Tensor
+) -> list[NDArray[np.uint8]]:
+    """Draw each image beside its attention rollout.
+
+    Args:
+        pixel_values: the normalized input, [B, 3, S, S].
+        images: the same before normalization, uint8 [B, 3, S, S].
+
+    Returns:
+        One uint8 array [H, W, 3] per image.
+    """
+    drawings = []
+    maps = attention_maps(module, pixel_values).cpu().numpy()
+    for image, values in zip(images.cpu(), maps, strict=True):
+        resized = fit_to(image.permute(1, 2, 0).numpy(), longest=SIDE)
         smooth = Image.fromarray((255 * values).astype(np.uint8)).resize(
-            shown.shape[1::-1], Image.Resampling.BICUBIC
+            resized.shape[1::-1], Image.Resampling.BICUBIC
         )
-        drawn.append(
-            np.concatenate(
-                [shown, _overlay(shown, np.asarray(smooth, dtype=np.float32)[..., None] / 255)],
-                axis=1,
-            )
-        )
-    return drawn
+        strength = np.asarray(smooth, dtype=np.float32)[..., None] / np.float32(255)
+        drawings.append(np.concatenate([resized, _overlay(resized, strength)], axis=1))
+    return drawings
 
 
-def _overlay(image, strength):
-    """image: uint8 [H, W, 3]; strength: 0..1 [H, W, 1]. Grey where nothing looks, its colours and a red glow where much does."""
-    grey = image.mean(axis=2, keepdims=True) * 0.35
+def _overlay(image: NDArray[np.uint8], strength: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Blend from dark gray, without attention, to the image with a red glow.
+
+    Args:
+        image: uint8 [H, W, 3].
+        strength: float [H, W, 1] in 0..1.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    gray = image.mean(axis=2, keepdims=True) * 0.35
     glow = 0.75 * image + 0.25 * np.array((255, 40, 0))
-    return np.clip(grey * (1 - strength) + glow * strength, 0, 255).astype(np.uint8)
+    return np.clip(gray * (1 - strength) + glow * strength, 0, 255).astype(np.uint8)

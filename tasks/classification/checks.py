@@ -1,104 +1,98 @@
-"""The preflight of a data folder: everything wrong with it at once, file by file."""
+"""Checks of a data folder of image classification: all problems at once, file by file."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from visionloop.datasets.classification.image_folder import scan
-from visionloop.datasets.io.layout import DataLayoutError, find_split, require_split
-from visionloop.tasks.checks import decode_all, note, report_copies
-from visionloop.tasks.classification.data import require_data
+from visionloop.datasets.classification.image_folder import ImageFolderIndex, scan
+from visionloop.datasets.io.layout import find_split, require_split
+from visionloop.engine.types import JsonObject
+from visionloop.tasks.checks import add_problem, decode_all, find_splits, report_copies
+from visionloop.tasks.classification.data import NO_VALIDATION, require_data
 
-FEW = 10  # images of a class below which a score for it means little
-IMBALANCE = 10  # times more images in the largest class than in the smallest
+MIN_IMAGES = 10  # images of a class below which its score means little
+IMBALANCE = 10  # ratio of the largest class to the smallest that is worth a warning
 
 
-def check_folder_of_data(data, val_split):
-    """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: training images}} of an image folder with splits.
+def check_classification_data(data: str | None, val_split: float) -> JsonObject:
+    """Check an image folder with splits. It reads every image and writes nothing.
 
-    Reads every image: unreadable ones are errors, each by its path. Nothing is written.
+    Args:
+        data: the data folder.
+        val_split: share of train/ that is set aside for validation.
+
+    Returns:
+        {"errors": [{"path", "why"}], "warnings": [{"path", "why"}], "classes": {name: training
+        images}}.
     """
-    require_data(data)
-    found = {"errors": [], "warnings": [], "classes": {}}
-    indexes = _scan_splits(data, val_split, found)
+    folder = require_data(data)
+    report: JsonObject = {"errors": [], "warnings": [], "classes": {}}
+    indexes = _find_splits(folder, val_split, report)
     if "train" in indexes:
         train = indexes["train"]
         counts = np.bincount(train.labels, minlength=len(train.classes))
-        found["classes"] = dict(zip(train.classes, counts.tolist(), strict=True))
-        _check_counts(train, counts, found)
-        _check_class_names(indexes, found)
-    _check_files(indexes, found)
-    return found
+        report["classes"] = dict(zip(train.classes, counts.tolist(), strict=True))
+        _check_counts(train, counts, report)
+        _check_class_names(indexes, report)
+    _check_files(indexes, report)
+    return report
 
 
-def _scan_splits(data, val_split, found):
-    """{split: index} of the splits that can be read; layout errors go into `found`."""
-    indexes = {}
-    for split in ("train", "val", "test"):
-        try:
-            folder = require_split(data, split) if split == "train" else find_split(data, split)
-            if folder:
-                indexes[split] = scan(folder)
-        except DataLayoutError as error:
-            note(found, "errors", error.path, error.why)
-            if not Path(data).is_dir():
-                return {}
-    if "train" in indexes and find_split(data, "val") is None and not val_split:
-        note(
-            found,
-            "errors",
-            data,
-            "no val/ folder; add one, or set a share of train/ aside with --val-split 0.2",
-        )
-    return indexes
+def _find_splits(data: str, val_split: float, report: JsonObject) -> dict[str, ImageFolderIndex]:
+    def find(split: str) -> ImageFolderIndex | None:
+        folder = find_split(data, split)
+        return None if folder is None else scan(folder)
+
+    def require(split: str) -> ImageFolderIndex:
+        return scan(require_split(data, split))
+
+    return find_splits(data, val_split, report, find=find, require=require, missing=NO_VALIDATION)
 
 
-def _check_counts(train, counts, found):
+def _check_counts(train: ImageFolderIndex, counts: NDArray[np.int64], report: JsonObject) -> None:
+    """Report a single class, classes with few images, and imbalance."""
     if len(train.classes) < 2:
-        note(found, "errors", train.folder, "one class alone; there is nothing to tell apart")
+        add_problem(report, "errors", train.folder, "only one class; expected at least two")
     for name, count in zip(train.classes, counts.tolist(), strict=True):
-        if count < FEW:
-            note(
-                found,
-                "warnings",
-                Path(train.folder) / name,
-                f"{count} images; a class wants at least {FEW}",
-            )
+        if count < MIN_IMAGES:
+            why = f"{count} images; a class needs at least {MIN_IMAGES}"
+            add_problem(report, "warnings", Path(train.folder) / name, why)
     if counts.min() and counts.max() > IMBALANCE * counts.min():
-        most, least = train.classes[counts.argmax()], train.classes[counts.argmin()]
-        why = f"classes differ in size: {counts.max()} of {most}, {counts.min()} of {least}; consider --class-weights balanced"
-        note(found, "warnings", train.folder, why)
+        largest, smallest = train.classes[counts.argmax()], train.classes[counts.argmin()]
+        why = (
+            f"unbalanced classes: {counts.max()} images of {largest}, {counts.min()} of"
+            f" {smallest}; consider --class-weights balanced"
+        )
+        add_problem(report, "warnings", train.folder, why)
 
 
-def _check_class_names(indexes, found):
-    known = set(indexes["train"].classes)
+def _check_class_names(indexes: Mapping[str, ImageFolderIndex], report: JsonObject) -> None:
+    """Report classes of val/ and test/ that train/ lacks, and classes without images there."""
+    classes = set(indexes["train"].classes)
     for split, index in indexes.items():
-        for name in sorted(set(index.classes) - known):
-            note(
-                found,
-                "errors",
-                Path(index.folder) / name,
-                f"no class of that name in train/ ({_close_to(name, known)})",
-            )
-        for name in sorted(known - set(index.classes)):
-            note(found, "warnings", index.folder, f"no images of class {name} in {split}/")
+        for name in sorted(set(index.classes) - classes):
+            why = f"no class of that name in train/ ({_similar_names(name, classes)})"
+            add_problem(report, "errors", Path(index.folder) / name, why)
+        for name in sorted(classes - set(index.classes)):
+            add_problem(report, "warnings", index.folder, f"no images of class {name} in {split}/")
 
 
-def _close_to(name, known):
-    same = [other for other in sorted(known) if other.strip().lower() == name.strip().lower()]
-    return (
-        f"there is {same[0]}: capitals and spaces count"
-        if same
-        else f"there are {', '.join(sorted(known)[:5])}"
-    )
+def _similar_names(name: str, classes: set[str]) -> str:
+    """Return a hint: the class that differs in capitals or spaces alone, or the first classes."""
+    for other in sorted(classes):
+        if other.strip().lower() == name.strip().lower():
+            return f"there is {other}: capitals and spaces count"
+    return f"there are {', '.join(sorted(classes)[:5])}"
 
 
-def _check_files(indexes, found):
-    """Report the images that cannot be read and those that are in two splits or in two classes."""
-    places = defaultdict(list)  # digest -> [(split, class, path)]
-    for split, row, path, _, digest in decode_all(indexes, found):
+def _check_files(indexes: Mapping[str, ImageFolderIndex], report: JsonObject) -> None:
+    """Report unreadable images, and images that are in two splits or in two classes."""
+    copies = defaultdict(list)  # {digest of the file: [(split, class, path)]}
+    for split, row, path, _, digest in decode_all(indexes, report):
         index = indexes[split]
-        places[digest].append((split, index.classes[index.labels[row]], path))
-    for copies in places.values():
-        report_copies(copies, found)
+        copies[digest].append((split, index.classes[index.labels[row]], path))
+    for same in copies.values():
+        report_copies(same, report)

@@ -1,4 +1,7 @@
-"""Settings of image classification, on top of those of every task. No torch here: `--help` must be quick."""
+"""Settings of image classification beside those of every task.
+
+Imports no torch, so that `--help` starts quickly.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,59 +12,113 @@ from visionloop.engine.config.train_config import TaskConfig
 
 @dataclass(frozen=True)
 class ClassificationConfig(TaskConfig):
-    """What the task itself needs; the presets of recipes.py change these defaults."""
+    """Settings of the model, the loss and the augmentation; recipes.py changes their defaults."""
 
     label_smoothing: float = option(
-        0.0, "share of each target spread over all classes", at_least=0, at_most=0.9
+        0.0,
+        "Label smoothing: share of the target that is spread evenly over all classes",
+        group="Loss",
+        at_least=0,
+        at_most=0.9,
     )
     class_weights: Literal["none", "balanced"] = option(
-        "none", "balanced: weigh a class by n / (classes * its images)"
+        "none",
+        "Class weights of the loss; balanced: images / (classes * images of the class)",
+        group="Loss",
     )
-    mixup: float = option(0.0, "alpha of mixup; 0: off", at_least=0)
-    cutmix: float = option(0.0, "alpha of cutmix; 0: off", at_least=0)
-    mixup_prob: float = option(1.0, "share of micro-batches that are mixed", at_least=0, at_most=1)
-    mixup_switch: float = option(0.5, "share of cutmix where both are on", at_least=0, at_most=1)
-    mixup_off: float = option(0.1, "last share of the run without mixing", at_least=0, at_most=1)
+    mixup: float = option(0.0, "Alpha of mixup; 0 turns it off", group="Augmentation", at_least=0)
+    cutmix: float = option(0.0, "Alpha of CutMix; 0 turns it off", group="Augmentation", at_least=0)
+    mixup_prob: float = option(
+        1.0,
+        "Probability that a micro-batch is mixed, by mixup or CutMix",
+        group="Augmentation",
+        at_least=0,
+        at_most=1,
+    )
+    mixup_switch: float = option(
+        0.5,
+        "Probability of CutMix instead of mixup when both are on",
+        group="Augmentation",
+        at_least=0,
+        at_most=1,
+    )
+    mixup_off: float = option(
+        0.1,
+        "Share of the steps, at the end of the run, without mixing",
+        group="Augmentation",
+        at_least=0,
+        at_most=1,
+    )
     crop_scale_min: float = option(
         0.35,
-        "smallest area of a random crop, as a share of the image; 1: no crop",
+        "Smallest area of the random crop, as a share of the image; 1 turns cropping off",
+        group="Augmentation",
         at_least=0.01,
         at_most=1,
     )
-    hflip: bool = option(True, "mirror half of the training images")
-    rand_augment_ops: int = option(0, "operations of RandAugment per image; 0: off", at_least=0)
-    rand_augment_magnitude: int = option(9, "their strength", at_least=0, at_most=30)
+    hflip: bool = option(
+        True, "Flip training images horizontally with probability 0.5", group="Augmentation"
+    )
+    rand_augment_ops: int = option(
+        0,
+        "Number of RandAugment operations per image; 0 turns it off",
+        group="Augmentation",
+        at_least=0,
+    )
+    rand_augment_magnitude: int = option(
+        9,
+        "Magnitude of the RandAugment operations, 0 to 30",
+        group="Augmentation",
+        at_least=0,
+        at_most=30,
+    )
     random_erasing: float = option(
-        0.0, "probability that a rectangle is wiped out", at_least=0, at_most=1
+        0.0, "Probability of random erasing per image", group="Augmentation", at_least=0, at_most=1
     )
     cache: Literal["ram", "disk", "none"] = option(
         "ram",
-        "where decoded training images are kept: in memory if all fit, in the user's cache folder, nowhere",
+        "Cache of decoded training images: in memory if all of them fit, in the user's cache"
+        " folder, or none",
+        group="Data",
         fixed=False,
     )
     cache_memory: float = option(
-        1.0, "GiB of the machine that --cache ram may take", at_least=0, fixed=False
+        1.0,
+        "Memory limit of --cache ram for the whole machine, in GiB",
+        group="Data",
+        at_least=0,
+        fixed=False,
     )
     scaled_decode: bool = option(
         True,
-        "decode JPEGs at 1/2, 1/4 or 1/8 where the smallest crop still has the result's pixels",
+        "Decode training JPEGs at 1/2, 1/4 or 1/8 where the smallest crop keeps enough pixels",
+        group="Data",
     )
-    init: Literal["library", "mimetic"] = option(
-        "library", "of random weights; mimetic: the structure that trained ViTs have"
+    init: Literal["transformers", "mimetic"] = option(
+        "transformers",
+        "Initialization of random weights: as transformers does, or mimetic (arXiv:2305.09828)",
+        group="Model",
     )
     drop_path: float = option(
         0.0,
-        "stochastic depth of the last layer, rising linearly from 0 at the first",
+        "Stochastic depth: drop probability of the last layer, rising linearly from 0 at the first",
+        group="Model",
         at_least=0,
         at_most=0.95,
     )
-    zero_head: bool = option(False, "start a new head at zero, as the ViT paper fine-tunes")
+    zero_head: bool = option(
+        False, "Initialize a new classification head with zeros, as in the ViT paper", group="Model"
+    )
     eval_resize: Literal["squash", "crop"] | None = option(
-        None, "squash to the square, or resize and centre-crop (default: checkpoint's)"
+        None,
+        "Resize of evaluation images: squash them to a square, or resize the shorter side and"
+        " center-crop (default: the checkpoint's)",
+        group="Evaluation",
     )
     crop_pct: float | None = option(
         None,
-        "share of the resized side that the crop keeps (default: checkpoint's)",
+        "Side of the evaluation crop as a share of the resized side (default: the checkpoint's)",
+        group="Evaluation",
         at_least=0.1,
         at_most=1,
     )

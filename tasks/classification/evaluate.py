@@ -1,15 +1,15 @@
-"""From images to logits, and what the scores mean."""
+"""Metrics of image classification, the forward of an evaluation, and predictions as JSON."""
 
-from visionloop.engine.task import MetricSpec
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from visionloop.engine.metric import MetricSpec
+from visionloop.engine.types import JsonObject, Predictions
 
 METRICS = (
-    MetricSpec(
-        "accuracy",
-        "accuracy",
-        "percent",
-        True,
-        "share of images whose highest score is their class",
-    ),
+    MetricSpec("accuracy", "accuracy", "percent", True, "share of images whose top class is right"),
     MetricSpec(
         "accuracy_top5",
         "top-5 accuracy",
@@ -29,29 +29,47 @@ METRICS = (
         "validation loss",
         "float",
         False,
-        "plain cross-entropy: no smoothing, no weights, no mixing",
+        "plain cross-entropy, without label smoothing, class weights and mixing",
     ),
+)
+# for the images that an evaluation draws
+SAMPLE_SCORE = MetricSpec(
+    "cross_entropy",
+    "cross-entropy",
+    "float",
+    False,
+    "of the ground truth, without label smoothing",
 )
 TOP = 5
 
 
-def predict(module, pixels):
-    """pixels: what the network reads, [B, 3, S, S] -> {"logits": float32 [B, C]}."""
-    return {"logits": module(pixel_values=pixels).logits.float()}
+def predict(module: PreTrainedModel, pixel_values: torch.Tensor) -> Predictions:
+    """Compute the logits of normalized images [B, 3, S, S]: {"logits": float32 [B, C]}."""
+    return {"logits": module(pixel_values=pixel_values).logits.float()}
 
 
-def describe(predictions, names, classes):
-    """One json-able dict per image: file, label, score (its softmax probability) and the five best."""
+def describe_predictions(
+    predictions: Predictions, names: Sequence[str], classes: Sequence[str]
+) -> list[JsonObject]:
+    """Convert logits to one JSON object per image.
+
+    Args:
+        predictions: the result of `predict`.
+        names: file names of the B images.
+        classes: class names in order of id.
+
+    Returns:
+        B objects {"file", "label", "score": softmax probability, "top5": [{"id", "label",
+        "score"}, ..]}.
+    """
     probabilities = predictions["logits"].softmax(dim=1).cpu()
     # stable, so that ties go to the lower id as in the metric
     order = probabilities.sort(dim=1, descending=True, stable=True)
-    rows = []
+    rows: list[JsonObject] = []
     for name, scores, ids in zip(names, order.values.tolist(), order.indices.tolist(), strict=True):
-        best = [
+        top = [
             {"id": i, "label": classes[i], "score": round(score, 6)}
             for i, score in zip(ids[:TOP], scores[:TOP], strict=True)
         ]
-        rows.append(
-            {"file": name, "label": best[0]["label"], "score": best[0]["score"], "top5": best}
-        )
+        rows.append({"file": name, "label": top[0]["label"], "score": top[0]["score"], "top5": top})
     return rows

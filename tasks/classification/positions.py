@@ -1,21 +1,29 @@
-"""Another image size for a trained model: the grid of position embeddings, resized once."""
+"""Position embeddings of a classifier resized once for another image size."""
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from visionloop.engine.errors import UserError
 from visionloop.tasks.huggingface.positions import check_patch, resize_grid
 
-# These add one learned vector per patch. Others convolve, have positions relative to a window, or
-# (dinov2) interpolate in every forward.
+# Model types that add one learned vector per patch. Others convolve, have positions relative to a
+# window, or (dinov2) interpolate in every forward.
 WITH_POSITION_GRID = ("vit", "deit")
 
 
-def set_image_size(module, size):
-    """Make `module` read images of size x size. Returns True when position embeddings were resized.
+def set_image_size(module: PreTrainedModel, size: int) -> bool:
+    """Make a classifier take images of size x size pixels.
 
-    Writes config.image_size and the sizes that the embeddings remember, so that training runs
-    without interpolating each step and the exported folder agrees with itself.
+    It writes config.image_size and the sizes that the embeddings store, so training does not
+    interpolate at each step and the exported folder is consistent.
+
+    Returns:
+        True when position embeddings were resized.
+
+    Raises:
+        UserError: the patch size does not divide `size`, or the model's position embeddings cannot
+            be resized.
     """
     config = module.config
     patch = check_patch(config, size)
@@ -25,7 +33,8 @@ def set_image_size(module, size):
         return False
     if config.model_type == "beit":
         raise UserError(
-            f"--image-size {size}: beit's relative positions are for {old_hw[0]} px and cannot be resized",
+            f"--image-size {size}: the relative positions of this beit are for {old_hw[0]} px and"
+            " cannot be resized",
             field="image_size",
         )
     if config.model_type not in WITH_POSITION_GRID:

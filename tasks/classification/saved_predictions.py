@@ -1,36 +1,61 @@
-"""Labels that were given already: read from json lines and scored against the folders that the images lie in."""
+"""Saved predictions of image classification: labels in JSON lines, scored without a model."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from visionloop.datasets.classification.image_folder import ImageFolderDataset, ImageFolderIndex
 from visionloop.datasets.io.json_columns import show
+from visionloop.engine.types import JsonObject, Scores
 from visionloop.metrics.classification import ClassificationMetric
-from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.classification.data import index_split
 from visionloop.tasks.saved_predictions import predictions_error, read_lines, require_images
 
+# of a state of the metric
+Column: TypeAlias = NDArray[np.int64] | NDArray[np.float64] | NDArray[np.bool_]
+
+
+class PredictedLabels(NamedTuple):
+    """One line of the file: the predicted label and the labels of its top 5, best first."""
+
+    label: str
+    top5: list[str]
+
 
 class SavedPredictionsMetric(ClassificationMetric):
-    """The same from labels alone: without the scores named in `unknown`, which need more than that."""
+    """ClassificationMetric without the scores in `unavailable`, which labels alone do not give."""
 
-    def __init__(self, num_classes, unknown):
+    def __init__(self, num_classes: int, unavailable: set[str]) -> None:
         super().__init__(num_classes)
-        self.unknown = unknown
+        self.unavailable = unavailable
 
-    def compute(self, picks=None):
-        return {
-            key: value for key, value in super().compute(picks).items() if key not in self.unknown
-        }
+    def compute(self, picks: NDArray[np.int64] | None = None) -> Scores:
+        """Compute the scores that the file has the numbers for."""
+        scores = super().compute(picks)
+        return {key: value for key, value in scores.items() if key not in self.unavailable}
 
 
-def score_saved_predictions(cls, path, *, data, split):
-    """(task, SavedPredictionsMetric) of lines {"file", "label", "top5": [{"label"}, ..]}; see `Task.score_saved_predictions`.
+def score_saved_predictions(
+    path: str | Path, *, data: str, split: str
+) -> tuple[tuple[str, ...], SavedPredictionsMetric]:
+    """Score lines {"file", "label", "top5": [{"label"}, ..]}; see `Task.score_saved_predictions`.
 
-    Every image of the split must have its line. Without "top5" in all of them there is no top-5
-    accuracy, and never a validation loss. Labels that are no class of the data are wrong answers,
-    as with a model that knows more classes; at least one must be known.
+    Every image of the split must have a line. Unless all lines have "top5" there is no top-5
+    accuracy, and there is never a validation loss. A label that is no class of the data is a wrong
+    prediction, as with a model that knows more classes; at least one must be a class of the data.
+
+    Returns:
+        (class names: those of the data, then the other labels of the file; metric).
+
+    Raises:
+        UserError: the file cannot be read, or does not fit the data.
     """
     index = index_split(data, split)
     lines = read_lines(path)
@@ -39,73 +64,91 @@ def score_saved_predictions(cls, path, *, data, split):
         missing = np.setdiff1d(np.arange(len(index)), images)
         raise predictions_error(
             path,
-            f"{len(missing)} of {len(index)} images have no line, the first is {index.name(missing[0])}",
+            f"{len(missing)} of {len(index)} images have no line, the first is"
+            f" {index.name(missing[0])}",
         )
-    answers = [read_labels(path, place, line) for place, line in lines]
-    told = set(chain.from_iterable([label, *best] for label, best in answers))
-    if told.isdisjoint(index.classes):
+    predictions = [read_labels(path, position, line) for position, line in lines]
+    labels = set(chain.from_iterable([row.label, *row.top5] for row in predictions))
+    if labels.isdisjoint(index.classes):
         raise predictions_error(
             path,
-            f"{lines[0][0]}: label is {show(answers[0][0])}; no label in the file is a class of {index.folder}",
+            f"{lines[0][0]}: label is {show(predictions[0].label)}; no label in the file is a"
+            f" class of {index.folder}",
         )
-    classes = (*index.classes, *sorted(told - set(index.classes)))
-    unknown = (
-        {"val_loss"} if all("top5" in line for _, line in lines) else {"val_loss", "accuracy_top5"}
+    classes = (*index.classes, *sorted(labels - set(index.classes)))
+    has_top5 = all("top5" in line for _, line in lines)
+    metric = SavedPredictionsMetric(
+        len(classes), {"val_loss"} if has_top5 else {"val_loss", "accuracy_top5"}
     )
-    metric = SavedPredictionsMetric(len(classes), unknown)
-    metric.merge(
-        [score_columns(index, images, answers, {name: i for i, name in enumerate(classes)})]
-    )
-    return cls(ClassificationConfig(data=str(data)), classes), metric
+    id_of = {name: i for i, name in enumerate(classes)}
+    metric.merge([metric_state(index, images, predictions, id_of)])
+    return classes, metric
 
 
-def read_labels(path, place, line):
-    """(label, labels of "top5") of one line. Raises UserError."""
-    label, best = line.get("label"), line.get("top5", [])
+def read_labels(path: str | Path, position: str, line: JsonObject) -> PredictedLabels:
+    """Return the labels of one line; raise UserError for a line without them."""
+    label, top5 = line.get("label"), line.get("top5", [])
     if not isinstance(label, str):
         why = (
             f"the image could not be read ({line['error']})"
             if "error" in line
             else f"label is {show(label)}, expected a class"
         )
-        raise predictions_error(path, f"{place}: {why}")
-    best = (
-        [one.get("label") if isinstance(one, dict) else None for one in best]
-        if isinstance(best, list)
-        else [None]
-    )
-    if not all(isinstance(one, str) for one in best):
+        raise predictions_error(path, f"{position}: {why}")
+    entries = top5 if isinstance(top5, list) else [top5]
+    labels = [entry["label"] for entry in entries if _has_label(entry)]
+    if len(labels) < len(entries):
         raise predictions_error(
-            path, f'{place}: top5 is {show(line["top5"])}, expected [{{"label"}}, ..]'
+            path, f'{position}: top5 is {show(top5)}, expected [{{"label"}}, ..]'
         )
-    return label, best
+    return PredictedLabels(label, labels)
 
 
-def score_columns(index, images, answers, id_of):
-    """A state of `ClassificationMetric`, one row per line; the losses are nan."""
+def _has_label(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("label"), str)
+
+
+def metric_state(
+    index: ImageFolderIndex,
+    images: NDArray[np.int64],
+    predictions: Sequence[PredictedLabels],
+    id_of: Mapping[str, int],
+) -> dict[str, Column]:
+    """Return a state of `ClassificationMetric` with one row per line and nan as the losses.
+
+    Args:
+        index: the images of the split.
+        images: row of the index for each line, int64 [N].
+        predictions: N lines.
+        id_of: {class name: id}.
+    """
     labels = index.labels[images]
+    in_top5 = [
+        label in map(id_of.get, row.top5)
+        for label, row in zip(labels.tolist(), predictions, strict=True)
+    ]
     return {
         "sample_ids": images,
         "labels": labels,
-        "predictions": np.array([id_of[label] for label, _ in answers], dtype=np.int64),
-        "in_top5": np.array(
-            [
-                true in map(id_of.get, best)
-                for true, (_, best) in zip(labels.tolist(), answers, strict=True)
-            ],
-            dtype=bool,
-        ),
+        "predictions": np.array([id_of[row.label] for row in predictions], dtype=np.int64),
+        "in_top5": np.array(in_top5, dtype=bool),
         "losses": np.full(len(labels), np.nan),
     }
 
 
-def save_scored_predictions(metric, dataset, path, classes):
-    """The answers of an evaluation as lines {"file", "label"}, which `score_saved_predictions` reads. classes: names in order of id."""
-    columns = metric.state()
+def save_scored_predictions(
+    metric: ClassificationMetric,
+    dataset: ImageFolderDataset,
+    path: Path,
+    classes: Sequence[str],
+) -> None:
+    """Write the predictions of an evaluation as lines {"file", "label"}.
+
+    `score_saved_predictions` reads them. classes: names in order of id.
+    """
+    state = metric.state()
+    rows = zip(state["sample_ids"].tolist(), state["predictions"].tolist(), strict=True)
     with open(path, "w") as file:
-        for image, predicted in zip(
-            columns["sample_ids"].tolist(), columns["predictions"].tolist(), strict=True
-        ):
-            file.write(
-                json.dumps({"file": dataset.index.name(image), "label": classes[predicted]}) + "\n"
-            )
+        for image, predicted in rows:
+            row = {"file": dataset.index.name(image), "label": classes[predicted]}
+            file.write(json.dumps(row) + "\n")

@@ -1,136 +1,155 @@
-"""Image classification, wired to the engine's socket. What is done stands in the files beside this one."""
+"""The classification task: its hooks call the functions of the files beside this one."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedModel
 
-from visionloop.datasets.classification.image_folder import ImageFolderDataset
+from visionloop.datasets.classification.image_folder import ImageFolderDataset, ImageFolderIndex
 from visionloop.datasets.classification.transforms import ClassificationTrainPreset
 from visionloop.datasets.io.images import read_image
+from visionloop.engine.batch import Batch, Normalizers
+from visionloop.engine.optim import ParameterGroup
 from visionloop.engine.task import Task
+from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.classification import ClassificationMetric
-from visionloop.tasks.classification import evaluate, recipes, saved_predictions
-from visionloop.tasks.classification.architectures import REGISTRY
+from visionloop.tasks.classification import evaluate, recipes, saved_predictions, visualize
+from visionloop.tasks.classification.architectures import MODEL_NAMES
 from visionloop.tasks.classification.attention_rollout import draw_attention
-from visionloop.tasks.classification.checks import check_folder_of_data
+from visionloop.tasks.classification.checks import check_classification_data
 from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.classification.data import collate, index_split, training_splits
 from visionloop.tasks.classification.export import (
     export_classifier,
     load_folder,
     save_folder,
-    write_classifier_card,
+    write_model_card,
 )
 from visionloop.tasks.classification.loss import (
     Mixing,
     balanced_class_weights,
     classification_loss,
-    mixes_at,
+    mixing_enabled_at,
 )
 from visionloop.tasks.classification.model import (
     build_model,
+    grad_checkpointing_blocks,
     load_model,
     own_image_size,
     parameter_groups,
-    recomputed_blocks,
 )
 from visionloop.tasks.classification.positions import set_image_size
-from visionloop.tasks.classification.processor import start_transform
-from visionloop.tasks.classification.visualize import ClassificationReporting, draw_prediction
-from visionloop.tasks.huggingface.hub import check_folder
+from visionloop.tasks.classification.processor import EvalTransform, initial_transform
+from visionloop.tasks.drawing.confusion_matrix import draw_confusion
+from visionloop.tasks.drawing.contact_sheet import draw_gallery
+from visionloop.tasks.huggingface.hub import ModelSource, check_folder
 from visionloop.tasks.huggingface.loading import class_names
 from visionloop.tasks.image_cache import training_images
+from visionloop.tasks.normalize import Normalize
+from visionloop.tasks.visualize import class_table, per_image_scores
 
 
-class ClassificationTask(ClassificationReporting, Task):
-    """One label per image; any image classifier of the library."""
+class ClassificationTask(Task):
+    """One label per image, with any image classifier of transformers.
 
+    Args:
+        config: the settings.
+        classes: class names in order of id, from a trained model; None takes those of the training
+            folder.
+    """
+
+    config: ClassificationConfig
     name = "classification"
     metrics = evaluate.METRICS
     config_class = ClassificationConfig
-    count_names = ("samples",)
+    normalizer_names = ("samples",)
     overfit_goal = ("accuracy", 0.99)
     saved_predictions_suffix = ".jsonl"
+    sample_score = evaluate.SAMPLE_SCORE
+    score_charts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "accuracy": ("accuracy", "accuracy_top5", "mean_class_accuracy")
+    }
+    class_curves = ("accuracy", "precision")
     recipe = staticmethod(recipes.recipe)
-    score_saved_predictions = classmethod(saved_predictions.score_saved_predictions)
+    draw_gallery = staticmethod(draw_gallery)
 
-    def __init__(self, config, classes=None):
-        """classes: names in order of id, where a trained model brings them; None: those of the training folder."""
+    def __init__(self, config: ClassificationConfig, classes: Sequence[str] | None = None) -> None:
         super().__init__(config)
-        self.given_classes, self.mixing_now = classes, True
-        self.constants = {}  # {device: (scale, shift, class weights)}, sent there once
-
-    @classmethod
-    def load_trained(cls, folder, *, data=None, val_split=0.0):
-        module = load_model(check_folder(folder))
-        classes = class_names(module.config) or [
-            f"LABEL_{i}" for i in range(module.config.num_labels)
-        ]
-        task = cls(ClassificationConfig(data=data, model=str(folder), val_split=val_split), classes)
-        set_image_size(module, task.eval_transform.size)
-        return task, module.eval()
+        self.model_classes, self.mixing_now = classes, True
+        self.class_weights: dict[torch.device, torch.Tensor | None] = {}
 
     # data --------------------
     @cached_property
-    def splits(self):
-        """(training index, validation index)."""
-        return training_splits(self.config.data, self.config.val_split, self.given_classes)
+    def splits(self) -> tuple[ImageFolderIndex, ImageFolderIndex]:
+        """Return (training index, validation index)."""
+        return training_splits(self.config.data, self.config.val_split, self.model_classes)
 
     @cached_property
-    def classes(self):
-        return tuple(self.given_classes or self.splits[0].classes)
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names in order of id."""
+        return tuple(self.model_classes or self.splits[0].classes)
 
     @cached_property
-    def source(self):
-        return REGISTRY.find(self.config.model, self.config.from_scratch)
-
-    @cached_property
-    def eval_transform(self):
-        own_size = own_image_size(self.source)
+    def eval_transform(self) -> EvalTransform:
+        """Return the transform of evaluation images."""
         config = self.config
-        return start_transform(
+        return initial_transform(
             self.source.folder,
-            own_size,
+            own_image_size(self.source),
             size=config.image_size,
             style=config.eval_resize,
             crop_pct=config.crop_pct,
         )
 
     @cached_property
-    def train_transform(self):
+    def train_transform(self) -> ClassificationTrainPreset:
+        """Return the augmentation of training images."""
+        config = self.config
         return ClassificationTrainPreset(
             size=self.eval_transform.size,
-            crop_scale_min=self.config.crop_scale_min,
+            crop_scale_min=config.crop_scale_min,
             interpolation=self.eval_transform.interpolation,
-            flip=0.5 if self.config.hflip else 0.0,
-            randaugment_ops=self.config.rand_augment_ops,
-            randaugment_magnitude=self.config.rand_augment_magnitude,
-            erase=self.config.random_erasing,
+            flip=0.5 if config.hflip else 0.0,
+            randaugment_ops=config.rand_augment_ops,
+            randaugment_magnitude=config.rand_augment_magnitude,
+            erase=config.random_erasing,
         )
 
-    def build_datasets(self):
+    def build_datasets(self) -> tuple[ImageFolderDataset, ImageFolderDataset]:
         train, val = self.splits
-        images = training_images(train, self.config, self.train_transform.least_side)
-        return ImageFolderDataset(train, self.train_transform, images), ImageFolderDataset(
-            val, self.eval_transform
-        )
+        images = training_images(train, self.config, self.train_transform.min_side)
+        train_dataset = ImageFolderDataset(train, self.train_transform, images)
+        return train_dataset, ImageFolderDataset(val, self.eval_transform)
 
-    def build_eval_dataset(self, split):
+    def build_eval_dataset(self, split: str) -> ImageFolderDataset:
         if self.config.val_split and split != "test":
-            return ImageFolderDataset(self.splits[split == "val"], self.eval_transform)
-        return ImageFolderDataset(
-            index_split(self.config.data, split, self.classes), self.eval_transform
-        )
+            index = self.splits[split == "val"]
+        else:
+            index = index_split(self.config.data, split, self.classes)
+        return ImageFolderDataset(index, self.eval_transform)
 
-    def collate(self, samples, step, offset):
+    def collate(self, samples: Sequence[Sample], step: int, offset: int) -> Batch:
         return collate(samples, step, offset)
 
-    def check_data(self):
-        return check_folder_of_data(self.config.data, self.config.val_split)
+    def check_data(self) -> JsonObject:
+        return check_classification_data(self.config.data, self.config.val_split)
 
-    # computation --------------------
-    def build_model(self):
+    # model --------------------
+    @cached_property
+    def source(self) -> ModelSource:
+        """Return the architecture or the folder that `--model` names."""
+        return MODEL_NAMES.find(self.config.model, self.config.from_scratch)
+
+    def build_model(self) -> PreTrainedModel:
         config = self.config
         return build_model(
             self.source,
@@ -141,8 +160,56 @@ class ClassificationTask(ClassificationReporting, Task):
             init=config.init,
         )
 
+    def parameter_groups(self, module: PreTrainedModel) -> list[ParameterGroup]:
+        return parameter_groups(module, self.config.layer_decay)
+
+    def backbone(self, module: PreTrainedModel) -> nn.Module:
+        backbone: nn.Module = module.base_model
+        return backbone
+
+    def grad_checkpointing_blocks(self, module: PreTrainedModel) -> list[nn.Module]:
+        return grad_checkpointing_blocks(module)
+
+    def save(
+        self, module: PreTrainedModel, tensors: Mapping[str, torch.Tensor], folder: Path
+    ) -> None:
+        save_folder(module, tensors, folder, self.eval_transform)
+
+    def load(self, module: PreTrainedModel, folder: Path) -> None:
+        load_folder(module, folder)
+
+    def save_best(
+        self,
+        module: PreTrainedModel,
+        tensors: Mapping[str, torch.Tensor],
+        folder: Path,
+        scores: Scores,
+    ) -> None:
+        self.save(module, tensors, folder)
+        trained_on = None if self.model_classes else [len(index) for index in self.splits]
+        write_model_card(folder, self, scores, trained_on)
+
+    @classmethod
+    def load_trained(
+        cls, folder: str | Path, *, data: str | None = None, val_split: float = 0.0
+    ) -> tuple[ClassificationTask, PreTrainedModel]:
+        module = load_model(check_folder(folder))
+        classes = class_names(module.config) or [
+            f"LABEL_{i}" for i in range(module.config.num_labels)
+        ]
+        task = cls(ClassificationConfig(data=data, model=str(folder), val_split=val_split), classes)
+        set_image_size(module, task.eval_transform.size)
+        return task, module.eval()
+
+    # training --------------------
     @cached_property
-    def mixing(self):
+    def normalize(self) -> Normalize:
+        """Return the normalization with the checkpoint's mean and std."""
+        return Normalize(self.eval_transform.mean, self.eval_transform.std)
+
+    @cached_property
+    def mixing(self) -> Mixing:
+        """Return mixup and CutMix."""
         config = self.config
         return Mixing(
             mixup=config.mixup,
@@ -152,99 +219,110 @@ class ClassificationTask(ClassificationReporting, Task):
             num_classes=len(self.classes),
         )
 
-    def constants_on(self, device):
-        """(scale, shift, class weights or None) on the device: pixels * scale + shift is scaled to 0..1 and normalised."""
-        if device not in self.constants:
-            mean, std = (
-                torch.tensor(numbers).view(1, 3, 1, 1)
-                for numbers in (self.eval_transform.mean, self.eval_transform.std)
-            )
-            balanced = self.config.class_weights == "balanced"
-            weights = (
-                balanced_class_weights(self.splits[0].labels, len(self.classes)).to(device)
-                if balanced
-                else None
-            )
-            self.constants[device] = (1 / (255 * std)).to(device), (-mean / std).to(device), weights
-        return self.constants[device]
+    def class_weights_on(self, device: torch.device) -> torch.Tensor | None:
+        """Return the class weights [C] on a device, copied there once; None for equal weights."""
+        if self.config.class_weights == "none":
+            return None
+        if device not in self.class_weights:
+            weights = balanced_class_weights(self.splits[0].labels, len(self.classes))
+            self.class_weights[device] = weights.to(device)
+        return self.class_weights[device]
 
-    def to_input(self, batch):
-        scale, shift, _ = self.constants_on(batch["pixel_values"].device)
-        return batch["pixel_values"].float() * scale + shift
+    def to_input(self, batch: Batch) -> torch.Tensor:
+        return self.normalize(batch["pixel_values"])
 
-    def count(self, micro_batches):
+    def count_normalizers(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
         return {"samples": sum(len(batch) for batch in micro_batches)}
 
-    def before_step(self, module, step, steps):
-        self.mixing_now = mixes_at(step, steps, self.config.mixup_off)
+    def before_step(self, module: PreTrainedModel, step: int, steps: int) -> None:
+        self.mixing_now = mixing_enabled_at(step, steps, self.config.mixup_off)
 
-    def min_micro_batch_size(self, module):
-        return 2 if self.mixing.on else super().min_micro_batch_size(module)
+    def min_micro_batch_size(self, module: PreTrainedModel) -> int:
+        return 2 if self.mixing.enabled else super().min_micro_batch_size(module)
 
-    def loss(self, model, batch, count):
-        pixels, targets = self.to_input(batch), batch["labels"]
+    def loss(
+        self, model: nn.Module, batch: Batch, normalizers: Normalizers
+    ) -> dict[str, torch.Tensor]:
+        pixel_values, targets = self.to_input(batch), batch["labels"]
         if self.mixing_now:
-            pixels, targets = self.mixing(pixels, targets)
-        logits = model(pixel_values=pixels).logits
-        weights = self.constants_on(pixels.device)[-1]
+            pixel_values, targets = self.mixing(pixel_values, targets)
         return classification_loss(
-            logits,
+            model(pixel_values=pixel_values).logits,
             targets,
-            count,
+            normalizers,
             label_smoothing=self.config.label_smoothing,
-            class_weights=weights,
+            class_weights=self.class_weights_on(pixel_values.device),
         )
 
-    def expected_first_loss(self):
+    def expected_first_loss(self) -> float:
         return math.log(len(self.classes))
 
-    def predict(self, model, batch):
+    # predict --------------------
+    def predict(self, model: PreTrainedModel, batch: Batch) -> Predictions:
         return evaluate.predict(model, self.to_input(batch))
 
-    def build_metric(self):
+    def build_metric(self) -> ClassificationMetric:
         return ClassificationMetric(len(self.classes))
 
-    def save_scored_predictions(self, metric, dataset, path):
-        saved_predictions.save_scored_predictions(metric, dataset, path, self.classes)
-
-    # answers and images --------------------
-    def read_sample(self, path):
+    def read_sample(self, path: str | Path) -> Sample:
         return {"pixel_values": self.eval_transform(read_image(path))}
 
-    def describe_predictions(self, batch, predictions, names):
-        return evaluate.describe(predictions, names, self.classes)
+    def describe_predictions(
+        self, batch: Batch, predictions: Predictions, names: Sequence[str]
+    ) -> list[JsonObject]:
+        return evaluate.describe_predictions(predictions, names, self.classes)
 
-    def draw_predictions(self, paths, answers, predictions):
+    def draw_predictions(
+        self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
+    ) -> Iterable[NDArray[np.uint8]]:
         return (
-            draw_prediction(read_image(path), answer)
-            for path, answer in zip(paths, answers, strict=True)
+            visualize.draw_prediction(read_image(path), row)
+            for path, row in zip(paths, rows, strict=True)
         )
 
-    def explain(self, module, batch, kind):
+    def explain(self, module: PreTrainedModel, batch: Batch, kind: str) -> list[NDArray[np.uint8]]:
         return draw_attention(module, self.to_input(batch), batch["pixel_values"])
 
-    # weights --------------------
-    def parameter_groups(self, module):
-        return parameter_groups(module, self.config.layer_decay)
+    def save_scored_predictions(
+        self, metric: ClassificationMetric, dataset: ImageFolderDataset, path: Path
+    ) -> None:
+        saved_predictions.save_scored_predictions(metric, dataset, path, self.classes)
 
-    def backbone(self, module):
-        return module.base_model
+    @classmethod
+    def score_saved_predictions(
+        cls, path: str | Path, *, data: str, split: str
+    ) -> tuple[ClassificationTask, ClassificationMetric]:
+        classes, metric = saved_predictions.score_saved_predictions(path, data=data, split=split)
+        return cls(ClassificationConfig(data=str(data)), classes), metric
 
-    def grad_checkpointing_blocks(self, module):
-        return recomputed_blocks(module)
+    # draw and report --------------------
+    def draw(self, batch: Batch) -> dict[str, NDArray[np.uint8]]:
+        return {"batch": visualize.draw_batch(batch, self.classes)}
 
-    def save(self, module, tensors, folder):
-        save_folder(module, tensors, folder, self.eval_transform)
+    def draw_samples(self, batch: Batch, predictions: Predictions) -> list[NDArray[np.uint8]]:
+        return visualize.draw_samples(batch, predictions, self.classes)
 
-    def load(self, module, folder):
-        load_folder(module, folder)
+    def draw_scores(self, metric: ClassificationMetric) -> dict[str, NDArray[np.uint8]]:
+        return {"confusion": draw_confusion(metric.confusion(), self.classes)}
 
-    def save_best(self, module, tensors, folder, scores):
-        self.save(module, tensors, folder)
-        trained_on = None if self.given_classes else [len(index) for index in self.splits]
-        write_classifier_card(folder, self, scores, trained_on)
+    def sample_scores(
+        self, metric: ClassificationMetric
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        return per_image_scores(metric, "losses")
 
-    def export(self, module, folder, *, onnx=False):
+    def per_class_scores(self, metric: ClassificationMetric) -> dict[str, dict[str, float]]:
+        return class_table(self.classes, metric.per_class())
+
+    def reference_scores(self, metric: ClassificationMetric) -> Scores:
+        return {"accuracy of always naming the most frequent class": metric.majority_accuracy()}
+
+    def confusion(
+        self, metric: ClassificationMetric
+    ) -> tuple[Sequence[str], NDArray[np.int64], str]:
+        return self.classes, metric.confusion(), "images"
+
+    # export --------------------
+    def export(self, module: PreTrainedModel, folder: Path, *, onnx: bool = False) -> list[str]:
         self.save(module, module.state_dict(), folder)
-        write_classifier_card(folder, self, {}, None)
+        write_model_card(folder, self, {}, None)
         return export_classifier(module, folder, self.eval_transform.size) if onnx else []

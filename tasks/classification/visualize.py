@@ -1,10 +1,13 @@
-"""Training images with their labels, predictions beside the truth, the confusion matrix."""
+"""Drawings of image classification: training images, evaluated images and predictions."""
 
-from typing import ClassVar
+from collections.abc import Sequence
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from visionloop.engine.metric import MetricSpec
+from visionloop.engine.batch import Batch
+from visionloop.engine.types import JsonObject, Predictions
 from visionloop.tasks.drawing.canvas import (
     PLAIN,
     RIGHT,
@@ -12,87 +15,73 @@ from visionloop.tasks.drawing.canvas import (
     class_label,
     fit_to,
     grid,
+    pad_to_width,
     with_caption,
 )
-from visionloop.tasks.drawing.confusion_matrix import draw_confusion
-from visionloop.tasks.visualize import ClassReporting
 
-SIDE = 128  # of an image in a grid of training images
-SAMPLE_SIDE = 224  # of an image with its answer
-MOST = 36  # images in a grid
-PREDICTION_SIDE = 320  # longer side of a labelled image
+# longer sides in pixels: of a training image in its grid, of an evaluated image, of a prediction
+TRAINING_SIDE, SAMPLE_SIDE, PREDICTION_SIDE = 128, 224, 320
+MAX_TRAINING_IMAGES = 36
 
 
-def draw_batch(batch, classes):
-    """uint8 [H, W, 3]: a training batch with its labels."""
-    images, labels = images_of(batch, SIDE, MOST), batch["labels"][:MOST].tolist()
-    named = [[class_label(label, classes, room=SIDE - 8)] for label in labels]
-    return grid([with_caption(image, lines) for image, lines in zip(images, named, strict=True)])
+def draw_batch(batch: Batch, classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Draw the images of a training batch with their labels, uint8 [H, W, 3]."""
+    images = images_of(batch, TRAINING_SIDE, MAX_TRAINING_IMAGES)
+    labels = batch["labels"][:MAX_TRAINING_IMAGES].tolist()
+    captions = [class_label(label, classes, room=TRAINING_SIDE - 8) for label in labels]
+    return grid([with_caption(image, [line]) for image, line in zip(images, captions, strict=True)])
 
 
-def draw_samples(batch, predictions, classes):
-    """One uint8 [h, w, 3] per image with the answer below in the colour of right or wrong, and the truth where it is wrong."""
-    chosen, room, tiles = predictions["logits"].argmax(dim=1).tolist(), SAMPLE_SIDE - 8, []
-    for image, label, did_you_mean in zip(
-        images_of(batch, SAMPLE_SIDE), batch["labels"].tolist(), chosen, strict=True
-    ):
-        lines = [
-            class_label(did_you_mean, classes, room=room),
-            "" if did_you_mean == label else f"is {class_label(label, classes, room=room - 16)}",
-        ]
-        tiles.append(with_caption(image, lines, color=RIGHT if did_you_mean == label else WRONG))
+def draw_samples(
+    batch: Batch, predictions: Predictions, classes: Sequence[str]
+) -> list[NDArray[np.uint8]]:
+    """Draw evaluated images with the prediction below, and the ground truth where it differs.
+
+    The color behind the prediction says whether it is right.
+
+    Returns:
+        One uint8 array [h, w, 3] per image.
+    """
+    images, labels = images_of(batch, SAMPLE_SIDE), batch["labels"].tolist()
+    predicted = predictions["logits"].argmax(dim=1).tolist()
+    room, tiles = SAMPLE_SIDE - 8, []
+    for image, label, prediction in zip(images, labels, predicted, strict=True):
+        right = prediction == label
+        ground_truth = "" if right else f"is {class_label(label, classes, room=room - 16)}"
+        lines = [class_label(prediction, classes, room=room), ground_truth]
+        tiles.append(with_caption(image, lines, color=RIGHT if right else WRONG))
     return tiles
 
 
-def images_of(batch, side, most=None):
-    """The first `most` images of a batch, None: all, as uint8 [h, w, 3] with a longer side of `side` pixels."""
-    return [
-        fit_to(image, longest=side)
-        for image in batch["pixel_values"][:most].permute(0, 2, 3, 1).cpu().numpy()
-    ]
+def images_of(batch: Batch, side: int, limit: int | None = None) -> list[NDArray[np.uint8]]:
+    """Return the first images of a batch resized to a longer side of `side` pixels.
+
+    Args:
+        side: longer side in pixels.
+        limit: number of images; None returns all.
+
+    Returns:
+        uint8 arrays [h, w, 3].
+    """
+    images = batch["pixel_values"][:limit].permute(0, 2, 3, 1).cpu().numpy()
+    return [fit_to(image, longest=side) for image in images]
 
 
-def draw_prediction(image, answer):
-    """image: uint8 [3, H, W]; answer: one row of `describe` -> uint8 [h, w, 3] with the label and the runners-up below."""
-    shown = fit_to(image.permute(1, 2, 0).numpy(), longest=PREDICTION_SIDE)
-    if shown.shape[1] < PREDICTION_SIDE // 2:  # a narrow image: room for the words
-        margin = PREDICTION_SIDE // 2 - shown.shape[1]
-        shown = np.pad(shown, ((0, 0), (0, margin), (0, 0)), constant_values=255)
+def draw_prediction(image: torch.Tensor, row: JsonObject) -> NDArray[np.uint8]:
+    """Draw an image with the three best classes and their scores below.
+
+    Args:
+        image: uint8 [3, H, W].
+        row: of `evaluate.describe_predictions`.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    resized = fit_to(image.permute(1, 2, 0).numpy(), longest=PREDICTION_SIDE)
+    resized = pad_to_width(resized, PREDICTION_SIDE // 2)  # room for the text
     lines = []
-    for row in answer["top5"][:3]:
-        name = class_label(row["id"], {row["id"]: row["label"]}, size=14, room=shown.shape[1] - 70)
-        lines.append(f"{name}  {100 * row['score']:.1f} %")
-    return with_caption(shown, lines, color=PLAIN, size=14)
-
-
-# What image classification shows of a run: the drawing and telling hooks of its task.
-
-
-class ClassificationReporting(ClassReporting):
-    """Images with labels, the confusion matrix, cross-entropy image by image."""
-
-    sample_score = MetricSpec(
-        "cross_entropy",
-        "cross-entropy",
-        "float",
-        False,
-        "of the true class, without label smoothing",
-    )
-    score_charts: ClassVar = {"accuracy": ("accuracy", "accuracy_top5", "mean_class_accuracy")}
-    class_curves = ("accuracy", "precision")
-    score_column = "losses"
-
-    def draw(self, batch):
-        return {"batch": draw_batch(batch, self.classes)}
-
-    def draw_samples(self, batch, predictions):
-        return draw_samples(batch, predictions, self.classes)
-
-    def draw_scores(self, metric):
-        return {"confusion": draw_confusion(metric.confusion(), self.classes)}
-
-    def reference_scores(self, metric):
-        return {"accuracy of always naming the most frequent class": metric.majority_accuracy()}
-
-    def confusion(self, metric):
-        return self.classes, metric.confusion(), "images"
+    for entry in row["top5"][:3]:
+        names = {entry["id"]: entry["label"]}
+        name = class_label(entry["id"], names, size=14, room=resized.shape[1] - 70)
+        lines.append(f"{name}  {100 * entry['score']:.1f} %")
+    return with_caption(resized, lines, color=PLAIN, size=14)

@@ -1,13 +1,14 @@
-"""The architectures of D-FINE, and the names under which their weights were released. No torch here: recipes are asked before a model.
+"""Architectures of D-FINE, and the names of their released weights.
 
-Widths and depths: configs/dfine and configs/dfine/include of `Peterande/D-FINE` and
-src/nn/backbone/hgnetv2.py there; the fields are those of the library's HGNetV2Config and
-DFineConfig. What is not listed is the library's default.
+Imports no torch: recipes are asked before there is a model. Widths and depths: configs/dfine,
+configs/dfine/include and src/nn/backbone/hgnetv2.py of `Peterande/D-FINE`; the fields are those of
+HGNetV2Config and DFineConfig of transformers, whose defaults hold for what is not listed.
 """
 
-from visionloop.tasks.huggingface.hub import ModelRegistry
+from visionloop.engine.types import JsonObject
+from visionloop.tasks.huggingface.hub import ModelNames
 
-_B0 = {
+_B0: JsonObject = {
     "stem_channels": [3, 16, 16],
     "stage_in_channels": [16, 64, 256, 512],
     "stage_mid_channels": [16, 32, 64, 128],
@@ -17,7 +18,7 @@ _B0 = {
     "hidden_sizes": [128, 256, 512, 1024],
     "use_learnable_affine_block": True,
 }
-_B2 = {
+_B2: JsonObject = {
     "stem_channels": [3, 24, 32],
     "stage_in_channels": [32, 96, 384, 768],
     "stage_mid_channels": [32, 64, 128, 256],
@@ -27,7 +28,7 @@ _B2 = {
     "hidden_sizes": [192, 384, 768, 1536],
     "use_learnable_affine_block": True,
 }
-_B4 = {
+_B4: JsonObject = {
     "stem_channels": [3, 32, 48],
     "stage_in_channels": [48, 128, 512, 1024],
     "stage_mid_channels": [48, 96, 192, 384],
@@ -37,13 +38,13 @@ _B4 = {
     "hidden_sizes": [256, 512, 1024, 2048],
     "use_learnable_affine_block": False,
 }
-_B5 = _B4 | {
+_B5: JsonObject = _B4 | {
     "stem_channels": [3, 32, 64],
     "stage_in_channels": [64, 128, 512, 1024],
     "stage_mid_channels": [64, 128, 256, 512],
     "stage_num_blocks": [1, 2, 5, 2],
 }
-_TINY = {
+_TINY: JsonObject = {
     "stem_channels": [3, 8, 8],
     "stage_in_channels": [8, 16, 32, 48],
     "stage_mid_channels": [8, 8, 16, 16],
@@ -55,41 +56,68 @@ _TINY = {
     "embedding_size": 8,
     "use_learnable_affine_block": True,
 }
-THREE_LEVELS = {
+THREE_LEVELS: JsonObject = {
     "num_feature_levels": 3,
     "feat_strides": [8, 16, 32],
     "encode_proj_layers": [2],
     "decoder_n_points": [3, 6, 3],
 }
 # name -> (HGNetV2Config fields, DFineConfig fields, side of the training images in pixels)
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, tuple[JsonObject, JsonObject, int]] = {
     "tiny": (
         _TINY | {"out_indices": [2, 3, 4]},
-        THREE_LEVELS | {
-            "encoder_in_channels": [32, 48, 64], "encoder_hidden_dim": 32, "encoder_ffn_dim": 64, "encoder_attention_heads": 4,
-            "decoder_in_channels": [32, 32, 32], "d_model": 32, "decoder_ffn_dim": 64, "decoder_attention_heads": 4,
-            "decoder_layers": 3, "hidden_expansion": 0.5, "depth_mult": 0.34, "num_queries": 100, "num_denoising": 100,
+        THREE_LEVELS
+        | {
+            "encoder_in_channels": [32, 48, 64],
+            "encoder_hidden_dim": 32,
+            "encoder_ffn_dim": 64,
+            "encoder_attention_heads": 4,
+            "decoder_in_channels": [32, 32, 32],
+            "d_model": 32,
+            "decoder_ffn_dim": 64,
+            "decoder_attention_heads": 4,
+            "decoder_layers": 3,
+            "hidden_expansion": 0.5,
+            "depth_mult": 0.34,
+            "num_queries": 100,
+            "num_denoising": 100,
         },
         256,
     ),
     "dfine-nano": (
         _B0 | {"out_indices": [3, 4]},
         {
-            "num_feature_levels": 2, "feat_strides": [16, 32], "encode_proj_layers": [1], "decoder_n_points": [6, 6],
-            "encoder_in_channels": [512, 1024], "encoder_hidden_dim": 128, "encoder_ffn_dim": 512,
-            "decoder_in_channels": [128, 128], "d_model": 128, "decoder_ffn_dim": 512,
-            "decoder_layers": 3, "hidden_expansion": 0.34, "depth_mult": 0.5,
+            "num_feature_levels": 2,
+            "feat_strides": [16, 32],
+            "encode_proj_layers": [1],
+            "decoder_n_points": [6, 6],
+            "encoder_in_channels": [512, 1024],
+            "encoder_hidden_dim": 128,
+            "encoder_ffn_dim": 512,
+            "decoder_in_channels": [128, 128],
+            "d_model": 128,
+            "decoder_ffn_dim": 512,
+            "decoder_layers": 3,
+            "hidden_expansion": 0.34,
+            "depth_mult": 0.5,
         },
         640,
     ),
     "dfine-small": (
         _B0 | {"out_indices": [2, 3, 4]},
-        THREE_LEVELS | {"encoder_in_channels": [256, 512, 1024], "decoder_layers": 3, "hidden_expansion": 0.5, "depth_mult": 0.34},
+        THREE_LEVELS
+        | {
+            "encoder_in_channels": [256, 512, 1024],
+            "decoder_layers": 3,
+            "hidden_expansion": 0.5,
+            "depth_mult": 0.34,
+        },
         640,
     ),
     "dfine-medium": (
         _B2 | {"out_indices": [2, 3, 4]},
-        THREE_LEVELS | {"encoder_in_channels": [384, 768, 1536], "decoder_layers": 4, "depth_mult": 0.67},
+        THREE_LEVELS
+        | {"encoder_in_channels": [384, 768, 1536], "decoder_layers": 4, "depth_mult": 0.67},
         640,
     ),
     "dfine-large": (
@@ -99,16 +127,21 @@ ARCHITECTURES = {
     ),
     "dfine-xlarge": (
         _B5 | {"out_indices": [2, 3, 4]},
-        THREE_LEVELS | {
-            "encoder_in_channels": [512, 1024, 2048], "encoder_hidden_dim": 384, "encoder_ffn_dim": 2048,
-            "decoder_in_channels": [384, 384, 384], "decoder_layers": 6, "reg_scale": 8.0,
+        THREE_LEVELS
+        | {
+            "encoder_in_channels": [512, 1024, 2048],
+            "encoder_hidden_dim": 384,
+            "encoder_ffn_dim": 2048,
+            "decoder_in_channels": [384, 384, 384],
+            "decoder_layers": 6,
+            "reg_scale": 8.0,
         },
         640,
     ),
-}  # fmt: skip
+}
 OWNER = "ustc-community/"
-# released weights by size; -coco: trained on COCO, -obj2coco: on Objects365 and then COCO, -obj365:
-# on Objects365 alone (366 classes)
+# released weights by size; -coco: trained on COCO, -obj2coco: on Objects365 and then COCO,
+# -obj365: on Objects365 alone (366 classes)
 RELEASED = {
     "dfine-nano": ["dfine-nano-coco"],
     "dfine-small": ["dfine-small-coco", "dfine-small-obj2coco", "dfine-small-obj365"],
@@ -118,18 +151,18 @@ RELEASED = {
 }
 
 
-def _aliases():
-    """{other name: hub id}: the ids without their owner, and the old ones (dfine_x_coco), with and without."""
-    found = {}
+def _aliases() -> dict[str, str]:
+    """Return {other name: hub id}: ids without their owner, and old ids (dfine_x_coco)."""
+    aliases: dict[str, str] = {}
     for names in RELEASED.values():
         for name in names:
-            _, size, rest = name.split("-", 2)
-            old = f"dfine_{size[0]}_{rest.replace('-', '_')}"
-            found |= dict.fromkeys((name, old, OWNER + old), OWNER + name)
-    return found
+            _, size, data = name.split("-", 2)
+            old = f"dfine_{size[0]}_{data.replace('-', '_')}"
+            aliases |= dict.fromkeys((name, old, OWNER + old), OWNER + name)
+    return aliases
 
 
-REGISTRY = ModelRegistry(
+MODEL_NAMES = ModelNames(
     architectures=tuple(ARCHITECTURES),
     pretrained={size: OWNER + names[0] for size, names in RELEASED.items()},
     default="tiny",

@@ -1,10 +1,15 @@
-"""The preflight of a detection data folder: everything wrong with it at once, over all splits."""
+"""Checks of a detection data folder: all problems at once, over all splits."""
+
+from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionloop.datasets.detection.dataset import size_mismatch
 from visionloop.datasets.detection.layout import (
@@ -13,38 +18,49 @@ from visionloop.datasets.detection.layout import (
     require_detection_split,
 )
 from visionloop.datasets.io.layout import DataLayoutError, shorten
-from visionloop.tasks.checks import decode_all, note, report_copies
+from visionloop.tasks.checks import add_problem, decode_all, report_copies
 from visionloop.tasks.detection.data import NO_VALIDATION, require_data
 
-FEW = 10  # boxes of a class below which a score for it means little
+if TYPE_CHECKING:
+    from visionloop.datasets.detection.index import DetectionIndex
+    from visionloop.engine.types import JsonObject
+
+FEW_BOXES = 10  # of a class: with fewer, a score for it means little
 COCO_EDGES = (32, 96)  # COCO's small, medium and large, by the side of a square of the same area
 EDGES = (8, 16, 32, 96)
-FINEST_GRID = 8  # pixels of the network's input between two places of its finest grid
-MANY = 0.2  # share of boxes below it from which on more pixels are worth their time
-LARGEST_ZOOM = 1.5  # enlarged further than this, images show nothing new
+FINEST_STRIDE = 8  # pixels of the input of the model
+MANY_TINY = 0.2  # share of boxes below the finest stride from which on a larger input pays
+LARGEST_ZOOM = 1.5  # images that are enlarged further show nothing new
 
 
-def check_detection_data(data, val_split, image_size):
-    """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: boxes in training}, "lines": [..]} of a folder with boxes.
+def check_detection_data(data: str | None, val_split: float, image_size: int) -> JsonObject:
+    """Check a data folder with boxes; reads every image and writes nothing.
 
-    Reads every image. lines: about ids and the sizes of the boxes, in their images and at
-    `image_size`. Nothing is written.
+    Args:
+        data: the folder.
+        val_split: share of the training images that a run sets aside.
+        image_size: side of the input of the model, for the sizes of boxes.
+
+    Returns:
+        {"errors": [{"path", "why"}], "warnings": [{"path", "why"}], "classes": {name: boxes of
+        training}, "lines": [text about ids and the sizes of boxes]}.
     """
-    require_data(data)
-    found = {"errors": [], "warnings": [], "classes": {}, "lines": []}
-    indexes = _inspect_splits(data, val_split, found)
-    sizes_hw = _check_images(indexes, found)
+    data = require_data(data)
+    report: JsonObject = {"errors": [], "warnings": [], "classes": {}, "lines": []}
+    indexes = _inspect_splits(data, val_split, report)
+    sizes_hw = _check_images(indexes, report)
     if "train" in indexes:
         train = indexes["train"]
-        _check_counts(train, found)
-        _check_categories(indexes, found)
-        _check_sizes(train, sizes_hw["train"], image_size, found)
-    return found
+        _check_counts(train, report)
+        _check_categories(indexes, report)
+        _check_sizes(train, sizes_hw["train"], image_size, report)
+    return report
 
 
-def _inspect_splits(data, val_split, found):
-    """{split: index} of the splits that can be read, with the labels of the training split; problems go into `found`."""
-    indexes, absent = {}, []
+def _inspect_splits(data: str, val_split: float, report: JsonObject) -> dict[str, DetectionIndex]:
+    """Return {split: index} of readable splits with the labels of training; report problems."""
+    indexes: dict[str, DetectionIndex] = {}
+    absent = []
     for split in ("train", "val", "test"):
         classes = indexes["train"].classes if "train" in indexes else None
         try:
@@ -52,125 +68,141 @@ def _inspect_splits(data, val_split, found):
             if inspected is None:
                 absent.append(split)
                 if split == "train":
-                    require_detection_split(data, split)  # says what was expected
+                    require_detection_split(data, split)  # raises what was expected
                 continue
         except DataLayoutError as error:
-            note(found, "errors", error.path, error.why)
+            add_problem(report, "errors", error.path, error.why)
             if not Path(data).is_dir():
                 return {}
             continue
         index, problems = inspected
         for kind, path, why in problems:
-            # the description of a YOLO dataset is one for all splits
-            note(
-                found,
-                f"{kind}s",
-                path,
-                f"{split}: {why}" if Path(path).name in DESCRIPTIONS else why,
-            )
+            severity: Literal["errors", "warnings"] = "errors" if kind == "error" else "warnings"
+            # the description of a YOLO dataset is one file for all splits
+            is_shared = Path(path).name in DESCRIPTIONS
+            add_problem(report, severity, path, f"{split}: {why}" if is_shared else why)
         if index is not None:
             indexes[split] = index
     if "train" in indexes and "val" in absent and not val_split:
-        note(found, "errors", data, NO_VALIDATION)
+        add_problem(report, "errors", data, NO_VALIDATION)
     return indexes
 
 
-def _check_images(indexes, found):
-    """{split: sizes as decoded, int64 [N, 2]}, 0 where an image cannot be read. Says which are, are of another size or there twice."""
+def _check_images(
+    indexes: Mapping[str, DetectionIndex], report: JsonObject
+) -> dict[str, NDArray[np.int64]]:
+    """Report images that are unreadable, of another size than annotated, or duplicates.
+
+    Returns:
+        {split: sizes as decoded, int64 [N, 2]}, 0 for an unreadable image.
+    """
     sizes_hw = {
         split: np.zeros((len(index), 2), dtype=np.int64) for split, index in indexes.items()
     }
-    places = defaultdict(list)  # digest -> [(split, class, path)]
-    for split, row, path, size_hw, digest in decode_all(indexes, found, skip_missing=True):
+    copies_of = defaultdict(list)  # digest -> [(split, class, path)]
+    for split, row, path, size_hw, digest in decode_all(indexes, report, skip_missing=True):
         sizes_hw[split][row] = size_hw
-        places[digest].append((split, "", path))
+        copies_of[digest].append((split, "", path))
         why = size_mismatch(indexes[split], row, size_hw)
         if why:
-            note(found, "errors", path, why)
-    for copies in places.values():
-        report_copies(copies, found)
+            add_problem(report, "errors", path, why)
+    for copies in copies_of.values():
+        report_copies(copies, report)
     return sizes_hw
 
 
-def _check_counts(train, found):
+def _check_counts(train: DetectionIndex, report: JsonObject) -> None:
+    """Report classes with few boxes and data without any."""
     counts = np.bincount(train.labels[~train.crowd], minlength=len(train.classes)).tolist()
-    found["classes"] = dict(zip(train.classes, counts, strict=True))
+    report["classes"] = dict(zip(train.classes, counts, strict=True))
     if not any(counts):
-        note(found, "errors", train.source, "no boxes at all; there is nothing to find")
+        add_problem(report, "errors", train.source, "no boxes at all; there is nothing to detect")
         return
-    few = [f"{count} of {name}" for name, count in found["classes"].items() if 0 < count < FEW]
+    few = [
+        f"{count} of {name}" for name, count in report["classes"].items() if 0 < count < FEW_BOXES
+    ]
     if few:
-        note(
-            found,
-            "warnings",
-            train.source,
-            f"few boxes: {shorten(few)}; a class wants at least {FEW}",
-        )
-    a_image = np.diff(train.offsets)
-    line = f"{len(train)} images, {int((a_image == 0).sum())} of them without boxes; {len(train.labels)} boxes in train"
-    found["lines"].append(
-        f"{line}, {a_image.mean():.1f} an image, {a_image.max()} at most, {int(train.crowd.sum())} of crowds"
+        why = f"few boxes: {shorten(few)}; a class should have at least {FEW_BOXES}"
+        add_problem(report, "warnings", train.source, why)
+    per_image = np.diff(train.offsets)
+    report["lines"].append(
+        f"{len(train)} images, {int((per_image == 0).sum())} of them without boxes; "
+        f"{len(train.labels)} boxes in train, {per_image.mean():.1f} per image, "
+        f"{per_image.max()} at most, {int(train.crowd.sum())} of crowds"
     )
 
 
-def _check_categories(indexes, found):
-    """What differs between splits; a name that the training split does not know is an error of its own, told before."""
-    train = indexes["train"]
+def _check_categories(indexes: Mapping[str, DetectionIndex], report: JsonObject) -> None:
+    """Report categories that differ between splits.
+
+    A name that the training split does not have is an error that is reported earlier.
+    """
+    train, lines = indexes["train"], report["lines"]
     for split, index in indexes.items():
-        unlisted = [
-            name for name, key in zip(index.classes, index.category_ids, strict=True) if key is None
-        ]
+        keys = list(zip(index.classes, index.category_ids, train.category_ids, strict=True))
+        unlisted = [name for name, key, _ in keys if key is None]
         if unlisted:
-            note(
-                found,
-                "warnings",
-                index.source,
-                f"does not list {len(unlisted)} categories of train: {shorten(unlisted)}",
+            why = f"does not list {len(unlisted)} categories of train: {shorten(unlisted)}"
+            add_problem(report, "warnings", index.source, why)
+        if any(key not in (None, train_key) for _, key, train_key in keys):
+            lines.append(
+                f"category ids of {split} differ from those of train; "
+                "the classes are matched by name"
             )
-        pairs = zip(index.category_ids, train.category_ids, strict=True)
-        if any(own != known for own, known in pairs if own is not None):
-            found["lines"].append(
-                f"category ids of {split} differ from those of train; the classes are matched by name"
-            )
-    ids = train.category_ids
-    if all(isinstance(key, int) for key in ids) and ids[-1] - ids[0] >= len(ids):
+    ids = [key for key in train.category_ids if isinstance(key, int)]
+    if len(ids) == len(train.category_ids) and ids[-1] - ids[0] >= len(ids):
         skipped = ids[-1] - ids[0] + 1 - len(ids)
-        found["lines"].append(
-            f"category ids run from {ids[0]} to {ids[-1]} without {skipped} of them; labels are 0 to {len(ids) - 1}"
+        lines.append(
+            f"category ids run from {ids[0]} to {ids[-1]} without {skipped} of them; "
+            f"labels are 0 to {len(ids) - 1}"
         )
 
 
-def _check_sizes(train, sizes_hw, image_size, found):
-    """How large the boxes are, in their own images and in what the network sees of them; a warning when most of that is tiny."""
+def _check_sizes(
+    train: DetectionIndex, sizes_hw: NDArray[np.int64], image_size: int, report: JsonObject
+) -> None:
+    """Report the sizes of boxes, in their images and in the input of the model.
+
+    A warning tells when many of them are tiny there.
+    """
     sizes_hw = np.where(train.sizes_hw > 0, train.sizes_hw, sizes_hw)
-    of_boxes = sizes_hw[np.repeat(np.arange(len(train)), np.diff(train.offsets))]
-    used = ~train.crowd & (train.boxes[:, 2:] > 0).all(axis=1) & of_boxes.all(axis=1)
-    if not used.any():
+    image_hw = sizes_hw[np.repeat(np.arange(len(train)), np.diff(train.offsets))]  # of each box
+    is_used = ~train.crowd & (train.boxes[:, 2:] > 0).all(axis=1) & image_hw.all(axis=1)
+    if not is_used.any():
         return
-    sides = np.sqrt(train.boxes[used, 2:].prod(axis=1))
-    found["lines"].append(f"boxes in their images: {describe_sides(sides, COCO_EDGES)}")
-    sides *= image_size / np.sqrt(of_boxes[used].prod(axis=1))
-    found["lines"].append(f"boxes at {image_size} px: {describe_sides(sides, EDGES)}")
-    share = (sides < FINEST_GRID).mean()
-    if share > MANY:
-        wanted = 32 * int(np.ceil(image_size * FINEST_GRID / np.quantile(sides, MANY) / 32))
-        advice = "cut the images into smaller ones"
-        if wanted <= LARGEST_ZOOM * np.median(sizes_hw[sizes_hw.all(axis=1)].max(axis=1)):
-            advice = f"consider --image-size {wanted}"
-        why = f"{100 * share:.0f} % of the boxes are smaller than {FINEST_GRID} x {FINEST_GRID} px at {image_size} px"
-        note(
-            found, "warnings", train.source, f"{why}, hard to find on the network's grids; {advice}"
+    sides = np.sqrt(train.boxes[is_used, 2:].prod(axis=1))
+    report["lines"].append(f"boxes in their images: {describe_sides(sides, COCO_EDGES)}")
+    sides *= image_size / np.sqrt(image_hw[is_used].prod(axis=1))
+    report["lines"].append(f"boxes at {image_size} px: {describe_sides(sides, EDGES)}")
+    tiny = (sides < FINEST_STRIDE).mean()
+    if tiny > MANY_TINY:
+        percentile = np.quantile(sides, MANY_TINY)
+        larger = 32 * int(np.ceil(image_size * FINEST_STRIDE / percentile / 32))
+        median_side = np.median(sizes_hw[sizes_hw.all(axis=1)].max(axis=1))
+        advice = (
+            f"consider --image-size {larger}"
+            if larger <= LARGEST_ZOOM * median_side
+            else "cut the images into smaller ones"
+        )
+        add_problem(
+            report,
+            "warnings",
+            train.source,
+            f"{100 * tiny:.0f} % of the boxes are smaller than {FINEST_STRIDE} x {FINEST_STRIDE} "
+            f"px at {image_size} px, hard to detect at the strides of the model; {advice}",
         )
 
 
-def describe_sides(sides, edges):
-    """One line with the shares of sides [N] below, between and above the edges, all in pixels."""
+def describe_sides(sides: NDArray[np.float64], edges: Sequence[int]) -> str:
+    """Return a line with the shares of sides below, between and above the edges, in pixels.
+
+    Args:
+        sides: float [N].
+        edges: rising.
+    """
     shares = np.histogram(sides, [0, *edges, np.inf])[0] / len(sides)
-    words = [
-        f"smaller than {edges[0]} px",
-        *(f"{low} to {high}" for low, high in pairwise(edges)),
-        "larger",
-    ]
+    ranges = (f"{low} to {high}" for low, high in pairwise(edges))
+    words = [f"smaller than {edges[0]} px", *ranges, "larger"]
     return ", ".join(
         f"{100 * share:.0f} % {word}" for share, word in zip(shares, words, strict=True)
     )

@@ -1,4 +1,7 @@
-"""Settings of object detection, on top of those of every task. No torch here: `--help` must be quick."""
+"""Settings of object detection beside those of every task.
+
+Imports no torch, so that `--help` starts quickly.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,62 +12,110 @@ from visionloop.engine.config.train_config import TaskConfig
 
 @dataclass(frozen=True)
 class DetectionConfig(TaskConfig):
-    """What the task itself needs; the presets of recipes.py change these defaults."""
+    """Settings of the model, the loss and the augmentation; recipes.py changes their defaults."""
 
     backbone_lr_scale: float = option(
-        0.5, "learning rate of the backbone as a share of --lr", at_least=0
+        0.5,
+        "Learning rate of the backbone, as a share of --lr",
+        group="Optimization",
+        at_least=0,
     )
     backbone_bn: Literal["trained", "frozen"] | None = option(
-        None, "the backbone's BatchNorm (default: as the size was trained)"
+        None,
+        "BatchNorm statistics of the backbone (default: as the authors train a model of this size)",
+        group="Model",
     )
     class_prior: float | None = option(
         None,
-        "score new classes start with (default: 0.01; 0.1 for one)",
+        "Score that classes without trained weights start with (default: 0.01, and 0.1 for a "
+        "single class)",
+        group="Model",
         at_least=1e-6,
         at_most=0.9,
     )
     denoising: int = option(
         100,
-        "boxes of an image that denoising queries are made of, at most; 0: no denoising",
+        "Most boxes of an image that denoising queries are made from; 0 turns denoising off",
+        group="Loss",
         at_least=0,
     )
     photometric: float = option(
         0.5,
-        "probability of changed brightness, contrast, saturation and hue",
+        "Probability of each change of brightness, contrast, saturation and hue",
+        group="Augmentation",
         at_least=0,
         at_most=1,
     )
     zoom_out: float = option(
         0.5,
-        "probability that the image is put on a canvas up to four times as wide",
+        "Probability that an image is placed on a canvas of up to four times its width and height",
+        group="Augmentation",
         at_least=0,
         at_most=1,
     )
-    iou_crop: float = option(0.8, "probability of a crop around some boxes", at_least=0, at_most=1)
-    hflip: bool = option(True, "mirror half of the training images")
+    iou_crop: float = option(
+        0.8,
+        "Probability of a random crop with a minimum IoU with some box",
+        group="Augmentation",
+        at_least=0,
+        at_most=1,
+    )
+    hflip: bool = option(
+        True, "Flip training images horizontally with probability 0.5", group="Augmentation"
+    )
     cache: Literal["ram", "disk", "none"] = option(
         "ram",
-        "where decoded training images are kept: in memory if all fit, in the user's cache folder, nowhere",
+        "Cache of decoded training images: in memory if all of them fit, in the user's cache "
+        "folder, or none",
+        group="Data",
         fixed=False,
     )
     cache_memory: float = option(
-        1.0, "GiB of the machine that --cache ram may take", at_least=0, fixed=False
+        1.0,
+        "Memory in GiB of this machine that --cache ram may use",
+        group="Data",
+        at_least=0,
+        fixed=False,
     )
     scaled_decode: bool = option(
         True,
-        "decode JPEGs at 1/2, 1/4 or 1/8 where the smallest crop still has the result's pixels",
+        "Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, where the smallest crop still has as "
+        "many pixels as the input of the model",
+        group="Data",
     )
     multi_scale: int = option(
-        0, "base size's share of the drawn sizes, 75 to 125 %; 0: one size", at_least=0
+        0,
+        "Train at sizes from 75 to 125 % of --image-size: how often that size itself is among the "
+        "sizes drawn from; 0: one size",
+        group="Augmentation",
+        at_least=0,
     )
     strong_share: float = option(
-        0.9, "share of the run augmented strongly; then the best is reloaded", at_least=0, at_most=1
+        0.9,
+        "Share of the run with strong augmentation; the best checkpoint is reloaded after it",
+        group="Augmentation",
+        at_least=0,
+        at_most=1,
     )
     metric_backend: Literal["pycocotools", "faster"] = option(
-        "pycocotools", "what computes AP; faster: the same numbers", fixed=False
+        "pycocotools",
+        "Package that computes AP; faster: faster-coco-eval, with equal numbers",
+        group="Evaluation",
+        fixed=False,
     )
-    weight_vfl: float = option(1.0, "of the varifocal loss", at_least=0)
-    weight_bbox: float = option(5.0, "of the L1 distance of boxes", at_least=0)
-    weight_giou: float = option(2.0, "of the generalized IoU", at_least=0)
-    weight_fgl: float = option(0.15, "of the edge distributions", at_least=0)
-    weight_ddf: float = option(1.5, "of their distillation from the last layer", at_least=0)
+    # none of these weights changes the cost of the Hungarian matcher
+    weight_vfl: float = option(1.0, "Weight of the varifocal loss", group="Loss", at_least=0)
+    weight_bbox: float = option(5.0, "Weight of the L1 loss of boxes", group="Loss", at_least=0)
+    weight_giou: float = option(
+        2.0, "Weight of the generalized IoU loss of boxes", group="Loss", at_least=0
+    )
+    weight_fgl: float = option(
+        0.15, "Weight of the fine-grained localization (FGL) loss", group="Loss", at_least=0
+    )
+    weight_ddf: float = option(
+        1.5,
+        "Weight of the decoupled distillation focal (DDF) loss; no --weight option changes the "
+        "cost of the Hungarian matcher",
+        group="Loss",
+        at_least=0,
+    )

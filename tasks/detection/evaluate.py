@@ -1,104 +1,133 @@
-"""From what the network says to boxes in the image's own pixels, and what the scores mean."""
+"""Predictions in pixels of the image files, and the metrics of object detection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from visionloop.engine.errors import UserError
 from visionloop.engine.metric import MetricSpec
+from visionloop.engine.types import JsonObject
 from visionloop.metrics.coco_evaluation import backend_classes
 from visionloop.tasks.detection.loss import last_layer_losses
 
-MOST = 300  # boxes kept of an image; COCO's scores read the best 100 per class
-# What `predict` writes down. Boxes below hardly count: on BCCD (3 classes) 0.02 leaves AP as it is,
-# 0.1 costs 0.0001, 0.4 costs 0.02.
-LEAST_SCORE = 0.01
-SIZES = {
+if TYPE_CHECKING:
+    from visionloop.tasks.detection.model import DFineForObjectDetection
+
+MOST_DETECTIONS = 300  # of an image; COCO's metrics use the best 100 of each class
+# Score of the boxes that `predict` writes. Lower ones hardly count: on BCCD (3 classes) 0.02 leaves
+# AP as it is, 0.1 costs 0.0001, 0.4 costs 0.02.
+MIN_SCORE = 0.01
+AREAS = {
     "small": "smaller than 32 x 32 px",
     "medium": "32 x 32 to 96 x 96 px",
     "large": "larger than 96 x 96 px",
 }
+
+
+def _percent(key: str, label: str, description: str) -> MetricSpec:
+    return MetricSpec(key, label, "percent", True, description)
+
+
 METRICS = (
-    MetricSpec(
-        "mAP",
-        "AP",
-        "percent",
-        True,
-        "average precision over classes and over IoU 0.50 to 0.95 (COCO's AP)",
-    ),
-    MetricSpec("mAP50", "AP50", "percent", True, "the same at IoU 0.50"),
-    MetricSpec("mAP75", "AP75", "percent", True, "the same at IoU 0.75"),
+    _percent("mAP", "AP", "average precision over classes and over IoU 0.50 to 0.95 (COCO's AP)"),
+    _percent("mAP50", "AP50", "average precision at IoU 0.50"),
+    _percent("mAP75", "AP75", "average precision at IoU 0.75"),
     *(
-        MetricSpec(f"mAP_{size}", f"AP {size}", "percent", True, f"AP of objects {which}")
-        for size, which in SIZES.items()
+        _percent(f"mAP_{area}", f"AP {area}", f"average precision of objects {bounds}")
+        for area, bounds in AREAS.items()
     ),
     *(
-        MetricSpec(
-            f"AR{n}",
-            f"AR {n}",
-            "percent",
-            True,
-            f"average recall with {n} box(es) an image and class",
-        )
+        _percent(f"AR{n}", f"AR {n}", f"average recall with {n} box(es) per image and class")
         for n in (1, 10, 100)
     ),
     *(
-        MetricSpec(
-            f"AR_{size}", f"AR {size}", "percent", True, f"average recall of objects {which}"
-        )
-        for size, which in SIZES.items()
+        _percent(f"AR_{area}", f"AR {area}", f"average recall of objects {bounds}")
+        for area, bounds in AREAS.items()
     ),
     MetricSpec(
         "val_loss",
         "validation loss",
         "float",
         False,
-        "VFL, L1 and GIoU of the last layer by its own matching, per box",
+        "VFL, L1 and GIoU loss of the last decoder layer by its own matching, per box",
     ),
 )
 
 
-def predict(module, pixels, sizes, targets=None, weights=None):
-    """pixels: what the network reads, [B, 3, S, S]; sizes: int64 [B, 2], height and width of the files.
+def predict(
+    module: DFineForObjectDetection,
+    pixels: torch.Tensor,
+    sizes: torch.Tensor,
+    targets: Sequence[Mapping[str, torch.Tensor]] | None,
+    weights: Mapping[str, float],
+) -> dict[str, torch.Tensor]:
+    """Predict the best pairs of query and class of each image, without non-maximum suppression.
 
-    Returns {"boxes": float32 [B, K, 4] xyxy in pixels of the files, "scores": [B, K] falling,
-    "labels": int64 [B, K]}, K at most 300: the best pairs of query and class, without suppression.
-    With targets, also "losses": [B], sums over each image; weights: {"vfl", "bbox", "giou"}.
+    Args:
+        module: the model in eval mode.
+        pixels: float [B, 3, S, S] in 0..1.
+        sizes: int64 [B, 2], height and width of the files.
+        targets: of the batch, see `DFineCriterion`, or None.
+        weights: of the loss terms, {"vfl", "bbox", "giou"}.
+
+    Returns:
+        {"boxes": float32 [B, K, 4] xyxy in pixels of the files, "scores": [B, K] falling, "labels":
+        int64 [B, K]}, K at most 300; with targets also "losses": [B], the sum over each image.
     """
     outputs = module(pixels)
-    logits, boxes = (
-        outputs.intermediate_logits[:, -1],
-        outputs.intermediate_reference_points[:, -1],
-    )  # [B, Q, C], [B, Q, 4]
-    found = decode(logits, boxes, sizes)
+    logits = outputs.intermediate_logits[:, -1]  # [B, Q, C]
+    boxes = outputs.intermediate_reference_points[:, -1]  # [B, Q, 4]
+    predictions = decode(logits, boxes, sizes)
     if targets is not None:
-        found["losses"] = last_layer_losses(logits, boxes, targets, **weights)
-    return found
+        predictions["losses"] = last_layer_losses(logits, boxes, targets, weights)
+    return predictions
 
 
-def decode(logits, boxes_cxcywh, sizes):
-    """The best K pairs of query and class of each image, as `predict` returns them."""
+def decode(
+    logits: torch.Tensor, boxes_cxcywh: torch.Tensor, sizes: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Choose the best K pairs of query and class of each image; see `predict`."""
     num_classes = logits.shape[-1]
-    scores, places = logits.sigmoid().flatten(1).topk(min(MOST, logits[0].numel()))  # [B, K]
-    queries = places // num_classes
+    most = min(MOST_DETECTIONS, logits[0].numel())
+    scores, indices = logits.sigmoid().flatten(1).topk(most)  # [B, K]
+    queries = indices // num_classes
     cx, cy, w, h = boxes_cxcywh.gather(1, queries[..., None].expand(-1, -1, 4)).unbind(-1)
     height, width = sizes.to(cx.dtype).unsqueeze(1).unbind(-1)  # [B, 1] each
-    corners = torch.stack(
+    boxes = torch.stack(
         [(cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height],
         dim=-1,
     )
-    return {"boxes": corners, "scores": scores, "labels": places % num_classes}
+    return {"boxes": boxes, "scores": scores, "labels": indices % num_classes}
 
 
-def describe(predictions, sizes, names, classes, min_score):
-    """One json-able dict per image: file, width, height, detections with label, id, score and box [x, y, width, height] in pixels."""
+def describe(
+    predictions: Mapping[str, torch.Tensor],
+    sizes: torch.Tensor,
+    names: Sequence[str],
+    classes: Sequence[str],
+    min_score: float,
+) -> list[JsonObject]:
+    """Return one row of predictions.jsonl for each image.
+
+    Args:
+        predictions: of `predict`.
+        sizes: int64 [B, 2], height and width of the files.
+        names: of the files.
+        classes: names in order of label.
+        min_score: lowest score of a detection.
+
+    Returns:
+        [{"file", "width", "height", "detections": [{"label", "id", "score", "box"}]}], box: x, y,
+        width and height in pixels.
+    """
     rows = []
-    columns = (
-        predictions["boxes"].cpu(),
-        predictions["scores"].cpu(),
-        predictions["labels"].cpu(),
-        sizes.cpu(),
-    )
+    columns = (*(predictions[key].cpu() for key in ("boxes", "scores", "labels")), sizes.cpu())
     for name, boxes, scores, labels, (height, width) in zip(names, *columns, strict=True):
-        kept = scores >= min_score
+        is_kept = scores >= min_score
+        kept = (column[is_kept].tolist() for column in (boxes, scores, labels))
         detections = [
             {
                 "label": classes[i],
@@ -106,9 +135,7 @@ def describe(predictions, sizes, names, classes, min_score):
                 "score": round(score, 6),
                 "box": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
             }
-            for (x1, y1, x2, y2), score, i in zip(
-                boxes[kept].tolist(), scores[kept].tolist(), labels[kept].tolist(), strict=True
-            )
+            for (x1, y1, x2, y2), score, i in zip(*kept, strict=True)
         ]
         rows.append(
             {"file": name, "width": int(width), "height": int(height), "detections": detections}
@@ -116,8 +143,11 @@ def describe(predictions, sizes, names, classes, min_score):
     return rows
 
 
-def check_backend(name):
-    """UserError when what computes the scores is not installed: better before the training than at its first evaluation."""
+def check_backend(name: str) -> None:
+    """Raise UserError when the package of --metric-backend is not installed.
+
+    A run should fail at its start, not at its first evaluation.
+    """
     try:
         backend_classes(name)
     except ValueError as error:

@@ -1,265 +1,328 @@
-"""The loss of D-FINE, written from its description (arXiv 2410.13842) and the behaviour of its authors' code (`Peterande/D-FINE`).
+"""The loss of D-FINE, written from the paper (arXiv:2410.13842) and its authors' code.
 
-The library's own loss is never used: it pairs layers with the wrong heads, leaves the last layer
-without distributions, and matches boxes layer by layer instead of by the union.
+The source of what the paper leaves open is src/zoo/dfine/dfine_criterion.py of `Peterande/D-FINE`.
+The loss of transformers is never used: it pairs decoder layers with the wrong heads, leaves the
+last layer without distribution loss, and matches boxes layer by layer instead of by the union.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import TYPE_CHECKING
 
 import torch
 
+from visionloop.engine.batch import Normalizers
 from visionloop.tasks.detection.boxes import corners_of, iou_and_giou
 from visionloop.tasks.detection.loss_terms import (
     bin_values,
-    divergence_from_last,
-    edge_losses,
-    edge_targets,
+    corner_targets,
+    divergence_from_last_layer,
+    fgl_losses,
     varifocal_losses,
 )
 from visionloop.tasks.detection.matcher import (
-    Answers,
-    Denoised,
+    DenoisingQueries,
+    HungarianMatcher,
+    Matching,
+    ModelOutputs,
     Targets,
-    assign,
-    match_predictions,
-    matching_costs,
+    hungarian_matches,
     to_device,
 )
 
-# The loss of the last layer, image by image, to watch on images that were not trained on.
+if TYPE_CHECKING:
+    from transformers.models.d_fine.modeling_d_fine import DFineModelOutput
+
+# {term: weight}; the defaults of --weight-*
+WEIGHTS: Mapping[str, float] = {"vfl": 1.0, "bbox": 5.0, "giou": 2.0, "fgl": 0.15, "ddf": 1.5}
+TERMS = tuple(WEIGHTS)
+TEMPERATURE = 5.0  # of the distillation
 
 
-@torch.no_grad()
-def last_layer_losses(logits, boxes, targets, *, vfl=1.0, bbox=5.0, giou=2.0):
-    """Weighted sum of varifocal, L1 and GIoU loss of each image by its own matching, not divided: float32 [B].
+class DFineCriterion:
+    """Compute the losses of all heads, for normal and for denoising queries.
 
-    logits: [B, Q, C]; boxes: [B, Q, 4] cxcywh in 0..1; targets: [{"class_labels": [G], "boxes": [G,
-    4]}]. The sum over images divided by the number of their boxes is comparable between data
-    sets. One host read, of the matching costs.
+    The terms are varifocal (vfl), L1 (bbox), generalized IoU (giou), fine-grained localization
+    (fgl) and decoupled distillation focal loss (ddf).
+
+    Args:
+        num_classes: C.
+        reg_max: number of bins of the corner distributions - 1.
+        reg_scale: the weight `decoder.reg_scale` of the model, which may differ from its config.
+        up: the weight `decoder.up` of the model, likewise.
+        weights: {term: weight} of the five terms.
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        logits, boxes, truth = logits.float(), boxes.float(), Targets.join(targets)
-        (images,) = to_device([truth.images()], logits.device)
-        costs = matching_costs(
-            [(logits[:, None], boxes[:, None])], truth.labels, truth.boxes, images
+
+    def __init__(
+        self,
+        num_classes: int,
+        reg_max: int = 32,
+        reg_scale: float = 4.0,
+        up: float = 0.5,
+        weights: Mapping[str, float] = WEIGHTS,
+    ) -> None:
+        self.num_classes, self.reg_scale = num_classes, float(reg_scale)
+        self.bins = bin_values(reg_max, self.reg_scale, float(up))
+        self.weights = dict(weights)
+        self.matcher = HungarianMatcher()
+
+    def __call__(
+        self,
+        outputs: DFineModelOutput,
+        targets: Sequence[Mapping[str, torch.Tensor]],
+        normalizers: Normalizers | None = None,
+        *,
+        denoising_targets: Sequence[Mapping[str, torch.Tensor]] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Compute the weighted loss terms in fp32. The only host sync is the matcher's.
+
+        VFL and the denoising terms are sums divided by `normalizers["boxes"]`. The size of the
+        union of matches is known only after the forward, so its terms, and both distillations, are
+        means over the micro-batch of all ranks, weighted by its share of the boxes of the step.
+        Ranks are therefore exact where they have equally many denoising groups; gradient
+        accumulation is exact for VFL, for denoising with equal groups, and a weighted mean for the
+        rest.
+
+        Args:
+            outputs: of a training forward with or without denoising queries, or of an evaluation
+                forward (the last layer and the proposals).
+            targets: {"class_labels": int64 [G], "boxes": float [G, 4] cxcywh in 0..1} per image.
+            normalizers: {"boxes": max(1, boxes of the step over all ranks) / ranks}. Its
+                `sum_over_ranks` is called once, by all ranks, with or without boxes. None: divide
+                by this batch alone.
+            denoising_targets: the boxes that denoising queries were made from, if not `targets`.
+
+        Returns:
+            {"loss": the sum of the others, "loss_<term>", "loss_dn_<term>"}.
+        """
+        logits = outputs.intermediate_logits
+        if logits.shape[-1] != self.num_classes:
+            raise ValueError(
+                f"the criterion is for {self.num_classes} classes, "
+                f"the logits have {logits.shape[-1]}"
+            )
+        with torch.autocast(logits.device.type, enabled=False):
+            self.bins = self.bins.to(logits.device)
+            model_outputs = ModelOutputs.from_outputs(outputs)
+            ground_truth = Targets.concatenate(targets)
+            denoising = DenoisingQueries.from_meta_values(
+                outputs.denoising_meta_values,
+                targets if denoising_targets is None else denoising_targets,
+            )
+            matching = self.matcher(model_outputs, ground_truth, denoising)
+            divisors = LossNormalizers.compute(
+                model_outputs, ground_truth, denoising, matching.num_union, normalizers
+            )
+            terms = self._terms(model_outputs, matching, divisors)
+            losses = {
+                f"loss_{part}{name}": self.weights[name] * terms[part + name]
+                for part in ("", "dn_")
+                for name in TERMS
+            }
+            return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _terms(
+        self, outputs: ModelOutputs, matching: Matching, normalizers: LossNormalizers
+    ) -> dict[str, torch.Tensor]:
+        """Return {"vfl": .., "dn_vfl": .., ..}, without weights."""
+        images, queries, boxes = matching.shared
+        target = matching.boxes[boxes]  # [P, 4], union then denoising
+        predicted = outputs.boxes[images, :, queries]  # [P, K, 4]
+        l1 = (predicted - target[:, None]).abs().sum(-1)
+        iou, giou = iou_and_giou(
+            corners_of(predicted.unbind(-1)), corners_of(target[:, None].unbind(-1))
         )
-        pairs = assign(costs.cpu().numpy(), truth.sizes)
-        images, queries, matched = to_device(
-            [pairs.images, pairs.queries, pairs.boxes], logits.device
+        iou = iou.detach()
+        left, right_weight = corner_targets(
+            outputs.references[images, queries], target, self.bins, self.reg_scale
         )
-        found, true = boxes[images, queries], truth.boxes[matched]
-        iou, generalised = iou_and_giou(corners_of(found.unbind(-1)), corners_of(true.unbind(-1)))
-        of_classes = varifocal_losses(
-            logits, images * logits.shape[1] + queries, truth.labels[matched], iou
-        ).sum(-1)
-        of_boxes = bbox * (found - true).abs().sum(-1) + giou * (1 - generalised)
-        return (vfl * of_classes).index_add_(0, images, of_boxes)
+        corners = outputs.corners[images, :, queries]  # [P, L, 4, bins]
+        fgl = fgl_losses(corners, left, right_weight) * iou[:, outputs.layer_heads]
+        vfl, dn_vfl = _varifocal(outputs, matching, iou)
+        ddf, dn_ddf = _distillation(outputs, matching, iou, normalizers)
+        terms = {
+            "vfl": vfl / normalizers.boxes,
+            "dn_vfl": dn_vfl / normalizers.denoising,
+            "ddf": ddf,
+            "dn_ddf": dn_ddf,
+        }
+        cut, num_heads = matching.num_union, outputs.logits.shape[1]
+        for name, values in (("bbox", l1), ("giou", 1 - giou), ("fgl", fgl)):
+            terms[name] = values[:cut].sum() / normalizers.union
+            # the proposals of the encoder have no denoising queries
+            terms[f"dn_{name}"] = values[cut:, :num_heads].sum() / normalizers.denoising
+        return terms
 
 
-# What the sums of D-FINE's loss are divided by, over micro-batches and ranks.
+def _varifocal(
+    outputs: ModelOutputs, matching: Matching, iou: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum the varifocal loss over normal and over denoising queries.
+
+    Each head uses its own matches; denoising queries have fixed ones.
+
+    Args:
+        outputs: of the model.
+        matching: of the batch.
+        iou: [P, K], of the shared matches.
+    """
+    _, num_heads, num_queries, _ = outputs.logits.shape
+    images, heads, queries, boxes = matching.per_head
+    with torch.no_grad():
+        predicted = outputs.boxes[images, heads, queries].unbind(-1)
+        target = matching.boxes[boxes].unbind(-1)
+        quality, _ = iou_and_giou(corners_of(predicted), corners_of(target))
+    labels, cut = matching.labels[boxes], matching.num_decoder
+    rows = ((images * num_heads + heads) * num_queries + queries)[:cut]
+    dn_images, dn_queries, dn_boxes = (
+        column[matching.num_union :, None] for column in matching.shared
+    )
+    all_heads = torch.arange(num_heads, device=iou.device)
+    dn_rows = ((dn_images * num_heads + all_heads) * num_queries + dn_queries).flatten()
+    dn_labels = matching.labels[dn_boxes].expand(-1, num_heads).flatten()
+    dn_quality = iou[matching.num_union :, :num_heads].flatten()
+    losses = varifocal_losses(
+        outputs.logits,
+        torch.cat([rows, dn_rows]),
+        torch.cat([labels[:cut], dn_labels]),
+        torch.cat([quality[:cut], dn_quality]),
+    )  # [B, H, T]
+    num_denoising = outputs.num_denoising
+    total = losses[..., num_denoising:].sum()
+    if outputs.proposals is not None:
+        rows = images[cut:] * outputs.num_queries + queries[cut:] - num_denoising
+        proposal_losses = varifocal_losses(outputs.proposals, rows, labels[cut:], quality[cut:])
+        total = total + proposal_losses.sum()
+    return total, losses[..., :num_denoising].sum()
+
+
+def _distillation(
+    outputs: ModelOutputs, matching: Matching, iou: torch.Tensor, normalizers: LossNormalizers
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute DDF over normal and over denoising queries: earlier layers against the last.
+
+    A matched query is weighted by its IoU, any other by the confidence of the teacher.
+    """
+    if outputs.corners.shape[1] == 1:
+        return outputs.corners.new_zeros(()), outputs.corners.new_zeros(())
+    divergence = divergence_from_last_layer(outputs.corners, TEMPERATURE)  # [B, L - 1, T]
+    with torch.no_grad():
+        students = slice(outputs.layer_heads.start, outputs.layer_heads.stop - 1)
+        confidence = outputs.logits[:, -1].amax(-1).sigmoid_()
+        weights = confidence[:, None].repeat(1, divergence.shape[1], 1)
+        num_denoising, cut = outputs.num_denoising, matching.num_union
+        weights[..., num_denoising:] *= normalizers.unmatched
+        weights[..., :num_denoising] *= normalizers.dn_unmatched
+        images, queries, _ = matching.shared
+        matched = iou[:, students].clone()
+        matched[:cut] *= normalizers.matched
+        matched[cut:] *= normalizers.dn_matched
+        weights[images, :, queries] = matched
+    losses = divergence * weights * TEMPERATURE**2
+    return losses[..., num_denoising:].sum(), losses[..., :num_denoising].sum()
 
 
 @dataclass(frozen=True)
 class LossNormalizers:
-    """Numbers on the host. Three divide a sum, the last four multiply each query's divergence.
+    """Divisors and factors of the terms of one micro-batch, on the host.
 
-    With W ranks that average their gradients, the terms of the union are share * sum / |U|: the sum
-    is this rank's, |U| that of the micro-batch over all ranks, and share = W * (boxes of the
-    micro-batch) / (boxes of the step) = boxes of the micro-batch / count.
+    With W ranks that average their gradients, the terms of the union U are share * sum / |U|: the
+    sum is that of this rank, |U| that of the micro-batch over all ranks, and share = W * (boxes of
+    the micro-batch) / (boxes of the step) = boxes of the micro-batch / normalizers["boxes"].
+
+    boxes: divisor, boxes of the step.
+    denoising: divisor, the same times the groups of denoising queries.
+    union: divisor, |U| / share.
+    matched, unmatched, dn_matched, dn_unmatched: factors on the divergence of each query.
     """
 
-    boxes: float  # of the step
-    denoised: float  # the same, times the groups of denoising queries
-    union: float  # |U| / share
+    boxes: float
+    denoising: float
+    union: float
     matched: float
     unmatched: float
     dn_matched: float
     dn_unmatched: float
 
     @classmethod
-    def measure(cls, answers, truth, denoised, num_union, count, sum_over_ranks):
-        """From this batch alone where there is no count; otherwise all ranks take part, once, boxes or no boxes."""
-        num_images, num_denoising = len(truth.sizes), answers.num_denoising
-        numbers = [len(truth), num_union, num_images * answers.num_queries - num_union]
-        numbers += [len(denoised), num_images * num_denoising - len(denoised)]
-        if count is not None and sum_over_ranks is not None:
-            numbers = sum_over_ranks(numbers)
-        num_boxes, matched, unmatched, dn_matched, dn_unmatched = numbers
-        divisor = max(1, num_boxes) if count is None else count["boxes"]
-        share = max(1, num_boxes) / divisor
-        # DDF = (P sqrt(m) + N sqrt(r)) / (sqrt(m) + sqrt(r)), P and N means over entries: four
-        # sides to a query
-        root, other = sqrt(matched), sqrt(unmatched)
-        pulls = (root, other, root, other)
-        sums = (matched, unmatched, dn_matched, dn_unmatched)
-        each = [
-            share * pull / (root + other) / (4 * number) if number else 0.0
-            for pull, number in zip(pulls, sums, strict=True)
-        ]
-        return cls(divisor, divisor * denoised.groups, max(1, matched) / share, *each)
+    def compute(
+        cls,
+        outputs: ModelOutputs,
+        targets: Targets,
+        denoising: DenoisingQueries,
+        num_union: int,
+        normalizers: Normalizers | None,
+    ) -> LossNormalizers:
+        """Sum the counts of this micro-batch over all ranks, or take them alone without any.
 
-
-TERMS = ("vfl", "bbox", "giou", "fgl", "ddf")
-TEMPERATURE = 5.0  # of the distillation
-
-
-class DFineCriterion:
-    """Varifocal, L1, GIoU, edge and distillation losses of all heads, and the same for denoising queries.
-
-    num_classes, reg_max (bins - 1), reg_scale, up: the network's; the last two are its weights
-    `decoder.reg_scale` and `decoder.up`, which may differ from its config. vfl, bbox, giou, fgl,
-    ddf: weights of the terms.
-    """
-
-    def __init__(
-        self,
-        num_classes,
-        reg_max=32,
-        reg_scale=4.0,
-        up=0.5,
-        *,
-        vfl=1.0,
-        bbox=5.0,
-        giou=2.0,
-        fgl=0.15,
-        ddf=1.5,
-    ):
-        self.num_classes, self.reg_scale = num_classes, float(reg_scale)
-        self.bins = bin_values(reg_max, self.reg_scale, float(up))
-        self.weights = dict(zip(TERMS, (vfl, bbox, giou, fgl, ddf), strict=True))
-
-    def __call__(
-        self, outputs, targets, count=None, *, denoising_targets=None, sum_over_ranks=None
-    ):
-        """{"loss", "loss_<term>", "loss_dn_<term>"}, terms vfl, bbox, giou, fgl, ddf: weighted, fp32; "loss" is the sum of the others.
-
-        outputs: the library's DFineModelOutput of a training forward, with or without denoising, or
-        of an evaluation forward (then the last layer and the proposals alone). targets:
-        [{"class_labels": int64 [G], "boxes": [G, 4] cxcywh in 0..1}]. denoising_targets: what the
-        denoising queries were made of, if fewer.
-
-        count: {"boxes": max(1, boxes of the optimizer step) / ranks}; None divides by this batch
-        alone and asks nobody. sum_over_ranks: the element-wise sum of a list of numbers over all
-        ranks, on the CPU; called once wherever there is a count, boxes or no boxes. None: this
-        process is alone. VFL and the denoising terms divide by `count`. How many queries the union
-        holds is known only now, so its terms, and both distillations, are means over the
-        micro-batch of all ranks, weighted with its share of the step's boxes. Hence ranks are
-        exact, where they have equally many denoising groups; accumulation is exact for VFL, for
-        denoising at equal groups, and a weighted mean for the rest.
-
-        The host reads the device once: all matching costs in one copy.
+        All ranks call this equally often, with or without boxes.
         """
-        device, num_classes = (
-            outputs.intermediate_logits.device,
-            outputs.intermediate_logits.shape[-1],
-        )
-        if num_classes != self.num_classes:
-            raise ValueError(
-                f"the criterion is for {self.num_classes} classes, the logits have {num_classes}"
+        num_images, num_denoising = len(targets.sizes), outputs.num_denoising
+        counts: list[float] = [
+            len(targets),
+            num_union,
+            num_images * outputs.num_queries - num_union,
+            len(denoising),
+            num_images * num_denoising - len(denoising),
+        ]
+        if normalizers is not None:
+            counts = normalizers.sum_over_ranks(counts)
+        num_boxes, matched, unmatched, dn_matched, dn_unmatched = counts
+        boxes = max(1, num_boxes) if normalizers is None else normalizers["boxes"]
+        share = max(1, num_boxes) / boxes
+        # DDF = (M sqrt(m) + U sqrt(u)) / (sqrt(m) + sqrt(u)): M and U are means over the entries of
+        # the m matched and u unmatched queries, four sides to a query
+        root, other = sqrt(matched), sqrt(unmatched)
+        factors = [
+            share * weight / (root + other) / (4 * number) if number else 0.0
+            for weight, number in (
+                (root, matched),
+                (other, unmatched),
+                (root, dn_matched),
+                (other, dn_unmatched),
             )
-        with torch.autocast(device.type, enabled=False):
-            self.bins = self.bins.to(device)
-            answers, truth = Answers.read(outputs), Targets.join(targets)
-            denoised = Denoised.read(
-                outputs.denoising_meta_values,
-                targets if denoising_targets is None else denoising_targets,
-            )
-            pairing = match_predictions(answers, truth, denoised)
-            shares = LossNormalizers.measure(
-                answers, truth, denoised, pairing.num_union, count, sum_over_ranks
-            )
-            return self._weighted(self._terms(answers, pairing, shares))
+        ]
+        return cls(boxes, boxes * denoising.groups, max(1, matched) / share, *factors)
 
-    def _weighted(self, terms):
-        losses = {
-            f"loss_{part}{name}": self.weights[name] * terms[part + name]
-            for part in ("", "dn_")
-            for name in TERMS
-        }
-        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
-    def _terms(self, answers, pairing, shares):
-        """{"vfl": .., "dn_vfl": .., ..}: unweighted."""
-        images, queries, boxes = pairing.shared
-        true = pairing.boxes[boxes]  # [P, 4], union then denoising
-        predicted = answers.boxes[images, :, queries]  # [P, K, 4]
-        distance = (predicted - true[:, None]).abs().sum(-1)
-        iou, giou = iou_and_giou(
-            corners_of(predicted.unbind(-1)), corners_of(true[:, None].unbind(-1))
-        )
-        iou = iou.detach()
-        left, right_weight = edge_targets(
-            answers.references[images, queries], true, self.bins, self.reg_scale
-        )
-        edges = (
-            edge_losses(answers.edges[images, :, queries], left, right_weight)
-            * iou[:, answers.layer_heads]
-        )
-        vfl, dn_vfl = self._varifocal(answers, pairing, iou)
-        ddf, dn_ddf = self._distillation(answers, pairing, iou, shares)
-        terms = {
-            "vfl": vfl / shares.boxes,
-            "dn_vfl": dn_vfl / shares.denoised,
-            "ddf": ddf,
-            "dn_ddf": dn_ddf,
-        }
-        cut, num_heads = pairing.num_union, answers.logits.shape[1]
-        for name, values in (("bbox", distance), ("giou", 1 - giou), ("fgl", edges)):
-            terms[name] = values[:cut].sum() / shares.union
-            terms[f"dn_{name}"] = values[cut:, :num_heads].sum() / shares.denoised
-        return terms
+@torch.no_grad()
+def last_layer_losses(
+    logits: torch.Tensor,
+    boxes: torch.Tensor,
+    targets: Sequence[Mapping[str, torch.Tensor]],
+    weights: Mapping[str, float] = WEIGHTS,
+) -> torch.Tensor:
+    """Compute the validation loss of each image: VFL, L1 and GIoU of the last decoder layer.
 
-    def _varifocal(self, answers, pairing, iou):
-        """Sums over normal and over denoising queries. Each head by its own pairs; denoising by its fixed ones."""
-        _, num_heads, num_queries, _ = answers.logits.shape
-        images, heads, queries, boxes = pairing.own
-        with torch.no_grad():
-            found = answers.boxes[images, heads, queries].unbind(-1)
-            quality, _ = iou_and_giou(
-                corners_of(found), corners_of(pairing.boxes[boxes].unbind(-1))
-            )
-        labels, cut = pairing.labels[boxes], pairing.num_own
-        rows = [((images * num_heads + heads) * num_queries + queries)[:cut]]
-        dn_images, dn_queries, dn_boxes = (
-            values[pairing.num_union :, None] for values in pairing.shared
-        )
-        each_head = torch.arange(num_heads, device=iou.device)
-        rows.append(((dn_images * num_heads + each_head) * num_queries + dn_queries).flatten())
-        dn_labels = pairing.labels[dn_boxes].expand(-1, num_heads).flatten()
-        dn_quality = iou[pairing.num_union :, :num_heads].flatten()
-        sums = varifocal_losses(
-            answers.logits,
-            torch.cat(rows),
-            torch.cat([labels[:cut], dn_labels]),
-            torch.cat([quality[:cut], dn_quality]),
-        )  # [B, H, T]
-        skip = answers.num_denoising
-        total = sums[..., skip:].sum()
-        if answers.proposals is not None:
-            rows = images[cut:] * answers.num_queries + queries[cut:] - skip
-            total = (
-                total + varifocal_losses(answers.proposals, rows, labels[cut:], quality[cut:]).sum()
-            )
-        return total, sums[..., :skip].sum()
+    The layer uses its own matches. The sum over images divided by the number of their boxes is
+    comparable between datasets. One host sync, for the matching costs.
 
-    def _distillation(self, answers, pairing, iou, shares):
-        """The earlier layers against the last: matched queries weigh by their overlap, others by the teacher's confidence."""
-        if answers.edges.shape[1] == 1:
-            return answers.edges.new_zeros(()), answers.edges.new_zeros(())
-        divergence = divergence_from_last(answers.edges, TEMPERATURE)  # [B, L - 1, T]
-        with torch.no_grad():
-            students = slice(answers.layer_heads.start, answers.layer_heads.stop - 1)
-            weights = (
-                answers.logits[:, -1].amax(-1).sigmoid_()[:, None].repeat(1, divergence.shape[1], 1)
-            )
-            skip, cut = answers.num_denoising, pairing.num_union
-            weights[..., skip:] *= shares.unmatched
-            weights[..., :skip] *= shares.dn_unmatched
-            images, queries, _ = pairing.shared
-            matched = iou[:, students].clone()
-            matched[:cut] *= shares.matched
-            matched[cut:] *= shares.dn_matched
-            weights[images, :, queries] = matched
-        losses = divergence * weights * TEMPERATURE**2
-        return losses[..., skip:].sum(), losses[..., :skip].sum()
+    Args:
+        logits: [B, Q, C].
+        boxes: [B, Q, 4], cxcywh in 0..1.
+        targets: {"class_labels": int64 [G], "boxes": float [G, 4] cxcywh in 0..1} per image.
+        weights: {"vfl", "bbox", "giou"}; other terms are ignored.
+
+    Returns:
+        float32 [B], weighted sums over the boxes of each image.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, boxes, ground_truth = logits.float(), boxes.float(), Targets.concatenate(targets)
+        (images,) = to_device([ground_truth.images()], logits.device)
+        costs = HungarianMatcher().matching_costs(
+            [(logits[:, None], boxes[:, None])], ground_truth.labels, ground_truth.boxes, images
+        )
+        matches = hungarian_matches(costs.cpu().numpy(), ground_truth.sizes)
+        images, queries, matched = to_device(
+            [matches.images, matches.queries, matches.boxes], logits.device
+        )
+        predicted, target = boxes[images, queries], ground_truth.boxes[matched]
+        iou, giou = iou_and_giou(corners_of(predicted.unbind(-1)), corners_of(target.unbind(-1)))
+        rows = images * logits.shape[1] + queries
+        class_losses = varifocal_losses(logits, rows, ground_truth.labels[matched], iou).sum(-1)
+        l1 = (predicted - target).abs().sum(-1)
+        box_losses = weights["bbox"] * l1 + weights["giou"] * (1 - giou)
+        return (weights["vfl"] * class_losses).index_add_(0, images, box_losses)

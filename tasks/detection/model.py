@@ -1,7 +1,12 @@
-"""D-FINE built at random or loaded from a Hugging Face folder, with one class row per class of the data."""
+"""D-FINE as a model: built at random or loaded, its class heads, and its parameter groups."""
+
+from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -20,19 +25,190 @@ from visionloop.tasks.huggingface.loading import (
     name_classes,
 )
 
-# Which parameters learn how fast and which are decayed, by the type of their module and the prefix
-# of the backbone.
+if TYPE_CHECKING:
+    from visionloop.engine.optim import ParameterGroup
+    from visionloop.tasks.huggingface.hub import ModelSource
 
+log = logging.getLogger(__name__)
+
+STRIDE = 32  # of the coarsest feature level: the sides of the input are multiples of it
 BACKBONE = "model.backbone."
 NORMS = (nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
+# parameters with one row per class; the embedding of denoising queries has one more, for padding
+CLASS_ROWS = re.compile(
+    r"(^|\.)(enc_score_head|class_embed\.\d+|denoising_class_embed)\.(weight|bias)$"
+)
 
 
-def parameter_groups(module, backbone_lr_scale, *, decay_biases=False):
-    """[{"name", "params", "lr_scale", "weight_decay", "warmup"}]: backbone and the rest, each decayed or not.
+class DFineForObjectDetection(transformers.DFineForObjectDetection):
+    """D-FINE of transformers with a forward for our criterion; its own loss never runs.
 
-    Never decayed: norms; biases outside the backbone unless `decay_biases` (the authors decay those
-    of L and X). Unlike the authors, whose regular expressions miss them, we leave out the
-    backbone's norms and affine scalars too.
+    The class has the name of its base, because `save_pretrained` writes the name of the class into
+    config.json.
+    """
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: Sequence[Mapping[str, torch.Tensor]] | None = None,
+    ) -> transformers.models.d_fine.modeling_d_fine.DFineModelOutput:
+        """Run backbone and encoder under the autocast of the caller, and the decoder in fp32.
+
+        In bf16 transformers computes the anchors in bf16, which moves them by up to 1.5 px at
+        640 px and flips whether they are valid.
+
+        Args:
+            pixel_values: float [B, 3, H, W] in 0..1, H and W multiples of 32.
+            labels: {"class_labels": int64 [G], "boxes": float [G, 4] cxcywh} per image, from which
+                denoising queries are made in train mode; None: no denoising.
+
+        Returns:
+            DFineModelOutput in fp32: all heads in train mode, the last layer alone in eval mode.
+        """
+        model = self.model
+        features = model.backbone.model(pixel_values).feature_maps
+        levels = [
+            project(feature)
+            for project, feature in zip(model.encoder_input_proj, features, strict=True)
+        ]
+        levels = [level.float() for level in model.encoder(levels).last_hidden_state]
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            # given encoder outputs, transformers reads nothing of `inputs_embeds` but the batch
+            # size and the device
+            outputs = model(
+                pixel_values=None,
+                inputs_embeds=levels[0],
+                encoder_outputs=BaseModelOutput(last_hidden_state=levels),
+                labels=labels,
+            )
+        if self.training and outputs.denoising_meta_values is None and self.config.num_denoising:
+            # a rank without a box needs a gradient for this parameter too: zero times the
+            # parameter, which is finite
+            zero = 0.0 * model.denoising_class_embed.weight.sum()
+            outputs.enc_topk_logits = outputs.enc_topk_logits + zero
+        return outputs
+
+
+def build_model(
+    source: ModelSource,
+    classes: Sequence[str],
+    *,
+    backbone_bn: str | None = None,
+    class_prior: float | None = None,
+) -> DFineForObjectDetection:
+    """Build the model of `--model` with one class row per name, in fp32 on the CPU, in train mode.
+
+    Weights of classes whose names the loaded model knows are carried over.
+
+    Args:
+        source: of `MODEL_NAMES.find`.
+        classes: names in order of label.
+        backbone_bn: "trained" or "frozen" BatchNorm statistics; None: as the authors train that
+            size.
+        class_prior: the score that classes without trained weights start with; None: 0.01, as the
+            authors do, and 0.1 for a single class.
+    """
+    prior = class_prior or (0.1 if len(classes) == 1 else 0.01)
+    if not source.weights:
+        config = read_config(source.folder) if source.folder else new_config(source.name)
+        module = new_model(config, classes, backbone_bn, prior)
+    else:
+        assert source.folder is not None, "weights without a folder"
+        module = load_model(source.folder, backbone_bn)
+        if class_names(module.config) != list(classes):
+            trained = module
+            module = new_model(trained.config, classes, backbone_bn, prior)
+            carry_weights(trained, module)
+    if not has_trained_norms(module.config):
+        # the authors freeze the stem of L and X too
+        module.model.backbone.model.embedder.requires_grad_(False)
+    return module.train()
+
+
+def new_config(name: str) -> DFineConfig:
+    """Return the config of one of `ARCHITECTURES`."""
+    backbone, detector, _ = ARCHITECTURES[name]
+    return DFineConfig(backbone_config=HGNetV2Config(**backbone), **detector)
+
+
+def new_model(
+    config: DFineConfig,
+    classes: Sequence[str],
+    backbone_bn: str | None = None,
+    class_prior: float = 0.01,
+) -> DFineForObjectDetection:
+    """Build a model with random weights, drawn as the authors draw them; see `build_model`."""
+    config = type(config).from_dict(config.to_dict())
+    name_classes(config, classes)
+    _complete_config(config, backbone_bn)
+    module = DFineForObjectDetection(config)
+    initialize(module, class_prior)
+    return module
+
+
+def load_model(folder: str | Path, backbone_bn: str | None = None) -> DFineForObjectDetection:
+    """Load a Hugging Face folder with its own classes, in fp32.
+
+    Raises UserError when the folder holds no D-FINE, or a weight is missing or unknown.
+    """
+    config = read_config(folder)
+    _complete_config(config, backbone_bn)
+    # a BatchNorm has its counter or not, as its statistics were trained or frozen
+    module = load_weights(
+        DFineForObjectDetection,
+        folder,
+        config,
+        lambda _, name: name.endswith("num_batches_tracked"),
+    )
+    _read_scales(module, folder)
+    _warn_of_broken_keys(module, folder)
+    return module
+
+
+def read_config(folder: str | Path) -> DFineConfig:
+    """Read the config of a D-FINE folder. Raises UserError for any other model."""
+    config = load_config(folder)
+    if config.model_type != "d_fine":
+        is_relative = config.model_type.startswith("rt_detr")
+        reason = " (its heads and losses differ from those of D-FINE)" if is_relative else ""
+        raise UserError(
+            f"--model {folder}: is a {config.model_type} model, expected d_fine{reason}",
+            field="model",
+            file=str(folder),
+        )
+    return config
+
+
+def has_trained_norms(config: DFineConfig) -> bool:
+    """Return True when the BatchNorm of the backbone is trained."""
+    return not config.freeze_backbone_batch_norms
+
+
+def check_image_size(config: DFineConfig, size: int) -> None:
+    """Raise UserError for a side in pixels that the model cannot process."""
+    if size % STRIDE:
+        raise UserError(f"--image-size {size}: expected a multiple of {STRIDE}", field="image_size")
+    positions = sum((size // stride) ** 2 for stride in config.feat_strides)
+    if positions < config.num_queries:
+        raise UserError(
+            f"--image-size {size}: gives {positions} feature positions, fewer than the "
+            f"{config.num_queries} queries of the model; choose a larger size",
+            field="image_size",
+        )
+
+
+def parameter_groups(
+    module: nn.Module, backbone_lr_scale: float, *, decay_biases: bool = False
+) -> list[ParameterGroup]:
+    """Group the trained parameters: backbone and the rest, each with and without weight decay.
+
+    Norms are never decayed. Unlike the authors, whose regular expressions miss them, we leave out
+    norms and affine scalars of the backbone too.
+
+    Args:
+        module: the model.
+        backbone_lr_scale: factor on the learning rate of the backbone.
+        decay_biases: decay biases outside the backbone, as the authors do for L and X.
     """
     norms = {
         id(parameter)
@@ -40,7 +216,7 @@ def parameter_groups(module, backbone_lr_scale, *, decay_biases=False):
         if isinstance(layer, NORMS)
         for parameter in layer.parameters()
     }
-    groups = {}
+    groups: dict[str, ParameterGroup] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -62,35 +238,30 @@ def parameter_groups(module, backbone_lr_scale, *, decay_biases=False):
     return list(groups.values())
 
 
-def recomputed_blocks(module):
-    """Decoder layers, and the backbone's stages where their BatchNorm is frozen: a trained one would count its statistics twice."""
+def grad_checkpointing_blocks(module: DFineForObjectDetection) -> list[nn.Module]:
+    """Return the decoder layers, and the stages of the backbone where its BatchNorm is frozen.
+
+    A trained BatchNorm would count its statistics twice.
+    """
     stages = (
-        list(module.model.backbone.model.encoder.stages)
-        if module.config.freeze_backbone_batch_norms
-        else []
+        [] if has_trained_norms(module.config) else list(module.model.backbone.model.encoder.stages)
     )
     return [*module.model.decoder.layers, *stages]
 
 
-# The rows of a detector that belong to classes, carried over by name.
-
-# parameters with one row per class; the embedding of the denoising queries has one more, for
-# padding
-CLASS_ROWS = re.compile(
-    r"(^|\.)(enc_score_head|class_embed\.\d+|denoising_class_embed)\.(weight|bias)$"
-)
-
-
 @torch.no_grad()
-def carry_weights(trained, module):
-    """Copy every weight of `trained` into `module`, whose classes may be others; class rows by name, the rest stays as drawn.
+def carry_weights(trained: DFineForObjectDetection, module: DFineForObjectDetection) -> list[str]:
+    """Copy all weights of a model into one with other classes, class rows by class name.
 
-    Returns the names of the classes whose rows were carried over. (The authors' code maps rows by
-    an id table, which mangles the heads when the numbers of classes differ: src/solver/_solver.py
-    of `Peterande/D-FINE`.)
+    Rows of other classes stay as they are. (The authors' code maps rows by a table of ids, which
+    mixes up the heads when the numbers of classes differ: src/solver/_solver.py of
+    `Peterande/D-FINE`.)
+
+    Returns:
+        The names of the classes whose rows were copied.
     """
-    wanted = class_names(module.config) or []
-    rows = match_classes(class_names(trained.config), wanted)
+    classes = class_names(module.config) or []
+    rows = match_classes(class_names(trained.config), classes)
     new, old = list(rows.keys()), list(rows.values())
     source = trained.state_dict()
     for name, tensor in module.state_dict().items():
@@ -100,150 +271,13 @@ def carry_weights(trained, module):
             tensor.copy_(source[name])
         else:
             assert name.endswith("num_batches_tracked"), f"{name} is missing in the trained weights"
-    return [wanted[i] for i in new]
+    return [classes[i] for i in new]
 
 
-# The library's D-FINE with a forward of our own: autocast for the convolutions alone, and what our
-# criterion reads as answer.
-
-
-class DFineForObjectDetection(transformers.DFineForObjectDetection):
-    """The library's network; its own loss never runs.
-
-    The name is the library's, because `save_pretrained` writes the name of the class into
-    config.json.
-    """
-
-    def forward(self, pixel_values, labels=None):
-        """pixel_values: [B, 3, H, W] in 0..1, H and W multiples of 32; labels: [{"class_labels": [G], "boxes": [G, 4]}] or None.
-
-        Returns the library's DFineModelOutput, in fp32: all heads in train mode, with denoising
-        queries for `labels`; the last layer alone in eval mode. Backbone and encoder follow the
-        autocast around the call. The decoder never does: under bf16 the library makes anchors in
-        bf16, which moves them by up to 1.5 px at 640 px and flips whether they are valid.
-        """
-        network = self.model
-        features = network.backbone.model(pixel_values).feature_maps
-        levels = [
-            project(feature)
-            for project, feature in zip(network.encoder_input_proj, features, strict=True)
-        ]
-        levels = [level.float() for level in network.encoder(levels).last_hidden_state]
-        with torch.autocast(pixel_values.device.type, enabled=False):
-            # the library reads the batch size and device of `inputs_embeds`, and nothing else, once
-            # the encoder's answer is there
-            outputs = network(
-                pixel_values=None,
-                inputs_embeds=levels[0],
-                encoder_outputs=BaseModelOutput(last_hidden_state=levels),
-                labels=labels,
-            )
-        if self.training and outputs.denoising_meta_values is None and self.config.num_denoising:
-            # a rank without a box gives this parameter a gradient too; zero times the parameter,
-            # which is finite
-            outputs.enc_topk_logits = (
-                outputs.enc_topk_logits + 0.0 * network.denoising_class_embed.weight.sum()
-            )
-        return outputs
-
-
-log = logging.getLogger(__name__)
-STEP = 32  # the coarsest level's stride: sides of the input are multiples of it
-
-
-def build_model(source, classes, *, backbone_bn=None, class_prior=None):
-    """The detector of `source` with one class row per name in `classes`, in fp32 on the CPU, in train mode.
-
-    backbone_bn: "trained" or "frozen" statistics, None: as the authors train that size;
-    class_prior: the score that classes without a released row start with, None: 0.01, as the
-    authors do, and 0.1 for one class alone. Rows of known names are carried over.
-    """
-    prior = class_prior or (0.1 if len(classes) == 1 else 0.01)
-    if not source.weights:
-        module = new_model(
-            read_config(source.folder) if source.folder else new_config(source.name),
-            classes,
-            backbone_bn,
-            prior,
-        )
-    else:
-        module = load_model(source.folder, backbone_bn)
-        if class_names(module.config) != list(classes):
-            trained = module
-            module = new_model(trained.config, classes, backbone_bn, prior)
-            carry_weights(trained, module)
-    if not learns_statistics(module.config):
-        module.model.backbone.model.embedder.requires_grad_(
-            False
-        )  # the authors hold the stem of L and X too
-    return module.train()
-
-
-def new_config(name):
-    """The library's config of one of our architectures."""
-    backbone, detector, _ = ARCHITECTURES[name]
-    return DFineConfig(backbone_config=HGNetV2Config(**backbone), **detector)
-
-
-def new_model(config, classes, backbone_bn=None, class_prior=0.01):
-    """A detector with random weights, drawn as the authors draw them."""
-    config = type(config).from_dict(config.to_dict())
-    name_classes(config, classes)
-    _settle(config, backbone_bn)
-    module = DFineForObjectDetection(config)
-    initialize(module, class_prior)
-    return module
-
-
-def load_model(folder, backbone_bn=None):
-    """The detector of a Hugging Face folder with its own classes, in fp32. Raises UserError when a weight is missing or unknown."""
-    config = read_config(folder)
-    _settle(config, backbone_bn)
-    # a BatchNorm's count is there or not as its statistics were trained or frozen
-    module = load_weights(
-        DFineForObjectDetection,
-        folder,
-        config,
-        lambda _, name: name.endswith("num_batches_tracked"),
-    )
-    _read_scales(module, folder)
-    _warn_of_broken_keys(module, folder)
-    return module
-
-
-def read_config(folder):
-    """The config of a D-FINE folder. Raises UserError for any other model."""
-    config = load_config(folder)
-    if config.model_type != "d_fine":
-        other = (
-            " (its heads and losses are others than D-FINE's)"
-            if config.model_type.startswith("rt_detr")
-            else ""
-        )
-        why = f"a {config.model_type} model, expected d_fine{other}"
-        raise UserError(f"--model {folder}: {why}", field="model", file=str(folder))
-    return config
-
-
-def learns_statistics(config):
-    """True when the backbone's BatchNorm is trained."""
-    return not config.freeze_backbone_batch_norms
-
-
-def check_image_size(config, size):
-    """Raise UserError for a side that the network cannot read."""
-    if size % STEP:
-        raise UserError(f"--image-size {size}: expected a multiple of {STEP}", field="image_size")
-    tokens = sum((size // stride) ** 2 for stride in config.feat_strides)
-    if tokens < config.num_queries:
-        why = f"{tokens} places on the network's grids, fewer than its {config.num_queries} queries"
-        raise UserError(f"--image-size {size}: {why}; take a larger size", field="image_size")
-
-
-def _settle(config, backbone_bn):
-    """What training and evaluation at any size need, and whether the backbone's BatchNorm is trained."""
-    config.anchor_image_size = None  # else anchors fit one size alone
-    config.eval_size = None  # else the library leaves position embeddings out in evaluation
+def _complete_config(config: DFineConfig, backbone_bn: str | None) -> None:
+    """Set the fields that our training and evaluation need, at any image size."""
+    config.anchor_image_size = None  # otherwise anchors fit one size alone
+    config.eval_size = None  # otherwise transformers omits position embeddings in evaluation
     config.auxiliary_loss = True
     config.dtype = torch.float32
     if backbone_bn is None:
@@ -253,27 +287,35 @@ def _settle(config, backbone_bn):
     config.freeze_backbone_batch_norms = backbone_bn == "frozen"
 
 
-def _read_scales(module, folder):
-    """The weights know the scale of the edge distributions; a converted config may not."""
+def _read_scales(module: DFineForObjectDetection, folder: str | Path) -> None:
+    """Set the scales of the corner distributions in the config to those of the weights.
+
+    A converted config may have others.
+    """
     for name in ("reg_scale", "up"):
         stored = getattr(module.model.decoder, name).item()
-        if abs(stored - getattr(module.config, name)) > 1e-6:
+        configured = getattr(module.config, name)
+        if abs(stored - configured) > 1e-6:
             log.warning(
-                "%s: config.json has %s %s, the weights %s, which counts",
+                "%s: config.json has %s %s, the weights have %s; the weights are used",
                 folder,
                 name,
-                getattr(module.config, name),
+                configured,
                 stored,
             )
             setattr(module.config, name, stored)
 
 
-def _warn_of_broken_keys(module, folder):
-    """Early copies of the nano weights had the values' projection in the place of the keys' (transformers issue 40253)."""
+def _warn_of_broken_keys(module: DFineForObjectDetection, folder: str | Path) -> None:
+    """Warn of early copies of the nano weights, whose keys have the projection of the values.
+
+    See transformers issue 40253.
+    """
     for layer in module.model.decoder.layers:
         if torch.equal(layer.self_attn.k_proj.weight, layer.self_attn.v_proj.weight):
             log.warning(
-                "%s: a decoder layer has equal key and value projections, a broken early copy; fetch the weights anew",
+                "%s: a decoder layer has equal key and value projections, which is a broken early "
+                "copy of the weights; download them again",
                 folder,
             )
             return

@@ -1,17 +1,28 @@
-"""Object detection, wired to the engine's socket. What is done stands in the files beside this one."""
+"""Object detection as a Task: the hooks that call the other files of this folder."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from visionloop.datasets.detection.dataset import DetectionDataset
 from visionloop.datasets.detection.transforms import DetectionEvalPreset, DetectionTrainPreset
 from visionloop.datasets.io.images import read_image
-from visionloop.engine.distributed import sum_over_joined
+from visionloop.engine.batch import Batch, Normalizers
+from visionloop.engine.metric import MetricSpec
 from visionloop.engine.task import Task
+from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.detection import DetectionMetric
-from visionloop.tasks.detection import evaluate, recipes, saved_predictions
-from visionloop.tasks.detection.architectures import ARCHITECTURES, REGISTRY
+from visionloop.metrics.detection_confusion import BACKGROUND, count_confusion
+from visionloop.tasks.detection import evaluate, recipes, saved_predictions, visualize
+from visionloop.tasks.detection.architectures import ARCHITECTURES, MODEL_NAMES
 from visionloop.tasks.detection.checks import check_detection_data
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.data import (
@@ -19,8 +30,8 @@ from visionloop.tasks.detection.data import (
     collate,
     draw_size,
     index_split,
+    multi_scale_sizes,
     resize_batch,
-    sizes_around,
     training_splits,
 )
 from visionloop.tasks.detection.export import (
@@ -28,123 +39,146 @@ from visionloop.tasks.detection.export import (
     load_folder,
     read_size,
     save_folder,
-    write_detector_card,
+    write_model_card,
 )
-from visionloop.tasks.detection.loss import DFineCriterion
+from visionloop.tasks.detection.loss import TERMS, DFineCriterion
 from visionloop.tasks.detection.model import (
+    DFineForObjectDetection,
     build_model,
     check_image_size,
-    learns_statistics,
+    grad_checkpointing_blocks,
+    has_trained_norms,
     load_model,
     parameter_groups,
-    recomputed_blocks,
 )
-from visionloop.tasks.detection.visualize import DetectionReporting, draw_prediction
-from visionloop.tasks.huggingface.hub import check_folder
+from visionloop.tasks.drawing.charts import draw_ap_per_class, draw_precision_recall, recall_lines
+from visionloop.tasks.drawing.confusion_matrix import draw_confusion
+from visionloop.tasks.drawing.contact_sheet import draw_gallery
+from visionloop.tasks.huggingface.hub import ModelSource, check_folder
 from visionloop.tasks.huggingface.loading import class_names
 from visionloop.tasks.image_cache import training_images
+from visionloop.tasks.visualize import class_table, per_image_scores
+
+if TYPE_CHECKING:
+    from visionloop.datasets.detection.index import DetectionIndex
+    from visionloop.engine.optim import ParameterGroup
 
 
-class DetectionTask(DetectionReporting, Task):
-    """Boxes and their classes; D-FINE of every size."""
+class DetectionTask(Task):
+    """Bounding boxes and their classes, with D-FINE of every size.
+
+    Args:
+        config: the settings.
+        classes: names in order of label, of a trained model; None: those of the training split.
+    """
+
+    config: DetectionConfig
 
     name = "detection"
     metrics = evaluate.METRICS
     config_class = DetectionConfig
-    count_names = ("boxes",)
+    normalizer_names = ("boxes",)
     overfit_goal = ("mAP50", 0.9)
     nondeterministic_ops = ("grid_sample",)  # of the decoder's deformable attention
-    overfit_loss_share = (
-        0.95  # the distributions' entropy and the class loss, which grows with the overlap, stay
-    )
+    # the entropy of the distributions and the class loss, which grows with the IoU, stay
+    overfit_loss_share = 0.95
     saved_predictions_suffix = ".json"
-    recipe = staticmethod(recipes.recipe)
-    settle = staticmethod(recipes.settle)
-    score_saved_predictions = classmethod(saved_predictions.score_saved_predictions)
-    save_scored_predictions = staticmethod(saved_predictions.save_scored_predictions)
-    write_predictions = staticmethod(saved_predictions.write_predictions)
+    sample_score = MetricSpec(
+        "loss_per_box",
+        "loss per box",
+        "float",
+        False,
+        "the validation loss of the image over its boxes",
+    )
+    score_charts: ClassVar = {
+        "average precision": ("mAP", "mAP50", "mAP75"),
+        "average precision by size": ("mAP_small", "mAP_medium", "mAP_large"),
+        "average recall by number of boxes": ("AR1", "AR10", "AR100"),
+        "average recall by size": ("AR_small", "AR_medium", "AR_large"),
+    }
+    class_curves = ("AP", "AP50")
 
-    def __init__(self, config, classes=None):
-        """classes: names in order of label, where a trained model brings them; None: those of the training split."""
+    def __init__(self, config: DetectionConfig, classes: Sequence[str] | None = None) -> None:
         super().__init__(config)
         evaluate.check_backend(config.metric_backend)
-        self.given_classes = classes
-        self.size_now = None  # side of the images of this step, None: as they come
+        self.trained_classes = classes
+        self.step_size: int | None = None  # side of the images of this step, None: as they come
 
     @classmethod
-    def load_trained(cls, folder, *, data=None, val_split=0.0):
-        module = load_model(check_folder(folder))
-        classes = class_names(module.config) or [
-            f"LABEL_{i}" for i in range(module.config.num_labels)
-        ]
-        return cls(
-            DetectionConfig(data=data, model=str(folder), val_split=val_split), classes
-        ), module.eval()
+    def recipe(cls, values: JsonObject) -> JsonObject:
+        return recipes.recipe(values)
+
+    @classmethod
+    def resolve_defaults(cls, values: JsonObject, steps: int) -> JsonObject:
+        return recipes.resolve_defaults(values, steps)
 
     # data --------------------
     @cached_property
-    def splits(self):
+    def splits(self) -> tuple[DetectionIndex, DetectionIndex]:
         """(training index, validation index)."""
-        return training_splits(self.config.data, self.config.val_split, self.given_classes)
+        return training_splits(self.config.data, self.config.val_split, self.trained_classes)
 
     @cached_property
-    def classes(self):
-        return tuple(self.given_classes or self.splits[0].classes)
+    def classes(self) -> tuple[str, ...]:
+        """Class names in order of label."""
+        return tuple(self.trained_classes or self.splits[0].classes)
 
     @cached_property
-    def source(self):
-        return REGISTRY.find(self.config.model, self.config.from_scratch)
+    def source(self) -> ModelSource:
+        """The start of the model."""
+        return MODEL_NAMES.find(self.config.model, self.config.from_scratch)
 
     @cached_property
-    def image_size(self):
+    def image_size(self) -> int:
+        """Side of the input of the model in pixels."""
         if self.config.image_size:
             return self.config.image_size
-        return (
-            read_size(self.source.folder)
-            if self.source.folder
-            else ARCHITECTURES[self.source.name][2]
-        )
+        if self.source.folder:
+            return read_size(self.source.folder)
+        return ARCHITECTURES[self.source.name][2]
 
     @cached_property
-    def train_transform(self):
-        config = self.config
+    def train_transform(self) -> DetectionTrainPreset:
+        """The augmentation of training images."""
         return DetectionTrainPreset(
-            size=self.image_size, photometric=config.photometric, zoom_out=config.zoom_out, iou_crop=config.iou_crop,
-            flip=0.5 if config.hflip else 0.0,
-        )  # fmt: skip
-
-    def build_datasets(self):
-        train, val = self.splits
-        images = training_images(train, self.config, self.train_transform.least_side)
-        return DetectionDataset(train, self.train_transform, images=images), self._for_evaluation(
-            val
+            size=self.image_size,
+            photometric=self.config.photometric,
+            zoom_out=self.config.zoom_out,
+            iou_crop=self.config.iou_crop,
+            flip=0.5 if self.config.hflip else 0.0,
         )
 
-    def build_eval_dataset(self, split):
+    def build_datasets(self) -> tuple[DetectionDataset, DetectionDataset]:
+        train, val = self.splits
+        images = training_images(train, self.config, self.train_transform.min_side)
+        train_dataset = DetectionDataset(train, self.train_transform, images=images)
+        return train_dataset, self._eval_dataset(val)
+
+    def build_eval_dataset(self, split: str) -> DetectionDataset:
         if self.config.val_split and split != "test":
-            return self._for_evaluation(self.splits[split == "val"])
-        return self._for_evaluation(index_split(self.config.data, split, self.classes))
+            return self._eval_dataset(self.splits[split == "val"])
+        return self._eval_dataset(index_split(self.config.data, split, self.classes))
 
-    def _for_evaluation(self, index):
-        return DetectionDataset(index, DetectionEvalPreset(size=self.image_size), with_truth=True)
+    def _eval_dataset(self, index: DetectionIndex) -> DetectionDataset:
+        transform = DetectionEvalPreset(size=self.image_size)
+        return DetectionDataset(index, transform, with_ground_truth=True)
 
-    def before_sample(self, step, steps):
-        self.train_transform.strong = not self._calm(step, steps)
-
-    def collate(self, samples, step, offset):
+    def collate(self, samples: Sequence[Sample], step: int, offset: int) -> Batch:
         return collate(samples, step, offset)
 
-    def check_data(self):
+    def before_sample(self, step: int, steps: int) -> None:
+        self.train_transform.strong = not self._is_final_part(step, steps)
+
+    def check_data(self) -> JsonObject:
         return check_detection_data(self.config.data, self.config.val_split, self.image_size)
 
-    # computation --------------------
-    def build_model(self):
-        config = self.config
+    # model --------------------
+    def build_model(self) -> DFineForObjectDetection:
         module = build_model(
             self.source,
             self.classes,
-            backbone_bn=config.backbone_bn,
-            class_prior=config.class_prior,
+            backbone_bn=self.config.backbone_bn,
+            class_prior=self.config.class_prior,
         )
         check_image_size(module.config, self.image_size)
         decoder = module.model.decoder
@@ -153,123 +187,186 @@ class DetectionTask(DetectionReporting, Task):
             reg_max=module.config.max_num_bins,
             reg_scale=decoder.reg_scale.item(),
             up=decoder.up.item(),
-            **self.weights,
+            weights=self.loss_weights,
         )
         return module
 
     @cached_property
-    def weights(self):
-        """{"vfl", "bbox", "giou", "fgl", "ddf"}: weights of the loss terms."""
-        return {
-            name: getattr(self.config, f"weight_{name}")
-            for name in ("vfl", "bbox", "giou", "fgl", "ddf")
-        }
+    def loss_weights(self) -> dict[str, float]:
+        """{term: weight} of the loss terms vfl, bbox, giou, fgl and ddf."""
+        return {name: getattr(self.config, f"weight_{name}") for name in TERMS}
+
+    def parameter_groups(self, module: DFineForObjectDetection) -> list[ParameterGroup]:
+        return parameter_groups(
+            module,
+            self.config.backbone_lr_scale,
+            decay_biases=not has_trained_norms(module.config),
+        )
+
+    def backbone(self, module: DFineForObjectDetection) -> nn.Module:
+        backbone: nn.Module = module.model.backbone
+        return backbone
+
+    def grad_checkpointing_blocks(self, module: DFineForObjectDetection) -> list[nn.Module]:
+        return grad_checkpointing_blocks(module)
+
+    def compile(self, module: DFineForObjectDetection) -> nn.Module:
+        """Compile the backbone; the rest breaks into dozens of graphs, by the number of boxes."""
+        module.model.backbone.model.compile()
+        compiled: nn.Module = module
+        return compiled
+
+    def save(
+        self, module: DFineForObjectDetection, tensors: Mapping[str, torch.Tensor], folder: Path
+    ) -> None:
+        save_folder(module, tensors, folder, self.image_size)
+
+    def load(self, module: DFineForObjectDetection, folder: Path) -> None:
+        load_folder(module, folder)
+
+    def save_best(
+        self,
+        module: DFineForObjectDetection,
+        tensors: Mapping[str, torch.Tensor],
+        folder: Path,
+        scores: Scores,
+    ) -> None:
+        self.save(module, tensors, folder)
+        trained_on = None if self.trained_classes else [len(index) for index in self.splits]
+        write_model_card(folder, self, scores, trained_on)
+
+    @classmethod
+    def load_trained(
+        cls, folder: str | Path, *, data: str | None = None, val_split: float = 0.0
+    ) -> tuple[Self, DFineForObjectDetection]:
+        module = load_model(check_folder(folder))
+        generic = [f"LABEL_{i}" for i in range(module.config.num_labels)]
+        classes = class_names(module.config) or generic
+        config = DetectionConfig(data=data, model=str(folder), val_split=val_split)
+        return cls(config, classes), module.eval()
+
+    # training --------------------
+    def to_input(self, batch: Batch) -> torch.Tensor:
+        # channels last: on the CPU a whole step of `tiny` took 345 ms instead of 398; the layout is
+        # changed while the pixels are bytes: 4.0 ms instead of 5.6
+        pixels: torch.Tensor = batch["pixel_values"]
+        return pixels.contiguous(memory_format=torch.channels_last).float().div_(255)
+
+    def count_normalizers(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
+        targets = (target for batch in micro_batches for target in batch["targets"])
+        return {"boxes": sum(len(target["class_labels"]) for target in targets)}
+
+    def loss(
+        self, model: nn.Module, batch: Batch, normalizers: Normalizers
+    ) -> dict[str, torch.Tensor]:
+        pixels, targets = self.to_input(batch), batch["targets"]
+        denoising_targets = cap_targets(targets, self.config.denoising)
+        pixels = resize_batch(pixels, self.step_size or pixels.shape[-1])
+        outputs = model(pixels, labels=denoising_targets)
+        return self.criterion(outputs, targets, normalizers, denoising_targets=denoising_targets)
 
     @cached_property
-    def sizes(self):
-        return sizes_around(self.image_size, self.config.multi_scale)
+    def sizes(self) -> list[int]:
+        """Sides of the input that multi-scale training draws from, in pixels."""
+        return multi_scale_sizes(self.image_size, self.config.multi_scale)
 
-    def _calm(self, step, steps):
-        """True in the last part of the run: weak augmentation and one size."""
+    def _is_final_part(self, step: int, steps: int) -> bool:
+        """Return True in the last part of the run: weak augmentation and one size."""
         return step >= round(self.config.strong_share * steps)
 
-    def before_step(self, module, step, steps):
-        self.size_now = None if self._calm(step, steps) else draw_size(self.sizes)
+    def before_step(self, module: DFineForObjectDetection, step: int, steps: int) -> None:
+        self.step_size = None if self._is_final_part(step, steps) else draw_size(self.sizes)
 
-    def reload_best_at(self, steps):
+    def reload_best_at(self, steps: int) -> int | None:
         return round(self.config.strong_share * steps) if 0 < self.config.strong_share < 1 else None
 
-    def to_input(self, batch):
-        # channels last: on the CPU a whole step of `tiny` took 345 ms instead of 398; laid out anew
-        # while they are bytes: 4.0 ms for 5.6
-        return batch["pixel_values"].contiguous(memory_format=torch.channels_last).float().div_(255)
+    def without_targets(self, batch: Batch) -> Batch:
+        empty = [{name: rows[:0] for name, rows in target.items()} for target in batch["targets"]]
+        return batch.replace(targets=empty)
 
-    def count(self, micro_batches):
-        return {
-            "boxes": sum(
-                len(target["class_labels"])
-                for batch in micro_batches
-                for target in batch["targets"]
-            )
-        }
-
-    def loss(self, model, batch, count):
-        pixels = self.to_input(batch)
-        denoised = cap_targets(batch["targets"], self.config.denoising)
-        outputs = model(resize_batch(pixels, self.size_now or pixels.shape[-1]), labels=denoised)
-        return self.criterion(
-            outputs,
-            batch["targets"],
-            count,
-            denoising_targets=denoised,
-            sum_over_ranks=sum_over_joined,
-        )
-
-    def predict(self, model, batch):
-        weights = {name: self.weights[name] for name in ("vfl", "bbox", "giou")}
+    # predict --------------------
+    def predict(self, model: DFineForObjectDetection, batch: Batch) -> Predictions:
         return evaluate.predict(
-            model, self.to_input(batch), batch["sizes"], batch.get("targets"), weights
+            model, self.to_input(batch), batch["sizes"], batch.get("targets"), self.loss_weights
         )
 
-    def build_metric(self):
+    def build_metric(self) -> DetectionMetric:
         return DetectionMetric(len(self.classes), self.config.metric_backend)
 
-    def without_targets(self, batch):
-        empty = [
-            {name: values[:0] for name, values in target.items()} for target in batch["targets"]
-        ]
-        return type(batch)(batch | {"targets": empty}, step=batch.step, offset=batch.offset)
-
-    # answers and images --------------------
-    def read_sample(self, path):
+    def read_sample(self, path: str | Path) -> Sample:
         image = read_image(path)
         pixels, _, _ = DetectionEvalPreset(size=self.image_size)(image, torch.zeros(0, 4))
         return {"pixel_values": pixels, "size": torch.tensor(image.shape[-2:])}
 
-    def describe_predictions(self, batch, predictions, names):
+    def describe_predictions(
+        self, batch: Batch, predictions: Predictions, names: Sequence[str]
+    ) -> list[JsonObject]:
         return evaluate.describe(
-            predictions, batch["sizes"], names, self.classes, evaluate.LEAST_SCORE
+            predictions, batch["sizes"], names, self.classes, evaluate.MIN_SCORE
         )
 
-    def draw_predictions(self, paths, answers, predictions):
-        return (
-            draw_prediction(read_image(path), answer)
-            for path, answer in zip(paths, answers, strict=True)
-        )
+    def draw_predictions(
+        self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
+    ) -> Iterator[NDArray[np.uint8]]:
+        for path, row in zip(paths, rows, strict=True):
+            yield visualize.draw_prediction(read_image(path), row)
 
-    # weights --------------------
-    def parameter_groups(self, module):
-        return parameter_groups(
-            module, self.config.backbone_lr_scale, decay_biases=not learns_statistics(module.config)
-        )
+    def write_predictions(self, folder: Path, rows: Iterable[JsonObject]) -> None:
+        saved_predictions.write_predictions(folder, rows)
 
-    def backbone(self, module):
-        return module.model.backbone
+    def save_scored_predictions(
+        self, metric: DetectionMetric, dataset: DetectionDataset, path: Path
+    ) -> None:
+        saved_predictions.save_scored_predictions(metric, dataset, path)
 
-    def grad_checkpointing_blocks(self, module):
-        return recomputed_blocks(module)
+    @classmethod
+    def score_saved_predictions(
+        cls, path: str | Path, *, data: str, split: str
+    ) -> tuple[Self, DetectionMetric]:
+        index, metric = saved_predictions.score_file(path, data=data, split=split)
+        return cls(DetectionConfig(data=str(data)), index.classes), metric
 
-    def compile(self, module):
-        # the rest breaks into dozens of graphs, which differ with the number of boxes
-        module.model.backbone.model.compile()
-        return module
+    # draw and report --------------------
+    def draw(self, batch: Batch) -> dict[str, NDArray[np.uint8]]:
+        return {"batch": visualize.draw_batch(batch, self.classes)}
 
-    def save(self, module, tensors, folder):
-        save_folder(module, tensors, folder, self.image_size)
+    def draw_samples(self, batch: Batch, predictions: Predictions) -> list[NDArray[np.uint8]]:
+        return visualize.draw_samples(batch, predictions, self.classes)
 
-    def load(self, module, folder):
-        load_folder(module, folder)
+    def draw_gallery(
+        self, images: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[str]]
+    ) -> NDArray[np.uint8]:
+        return draw_gallery(images, captions)
 
-    def save_best(self, module, tensors, folder, scores):
-        self.save(module, tensors, folder)
-        write_detector_card(
-            folder,
-            self,
-            scores,
-            None if self.given_classes else [len(index) for index in self.splits],
-        )
+    def draw_scores(self, metric: DetectionMetric) -> dict[str, NDArray[np.uint8]]:
+        names, counts, _ = self.confusion(metric)
+        return {
+            "precision_recall": draw_precision_recall(metric.curves(), self.classes),
+            "average_precision": draw_ap_per_class(metric.per_class(), self.classes),
+            "confusion": draw_confusion(counts, names),
+        }
 
-    def export(self, module, folder, *, onnx=False):
+    def sample_scores(
+        self, metric: DetectionMetric
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        return per_image_scores(metric, "losses")
+
+    def per_class_scores(self, metric: DetectionMetric) -> dict[str, dict[str, float]]:
+        return class_table(self.classes, metric.per_class())
+
+    def confusion(self, metric: DetectionMetric) -> tuple[Sequence[str], NDArray[np.int64], str]:
+        counts = count_confusion(metric.state(), len(self.classes))
+        return (*self.classes, BACKGROUND), counts, "boxes"
+
+    def curves(self, metric: DetectionMetric) -> list[JsonObject]:
+        lines = recall_lines(metric.curves(), self.classes)
+        title = "precision and recall at IoU 0.5"
+        return [{"title": title, "x": "recall", "y": "precision", "lines": lines}]
+
+    # export --------------------
+    def export(
+        self, module: DFineForObjectDetection, folder: Path, *, onnx: bool = False
+    ) -> list[str]:
         self.save(module, module.state_dict(), folder)
-        write_detector_card(folder, self, {}, None)
+        write_model_card(folder, self, {}, None)
         return export_detector(module, folder, self.image_size) if onnx else []

@@ -1,71 +1,90 @@
-"""Training images with their boxes, predictions beside the truth, answers of `predict`."""
+"""Drawings of object detection: training batches, predictions beside the ground truth, results."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from visionloop.engine.metric import MetricSpec
 from visionloop.metrics.detection_confusion import (
-    NOTHING,
-    SAME_OBJECT,
-    SHOWN_SCORE,
-    count_confusion,
-    find_partners,
+    DRAWING_SCORE,
+    IOU_THRESHOLD,
+    match_boxes,
 )
-from visionloop.tasks.drawing.boxes import COLORS, SPARSE, draw_boxes, with_legend
-from visionloop.tasks.drawing.canvas import PLAIN, RIGHT, fit_to, grid, with_caption
-from visionloop.tasks.drawing.charts import draw_ap_per_class, draw_precision_recall, recall_lines
-from visionloop.tasks.drawing.confusion_matrix import draw_confusion
-from visionloop.tasks.visualize import ClassReporting
+from visionloop.metrics.rows import Array
+from visionloop.tasks.drawing.boxes import COLORS, SPARSE, class_colors, draw_boxes
+from visionloop.tasks.drawing.canvas import (
+    PLAIN,
+    RIGHT,
+    fit_to,
+    grid,
+    pad_to_width,
+    with_caption,
+)
+from visionloop.tasks.drawing.legend import with_legend
+
+if TYPE_CHECKING:
+    import torch
+
+    from visionloop.engine.batch import Batch
+    from visionloop.engine.types import JsonObject
 
 SIDE = 400  # longer side of an image in a grid
-PAIR_SIDE, NARROWEST_PAIR = (
-    317,
-    300,
-)  # longer side of each of a pair, and the width that the words below one need
+PAIR_SIDE = 317  # longer side of each image of a pair
+NARROWEST_PAIR = 300  # pixels of width that the words below a pair need
 MOST_TRAINING = 12  # images in a grid
 PAIR_WORDS = (
-    "left: truth, dashed: missed",
-    f"right: found with a score from {SHOWN_SCORE}, dashed: too many",
+    "left: ground truth, dashed: missed (FN)",
+    f"right: score >= {DRAWING_SCORE}, dashed: extra (FP)",
 )
 MIN_DRAWING_SIDE, MAX_DRAWING_SIDE = 640, 1600  # longer side
 
 
-def draw_batch(batch, classes):
-    """uint8 [H, W, 3]: training images as the network sees them, with their boxes; targets are cxcywh in 0..1 of them."""
+def draw_batch(batch: Batch, classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Draw training images with their boxes as the model sees them, uint8 [H, W, 3].
+
+    Args:
+        batch: of `collate`, with "targets".
+        classes: names in order of label.
+    """
     tiles, labels = [], []
     images = batch["pixel_values"][:MOST_TRAINING].permute(0, 2, 3, 1).cpu().numpy()
+    names = not is_color_enough(range(len(classes)))
     for pixels, target in zip(images, batch["targets"][:MOST_TRAINING], strict=True):
         image = fit_to(pixels, longest=SIDE)
-        boxes = target["boxes"].cpu().numpy().astype(np.float64) * np.tile(
-            [image.shape[1], image.shape[0]], 2
-        )
-        corners = np.concatenate(
-            [boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1
-        )
+        size_wh = np.tile([image.shape[1], image.shape[0]], 2)
+        boxes = target["boxes"].cpu().numpy().astype(np.float64) * size_wh
+        centers, half_sides = boxes[:, :2], boxes[:, 2:] / 2
+        boxes_xyxy = np.concatenate([centers - half_sides, centers + half_sides], axis=1)
         labels.append(target["class_labels"].cpu().numpy())
-        tiles.append(
-            draw_boxes(
-                image,
-                corners,
-                labels[-1],
-                classes,
-                names=not names_shown_by_color(range(len(classes))),
-            )
-        )
+        tiles.append(draw_boxes(image, boxes_xyxy, labels[-1], classes, names=names))
     return with_legend(
         grid(tiles),
-        np.concatenate(labels),
+        np.bincount(np.concatenate(labels), minlength=len(classes)),
         classes,
+        class_colors(len(classes)),
         words=[f"boxes in these {len(tiles)} images:"],
+        counted=True,
     )
 
 
-def draw_samples(batch, predictions, classes):
-    """One uint8 [h, w, 3] per image of an evaluation's batch, at most 640 px wide: the truth on the left, what was found on the right.
+def draw_samples(
+    batch: Batch, predictions: Mapping[str, torch.Tensor], classes: Sequence[str]
+) -> list[NDArray[np.uint8]]:
+    """Draw the images of an evaluation batch, ground truth on the left, predictions on the right.
 
-    On both sides a dashed box has no partner: missed on the left, too many on the right.
+    A dashed box has no match: missed on the left, extra on the right.
+
+    Args:
+        batch: of `collate`, with "ground_truth".
+        predictions: of `predict`; those with a score from 0.4 on are drawn.
+        classes: names in order of label.
+
+    Returns:
+        One uint8 [h, w, 3] per image, at most 640 px wide.
     """
     host = {
         key: predictions[key].detach().float().cpu().numpy()
@@ -73,139 +92,103 @@ def draw_samples(batch, predictions, classes):
     }
     images, drawn = batch["pixel_values"].permute(0, 2, 3, 1).cpu().numpy(), []
     for i, (pixels, size_hw) in enumerate(zip(images, batch["sizes"].tolist(), strict=True)):
-        shown = host["scores"][i] >= SHOWN_SCORE
-        found = {
-            "boxes": host["boxes"][i][shown],
-            "scores": host["scores"][i][shown],
-            "labels": host["labels"][i][shown].astype(np.int64),
-        }
-        pair = draw_pair(pixels, size_hw, batch["truth"][i], found, classes)
-        pair = np.pad(
-            pair, ((0, 0), (0, max(0, NARROWEST_PAIR - pair.shape[1])), (0, 0)), constant_values=255
-        )
-        labels = np.concatenate([batch["truth"][i]["labels"], found["labels"]])
-        drawn.append(with_legend(pair, labels, classes, words=PAIR_WORDS, counted=False))
+        is_drawn = host["scores"][i] >= DRAWING_SCORE
+        shown = {key: values[i][is_drawn] for key, values in host.items()}
+        shown["labels"] = shown["labels"].astype(np.int64)
+        ground_truth = batch["ground_truth"][i]
+        pair = draw_pair(pixels, size_hw, ground_truth, shown, classes)
+        labels = np.concatenate([ground_truth["labels"], shown["labels"]])
+        counts = np.bincount(labels, minlength=len(classes))
+        pair = pad_to_width(pair, NARROWEST_PAIR)
+        colors = class_colors(len(classes))
+        drawn.append(with_legend(pair, counts, classes, colors, words=PAIR_WORDS))
     return drawn
 
 
-def draw_pair(pixels, size_hw, truth, found, classes):
-    """Targets and predictions side by side, with the count below: uint8 [h, w, 3].
+def draw_pair(
+    pixels: NDArray[np.uint8],
+    size_hw: Sequence[int],
+    ground_truth: Mapping[str, Array],
+    predictions: Mapping[str, Array],
+    classes: Sequence[str],
+) -> NDArray[np.uint8]:
+    """Draw ground truth and predictions side by side with their counts below, uint8 [h, w, 3].
 
-    pixels: uint8 [S, S, 3], squashed from an image of size_hw; truth: as in the batch; found:
-    "boxes" [N, 4] xyxy in pixels of the image, "scores", "labels" [N].
+    Args:
+        pixels: uint8 [S, S, 3], resized from the image.
+        size_hw: of the image.
+        ground_truth: {"boxes": [T, 4] xywh in pixels of the image, "labels", "crowd": [T]}.
+        predictions: {"boxes": [N, 4] xyxy in pixels of the image, "scores", "labels": [N]}.
+        classes: names in order of label.
     """
     scale = PAIR_SIDE / max(size_hw)
     size_wh = max(1, round(size_hw[1] * scale)), max(1, round(size_hw[0] * scale))
     image = np.array(Image.fromarray(pixels).resize(size_wh, Image.Resampling.BICUBIC))
-    corners = np.concatenate(
-        [truth["boxes"][:, :2], truth["boxes"][:, :2] + truth["boxes"][:, 2:]], axis=1
+    boxes, crowd = ground_truth["boxes"], ground_truth["crowd"]
+    boxes_xyxy = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    predicted_xyxy, labels = predictions["boxes"], predictions["labels"]
+    sides = predicted_xyxy[:, 2:] - predicted_xyxy[:, :2]
+    predicted = np.concatenate([predicted_xyxy[:, :2], sides], axis=1)
+    is_matched, is_used = match_boxes(
+        boxes, ground_truth["labels"], crowd, {**predictions, "boxes": predicted}
     )
-    hit, used = find_partners(corners, truth["labels"], truth["crowd"], found)
-    names = not names_shown_by_color(range(len(classes)))
-    left = draw_boxes(image, corners * scale, truth["labels"], classes, dashed=~hit, names=names)
+    names = not is_color_enough(range(len(classes)))
+    left = draw_boxes(
+        image, boxes_xyxy * scale, ground_truth["labels"], classes, dashed=~is_matched, names=names
+    )
     right = draw_boxes(
         image,
-        found["boxes"] * scale,
-        found["labels"],
+        predicted_xyxy * scale,
+        labels,
         classes,
-        found["scores"],
-        dashed=~used,
+        predictions["scores"],
+        dashed=~is_used,
         names=names,
     )
-    wanted, too_many = ~truth["crowd"], int((~used).sum())
-    line = f"found {int((hit & wanted).sum())} of {int(wanted.sum())}, {too_many} too many at IoU {SAME_OBJECT:g}"
-    gap = np.full((image.shape[0], 6, 3), 255, dtype=np.uint8)
-    is_right = hit[wanted].all() and not too_many
-    return with_caption(
-        np.concatenate([left, gap, right], axis=1), [line], color=RIGHT if is_right else PLAIN
+    true_positives = int((is_matched & ~crowd).sum())
+    false_negatives, false_positives = int((~is_matched).sum()), int((~is_used).sum())
+    line = (
+        f"{true_positives} TP, {false_negatives} FN, {false_positives} FP at IoU {IOU_THRESHOLD:g}"
     )
+    gap = np.full((image.shape[0], 6, 3), 255, dtype=np.uint8)
+    pair = np.concatenate([left, gap, right], axis=1)
+    is_right = not false_negatives and not false_positives
+    return with_caption(pair, [line], color=RIGHT if is_right else PLAIN)
 
 
-def names_shown_by_color(labels):
-    """Whether the colours of these classes differ enough for a legend to do without names at the boxes."""
+def is_color_enough(labels: Iterable[int]) -> bool:
+    """Return True if the colors of the classes differ enough for boxes without class names."""
     return max(labels, default=0) < len(COLORS)
 
 
-def draw_prediction(image, answer):
-    """image: uint8 [3, H, W]; answer: {"detections": [{"label", "id", "score", "box": [x, y, w, h]}, ..]} -> uint8 [h, w, 3].
+def draw_prediction(image: torch.Tensor, row: JsonObject) -> NDArray[np.uint8]:
+    """Draw the detections of an image file with a score from 0.4 on, uint8 [h, w, 3].
 
-    Detections with a score from 0.4 on, whatever else the answer holds. The longer side becomes 640
-    to 1600 pixels; below stands how many of each class there are.
+    The longer side becomes 640 to 1600 pixels. The legend counts the boxes of each class.
+
+    Args:
+        image: uint8 [3, H, W].
+        row: of `describe`.
     """
-    longest = max(image.shape[1:])
-    shown = fit_to(
-        image.permute(1, 2, 0).numpy(),
-        longest=int(np.clip(longest, MIN_DRAWING_SIDE, MAX_DRAWING_SIDE)),
-    )
-    rows = [row for row in answer["detections"] if row["score"] >= SHOWN_SCORE]
-    boxes = np.array([row["box"] for row in rows], dtype=np.float64).reshape(-1, 4)
+    longest = int(np.clip(max(image.shape[1:]), MIN_DRAWING_SIDE, MAX_DRAWING_SIDE))
+    resized = fit_to(image.permute(1, 2, 0).numpy(), longest=longest)
+    shown = [one for one in row["detections"] if one["score"] >= DRAWING_SCORE]
+    boxes = np.array([one["box"] for one in shown], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    boxes *= np.tile([shown.shape[1] / image.shape[2], shown.shape[0] / image.shape[1]], 2)
-    labels, classes = [row["id"] for row in rows], {row["id"]: row["label"] for row in rows}
-    names = len(rows) <= SPARSE or not names_shown_by_color(labels)
-    drawn = draw_boxes(shown, boxes, labels, classes, [row["score"] for row in rows], names=names)
-    if drawn.shape[1] < MIN_DRAWING_SIDE // 4:  # a narrow image: room for the words
-        drawn = np.pad(
-            drawn,
-            ((0, 0), (0, MIN_DRAWING_SIDE // 4 - drawn.shape[1]), (0, 0)),
-            constant_values=255,
-        )
+    boxes *= np.tile([resized.shape[1] / image.shape[2], resized.shape[0] / image.shape[1]], 2)
+    labels = [one["id"] for one in shown]
+    classes = [""] * (max(labels, default=-1) + 1)
+    for one in shown:
+        classes[one["id"]] = one["label"]
+    names = len(shown) <= SPARSE or not is_color_enough(labels)
+    drawn = draw_boxes(
+        resized, boxes, labels, classes, [one["score"] for one in shown], names=names
+    )
     return with_legend(
         drawn,
-        labels,
+        np.bincount(labels, minlength=len(classes)) if labels else np.zeros(0, dtype=np.int64),
         classes,
-        words=() if rows else [f"nothing found with a score from {SHOWN_SCORE}"],
+        class_colors(len(classes)),
+        words=() if shown else [f"no detection with a score of at least {DRAWING_SCORE}"],
+        counted=True,
     )
-
-
-# What object detection shows of a run: the drawing and telling hooks of its task.
-
-
-class DetectionReporting(ClassReporting):
-    """Boxes found beside the true ones, precision against recall, confusions, the validation loss image by image."""
-
-    sample_score = MetricSpec(
-        "loss_per_box",
-        "loss per box",
-        "float",
-        False,
-        "the validation loss of the image over its boxes",
-    )
-    score_charts: ClassVar = {
-        "average precision": ("mAP", "mAP50", "mAP75"),
-        "average precision by size": ("mAP_small", "mAP_medium", "mAP_large"),
-        "average recall by number of boxes": ("AR1", "AR10", "AR100"),
-        "average recall by size": ("AR_small", "AR_medium", "AR_large"),
-    }
-    class_curves = ("AP", "AP50")
-    score_column = "losses"
-
-    def draw(self, batch):
-        return {"batch": draw_batch(batch, self.classes)}
-
-    def draw_samples(self, batch, predictions):
-        return draw_samples(batch, predictions, self.classes)
-
-    def draw_scores(self, metric):
-        curves = draw_precision_recall(metric.curves(), self.classes)
-        classes, counts, _ = self.confusion(metric)
-        bars = draw_ap_per_class(metric.per_class(), self.classes)
-        return {
-            "precision_recall": curves,
-            "average_precision": bars,
-            "confusion": draw_confusion(counts, classes),
-        }
-
-    def confusion(self, metric):
-        return (*self.classes, NOTHING), count_confusion(metric.state(), len(self.classes)), "boxes"
-
-    def curves(self, metric):
-        lines = recall_lines(metric.curves(), self.classes)
-        return [
-            {
-                "title": "precision and recall at IoU 0.5",
-                "x": "recall",
-                "y": "precision",
-                "lines": lines,
-            }
-        ]

@@ -1,13 +1,23 @@
-"""Boxes on images: a colour per class, a tag with name and score where there is room, a legend for the rest."""
+"""Bounding boxes on images: a color per class, and a tag with name and score where it fits."""
 
 import colorsys
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from visionloop.tasks.drawing.canvas import INK, PAPER, class_label, font_for, load_fonts, text_on
+from visionloop.tasks.drawing.canvas import (
+    INK,
+    PAPER,
+    ClassNames,
+    Color,
+    class_label,
+    text_length,
+    text_on,
+)
 
-# told apart on bright and on dark ground; further classes take turns around the colour wheel
+# distinct on bright and on dark images; further classes go around the color wheel
 COLORS = (
     (40, 170, 255),
     (255, 130, 30),
@@ -18,69 +28,83 @@ COLORS = (
     (70, 225, 215),
     (250, 150, 185),
 )
-EDGE = (20, 20, 20)  # beside a colour, so that it shows on any ground
+EDGE = (20, 20, 20)  # a dark line beside a color, which then shows on any image
 GOLDEN_TURN = 0.618034
-MOST_NAMES = 12  # in a legend
-SPARSE, MANY = (
-    25,
-    100,
-)  # up to so many boxes a tag may lie on a neighbour; from so many on frames are thinner
+SPARSE = 25  # up to so many boxes a tag may lie on a neighboring box
+MANY = 100  # of more boxes the frames are thinner
 MOST_COVERED = 1 / 8  # of the image, by all tags together
 
 
-def class_color(i):
-    """The colour (r, g, b) of class i, the same in every image and for any number of classes."""
-    if i < len(COLORS):
-        return COLORS[i]
-    lightness = (0.62, 0.75, 0.55)[i % 3]
-    return tuple(
-        round(255 * part) for part in colorsys.hls_to_rgb(i * GOLDEN_TURN % 1, lightness, 0.85)
-    )
+def class_color(label: int) -> Color:
+    """Return the color of a class, the same in every image and for any number of classes."""
+    if label < len(COLORS):
+        return COLORS[label]
+    lightness = (0.62, 0.75, 0.55)[label % 3]
+    red, green, blue = colorsys.hls_to_rgb(label * GOLDEN_TURN % 1, lightness, 0.85)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_boxes(image, boxes, labels, classes, scores=None, *, dashed=None, names=True):
-    """The image with its boxes, cut at its border; the best on top, where there are no scores the smallest.
+def class_colors(num_classes: int) -> NDArray[np.uint8]:
+    """Return the colors of all classes, uint8 [C, 3]."""
+    colors = [class_color(label) for label in range(num_classes)]
+    return np.array(colors, dtype=np.uint8).reshape(-1, 3)
 
-    image: uint8 [H, W, 3]; boxes: [N, 4] xyxy in its pixels; labels: int [N]; classes: names by
-    label; scores: [N] in 0..1; dashed: bool [N], frames with gaps; names: False leaves the class to
-    the colour and a legend. A tag loses its name, then is left out, where the box is small or the
-    place is taken.
+
+def draw_boxes(
+    image: NDArray[np.uint8],
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    classes: ClassNames,
+    scores: ArrayLike | None = None,
+    *,
+    dashed: ArrayLike | None = None,
+    names: bool = True,
+) -> NDArray[np.uint8]:
+    """Draw boxes on a copy of an image; the best score on top, without scores the smallest box.
+
+    A tag loses its name, then is left out, where the box is small or the place is taken.
+
+    Args:
+        image: uint8 [H, W, 3].
+        boxes: [N, 4], xyxy in pixels of the image; what lies beyond its border is cut.
+        labels: int [N].
+        classes: names by label.
+        scores: [N] in 0..1.
+        dashed: bool [N], frames with gaps.
+        names: False leaves the class to the color and a legend.
     """
     pil_image = Image.fromarray(image)
     draw = ImageDraw.Draw(pil_image)
-    boxes, labels = (
-        np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
-        np.asarray(labels, dtype=np.int64),
-    )
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    labels = np.asarray(labels, dtype=np.int64)
+    scores = None if scores is None else np.asarray(scores, dtype=np.float64)
+    dashed = np.zeros(len(boxes), dtype=bool) if dashed is None else np.asarray(dashed)
     boxes = boxes.clip(0, np.tile(pil_image.size, 2))
     sides = boxes[:, 2:] - boxes[:, :2]
-    best_first = np.argsort(
-        sides.prod(axis=1) if scores is None else -np.asarray(scores, dtype=np.float64),
-        kind="stable",
-    )
+    best_first = np.argsort(sides.prod(axis=1) if scores is None else -scores, kind="stable")
     best_first = best_first[(sides > 0).all(axis=1)[best_first]]
     thickness = (2 if max(pil_image.size) < 1000 else 3) - (len(boxes) > MANY)
     for i in best_first[::-1]:
-        draw_frame(
-            draw,
-            boxes[i],
-            class_color(labels[i]),
-            thickness,
-            dashed=dashed is not None and dashed[i],
-        )
+        draw_frame(draw, boxes[i], class_color(labels[i]), thickness, dashed=bool(dashed[i]))
     size = int(np.clip(max(pil_image.size) / 48, 10, 22))
+    named = classes if names else None
     texts = [
-        _tag_texts(
-            classes if names else None, labels[i], None if scores is None else scores[i], size
-        )
+        _tag_texts(named, labels[i], None if scores is None else scores[i], size)
         for i in best_first
     ]
     place_tags(draw, pil_image.size, boxes, texts, best_first, labels, size)
     return np.array(pil_image)
 
 
-def draw_frame(draw, box, color, thickness, *, dashed=False):
-    """One frame `thickness` pixels wide, thinner on a tiny box, with a dark line around it."""
+def draw_frame(
+    draw: ImageDraw.ImageDraw,
+    box: NDArray[np.float64],
+    color: Color,
+    thickness: int,
+    *,
+    dashed: bool = False,
+) -> None:
+    """Draw one frame `thickness` pixels wide, thinner on a tiny box, with a dark line around it."""
     left, top, right, bottom = (round(float(value)) for value in box)
     right, bottom = max(right - 1, left), max(bottom - 1, top)  # the last pixel inside
     thickness = 1 if min(right - left, bottom - top) < 6 * thickness else thickness
@@ -100,74 +124,47 @@ def draw_frame(draw, box, color, thickness, *, dashed=False):
         draw.rectangle((inner_right, start, right, stop), fill=color)
 
 
-def place_tags(draw, size_wh, boxes, texts, order, labels, size):
-    """Write one tag per box, in this order, where a text of its own fits; inside the image and never on another tag.
+def place_tags(
+    draw: ImageDraw.ImageDraw,
+    size_wh: tuple[int, int],
+    boxes: NDArray[np.float64],
+    texts: Sequence[Sequence[str]],
+    order: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    size: int,
+) -> None:
+    """Write one tag per box where one of its texts fits, inside the image and on no other tag.
 
-    texts: for each box of `order` what it may say, longest first; size: of the letters.
+    Args:
+        draw: of the image.
+        size_wh: width and height of the image.
+        boxes: float [N, 4], xyxy.
+        texts: the possible texts of each box of `order`, longest first.
+        order: int [M], the boxes with a tag, most important first.
+        labels: int [N].
+        size: height of the letters in pixels.
     """
     taken, room = np.zeros((0, 4)), MOST_COVERED * size_wh[0] * size_wh[1]
-    crowded = len(boxes) > SPARSE
+    is_crowded = len(boxes) > SPARSE
     for i, choices in zip(order, texts, strict=True):
-        others = np.delete(boxes, i, axis=0) if crowded else boxes[:0]
+        others = np.delete(boxes, i, axis=0) if is_crowded else boxes[:0]
         place = _first_place(choices, boxes[i], size_wh, size, taken, others)
         if place is None:
             continue
-        text, area = place
-        room -= (area[2] - area[0]) * (area[3] - area[1])
+        text, (left, top, right, bottom) = place
+        room -= (right - left) * (bottom - top)
         if room < 0:
             return
         color = class_color(labels[i])
-        draw.rectangle((area[0], area[1], area[2] - 1, area[3] - 1), fill=color)
-        bright = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 110
-        text_on(
-            draw,
-            ((area[0] + area[2]) / 2, (area[1] + area[3]) / 2),
-            text,
-            size=size,
-            color=INK if bright else PAPER,
-            anchor="mm",
-        )
-        taken = np.concatenate([taken, [area]])
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
+        is_bright = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 110
+        center = (left + right) / 2, (top + bottom) / 2
+        text_on(draw, center, text, size=size, color=INK if is_bright else PAPER, anchor="mm")
+        taken = np.concatenate([taken, [[left, top, right, bottom]]])
 
 
-def with_legend(image, labels, classes, *, words=(), counted=True):
-    """The image with a white strip below: `words`, then colour, name and number of the most frequent classes among `labels`."""
-    size = 12
-    counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=1)
-    shown = [int(i) for i in np.argsort(-counts, kind="stable")[:MOST_NAMES] if counts[i]]
-    width = image.shape[1]
-    entries = [(None, word) for word in words]
-    for i in shown:
-        name = class_label(i, classes, size=size, room=max(width // 2, 60))
-        entries.append((class_color(i), f"{name} {counts[i]}" if counted else name))
-    if np.count_nonzero(counts) > len(shown):
-        entries.append((None, f"and {np.count_nonzero(counts) - len(shown)} classes more"))
-    rows, x = [[]], 6
-    for color, text in entries:
-        room = round(_width(text, size)) + (20 if color else 4) + 10
-        if rows[-1] and x + room > width:
-            rows, x = [*rows, []], 6
-        rows[-1].append((x, color, text))
-        x += room
-    height = image.shape[0]
-    pil_image = Image.new("RGB", (width, height + 18 * len(rows) + 4), PAPER)
-    pil_image.paste(Image.fromarray(image))
-    draw = ImageDraw.Draw(pil_image)
-    for row, entries in enumerate(rows):
-        middle = height + 18 * row + 11
-        for x, color, text in entries:
-            if color:
-                draw.rectangle((x, middle - 6, x + 12, middle + 6), fill=color, outline=EDGE)
-            text_on(draw, (x + (18 if color else 0), middle), text, size=size, anchor="lm")
-    return np.array(pil_image)
-
-
-def _width(text, size):
-    return (font_for(text, size) or load_fonts(size)[-1]).getlength(text)
-
-
-def _tag_texts(classes, label, score, size):
-    """What a tag may say, longest first."""
+def _tag_texts(classes: ClassNames | None, label: int, score: float | None, size: int) -> list[str]:
+    """Return the texts that a tag may have, longest first."""
     texts = [] if score is None else [f"{score:.2f}"]
     if classes is None:
         return texts
@@ -175,33 +172,37 @@ def _tag_texts(classes, label, score, size):
     return [" ".join([name, *texts]), *texts]
 
 
-def _first_place(texts, box, size_wh, size, taken, others):
-    """(text, [left, top, right, bottom]) of the first text with a free place above, below or inside the box; None without."""
+def _first_place(
+    texts: Sequence[str],
+    box: NDArray[np.float64],
+    size_wh: tuple[int, int],
+    size: int,
+    taken: NDArray[np.float64],
+    others: NDArray[np.float64],
+) -> tuple[str, list[int]] | None:
+    """Return the first text with a free place, and that place: left, top, right, bottom.
+
+    Places are above, below and inside the box; `taken` are those of other tags.
+    """
     width, height = size_wh
     for text in texts:
-        tag_wh = np.array([round(_width(text, size)) + 6, size + 4])
-        # wider than its box, a tag would seem to belong to the neighbour; and it never hides most
+        tag_wh = np.array([text_length(text, size) + 6, size + 4])
+        # wider than its box, a tag would seem to belong to the neighbor; and it never hides most
         # of the box
-        if (
-            tag_wh[0] > max(1.3 * (box[2] - box[0]), 0)
-            or tag_wh[1] > 0.6 * (box[3] - box[1])
-            or (tag_wh > size_wh).any()
-        ):
+        is_too_wide = tag_wh[0] > max(1.3 * (box[2] - box[0]), 0)
+        if is_too_wide or tag_wh[1] > 0.6 * (box[3] - box[1]) or (tag_wh > size_wh).any():
             continue
         left = np.clip(round(box[0]) - 1, 0, width - tag_wh[0])
         above, below = round(box[1]) - tag_wh[1], round(box[3])
         inside = min(max(round(box[1]), 0) + 1, height - tag_wh[1])
         for top, may_cover in ((above, False), (below, False), (inside, True)):
             area = np.array([left, top, left + tag_wh[0], top + tag_wh[1]])
-            in_image = top >= 0 and area[3] <= height
-            if (
-                in_image
-                and not _overlaps(area, taken)
-                and (may_cover or not _overlaps(area, others))
-            ):
+            if top < 0 or area[3] > height or _overlaps(area, taken):
+                continue
+            if may_cover or not _overlaps(area, others):
                 return text, area.tolist()
     return None
 
 
-def _overlaps(area, areas):
+def _overlaps(area: NDArray[np.int64], areas: NDArray[np.float64]) -> bool:
     return bool(((area[:2] < areas[:, 2:]) & (area[2:] > areas[:, :2])).all(axis=1).any())

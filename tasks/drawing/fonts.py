@@ -1,4 +1,4 @@
-"""Which font of this machine can write a text: class names come in every script."""
+"""Fonts of this machine that can write a text: class names come in every script."""
 
 import contextlib
 import logging
@@ -11,48 +11,48 @@ from PIL import ImageFont
 
 log = logging.getLogger(__name__)
 
-# tried in this order; Pillow's own font, which knows Latin alone, is the last that must exist
+# tried in this order; Pillow's own font, which has Latin letters alone, is always there
 FONTS = (
-    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arialuni.ttf", "msyh.ttc", "malgun.ttf",
-    "NanumGothic.ttf", "AppleSDGothicNeo.ttc", "YuGothM.ttc", "meiryo.ttc", "PingFang.ttc", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf",
-    "NotoSansArabic-Regular.ttf", "NotoEmoji-Regular.ttf", "Symbola.ttf", "seguisym.ttf",
-)  # fmt: skip
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf"),
+    *("arialuni.ttf", "msyh.ttc", "malgun.ttf", "NanumGothic.ttf", "AppleSDGothicNeo.ttc"),
+    *("YuGothM.ttc", "meiryo.ttc", "PingFang.ttc", "wqy-microhei.ttc"),
+    *("DroidSansFallbackFull.ttf", "NotoSansArabic-Regular.ttf", "NotoEmoji-Regular.ttf"),
+    *("Symbola.ttf", "seguisym.ttf"),
+)
 NO_GLYPH = "\U0010fffe"  # a code point that no font draws
-ASK_SECONDS = 10  # for the fonts of the machine; the first time their index may have to be made
-UNDRAWN = (
-    "Cf",
-    "Mn",
-    "Me",
-)  # kinds of letters that join, mark or turn others and need no glyph of their own
+# for `fc-list`, which may have to build its index the first time
+TIMEOUT_SECONDS = 10
+# categories of letters that join, mark or turn others and need no glyph of their own
+UNDRAWN = ("Cf", "Mn", "Me")
 STYLES = ("regular", "book", "medium", "roman", "")
 
 
 @lru_cache
-def load_fonts(size):
-    """The fonts of this machine that we know, Pillow's own last."""
-    found = []
+def load_fonts(size: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, ...]:
+    """Return the fonts of `FONTS` that this machine has, Pillow's own last."""
+    fonts = []
     for name in FONTS:
         with contextlib.suppress(OSError):
-            found.append(ImageFont.truetype(name, size))
-    return (*found, ImageFont.load_default(size))
+            fonts.append(ImageFont.truetype(name, size))
+    return (*fonts, ImageFont.load_default(size))
 
 
 @lru_cache(maxsize=4096)
-def font_for(text, size):
-    """A font that has a glyph for every letter of `text`, or None."""
+def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont | None:
+    """Return a font that has a glyph for every letter of `text`, or None."""
     for font in load_fonts(size):
-        if writes(font, text):
+        if has_glyphs(font, text):
             return font
     for path, index in installed_fonts("".join(sorted(drawn_letters(text)))):
-        with contextlib.suppress(OSError):  # a font of images has no such size
+        with contextlib.suppress(OSError):  # a bitmap font does not have every size
             font = ImageFont.truetype(path, size, index=index)
-            if writes(font, text):
+            if has_glyphs(font, text):
                 return font
     return None
 
 
-def drawn_letters(text):
-    """The letters of a text that need a glyph."""
+def drawn_letters(text: str) -> set[str]:
+    """Return the letters of a text that need a glyph."""
     return {
         letter
         for letter in text
@@ -60,50 +60,51 @@ def drawn_letters(text):
     }
 
 
-def writes(font, text):
-    """Whether a font has a glyph for every letter of a text."""
+def has_glyphs(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> bool:
+    """Return True if the font has a glyph for every letter of the text."""
     blank = bytes(font.getmask(NO_GLYPH))
     return all(bytes(font.getmask(letter)) != blank for letter in drawn_letters(text))
 
 
 @lru_cache(maxsize=4096)
-def installed_fonts(letters):
-    """((path, number in the file), ..) of installed fonts that have all these letters, upright ones first; () where nobody can be asked."""
+def installed_fonts(letters: str) -> tuple[tuple[str, int], ...]:
+    """Return ((path, index in the file), ..) of installed fonts with all letters, upright first.
+
+    Without the program `fc-list` the result is empty.
+    """
     program = shutil.which("fc-list")
     if not program or not letters:
         return ()
-    wanted = ":charset=" + " ".join(f"{ord(letter):x}" for letter in letters)
+    pattern = ":charset=" + " ".join(f"{ord(letter):x}" for letter in letters)
+    command = [program, pattern, "--format", "%{file}|%{index}|%{style}\n"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        asked = [program, wanted, "--format", "%{file}|%{index}|%{style}\n"]
         lines = subprocess.run(
-            asked, capture_output=True, text=True, timeout=ASK_SECONDS, check=True
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True
         ).stdout.splitlines()
         rows = sorted(
-            (_rank(style), path, int(index) & 0xFFFF)
+            (_style_rank(style), path, int(index) & 0xFFFF)
             for path, index, style in (line.split("|", 2) for line in lines)
         )
         return tuple((path, index) for _, path, index in rows)
     return ()
 
 
-def _rank(style):
-    return next(
-        (place for place, word in enumerate(STYLES) if word and word in style.lower()), len(STYLES)
-    )
+def _style_rank(style: str) -> int:
+    style = style.lower()
+    return next((i for i, word in enumerate(STYLES) if word and word in style), len(STYLES))
 
 
-_warned = []
+_warned: list[str] = []
 
 
-def warn_of(name, number):
-    """Say once that nothing here can write a class name."""
+def warn_unwritable(name: str, label: int) -> None:
+    """Log once per process that no font of this machine can write a class name."""
     if _warned:
         return
     _warned.append(name)
-    hint = "a font with its letters helps (fonts-noto-cjk, fonts-noto-core)"
     log.warning(
-        "no font of this machine writes the class %r: in images such a class is its number, #%d; %s",
+        "no font of this machine has the letters of class %r: images show such a class by its "
+        "label, #%d; install a font with its letters (fonts-noto-cjk, fonts-noto-core)",
         name,
-        number,
-        hint,
+        label,
     )

@@ -1,86 +1,129 @@
-"""Which colour is which class: a strip of names below an image."""
+"""A legend below an image: the color of every class that is in it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from visionloop.datasets.segmentation.mask_values import IGNORED
-from visionloop.tasks.drawing.canvas import INK, PAPER, class_label, font_for, load_fonts, text_on
+from visionloop.tasks.drawing.canvas import (
+    INK,
+    PAPER,
+    Color,
+    class_label,
+    pad_to_width,
+    text_length,
+    text_on,
+)
 
 MOST_NAMES = 24
 NARROWEST = 200  # pixels of width; a narrower image gets a margin
-EDGE = (90, 90, 90)  # around a colour, or a pale one would not show on paper
+EDGE = (90, 90, 90)  # around a color, or a pale one would not show on paper
 
 
-def with_legend(image, pixels, classes, colors, *, words=(), shares=False):
-    """The image with a white strip below: `words`, then colour and name of the classes that have pixels, the largest first.
+class LegendEntry(NamedTuple):
+    """A colored square and texts behind it; without a color, the texts alone."""
 
-    image: uint8 [H, W, 3]; pixels: int [256], how many of each id, 255 for the ignored ones;
-    colors: uint8 [K, 3]; shares: whether a class's share of all pixels is told. A name that no font
-    here can write is "#" and its number.
+    color: Color | None
+    texts: tuple[str, ...]
+
+
+def with_legend(
+    image: NDArray[np.uint8],
+    counts: NDArray[np.int64],
+    classes: Sequence[str],
+    colors: NDArray[np.uint8],
+    *,
+    words: Sequence[str] = (),
+    counted: bool = False,
+    shares: bool = False,
+) -> NDArray[np.uint8]:
+    """Return the image with a legend below: the most frequent classes, the largest first.
+
+    A name that no font of this machine can write is "#" and its label.
+
+    Args:
+        image: uint8 [H, W, 3].
+        counts: int [C] boxes or pixels of each class, or int [256] pixels of each id of a mask,
+            255 for the ignored ones.
+        classes: names by label.
+        colors: uint8 [C, 3].
+        words: remarks that stand first.
+        counted: write the count behind a class.
+        shares: write the share of all pixels behind a class.
     """
-    if image.shape[1] < NARROWEST:
-        image = np.pad(
-            image, ((0, 0), (0, NARROWEST - image.shape[1]), (0, 0)), constant_values=255
-        )
+    image = pad_to_width(image, NARROWEST)
     height, width = image.shape[:2]
     size = int(np.clip(width / 80, 12, 20))
-    rows = _in_rows(_entries(pixels, classes, colors, words, shares, size, width), size, width)
+    entries = [LegendEntry(None, (word,)) for word in words]
+    entries += _class_entries(counts, classes, colors, size, width, counted, shares)
+    rows = _break_rows(entries, size, width)
     pil_image = Image.new("RGB", (width, height + (size + 8) * len(rows) + 6), PAPER)
     pil_image.paste(Image.fromarray(image))
     draw = ImageDraw.Draw(pil_image)
-    for row, entries in enumerate(rows):
-        middle = height + 4 + (size + 8) * row + (size + 8) // 2
-        for x, color, texts in entries:
-            if color:
-                draw.rectangle(
-                    (x, middle - size // 2, x + size, middle + size // 2), fill=color, outline=EDGE
-                )
-                x += size + 6
-            # one by one: a number behind a name that is written from right to left would change its
-            # side
-            for text in texts:
-                text_on(draw, (x, middle), text, size=size, color=INK, anchor="lm")
-                x += _length(text, size) + size // 3
+    for i, row in enumerate(rows):
+        middle = height + 4 + (size + 8) * i + (size + 8) // 2
+        for x, entry in row:
+            _draw_entry(draw, x, middle, entry, size)
     return np.array(pil_image)
 
 
-def _entries(pixels, classes, colors, words, shares, size, width):
-    """[(colour or None, texts)]."""
-    of_class = np.asarray(pixels)[: len(classes)]
-    total = of_class.sum()
-    largest_first = [int(i) for i in np.argsort(-of_class, kind="stable") if of_class[i]]
-    entries = [(None, [word]) for word in words]
+def _class_entries(
+    counts: NDArray[np.int64],
+    classes: Sequence[str],
+    colors: NDArray[np.uint8],
+    size: int,
+    width: int,
+    counted: bool,
+    shares: bool,
+) -> list[LegendEntry]:
+    class_counts = np.asarray(counts)[: len(classes)]
+    total = class_counts.sum()
+    largest_first = [int(i) for i in np.argsort(-class_counts, kind="stable") if class_counts[i]]
+    entries = []
     for i in largest_first[:MOST_NAMES]:
-        name = class_label(i, classes, size=size, room=width // 2)
-        entries.append(
-            (tuple(colors[i].tolist()), [name, _percent(of_class[i] / total)] if shares else [name])
-        )
+        texts = [class_label(i, classes, size=size, room=width // 2)]
+        texts += [str(class_counts[i])] if counted else []
+        texts += [_percent(class_counts[i] / total)] if shares else []
+        red, green, blue = colors[i].tolist()
+        entries.append(LegendEntry((red, green, blue), tuple(texts)))
     if len(largest_first) > MOST_NAMES:
-        entries.append((None, [f"and {len(largest_first) - MOST_NAMES} classes more"]))
-    if pixels[IGNORED]:
-        entries.append(((0, 0, 0), ["ignored"]))
+        entries.append(LegendEntry(None, (f"and {len(largest_first) - MOST_NAMES} more classes",)))
+    if len(counts) > len(classes) and counts[IGNORED]:
+        entries.append(LegendEntry((0, 0, 0), ("ignored",)))
     return entries
 
 
-def _percent(share):
+def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
 
 
-def _in_rows(entries, size, width):
-    """[[(x, colour, texts)]] that fit into the width."""
-    rows, x = [[]], 6
-    for color, texts in entries:
-        room = (
-            sum(_length(text, size) + size // 3 for text in texts)
-            + (size + 6 if color else 0)
-            + size
-        )
+def _break_rows(
+    entries: Sequence[LegendEntry], size: int, width: int
+) -> list[list[tuple[int, LegendEntry]]]:
+    """Return rows of (x, entry) that fit into the width."""
+    rows: list[list[tuple[int, LegendEntry]]] = [[]]
+    x = 6
+    for entry in entries:
+        room = sum(text_length(text, size) + size // 3 for text in entry.texts) + size
+        room += size + 6 if entry.color else 0
         if rows[-1] and x + room > width:
             rows, x = [*rows, []], 6
-        rows[-1].append((x, color, texts))
+        rows[-1].append((x, entry))
         x += room
     return rows
 
 
-def _length(text, size):
-    return round((font_for(text, size) or load_fonts(size)[-1]).getlength(text))
+def _draw_entry(
+    draw: ImageDraw.ImageDraw, x: int, middle: int, entry: LegendEntry, size: int
+) -> None:
+    if entry.color:
+        square = (x, middle - size // 2, x + size, middle + size // 2)
+        draw.rectangle(square, fill=entry.color, outline=EDGE)
+        x += size + 6
+    # one by one: a number behind a name that is written from right to left would change its side
+    for text in entry.texts:
+        text_on(draw, (x, middle), text, size=size, color=INK, anchor="lm")
+        x += text_length(text, size) + size // 3

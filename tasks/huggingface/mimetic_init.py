@@ -1,28 +1,36 @@
-"""Random weights with the structure that trained ViTs turn out to have (Trockman and Kolter 2023, arXiv:2305.09828).
+"""Mimetic initialization of a ViT (Trockman and Kolter 2023, arXiv:2305.09828).
 
-On small data it does what a longer training would. MLPs and patch embedding start at a scale that
-suits their width, as in the ViT authors' own code; the library draws everything with 0.02, which is
-right for a width of 768 and holds narrow models on a plateau.
+Random weights get the structure that trained ViTs turn out to have, which on small data does what a
+longer training would. MLPs and patch embedding start at a scale that suits their width, as in the
+code of the ViT authors; transformers draws everything with 0.02, which is right for a width of 768
+and holds narrow models on a plateau.
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-# how much noise and how much identity: query-key product, value-output product; the paper's values
-# for small ViTs
+# (noise, identity) of the query-key product and of the value-output product: the paper's values for
+# small ViTs
 QUERY_KEY = (0.7, 0.7)
 VALUE_OUTPUT = (0.4, -0.4)
 POSITION_SCALE = 0.3  # ours: patch embeddings start small, full-size sines would drown them
 
 
 @torch.no_grad()
-def mimetic_layers(layers, num_heads, output):
-    """Rewrite the attention and MLP weights of new ViT layers, drawing from torch's main generator. output: name of the last projection.
+def mimetic_layers(layers: Iterable[PreTrainedModel], num_heads: int, output: str) -> None:
+    """Initialize the attention and the MLP of ViT layers in place, from torch's CPU generator.
 
     Per head, the query-key product starts near the identity (a patch attends to patches like
     itself), and the product of values and output projection near its negative.
+
+    Args:
+        layers: blocks of a ViT of transformers.
+        num_heads: attention heads of each.
+        output: name of the last projection of their attention.
     """
     for layer in layers:
         attention = layer.attention
@@ -40,30 +48,42 @@ def mimetic_layers(layers, num_heads, output):
 
 
 @torch.no_grad()
-def mimetic_embeddings(patches, positions):
-    """Rewrite a patch filter [hidden, 3, patch, patch] and the position embeddings [side * side, hidden] of the patches.
+def mimetic_embeddings(patches: torch.Tensor, positions: torch.Tensor) -> None:
+    """Initialize the patch filter and the position embeddings of a ViT in place.
 
     Positions start as sines and cosines, so that patches that are alike also are near.
+
+    Args:
+        patches: patch filter [hidden, 3, patch, patch].
+        positions: position embeddings of the patches [side * side, hidden].
     """
     nn.init.trunc_normal_(patches, std=patches[0].numel() ** -0.5)
     positions.copy_(POSITION_SCALE * sine_positions(math.isqrt(len(positions)), positions.shape[1]))
 
 
-def _factors(size, rank, noise, identity):
-    """Two matrices [rank, size] whose product A^T B is the best of that rank for noise * Z + identity * I, Z of variance 1 / size."""
+def sine_positions(side: int, hidden: int) -> torch.Tensor:
+    """Return sines and cosines of x in one half and of y in the other, [side * side, hidden].
+
+    As in MAE and DeiT III.
+    """
+    frequencies = 1 / 10_000 ** (torch.arange(hidden // 4) / (hidden // 4))
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    waves = [
+        function(position.flatten()[:, None] * frequencies)
+        for position in (x, y)
+        for function in (torch.sin, torch.cos)
+    ]
+    return torch.cat(waves, dim=1)
+
+
+def _factors(
+    size: int, rank: int, noise: float, identity: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return A and B, both [rank, size], whose product A^T B is closest to a random matrix.
+
+    That matrix is noise * Z + identity * I, with Z of variance 1 / size.
+    """
     target = noise * torch.randn(size, size) / math.sqrt(size) + identity * torch.eye(size)
     left, values, right = torch.linalg.svd(target)
     roots = values[:rank].sqrt()
     return (left[:, :rank] * roots).T, roots[:, None] * right[:rank]
-
-
-def sine_positions(side, hidden):
-    """[side * side, hidden]: sines and cosines of x in one half, of y in the other (as in MAE and DeiT III)."""
-    frequencies = 1 / 10_000 ** (torch.arange(hidden // 4) / (hidden // 4))
-    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    waves = [
-        function(place.flatten()[:, None] * frequencies)
-        for place in (x, y)
-        for function in (torch.sin, torch.cos)
-    ]
-    return torch.cat(waves, dim=1)

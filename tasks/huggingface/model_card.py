@@ -1,31 +1,65 @@
-"""The model card: README.md of best/ and of an export. What a stranger needs to use the weights; no paths of this machine."""
+"""The model card, README.md of best/ and of an export: usage and scores, without local paths."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
+
+from visionloop.engine.config.train_config import TaskConfig
+from visionloop.engine.metric import MetricSpec
+from visionloop.engine.types import Scores
 
 MOST_CLASSES = 50  # listed by name; config.json holds them all
 
 
-def write_card(folder, **parts):
-    """README.md in `folder`; parts: see card_text."""
-    (Path(folder) / "README.md").write_text(card_text(**parts))
+class CardTask(Protocol):
+    """The part of a task that its model card reads."""
+
+    @property
+    def metrics(self) -> tuple[MetricSpec, ...]: ...
+
+    @property
+    def config(self) -> TaskConfig: ...
 
 
-def card_text(*, kind, pipeline_tag, task, scores, trained_on, use, images, shown, purpose=None):
-    """The card as markdown.
+def write_card(
+    folder: str | Path,
+    *,
+    kind: str,
+    pipeline_tag: str,
+    task: CardTask,
+    scores: Scores,
+    trained_on: Sequence[int] | None,
+    use: str,
+    images: str,
+    settings: Sequence[str],
+    classes: Sequence[str] = (),
+    purpose: str = "",
+) -> None:
+    """Write README.md into the folder of a trained model.
 
-    kind: the title's first words; scores: {metric key: value}; trained_on: (training, validation)
-    numbers of images, None if unknown; use: Python that loads and applies the weights; images:
-    how they are resized and scaled; shown: settings of the task that say how the weights came
-    about; purpose: what the model does, where it has no classes.
+    Args:
+        folder: the Hugging Face folder.
+        kind: start of the title, e.g. "Object detector".
+        pipeline_tag: of the hub, e.g. "object-detection".
+        task: for its metrics and settings.
+        scores: {metric key: value}; may be empty.
+        trained_on: numbers of (training, validation) images; None: unknown.
+        use: Python code that loads and applies the model.
+        images: how images are resized and scaled.
+        settings: names of the task's settings to list.
+        classes: class names of the model, unless `purpose` is set.
+        purpose: what a model without classes does.
     """
-    title, does = (kind, purpose) if purpose else _of_classes(kind, task.classes)
+    assert classes or purpose, "a card names the classes or the purpose of its model"
+    title = kind if purpose else f"{kind}, {len(classes)} classes"
     parts = [
         f"---\nlibrary_name: transformers\npipeline_tag: {pipeline_tag}\n---\n",
         f"# {title}\n",
-        f"{does}\n",
+        f"{purpose or _list_classes(classes)}\n",
     ]
     if trained_on:
-        parts.append(f"Trained on {trained_on[0]} images and scored on {trained_on[1]} others.\n")
+        training, validation = trained_on
+        parts.append(f"Trained on {training} images and scored on {validation} others.\n")
     if scores:
         rows = "".join(
             f"| {spec.label} | {spec.show(scores[spec.key])} |\n"
@@ -41,25 +75,23 @@ def card_text(*, kind, pipeline_tag, task, scores, trained_on, use, images, show
     )
     parts.append(f"## Images\n\n{images}{resize}\n")
     if trained_on:
-        parts.append(f"## Training\n\n{_recipe_text(task.config, shown)}")
-    return "\n".join(parts)
+        parts.append(f"## Training\n\n{_list_settings(task.config, settings)}")
+    (Path(folder) / "README.md").write_text("\n".join(parts))
 
 
-def _of_classes(kind, classes):
-    """(title, what the model does) of one that tells classes apart."""
-    named = ", ".join(classes[:MOST_CLASSES]) + (
-        f", ... ({len(classes)} in all, see config.json)" if len(classes) > MOST_CLASSES else ""
-    )
-    return f"{kind}, {len(classes)} classes", f"Answers with {named}."
+def _list_classes(classes: Sequence[str]) -> str:
+    names = ", ".join(classes[:MOST_CLASSES])
+    if len(classes) > MOST_CLASSES:
+        names += f", ... ({len(classes)} in all, see config.json)"
+    return f"Predicts {names}."
 
 
-def _recipe_text(config, shown):
-    """The task's settings, one a line; folders by their last name alone."""
+def _list_settings(config: TaskConfig, names: Sequence[str]) -> str:
+    """List the start and the settings of a run, one a line; a local folder by its last name."""
     start = (
         Path(config.model).name if config.model and Path(config.model).exists() else config.model
     )
-    lines = [
-        f"- start: {'random weights of' if config.from_scratch else 'weights of'} {start}, preset {config.preset}"
-    ]
-    lines += [f"- {name}: {getattr(config, name)}" for name in shown]
+    weights = "random weights of" if config.from_scratch else "weights of"
+    lines = [f"- start: {weights} {start}, preset {config.preset}"]
+    lines += [f"- {name}: {getattr(config, name)}" for name in names]
     return "\n".join(lines) + "\n"

@@ -1,60 +1,115 @@
-"""ONNX beside a Hugging Face folder, checked against PyTorch on the spot."""
+"""ONNX export beside a Hugging Face folder, checked against PyTorch."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from visionloop.engine.errors import UserError
 
 FILE_NAME = "model.onnx"
-TOLERANCE = 1e-4  # of the largest output's size
+TOLERANCE = 1e-4  # relative to the largest output
+# brings outputs of onnxruntime and of PyTorch into one order, where order has no meaning
+Align = Callable[
+    [list[torch.Tensor], Sequence[torch.Tensor]],
+    tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]],
+]
 
 
-def export_onnx(network, trial, folder, output_names, *, any_batch=True, align=None):
-    """Write model.onnx (input pixel_values, outputs as named). Returns lines that say what was done.
+def export_onnx(
+    network: nn.Module,
+    example: torch.Tensor,
+    folder: str | Path,
+    output_names: Sequence[str],
+    *,
+    any_batch: bool = True,
+    align: Align | None = None,
+) -> list[str]:
+    """Write model.onnx with the input "pixel_values", and check it with onnxruntime.
 
-    network: a module, pixel_values -> a tensor for each name; trial: float [B, 3, H, W] with B at
-    least 3, what the file is checked with; any_batch: the file takes batches of any size, otherwise
-    one image at a time; align(theirs, ours): both in one order, where order means nothing. Raises
-    UserError when the packages of the `onnx` extra are missing, or when onnxruntime's answers
-    differ from PyTorch's.
+    Args:
+        network: module of pixel_values -> one tensor for each output name.
+        example: float [B, 3, H, W] with B at least 3, the images of the check.
+        folder: takes model.onnx.
+        output_names: names of the outputs.
+        any_batch: the file takes batches of any size; False: one image at a time.
+        align: (outputs of onnxruntime, outputs of PyTorch) -> both in one order.
+
+    Returns:
+        Lines about the check, for the user.
+
+    Raises:
+        UserError: the packages of the `onnx` extra are missing, or the outputs of onnxruntime
+            differ from those of PyTorch.
     """
+    path = Path(folder) / FILE_NAME
+    _write(network, example[: 2 if any_batch else 1], path, output_names, any_batch=any_batch)
+    worst = _largest_difference(
+        network, [example] if any_batch else list(example.split(1)), path, output_names, align
+    )
+    batch = "a batch of any size" if any_batch else "one image at a time"
+    agreement = f"onnxruntime and PyTorch agree to {worst:.1e} on {len(example)} random images"
+    return [f"{FILE_NAME}: {batch}; {agreement}"]
+
+
+def _write(
+    network: nn.Module,
+    images: torch.Tensor,
+    path: Path,
+    output_names: Sequence[str],
+    *,
+    any_batch: bool,
+) -> None:
+    """Export with images of another batch size than in the check."""
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401  asked for before the export, which takes long
         import onnxscript  # noqa: F401  the exporter needs it and says so less clearly
     except ImportError as error:
         raise UserError(
             f"--onnx: {error.name} is not installed; pip install -e '.[onnx]'", field="onnx"
         ) from None
-    path = Path(folder) / FILE_NAME
     network.eval()
     program = torch.onnx.export(
         network,
-        (trial[: 2 if any_batch else 1],),  # another number of images than in the check
+        (images,),
         dynamo=True,
         input_names=["pixel_values"],
         output_names=list(output_names),
         dynamic_shapes=({0: torch.export.Dim("batch")},) if any_batch else None,
         verbose=False,
     )
+    assert program is not None  # it is None with dynamo=False alone
     program.save(path, external_data=False)
+
+
+def _largest_difference(
+    network: nn.Module,
+    batches: Sequence[torch.Tensor],
+    path: Path,
+    output_names: Sequence[str],
+    align: Align | None,
+) -> float:
+    """Return the largest difference over outputs and batches. Raises UserError above TOLERANCE."""
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
-    for images in [trial] if any_batch else trial.split(1):
-        theirs = [
-            torch.from_numpy(array)
-            for array in session.run(list(output_names), {"pixel_values": images.numpy()})
-        ]
+    for images in batches:
+        arrays = session.run(list(output_names), {"pixel_values": images.numpy()})
+        exported: Sequence[torch.Tensor] = [torch.from_numpy(array) for array in arrays]
         with torch.no_grad():
-            ours = network(images)
-        theirs, ours = align(theirs, ours) if align else (theirs, ours)
-        for name, their, our in zip(output_names, theirs, ours, strict=True):
-            difference = ((their - our).abs().max() / our.abs().max().clamp(min=1)).item()
+            original: Sequence[torch.Tensor] = network(images)
+        if align:
+            exported, original = align(list(exported), original)
+        for name, left, right in zip(output_names, exported, original, strict=True):
+            difference = ((left - right).abs().max() / right.abs().max().clamp(min=1)).item()
             if difference > TOLERANCE:
-                why = f"onnxruntime's {name} differ from PyTorch's by {difference:.1e}, more than {TOLERANCE:.0e}"
-                raise UserError(f"--onnx: {why}", code="onnx_differs", file=str(path))
+                raise UserError(
+                    f"--onnx: onnxruntime's {name} differ from PyTorch's by {difference:.1e}, more "
+                    f"than {TOLERANCE:.0e}",
+                    code="onnx_differs",
+                    file=str(path),
+                )
             worst = max(worst, difference)
-    batch = "a batch of any size" if any_batch else "one image at a time"
-    return [
-        f"{FILE_NAME}: {batch}; onnxruntime and PyTorch agree to {worst:.1e} on {len(trial)} random images"
-    ]
+    return worst

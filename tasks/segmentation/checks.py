@@ -1,15 +1,17 @@
-"""The preflight of images with masks: everything wrong with them at once, over all splits."""
+"""Checks of a data folder of images with masks: all problems of all splits at once."""
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from visionloop.datasets.io.images import EXIF_ORIENTATION, UPRIGHT
+from visionloop.datasets.io.images import EXIF_ORIENTATION, EXIF_TRANSPOSES
 from visionloop.datasets.io.layout import shorten
-from visionloop.datasets.segmentation.dataset import mask_mismatch
+from visionloop.datasets.segmentation.dataset import SegmentationIndex, mask_mismatch
 from visionloop.datasets.segmentation.layout import (
     find_segmentation_split,
     masks_without_image,
@@ -18,11 +20,12 @@ from visionloop.datasets.segmentation.layout import (
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.masks import UnreadableMask, read_mask
 from visionloop.datasets.segmentation.transforms import fitting_placement
+from visionloop.engine.types import JsonObject
 from visionloop.tasks.checks import (
+    add_problem,
+    add_unmatched_files,
     decode_all,
     find_splits,
-    note,
-    note_unmatched_files,
     report_copies,
 )
 from visionloop.tasks.segmentation.data import NO_VALIDATION, require_data
@@ -30,209 +33,234 @@ from visionloop.tasks.segmentation.data import NO_VALIDATION, require_data
 FEW = 10  # images of a class below which a score for it means little
 # share of pixels ignored, or of images that a class vanishes from, that is worth a warning
 MOSTLY = 0.5
-LISTED = 20  # classes in a line
+MAX_LISTED = 20  # classes in a line
+
+Indexes = dict[str, SegmentationIndex]  # {split: index}
+SizesHW = dict[int, tuple[int, int]]  # {row: (height, width)} of the images that can be read
+PixelCounts = NDArray[np.int64]  # [N, 256], pixels of each class id in each mask
 
 
-def check_segmentation_data(data, val_split, image_size):
-    """{"errors": [{"path", "why"}], "warnings": [..], "classes": {name: pixels in training}, "lines": [..]} of a folder with masks.
+def check_segmentation_data(data: str | None, val_split: float, image_size: int) -> JsonObject:
+    """Check a data folder of images with masks. Reads every image and mask, and writes nothing.
 
-    Reads every image and mask. lines: how many classes an image holds, the share of each class
-    in the training pixels, and which vanish when a whole image is shown at `image_size` pixels.
-    Nothing is written.
+    Args:
+        data: the data folder.
+        val_split: share of the training images that is set aside for validation.
+        image_size: side of the network's input in pixels.
+
+    Returns:
+        A report, see tasks/checks.py: "classes" is {name: pixels in train}; "lines" tell how many
+        classes an image has, the share of each class in the pixels of train, and the classes that
+        vanish when whole images are resized to `image_size` pixels.
     """
-    require_data(data)
-    found = {"errors": [], "warnings": [], "classes": {}, "lines": []}
-    indexes = _find_splits(data, val_split, found)
-    sizes_hw = _check_images(indexes, found)
-    pixels, shown = {}, {}
-    with tqdm(
-        total=sum(map(len, indexes.values())),
-        desc="reading masks",
-        unit="mask",
-        disable=None,
-        leave=False,
-    ) as bar:
+    data = require_data(data)
+    report: JsonObject = {"errors": [], "warnings": [], "classes": {}, "lines": []}
+    indexes = _find_splits(data, val_split, report)
+    sizes_hw = _check_images(indexes, report)
+    counts, visible = {}, {}
+    total = sum(map(len, indexes.values()))
+    with tqdm(total=total, desc="reading masks", unit="mask", disable=None, leave=False) as bar:
         for split, index in indexes.items():
-            pixels[split], shown[split] = _read_masks(
-                index, sizes_hw[split], image_size, found, bar
+            counts[split], visible[split] = _read_masks(
+                index, sizes_hw[split], image_size, report, bar.update
             )
-            _check_ignored(split, index, pixels[split], found)
+            _check_ignored(split, index, counts[split], report)
     if "train" in indexes:
-        _describe(indexes["train"], pixels["train"], found)
-        _check_classes(indexes, pixels, found)
-        _check_vanishing(indexes["train"], pixels["train"], shown["train"], image_size, found)
-    return found
+        train = indexes["train"]
+        _describe(train, counts["train"], report)
+        _check_rare_classes(train, counts["train"], report)
+        _check_other_splits(indexes, counts, report)
+        _check_vanishing(train, counts["train"], visible["train"], image_size, report)
+    return report
 
 
-def _find_splits(data, val_split, found):
-    """{split: index} of the splits that can be read; problems of the layout go into `found`."""
-    find, require = (
-        partial(function, data)
-        for function in (find_segmentation_split, require_segmentation_split)
+def _find_splits(data: str, val_split: float, report: JsonObject) -> Indexes:
+    """Return {split: index} of the splits that can be read, and report problems of the layout."""
+    indexes = find_splits(
+        data,
+        val_split,
+        report,
+        find=partial(find_segmentation_split, data),
+        require=partial(require_segmentation_split, data),
+        missing=NO_VALIDATION,
     )
-    indexes = find_splits(data, val_split, found, find=find, require=require, missing=NO_VALIDATION)
     for index in indexes.values():
-        note_unmatched_files(
-            found, index.mask_folder, masks_without_image(index), "masks without an image"
-        )
+        unmatched = masks_without_image(index)
+        add_unmatched_files(report, index.mask_folder, unmatched, "masks without an image")
     return indexes
 
 
-def _check_images(indexes, found):
-    """{split: {row: (height, width)}} of the images that can be read. Says which cannot, and which are there twice."""
-    sizes_hw, places, turned = (
-        {split: {} for split in indexes},
-        defaultdict(list),
-        defaultdict(list),
-    )
-    for split, row, path, size_hw, digest in decode_all(indexes, found):
+def _check_images(indexes: Indexes, report: JsonObject) -> dict[str, SizesHW]:
+    """Return {split: sizes}, and report unreadable, duplicate and rotated images."""
+    sizes_hw: dict[str, SizesHW] = {split: {} for split in indexes}
+    copies, rotated = defaultdict(list), defaultdict(list)
+    for split, row, path, size_hw, digest in decode_all(indexes, report):
         sizes_hw[split][row] = size_hw
-        places[digest].append((split, "", path))
-        if turned_in_place(path, size_hw):
-            turned[split].append(indexes[split].name(row))
-    for split, names in turned.items():
-        why = f"{len(names)} images are turned by EXIF and keep their size: {shorten(names)}"
-        note(
-            found,
+        copies[digest].append((split, "", path))
+        if is_rotated_in_place(path, size_hw):
+            rotated[split].append(indexes[split].name(row))
+    for split, names in rotated.items():
+        why = f"{len(names)} images are rotated by EXIF and keep their size: {shorten(names)}"
+        add_problem(
+            report,
             "warnings",
             indexes[split].folder,
-            f"{why}; whether their masks were drawn upright cannot be told, look at them",
+            f"{why}; sizes cannot tell whether their masks were drawn upright, look at them",
         )
-    for copies in places.values():
-        report_copies(copies, found)
+    for paths in copies.values():
+        report_copies(paths, report)
     return sizes_hw
 
 
-def turned_in_place(path, size_hw):
-    """Whether EXIF turns or mirrors an image so that its size (height, width) does not show it."""
+def is_rotated_in_place(path: str, size_hw: tuple[int, int]) -> bool:
+    """Return True when EXIF rotates or mirrors an image in a way that its size does not show.
+
+    size_hw: (height, width) of the upright image.
+    """
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception:  # a broken block counts as none
         return False
-    return orientation in UPRIGHT and (orientation < 5 or size_hw[0] == size_hw[1])
+    return orientation in EXIF_TRANSPOSES and (orientation < 5 or size_hw[0] == size_hw[1])
 
 
-def _read_masks(index, sizes_hw, image_size, found, bar):
-    """(pixels of each class id in each mask, int64 [N, 256]; whether it is left when the whole is shown at image_size, bool [N, 256])."""
-    pixels, shown = (
-        np.zeros((len(index), IGNORED + 1), dtype=np.int64),
-        np.zeros((len(index), IGNORED + 1), dtype=bool),
-    )
+def _read_masks(
+    index: SegmentationIndex,
+    sizes_hw: SizesHW,
+    image_size: int,
+    report: JsonObject,
+    advance: Callable[[], object],
+) -> tuple[PixelCounts, NDArray[np.bool_]]:
+    """Count the pixels of each class, and report masks that cannot be read or do not fit.
+
+    advance: called once per mask.
+
+    Returns:
+        (pixels of each class id in each mask, True where any is left when the whole mask is resized
+        to `image_size`: bool [N, 256]).
+    """
+    counts = np.zeros((len(index), IGNORED + 1), dtype=np.int64)
+    visible = np.zeros((len(index), IGNORED + 1), dtype=np.bool_)
     for row in range(len(index)):
-        bar.update()
+        advance()
         path = index.mask_path(row)
         try:
             ids = read_mask(path, index.class_file).numpy()
         except UnreadableMask as error:
-            note(found, "errors", path, error.why)
+            add_problem(report, "errors", path, error.why)
             continue
         why = mask_mismatch(sizes_hw[row], ids.shape) if row in sizes_hw else None
         if why:
-            note(found, "errors", path, why)
-        pixels[row] = np.bincount(ids.ravel(), minlength=IGNORED + 1)
-        fitted = fitting_placement(*ids.shape, image_size).ids(ids, image_size)
-        shown[row, np.unique(fitted)] = True
-    return pixels, shown
+            add_problem(report, "errors", path, why)
+        counts[row] = np.bincount(ids.ravel(), minlength=IGNORED + 1)
+        resized = fitting_placement(ids.shape[0], ids.shape[1], image_size).ids(ids, image_size)
+        visible[row, np.unique(resized)] = True
+    return counts, visible
 
 
-def _check_ignored(split, index, pixels, found):
-    total, valid = pixels.sum(axis=1), pixels[:, :IGNORED].sum(axis=1)
+def _check_ignored(
+    split: str, index: SegmentationIndex, counts: PixelCounts, report: JsonObject
+) -> None:
+    """Report masks, and splits, of which all or most pixels are ignored."""
+    total, valid = counts.sum(axis=1), counts[:, :IGNORED].sum(axis=1)
     empty = np.flatnonzero((total > 0) & (valid == 0)).tolist()
     if empty:
-        why = f"{len(empty)} masks hold ignored pixels alone: {shorten([index.name(row) for row in empty])}"
-        note(found, "warnings", index.mask_folder, why)
-    if total.sum() and not valid.sum():
-        note(
-            found,
-            "errors",
-            index.mask_folder,
-            f"no mask of {split} has a pixel of any class; nothing can be learned or scored",
-        )
-    elif total.sum() and 1 - valid.sum() / total.sum() > MOSTLY:
-        why = f"{100 * (1 - valid.sum() / total.sum()):.0f} % of the pixels are ignored"
-        note(
-            found,
-            "warnings",
-            index.mask_folder,
-            f"{why}; are the values in {index.class_file.path} right?",
-        )
+        names = shorten([index.name(row) for row in empty])
+        why = f"{len(empty)} masks have ignored pixels alone: {names}"
+        add_problem(report, "warnings", index.mask_folder, why)
+    if not total.sum():
+        return
+    ignored = 1 - valid.sum() / total.sum()
+    if not valid.sum():
+        why = f"no mask of {split} has a pixel of any class; nothing can be learned or scored"
+        add_problem(report, "errors", index.mask_folder, why)
+    elif ignored > MOSTLY:
+        why = f"{100 * ignored:.0f} % of the pixels are ignored"
+        question = f"are the values in {index.class_file.path} right?"
+        add_problem(report, "warnings", index.mask_folder, f"{why}; {question}")
 
 
-def _describe(train, pixels, found):
-    """The counts of classes and lines about them."""
-    counts, ignored = pixels[:, : len(train.classes)].sum(axis=0), int(pixels[:, IGNORED].sum())
-    found["classes"] = dict(zip(train.classes, counts.tolist(), strict=True))
-    a_image = (pixels[:, :IGNORED] > 0).sum(axis=1)
-    found["lines"].append(
-        f"{len(train)} images in train, {a_image.mean():.1f} classes an image, {a_image.max()} at most"
+def _describe(train: SegmentationIndex, counts: PixelCounts, report: JsonObject) -> None:
+    """Add the pixels of each class, and lines about them."""
+    pixels = counts[:, : len(train.classes)].sum(axis=0)
+    report["classes"] = dict(zip(train.classes, pixels.tolist(), strict=True))
+    per_image = (counts[:, :IGNORED] > 0).sum(axis=1)
+    report["lines"].append(
+        f"{len(train)} images in train, {per_image.mean():.1f} classes per image, "
+        f"{per_image.max()} at most"
     )
-    if counts.any():
+    if pixels.any():
+        ignored = int(counts[:, IGNORED].sum())
         shares = [
-            f"{train.classes[label]} {100 * counts[label] / counts.sum():.2g} %"
-            for label in np.argsort(-counts, kind="stable")
+            f"{train.classes[label]} {100 * pixels[label] / pixels.sum():.2g} %"
+            for label in np.argsort(-pixels, kind="stable")
         ]
-        share = 100 * ignored / (ignored + counts.sum())
-        found["lines"].append(
-            f"pixels in train: {shorten(shares, LISTED)}; {share:.2g} % of all are ignored"
+        ignored_percent = 100 * ignored / (ignored + pixels.sum())
+        report["lines"].append(
+            f"pixels in train: {shorten(shares, MAX_LISTED)}; {ignored_percent:.2g} % of all are "
+            "ignored"
         )
 
 
-def _check_classes(indexes, pixels, found):
-    """Classes that are not there, or hardly."""
-    train = indexes["train"]
-    images = {
-        split: (counts[:, : len(train.classes)] > 0).sum(axis=0) for split, counts in pixels.items()
-    }
-    unseen = [name for name, count in zip(train.classes, images["train"], strict=True) if not count]
-    if unseen:
-        # the first class alone is what is left over when values count from 1
-        hint = (
-            '; if the files count from 1, say "ids": "shift"'
-            if unseen == [train.classes[0]] and train.class_file.table[0] == 0
-            else ""
-        )
-        why = f"{len(unseen)} of {len(train.classes)} classes are never seen in train: {shorten(unseen, LISTED)}{hint}"
-        note(found, "warnings", train.class_file.path, why)
+def _check_rare_classes(train: SegmentationIndex, counts: PixelCounts, report: JsonObject) -> None:
+    """Report classes that no image of train has, or few."""
+    num_images = (counts[:, : len(train.classes)] > 0).sum(axis=0).tolist()
+    absent = [name for name, count in zip(train.classes, num_images, strict=True) if not count]
+    if absent:
+        # when values count from 1, the first class alone is left over
+        counts_from_one = absent == [train.classes[0]] and train.class_file.table[0] == 0
+        hint = '; if the files count from 1, set "ids": "shift"' if counts_from_one else ""
+        why = f"{len(absent)} of {len(train.classes)} classes are never in train"
+        names = shorten(absent, MAX_LISTED)
+        add_problem(report, "warnings", train.class_file.path, f"{why}: {names}{hint}")
     few = [
         f"{count} with {name}"
-        for name, count in zip(train.classes, images["train"], strict=True)
+        for name, count in zip(train.classes, num_images, strict=True)
         if 0 < count < FEW
     ]
     if few:
-        note(
-            found,
-            "warnings",
-            train.folder,
-            f"few images: {shorten(few)}; a class wants at least {FEW}",
-        )
+        why = f"few images: {shorten(few)}; a class needs at least {FEW}"
+        add_problem(report, "warnings", train.folder, why)
+
+
+def _check_other_splits(
+    indexes: Indexes, counts: Mapping[str, PixelCounts], report: JsonObject
+) -> None:
+    """Report classes that a split does not share with train."""
+    classes = indexes["train"].classes
+    present = {
+        split: split_counts[:, : len(classes)].sum(axis=0).tolist()
+        for split, split_counts in counts.items()
+    }
     for split in [split for split in indexes if split != "train"]:
-        pairs = list(zip(train.classes, images["train"] > 0, images[split] > 0, strict=True))
-        unlearned = [name for name, known, there in pairs if there and not known]
-        unscored = [name for name, known, there in pairs if known and not there]
+        rows = list(zip(classes, present["train"], present[split], strict=True))
+        unlearned = [name for name, in_train, in_split in rows if in_split and not in_train]
+        unscored = [name for name, in_train, in_split in rows if in_train and not in_split]
         if unlearned:
-            note(
-                found,
-                "warnings",
-                indexes[split].folder,
-                f"{split} holds classes that train never shows: {shorten(unlearned)}",
-            )
+            why = f"{split} has classes that train does not have: {shorten(unlearned)}"
+            add_problem(report, "warnings", indexes[split].folder, why)
         if unscored:
-            note(
-                found,
-                "warnings",
-                indexes[split].folder,
-                f"{split} has no pixel of {shorten(unscored)}; they get no score",
-            )
+            why = f"{split} has no pixel of {shorten(unscored)}; they get no score"
+            add_problem(report, "warnings", indexes[split].folder, why)
 
 
-def _check_vanishing(train, pixels, shown, image_size, found):
-    """What is too small or thin to be seen when a whole image is shown at image_size."""
-    there, left = (pixels > 0).sum(axis=0), (shown & (pixels > 0)).sum(axis=0)
+def _check_vanishing(
+    train: SegmentationIndex,
+    counts: PixelCounts,
+    visible: NDArray[np.bool_],
+    image_size: int,
+    report: JsonObject,
+) -> None:
+    """Report classes that are too small or thin at image_size.
+
+    visible: bool [N, 256], see `_read_masks`.
+    """
+    before, after = (counts > 0).sum(axis=0), (visible & (counts > 0)).sum(axis=0)
     lost = {
-        name: 1 - left[label] / there[label]
+        name: 1 - after[label] / before[label]
         for label, name in enumerate(train.classes)
-        if there[label] > left[label]
+        if before[label] > after[label]
     }
     if not lost:
         return
@@ -240,10 +268,12 @@ def _check_vanishing(train, pixels, shown, image_size, found):
         f"{name} from {100 * share:.0f} %"
         for name, share in sorted(lost.items(), key=lambda item: -item[1])
     ]
-    found["lines"].append(
-        f"classes that vanish from images shown whole at {image_size} px: {shorten(rows, LISTED)} of those with them"
+    report["lines"].append(
+        f"classes that vanish when whole images are resized to {image_size} px: "
+        f"{shorten(rows, MAX_LISTED)} of the images with them"
     )
-    worst = [name for name, share in lost.items() if share > MOSTLY]
-    if worst:
-        why = f"mostly too small to be seen at {image_size} px: {shorten(worst)}; consider a larger --image-size, or smaller images"
-        note(found, "warnings", train.folder, why)
+    mostly_lost = [name for name, share in lost.items() if share > MOSTLY]
+    if mostly_lost:
+        why = f"mostly too small to be visible at {image_size} px: {shorten(mostly_lost)}"
+        advice = "consider a larger --image-size, or smaller images"
+        add_problem(report, "warnings", train.folder, f"{why}; {advice}")

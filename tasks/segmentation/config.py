@@ -1,4 +1,7 @@
-"""Settings of semantic segmentation, on top of those of every task. No torch here: `--help` must be quick."""
+"""Settings of semantic segmentation beside those of every task.
+
+Imports no torch, so that `--help` starts quickly.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,67 +12,114 @@ from visionloop.engine.config.train_config import TaskConfig
 
 @dataclass(frozen=True)
 class SegmentationConfig(TaskConfig):
-    """What the task itself needs; the presets of recipes.py change these defaults."""
+    """Settings of the model, the loss and the augmentation; the presets in recipes.py change them.
+
+    A query block is one of the last blocks of the ViT, in which queries and patches attend to each
+    other.
+    """
 
     mask_annealing: str | None = option(
-        None, "auto, off, on, or START-END,... : when each joint block's masks are lifted"
+        None,
+        "Mask annealing: auto, off, on, or START-END of each query block, comma-separated, as"
+        " shares of the run or as steps",
+        group="Optimization",
     )
     backbone_rest: int | None = option(
-        None, "steps the ViT waits for the heads (default: theirs of warm-up)", at_least=0
+        None,
+        "Steps before the ViT starts to train (default: the warm-up steps of the heads)",
+        group="Optimization",
+        at_least=0,
     )
     backbone_warmup: int | None = option(
-        None, "steps of warm-up of the ViT after that (default: twice the heads')", at_least=0
+        None,
+        "Warm-up steps of the ViT, after --backbone-rest (default: twice those of the heads)",
+        group="Optimization",
+        at_least=0,
     )
     decay_all: bool = option(
-        True, "weight decay on every parameter; off: not on vectors, queries, positions and tokens"
+        True,
+        "Apply weight decay to every parameter; off: not to vectors, queries, position embeddings"
+        " and tokens",
+        group="Optimization",
     )
-    init: Literal["library", "mimetic"] = option(
-        "library", "how random weights are drawn; mimetic: like a trained ViT's"
+    init: Literal["transformers", "mimetic"] = option(
+        "transformers",
+        "Initialization of random weights: as transformers does, or mimetic (arXiv:2305.09828)",
+        group="Model",
     )
     num_queries: int | None = option(
-        None, "queries; at least as many as classes in an image (default: the model's)", at_least=1
+        None,
+        "Number of queries, at least the number of classes in an image (default: that of the"
+        " model)",
+        group="Model",
+        at_least=1,
     )
     num_blocks: int | None = option(
-        None, "joint blocks, which see queries and patches (default: the model's)", at_least=1
+        None, "Number of query blocks (default: that of the model)", group="Model", at_least=1
     )
     points: int = option(
         12544,
-        "points a mask is compared at, at most its logits' number; 0: all pixels, no sampling",
+        "Points at which masks are compared, at most the pixels of the mask logits; 0: all pixels",
+        group="Loss",
         at_least=0,
     )
     share_candidates: bool = option(
-        True, "one draw of points for all masks of an image: the same loss in the mean, less time"
+        True,
+        "Draw the points of all masks of an image from one set: the same mean loss in less time",
+        group="Loss",
     )
     mask_ignore: bool = option(
-        False, "ignored pixels count for nothing, instead of being outside of every mask"
+        False,
+        "Leave ignored pixels out of the mask losses instead of counting them as outside of every"
+        " mask",
+        group="Loss",
     )
-    no_object_weight: float = option(0.1, "of queries without a mask in the class loss", at_least=0)
-    weight_class: float = option(2.0, "of the class loss", at_least=0)
-    weight_mask: float = option(5.0, "of the cross-entropy of masks", at_least=0)
-    weight_dice: float = option(5.0, "of the dice loss of masks", at_least=0)
+    no_object_weight: float = option(
+        0.1, "Weight of queries without a mask in the class loss", group="Loss", at_least=0
+    )
+    weight_class: float = option(2.0, "Weight of the class loss", group="Loss", at_least=0)
+    weight_mask: float = option(
+        5.0, "Weight of the cross-entropy of masks", group="Loss", at_least=0
+    )
+    weight_dice: float = option(5.0, "Weight of the dice loss of masks", group="Loss", at_least=0)
     color: float = option(
         0.5,
-        "probability of each of changed brightness, contrast, saturation and hue",
+        "Probability of each of the changes of brightness, contrast, saturation and hue",
+        group="Augmentation",
         at_least=0,
         at_most=1,
     )
     scale_min: float = option(
-        0.5, "smallest random scale; 1 fits the whole image into the crop", at_least=0.01
+        0.5,
+        "Smallest random scale; 1 fits the whole image into the crop",
+        group="Augmentation",
+        at_least=0.01,
     )
-    scale_max: float = option(2.0, "largest random scale", at_least=0.01)
-    hflip: bool = option(True, "mirror half of the training images")
+    scale_max: float = option(2.0, "Largest random scale", group="Augmentation", at_least=0.01)
+    hflip: bool = option(
+        True, "Flip training images horizontally with probability 0.5", group="Augmentation"
+    )
     cache: Literal["ram", "none"] = option(
         "ram",
-        "where decoded images and masks are kept: in memory if all fit, nowhere",
+        "Cache of decoded images and masks: in memory if all of them fit, or none",
+        group="Data",
         fixed=False,
     )
     cache_memory: float = option(
-        1.0, "GiB of the machine that --cache ram may take for each split", at_least=0, fixed=False
+        1.0,
+        "Memory limit of --cache ram for each split on the whole machine, in GiB",
+        group="Data",
+        at_least=0,
+        fixed=False,
     )
     score_levels: bool = option(
-        False, "also the score of every level, not of the last alone", fixed=False
+        False,
+        "Score the predictions of every level, not of the last alone",
+        group="Evaluation",
+        fixed=False,
     )
 
     @property
-    def memory_bytes(self):
+    def memory_bytes(self) -> int:
+        """Memory for the decoded images of a split, in bytes."""
         return int(self.cache_memory * 2**30) if self.cache == "ram" else 0

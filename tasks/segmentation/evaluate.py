@@ -1,32 +1,36 @@
-"""From what the network says to a class for every pixel of an image, and what the scores mean."""
+"""Inference of EoMT: a class for every pixel of an image, and the scores of an evaluation."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 
+from visionloop.engine.batch import Batch
 from visionloop.engine.metric import MetricSpec
 from visionloop.engine.seeding import hashed
+from visionloop.engine.types import Predictions, TaskModule
 from visionloop.tasks.segmentation.sliding_window import semantic_maps
 
-METRICS = (
+METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "miou",
         "mIoU",
         "percent",
         True,
-        "intersection over union, mean over the classes that occur in truth or answer",
+        "intersection over union, mean over the classes in ground truth or predictions",
     ),
     MetricSpec(
         "pixel_accuracy",
         "pixel accuracy",
         "percent",
         True,
-        "share of the pixels that are not ignored",
+        "share of correct pixels among those that are not ignored",
     ),
     MetricSpec(
         "mean_class_accuracy",
         "mean class accuracy",
         "percent",
         True,
-        "share of each class's pixels found, mean over the classes",
+        "share of correct pixels of each class, mean over the classes",
     ),
     MetricSpec(
         "val_loss",
@@ -38,12 +42,12 @@ METRICS = (
 )
 
 
-def level_metrics(levels):
-    """The MetricSpec of each level's mIoU but the last's, which is `miou`."""
+def level_metrics(levels: int) -> tuple[MetricSpec, ...]:
+    """Return the MetricSpec of the mIoU of each level before the last, whose key is `miou`."""
     return tuple(
         MetricSpec(
             f"miou_level_{i}",
-            f"mIoU before joint block {i}",
+            f"mIoU before query block {i}",
             "percent",
             True,
             "the same score of an earlier level's prediction",
@@ -52,34 +56,68 @@ def level_metrics(levels):
     )
 
 
-def predict(module, normalise, batch, side, *, levels=False, losses=None):
-    """{"ids": [uint8 [H, W] for each image], "losses": float32 [B] with `losses`, "level_ids": [uint8 [S - 1, H, W]] with `levels`}.
+def predict(
+    module: TaskModule,
+    normalize: Callable[[torch.Tensor], torch.Tensor],
+    batch: Batch,
+    side: int,
+    *,
+    levels: bool = False,
+    losses: Callable[[torch.Tensor, torch.Tensor, Batch], torch.Tensor] | None = None,
+) -> Predictions:
+    """Predict the class of every pixel of a batch of images of any size.
 
-    normalise: uint8 [N, 3, h, w] -> what the network reads; batch: of `collate_eval`; losses(mask
-    logits, class logits, batch) -> [B] of the fitted images by the last level. Queries whose
-    masks are being lifted are drawn by sample id, so that a score in mid-training depends on
-    neither the batch nor the rank.
+    Queries that are masked with some probability are drawn by sample id, so that a score in
+    mid-training depends on neither the batch nor the rank.
+
+    Args:
+        module: the EoMT in eval mode.
+        normalize: uint8 [N, 3, h, w] -> the network's input.
+        batch: of `collate_eval`.
+        side: of the windows in pixels.
+        levels: predictions of all levels too.
+        losses: (mask logits, class logits, batch) -> losses [B] of the padded images by the last
+            level; None: compute none.
+
+    Returns:
+        {"ids": uint8 [H, W] of each image}, with `losses` "losses": float32 [B], with `levels`
+        "level_ids": uint8 [S - 1, H, W] of each image.
     """
-    ids = batch["sample_ids"].tolist()
+    sample_ids = batch["sample_ids"].tolist()
 
-    def answer(windows, owners):
-        draws = mask_annealing_draws(module, [(ids[i], j) for i, j in owners], windows.device)
-        return module(normalise(windows), draws=draws, all_levels=levels)
+    def forward(
+        windows: torch.Tensor, keys: Sequence[tuple[int, int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        sample_keys = [(sample_ids[i], j) for i, j in keys]
+        draws = query_mask_draws(module, sample_keys, windows.device)
+        mask_logits, class_logits = module(normalize(windows), draws=draws, all_levels=levels)
+        return mask_logits, class_logits
 
-    maps = list(semantic_maps(answer, batch["pixel_values"], batch["sizes"].tolist(), side))
-    found = {"ids": [levels_of_one[-1] for levels_of_one in maps]}
+    maps = list(semantic_maps(forward, batch["pixel_values"], batch["sizes"].tolist(), side))
+    predictions: Predictions = {"ids": [image_levels[-1] for image_levels in maps]}
     if levels:
-        found["level_ids"] = [levels_of_one[:-1] for levels_of_one in maps]
+        predictions["level_ids"] = [image_levels[:-1] for image_levels in maps]
     if losses is not None:
         fitted = batch["fitted"]
-        draws = mask_annealing_draws(module, [(sample, -1) for sample in ids], fitted.device)
-        mask_logits, class_logits = module(normalise(fitted), draws=draws)
-        found["losses"] = losses(mask_logits, class_logits, batch)
-    return found
+        draws = query_mask_draws(module, [(i, -1) for i in sample_ids], fitted.device)
+        mask_logits, class_logits = module(normalize(fitted), draws=draws)
+        predictions["losses"] = losses(mask_logits, class_logits, batch)
+    return predictions
 
 
-def mask_annealing_draws(module, keys, device):
-    """float32 [N, blocks, Q] in 0..1, each row a function of its key alone; None when no mask is half lifted."""
+def query_mask_draws(
+    module: TaskModule, keys: Sequence[tuple[int, int]], device: torch.device
+) -> torch.Tensor | None:
+    """Draw the numbers that decide which queries are masked, each row from its key alone.
+
+    Args:
+        module: the EoMT.
+        keys: (sample id, window) of each of N inputs; window -1 is the whole image.
+        device: of the result.
+
+    Returns:
+        float32 [N, blocks, Q] in 0..1; None when every block masks all queries or none.
+    """
     if not any(0 < probability < 1 for probability in module.mask_probs):
         return None
     shape = len(module.mask_probs), module.config.num_queries

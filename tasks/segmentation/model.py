@@ -1,15 +1,18 @@
-"""EoMT built at random, loaded from a Hugging Face folder, or started from a plain ViT, with one class row per class of the data."""
+"""EoMT with random weights, from a Hugging Face folder or on a plain ViT."""
 
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import EomtConfig
+from transformers import EomtConfig, PretrainedConfig, PreTrainedModel
 
 from visionloop.engine.errors import UserError
+from visionloop.engine.optim import ParameterGroup
+from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.huggingface.loading import (
     class_names,
     load_config,
@@ -27,216 +30,71 @@ from visionloop.tasks.segmentation.network import (
 )
 from visionloop.tasks.segmentation.positions import set_image_size
 
-# Which parameters learn how fast: the heads, and the ViT block by block, which waits until the
-# heads have begun.
-#
-# Source: `configure_optimizers` and `two_stage_warmup_poly_schedule.py` in training/ of
-# `tue-mps/eomt`. Its factor for the blocks before the joint ones (`lr_mult`, DINOv3) is in a branch
-# that never runs at commit 7bd19dd, so there is none here.
-
-LAYER = re.compile(r"^layers\.(\d+)\.")
-NOT_DECAYED = (
-    "query.",
-    "position_embeddings",
-    "cls_token",
-    "register_tokens",
-)  # besides vectors, without `decay_all`
-
-
-def parameter_groups(module, *, layer_decay, rest=None, warmup=None, decay_all=True):
-    """[{"name", "params", "lr_scale", "weight_decay", "warmup", "start"}].
-
-    Block i of N has the share layer_decay^(N - 1 - i) of the rate, embeddings that of block 0, the
-    final norm and the heads all of it. rest, warmup: the ViT, its final norm too, keeps still for
-    `rest` steps, then warms up over `warmup`; None: like the heads from the start. decay_all:
-    weight decay on every parameter, as the authors have it; otherwise not on vectors, queries,
-    positions and tokens.
-    """
-    num_layers, groups = len(module.layers), {}
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        label, share = _place(name, num_layers)
-        decayed = decay_all or (
-            parameter.squeeze().ndim > 1 and not any(word in name for word in NOT_DECAYED)
-        )
-        in_vit = label != "heads"
-        group = groups.setdefault(
-            (label, decayed),
-            {
-                "name": label + ("" if decayed else "_no_decay"),
-                "params": [],
-                "lr_scale": layer_decay**share,
-                "weight_decay": None if decayed else 0.0,
-                "warmup": warmup if in_vit else None,
-                "start": (rest or 0) if in_vit else 0,
-            },
-        )
-        group["params"].append(parameter)
-    return list(groups.values())
-
-
-def _place(name, num_layers):
-    """(group, how many times its rate is decayed) of a parameter."""
-    layer = LAYER.match(name)
-    if layer:
-        return f"block_{layer[1]}", num_layers - 1 - int(layer[1])
-    if name.startswith("embeddings."):
-        return "embeddings", num_layers - 1
-    return ("norm", 0) if name.startswith("layernorm.") else ("heads", 0)
-
-
-# What of a trained EoMT follows the data and the settings: class rows, queries, joint blocks.
-
-
-@torch.no_grad()
-def fit_classes(module, classes):
-    """Give `module` one row per name in `classes`; rows of known names are carried over, and so is the row of "no object", the last.
-
-    New rows are drawn as the library draws a linear layer of EoMT. Returns the names whose rows
-    were carried over.
-    """
-    known = class_names(module.config)
-    if known == list(classes):
-        return list(classes)
-    rows = match_classes(known, classes)
-    trained = module.class_predictor
-    head = nn.Linear(trained.in_features, len(classes) + 1)
-    for name in ("weight", "bias"):
-        new, old = getattr(head, name), getattr(trained, name)
-        new[list(rows.keys())] = old[list(rows.values())]
-        new[-1] = old[-1]
-    module.class_predictor = head
-    name_classes(module.config, classes)
-    # its weights per class are part of the folder, though the library's loss never runs here
-    module.criterion = type(module.criterion)(config=module.config, weight_dict=module.weight_dict)
-    return [classes[i] for i in rows]
-
-
-@torch.no_grad()
-def set_num_queries(module, num_queries):
-    """Keep the first trained queries; further ones start at N(0, 1), as all do in a new model."""
-    trained = module.query.weight
-    if num_queries == len(trained):
-        return
-    module.query = nn.Embedding(num_queries, trained.shape[1])
-    kept = min(num_queries, len(trained))
-    module.query.weight[:kept] = trained[:kept]
-    module.config.num_queries = num_queries
-
-
-def warn_of_few_queries(num_queries, classes):
-    """A query finds one class of an image: with fewer of them than classes, an image that holds more has some that nothing learns."""
-    if num_queries < len(classes):
-        log.warning(
-            "--num-queries %d: fewer than the %d classes; where an image holds more than %d of them, some go unlearned",
-            num_queries, len(classes), num_queries,
-        )  # fmt: skip
-
-
-def set_num_blocks(module, num_blocks):
-    """Let the queries join the patches in the last `num_blocks` blocks, all masked. Raises UserError."""
-    config = module.config
-    check_num_blocks(config, num_blocks)
-    if num_blocks == config.num_blocks:
-        return
-    config.num_blocks = num_blocks
-    module.attn_mask_probs = nn.Buffer(torch.ones(num_blocks))
-    module.read_mask_probs()
-
-
-def check_num_blocks(config, num_blocks):
-    """Raise UserError for more joint blocks than there are blocks, and for none."""
-    if not 1 <= num_blocks <= config.num_hidden_layers:
-        why = f"expected 1 to {config.num_hidden_layers}, the blocks of this model"
-        raise UserError(f"--num-blocks {num_blocks}: {why}", field="num_blocks")
-
-
-# What a folder's weight files hold, and the SwiGLU layers that older files of EoMT hold in one
-# piece.
-#
-# The library splits such layers for DINOv2 alone; in an EoMT file it takes them for unknown, and
-# leaves random ones in their place.
-
-FUSED = re.compile(r"^(layers\.\d+\.mlp)\.weights_(in|out)\.(weight|bias)$")
-
-
-def stored_tensors(folder):
-    """{name of a weight: file that holds it}. Reads headers alone. Raises UserError for a file that cannot be read."""
-    found = {}
-    for path in sorted(Path(folder).glob("model*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                found |= dict.fromkeys(file.keys(), path)
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"{path}: {str(error).splitlines()[0]}", field="model", file=str(path)
-            ) from None
-    return found
-
-
-def parts_of(name):
-    """The library's names of what a fused weight consists of, in order; empty for any other weight."""
-    found = FUSED.match(name)
-    if not found:
-        return []
-    mlp, which, kind = found.groups()
-    return [
-        f"{mlp}.{part}.{kind}"
-        for part in (("gate_proj", "up_proj") if which == "in" else ("down_proj",))
-    ]
-
-
-@torch.no_grad()
-def split_fused(module, stored):
-    """Copy the fused weights of `stored`, as stored_tensors answers, into the parts that `module` has."""
-    parameters = dict(module.named_parameters())
-    for name, path in stored.items():
-        parts = parts_of(name)
-        if not parts:
-            continue
-        with safe_open(path, framework="pt") as file:
-            for part, tensor in zip(parts, file.get_tensor(name).chunk(len(parts)), strict=True):
-                parameters[part].copy_(tensor)
-
-
 log = logging.getLogger(__name__)
 NETWORKS = {"eomt": EomtForUniversalSegmentation, "eomt_dinov3": EomtDinov3ForUniversalSegmentation}
-# what a folder may lack: the class head, what the library's loss holds, and how much is masked
+# weights that a folder may lack: the class head, those of the loss of transformers, and the
+# probabilities of masks
 MAY_BE_MISSING = ("class_predictor.", "criterion.", "attn_mask_probs")
-# what a folder may have too much of: numbers that follow from the config, and DINOv3's token of
-# pretraining
-MAY_BE_TOO_MUCH = ("embeddings.mask_token", "embeddings.position_ids", "rope_embeddings.")
+# weights that a folder may have beside the network's: numbers that follow from the config, and
+# DINOv3's token of pretraining
+MAY_BE_UNEXPECTED = ("embeddings.mask_token", "embeddings.position_ids", "rope_embeddings.")
+# a SwiGLU layer that older files of EoMT store as one weight
+FUSED = re.compile(r"^(layers\.\d+\.mlp)\.weights_(in|out)\.(weight|bias)$")
+LAYER = re.compile(r"^layers\.(\d+)\.")
+# without decay_all, parameters besides vectors that get no weight decay
+NO_DECAY = ("query.", "position_embeddings", "cls_token", "register_tokens")
 
 
-def build_model(source, classes, config, init="library"):
-    """The network of `source` with one class row per name in `classes`, in fp32 on the CPU, in train mode.
+def build_model(
+    source: ModelSource,
+    classes: Sequence[str],
+    config: PretrainedConfig,
+    init: str = "transformers",
+) -> PreTrainedModel:
+    """Build the network of `source` with one class row per name in `classes`.
 
-    config: of `source_config`; init: of random weights, "library" or "mimetic". A trained EoMT
-    keeps every weight but the rows of new names, and its positions are resized; a plain ViT gives
-    the trunk, and queries and heads start at random.
+    A trained EoMT keeps every weight but the rows of new names, and its positions are resized; a
+    plain ViT gives the trunk, and queries and heads start at random.
+
+    Args:
+        source: the start of the model.
+        classes: class names in order of id.
+        config: of `source_config`.
+        init: initialization of random weights, "transformers" or "mimetic".
+
+    Returns:
+        The network in fp32 on the CPU, in train mode.
     """
     warn_of_few_queries(config.num_queries, classes)
-    if source.weights and not is_backbone(source.folder):
+    if source.folder and source.weights and not is_backbone(source.folder):
         module = load_model(source.folder, config.image_size)
         fit_classes(module, classes)
         set_num_queries(module, config.num_queries)
         set_num_blocks(module, config.num_blocks)
     else:
         module = new_model(config, classes)
-        if source.weights:
-            backbones.carry_trunk(backbones.load_backbone(source.folder), module)
+        if source.folder and source.weights:
+            backbones.copy_trunk(backbones.load_backbone(source.folder), module)
         elif init == "mimetic":
-            start_mimetic(module)
+            init_mimetic(module)
     if not module.config.num_register_tokens:
-        module.embeddings.register_tokens.requires_grad_(
-            False
-        )  # an empty tensor, of whose gradient DDP has something to say
+        # an empty tensor, of whose missing gradient DDP would complain
+        module.embeddings.register_tokens.requires_grad_(False)
     return module.train()
 
 
-def source_config(source, *, image_size=None, num_queries=None, num_blocks=None):
-    """The library's config of the EoMT that a ModelSource stands for; None keeps its own. Raises UserError for what it cannot be."""
+def source_config(
+    source: ModelSource,
+    *,
+    image_size: int | None = None,
+    num_queries: int | None = None,
+    num_blocks: int | None = None,
+) -> PretrainedConfig:
+    """Return the config of the EoMT that a ModelSource stands for.
+
+    Settings that are None keep the model's own. Raises UserError for one that the model cannot
+    have.
+    """
     config = read_config(source.folder) if source.folder else new_config(source.name)
     config.image_size = image_size or config.image_size
     config.num_queries = num_queries or config.num_queries
@@ -246,14 +104,17 @@ def source_config(source, *, image_size=None, num_queries=None, num_blocks=None)
     return config
 
 
-def new_config(name):
-    """The library's config of one of our architectures."""
+def new_config(name: str) -> PretrainedConfig:
+    """Return the config of one of our architectures."""
     fields, side = ARCHITECTURES[name]
     return EomtConfig(**fields, image_size=side)
 
 
-def new_model(config, classes):
-    """An EoMT with random weights, drawn as the library draws them; queries from N(0, 1), as the authors' are, for DINOv3 too."""
+def new_model(config: PretrainedConfig, classes: Sequence[str]) -> PreTrainedModel:
+    """Build an EoMT with the random weights of transformers.
+
+    Queries are drawn from N(0, 1), as the authors' are, for DINOv3 too.
+    """
     config = type(config).from_dict(config.to_dict())
     name_classes(config, classes)
     config.dtype = torch.float32
@@ -262,12 +123,15 @@ def new_model(config, classes):
     return module
 
 
-def start_mimetic(module):
-    """Give the ViT of a new EoMT the mimetic start (tasks/huggingface/mimetic_init.py). Raises UserError for DINOv3 and for SwiGLU layers."""
+def init_mimetic(module: PreTrainedModel) -> None:
+    """Initialize the ViT of a new EoMT as tasks/huggingface/mimetic_init.py says.
+
+    Raises UserError for DINOv3 and for SwiGLU layers.
+    """
     config = module.config
     if config.model_type != "eomt" or config.use_swiglu_ffn or config.hidden_size % 4:
         raise UserError(
-            "--init mimetic: for EoMT on a plain ViT of a width divisible by 4", field="init"
+            "--init mimetic: expected EoMT on a plain ViT of a width divisible by 4", field="init"
         )
     mimetic_layers(module.layers, config.num_attention_heads, "out_proj")
     mimetic_embeddings(
@@ -276,11 +140,17 @@ def start_mimetic(module):
     )
 
 
-def load_model(folder, image_size=None):
-    """The EoMT of a folder with its own classes, in fp32. image_size: None keeps its own.
+def load_model(folder: str | Path, image_size: int | None = None) -> PreTrainedModel:
+    """Load the EoMT of a folder with its own classes, in fp32.
 
-    Raises UserError when a weight is missing or unknown. A folder that does not say what is masked
-    was trained to the end: nothing is.
+    A folder that has no probabilities of masks was trained to the end: no query is masked.
+
+    Args:
+        folder: a Hugging Face folder.
+        image_size: side of the images in pixels; None: the model's own.
+
+    Raises:
+        UserError: the folder holds another model, or a weight is missing or unexpected.
     """
     config = read_config(folder)
     if is_backbone(folder):
@@ -288,12 +158,12 @@ def load_model(folder, image_size=None):
         raise UserError(f"--model {folder}: {why}", field="model", file=str(folder))
     config.dtype = torch.float32
     stored = stored_tensors(folder)
-    split = {part for name in stored for part in parts_of(name)}
+    fused_parts = {part for name in stored for part in parts_of(name)}
 
-    def may_differ(_, name):
+    def may_differ(_: PreTrainedModel, name: str) -> bool:
         return (
-            name.startswith(MAY_BE_MISSING + MAY_BE_TOO_MUCH)
-            or name in split
+            name.startswith(MAY_BE_MISSING + MAY_BE_UNEXPECTED)
+            or name in fused_parts
             or bool(parts_of(name))
         )
 
@@ -309,20 +179,24 @@ def load_model(folder, image_size=None):
     return module
 
 
-def is_backbone(folder):
-    """True for the folder of a plain ViT."""
-    return load_config(folder).model_type in backbones.KINDS
+def is_backbone(folder: str | Path) -> bool:
+    """Return True for the folder of a plain ViT."""
+    return load_config(folder).model_type in backbones.MODEL_TYPES
 
 
-def read_config(folder):
-    """The config of the EoMT that a folder holds, or that is built on the plain ViT it holds. Raises UserError for any other model."""
+def read_config(folder: str | Path) -> PretrainedConfig:
+    """Return the config of the EoMT of a folder, or of the one that is built on its plain ViT.
+
+    Raises UserError for any other model, and for sizes that are no square.
+    """
     config = load_config(folder)
-    if config.model_type in backbones.KINDS:
+    if config.model_type in backbones.MODEL_TYPES:
         return backbones.eomt_config(config, folder)
     if config.model_type not in NETWORKS:
-        expected = f"expected {', '.join(NETWORKS)} or a plain ViT ({', '.join(backbones.KINDS)})"
+        vits = ", ".join(backbones.MODEL_TYPES)
         raise UserError(
-            f"--model {folder}: a {config.model_type} model, {expected}",
+            f"--model {folder}: a {config.model_type} model, expected {', '.join(NETWORKS)} or a "
+            f"plain ViT ({vits})",
             field="model",
             file=str(folder),
         )
@@ -332,5 +206,185 @@ def read_config(folder):
         if len(set(sides)) > 1:
             why = f"config.json has {name} {sides}, expected a square"
             raise UserError(f"--model {folder}: {why}", field="model", file=str(folder))
-        setattr(config, name, sides[0])  # the library's network fails on a list
+        setattr(config, name, sides[0])  # the network of transformers fails on a list
     return config
+
+
+# fitting a trained EoMT to data and settings --------------------
+
+
+@torch.no_grad()
+def fit_classes(module: PreTrainedModel, classes: Sequence[str]) -> None:
+    """Give the class head one row per name in `classes`, and the last for "no object".
+
+    Rows of names that the trained head has are copied, and so is that of "no object"; new rows are
+    drawn as transformers draws a linear layer of EoMT.
+    """
+    trained_names = class_names(module.config)
+    if trained_names == list(classes):
+        return
+    rows = match_classes(trained_names, classes)
+    trained = module.class_predictor
+    head = nn.Linear(trained.in_features, len(classes) + 1)
+    for name in ("weight", "bias"):
+        new, old = getattr(head, name), getattr(trained, name)
+        new[list(rows.keys())] = old[list(rows.values())]
+        new[-1] = old[-1]
+    module.class_predictor = head
+    name_classes(module.config, classes)
+    # its weights per class are part of the folder, though this loss is never computed
+    module.criterion = type(module.criterion)(config=module.config, weight_dict=module.weight_dict)
+
+
+@torch.no_grad()
+def set_num_queries(module: PreTrainedModel, num_queries: int) -> None:
+    """Copy the first trained queries; further ones start at N(0, 1), as all do in a new model."""
+    trained = module.query.weight
+    if num_queries == len(trained):
+        return
+    module.query = nn.Embedding(num_queries, trained.shape[1])
+    num_copied = min(num_queries, len(trained))
+    module.query.weight[:num_copied] = trained[:num_copied]
+    module.config.num_queries = num_queries
+
+
+def warn_of_few_queries(num_queries: int, classes: Sequence[str]) -> None:
+    """Log a warning when there are fewer queries than classes.
+
+    A query predicts one class of an image: in an image with more classes than queries, some have
+    none that learns them.
+    """
+    if num_queries < len(classes):
+        log.warning(
+            "--num-queries %d: fewer than the %d classes; in an image with more than %d of them, "
+            "some are not learned",
+            num_queries,
+            len(classes),
+            num_queries,
+        )
+
+
+def set_num_blocks(module: PreTrainedModel, num_blocks: int) -> None:
+    """Let the queries join the patches in the last `num_blocks` blocks, all masked.
+
+    Raises UserError for a number that the model cannot have.
+    """
+    config = module.config
+    check_num_blocks(config, num_blocks)
+    if num_blocks == config.num_blocks:
+        return
+    config.num_blocks = num_blocks
+    module.attn_mask_probs = nn.Buffer(torch.ones(num_blocks))
+    module.read_mask_probs()
+
+
+def check_num_blocks(config: PretrainedConfig, num_blocks: int) -> None:
+    """Raise UserError for more query blocks than the model has blocks, and for none."""
+    if not 1 <= num_blocks <= config.num_hidden_layers:
+        why = f"expected 1 to {config.num_hidden_layers}, the blocks of this model"
+        raise UserError(f"--num-blocks {num_blocks}: {why}", field="num_blocks")
+
+
+# SwiGLU layers that older files of EoMT store fused. transformers splits them for DINOv2 alone; in
+# an EoMT file it takes them for unexpected, and leaves random weights in their place.
+
+
+def stored_tensors(folder: str | Path) -> dict[str, Path]:
+    """Return {name of a weight: its file} of a folder, from the headers alone.
+
+    Raises UserError for a file that cannot be read.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(Path(folder).glob("model*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                files |= dict.fromkeys(file.keys(), path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{path}: {str(error).splitlines()[0]}", field="model", file=str(path)
+            ) from None
+    return files
+
+
+def parts_of(name: str) -> list[str]:
+    """Return the weights that a fused weight consists of, in order; [] for any other weight."""
+    match = FUSED.match(name)
+    if not match:
+        return []
+    mlp, side, kind = match.groups()
+    parts = ("gate_proj", "up_proj") if side == "in" else ("down_proj",)
+    return [f"{mlp}.{part}.{kind}" for part in parts]
+
+
+@torch.no_grad()
+def split_fused(module: PreTrainedModel, stored: Mapping[str, Path]) -> None:
+    """Copy the fused weights of `stored` (see `stored_tensors`) into the parts of `module`."""
+    parameters = dict(module.named_parameters())
+    for name, path in stored.items():
+        parts = parts_of(name)
+        if not parts:
+            continue
+        with safe_open(path, framework="pt") as file:
+            for part, tensor in zip(parts, file.get_tensor(name).chunk(len(parts)), strict=True):
+                parameters[part].copy_(tensor)
+
+
+# parameter groups --------------------
+
+
+def parameter_groups(
+    module: PreTrainedModel,
+    *,
+    layer_decay: float,
+    rest: int | None = None,
+    warmup: int | None = None,
+    decay_all: bool = True,
+) -> list[ParameterGroup]:
+    """Return the parameter groups: the heads, and the ViT block by block, which starts later.
+
+    Block i of N has lr_scale = layer_decay^(N - 1 - i), embeddings that of block 0, the final norm
+    and the heads 1. Source: `configure_optimizers` and `two_stage_warmup_poly_schedule.py` in
+    training/ of `tue-mps/eomt`. Its factor for the blocks before the query blocks (`lr_mult`,
+    DINOv3) is in a branch that never runs at commit 7bd19dd, so there is none here.
+
+    Args:
+        module: the EoMT.
+        layer_decay: factor from each block to the one below.
+        rest: step before which the ViT with its final norm does not train; None: 0.
+        warmup: warm-up steps of the ViT after that; None: those of the run.
+        decay_all: weight decay on every parameter, as the authors have it; False: not on vectors,
+            queries, positions and tokens.
+    """
+    num_layers = len(module.layers)
+    groups: dict[tuple[str, bool], ParameterGroup] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        label, depth = _label_and_depth(name, num_layers)
+        decays = decay_all or (
+            parameter.squeeze().ndim > 1 and not any(word in name for word in NO_DECAY)
+        )
+        in_vit = label != "heads"
+        group = groups.setdefault(
+            (label, decays),
+            {
+                "name": label + ("" if decays else "_no_decay"),
+                "params": [],
+                "lr_scale": layer_decay**depth,
+                "weight_decay": None if decays else 0.0,
+                "warmup": warmup if in_vit else None,
+                "start": (rest or 0) if in_vit else 0,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def _label_and_depth(name: str, num_layers: int) -> tuple[str, int]:
+    """Return (group, number of blocks above it) of a parameter."""
+    layer = LAYER.match(name)
+    if layer:
+        return f"block_{layer[1]}", num_layers - 1 - int(layer[1])
+    if name.startswith("embeddings."):
+        return "embeddings", num_layers - 1
+    return ("norm", 0) if name.startswith("layernorm.") else ("heads", 0)

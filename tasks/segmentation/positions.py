@@ -1,23 +1,19 @@
-"""Other sizes of images and of patches for a trained model: its position table and its patch filter, resampled once."""
+"""Position embeddings and patch filter of a trained ViT, resampled for other sizes."""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from visionloop.tasks.huggingface.positions import check_patch, resize_grid
 
 
-def resize_table(table, old_hw, new_hw):
-    """[h*w, C] -> [H*W, C], bicubic with antialias as the authors' code resizes it; the same grid is left bit for bit."""
-    return table if old_hw == new_hw else resize_grid(table[None], 0, old_hw, new_hw)[0]
-
-
 @torch.no_grad()
-def set_image_size(module, size):
-    """Make an EoMT read images of size x size. Raises UserError when that is no multiple of its patch.
+def set_image_size(module: PreTrainedModel, size: int) -> None:
+    """Make an EoMT read images of size x size.
 
-    The library's network has one size, and loading a table of another would draw all positions
-    anew.
+    The network of transformers has one size, and loading a table of another would draw all
+    positions anew. Raises UserError when the size is no multiple of the patch size.
     """
     config = module.config
     check_patch(config, size)
@@ -25,9 +21,8 @@ def set_image_size(module, size):
         return
     grid_hw = (size // config.patch_size,) * 2
     embeddings = module.embeddings
-    if hasattr(
-        embeddings, "position_embeddings"
-    ):  # DINOv3 turns keys and queries instead, whatever the size
+    # DINOv3 has no table: it rotates keys and queries, whatever the size
+    if hasattr(embeddings, "position_embeddings"):
         table = resize_table(
             embeddings.position_embeddings.weight,
             (config.image_size // config.patch_size,) * 2,
@@ -42,21 +37,37 @@ def set_image_size(module, size):
     config.image_size = size
 
 
-def resample_patches(weight, side):
-    """The filter [C, 3, p, p] for patches of `side` pixels that answers to an enlarged patch as the old one did to the patch.
+def resize_table(
+    table: torch.Tensor, old_hw: tuple[int, int], new_hw: tuple[int, int]
+) -> torch.Tensor:
+    """Resize position embeddings [h*w, C] to [H*W, C], bicubic with antialias as the authors do.
+
+    The same grid is returned unchanged.
+    """
+    return table if old_hw == new_hw else resize_grid(table[None], 0, old_hw, new_hw)[0]
+
+
+def resample_patches(weight: torch.Tensor, side: int) -> torch.Tensor:
+    """Resample a patch filter so that it responds to an enlarged patch as before to the patch.
 
     With R the bicubic resize, the new filter is pinv(R^T) w, so that <w', R x> = <w, x>. Resizing
     the filter itself, as if it were an image, misses that by far. (FlexiViT, arXiv:2212.08013,
     section 3.4.)
+
+    Args:
+        weight: [C, 3, p, p].
+        side: of the new patches in pixels.
+
+    Returns:
+        [C, 3, side, side].
     """
     old = weight.shape[-1]
     if old == side:
         return weight
     basis = torch.eye(old * old, dtype=torch.float64).reshape(-1, 1, old, old)
-    resize = (
-        F.interpolate(basis, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
-        .flatten(1)
-        .T
-    )  # R
+    resized = F.interpolate(
+        basis, size=(side, side), mode="bicubic", antialias=True, align_corners=False
+    )
+    resize = resized.flatten(1).T  # R
     resampled = weight.double().flatten(2) @ torch.linalg.pinv(resize.T).T  # [C, 3, side * side]
     return resampled.reshape(*weight.shape[:2], side, side).to(weight.dtype)

@@ -1,117 +1,156 @@
-"""Semantic segmentation, wired to the engine's socket. What is done stands in the files beside this one."""
+"""Semantic segmentation: the engine's task interface, wired to the files beside this one."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 from visionloop.datasets.io.images import read_image
-from visionloop.datasets.segmentation.dataset import SegmentationDataset
+from visionloop.datasets.segmentation.dataset import SegmentationDataset, SegmentationIndex
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.transforms import (
     SegmentationEvalPreset,
     SegmentationTrainPreset,
 )
+from visionloop.engine.batch import Batch, Normalizers
+from visionloop.engine.optim import ParameterGroup
 from visionloop.engine.task import Task
+from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.segmentation import SegmentationMetric
-from visionloop.tasks.huggingface.hub import check_folder
+from visionloop.tasks.drawing.contact_sheet import draw_gallery
+from visionloop.tasks.huggingface.hub import ModelSource, check_folder
 from visionloop.tasks.huggingface.loading import class_names
-from visionloop.tasks.normalize import Normalise
-from visionloop.tasks.segmentation import evaluate, recipes, saved_predictions
-from visionloop.tasks.segmentation.architectures import REGISTRY
+from visionloop.tasks.normalize import Normalize
+from visionloop.tasks.segmentation import evaluate, recipes, saved_predictions, visualize
+from visionloop.tasks.segmentation.architectures import MODEL_NAMES
 from visionloop.tasks.segmentation.checks import check_segmentation_data
 from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.segmentation.data import (
     collate,
     collate_eval,
     index_split,
+    overfit_windows,
     training_splits,
-    window_samples,
 )
 from visionloop.tasks.segmentation.export import (
+    MeanStd,
     export_segmenter,
     load_folder,
+    pixel_statistics,
     save_folder,
-    statistics_of,
     write_segmenter_card,
 )
-from visionloop.tasks.segmentation.loss import EomtCriterion, losses_of_images
-from visionloop.tasks.segmentation.mask_annealing import parse_annealing
+from visionloop.tasks.segmentation.loss import EomtCriterion, per_image_losses
+from visionloop.tasks.segmentation.mask_annealing import parse_mask_annealing
 from visionloop.tasks.segmentation.model import (
     build_model,
     load_model,
     parameter_groups,
     source_config,
 )
-from visionloop.tasks.segmentation.visualize import (
-    SegmentationReporting,
-    class_colors,
-    draw_prediction,
-)
+from visionloop.tasks.visualize import class_table, per_image_scores
 
 
-class SegmentationTask(SegmentationReporting, Task):
-    """One class per pixel; EoMT of every size, on a ViT or on DINOv3."""
+class SegmentationTask(Task):
+    """One class per pixel, with EoMT of every size, on a ViT or on DINOv3.
 
+    Args:
+        config: the settings.
+        classes: names in order of id, of a trained model; None: those of the data's classes.json.
+    """
+
+    config: SegmentationConfig
     name = "segmentation"
     metrics = evaluate.METRICS
     config_class = SegmentationConfig
-    count_names = ("masks", "class_weight")
-    overfit_goal = (
-        "miou",
-        0.7,
-    )  # what is thin in a street at 96 px has no pixel of its own: 0.79 is all that four of them give
+    normalizer_names = ("masks", "class_weight")
+    # what is thin in a street at 96 px has no pixel of its own: four of them give 0.79 at most
+    overfit_goal = ("miou", 0.7)
+    sample_score = visualize.SAMPLE_SCORE
+    score_charts: ClassVar[dict[str, tuple[str, ...]]] = visualize.SCORE_CHARTS
+    class_curves = visualize.CLASS_CURVES
     recipe = staticmethod(recipes.recipe)
-    settle = staticmethod(recipes.settle)
+    resolve_defaults = staticmethod(recipes.resolve_defaults)
     collate = staticmethod(collate)
     collate_eval = staticmethod(collate_eval)
-    score_saved_predictions = classmethod(saved_predictions.score_saved_predictions)
+    draw_gallery = staticmethod(draw_gallery)
 
-    def __init__(self, config, classes=None):
-        """classes: names in order of id, where a trained model brings them; None: those of the data's classes.json."""
+    def __init__(self, config: SegmentationConfig, classes: Sequence[str] | None = None) -> None:
         super().__init__(config)
-        self.given_classes = classes
-        self.num_levels = (
-            self.model_config.num_blocks if config.score_levels else 0
-        )  # besides the last
-        self.metrics = evaluate.METRICS + evaluate.level_metrics(self.num_levels)
-
-    @classmethod
-    def load_trained(cls, folder, *, data=None, val_split=0.0, **settings):
-        module = load_model(check_folder(folder))
-        classes = class_names(module.config) or [
-            f"LABEL_{i}" for i in range(module.config.num_labels)
-        ]
-        return cls(
-            SegmentationConfig(data=data, model=str(folder), val_split=val_split, **settings),
-            classes,
-        ), module.eval()
+        self.model_classes = classes
+        # levels that are scored besides the last
+        self.num_levels = self.model_config.num_blocks if config.score_levels else 0
+        # of this object: the class has no levels
+        self.metrics = evaluate.METRICS + evaluate.level_metrics(self.num_levels)  # type: ignore[misc]
 
     # data --------------------
     @cached_property
-    def splits(self):
+    def splits(self) -> tuple[SegmentationIndex, SegmentationIndex]:
         """(training index, validation index)."""
-        return training_splits(self.config.data, self.config.val_split, self.given_classes)
+        return training_splits(self.config.data, self.config.val_split, self.model_classes)
 
     @cached_property
-    def classes(self):
-        return tuple(self.given_classes or self.splits[0].classes)
+    def classes(self) -> tuple[str, ...]:
+        """Names in order of id."""
+        return tuple(self.model_classes or self.splits[0].classes)
 
     @cached_property
-    def colors(self):
+    def colors(self) -> NDArray[np.uint8]:
         """uint8 [K, 3]: the data's own where it has some, else ours."""
-        return class_colors(
-            self.classes,
-            self.splits[0].colors if self.config.data and not self.given_classes else None,
+        has_own_data = self.config.data and not self.model_classes
+        colors = self.splits[0].colors if has_own_data else None
+        return visualize.class_colors(self.classes, colors)
+
+    def build_datasets(self) -> tuple[SegmentationDataset, SegmentationDataset]:
+        config, (train, val) = self.config, self.splits
+        transform = SegmentationTrainPreset(
+            size=self.image_size,
+            color=config.color,
+            scale=(config.scale_min, config.scale_max),
+            flip=0.5 if config.hflip else 0.0,
+        )
+        train_dataset = SegmentationDataset(train, transform, memory=config.memory_bytes)
+        return train_dataset, self._eval_dataset(val)
+
+    def build_eval_dataset(self, split: str) -> SegmentationDataset:
+        if self.config.val_split and split != "test":
+            return self._eval_dataset(self.splits[split == "val"])
+        return self._eval_dataset(index_split(self.config.data, split, self.classes))
+
+    def _eval_dataset(self, index: SegmentationIndex) -> SegmentationDataset:
+        transform = SegmentationEvalPreset(size=self.image_size)
+        return SegmentationDataset(
+            index, transform, with_ground_truth=True, memory=self.config.memory_bytes
         )
 
+    def check_data(self) -> JsonObject:
+        return check_segmentation_data(self.config.data, self.config.val_split, self.image_size)
+
+    def overfit_samples(self, samples: Sequence[Sample]) -> tuple[list[Sample], Sequence[Sample]]:
+        windows = [
+            window for sample in samples for window in overfit_windows(sample, self.image_size)
+        ]
+        return windows, samples
+
+    # model --------------------
     @cached_property
-    def source(self):
-        return REGISTRY.find(self.config.model, self.config.from_scratch)
+    def source(self) -> ModelSource:
+        """The start of the model."""
+        return MODEL_NAMES.find(self.config.model, self.config.from_scratch)
 
     @cached_property
-    def model_config(self):
-        """The library's config of the model as it will be built, but for the classes."""
+    def model_config(self) -> PretrainedConfig:
+        """The config of the model as it will be built, but for the classes."""
         config = self.config
         return source_config(
             self.source,
@@ -121,134 +160,23 @@ class SegmentationTask(SegmentationReporting, Task):
         )
 
     @property
-    def image_size(self):
-        return self.model_config.image_size
+    def image_size(self) -> int:
+        """Side of the network's input in pixels."""
+        side: int = self.model_config.image_size
+        return side
 
     @cached_property
-    def pixel_statistics(self):
-        """(mean, std) of 0..1 per channel, as the model was trained with."""
-        return statistics_of(self.source)
+    def pixel_statistics(self) -> MeanStd:
+        """Mean and std of the images that the model was trained with."""
+        return pixel_statistics(self.source)
 
-    def build_datasets(self):
-        config, (train, val) = self.config, self.splits
-        scale, flip = (config.scale_min, config.scale_max), 0.5 if config.hflip else 0.0
-        transform = SegmentationTrainPreset(
-            size=self.image_size, color=config.color, scale=scale, flip=flip
-        )
-        return SegmentationDataset(
-            train, transform, memory=self.config.memory_bytes
-        ), self._for_evaluation(val)
-
-    def build_eval_dataset(self, split):
-        if self.config.val_split and split != "test":
-            return self._for_evaluation(self.splits[split == "val"])
-        return self._for_evaluation(index_split(self.config.data, split, self.classes))
-
-    def _for_evaluation(self, index):
-        return SegmentationDataset(
-            index,
-            SegmentationEvalPreset(size=self.image_size),
-            with_truth=True,
-            memory=self.config.memory_bytes,
-        )
-
-    def overfit_samples(self, samples):
-        return [
-            part for sample in samples for part in window_samples(sample, self.image_size)
-        ], samples
-
-    def check_data(self):
-        return check_segmentation_data(self.config.data, self.config.val_split, self.image_size)
-
-    # computation --------------------
-    def build_model(self):
-        self.annealing = parse_annealing(
+    def build_model(self) -> PreTrainedModel:
+        self.annealing = parse_mask_annealing(
             self.config.mask_annealing or "auto", self.model_config.num_blocks
         )
         return build_model(self.source, self.classes, self.model_config, self.config.init)
 
-    @cached_property
-    def criterion(self):
-        config = self.config
-        return EomtCriterion(
-            len(self.classes), points=config.points, share_candidates=config.share_candidates, mask_ignore=config.mask_ignore,
-            no_object_weight=config.no_object_weight, weights=(config.weight_class, config.weight_mask, config.weight_dice),
-        )  # fmt: skip
-
-    def before_step(self, module, step, steps):
-        module.mask_probs = self.annealing.probabilities(step, steps)
-
-    @cached_property
-    def normalise(self):
-        return Normalise(*self.pixel_statistics)
-
-    def to_input(self, batch):
-        return self.normalise(batch["fitted"] if "fitted" in batch else batch["pixel_values"])
-
-    def count(self, micro_batches):
-        images = [len(labels) for batch in micro_batches for labels in batch["labels"]]
-        num_queries = self.model_config.num_queries
-        pairs = sum(min(num_queries, masks) for masks in images)
-        return {
-            "masks": pairs,
-            "class_weight": pairs
-            + self.config.no_object_weight * (len(images) * num_queries - pairs),
-        }
-
-    def loss(self, model, batch, count):
-        mask_logits, class_logits = model(self.to_input(batch))
-        ids = (
-            batch["fitted_ids"] if "fitted_ids" in batch else batch["ids"]
-        )  # images as evaluation sees them have both
-        masks = [
-            one == labels[:, None, None] for one, labels in zip(ids, batch["labels"], strict=True)
-        ]
-        return self.criterion(
-            mask_logits, class_logits, masks, batch["labels"], count, valid=ids != IGNORED
-        )
-
-    def predict(self, model, batch):
-        losses = partial(losses_of_images, self.criterion) if "fitted" in batch else None
-        return evaluate.predict(
-            model,
-            self.normalise,
-            batch,
-            self.image_size,
-            levels=self.config.score_levels,
-            losses=losses,
-        )
-
-    def build_metric(self):
-        return SegmentationMetric(len(self.classes), self.num_levels)
-
-    def without_targets(self, batch):
-        empty = {
-            "ids": torch.full_like(batch["ids"], IGNORED),
-            "labels": [labels[:0] for labels in batch["labels"]],
-        }
-        return type(batch)(batch | empty, step=batch.step, offset=batch.offset)
-
-    # answers and images --------------------
-    def read_sample(self, path):
-        return SegmentationEvalPreset(size=self.image_size)(read_image(path))
-
-    def describe_predictions(self, batch, predictions, names):
-        return saved_predictions.describe(predictions, names, self.classes)
-
-    def prediction_images(self, paths, predictions):
-        return saved_predictions.prediction_files(predictions, self.colors)
-
-    def draw_predictions(self, paths, answers, predictions):
-        pairs = zip(map(read_image, paths), predictions["ids"], strict=True)
-        return (
-            draw_prediction(
-                image.permute(1, 2, 0).numpy(), ids.cpu().numpy(), self.classes, self.colors
-            )
-            for image, ids in pairs
-        )
-
-    # weights --------------------
-    def parameter_groups(self, module):
+    def parameter_groups(self, module: PreTrainedModel) -> list[ParameterGroup]:
         config = self.config
         return parameter_groups(
             module,
@@ -258,34 +186,175 @@ class SegmentationTask(SegmentationReporting, Task):
             decay_all=config.decay_all,
         )
 
-    def backbone(self, module):
+    def backbone(self, module: PreTrainedModel) -> nn.Module:
         return nn.ModuleList([module.embeddings, module.layers[: -module.config.num_blocks]])
 
-    def grad_checkpointing_blocks(self, module):
+    def grad_checkpointing_blocks(self, module: PreTrainedModel) -> list[nn.Module]:
         return [*module.layers, module.heads]
 
-    def compile(self, module):
-        # what changes during the run, the masks, stays outside of the compiled parts
+    def compile(self, module: PreTrainedModel) -> PreTrainedModel:
+        # masks change during the run: they stay outside of the compiled parts
         for block in self.grad_checkpointing_blocks(module):
             block.compile()
         return module
 
-    def save(self, module, tensors, folder):
+    def save(
+        self, module: PreTrainedModel, tensors: Mapping[str, torch.Tensor], folder: Path
+    ) -> None:
         save_folder(module, tensors, folder, self.image_size, *self.pixel_statistics)
 
-    def load(self, module, folder):
+    def load(self, module: PreTrainedModel, folder: Path) -> None:
         load_folder(module, folder)
 
-    def save_best(self, module, tensors, folder, scores):
+    def save_best(
+        self,
+        module: PreTrainedModel,
+        tensors: Mapping[str, torch.Tensor],
+        folder: Path,
+        scores: Scores,
+    ) -> None:
         self.save(module, tensors, folder)
-        write_segmenter_card(
-            folder,
-            self,
-            scores,
-            None if self.given_classes else [len(index) for index in self.splits],
+        trained_on = None if self.model_classes else [len(index) for index in self.splits]
+        write_segmenter_card(folder, self, self.classes, self.image_size, scores, trained_on)
+
+    @classmethod
+    def load_trained(  # type: ignore[explicit-any]  # settings have the types of their fields
+        cls,
+        folder: str | Path,
+        *,
+        data: str | None = None,
+        val_split: float = 0.0,
+        **settings: Any,
+    ) -> tuple[SegmentationTask, PreTrainedModel]:
+        """See `Task.load_trained`. settings: of SegmentationConfig, by name."""
+        module = load_model(check_folder(folder))
+        classes = class_names(module.config) or [
+            f"LABEL_{i}" for i in range(module.config.num_labels)
+        ]
+        config = SegmentationConfig(data=data, model=str(folder), val_split=val_split)
+        return cls(replace(config, **settings), classes), module.eval()
+
+    # training --------------------
+    @cached_property
+    def normalize(self) -> Normalize:
+        """Normalization of uint8 pixels."""
+        return Normalize(*self.pixel_statistics)
+
+    def to_input(self, batch: Batch) -> torch.Tensor:
+        return self.normalize(batch["fitted"] if "fitted" in batch else batch["pixel_values"])
+
+    @cached_property
+    def criterion(self) -> EomtCriterion:
+        """The loss."""
+        config = self.config
+        return EomtCriterion(
+            len(self.classes),
+            points=config.points,
+            share_candidates=config.share_candidates,
+            mask_ignore=config.mask_ignore,
+            no_object_weight=config.no_object_weight,
+            weights=(config.weight_class, config.weight_mask, config.weight_dice),
         )
 
-    def export(self, module, folder, *, onnx=False):
+    def count_normalizers(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
+        sizes = [len(labels) for batch in micro_batches for labels in batch["labels"]]
+        num_queries = self.model_config.num_queries
+        num_pairs = sum(min(num_queries, size) for size in sizes)
+        num_unmatched = len(sizes) * num_queries - num_pairs
+        class_weight = num_pairs + self.config.no_object_weight * num_unmatched
+        return {"masks": num_pairs, "class_weight": class_weight}
+
+    def loss(
+        self, model: nn.Module, batch: Batch, normalizers: Normalizers
+    ) -> dict[str, torch.Tensor]:
+        mask_logits, class_logits = model(self.to_input(batch))
+        # images as evaluation reads them have both
+        ids = batch["fitted_ids"] if "fitted_ids" in batch else batch["ids"]
+        masks = [
+            image_ids == labels[:, None, None]
+            for image_ids, labels in zip(ids, batch["labels"], strict=True)
+        ]
+        return self.criterion(
+            mask_logits, class_logits, masks, batch["labels"], normalizers, valid=ids != IGNORED
+        )
+
+    def before_step(self, module: PreTrainedModel, step: int, steps: int) -> None:
+        module.mask_probs = self.annealing.probabilities(step, steps)
+
+    def without_targets(self, batch: Batch) -> Batch:
+        return batch.replace(
+            ids=torch.full_like(batch["ids"], IGNORED),
+            labels=[labels[:0] for labels in batch["labels"]],
+        )
+
+    # predict --------------------
+    def predict(self, model: PreTrainedModel, batch: Batch) -> Predictions:
+        return evaluate.predict(
+            model,
+            self.normalize,
+            batch,
+            self.image_size,
+            levels=self.config.score_levels,
+            losses=partial(per_image_losses, self.criterion) if "fitted" in batch else None,
+        )
+
+    def build_metric(self) -> SegmentationMetric:
+        return SegmentationMetric(len(self.classes), self.num_levels)
+
+    def read_sample(self, path: str | Path) -> Sample:
+        sample: Sample = SegmentationEvalPreset(size=self.image_size)(read_image(path))
+        return sample
+
+    def describe_predictions(
+        self, batch: Batch, predictions: Predictions, names: Sequence[str]
+    ) -> list[JsonObject]:
+        return saved_predictions.describe(predictions, names, self.classes)
+
+    def draw_predictions(
+        self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
+    ) -> Iterable[NDArray[np.uint8]]:
+        return (
+            visualize.draw_prediction(
+                visualize.to_array(image), ids.cpu().numpy(), self.classes, self.colors
+            )
+            for image, ids in zip(map(read_image, paths), predictions["ids"], strict=True)
+        )
+
+    def prediction_images(
+        self, paths: Sequence[Path], predictions: Predictions
+    ) -> dict[str, Iterable[NDArray[np.uint8] | Image.Image]]:
+        return saved_predictions.prediction_files(predictions, self.colors)
+
+    @classmethod
+    def score_saved_predictions(
+        cls, path: str | Path, *, data: str, split: str
+    ) -> tuple[SegmentationTask, SegmentationMetric]:
+        classes, metric = saved_predictions.score_saved_predictions(path, data=data, split=split)
+        return cls(SegmentationConfig(data=str(data)), classes), metric
+
+    # draw and report --------------------
+    def draw(self, batch: Batch) -> dict[str, NDArray[np.uint8]]:
+        return {"batch": visualize.draw_batch(batch, self.classes, self.colors)}
+
+    def draw_samples(self, batch: Batch, predictions: Predictions) -> list[NDArray[np.uint8]]:
+        return visualize.draw_samples(batch, predictions, self.classes, self.colors)
+
+    def draw_scores(self, metric: SegmentationMetric) -> dict[str, NDArray[np.uint8]]:
+        return visualize.draw_scores(metric.confusion(), metric.per_class(), self.classes)
+
+    def sample_scores(
+        self, metric: SegmentationMetric
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        return per_image_scores(metric, "miou")
+
+    def per_class_scores(self, metric: SegmentationMetric) -> dict[str, dict[str, float]]:
+        return class_table(self.classes, metric.per_class())
+
+    def confusion(self, metric: SegmentationMetric) -> tuple[Sequence[str], NDArray[np.int64], str]:
+        return self.classes, metric.confusion(), "pixels"
+
+    # export --------------------
+    def export(self, module: PreTrainedModel, folder: Path, *, onnx: bool = False) -> list[str]:
         self.save(module, module.state_dict(), folder)
-        write_segmenter_card(folder, self, {}, None)
+        write_segmenter_card(folder, self, self.classes, self.image_size, {}, None)
         return export_segmenter(module, folder, self.image_size) if onnx else []

@@ -1,215 +1,260 @@
-"""Class ids as colours: over an image, beside the truth, in training batches and in answers."""
+"""Drawings of class ids: over an image, beside the ground truth, and in training batches."""
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 from skimage.color import rgb2lab
 
 from visionloop.datasets.segmentation.mask_values import IGNORED
+from visionloop.engine.batch import Batch
 from visionloop.engine.metric import MetricSpec
+from visionloop.engine.types import Predictions
 from visionloop.tasks.drawing.canvas import PLAIN, WRONG, fit_to, grid, with_caption
 from visionloop.tasks.drawing.charts import draw_iou_per_class, draw_pixel_confusion
 from visionloop.tasks.drawing.legend import with_legend
-from visionloop.tasks.visualize import ClassReporting
 
-# far apart on any image, the first ones most; classes beyond these get what is left between them.
-# Dark ones come late: brown is what orange looks like over a dark part of an image
-COLORS = (
-    (45, 125, 230), (255, 140, 40), (60, 180, 75), (225, 50, 70), (255, 220, 60), (150, 80, 210), (70, 215, 225), (250, 140, 190),
-    (175, 230, 70), (220, 60, 190), (20, 130, 125), (190, 170, 255), (150, 90, 45), (255, 205, 160), (140, 25, 50), (40, 60, 150),
-    (130, 130, 30), (150, 245, 190), (140, 145, 155), (15, 95, 45),
-)  # fmt: skip
-SIDE = 300  # longer side of an image in a grid
+Pixels = NDArray[np.uint8]  # an image [H, W, 3], class ids [H, W] or colors [K, 3]
+
+# far apart on any image, the first ones most; further classes get what is left between them. Dark
+# ones come late: brown looks like orange over a dark part of an image
+COLORS = np.array(
+    [
+        *[(45, 125, 230), (255, 140, 40), (60, 180, 75), (225, 50, 70), (255, 220, 60)],
+        *[(150, 80, 210), (70, 215, 225), (250, 140, 190), (175, 230, 70), (220, 60, 190)],
+        *[(20, 130, 125), (190, 170, 255), (150, 90, 45), (255, 205, 160), (140, 25, 50)],
+        *[(40, 60, 150), (130, 130, 30), (150, 245, 190), (140, 145, 155), (15, 95, 45)],
+    ]
+)
+SIDE = 300  # longer side of an image in a grid, in pixels
 PART_SIDE = 317  # of each of the four parts of a sample
-MOST_TRAINING = 12  # images in a grid
-FOUR_WORDS = ("above: image, wrong pixels in red", "below: truth, prediction")
-COMPARED = 0.75  # strength of colours beside the bare image
-MIN_DRAWING_SIDE, MAX_DRAWING_SIDE = 640, 1600  # longer side
+MAX_TRAINING_IMAGES = 12  # in a grid
+SAMPLE_LEGEND = ("above: image, wrong pixels in red", "below: ground truth, prediction")
+SAMPLE_STRENGTH = 0.75  # of colors beside the bare image
+MIN_DRAWING_SIDE, MAX_DRAWING_SIDE = 640, 1600  # longer side in pixels
 GAP = 6
 
+SAMPLE_SCORE = MetricSpec(
+    "image_miou",
+    "mIoU",
+    "percent",
+    True,
+    "mean over the classes in the ground truth of the image",
+)
+SCORE_CHARTS: dict[str, tuple[str, ...]] = {
+    "mIoU": ("miou", "miou_level_.*"),
+    "accuracy of pixels and of classes": ("pixel_accuracy", "mean_class_accuracy"),
+}
+CLASS_CURVES = ("IoU", "accuracy")
 
-def class_colors(classes, colors=None):
-    """uint8 [K, 3]: the given colours, or those of a fixed list, where class i has the same one for any number of classes."""
+
+def draw_batch(batch: Batch, classes: Sequence[str], colors: Pixels) -> Pixels:
+    """Draw a training batch with its classes over the images and their names below.
+
+    Args:
+        batch: "pixel_values" uint8 [3, h, w] and "ids" uint8 [H, W] of each image, stacked or in a
+            list.
+        classes: names in order of id.
+        colors: uint8 [K, 3].
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    tiles, counts = [], np.zeros(256, dtype=np.int64)
+    images = zip(
+        batch["pixel_values"][:MAX_TRAINING_IMAGES], batch["ids"][:MAX_TRAINING_IMAGES], strict=True
+    )
+    for pixel_values, ids in images:
+        image, ids = fit_to(to_array(pixel_values), longest=SIDE), ids.cpu().numpy()
+        counts += np.bincount(ids.ravel(), minlength=256)
+        tiles.append(overlay(image, fit_ids(ids, image), colors))
+    words = [f"classes in these {len(tiles)} images:"]
+    return with_legend(grid(tiles), counts, classes, colors, words=words)
+
+
+def draw_samples(
+    batch: Batch, predictions: Predictions, classes: Sequence[str], colors: Pixels
+) -> list[Pixels]:
+    """Draw each image of an evaluation batch: image, wrong pixels, ground truth and prediction.
+
+    Args:
+        batch: as in `draw_batch`.
+        predictions: {"ids": uint8 [H, W] of each image}.
+        classes: names in order of id.
+        colors: uint8 [K, 3].
+
+    Returns:
+        One uint8 [h, w, 3] for each image, at most 640 px wide.
+    """
+    drawings = []
+    for pixel_values, target, prediction in zip(
+        batch["pixel_values"], batch["ids"], predictions["ids"], strict=True
+    ):
+        ground_truth, predicted = target.cpu().numpy(), prediction.cpu().numpy()
+        image = fit_to(to_array(pixel_values), longest=PART_SIDE)
+        drawing = draw_comparison(image, ground_truth, predicted, colors)
+        ids = np.concatenate([ground_truth.ravel(), predicted.ravel()])
+        counts = np.bincount(ids, minlength=256)
+        drawings.append(with_legend(drawing, counts, classes, colors, words=SAMPLE_LEGEND))
+    return drawings
+
+
+def draw_prediction(image: Pixels, ids: Pixels, classes: Sequence[str], colors: Pixels) -> Pixels:
+    """Draw predicted classes over an image, with the share of each class below.
+
+    Args:
+        image: uint8 [H, W, 3].
+        ids: uint8 [H, W].
+        classes: names in order of id.
+        colors: uint8 [K, 3].
+
+    Returns:
+        uint8 [h, w, 3]; the longer side becomes 640 to 1600 pixels, without the legend.
+    """
+    longest = int(np.clip(max(ids.shape), MIN_DRAWING_SIDE, MAX_DRAWING_SIDE))
+    resized = fit_to(image, longest=longest)
+    drawing = overlay(resized, fit_ids(ids, resized), colors)
+    counts = np.bincount(ids.ravel(), minlength=256)
+    return with_legend(drawing, counts, classes, colors, shares=True)
+
+
+def draw_scores(
+    confusion: NDArray[np.int64],
+    per_class: Mapping[str, NDArray[np.float64]],
+    classes: Sequence[str],
+) -> dict[str, Pixels]:
+    """Draw the confusion matrix of pixels and IoU by class: {tag: uint8 [H, W, 3]}."""
+    return {
+        "confusion": draw_pixel_confusion(confusion, classes),
+        "iou": draw_iou_per_class(per_class, classes),
+    }
+
+
+def draw_comparison(
+    image: Pixels, ground_truth: Pixels, predicted: Pixels, colors: Pixels
+) -> Pixels:
+    """Draw the image and its wrong pixels in red, below ground truth and prediction.
+
+    Ignored pixels are black among the wrong ones, correct ones gray. The share of correct pixels
+    stands below.
+
+    Args:
+        image: uint8 [H, W, 3].
+        ground_truth, predicted: uint8 class ids of one size, of any resolution.
+        colors: uint8 [K, 3].
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    small_truth, small_predicted = (fit_ids(ids, image) for ids in (ground_truth, predicted))
+    mistakes = np.repeat(image.mean(axis=2, keepdims=True) / 2, 3, axis=2).astype(np.uint8)
+    mistakes[small_truth != small_predicted] = WRONG
+    mistakes[small_truth == IGNORED] = 0
+    beside = np.full((len(image), GAP, 3), 255, dtype=np.uint8)
+    between = np.full((GAP, 2 * image.shape[1] + GAP, 3), 255, dtype=np.uint8)
+    overlays = [
+        overlay(image, ids, colors, SAMPLE_STRENGTH) for ids in (small_truth, small_predicted)
+    ]
+    above = np.concatenate([image, beside, mistakes], axis=1)
+    below = np.concatenate([overlays[0], beside, overlays[1]], axis=1)
+    valid = ground_truth != IGNORED
+    line = "no pixel with a class in the ground truth"
+    if valid.any():
+        correct = (ground_truth == predicted)[valid].mean()
+        line = f"{100 * correct:.1f} % of the pixels correct"
+    return with_caption(np.concatenate([above, between, below]), [line], color=PLAIN)
+
+
+def overlay(image: Pixels, ids: Pixels, colors: Pixels, strength: float = 0.55) -> Pixels:
+    """Blend the color of each class over an image, with a line of full color along borders.
+
+    Args:
+        image: uint8 [H, W, 3].
+        ids: uint8 [H, W]; 255 is black.
+        colors: uint8 [K, 3].
+        strength: 0 the bare image, 1 colors alone.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    paint = color_image(ids, colors)
+    weight = round(256 * strength)
+    blend = image.astype(np.uint16) * (256 - weight) + paint.astype(np.uint16) * weight
+    mixed = (blend >> 8).astype(np.uint8)
+    lines = borders(ids, thickness=1 if max(ids.shape) <= 1000 else 2)
+    mixed[lines] = paint[lines]
+    return mixed
+
+
+def borders(ids: Pixels, thickness: int = 1) -> NDArray[np.bool_]:
+    """Return the pixels at most `thickness` away, along a row or column, from one of another id.
+
+    bool [H, W].
+    """
+    result = np.zeros(ids.shape, dtype=bool)
+    for step in range(1, thickness + 1):
+        for here, there in ((np.s_[step:], np.s_[:-step]), (np.s_[:, step:], np.s_[:, :-step])):
+            differ = ids[here] != ids[there]
+            result[here] |= differ
+            result[there] |= differ
+    return result
+
+
+def color_image(ids: Pixels, colors: Pixels) -> Pixels:
+    """Return the color of each id, black for ids without a class: uint8 [H, W, 3].
+
+    Args:
+        ids: uint8 [H, W].
+        colors: uint8 [K, 3].
+    """
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(colors)] = colors
+    return table[ids]
+
+
+def class_colors(classes: Sequence[str], colors: Pixels | None = None) -> Pixels:
+    """Return the color of each class, uint8 [K, 3].
+
+    Args:
+        classes: names in order of id.
+        colors: those of the data; None: those of a fixed list, in which class i has the same color
+            for any number of classes.
+    """
     if colors is not None:
         return np.asarray(colors, dtype=np.uint8)
     return spread_colors()[: len(classes)].copy()
 
 
 @lru_cache
-def spread_colors(count=255):
-    """uint8 [count, 3]: COLORS, then always the colour that is farthest from all before it, neither dark, pale nor grey."""
+def spread_colors(count: int = 255) -> Pixels:
+    """Return COLORS, then always the color farthest from all before it, uint8 [count, 3].
+
+    None is dark, pale or gray.
+    """
     steps = np.linspace(16, 248, 9).round()
     candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    places = rgb2lab(candidates / 255)
-    usable = (places[:, 0] > 36) & (places[:, 0] < 92) & (np.hypot(places[:, 1], places[:, 2]) > 12)
-    candidates, places = candidates[usable], places[usable]
-    chosen = [np.array(color) for color in COLORS]
-    distances = np.linalg.norm(places[:, None] - rgb2lab(np.array(COLORS) / 255), axis=2).min(
-        axis=1
-    )
+    lab = rgb2lab(candidates / 255)
+    usable = (lab[:, 0] > 36) & (lab[:, 0] < 92) & (np.hypot(lab[:, 1], lab[:, 2]) > 12)
+    candidates, lab = candidates[usable], lab[usable]
+    chosen = list(COLORS.astype(np.float64))
+    distances = np.linalg.norm(lab[:, None] - rgb2lab(COLORS / 255), axis=2).min(axis=1)
     while len(chosen) < count:
         farthest = distances.argmax()
         chosen.append(candidates[farthest])
-        distances = np.minimum(distances, np.linalg.norm(places - places[farthest], axis=1))
+        distances = np.minimum(distances, np.linalg.norm(lab - lab[farthest], axis=1))
     return np.array(chosen, dtype=np.uint8)
 
 
-def color_image(ids, colors):
-    """uint8 [H, W, 3]: each id as its colour, what is no class black. ids: uint8 [H, W]; colors: uint8 [K, 3]."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colors)] = colors
-    return table[ids]
+def fit_ids(ids: Pixels, image: Pixels) -> Pixels:
+    """Resize class ids to the size of an image [h, w, 3], never mixing them: uint8 [h, w]."""
+    size_wh = (image.shape[1], image.shape[0])
+    return np.array(Image.fromarray(ids).resize(size_wh, Image.Resampling.NEAREST))
 
 
-def overlay(image, ids, colors, strength=0.55):
-    """The image with each class's colour over it, and a line in the full colour along both sides of a border.
-
-    image: uint8 [H, W, 3]; ids: uint8 [H, W], 255 makes dark; strength: 0 the bare image, 1
-    colours alone.
-    """
-    paint = color_image(ids, colors)
-    share = round(256 * strength)
-    mixed = (
-        (image.astype(np.uint16) * (256 - share) + paint.astype(np.uint16) * share) >> 8
-    ).astype(np.uint8)
-    lines = borders(ids, thickness=1 if max(ids.shape) <= 1000 else 2)
-    mixed[lines] = paint[lines]
-    return mixed
-
-
-def borders(ids, thickness=1):
-    """bool [H, W]: pixels at most `thickness` away, along a row or a column, from one of another id."""
-    found = np.zeros(ids.shape, dtype=bool)
-    for step in range(1, thickness + 1):
-        for here, there in ((np.s_[step:], np.s_[:-step]), (np.s_[:, step:], np.s_[:, :-step])):
-            differ = ids[here] != ids[there]
-            found[here] |= differ
-            found[there] |= differ
-    return found
-
-
-def draw_batch(batch, classes, colors):
-    """uint8 [H, W, 3]: a training batch with its classes over it, and their names below.
-
-    batch: "pixel_values" uint8 [3, h, w] and "ids" uint8 [H, W] of each image, stacked or in a
-    list; colors: uint8 [K, 3].
-    """
-    tiles, pixels = [], np.zeros(256, dtype=np.int64)
-    for pixel_values, ids in zip(
-        batch["pixel_values"][:MOST_TRAINING], batch["ids"][:MOST_TRAINING], strict=True
-    ):
-        image, truth = fit_to(to_array(pixel_values), longest=SIDE), ids.cpu().numpy()
-        pixels += np.bincount(truth.ravel(), minlength=256)
-        tiles.append(overlay(image, fit_ids(truth, image), colors))
-    return with_legend(
-        grid(tiles), pixels, classes, colors, words=[f"classes in these {len(tiles)} images:"]
-    )
-
-
-def draw_samples(batch, predictions, classes, colors):
-    """One uint8 [h, w, 3] per image of an evaluation's batch, at most 640 px wide: image, what is wrong, truth, prediction.
-
-    batch: as in `draw_batch`; predictions: {"ids": list of uint8 [H, W]}.
-    """
-    drawn = []
-    for pixel_values, truth, found in zip(
-        batch["pixel_values"], batch["ids"], predictions["ids"], strict=True
-    ):
-        truth, found = truth.cpu().numpy(), found.cpu().numpy()
-        four = draw_four(fit_to(to_array(pixel_values), longest=PART_SIDE), truth, found, colors)
-        pixels = np.bincount(truth.ravel(), minlength=256) + np.bincount(
-            found.ravel(), minlength=256
-        )
-        drawn.append(with_legend(four, pixels, classes, colors, words=FOUR_WORDS))
-    return drawn
-
-
-def draw_four(image, truth, found, colors):
-    """The image and, in red, its wrong pixels; below truth and prediction, and the share of right pixels: uint8 [h, w, 3].
-
-    image: uint8 [H, W, 3]; truth, found: uint8 ids of one size, of any resolution. Ignored pixels
-    are black, those that are right grey.
-    """
-    true_here, found_here = (fit_ids(ids, image) for ids in (truth, found))
-    mistakes = np.repeat(image.mean(axis=2, keepdims=True) / 2, 3, axis=2).astype(np.uint8)
-    mistakes[true_here != found_here] = WRONG
-    mistakes[true_here == IGNORED] = 0
-    parts = [
-        image,
-        mistakes,
-        *(overlay(image, ids, colors, COMPARED) for ids in (true_here, found_here)),
-    ]
-    across, down = (
-        np.full(shape, 255, dtype=np.uint8)
-        for shape in ((len(image), GAP, 3), (GAP, 2 * image.shape[1] + GAP, 3))
-    )
-    above, below = (
-        np.concatenate([left, across, right], axis=1) for left, right in (parts[:2], parts[2:])
-    )
-    known = truth != IGNORED
-    line = (
-        f"{100 * (truth == found)[known].mean():.1f} % of the pixels right"
-        if known.any()
-        else "no pixel with a known class"
-    )
-    return with_caption(np.concatenate([above, down, below]), [line], color=PLAIN)
-
-
-def to_array(pixel_values):
-    """uint8 tensor [3, H, W] -> numpy [H, W, 3]."""
-    return pixel_values.permute(1, 2, 0).cpu().numpy()
-
-
-def draw_prediction(image, ids, classes, colors):
-    """uint8 [h, w, 3]: the image with its classes over it, and each one's share of the pixels below.
-
-    image: uint8 [H, W, 3]; ids: uint8 [H, W]. The longer side becomes 640 to 1600 pixels.
-    """
-    shown = fit_to(image, longest=int(np.clip(max(ids.shape), MIN_DRAWING_SIDE, MAX_DRAWING_SIDE)))
-    drawn = overlay(shown, fit_ids(ids, shown), colors)
-    return with_legend(drawn, np.bincount(ids.ravel(), minlength=256), classes, colors, shares=True)
-
-
-def fit_ids(ids, image):
-    """uint8 [h, w]: ids at the size of an image [h, w, 3], never mixed."""
-    return np.array(
-        Image.fromarray(ids).resize((image.shape[1], image.shape[0]), Image.Resampling.NEAREST)
-    )
-
-
-# What semantic segmentation shows of a run: the drawing and telling hooks of its task.
-
-
-class SegmentationReporting(ClassReporting):
-    """Classes in colours beside the true ones, the confusion of pixels, mIoU image by image."""
-
-    sample_score = MetricSpec(
-        "image_miou",
-        "mIoU",
-        "percent",
-        True,
-        "mean over the classes that truly are in the image",
-    )
-    score_charts: ClassVar = {
-        "mIoU": ("miou", "miou_level_.*"),
-        "accuracy of pixels and of classes": ("pixel_accuracy", "mean_class_accuracy"),
-    }
-    class_curves = ("IoU", "accuracy")
-    score_column = "miou"
-
-    def draw(self, batch):
-        return {"batch": draw_batch(batch, self.classes, self.colors)}
-
-    def draw_samples(self, batch, predictions):
-        return draw_samples(batch, predictions, self.classes, self.colors)
-
-    def draw_scores(self, metric):
-        return {
-            "confusion": draw_pixel_confusion(metric.confusion(), self.classes),
-            "iou": draw_iou_per_class(metric.per_class(), self.classes),
-        }
-
-    def confusion(self, metric):
-        return self.classes, metric.confusion(), "pixels"
+def to_array(pixel_values: torch.Tensor) -> Pixels:
+    """Turn an image tensor uint8 [3, H, W] into a numpy array [H, W, 3]."""
+    array: Pixels = pixel_values.permute(1, 2, 0).cpu().numpy()
+    return array

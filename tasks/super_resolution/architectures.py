@@ -1,42 +1,52 @@
-"""The architectures of Swin2SR, and the names under which their weights were released. No torch here: recipes are asked before a model.
+"""Architectures of Swin2SR and their released weights.
 
-Sources: main_test_swin2sr.py of `mv-lab/swin2sr` and options/swinir of `cszn/KAIR`; the fields are
-those of the library's Swin2SRConfig. What is not listed is the library's default (qkv bias, no
-dropout).
+Imports no torch, since recipes read the table before a model exists.
+
+Sources: main_test_swin2sr.py of `mv-lab/swin2sr` and options/swinir of `cszn/KAIR`. The fields are
+those of Swin2SRConfig in transformers; a field that is not listed has its default there (qkv bias,
+no dropout).
 """
 
 import re
 from dataclasses import dataclass
 
-from visionloop.tasks.huggingface.hub import ModelRegistry
+from visionloop.engine.types import JsonObject
+from visionloop.tasks.huggingface.hub import ModelNames
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One body and its head. fields: of Swin2SRConfig, the same at every scale; scales: the first is the default.
+    """A body and its head.
 
-    upsampler: the head above x1, in the library's words; patch_size: side of the training images
-    in pixels of the input.
+    Attributes:
+        fields: fields of Swin2SRConfig, the same at every scale.
+        upsampler: the head above x1, as transformers names it.
+        scales: supported scales; the first is the default.
+        patch_size: side of the training crops in input pixels.
     """
 
-    fields: dict
+    fields: JsonObject
     upsampler: str
     scales: tuple[int, ...]
     patch_size: int
 
 
-def _body(embed_dim, stages, depth, **fields):
-    """Fields of a body of equal stages. The library ignores drop_path_rate; 0 is what its networks are trained with."""
-    depths = {"embed_dim": embed_dim, "depths": [depth] * stages, "num_heads": [6] * stages}
-    return (
-        depths
-        | {"window_size": 8, "mlp_ratio": 2.0, "img_range": 1.0, "drop_path_rate": 0.0}
-        | fields
-    )
+def _body(embed_dim: int, stages: int, depth: int) -> JsonObject:
+    """Return the fields of a body with equal stages."""
+    return {
+        "embed_dim": embed_dim,
+        "depths": [depth] * stages,
+        "num_heads": [6] * stages,
+        "window_size": 8,
+        "mlp_ratio": 2.0,
+        "img_range": 1.0,
+        # transformers ignores it; its networks are trained with 0
+        "drop_path_rate": 0.0,
+    }
 
 
 LARGE = _body(180, 6, 6)
-# `tiny` is ours: trains on a CPU in minutes
+# `tiny` is our own and trains on a CPU in minutes
 ARCHITECTURES = {
     "tiny": Architecture(_body(60, 2, 2), "pixelshuffledirect", (2, 3, 4, 8, 1), 24),
     "lightweight": Architecture(_body(60, 4, 6), "pixelshuffledirect", (2, 3, 4), 64),
@@ -44,10 +54,10 @@ ARCHITECTURES = {
     "real-world": Architecture(LARGE, "nearest+conv", (4,), 64),
     "compressed": Architecture(LARGE, "pixelshuffle_aux", (4,), 48),
     "denoise": Architecture(LARGE, "", (1,), 128),
-    # windows of 7, because the blocks of a JPEG file are 8 wide; pixels of 0..255
+    # windows of 7, since the blocks of a JPEG file are 8 wide; pixels in 0..255
     "jpeg": Architecture(LARGE | {"window_size": 7, "img_range": 255.0}, "", (1,), 126),
 }
-# the scales that each of the library's heads can be built for
+# scales that each head of transformers can be built for
 SCALES_OF_HEAD = {
     "": (1,),
     "pixelshuffle": (2, 3, 4, 8),
@@ -56,8 +66,8 @@ SCALES_OF_HEAD = {
     "nearest+conv": (4,),
 }
 OWNER = "caidas/"
-# (architecture, scale) -> hub id
-RELEASED = {
+# {(architecture, scale): hub id of its released weights}
+PRETRAINED = {
     ("classical", 2): OWNER + "swin2SR-classical-sr-x2-64",
     ("classical", 4): OWNER + "swin2SR-classical-sr-x4-64",
     ("lightweight", 2): OWNER + "swin2SR-lightweight-x2-64",
@@ -66,17 +76,18 @@ RELEASED = {
 }
 
 
-def _aliases():
-    """{other name: hub id}: short names such as classical-x4, and the hub's with other capitals and hyphens, with and without owner.
+def _aliases() -> dict[str, str]:
+    """Return {alias: hub id}.
 
-    `caidas/swin2sr-classicalsr-x2-64` stands in the library's own documentation, but never was an
-    id.
+    Aliases are short names such as classical-x4, and the hub ids with other capitals and hyphens,
+    with and without owner: `caidas/swin2sr-classicalsr-x2-64` is in the documentation of
+    transformers, but never was an id.
     """
-    found = {}
-    for (architecture, scale), hub_id in RELEASED.items():
-        kind, end = re.fullmatch(
-            r"swin2SR-([a-z]+?)(?:-sr)?-(x\d.*)", hub_id.removeprefix(OWNER)
-        ).groups()
+    aliases: dict[str, str] = {}
+    for (architecture, scale), hub_id in PRETRAINED.items():
+        parts = re.fullmatch(r"swin2SR-([a-z]+?)(?:-sr)?-(x\d.*)", hub_id.removeprefix(OWNER))
+        assert parts, hub_id
+        kind, end = parts.groups()
         spellings = (
             f"{owner}{start}-{word}{joint}-{end}"
             for owner in (OWNER, "")
@@ -84,45 +95,51 @@ def _aliases():
             for word in (kind, architecture)
             for joint in ("-sr", "sr", "-SR", "SR", "")
         )
-        found |= dict.fromkeys((f"{architecture}-x{scale}", *spellings), hub_id)
-        found.pop(hub_id)
-    return found
+        aliases |= dict.fromkeys((f"{architecture}-x{scale}", *spellings), hub_id)
+        aliases.pop(hub_id)
+    return aliases
 
 
-REGISTRY = ModelRegistry(
+MODEL_NAMES = ModelNames(
     architectures=tuple(ARCHITECTURES),
     pretrained={
         architecture: hub_id
-        for (architecture, scale), hub_id in RELEASED.items()
+        for (architecture, scale), hub_id in PRETRAINED.items()
         if scale == ARCHITECTURES[architecture].scales[0]
     },
     default="tiny",
-    example=RELEASED["classical", 2],
+    example=PRETRAINED["classical", 2],
     aliases=_aliases(),
-    architecture_of={hub_id: architecture for (architecture, _), hub_id in RELEASED.items()},
+    architecture_of={hub_id: architecture for (architecture, _), hub_id in PRETRAINED.items()},
 )
 
 
-def scale_of(name):
-    """The scale that a name of the registry stands for, an architecture's default; None for a folder or an id that we do not know."""
-    name = REGISTRY.aliases.get(name, name)
+def scale_of(name: str) -> int | None:
+    """Return the scale of a known name, for an architecture its default; None for any other."""
+    name = MODEL_NAMES.aliases.get(name, name)
     if name in ARCHITECTURES:
         return ARCHITECTURES[name].scales[0]
-    return next((scale for (_, scale), hub_id in RELEASED.items() if hub_id == name), None)
+    return next((scale for (_, scale), hub_id in PRETRAINED.items() if hub_id == name), None)
 
 
-def start_of(name, scale=None):
-    """What `REGISTRY.find` should look for: for an architecture its released weights of that scale, else those of x2, else the name.
+def pretrained_name(name: str, scale: int | None = None) -> str:
+    """Return the hub id of the weights that an architecture starts from.
 
-    Any other name stays as it is.
+    These are its released weights of that scale, else those of x2. A name that is no architecture,
+    or that has no released weights, is returned unchanged.
     """
     if name not in ARCHITECTURES:
         return name
-    return RELEASED.get((name, scale or scale_of(name))) or RELEASED.get((name, 2)) or name
+    own_scale = scale or ARCHITECTURES[name].scales[0]
+    return PRETRAINED.get((name, own_scale)) or PRETRAINED.get((name, 2)) or name
 
 
-def config_fields(name, scale=None, patch_size=None):
-    """Fields of Swin2SRConfig for one of our architectures; None: its default. Raises KeyError for a scale that it does not have."""
+def config_fields(name: str, scale: int | None = None, patch_size: int | None = None) -> JsonObject:
+    """Return the fields of Swin2SRConfig for an architecture; None means its default.
+
+    Raises:
+        KeyError: the architecture does not support the scale.
+    """
     architecture = ARCHITECTURES[name]
     scale = scale or architecture.scales[0]
     if scale not in architecture.scales:

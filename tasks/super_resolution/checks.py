@@ -1,212 +1,252 @@
-"""The preflight of large and small images: everything wrong with them at once, over all splits."""
+"""Checks of a super-resolution data folder: all problems of large and small images at once."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from visionloop.datasets.cache.store import GIB, free_bytes, missing_bytes
-from visionloop.datasets.cache.store_files import OTHER_WAYS, cache_folder
+from visionloop.datasets.cache.store_files import STORAGE_HINT, cache_folder
 from visionloop.datasets.io.images import JPEG_START
 from visionloop.datasets.io.layout import shorten
-from visionloop.datasets.super_resolution.dataset import DecodedPairs, pair_contents
+from visionloop.datasets.super_resolution.dataset import DecodedPairs, pair_store_specs
 from visionloop.datasets.super_resolution.downscale import pair_mismatch, shrink, too_small
 from visionloop.datasets.super_resolution.layout import (
     SuperResolutionIndex,
     find_super_resolution_split,
     lr_folder_name,
+    lr_without_hr,
     other_lr_folders,
     require_super_resolution_split,
-    small_without_image,
 )
+from visionloop.engine.types import JsonObject
 from visionloop.tasks.checks import (
+    add_problem,
+    add_unmatched_files,
     decode_all,
     find_splits,
-    note,
-    note_unmatched_files,
     report_copies,
 )
 from visionloop.tasks.super_resolution.data import NO_VALIDATION, require_data
 
-FEW = 20  # training images below which a network learns them overfitted
-# pixels of a side below which a score says little: the borders are cut off, and SSIM looks at 11 x
-# 11 pixels
-TINY = 64
+MIN_IMAGES = 20  # training images below which a network overfits them
+# pixels of a side below which a score says little: the borders are cut off, and SSIM reads 11 x 11
+# pixels
+MIN_SIDE = 64
 # pairs of a split whose small image is made again and compared: 0.2 s each for 2K images
-COMPARED = 50
-# Mean difference of a small image to the bicubic one, of 255, that is worth a warning. Pillow's
-# and torch's antialiased bicubic are 0.2 away on Set5, bicubic without antialias 2.6 to 6.
-UNLIKE = 1.0
+MAX_COMPARED = 50
+# Mean difference between a small image and the bicubic one, of 255, that is worth a warning.
+# Pillow's and torch's antialiased bicubic differ by 0.2 on Set5, bicubic without antialiasing by
+# 2.6 to 6.
+MAX_DIFFERENCE = 1.0
+
+Indexes = Mapping[str, SuperResolutionIndex]  # {split: index}
+Sizes = dict[int, tuple[int, int]]  # {row: (height, width)} of large images
 
 
-class SmallImages(NamedTuple):
+@dataclass(frozen=True)
+class LrImages:
     """The small images of an index, as `decode_all` reads them."""
 
     index: SuperResolutionIndex
 
-    def __len__(self):
+    @property
+    def folder(self) -> str:
+        """Return the folder of the small images."""
+        return str(self.index.lr_folder)
+
+    def __len__(self) -> int:
         return len(self.index)
 
-    def path(self, i):
+    def name(self, i: int) -> str:
+        """Return the name of small image i."""
+        return self.index.lr_name(i)
+
+    def path(self, i: int) -> str:
+        """Return the path of small image i."""
         return self.index.lr_path(i)
 
+    def subset(self, rows: NDArray[np.int64]) -> "LrImages":
+        """Return the small images of these rows."""
+        return LrImages(self.index.subset(rows))
 
-def check_super_resolution_data(data, val_split, scale, patch):
-    """{"errors": [{"path", "why"}], "warnings": [..], "classes": {}, "lines": [..]} of a folder with large and perhaps small images.
 
-    Reads every image. scale: 1 for restoration at the same size; patch: side of the training
-    crops in pixels of the small images, with the margin of a degradation. lines: how much there
-    is to train on, where the small images come from, what the cache takes. Nothing is written.
+def check_super_resolution_data(
+    data: str | None, val_split: float, scale: int, patch: int
+) -> JsonObject:
+    """Check a folder with large and, optionally, small images.
+
+    It reads every image and writes nothing.
+
+    Args:
+        data: the data folder.
+        val_split: share of the training images that is set aside for validation.
+        scale: upscaling factor; 1 for restoration at the same size.
+        patch: side of the training crops in input pixels, with the margin of a degradation.
+
+    Returns:
+        {"errors": [{"path", "why"}], "warnings": [{"path", "why"}], "classes": {}, "lines": [..]}.
+        The lines tell how much there is to train on, where the small images come from and how much
+        the cache takes.
     """
-    require_data(data)
-    found = {"errors": [], "warnings": [], "classes": {}, "lines": []}
-    indexes = _find_splits(data, val_split, scale, found)
-    large_hw = _check_images(indexes, found)
-    _check_pairs(indexes, large_hw, found)
+    folder = require_data(data)
+    report: JsonObject = {"errors": [], "warnings": [], "classes": {}, "lines": []}
+    indexes = _find_splits(folder, val_split, scale, report)
+    sizes = _check_images(indexes, report)
+    _check_pairs(indexes, sizes, report)
     for split, index in indexes.items():
-        _check_sizes(split, index, large_hw[split], patch, found)
+        _check_sizes(split, index, sizes[split], patch, report)
     if "train" in indexes:
-        _describe(indexes["train"], large_hw["train"], patch, found)
-        _describe_cache([index for split, index in indexes.items() if split != "test"], found)
-    return found
+        _describe(indexes["train"], sizes["train"], patch, report)
+        _describe_cache([index for split, index in indexes.items() if split != "test"], report)
+    return report
 
 
-def _find_splits(data, val_split, scale, found):
-    """{split: index} of the splits that can be read; problems of the layout go into `found`."""
-    find, require = (
-        partial(function, data, scale=scale)
-        for function in (find_super_resolution_split, require_super_resolution_split)
+def _find_splits(
+    data: str, val_split: float, scale: int, report: JsonObject
+) -> dict[str, SuperResolutionIndex]:
+    find = partial(find_super_resolution_split, data, scale=scale)
+    require = partial(require_super_resolution_split, data, scale=scale)
+    indexes = find_splits(
+        data, val_split, report, find=find, require=require, missing=NO_VALIDATION
     )
-    indexes = find_splits(data, val_split, found, find=find, require=require, missing=NO_VALIDATION)
     for index in indexes.values():
-        note_unmatched_files(
-            found,
-            index.lr_folder,
-            small_without_image(index),
-            "small images without a large one",
-        )
+        if index.lr_folder is not None:
+            unmatched = lr_without_hr(index)
+            add_unmatched_files(
+                report, index.lr_folder, unmatched, "small images without a large one"
+            )
     return indexes
 
 
-def _check_images(indexes, found):
-    """{split: {row: (height, width)}} of the large images that can be read. Says which cannot, which are JPEG, which are there twice."""
-    large_hw, places, jpegs = {split: {} for split in indexes}, defaultdict(list), defaultdict(list)
-    for split, row, path, size_hw, digest in decode_all(indexes, found):
-        large_hw[split][row] = size_hw
-        places[digest].append((split, "", path))
+def _check_images(indexes: Indexes, report: JsonObject) -> dict[str, Sizes]:
+    """Report large images that are unreadable, JPEG files or duplicates; return their sizes."""
+    sizes: dict[str, Sizes] = {split: {} for split in indexes}
+    copies, jpegs = defaultdict(list), defaultdict(list)
+    for split, row, path, size_hw, digest in decode_all(indexes, report):
+        sizes[split][row] = size_hw
+        copies[digest].append((split, "", path))
         with open(path, "rb") as file:
             if file.read(len(JPEG_START)) == JPEG_START:
                 jpegs[split].append(indexes[split].name(row))
     for split, names in jpegs.items():
-        what = (
-            "their traces of compression are learned"
+        effect = (
+            "their compression artifacts are learned"
             if split == "train"
-            else "their traces of compression count as the truth"
+            else "their compression artifacts are part of the ground truth"
         )
-        note(
-            found,
+        add_problem(
+            report,
             "warnings",
             indexes[split].folder,
-            f"{len(names)} of {len(indexes[split])} images are JPEG, {what}: {shorten(names)}",
+            f"{len(names)} of {len(indexes[split])} images are JPEG, {effect}: {shorten(names)}",
         )
-    for copies in places.values():
-        report_copies(copies, found)
-    return large_hw
+    for same in copies.values():
+        report_copies(same, report)
+    return sizes
 
 
-def _check_pairs(indexes, large_hw, found):
-    """Small images that cannot be read, are of another size or do not show what the large one shows."""
-    given = {split: SmallImages(index) for split, index in indexes.items() if index.lr_folder}
-    matching = {split: [] for split in given}
-    for split, row, path, small_hw, _ in decode_all(given, found):
+def _check_pairs(indexes: Indexes, sizes: Mapping[str, Sizes], report: JsonObject) -> None:
+    """Report small images that are unreadable, of a wrong size or of another image."""
+    small = {split: LrImages(index) for split, index in indexes.items() if index.lr_folder}
+    matching: dict[str, list[int]] = {split: [] for split in small}
+    for split, row, path, lr_hw, _ in decode_all(small, report):
         index = indexes[split]
-        if row not in large_hw[split]:
+        if row not in sizes[split]:
             continue
-        why = pair_mismatch(small_hw, large_hw[split][row], index.scale, index.path(row))
+        why = pair_mismatch(lr_hw, sizes[split][row], index.scale, index.path(row))
         if why:
-            note(found, "errors", path, why)
+            add_problem(report, "errors", path, why)
         else:
             matching[split].append(row)
     for split, rows in matching.items():
-        _compare(indexes[split], rows, found)
+        _compare(indexes[split], rows, report)
 
 
-def _compare(index, rows, found):
-    """A warning about small images that are not the bicubic of their large ones. rows: of pairs of the right sizes."""
-    picked = [
-        rows[i]
-        for i in np.unique(
-            np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).round().astype(int)
-        )
-    ]
-    unlike, grey = {}, []
-    for row in tqdm(picked, desc="comparing pairs", unit="pair", disable=None, leave=False):
+def _compare(index: SuperResolutionIndex, rows: Sequence[int], report: JsonObject) -> None:
+    """Report small images that are not the bicubic of their large ones.
+
+    rows: pairs of matching sizes, of which up to MAX_COMPARED are compared.
+    """
+    assert index.lr_folder is not None, "pairs have small images"
+    positions = np.linspace(0, len(rows) - 1, min(MAX_COMPARED, len(rows))).round().astype(int)
+    compared = [rows[i] for i in np.unique(positions)]
+    differences: dict[str, float] = {}
+    gray = []
+    for row in tqdm(compared, desc="comparing pairs", unit="pair", disable=None, leave=False):
         small, large = DecodedPairs(index).whole(row)
         difference = np.abs(shrink(large, index.scale).astype(np.float32) - small).mean()
-        if is_grey(small) and not is_grey(large):
-            grey.append(index.lr_name(row))
-        elif difference > UNLIKE:
-            unlike[index.lr_name(row)] = difference
-    if grey:
-        why = f"{len(grey)} of {len(picked)} small images are grey, their large ones are not: {shorten(grey)}"
-        note(found, "warnings", index.lr_folder, why)
-    if unlike:
-        names = sorted(unlike, key=unlike.get, reverse=True)
-        rows = shorten([f"{name} by {unlike[name]:.1f}" for name in names])
-        why = f"{len(unlike)} of {len(picked)} small images differ from the bicubic of their large ones, of 255 and on average: {rows}"
-        note(
-            found,
-            "warnings",
-            index.lr_folder,
-            f"{why}; made with another kernel, not aligned, or compressed?",
+        if is_gray(small) and not is_gray(large):
+            gray.append(index.lr_name(row))
+        elif difference > MAX_DIFFERENCE:
+            differences[index.lr_name(row)] = float(difference)
+    if gray:
+        why = (
+            f"{len(gray)} of {len(compared)} small images are gray, their large images are not:"
+            f" {shorten(gray)}"
         )
+        add_problem(report, "warnings", index.lr_folder, why)
+    if differences:
+        names = sorted(differences, key=differences.__getitem__, reverse=True)
+        why = (
+            f"{len(differences)} of {len(compared)} small images differ from the bicubic of their"
+            " large images, by a mean in gray levels:"
+            f" {shorten([f'{name} by {differences[name]:.1f}' for name in names])}; made with"
+            " another kernel, not aligned, or compressed?"
+        )
+        add_problem(report, "warnings", index.lr_folder, why)
 
 
-def is_grey(image):
-    """Whether an image uint8 [H, W, 3] has no colour at all."""
+def is_gray(image: NDArray[np.uint8]) -> bool:
+    """Return True when the three channels of an image, uint8 [H, W, 3], are equal."""
     return bool((image[..., :1] == image[..., 1:]).all())
 
 
-def _check_sizes(split, index, sizes_hw, patch, found):
-    """Images that a training crop does not fit into, and those too small to be scored."""
-    tiny = []
-    for row, (height, width) in sizes_hw.items():
-        small_hw = height // index.scale, width // index.scale
-        if min(small_hw) < (patch if split == "train" else 1):
+def _check_sizes(
+    split: str, index: SuperResolutionIndex, sizes: Sizes, patch: int, report: JsonObject
+) -> None:
+    """Report images that are too small for a training crop, or for a score."""
+    small = []
+    for row, (height, width) in sizes.items():
+        lr_height, lr_width = height // index.scale, width // index.scale
+        if min(lr_height, lr_width) < (patch if split == "train" else 1):
             why = (
-                too_small(*small_hw, patch, index.scale)
+                too_small(lr_height, lr_width, patch, index.scale)
                 if split == "train"
                 else f"is {height} x {width}, too small for x{index.scale}"
             )
-            note(found, "errors", index.path(row), why)
-        elif split != "train" and min(height, width) < TINY:
-            tiny.append(index.name(row))
-    if tiny:
-        why = f"{len(tiny)} images have a side below {TINY} pixels, scores of them say little: {shorten(tiny)}"
-        note(found, "warnings", index.folder, why)
-
-
-def _describe(train, sizes_hw, patch, found):
-    """How much there is to train on, and where the small images come from."""
-    if len(train) < FEW:
-        note(
-            found,
-            "warnings",
-            train.folder,
-            f"{len(train)} images are few: a network soon knows them overfitted; a hundred are a start",
+            add_problem(report, "errors", index.path(row), why)
+        elif split != "train" and min(height, width) < MIN_SIDE:
+            small.append(index.name(row))
+    if small:
+        why = (
+            f"{len(small)} images have a side below {MIN_SIDE} pixels, so their scores say little:"
+            f" {shorten(small)}"
         )
-    pixels = sum(height * width for height, width in sizes_hw.values())
-    crops = pixels / (train.scale * patch) ** 2
-    area = f"{pixels / 1e6:.1f} million pixels, {crops:.0f} crops of {train.scale * patch} x {train.scale * patch} side by side"
-    found["lines"].append(f"{len(train)} images in train with {area}")
-    found["lines"] += small_images(train)
+        add_problem(report, "warnings", index.folder, why)
 
 
-def small_images(index):
-    """[a line that says where the small images of a split come from]; [] where there are none."""
+def _describe(train: SuperResolutionIndex, sizes: Sizes, patch: int, report: JsonObject) -> None:
+    """Report how much there is to train on, and where the small images come from."""
+    if len(train) < MIN_IMAGES:
+        why = f"{len(train)} images are few: a network soon overfits them; start with a hundred"
+        add_problem(report, "warnings", train.folder, why)
+    pixels = sum(height * width for height, width in sizes.values())
+    side = train.scale * patch
+    report["lines"].append(
+        f"{len(train)} images in train with {pixels / 1e6:.1f} million pixels,"
+        f" {pixels / side**2:.0f} crops of {side} x {side} side by side"
+    )
+    report["lines"] += describe_lr_source(train)
+
+
+def describe_lr_source(index: SuperResolutionIndex) -> list[str]:
+    """Return a line that says where the small images of a split come from; [] at x1."""
     if index.scale == 1:
         return []
     if index.lr_folder:
@@ -215,22 +255,20 @@ def small_images(index):
     unused = f"{', '.join(others)} beside it {'is' if len(others) == 1 else 'are'} not used"
     beside = unused if others else f"there is no {lr_folder_name(index.scale)}/ beside it"
     return [
-        f"small images are made from {Path(index.folder).name}/ by MATLAB's bicubic rule, x{index.scale}; {beside}"
+        f"small images are made from {Path(index.folder).name}/ with MATLAB's bicubic,"
+        f" x{index.scale}; {beside}"
     ]
 
 
-def _describe_cache(indexes, found):
-    """What `--cache disk` would write, and whether there is room for it."""
-    needed = sum(missing_bytes(contents) for index in indexes for contents in pair_contents(index))
+def _describe_cache(indexes: Sequence[SuperResolutionIndex], report: JsonObject) -> None:
+    """Report how much `--cache disk` would write, and whether there is room for it."""
+    needed = sum(missing_bytes(spec) for index in indexes for spec in pair_store_specs(index))
     free = free_bytes()
     amount = f"{needed / GIB:.2f} GiB" if needed else "nothing more"
-    found["lines"].append(
-        f"decoded images take {amount} in {cache_folder()}, {free / GIB:.0f} GiB are free; --cache none does without"
+    report["lines"].append(
+        f"decoded images take {amount} in {cache_folder()}, {free / GIB:.0f} GiB are free;"
+        " --cache none writes nothing"
     )
     if needed > free:
-        note(
-            found,
-            "warnings",
-            cache_folder(),
-            f"{needed / GIB:.2f} GiB of decoded images do not fit; {OTHER_WAYS}",
-        )
+        why = f"{needed / GIB:.2f} GiB of decoded images do not fit; {STORAGE_HINT}"
+        add_problem(report, "warnings", cache_folder(), why)

@@ -1,69 +1,110 @@
-"""Settings of super-resolution, on top of those of every task. No torch here: `--help` must be quick."""
+"""Settings of super-resolution beside those of every task.
+
+Imports no torch, so that `--help` starts quickly.
+"""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from visionloop.engine.config.options import option
 from visionloop.engine.config.train_config import TaskConfig
 
-MODES = ("classical", "lightweight", "real-world", "compressed", "denoise", "jpeg")
-RESTORATION = ("denoise", "jpeg")  # the size stays
+Mode = Literal["classical", "lightweight", "real-world", "compressed", "denoise", "jpeg"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+RESTORATION = ("denoise", "jpeg")  # modes that keep the image size
 
 
 @dataclass(frozen=True)
 class SuperResolutionConfig(TaskConfig):
-    """What the task itself needs; the presets of recipes.py change these defaults."""
+    """Settings of the model, the input and the loss; recipes.py changes their defaults."""
 
-    mode: Literal[MODES] | None = option(None, "what is restored (default: what the model is for)")
+    mode: Mode | None = option(
+        None,
+        "Degradation that the model reverts (default: the one that --model is for)",
+        group="Model",
+    )
     scale: int | None = option(
         None,
-        "how many times larger a side becomes, 1 to 8 (default: the model's own)",
+        "Upscaling factor of each side, 1 to 8 (default: the model's own)",
+        group="Model",
         at_least=1,
         at_most=8,
     )
     patch_size: int | None = option(
         None,
-        "side of the training crops in pixels of the input (default: the model's own)",
+        "Side of the training crops in input pixels (default: the model's own)",
+        group="Data",
         at_least=8,
     )
     cache: Literal["disk", "none"] = option(
-        "disk", "decoded images in the user's cache folder, or decoded for each crop", fixed=False
+        "disk",
+        "Cache of decoded images: in the user's cache folder, or none (decode for each crop)",
+        group="Data",
+        fixed=False,
     )
-    init: Literal["authors", "library"] = option(
-        "authors", "how random convolutions are drawn; library: half as wide, for short runs"
+    init: Literal["authors", "transformers"] = option(
+        "authors",
+        "Initialization of random convolutions: as the authors of Swin2SR draw them, or as"
+        " transformers does (half as wide for 24 channels), for short runs",
+        group="Model",
     )
-    flips: bool = option(True, "mirror and turn training crops, eight ways")
-    noise: str = option("25", "denoise: deviation of the noise in grey levels, or a range: 15-50")
+    flips: bool = option(
+        True, "Augment training crops with flips and rotations, eight in all", group="Augmentation"
+    )
+    noise: str = option(
+        "25",
+        "Mode denoise: standard deviation of the noise in gray levels (0 to 255), or a range"
+        " such as 15-50",
+        group="Data",
+    )
     quality: str = option(
-        "10-40", "jpeg and compressed: quality of the file that the input is read from, or a range"
+        "10-40",
+        "Modes jpeg and compressed: JPEG quality of the input (1 to 100), or a range",
+        group="Data",
     )
-    loss: Literal["l1", "charbonnier"] = option("l1", "between the result and the true image")
+    loss: Literal["l1", "charbonnier"] = option("l1", "Pixel loss of the output", group="Loss")
     weight_aux: float = option(
         0.1,
-        "compressed: of the auxiliary output's distance to the true image at the input's size",
+        "Mode compressed: loss weight of the auxiliary output, compared at the input size",
+        group="Loss",
         at_least=0,
     )
     weight_frequency: float = option(
-        0.05, "compressed: of the distance of what a Gaussian takes away", at_least=0
+        0.05, "Mode compressed: loss weight of the high frequencies", group="Loss", at_least=0
     )
     official_heads: bool = option(
-        True, "heads as the authors' network has them, where the library's differ"
+        True,
+        "Compute the heads as the authors' network does where transformers differs from it",
+        group="Model",
     )
     tile: int | None = option(
         None,
-        "side of the tiles that large images are cut into, input pixels; 0: never",
+        "Side in input pixels of the tiles of a large image; 0 never tiles (default: tiles of up"
+        " to 384 x 384 with their halo for images above 512 x 512)",
+        group="Evaluation",
         at_least=0,
         fixed=False,
     )
     halo: int | None = option(
         None,
-        "pixels around a tile that are seen and cut off (default: by the model)",
+        "Input pixels around a tile that the network reads and that are cut off (default: the"
+        " reach of the model, at most 64)",
+        group="Evaluation",
         at_least=0,
         fixed=False,
     )
     ensemble: int = option(
-        1, "8: mean over the eight flips and turns of the input", at_least=1, at_most=8, fixed=False
+        1,
+        "Self-ensemble: 8 averages the outputs for eight flips and rotations of the input",
+        group="Evaluation",
+        at_least=1,
+        at_most=8,
+        fixed=False,
     )
     lpips_weights: str | None = option(
-        None, "safetensors file made by bin/convert.py lpips: LPIPS is scored too", fixed=False
+        None,
+        "Safetensors file with LPIPS weights, written by bin/convert.py lpips; turns LPIPS on",
+        group="Evaluation",
+        is_path=True,
+        fixed=False,
     )

@@ -1,11 +1,15 @@
-"""From what the network says to an image of bytes, and what the scores mean."""
+"""Metrics of super-resolution, and the prediction of an evaluation."""
 
 import logging
 from functools import lru_cache
 
 import torch
 
+from visionloop.engine.batch import Batch
 from visionloop.engine.metric import MetricSpec
+from visionloop.engine.types import Predictions
+from visionloop.tasks.super_resolution.loss import SuperResolutionCriterion
+from visionloop.tasks.super_resolution.network import Swin2SRForImageSuperResolution
 from visionloop.tasks.super_resolution.tiling import choose_tiling, to_bytes, upscale
 
 METRICS = (
@@ -14,7 +18,7 @@ METRICS = (
         "PSNR",
         "float",
         True,
-        "dB on Y, a border as wide as the scale cut off, mean over images",
+        "dB on Y without a border as wide as the scale, mean over images",
     ),
     MetricSpec(
         "ssim",
@@ -39,42 +43,60 @@ METRICS = (
         "distance of AlexNet features, v0.1; needs --lpips-weights",
     ),
     MetricSpec(
-        "val_loss",
-        "validation loss",
-        "float",
-        False,
-        "the training loss between pixels, of whole images",
+        "val_loss", "validation loss", "float", False, "the pixel loss of training, of whole images"
     ),
+)
+# for the images that an evaluation draws
+SAMPLE_SCORE = MetricSpec(
+    "image_psnr", "PSNR", "float", True, "dB on Y of the whole image, without its border"
 )
 log = logging.getLogger(__name__)
 
 
-def predict(module, batch, *, criterion=None, tile=None, halo=None, ensemble=1):
-    """{"images": [uint8 [3, s*h, s*w]], "tilings": [Tiling], "losses": float32 [B] where the batch has "hr" and there is a criterion}.
+def predict(
+    module: Swin2SRForImageSuperResolution,
+    batch: Batch,
+    *,
+    criterion: SuperResolutionCriterion | None = None,
+    tile: int | None = None,
+    halo: int | None = None,
+    ensemble: int = 1,
+) -> Predictions:
+    """Upscale the images of a batch one by one, in fp32.
 
-    Image by image, in fp32: 8-bit rounding alone is 58.9 dB, and bf16 would be 46 dB from fp32.
-    batch: "pixel_values", and "hr" or not, uint8 [3, h, w] of any sizes; criterion: of loss.py;
-    tile, halo, ensemble: of tiles.py. Without "hr" images lie in host memory and never exist as
-    floats.
+    8-bit rounding alone is 58.9 dB, and bf16 would be 46 dB from fp32.
+
+    Args:
+        batch: uint8 [3, h, w] of any sizes under "pixel_values" and, optionally, "hr". Without
+            "hr" the outputs are in host memory and never exist as floats.
+        criterion: the loss of the images with "hr"; None computes none.
+        tile, halo, ensemble: see tiling.py.
+
+    Returns:
+        {"images": [uint8 [3, s*h, s*w]], "tilings": [Tiling]} and, with a criterion and "hr",
+        "losses" float32 [B].
     """
     images, losses, tilings = [], [], []
-    with_loss = criterion is not None and "hr" in batch
     for i, pixels in enumerate(batch["pixel_values"]):
-        tilings.append(choose_tiling(module, *pixels.shape[-2:], tile=tile, halo=halo))
-        if not tilings[-1].exact:
-            warn_once(tilings[-1].sentence())
-        found = upscale(
-            module, pixels, tile=tile, halo=halo, ensemble=ensemble, as_bytes=not with_loss
-        )
-        if with_loss:
-            hr = batch["hr"][i][None].float() / 255
-            losses.append(criterion({"sr": found[None], "aux": None}, hr)["loss_pixel"])
-        images.append(to_bytes(found) if with_loss else found)
-    predictions = {"images": images, "tilings": tilings}
-    return predictions | {"losses": torch.stack(losses)} if with_loss else predictions
+        height, width = pixels.shape[-2:]
+        tiling = choose_tiling(module, height, width, tile=tile, halo=halo)
+        tilings.append(tiling)
+        if not tiling.exact:
+            warn_once(tiling.describe())
+        if criterion is None or "hr" not in batch:
+            images.append(
+                upscale(module, pixels, tile=tile, halo=halo, ensemble=ensemble, as_bytes=True)
+            )
+            continue
+        output = upscale(module, pixels, tile=tile, halo=halo, ensemble=ensemble)
+        hr = batch["hr"][i][None].float() / 255
+        losses.append(criterion({"sr": output[None], "aux": None}, hr)["loss_pixel"])
+        images.append(to_bytes(output))
+    predictions: Predictions = {"images": images, "tilings": tilings}
+    return predictions | {"losses": torch.stack(losses)} if losses else predictions
 
 
 @lru_cache
-def warn_once(sentence):
-    """Said at the first image that it is true of."""
-    log.warning(sentence)
+def warn_once(message: str) -> None:
+    """Log a warning for the first image that it applies to."""
+    log.warning(message)

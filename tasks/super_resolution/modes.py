@@ -1,37 +1,47 @@
-"""What the modes differ in besides architecture and recipe: how the input is spoiled, and which border scores leave out."""
+"""Restoration modes: the degradation of the input, and the border that scores leave out."""
+
+from transformers import PreTrainedConfig
 
 from visionloop.datasets.super_resolution.degradations import GaussianNoise, Jpeg
 from visionloop.engine.errors import UserError
+from visionloop.tasks.super_resolution.config import SuperResolutionConfig
 
-# mode -> (degradation of the input, the setting that says how much); the others have clean input
-DEGRADATIONS = {
+# {mode: (degradation of the input, the setting of its strength)}; the input of other modes is clean
+DEGRADATIONS: dict[str, tuple[type[GaussianNoise] | type[Jpeg], str]] = {
     "denoise": (GaussianNoise, "noise"),
     "jpeg": (Jpeg, "quality"),
     "compressed": (Jpeg, "quality"),
 }
 
 
-def build_degradation(config):
-    """The degradation of a SuperResolutionConfig, None for clean input. Raises UserError for a range that is none."""
+def build_degradation(config: SuperResolutionConfig) -> GaussianNoise | Jpeg | None:
+    """Return the degradation of a mode, None for clean input.
+
+    Raises:
+        UserError: --noise or --quality is neither a number nor a range.
+    """
     if config.mode not in DEGRADATIONS:
         return None
-    kind, name = DEGRADATIONS[config.mode]
+    degradation, name = DEGRADATIONS[config.mode]
     try:
-        return kind.from_text(getattr(config, name))
+        return degradation.from_text(getattr(config, name))
     except ValueError as error:
         raise UserError(f"--{name}: {error}", field=name) from None
 
 
-def note_mode(network_config, config):
-    """Write the mode, and how much the input is spoiled in it, into a network's config: an evaluation of its folder does the same."""
+def write_mode(network_config: PreTrainedConfig, config: SuperResolutionConfig) -> None:
+    """Write the mode and the strength of its degradation into a network's config.
+
+    An evaluation of the saved folder reads them back and degrades its input alike.
+    """
     network_config.visionloop_mode = config.mode
     if config.mode in DEGRADATIONS:
         name = DEGRADATIONS[config.mode][1]
         setattr(network_config, f"visionloop_{name}", getattr(config, name))
 
 
-def noted_degradation(network_config):
-    """{"noise" or "quality": text} that `note_mode` wrote."""
+def read_degradation(network_config: PreTrainedConfig) -> dict[str, str]:
+    """Return the settings that `write_mode` wrote: {"noise" or "quality": text}."""
     names = {name for _, name in DEGRADATIONS.values()}
     return {
         name: getattr(network_config, f"visionloop_{name}")
@@ -40,6 +50,9 @@ def noted_degradation(network_config):
     }
 
 
-def border_of(mode, scale):
-    """Pixels that scores leave out at each side: as many as the scale, none at x1 and for real-world input (recipe of the papers)."""
+def border_of(mode: str | None, scale: int) -> int:
+    """Return the pixels that scores leave out at each side, as the papers do.
+
+    These are as many as the scale, and none at x1 and for real-world input.
+    """
     return 0 if scale == 1 or mode == "real-world" else scale

@@ -1,41 +1,58 @@
-"""Presets: what `--preset` and the kind of model change in the defaults.
+"""Presets: defaults that `--preset`, the mode and the model change.
 
-scratch   random weights (default without weights): the authors' schedule over the run's own length;
-`tiny` by our own runs finetune  released weights on new data, or the weights of another scale
-(default with weights): half the rate
+- scratch: random weights (the default without weights), with the authors' schedule over the length
+  of the run; `tiny` has a recipe from our own runs
+- finetune: released weights on new data, or the weights of another scale (the default with
+  weights), at half the learning rate
 
-Source: options/swinir of `cszn/KAIR`, the set-up that Swin2SR's authors name; code of their own for
-training was never published.
+Source: options/swinir of `cszn/KAIR`, the set-up that Swin2SR's authors name; they never published
+training code. Imports no torch.
 """
-
-import json
-from pathlib import Path
 
 from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.errors import UserError
-from visionloop.tasks.super_resolution.architectures import ARCHITECTURES, REGISTRY, scale_of
-from visionloop.tasks.super_resolution.config import RESTORATION
+from visionloop.engine.types import JsonObject
+from visionloop.tasks.huggingface.hub import local_config
+from visionloop.tasks.super_resolution.architectures import ARCHITECTURES, MODEL_NAMES, scale_of
+from visionloop.tasks.super_resolution.config import MODES, RESTORATION, Mode
 
 PRESETS = ("scratch", "finetune")
 AUTHORS = {
-    "optimizer": "adam", "weight_decay": 0.0, "clip_grad": float("inf"), "warmup_steps": 0, "schedule": "step",
-    "schedule_milestones": "0.5,0.8,0.9,0.95", "ema": True, "ema_decay": 0.999,
-    # whole images with what they are compared with: 32 of 2K would lie in memory as 600 MB
+    "optimizer": "adam",
+    "weight_decay": 0.0,
+    "clip_grad": float("inf"),
+    "warmup_steps": 0,
+    "schedule": "step",
+    "schedule_milestones": "0.5,0.8,0.9,0.95",
+    "ema": True,
+    "ema_decay": 0.999,
+    # whole images with their targets: 32 of 2K would take 600 MB of memory
     "eval_batch_size": 8,
-}  # fmt: skip
+}
 LR = {"scratch": 2e-4, "finetune": 1e-4}
 STEPS = {"scratch": 500_000, "finetune": 250_000}
-# mode -> (batch, loss)
-OF_MODE = {
-    "classical": (32, "l1"), "lightweight": (64, "l1"), "real-world": (32, "l1"), "compressed": (32, "l1"),
-    "denoise": (8, "charbonnier"), "jpeg": (8, "charbonnier"),
-}  # fmt: skip
-# Tuned on 91 small images at x2, for the minutes of one core: many small steps at a high rate
+# {mode: (batch size, loss)}
+RECIPE_OF_MODE = {
+    "classical": (32, "l1"),
+    "lightweight": (64, "l1"),
+    "real-world": (32, "l1"),
+    "compressed": (32, "l1"),
+    "denoise": (8, "charbonnier"),
+    "jpeg": (8, "charbonnier"),
+}
+# Tuned on 91 small images at x2, for the minutes of one core: many small steps at a high learning
+# rate.
 TINY = {
-    "lr": 2e-3, "batch_size": 4, "beta2": 0.99, "clip_grad": 1.0, "warmup_steps": None, "schedule": "cosine", "lr_min": 0.0,
-}  # fmt: skip
+    "lr": 2e-3,
+    "batch_size": 4,
+    "beta2": 0.99,
+    "clip_grad": 1.0,
+    "warmup_steps": None,
+    "schedule": "cosine",
+    "lr_min": 0.0,
+}
 TINY_STEPS = 9000
-# crops of the architecture's own size that a process holds at once; --batch-size stays what it is
+# crops of the architecture's own size in one micro-batch; --batch-size stays the same
 MICRO_BATCH = {
     "tiny": 16,
     "lightweight": 16,
@@ -50,8 +67,8 @@ MODE_OF_HEAD = {
     "nearest+conv": "real-world",
     "pixelshuffle_aux": "compressed",
 }
-# what is read of a local folder's config.json, and its type; the library's embed_dim where it is
-# left out is 180
+DEFAULT_EMBED_DIM = 180  # of transformers
+# {field of a local folder's config.json: its type}
 CONFIG_FIELDS = {
     "embed_dim": int,
     "depths": list,
@@ -61,88 +78,113 @@ CONFIG_FIELDS = {
 }
 
 
-def recipe(values):
-    """{setting: value} that model, mode and preset change in the defaults. values: {setting: value} settled so far."""
-    advised = REGISTRY.start(values, PRESETS)
+def recipe(values: JsonObject) -> JsonObject:
+    """Return the defaults that model, mode and preset change, {setting: value}.
+
+    Args:
+        values: {setting: value} of all settings resolved so far.
+
+    Raises:
+        UserError: a setting that super-resolution does not have, or settings that contradict each
+            other.
+    """
+    advised = MODEL_NAMES.start(values, PRESETS)
     model, preset = advised["model"], advised["preset"]
+    _refuse_other_settings(values)
+    mode = values["mode"] or mode_of(model)
+    if mode not in RECIPE_OF_MODE:
+        raise UserError(
+            f"--mode: expected one of {', '.join(RECIPE_OF_MODE)}, got {mode!r}"
+            f"{did_you_mean(mode, RECIPE_OF_MODE)}",
+            field="mode",
+        )
+    batch_size, loss = RECIPE_OF_MODE[mode]
+    advised |= AUTHORS | {
+        "mode": mode,
+        "scale": _resolve_scale(values["scale"], mode, model),
+        "batch_size": batch_size,
+        "loss": loss,
+        "lr": LR[preset],
+    }
+    has_length = values["epochs"] is not None or values["steps"] is not None
+    if architecture_of(model) == "tiny":
+        return advised | TINY | ({} if has_length else {"steps": TINY_STEPS})
+    return advised | ({} if has_length else {"steps": STEPS[preset]})
+
+
+def _refuse_other_settings(values: JsonObject) -> None:
     if values["layer_decay"] != 1:
         raise UserError("--layer-decay: not for super-resolution", field="layer_decay")
     if values["image_size"] is not None:
         raise UserError(
-            "--image-size: not for super-resolution; --patch-size is the side of the training crops",
+            "--image-size: not for super-resolution; --patch-size is the side of the training"
+            " crops",
             field="image_size",
         )
     if values["best_metric"] == "lpips" and values["lpips_weights"] is None:
         raise UserError("--best-metric lpips: needs --lpips-weights", field="best_metric")
-    mode = values["mode"] or mode_of(model)
-    if mode not in OF_MODE:
-        raise UserError(
-            f"--mode: expected one of {', '.join(OF_MODE)}, got {mode!r}{did_you_mean(mode, OF_MODE)}",
-            field="mode",
-        )
-    scale = values["scale"] or (
-        1 if mode in RESTORATION else scale_of(model) or _local_config(model).get("upscale")
-    )
+
+
+def _resolve_scale(scale: int | None, mode: str, model: str) -> int | None:
+    """Return the scale of a mode and a model; None where neither tells it."""
+    if not scale:
+        if mode in RESTORATION:
+            return 1
+        scale = scale_of(model) or _local_config(model).get("upscale")
     if scale is not None and (scale == 1) != (mode in RESTORATION):
         why = (
-            "denoise and jpeg keep the size"
+            "denoise and jpeg keep the image size"
             if scale > 1
-            else "name what is restored with --mode denoise or jpeg"
+            else "choose the restoration with --mode denoise or jpeg"
         )
         raise UserError(f"--scale {scale}: {why}", field="scale")
-    batch, loss = OF_MODE[mode]
-    advised |= AUTHORS | {
-        "mode": mode,
-        "scale": scale,
-        "batch_size": batch,
-        "loss": loss,
-        "lr": LR[preset],
-    }
-    endless = values["epochs"] is None and values["steps"] is None
-    if architecture_of(model) == "tiny":
-        return advised | TINY | ({"steps": TINY_STEPS} if endless else {})
-    return advised | ({"steps": STEPS[preset]} if endless else {})
+    return scale
 
 
-def settle(values, steps):
-    """Micro-batches by the size of the model."""
-    return {"micro_batch": MICRO_BATCH.get(architecture_of(values["model"]), 4)}
+def resolve_defaults(values: JsonObject, steps: int) -> JsonObject:
+    """Return the default micro-batch size of the model, {"micro_batch": crops}."""
+    return {"micro_batch": MICRO_BATCH.get(architecture_of(values["model"]) or "", 4)}
 
 
-def mode_of(model):
-    """The mode that a model is for: what a local folder's config says, or its head; an architecture's name; else classical."""
-    config, name = _local_config(model), architecture_of(model)
-    if config.get("visionloop_mode") in OF_MODE:
-        return config["visionloop_mode"]
-    return MODE_OF_HEAD.get(config.get("upsampler")) or (name if name in OF_MODE else "classical")
+def mode_of(model: str) -> Mode:
+    """Return the mode that a model is for.
+
+    A local folder's config says it, or its head; else the name of the architecture; else it is
+    classical.
+    """
+    config = _local_config(model)
+    candidates = (
+        config.get("visionloop_mode"),
+        MODE_OF_HEAD.get(config.get("upsampler", "")),
+        architecture_of(model),
+    )
+    return next((mode for name in candidates for mode in MODES if mode == name), "classical")
 
 
-def architecture_of(model):
-    """The name in ARCHITECTURES of a known model, or of the nearest to a local folder's config; None for any other."""
-    name = REGISTRY.aliases.get(model, model)
-    name = REGISTRY.architecture_of.get(name, name)
+def architecture_of(model: str) -> str | None:
+    """Return the architecture of a known name, or the one nearest to a local folder's config.
+
+    None for any other name.
+    """
+    name = MODEL_NAMES.aliases.get(model, model)
+    name = MODEL_NAMES.architecture_of.get(name, name)
     if name in ARCHITECTURES:
         return name
     config = _local_config(model)
     if not config:
         return None
-    if config.get("embed_dim", 180) <= 60:
+    if config.get("embed_dim", DEFAULT_EMBED_DIM) <= 60:
         return "lightweight" if len(config.get("depths", [])) > 2 else "tiny"
     if config.get("visionloop_mode") in ARCHITECTURES:
-        return config["visionloop_mode"]
-    return MODE_OF_HEAD.get(config.get("upsampler"), "classical")
+        return str(config["visionloop_mode"])
+    return MODE_OF_HEAD.get(config.get("upsampler", ""), "classical")
 
 
-def _local_config(model):
-    """{field: value} of CONFIG_FIELDS in a local folder's config.json, those of the right type; {} of any other name."""
+def _local_config(model: str) -> JsonObject:
+    """Return the CONFIG_FIELDS of a local folder that have the right type; {} for other names."""
     if model in ARCHITECTURES:
         return {}
-    try:
-        found = json.loads((Path(model).expanduser() / "config.json").read_text())
-    except (OSError, ValueError):
-        return {}  # loading it will say what is wrong
-    return (
-        {name: found[name] for name, kind in CONFIG_FIELDS.items() if type(found.get(name)) is kind}
-        if isinstance(found, dict)
-        else {}
-    )
+    config = local_config(model)
+    return {
+        name: config[name] for name, kind in CONFIG_FIELDS.items() if type(config.get(name)) is kind
+    }

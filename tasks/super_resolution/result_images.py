@@ -1,104 +1,131 @@
-"""Answers of `predict`: what is said of an image in json, and the image itself in the form that the input had."""
+"""Predictions of super-resolution: one JSON row per image, and the output images.
+
+An output image keeps the properties of its input file: gray or transparent, ICC profile and EXIF.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from visionloop.datasets.io.images import EXIF_ORIENTATION, PILLOW_FORMATS, UPRIGHT
+from visionloop.datasets.io.images import EXIF_ORIENTATION, EXIF_TRANSPOSES, PILLOW_FORMATS
 from visionloop.datasets.io.matlab_resize import matlab_resize
+from visionloop.engine.batch import Batch
+from visionloop.engine.types import JsonObject, Predictions
 
-RESULTS = "results"  # folder of the images
+RESULTS = "results"  # folder of the output images
 PHOTO_IFD, GPS_IFD = 0x8769, 0x8825
-WIDTH_TAG, HEIGHT_TAG = 0xA002, 0xA003  # of the photo, in PHOTO_IFD
-# What a TIFF says of the photograph; its other tags are about the place of pixels in that file:
-# description, maker, model, resolution and its unit, software, date, artist, copyright.
+WIDTH_TAG, HEIGHT_TAG = 0xA002, 0xA003  # of the photograph, in PHOTO_IFD
+# Tags of a TIFF that describe the photograph; the others locate pixels in the file: description,
+# maker, model, resolution and its unit, software, date, artist, copyright.
 PHOTO_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432)
-PROFILE_SPACES = {
-    "L": b"GRAY",
-    "LA": b"GRAY",
-    "RGB": b"RGB ",
-    "RGBA": b"RGB ",
-}  # bytes 16 to 19 of an ICC profile
+# {mode of an output: bytes 16 to 19 of an ICC profile for its channels}
+PROFILE_SPACES = {"L": b"GRAY", "LA": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}
 
 
-def describe(predictions, batch, names):
-    """[{"file", "width", "height", "scale", "tiled", "exact", "tiling"}]: one per image; width and height of the result.
+def describe_predictions(
+    predictions: Predictions, batch: Batch, names: Sequence[str]
+) -> list[JsonObject]:
+    """Describe the output of each image.
 
-    exact: whether the network gave what it gives for the whole image; tiling: the same in a
-    sentence. predictions: of `evaluate.predict`; batch: "pixel_values"; names: of the files.
+    Args:
+        predictions: of `evaluate.predict`.
+        batch: with the images under "pixel_values".
+        names: file names of the images.
+
+    Returns:
+        One object {"file", "width", "height", "scale", "tiled", "exact", "tiling"} per image.
+        Width and height are of the output; exact: whether it equals the output for the whole
+        image; tiling: the same as a sentence.
     """
-    rows = []
+    rows: list[JsonObject] = []
     for i, name in enumerate(names):
         height, width = predictions["images"][i].shape[-2:]
         tiling = predictions["tilings"][i]
-        row = {
-            "file": name,
-            "width": width,
-            "height": height,
-            "scale": width // batch["pixel_values"][i].shape[-1],
-        }
         rows.append(
-            row | {"tiled": tiling.tiled, "exact": tiling.exact, "tiling": tiling.sentence()}
+            {
+                "file": name,
+                "width": width,
+                "height": height,
+                "scale": width // batch["pixel_values"][i].shape[-1],
+                "tiled": tiling.tiled,
+                "exact": tiling.exact,
+                "tiling": tiling.describe(),
+            }
         )
     return rows
 
 
-def prediction_files(paths, predictions, scale):
-    """{"results": a Pillow image of each image, made as it is asked for}. See `finish_image`."""
+def prediction_images(
+    paths: Sequence[Path], predictions: Predictions, scale: int
+) -> dict[str, Iterator[Image.Image]]:
+    """Return {"results": one Pillow image per file}, each made when it is asked for."""
     pairs = zip(paths, predictions["images"], strict=True)
     return {RESULTS: (finish_image(path, image, scale) for path, image in pairs)}
 
 
-def finish_image(path, image, scale):
-    """The result as a Pillow image that has what the file at `path` has besides colours: L, LA, RGB or RGBA, profile and EXIF in `info`.
+def finish_image(path: str | Path, image: torch.Tensor, scale: int) -> Image.Image:
+    """Convert an output to a Pillow image with the properties of its input file.
 
-    image: uint8 [3, s*h, s*w] of the upright file. Grey files stay grey, transparency is enlarged
-    with MATLAB's bicubic, 16 bits become 8. A profile that is for other channels than the result's,
-    CMYK for one, is left out. In EXIF the orientation is gone, since it was applied, and the size
-    is the result's. A file that Pillow refuses, though another decoder read it, gives its colours
-    alone.
+    Gray files stay gray, transparency is enlarged with MATLAB's bicubic, and 16 bits become 8. A
+    profile for other channels than the output's, such as CMYK, is left out. In EXIF the
+    orientation is removed, since it was applied, and the size is that of the output. If Pillow
+    cannot read the file, though another decoder did, only the colors remain.
+
+    Args:
+        path: the input file.
+        image: uint8 [3, s*h, s*w] of the upright file.
+        scale: upscaling factor s.
+
+    Returns:
+        An image of mode L, LA, RGB or RGBA with profile and EXIF in `info`.
     """
     colors = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     try:
         with Image.open(path, formats=PILLOW_FORMATS) as source:
-            return dressed(colors, source, scale)
+            return _apply_properties(colors, source, scale)
     except (OSError, SyntaxError, ValueError):  # a broken text block of a PNG is enough
         return colors
 
 
-def dressed(colors, source, scale):
-    """colors, the RGB result, with what an open Pillow image has besides."""
+def _apply_properties(colors: Image.Image, source: Image.Image, scale: int) -> Image.Image:
+    """Return the RGB output with mode, transparency, profile and EXIF of an open image."""
     exif = read_exif(source)
-    orientation = (
-        1 if source.format == "TIFF" else exif.get(EXIF_ORIENTATION, 1)
-    )  # Pillow turns TIFF by itself
-    grey = source.mode in ("1", "L", "LA", "La") or source.mode.startswith("I")
-    finished = colors.convert("L") if grey else colors.copy()
+    # Pillow rotates TIFF by itself
+    orientation = 1 if source.format == "TIFF" else exif.get(EXIF_ORIENTATION, 1)
+    gray = source.mode in ("1", "L", "LA", "La") or source.mode.startswith("I")
+    finished = colors.convert("L") if gray else colors.copy()
     if source.has_transparency_data:
-        finished.putalpha(enlarged_alpha(source, orientation, scale))
+        finished.putalpha(_enlarge_alpha(source, orientation, scale))
     profile = source.info.get("icc_profile", b"")
     if profile[16:20] == PROFILE_SPACES[finished.mode]:
         finished.info["icc_profile"] = profile
-    kept = exif_of_result(exif, finished.size)
-    if kept:
-        finished.info["exif"] = kept
+    exif_bytes = _exif_of_output(exif, finished.size)
+    if exif_bytes:
+        finished.info["exif"] = exif_bytes
     return finished
 
 
-def enlarged_alpha(source, orientation, scale):
-    """The transparency of an open Pillow image, upright and as large as the result, mode L."""
+def _enlarge_alpha(source: Image.Image, orientation: int, scale: int) -> Image.Image:
+    """Return the transparency of an open image, upright and at the output size, mode L."""
     alpha = source.convert("RGBA").getchannel("A")
-    if orientation in UPRIGHT:
-        alpha = alpha.transpose(UPRIGHT[orientation])
+    if orientation in EXIF_TRANSPOSES:
+        alpha = alpha.transpose(EXIF_TRANSPOSES[orientation])
     return Image.fromarray(matlab_resize(np.asarray(alpha), scale))
 
 
-def read_exif(source):
-    """The EXIF of an open Pillow image, empty where there is none or the block is broken; of TIFF what concerns the photograph."""
+def read_exif(source: Image.Image) -> Image.Exif:
+    """Return the EXIF of an open image; of a TIFF the tags about the photograph.
+
+    It is empty where there is none or the block is broken.
+    """
     exif = Image.Exif()
     try:
         if source.format != "TIFF":
             exif.load(source.info.get("exif", b""))
-            exif.get_ifd(PHOTO_IFD)  # what is broken shows here
+            exif.get_ifd(PHOTO_IFD)  # a broken block raises here
             return exif
         own = source.getexif()
         for tag in PHOTO_TAGS:
@@ -112,8 +139,8 @@ def read_exif(source):
         return Image.Exif()
 
 
-def exif_of_result(exif, size_wh):
-    """The block's bytes for an image that is upright and of this size; b"" where nothing is left."""
+def _exif_of_output(exif: Image.Exif, size_wh: tuple[int, int]) -> bytes:
+    """Return the EXIF block of an upright image of this size; b"" where nothing remains."""
     if EXIF_ORIENTATION in exif:
         del exif[EXIF_ORIENTATION]
     photo = exif.get_ifd(PHOTO_IFD)

@@ -1,83 +1,125 @@
-"""Small and large images side by side: training pairs, an evaluation's crops with their scores, and answers before and after."""
+"""Drawings of super-resolution: training pairs, evaluated images and predictions."""
 
-import math
-from typing import ClassVar
+from collections.abc import Sequence
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from visionloop.datasets.io.matlab_resize import matlab_resize
-from visionloop.engine.metric import MetricSpec
+from visionloop.engine.batch import Batch
+from visionloop.engine.types import Predictions
 from visionloop.metrics.image_quality import psnr
-from visionloop.tasks.drawing.canvas import PLAIN, RIGHT, grid, with_caption
-from visionloop.tasks.visualize import ImageReporting
+from visionloop.tasks.drawing.canvas import PLAIN, RIGHT, Color, grid, with_caption
+from visionloop.tasks.super_resolution.data import Part, busiest_part, to_array
 
 PANEL = 256  # longest side of a panel, in pixels of the drawing
-CROP = 128  # longest side of an evaluation's crop, in pixels of the result: each is drawn as four
-# longest side of what is drawn of a training sample: crops whole, of larger images the part with
-# most detail
-WHOLE = 512
-MOST_TRAINING = 12  # images in a grid
+SMALL_PANEL = 192  # without captions, enough for training crops
+CROP = 128  # longest side of an evaluated crop in output pixels: each is drawn as four
+# longest side of a training sample: crops are drawn whole, of larger images the part with most
+# detail
+TRAINING_SIDE = 512
+MAX_TRAINING_IMAGES = 12
 GAP = 6
-STRIP = 3 * PANEL + 2 * GAP  # width of an answer's strip, the same for all images
-MARGIN = 4  # of input pixels that the bicubic of a crop is made with; the kernel reaches 2
-DIFFERENCE = 4  # how much larger differences are drawn at x1
+STRIP = 3 * PANEL + 2 * GAP  # width of a prediction's drawing, the same for all images
+MARGIN = 4  # input pixels around a crop for its bicubic image; the kernel reaches 2
+DIFFERENCE = 4  # factor of differences that are drawn at x1
 
 
-def draw_batch(batch):
-    """uint8 [H, W, 3]: a training batch, input beside truth. batch: "pixel_values" uint8 [3, h, w] and "hr", stacked or in lists."""
-    pairs = zip(batch["pixel_values"][:MOST_TRAINING], batch["hr"][:MOST_TRAINING], strict=True)
+def draw_batch(batch: Batch) -> NDArray[np.uint8]:
+    """Draw a training batch, each input beside its target.
+
+    Args:
+        batch: "pixel_values" uint8 [3, h, w] and "hr", stacked or in lists.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    pairs = zip(
+        batch["pixel_values"][:MAX_TRAINING_IMAGES], batch["hr"][:MAX_TRAINING_IMAGES], strict=True
+    )
     return with_caption(
         grid([draw_pair(to_array(lr), to_array(hr)) for lr, hr in pairs]),
-        ["left: input, right: truth"],
+        ["left: input, right: ground truth"],
     )
 
 
-def draw_samples(batch, predictions, scale, border=None):
-    """One uint8 [h, w, 3] per image of an evaluation's batch: input and bicubic, below result and truth.
+def draw_pair(lr: NDArray[np.uint8], hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw input and target of a training sample side by side.
 
-    Shown is the part with most detail in the truth, the same each time, with the PSNR on Y of the
-    whole image. batch: lists of uint8 [3, h, w] under "pixel_values" and [3, s*h, s*w] under "hr"
-    and "bicubic"; predictions: {"images": list of uint8 [3, s*h, s*w]}; border: pixels that PSNR
-    leaves out, None: the scale, and 0 at x1.
+    Args:
+        lr: uint8 [h, w, 3].
+        hr: uint8 [s*h, s*w, 3].
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    scale = hr.shape[0] // lr.shape[0]
+    part = busiest_part(hr, scale, TRAINING_SIDE)
+    return side_by_side([_enlarge(lr[part], scale), hr[_scale_part(part, scale)]])
+
+
+def draw_samples(
+    batch: Batch, predictions: Predictions, scale: int, border: int | None = None
+) -> list[NDArray[np.uint8]]:
+    """Draw evaluated images: input and bicubic above, output and ground truth below.
+
+    The drawing shows the part of the ground truth with most detail, the same each time, with the
+    PSNR on Y of the whole image.
+
+    Args:
+        batch: lists of uint8 [3, h, w] under "pixel_values" and [3, s*h, s*w] under "hr" and
+            "bicubic".
+        predictions: {"images": list of uint8 [3, s*h, s*w]}.
+        scale: upscaling factor s.
+        border: pixels that PSNR leaves out at each side; None takes the scale, and 0 at x1.
+
+    Returns:
+        One uint8 array [h, w, 3] per image.
     """
     border = (scale if scale > 1 else 0) if border is None else border
     columns = zip(
         batch["pixel_values"], batch["bicubic"], predictions["images"], batch["hr"], strict=True
     )
-    return [draw_comparison(*map(to_array, images), border) for images in columns]
+    return [
+        draw_comparison(to_array(lr), to_array(bicubic), to_array(output), to_array(hr), border)
+        for lr, bicubic, output, hr in columns
+    ]
 
 
-def draw_pair(lr, hr):
-    """uint8 [h, w, 3]: input and truth of a training sample. lr: uint8 [h, w, 3]; hr: [s*h, s*w, 3]."""
-    scale = hr.shape[0] // lr.shape[0]
-    part = busiest_part(hr, scale, WHOLE)
-    return side_by_side([_enlarged(lr[part], scale), hr[_times(part, scale)]])
+def draw_comparison(
+    lr: NDArray[np.uint8],
+    bicubic: NDArray[np.uint8],
+    output: NDArray[np.uint8],
+    hr: NDArray[np.uint8],
+    border: int = 0,
+) -> NDArray[np.uint8]:
+    """Draw input and bicubic above, output and ground truth below, with captions.
 
+    At x1 the input equals its bicubic image and is drawn once.
 
-def draw_comparison(lr, bicubic, result, hr, border=0):
-    """uint8 [h, 518, 3]: input and bicubic, below result and truth, of one image's part with most detail, captions below each.
+    Args:
+        lr: uint8 [h, w, 3]; the other images are uint8 [s*h, s*w, 3].
+        border: pixels that PSNR leaves out at each side.
 
-    lr: uint8 [h, w, 3]; the others uint8 [s*h, s*w, 3]. At x1 the input is its own bicubic and
-    stands there once.
+    Returns:
+        uint8 [H, 518, 3].
     """
     scale = hr.shape[0] // lr.shape[0]
     part = busiest_part(hr, scale, CROP)
-    border = (
-        border if min(hr.shape[:2]) > 2 * border else 0
-    )  # of an image that it would leave nothing of
-    before, after = (psnr(image, hr, border=border) for image in (bicubic, result))
-    panels = [
-        _enlarged(lr[part], scale),
-        *(image[_times(part, scale)] for image in (bicubic, result, hr)),
-    ]
-    captions = ["input", f"bicubic {before:.2f} dB", f"result {after:.2f} dB", "truth"]
+    # an image that the border would leave nothing of is scored whole
+    border = border if min(hr.shape[:2]) > 2 * border else 0
+    before, after = (psnr(image, hr, border=border) for image in (bicubic, output))
+    large_part = _scale_part(part, scale)
+    panels = [_enlarge(lr[part], scale), *(image[large_part] for image in (bicubic, output, hr))]
+    captions = ["input", f"bicubic {before:.2f} dB", f"result {after:.2f} dB", "ground truth"]
     colors = [PLAIN, PLAIN, RIGHT if after > before else PLAIN, PLAIN]
     if scale == 1:
         panels, captions, colors = panels[1:], [f"input {before:.2f} dB", *captions[2:]], colors[1:]
-    first = len(panels) - 2  # result and truth stand in one row
+    first = len(panels) - 2  # output and ground truth are in one row
     above, below = (
-        side_by_side(panels[part], captions[part], colors[part])
-        for part in (slice(first), slice(first, None))
+        side_by_side(panels[row], captions[row], colors[row])
+        for row in (slice(first), slice(first, None))
     )
     above = np.pad(
         above, ((0, GAP), (0, below.shape[1] - above.shape[1]), (0, 0)), constant_values=255
@@ -85,23 +127,30 @@ def draw_comparison(lr, bicubic, result, hr, border=0):
     return np.concatenate([above, below])
 
 
-def draw_prediction(image, result):
-    """uint8 [h, 780, 3]: before, bicubic and after, the part with most detail where the result is larger than 256 pixels a side.
+def draw_prediction(image: torch.Tensor, output: torch.Tensor) -> NDArray[np.uint8]:
+    """Draw input, bicubic and output: the part with most detail of outputs above 256 pixels.
 
-    image: uint8 tensor [3, h, w]; result: [3, s*h, s*w]. At x1 there is no bicubic, and the third
-    image is what was taken away, drawn four times as strong around grey.
+    At x1 there is no bicubic image, and the third panel is what was removed, drawn four times as
+    strong around gray.
+
+    Args:
+        image: uint8 [3, h, w].
+        output: uint8 [3, s*h, s*w].
+
+    Returns:
+        uint8 [H, 780, 3].
     """
-    image, result = to_array(image), to_array(result)
-    height, width = image.shape[:2]
-    scale = result.shape[0] // height
-    part = busiest_part(image, 1, max(1, PANEL // scale))
-    after = result[_times(part, scale)]
+    lr, sr = to_array(image), to_array(output)
+    height, width = lr.shape[:2]
+    scale = sr.shape[0] // height
+    part = busiest_part(lr, 1, max(1, PANEL // scale))
+    after = sr[_scale_part(part, scale)]
     if scale == 1:
-        difference = DIFFERENCE * (image[part].astype(np.int16) - after) + 128
-        panels = [image[part], after, difference.clip(0, 255).astype(np.uint8)]
+        difference = DIFFERENCE * (lr[part].astype(np.int16) - after) + 128
+        panels = [lr[part], after, difference.clip(0, 255).astype(np.uint8)]
         captions = [f"input {width} x {height}", "result", f"input - result, x {DIFFERENCE}"]
     else:
-        panels = [_enlarged(image[part], scale), bicubic_part(image, part, scale), after]
+        panels = [_enlarge(lr[part], scale), bicubic_part(lr, part, scale), after]
         captions = [
             f"input {width} x {height}",
             f"bicubic x{scale}",
@@ -110,99 +159,67 @@ def draw_prediction(image, result):
     return side_by_side(panels, captions, [PLAIN, PLAIN, PLAIN])
 
 
-def busiest_part(image, scale, side):
-    """(rows, columns) as slices in pixels of the input: the part whose neighbours differ most.
+def bicubic_part(image: NDArray[np.uint8], part: Part, scale: int) -> NDArray[np.uint8]:
+    """Enlarge a part of an image as MATLAB's bicubic does, without enlarging the rest.
 
-    image: uint8 [s*h, s*w, 3]; side: longest of the part, in the image's pixels. Squared
-    differences of grey values are summed over every place; of equal ones the first.
+    Args:
+        image: uint8 [h, w, 3].
+        part: rows and columns of the image.
+        scale: upscaling factor s.
+
+    Returns:
+        uint8 [s*rows, s*columns, 3].
     """
-    height, width = image.shape[0] // scale, image.shape[1] // scale
-    rows, columns = min(height, max(1, side // scale)), min(width, max(1, side // scale))
-    grey = image[: scale * height, : scale * width].mean(axis=2, dtype=np.float32)
-    energy = np.zeros(grey.shape)
-    energy[:-1] += np.square(np.diff(grey, axis=0))
-    energy[:, :-1] += np.square(np.diff(grey, axis=1))
-    energy = energy.reshape(height, scale, width, scale).sum(axis=(1, 3))
-    sums = np.zeros((height + 1, width + 1))
-    sums[1:, 1:] = energy.cumsum(axis=0).cumsum(axis=1)
+    rows, columns = (slice(max(0, side.start - MARGIN), side.stop + MARGIN) for side in part)
     inside = (
-        sums[rows:, columns:]
-        - sums[:-rows, columns:]
-        - sums[rows:, :-columns]
-        + sums[:-rows, :-columns]
+        slice(part[0].start - rows.start, part[0].stop - rows.start),
+        slice(part[1].start - columns.start, part[1].stop - columns.start),
     )
-    top, left = np.unravel_index(inside.argmax(), inside.shape)
-    return slice(int(top), int(top) + rows), slice(int(left), int(left) + columns)
+    enlarged: NDArray[np.uint8] = matlab_resize(image[rows, columns], scale)
+    return enlarged[_scale_part(inside, scale)]
 
 
-def bicubic_part(image, part, scale):
-    """The part of an image [h, w, 3] as MATLAB's bicubic enlarges it, uint8 [s*rows, s*columns, 3], without enlarging the rest."""
-    around = tuple(slice(max(0, one.start - MARGIN), one.stop + MARGIN) for one in part)
-    inside = tuple(
-        slice(one.start - wide.start, one.stop - wide.start)
-        for one, wide in zip(part, around, strict=True)
-    )
-    return matlab_resize(image[around], scale)[_times(inside, scale)]
+def side_by_side(
+    panels: Sequence[NDArray[np.uint8]],
+    captions: Sequence[str] = (),
+    colors: Sequence[Color] = (),
+) -> NDArray[np.uint8]:
+    """Lay out panels of one size in a row, enlarged alike by a whole number.
 
+    They fill 256 pixels with captions, and 192 pixels without.
 
-def side_by_side(panels, captions=(), colors=()):
-    """Panels of one size in a row, enlarged alike by a whole number so that they fill 256 pixels, each with its caption below.
-
-    Without captions they fill 192 pixels, enough for crops that are trained on.
+    Args:
+        panels: uint8 [h, w, 3].
+        captions: a line below each panel.
+        colors: behind each caption.
     """
-    times = max(1, (PANEL if captions else 3 * PANEL // 4) // max(panels[0].shape[:2]))
-    drawn = [_enlarged(panel, times) for panel in panels]
+    times = max(1, (PANEL if captions else SMALL_PANEL) // max(panels[0].shape[:2]))
+    drawn = [_enlarge(panel, times) for panel in panels]
     if captions:
         drawn = [
-            with_caption(_on_paper(panel), [words], color=color)
-            for panel, words, color in zip(drawn, captions, colors, strict=True)
+            with_caption(_center(panel), [caption], color=color)
+            for panel, caption, color in zip(drawn, captions, colors, strict=True)
         ]
     gap = np.full((drawn[0].shape[0], GAP if captions else 2, 3), 255, dtype=np.uint8)
     return np.concatenate([part for panel in drawn for part in (panel, gap)][:-1], axis=1)
 
 
-def to_array(image):
-    """uint8 tensor [3, H, W] -> numpy [H, W, 3]."""
-    return image.permute(1, 2, 0).cpu().numpy()
-
-
-def _on_paper(panel):
-    """The panel in the middle of a width that captions fit into."""
+def _center(panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Center a panel in a width that captions fit into."""
     left = (PANEL - panel.shape[1]) // 2
     return np.pad(
         panel, ((0, 0), (left, PANEL - panel.shape[1] - left), (0, 0)), constant_values=255
     )
 
 
-def _enlarged(image, times):
-    """Each pixel as a square of `times` pixels."""
+def _enlarge(image: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
+    """Draw each pixel as a square of `times` pixels."""
     return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def _times(part, scale):
-    return tuple(slice(scale * one.start, scale * one.stop) for one in part)
-
-
-# What super-resolution shows of a run: the drawing and telling hooks of its task.
-
-
-class SuperResolutionReporting(ImageReporting):
-    """Input, bicubic, result and truth of the part with most detail; PSNR image by image."""
-
-    sample_score = MetricSpec(
-        "image_psnr", "PSNR", "float", True, "dB on Y of the whole image, without its border"
+def _scale_part(part: Part, scale: int) -> Part:
+    rows, columns = part
+    return (
+        slice(scale * rows.start, scale * rows.stop),
+        slice(scale * columns.start, scale * columns.stop),
     )
-    score_charts: ClassVar = {"PSNR": ("psnr", "psnr_rgb"), "SSIM": ("ssim", "ssim_rgb")}
-    score_column = "psnr"
-
-    def draw(self, batch):
-        return {"batch": draw_batch(batch)}
-
-    def draw_samples(self, batch, predictions):
-        return draw_samples(batch, predictions, self.scale, self.border)
-
-    def reference_scores(self, metric):
-        # at x1 nothing is known of what finished images were restored from
-        return {
-            name: score for name, score in metric.bicubic_scores().items() if not math.isnan(score)
-        }

@@ -1,97 +1,119 @@
-"""Weights with which plain transformers computes what the authors' network does, and the way back.
+"""Conversion of Swin2SR weights between the authors' network and plain transformers.
 
-Two of the library's heads differ from the authors' (see heads.py), by terms that a bias, or a
-factor in the first and last convolution, can take. In config.json `visionloop_heads` says for these
-heads which weights a folder holds: "official" or "plain".
+Two heads of transformers differ from the authors' (see heads.py) by terms that a bias, or a factor
+in the first and last convolution, can absorb. For these heads, `visionloop_heads` in config.json
+says which weights a folder holds: "official" or "plain".
 
-x1: plain transformers gives (x + r) / range + mean where x + r / range is meant, r what the last
-convolution answers. The range moves into the convolutions on both ends of the network, which leaves
-range 1, and the mean into the last bias. pixelshuffle_aux: the library gives conv_bicubic the input
-x where (x - mean) * range is meant. Both move into that convolution. The images are the same but
-for their outer 2 pixels, where the zeros around the image mean black to one and the mean to the
-other.
+- x1: plain transformers computes (x + r) / range + mean instead of x + r / range, where r is the
+  output of the last convolution. The range moves into the first and the last convolution of the
+  network, which leaves range 1, and the mean into the last bias.
+- pixelshuffle_aux: transformers gives conv_bicubic the input x instead of (x - mean) * range. Both
+  move into that convolution. The images are the same but for their outer 2 pixels, where the zeros
+  around the image mean black in one and the mean in the other.
 """
 
+from collections.abc import Mapping
+
 import torch
+from transformers import PreTrainedConfig
 
 from visionloop.tasks.super_resolution.heads import DIFFERENT_HEADS
 
-MEAN = torch.tensor(
-    [0.4488, 0.4371, 0.4040], dtype=torch.float64
-)  # the library's buffer; not in the weights
+Weights = dict[str, torch.Tensor]  # {name: tensor}
+
+# the buffer of transformers, which is not among the weights
+MEAN = torch.tensor([0.4488, 0.4371, 0.4040], dtype=torch.float64)
 FIRST, LAST, BICUBIC = "swin2sr.first_convolution", "final_convolution", "upsample.conv_bicubic"
-MARKERS = ("visionloop_heads", "visionloop_img_range")
+HEADS_KEY, RANGE_KEY = "visionloop_heads", "visionloop_img_range"  # our keys in config.json
 
 
-def is_plain(config):
-    """Whether config.json says that its weights were corrected for plain transformers."""
-    return getattr(config, MARKERS[0], None) == "plain"
+def is_plain(config: PreTrainedConfig) -> bool:
+    """Return True when config.json says that its weights were converted for plain transformers."""
+    return getattr(config, HEADS_KEY, None) == "plain"
 
 
-def mark(config, *, official):
-    """Say in a config which kind of weights go with it, where there are two kinds."""
+def mark_heads(config: PreTrainedConfig, *, official: bool) -> None:
+    """Write into a config which kind of weights belong to it, for heads with two kinds."""
     if config.upsampler in DIFFERENT_HEADS:
         config.visionloop_heads = "official" if official else "plain"
         return
-    clear(config)
+    remove_marks(config)
 
 
-def clear(config):
-    """Take our own keys out of a config."""
-    for name in MARKERS:
+def remove_marks(config: PreTrainedConfig) -> None:
+    """Remove our keys from a config."""
+    for name in (HEADS_KEY, RANGE_KEY):
         if hasattr(config, name):
             delattr(config, name)
 
 
-def make_official(config):
-    """Take our own keys out of a config, and take back the range that `correct` moved into the weights."""
-    config.img_range = getattr(config, MARKERS[1], config.img_range)
-    clear(config)
+def restore_official_config(config: PreTrainedConfig) -> None:
+    """Remove our keys from a config and restore the range that `to_plain` moved into weights."""
+    config.img_range = getattr(config, RANGE_KEY, config.img_range)
+    remove_marks(config)
 
 
-def correct(config, weights):
-    """(config, weights) for plain transformers, and lines that say what was done. config: official, changed; weights: not changed."""
+def to_plain(
+    config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]
+) -> tuple[PreTrainedConfig, Weights, list[str]]:
+    """Convert official weights for plain transformers.
+
+    Args:
+        config: the official config; it is changed.
+        weights: the official weights; they are not changed.
+
+    Returns:
+        (config, weights, lines about the changes).
+    """
     kind, scale = config.upsampler, config.img_range
     if kind not in DIFFERENT_HEADS:
-        return config, weights, []
-    changed = _doubles(weights, kind)
+        return config, dict(weights), []
+    changed = _copy_in_float64(weights, kind)
     if kind == "":
         changed[f"{FIRST}.weight"] *= scale
         changed[f"{LAST}.weight"] /= scale
         changed[f"{LAST}.bias"] = changed[f"{LAST}.bias"] / scale - MEAN
-        line = f"{LAST}.bias is corrected for plain transformers, whose x1 head adds the mean to the input"
+        line = (
+            f"{LAST}.bias is corrected for plain transformers, whose x1 head adds the mean to the"
+            " input"
+        )
         if scale != 1:
             line += f"; img_range {scale:g} moved into the first and the last convolution"
             config.visionloop_img_range, config.img_range = scale, 1.0
     else:
         changed[f"{BICUBIC}.weight"] *= scale
-        changed[f"{BICUBIC}.bias"] -= _answer_to_mean(changed)
-        line = f"{BICUBIC} is corrected for plain transformers, which resizes raw pixels; the same images but for the outer 2 pixels"
-    mark(config, official=False)
-    return config, weights | _like(changed, weights), [line]
+        changed[f"{BICUBIC}.bias"] -= _output_for_mean(changed)
+        line = (
+            f"{BICUBIC} is corrected for plain transformers, which resizes raw pixels; the images"
+            " are the same but for the outer 2 pixels"
+        )
+    mark_heads(config, official=False)
+    return config, {**weights, **_cast_like(changed, weights)}, [line]
 
 
-def undo(config, weights):
-    """(config, weights) for the authors' heads from those that `correct` gave, equal to 1e-7 of the range. config: changed."""
-    make_official(config)
-    kind, changed = config.upsampler, _doubles(weights, config.upsampler)
+def to_official(
+    config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]
+) -> tuple[PreTrainedConfig, Weights]:
+    """Convert the weights of `to_plain` back, equal to 1e-7 of the range. The config is changed."""
+    restore_official_config(config)
+    kind, changed = config.upsampler, _copy_in_float64(weights, config.upsampler)
     if kind == "":
         changed[f"{FIRST}.weight"] /= config.img_range
         changed[f"{LAST}.weight"] *= config.img_range
         changed[f"{LAST}.bias"] = (changed[f"{LAST}.bias"] + MEAN) * config.img_range
     else:
-        changed[f"{BICUBIC}.bias"] += _answer_to_mean(changed)
+        changed[f"{BICUBIC}.bias"] += _output_for_mean(changed)
         changed[f"{BICUBIC}.weight"] /= config.img_range
-    return config, weights | _like(changed, weights)
+    return config, {**weights, **_cast_like(changed, weights)}
 
 
-def _answer_to_mean(weights):
-    """What conv_bicubic makes of an image that is the mean everywhere, without its bias: [64]."""
+def _output_for_mean(weights: Weights) -> torch.Tensor:
+    """Return the output of conv_bicubic, without its bias, for an image of the mean alone: [64]."""
     return (weights[f"{BICUBIC}.weight"] * MEAN.view(1, 3, 1, 1)).sum((1, 2, 3))
 
 
-def _doubles(weights, kind):
-    """Copies in float64, on the CPU, of the weights that a correction changes."""
+def _copy_in_float64(weights: Mapping[str, torch.Tensor], kind: str) -> Weights:
+    """Copy the weights that a conversion changes to the CPU in float64."""
     layers = (FIRST, LAST) if kind == "" else (BICUBIC,)
     return {
         name: tensor.detach().to("cpu", torch.float64, copy=True)
@@ -100,6 +122,6 @@ def _doubles(weights, kind):
     }
 
 
-def _like(changed, weights):
-    """The changed weights in the type of the old ones."""
+def _cast_like(changed: Weights, weights: Mapping[str, torch.Tensor]) -> Weights:
+    """Cast the changed weights to the dtype of the original ones."""
     return {name: tensor.to(weights[name].dtype) for name, tensor in changed.items()}

@@ -71,7 +71,7 @@ def damage(folder, name="model.safetensors"):
     (folder / name).write_bytes(content)
 
 
-def half_write(run, number):
+def leave_incomplete(run, number):
     folder = run / "checkpoints" / f".step_{number:08d}.writing"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(bytes(100))
@@ -88,9 +88,11 @@ def read_files(folder):
 
 def test_help_imports_no_torch():
     code = (
-        "import sys; from visionloop.bin.commands.cli import run_commands; from visionloop.bin.checkpoint import command\n"
+        "import sys; from visionloop.bin.commands.cli import run_commands\n"
+        "from visionloop.bin.checkpoint import command\n"
         "for name in ('list', 'inspect', 'verify', 'prune'):\n"
-        "    try:\n        run_commands(command, [name, '--help'])\n    except SystemExit:\n        pass\n"
+        "    try:\n        run_commands(command, [name, '--help'])\n"
+        "    except SystemExit:\n        pass\n"
         "assert not {'torch', 'numpy', 'safetensors'} & set(sys.modules), 'slow'"
     )
     result = subprocess.run(
@@ -105,7 +107,7 @@ def test_help_imports_no_torch():
 
 def test_list_shows_each_folder_with_condition_score_and_the_best(command, run):
     damage(step(run, 4))
-    half_write(run, 8)
+    leave_incomplete(run, 8)
     code, printed, _ = command("list", run)
     lines = printed.splitlines()
     assert (
@@ -113,15 +115,19 @@ def test_list_shows_each_folder_with_condition_score_and_the_best(command, run):
         and len(lines) == 5
         and lines[0].split() == ["step", "written", "size", "condition", "val_loss"]
     )
-    whole, damaged, best, half = lines[1:]
-    assert whole.split()[0] == "2" and " whole " in whole and "best" not in whole
+    valid, damaged, best, incomplete = lines[1:]
+    assert valid.split()[0] == "2" and " valid " in valid and "best" not in valid
     assert (
         damaged.split()[0] == "4"
         and " damaged " in damaged
         and "model.safetensors: content changed" in damaged
     )
     assert best.split()[0] == "6" and best.endswith("  best")
-    assert ".step_00000008.writing" in half and " half-written " in half and "100 bytes" in half
+    assert (
+        ".step_00000008.writing" in incomplete
+        and " incomplete " in incomplete
+        and "100 bytes" in incomplete
+    )
 
 
 def test_list_as_json_says_the_same_of_the_run_and_of_its_checkpoints_folder(command, run):
@@ -135,7 +141,7 @@ def test_list_as_json_says_the_same_of_the_run_and_of_its_checkpoints_folder(com
     assert (
         last["score"] == state["scores"]["val_loss"]
         and last["evaluated_at"] == 6
-        and last["condition"] == "whole"
+        and last["condition"] == "valid"
     )
     assert last["bytes"] == sum(map(len, read_files(step(run, 6)).values()))
     assert json.loads(command("list", run / "checkpoints", "--json")[1]) == found
@@ -166,10 +172,10 @@ def test_copies_elsewhere_are_listed_too(command, run, tmp_path):
 def test_inspect_tells_what_the_files_hold(command, run):
     facts = json.loads(command("inspect", step(run, 4), "--json")[1])
     state = json.loads((step(run, 4) / "state.json").read_text())
-    assert (facts["step"], facts["task"], facts["condition"], facts["pieces"]) == (
+    assert (facts["step"], facts["task"], facts["condition"], facts["micro_batches"]) == (
         4,
         "toy",
-        "whole",
+        "valid",
         1,
     )
     assert (
@@ -185,15 +191,15 @@ def test_inspect_tells_what_the_files_hold(command, run):
     assert {name: file["bytes"] for name, file in facts["files"].items()} == {
         n: s for n, s in sizes.items() if n != "manifest.json"
     }
-    assert {file["condition"] for file in facts["files"].values()} == {"whole"}
+    assert {file["condition"] for file in facts["files"].values()} == {"valid"}
 
 
-def test_inspect_of_a_run_is_about_its_newest_whole_checkpoint(command, run):
+def test_inspect_of_a_run_is_about_its_latest_valid_checkpoint(command, run):
     damage(step(run, 6))
     code, printed, _ = command("inspect", run)
     assert (
         code == 0
-        and printed.startswith(f"{step(run, 4)}: whole\n")
+        and printed.startswith(f"{step(run, 4)}: valid\n")
         and "\n  batch_size: 8\n" in printed
     )
 
@@ -211,7 +217,7 @@ def test_inspect_names_the_condition_of_each_file(command, run):
     )
     assert (
         conditions["model.safetensors"].startswith("14 bytes, expected")
-        and conditions["state.json"] == "whole"
+        and conditions["state.json"] == "valid"
     )
 
 
@@ -237,12 +243,12 @@ def test_inspect_trusts_no_state_that_may_have_changed(command, run, spoil):
 
 
 def test_verify_of_a_sound_run_is_a_line_each_and_exit_code_0(command, run):
-    half_write(run, 8)
+    leave_incomplete(run, 8)
     code, printed, _ = command("verify", run)
     assert code == 0 and [line.split(",")[0] for line in printed.splitlines()] == [
-        *(f"{step(run, number)}: whole" for number in STEPS),
-        f"{run / 'checkpoints' / '.step_00000008.writing'}: half-written",
-        f"{run / 'best'}: whole",
+        *(f"{step(run, number)}: valid" for number in STEPS),
+        f"{run / 'checkpoints' / '.step_00000008.writing'}: incomplete",
+        f"{run / 'best'}: valid",
     ]
 
 
@@ -289,7 +295,7 @@ def test_prune_keeps_the_newest_and_says_what_went(command, run):
 
 
 def test_a_dry_run_names_the_same_and_changes_nothing(command, run):
-    half_write(run, 8)
+    leave_incomplete(run, 8)
     before = read_files(run)
     code, dry, _ = command("prune", run, "--keep", "2", "--dry-run")
     assert code == 0 and read_files(run) == before
@@ -304,28 +310,28 @@ def test_a_damaged_newer_one_does_not_count_among_those_that_are_kept(command, r
     assert steps_of(run) == [4] and problems(latest_valid(run / "checkpoints")) == []
 
 
-def test_the_only_whole_one_is_never_removed(command, run):
+def test_the_only_valid_one_is_never_removed(command, run):
     for number in (4, 6):
         damage(step(run, number))
     assert command("prune", run, "--keep", "1")[0] == 0
     assert steps_of(run) == [2]
 
 
-def test_without_a_whole_one_nothing_is_removed(command, run):
+def test_without_a_valid_one_nothing_is_removed(command, run):
     for number in STEPS:
         damage(step(run, number))
     code, printed, errors = command("prune", run, "--keep", "1")
     assert (
         code == 2
         and printed == ""
-        and "none of them is whole; nothing was removed" in errors
+        and "no valid checkpoint; nothing was removed" in errors
         and errors.count("\n") == 1
     )
     assert steps_of(run) == list(STEPS)
 
 
 def test_the_best_stays_beside_the_newest(command, run):
-    """As the newest whole one knows it: that is where the run goes on."""
+    """As the newest valid one knows it: that is where the run goes on."""
     folder = step(run, 6)
     state = json.loads((folder / "state.json").read_text())
     state["best"]["step"] = 2
@@ -337,7 +343,7 @@ def test_the_best_stays_beside_the_newest(command, run):
 
 def test_a_checkpoint_whose_rewriting_was_cut_short_gets_its_name_back(command, run):
     step(run, 6).rename(run / "checkpoints" / ".step_00000006.removed")
-    half_write(run, 6)
+    leave_incomplete(run, 6)
     assert command("prune", run, "--keep", "1")[0] == 0
     assert (
         steps_of(run) == [6]

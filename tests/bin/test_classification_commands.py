@@ -1,4 +1,4 @@
-"""The commands of a task, as a person types them, on a model that is trained for two steps."""
+"""The commands of classification, on a model that is trained for two steps."""
 
 import importlib.util
 import json
@@ -51,14 +51,15 @@ def best(data, tmp_path_factory):
         output=str(output),
         precision="fp32",
         device="cpu",
-        init="library",
+        init="transformers",
     )
     return output / "best"
 
 
 def test_help_imports_neither_torch_nor_transformers():
     code = (
-        "import sys; from visionloop.bin.commands.cli import run_commands; from visionloop.bin.classification import commands\n"
+        "import sys\nfrom visionloop.bin.commands.cli import run_commands\n"
+        "from visionloop.bin.classification import commands\n"
         "try:\n    run_commands(commands, ['train', '--help'])\nexcept SystemExit:\n    pass\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules), 'slow'"
     )
@@ -85,11 +86,10 @@ def test_ctrl_c_is_one_line_and_a_defect_keeps_its_traceback(
         command(*arguments)
 
 
-def test_a_misspelt_option_gets_one_line_with_a_guess(command):
+def test_a_misspelt_option_gets_one_line_with_a_suggestion(command):
     code, _, errors = command("train", "--bach-size", "4")
-    assert (
-        code == 2 and errors == "error: --bach-size: no such option; did you mean --batch-size?\n"
-    )
+    assert code == 2 and errors.startswith("error: No such option '--bach-size'.")
+    assert "'--batch-size'" in errors and errors.count("\n") == 1
     code, _, errors = command("trian")
     assert code == 2 and "train" in errors and errors.count("\n") == 1
 
@@ -106,14 +106,7 @@ def test_a_mistake_is_one_line_and_traceback_shows_the_rest(command, tmp_path):
 
 def test_evaluate_prints_what_the_run_had_scored(command, best, data, tmp_path):
     code, printed, _ = command(
-        "evaluate",
-        "--model",
-        best,
-        "--data",
-        data,
-        "--json",
-        "--output",
-        tmp_path / "out" / "scores.json",
+        "evaluate --json", model=best, data=data, output=tmp_path / "out" / "scores.json"
     )
     scores = json.loads(printed)
     assert code == 0 and set(scores) == {
@@ -153,16 +146,7 @@ def test_evaluate_shows_intervals_and_the_baseline_on_few_images(command, best, 
 
 def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path):
     scores = json.loads(
-        command(
-            "evaluate",
-            "--model",
-            best,
-            "--data",
-            data,
-            "--json",
-            "--save-predictions",
-            tmp_path / "x.jsonl",
-        )[1]
+        command("evaluate --json", model=best, data=data, save_predictions=tmp_path / "x.jsonl")[1]
     )
     command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out")
     arguments = ("evaluate", "--data", data, "--json", "--predictions")
@@ -197,7 +181,7 @@ def test_predict_answers_in_input_order_and_goes_on_after_a_broken_image(command
     assert (
         code == 2
         and f"error: {tmp_path / 'in' / 'broken.jpg'}: " in errors
-        and "3 of 4 images answered" in errors
+        and "predicted 3 of 4 images" in errors
     )
     assert [row["file"] for row in rows] == ["a.png", "b.jpg", "broken.jpg", "deep/c.webp"]
     assert "error" in rows[2] and all(len(row["top5"]) == 5 for row in rows if "label" in row)
@@ -233,17 +217,7 @@ def test_evaluate_and_predict_take_the_threads_that_they_are_given(
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
     assert command("evaluate", "--model", best, "--data", data, "--threads", "1")[0] == 0
     assert (
-        command(
-            "predict",
-            "--model",
-            best,
-            "--input",
-            data / "val",
-            "--output",
-            tmp_path / "out",
-            "--threads",
-            "3",
-        )[0]
+        command("predict --threads 3", model=best, input=data / "val", output=tmp_path / "out")[0]
         == 0
     )
     assert command("evaluate", "--model", best, "--data", data)[0] == 0

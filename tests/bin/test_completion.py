@@ -1,4 +1,4 @@
-"""Words that a shell completes, and what is said to a mistyped one."""
+"""Words that a shell completes, and suggestions for mistyped ones."""
 
 import subprocess
 import sys
@@ -15,8 +15,8 @@ def completed(monkeypatch, *words, group=commands):
     """[(kind, value)] for the last of these words, as bash asks for them."""
     monkeypatch.setenv("COMP_WORDS", "\n".join(["program", *words]))
     monkeypatch.setenv("COMP_CWORD", str(len(words)))
-    answer = get_completion_class("bash")(group, {}, program_of(group.name), "_X").complete()
-    return [tuple(line.split(",", 1)) for line in answer.splitlines()]
+    output = get_completion_class("bash")(group, {}, program_of(group), "_X").complete()
+    return [tuple(line.split(",", 1)) for line in output.splitlines()]
 
 
 @pytest.mark.parametrize(("words", "expected"), [
@@ -41,7 +41,8 @@ def test_paths_are_left_to_the_shell(words, monkeypatch):
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_script_is_for_the_installed_name_and_takes_no_torch(shell):
     code = (
-        "import sys; sys.argv = ['x', 'completion', sys.argv[1]]\nfrom visionloop.bin.super_resolution import main\n"
+        "import sys; sys.argv = ['x', 'completion', sys.argv[1]]\n"
+        "from visionloop.bin.super_resolution import main\n"
         "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
     )
     done = subprocess.run(
@@ -62,20 +63,19 @@ def refused(capsys, *arguments, group=commands):
 
 @pytest.mark.parametrize(("arguments", "expected"), [
     (("trian",), "error: No such command 'trian'. Did you mean 'train'?"),
-    (("train", "--batchsize", "3"), "error: --batchsize: no such option; did you mean --batch-size?"),
-    (("train", "--precision", "fp23"), "'fp32', 'bf16', 'fp16'; did you mean fp32?"),
-    (("train", "--device", "gpu"), "'cuda', 'mps', 'cpu'; did you mean cuda?"),
+    (("train", "--run-nam", "x"), "error: No such option '--run-nam'. Did you mean '--run-name'?"),
+    (("train", "--precision", "fp23"), "'fp23' is not one of 'fp32', 'bf16', 'fp16'."),
+    (("train", "--device", "gpu"), "'gpu' is not one of 'cuda', 'mps', 'cpu'."),
     (("train", "--precision", "nonsense"), "'fp32', 'bf16', 'fp16'."),
     (("train", "--dry-run", "--preset", "scrach"), "got 'scrach'; did you mean scratch?"),
 ])  # fmt: skip
-def test_a_mistyped_word_is_told_what_it_was_meant_to_be(arguments, expected, capsys):
+def test_a_mistyped_word_gets_a_suggestion(arguments, expected, capsys):
     assert refused(capsys, *arguments).strip().endswith(expected)
 
 
 def test_a_mistyped_mode_and_a_mistyped_setting_of_a_file_are_too(capsys, tmp_path):
-    assert "did you mean denoise?" in refused(
-        capsys, "train", "--dry-run", "--mode", "denoize", group=super_resolution
-    )
+    message = refused(capsys, "train", "--dry-run", "--mode", "denoize", group=super_resolution)
+    assert "'denoize' is not one of" in message and "'denoise'" in message
     (tmp_path / "settings.json").write_text('{"batchsize": 3}')
-    told = refused(capsys, "train", "--dry-run", "--config", str(tmp_path / "settings.json"))
-    assert told.strip().endswith("unknown setting 'batchsize'; did you mean batch_size?")
+    message = refused(capsys, "train", "--dry-run", "--config", str(tmp_path / "settings.json"))
+    assert message.strip().endswith("unknown setting 'batchsize'; did you mean batch_size?")

@@ -1,4 +1,4 @@
-"""The file for LPIPS, as a user makes it: every published spelling, pickles never opened, mistakes told by file and key."""
+"""`convert lpips`: all published spellings are read, pickles never; errors name file and key."""
 
 import os
 import subprocess
@@ -10,9 +10,10 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from visionloop.bin.convert import main
+from visionloop.bin import convert as launcher
 from visionloop.metrics.lpips import SHAPES, Lpips
 
+commands = launcher.command  # of the fixture `command`
 CHANNELS = (64, 192, 384, 256, 256)
 
 
@@ -25,12 +26,12 @@ def alexnet():
             key: value.shape
             for key, value in torchvision.models.alexnet(weights=None).state_dict().items()
         }
-    kept = {
+    shapes = {
         key: shape
         for key, shape in shapes.items()
         if not key.startswith(("classifier.1", "classifier.4", "classifier.6.weight"))
     }
-    return {key: torch.randn(shape, generator=generator) for key, shape in kept.items()}
+    return {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
 
 
 def published_heads(spelling="lin{}.model.1.weight"):
@@ -51,24 +52,17 @@ def files(tmp_path, alexnet):
 
 
 @pytest.fixture
-def convert(monkeypatch, capsys):
-    """(backbone, heads, output) -> (exit status, stdout, stderr) of the console script's `lpips`."""
+def convert(convert):
+    """(backbone, heads, output) -> (exit code, stdout, stderr) of `convert lpips`."""
 
-    def call(backbone, heads, output):
-        arguments = ["--backbone", backbone, "--heads", heads, "--output", output]
-        monkeypatch.setattr(sys, "argv", ["visionloop-convert", "lpips", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as exit:
-            status = exit.code
-        return status, *capsys.readouterr()
+    def convert_lpips(backbone, heads, output):
+        return convert("lpips", "--backbone", backbone, "--heads", heads, "--output", output)
 
-    return call
+    return convert_lpips
 
 
 def refusal(result):
-    """The one line on stderr of a user's mistake."""
+    """The one line on stderr of a UserError."""
     status, out, err = result
     assert status == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
     return err
@@ -108,15 +102,15 @@ def test_one_file_may_be_backbone_and_heads(files, convert, alexnet, tmp_path):
     assert convert(both, both, files[2])[0] == 0 and files[2].read_bytes() == expected
 
 
-def test_a_pickle_is_not_opened_and_the_line_that_rewrites_it_works(files, convert, tmp_path):
+def test_a_pickle_is_not_opened_and_the_command_that_rewrites_it_works(files, convert, tmp_path):
     backbone, heads, output = files
     marker, pickled = tmp_path / "opened", tmp_path / "alex.pth"
 
-    class Opened:
+    class Trap:
         def __reduce__(self):
             return Path.touch, (marker,)
 
-    torch.save(published_heads() | {"trap": Opened()}, pickled)
+    torch.save(published_heads() | {"trap": Trap()}, pickled)
     line = refusal(convert(backbone, pickled, output))
     assert (
         f"--heads {pickled}: a pickle, which can run code and is not opened" in line
@@ -156,8 +150,8 @@ def test_a_missing_or_wrong_key_is_named_with_its_file(files, convert, alexnet):
     save_file(alexnet, backbone)
     save_file({key: value for key, value in published_heads().items() if "3" not in key}, heads)
     assert (
-        f"--heads {heads}: lin3.model.1.weight or lins.3.model.1.weight or heads.3.weight is missing"
-        in refusal(convert(*files))
+        f"--heads {heads}: lin3.model.1.weight or lins.3.model.1.weight or heads.3.weight "
+        "is missing" in refusal(convert(*files))
     )
     heads.write_bytes(b"nothing of use")
     assert f"--heads {heads}: expected a safetensors file" in refusal(convert(*files))
@@ -173,15 +167,13 @@ def test_foreign_files_are_left_alone(files, convert, tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("mine")
     assert (
-        "exists and is no file of LPIPS" in refusal(convert(backbone, heads, text))
+        "exists and is not an LPIPS file" in refusal(convert(backbone, heads, text))
         and text.read_text() == "mine"
     )
-    assert "exists and is no file of LPIPS" in refusal(convert(backbone, heads, tmp_path))
-    assert convert(*files)[0] == 0 and convert(*files)[0] == 0  # an earlier one of ours is replaced
+    assert "exists and is not an LPIPS file" in refusal(convert(backbone, heads, tmp_path))
+    assert convert(*files)[0] == 0 and convert(*files)[0] == 0  # an earlier output is replaced
 
 
-def test_all_three_files_must_be_given(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["visionloop-convert", "lpips", "--backbone", "a"])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2 and "--heads" in capsys.readouterr().err
+def test_all_three_files_must_be_given(command):
+    code, _, err = command("lpips", "--backbone", "a")
+    assert code == 2 and "--heads" in err

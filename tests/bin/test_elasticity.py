@@ -1,4 +1,4 @@
-"""Processes that are killed, stopped, brought back and moved, through the real command: the run ends as if nothing had happened."""
+"""Processes that are killed, stopped, restarted and moved: the run ends as an undisturbed one."""
 
 import json
 import re
@@ -12,12 +12,15 @@ from visionloop.engine.checkpoints.folder import latest_valid
 from visionloop.engine.testing.short_runs import logged
 
 KILLED_AT = 5  # with checkpoints after 2, 4, 6 and 8 steps
-LOST = r"error( \(process 1\))?: another process of this run is gone or does not answer \(.+\); the same command goes on from the newest "
+LOST = (
+    r"error( \(process 1\))?: another process of this run is gone or does not answer \(.+\); "
+    r"the same command resumes from the newest "
+)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Runs on one and on two processes that nothing disturbed are in it already: `one` and `two`."""
+    """A folder of runs, with undisturbed runs of one and of two processes: `one` and `two`."""
     folder = tmp_path_factory.mktemp("elasticity")
     found = Runs(folder, write_classification(folder / "images"))
     assert found.forked("one", 1)[0] == [0]
@@ -41,7 +44,7 @@ def test_a_killed_rank_is_brought_back_by_torchrun_and_the_run_ends_with_the_sam
         log=log,
     )
     assert launcher.wait(LONGEST) == 0, log.read_text()
-    assert re.findall(r"continuing after step (\d+)", log.read_text()) == ["4"]
+    assert re.findall(r"resuming after step (\d+)", log.read_text()) == ["4"]
     assert bytes_of(runs.output("restarted")) == bytes_of(runs.output("two"))
     assert left_behind(str(runs.output("restarted"))) == []
 
@@ -58,7 +61,7 @@ def test_a_run_that_moves_from_one_process_to_two_and_back_sees_the_same_samples
         "moved", ["--standalone", "--nproc-per-node", "2"], injury=asked, log=log
     )
     assert launcher.wait(LONGEST) == 1, log.read_text()  # torchrun turns every exit into 1
-    assert "continuing after step 3" in log.read_text() and state_of(output) == ("stopped", 6)
+    assert "resuming after step 3" in log.read_text() and state_of(output) == ("stopped", 6)
     assert runs.forked("moved", 1)[0] == [0]
 
     assert runs.trained_on("moved") == runs.trained_on("one")
@@ -101,7 +104,7 @@ def test_a_lost_node_ends_the_other_and_both_started_again_end_with_the_same_byt
     assert left_behind(str(runs.output("nodes"))) == []
     codes, texts = start()
     assert codes == [0, 0], texts
-    assert "continuing after step 4" in texts[0]
+    assert "resuming after step 4" in texts[0]
     assert bytes_of(runs.output("nodes")) == bytes_of(runs.output("two"))
 
 

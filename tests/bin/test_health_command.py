@@ -102,7 +102,7 @@ def test_a_broken_an_absent_and_a_wrong_library_are_each_named(tmp_path):
     report = json.loads(run.stdout)
     assert run.returncode == 1 and report["usable"] is False, run.stderr
     assert report["errors"][:3] == [
-        "safetensors: version 0.1, needed is >=0.6",
+        "safetensors: version 0.1, expected >=0.6",
         "no-such-library: not installed",
         "pycocotools: OSError: libcoco.so: cannot open shared object file",
     ]
@@ -148,8 +148,8 @@ def test_a_folder_that_is_not_there_yet_is_measured_where_it_would_be(tmp_path):
 def test_a_full_disk_is_an_error_where_runs_are_written_and_a_warning_elsewhere(
     monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(health, "LEAST_DISK", 1e9)
-    monkeypatch.setattr(health, "LITTLE_DISK", 1e9)
+    monkeypatch.setattr(health, "MIN_FREE_DISK", 1e9)
+    monkeypatch.setattr(health, "LOW_FREE_DISK", 1e9)
     report = fresh_report()
     health.check_disk(report, "current", tmp_path)
     health.check_disk(report, "cache", tmp_path)
@@ -163,7 +163,7 @@ def test_little_shared_memory_is_a_warning_that_says_what_to_do(monkeypatch, tmp
         health.check_shared_memory(report, str(tmp_path / "absent")) is None
         and report == fresh_report()
     )
-    monkeypatch.setattr(health, "LITTLE_SHARED", 1e9)
+    monkeypatch.setattr(health, "LOW_SHARED_MEMORY", 1e9)
     assert health.check_shared_memory(report, str(tmp_path)) > 0
     (warning,) = report["warnings"]
     assert "--shm-size" in warning and "--workers 0" in warning and report["errors"] == []

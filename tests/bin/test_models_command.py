@@ -12,16 +12,18 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from visionloop.bin import models
-from visionloop.bin.model_zoo.listing import TABLES, find_model
-from visionloop.bin.model_zoo.verify import check
+from visionloop.bin.model_zoo.listing import MODEL_ZOOS, find_model
+from visionloop.bin.model_zoo.verify import verify_model
 from visionloop.tasks.huggingface.hub import HUB_FILES
 from visionloop.tasks.super_resolution.architectures import ARCHITECTURES
 
 commands = models.command  # what the fixture `command` runs
 CHOSEN = [
-    "google/vit-base-patch16-224", "ustc-community/dfine-xlarge-coco", "tue-mps/ade20k_semantic_eomt_large_512",
+    "google/vit-base-patch16-224",
+    "ustc-community/dfine-xlarge-coco",
+    "tue-mps/ade20k_semantic_eomt_large_512",
     "caidas/swin2SR-classical-sr-x2-64",
-]  # fmt: skip
+]
 TASK_TYPES = [
     "image_classification",
     "object_detection",
@@ -41,13 +43,13 @@ def test_the_four_chosen_models_come_first_then_their_families(command):
     assert [row["model_id"] for row in rows[:4]] == CHOSEN
     assert [row["task_type"] for row in rows[:4]] == TASK_TYPES
     families = [TASK_TYPES.index(row["task_type"]) for row in rows[4:]]
-    assert families == sorted(families) and len(rows) == sum(len(table.models) for table in TABLES)
+    assert families == sorted(families) and len(rows) == sum(len(zoo.models) for zoo in MODEL_ZOOS)
 
 
 def test_the_list_for_people_has_a_line_for_each_model(command):
     code, out, _ = command("list")
     lines = out.splitlines()
-    assert code == 0 and len(lines) == 1 + sum(len(table.models) for table in TABLES)
+    assert code == 0 and len(lines) == 1 + sum(len(zoo.models) for zoo in MODEL_ZOOS)
     assert lines[1].split()[:3] == ["google/vit-base-patch16-224", "image_classification", "86.6"]
     assert "not measured" in lines[4] and "0.558" in lines[2]
 
@@ -56,7 +58,7 @@ def test_the_list_for_people_has_a_line_for_each_model(command):
 def test_a_task_lists_its_own_models_alone(command, task):
     rows = as_json(command("list", "--task", task, "--json"))
     assert {row["task_type"] for row in rows} == {"super_resolution"} and len(rows) == len(
-        TABLES[3].models
+        MODEL_ZOOS[3].models
     )
 
 
@@ -96,16 +98,17 @@ def test_a_name_of_several_tasks_needs_its_task(command):
     [
         (
             ["show", "dfine_x"],
-            "error: dfine_x: not in the table, which `list` prints; did you mean dfine_x_coco?\n",
+            "error: dfine_x: not in the model zoo, which `list` prints; "
+            "did you mean dfine_x_coco?\n",
         ),
-        (["show", "xyz"], "error: xyz: not in the table, which `list` prints\n"),
+        (["show", "xyz"], "error: xyz: not in the model zoo, which `list` prints\n"),
         (
             ["list", "--task", "deblur"],
             f"error: --task deblur: expected one of {', '.join(TASK_TYPES)}\n",
         ),
         (
             ["download", "denoise"],
-            "error: denoise: an architecture without released weights, there is nothing to download\n",
+            "error: denoise: an architecture without released weights, nothing to download\n",
         ),
     ],
 )
@@ -133,7 +136,7 @@ def test_columns_stay_in_line_beside_korean(command):
     code, out, _ = command("tasks")
     ends = [
         line.index(task["primary_metric"])
-        for line, task in zip(out.splitlines()[1:], [t.as_json() for t in TABLES], strict=True)
+        for line, task in zip(out.splitlines()[1:], [t.as_json() for t in MODEL_ZOOS], strict=True)
     ]
     syllables = [sum("가" <= letter <= "힣" for letter in line) for line in out.splitlines()[1:]]
     assert code == 0 and len({end + wide for end, wide in zip(ends, syllables, strict=True)}) == 1
@@ -163,7 +166,7 @@ def test_metrics_name_what_is_shown_and_what_picks_the_best(command):
 
 def test_every_model_builds_offline_with_the_count_of_the_table(command):
     rows = as_json(command("verify", "--json"))
-    assert len(rows) == sum(len(table.models) for table in TABLES)
+    assert len(rows) == sum(len(zoo.models) for zoo in MODEL_ZOOS)
     assert [row for row in rows if row["problem"] or row["counted"] is None] == []
 
 
@@ -172,7 +175,7 @@ def test_every_model_builds_offline_with_the_count_of_the_table(command):
 )
 def test_a_count_more_than_a_percent_off_is_told(factor, problem):
     table, model = find_model("vit-tiny")
-    row = check(table, replace(model, params=round(model.params * factor)))
+    row = verify_model(table, replace(model, params=round(model.params * factor)))
     assert row["problem"] == problem and row["counted"] == model.params
 
 
@@ -186,7 +189,7 @@ def test_a_model_that_does_not_build_is_told_and_the_exit_code_is_1(command, mon
     assert code == 1 and "does not build: " in told.pop("tiny")
     assert (
         all(line.endswith("ok") for line in told.values())
-        and len(told) == len(TABLES[3].models) - 1
+        and len(told) == len(MODEL_ZOOS[3].models) - 1
     )
 
 
@@ -212,7 +215,8 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_download_fills_the_cache_once_with_the_files_that_training_reads(command, hub, tmp_path):
-    said = f"ustc-community/dfine-xlarge-coco: 3 MB in {tmp_path / 'ustc-community--dfine-xlarge-coco'}\n"
+    folder = tmp_path / "ustc-community--dfine-xlarge-coco"
+    said = f"ustc-community/dfine-xlarge-coco: 3 MB in {folder}\n"
     for name in ("dfine_x_coco", "ustc-community/dfine-xlarge-coco"):
         assert command("download", name) == (0, said, "")
     assert hub == [("ustc-community/dfine-xlarge-coco", HUB_FILES)]
@@ -225,14 +229,17 @@ def test_download_without_a_network_is_one_line_that_says_what_to_do(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     code, out, err = command("download", "google/vit-base-patch16-224")
     assert (code, out) == (2, "") and err.count("\n") == 1
-    assert "not on this machine and HF_HUB_OFFLINE is set; run this where there is a network" in err
+    assert "not on this machine and HF_HUB_OFFLINE is set" in err
+    assert "run this on a machine with a network" in err
 
 
 def test_help_list_show_and_tasks_import_no_torch():
     code = """
 import sys
 from visionloop.bin.models import command
-for arguments in (["--help"], ["list", "--json"], ["show", "dfine-xlarge-coco"], ["tasks"], ["download", "--help"]):
+for arguments in (
+    ["--help"], ["list", "--json"], ["show", "dfine-xlarge-coco"], ["tasks"], ["download", "--help"]
+):
     command.main(arguments, standalone_mode=False)
 assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules), "imported"
 """

@@ -1,24 +1,34 @@
-"""A platform for the four tasks: choose, ask, start, follow, stop, go on, take the model, predict. All it reads fits the schema."""
+"""A platform for the four tasks: choose, start, follow, stop, resume, take the model, predict.
 
+All that it reads fits the schema.
+"""
+
+import contextlib
+import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from visionloop.bin import models
+from visionloop.bin.commands.cli import run_commands
 from visionloop.datasets.synthetic.writers import WRITERS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "bin/platform_contract/schema.json").read_text())
 TASK_TYPES = {
-    "classification": "image_classification", "detection": "object_detection", "segmentation": "semantic_segmentation",
+    "classification": "image_classification",
+    "detection": "object_detection",
+    "segmentation": "semantic_segmentation",
     "super_resolution": "super_resolution",
-}  # fmt: skip
+}
 LONGEST = 240  # seconds that anything may take on a busy machine
 STEPS = 30
 
@@ -28,14 +38,18 @@ def fits(kind, value):
     return value
 
 
-def program(*words):
-    return [sys.executable, *map(str, words)]
+def run(command, *words):
+    """The standard output of a command that is run in this process and succeeds."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            run_commands(command, [str(word) for word in words])
+        except SystemExit as left:
+            assert not left.code, printed.getvalue()
+    return printed.getvalue()
 
 
-def run(*words, code=0):
-    done = subprocess.run(program(*words), capture_output=True, text=True, timeout=LONGEST)
-    assert done.returncode == code, done.stderr[-2000:]
-    return done.stdout
+def models_json(*words):
+    return json.loads(run(models.command, *words, "--json"))
 
 
 def lines_of(path):
@@ -76,16 +90,10 @@ def test_the_schema_is_one_and_refuses_what_is_not_so():
 
 
 def test_tables_fit_the_schema():
-    models = [
-        fits("model", row) for row in json.loads(run(ROOT / "bin/models.py", "list", "--json"))
-    ]
-    assert {row["task_type"] for row in models} == set(TASK_TYPES.values())
-    assert {
-        fits("task", row)["value"]
-        for row in json.loads(run(ROOT / "bin/models.py", "tasks", "--json"))
-    } == set(TASK_TYPES.values())
-    metrics = json.loads(run(ROOT / "bin/models.py", "metrics", "--json"))
-    for task_type, row in metrics.items():
+    task_types = set(TASK_TYPES.values())
+    assert {fits("model", row)["task_type"] for row in models_json("list")} == task_types
+    assert {fits("task", row)["value"] for row in models_json("tasks")} == task_types
+    for task_type, row in models_json("metrics").items():
         keys = [metric["key"] for metric in fits("metrics_of_task", row)["metrics"]]
         assert {row["primary"], row["best"]} <= set(keys), task_type
 
@@ -96,34 +104,24 @@ def test_a_platform_plays_a_job_from_the_table_to_predictions(tmp_path, task):
     data = tmp_path / "data"
     data.mkdir()
     WRITERS[task](data, 0, images={"train": 12, "val": 4})
-    models = json.loads(run(ROOT / "bin/models.py", "list", "--task", TASK_TYPES[task], "--json"))
-    chosen = next(row for row in models if row["model_id"] == "tiny")
-    folder, script = tmp_path / "jobs" / "17", ROOT / f"bin/{task}.py"
-    batch = 4
-    given = {
-        "framework": "huggingface", "task_type": chosen["task_type"], "model_name": chosen["model_id"], "dataset_path": data,
-        "output_path": folder.parent, "epochs": STEPS * batch / 12, "batch_size": batch, "learning_rate": chosen["recommended_lr"],
+    rows = models_json("list", "--task", TASK_TYPES[task])
+    chosen = next(row for row in rows if row["model_id"] == "tiny")
+    folder, batch = tmp_path / "jobs" / "17", 4
+    options = {
+        "framework": "huggingface",
+        "task_type": chosen["task_type"],
+        "model_name": chosen["model_id"],
+        "dataset_path": data,
+        "output_path": folder.parent,
+        "epochs": STEPS * batch / 12,
+        "batch_size": batch,
+        "learning_rate": chosen["recommended_lr"],
         "job_id": 17,
-    }  # fmt: skip
-    small = [
-        "--workers",
-        0,
-        "--threads",
-        1,
-        "--device",
-        "cpu",
-        "--eval-every",
-        5,
-        "--log-every",
-        1,
-        "--save-every",
-        0,
-    ]
-    start = program(
-        ROOT / "bin/train.py",
-        *(word for name, value in given.items() for word in (f"--{name}", value)),
-        *small,
-    )
+    }
+    small = "--workers 0 --threads 1 --device cpu --eval-every 5 --log-every 1 --save-every 0"
+    small += " --precision fp32"
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    start = [sys.executable, str(ROOT / "bin/train.py"), *words, *small.split()]
     job = subprocess.Popen(start, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
         metrics = folder / "metrics.jsonl"
@@ -136,14 +134,14 @@ def test_a_platform_plays_a_job_from_the_table_to_predictions(tmp_path, task):
         assert (
             status["state"] == "running"
             and status["steps"] == STEPS
-            and time.time() - status["heartbeat"] < 10
+            and time.time() - status["heartbeat"] < LONGEST
         )
         job.send_signal(signal.SIGTERM)
-        _, said = job.communicate(timeout=LONGEST)
+        _, errors = job.communicate(timeout=LONGEST)
     finally:
         job.kill()
     stopped = fits("status", json.loads((folder / "status.json").read_text()))
-    assert (job.returncode, stopped["state"]) == (75, "stopped"), said[-2000:]
+    assert (job.returncode, stopped["state"]) == (75, "stopped"), errors[-2000:]
     logged = [line for line in lines_of(metrics) if line["step"] < stopped["step"]]
 
     done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST)
@@ -154,32 +152,13 @@ def test_a_platform_plays_a_job_from_the_table_to_predictions(tmp_path, task):
     assert [line for line in lines_of(metrics) if line["step"] < stopped["step"]] == logged
     evaluated = [line["step"] for line in lines_of(metrics) if line["kind"] == "eval"]
     assert evaluated == sorted(set(evaluated)) and set(evaluated) >= set(range(5, STEPS + 1, 5))
-    assert (
-        finished["best"]["metric"]
-        == json.loads(run(ROOT / "bin/models.py", "metrics", "--json"))[TASK_TYPES[task]]["best"]
-    )
+    assert finished["best"]["metric"] == models_json("metrics")[TASK_TYPES[task]]["best"]
 
     model = shutil.copytree(folder / "best", tmp_path / "downloaded")
-    images = data / (
-        "val/LR_x2"
-        if task == "super_resolution"
-        else "images/val"
-        if task == "segmentation"
-        else "val"
-    )
-    printed = run(
-        script,
-        "predict",
-        "--model",
-        model,
-        "--input",
-        images,
-        "--output",
-        tmp_path / "answers",
-        "--device",
-        "cpu",
-        "--json",
-    )
-    answers = [fits("prediction", json.loads(line)) for line in printed.splitlines()]
-    assert len(answers) == 4 and not any("error" in answer for answer in answers)
-    assert [answer["file"] for answer in answers] == sorted(answer["file"] for answer in answers)
+    images = {"super_resolution": "val/LR_x2", "segmentation": "images/val"}.get(task, "val")
+    paths = ["--model", model, "--input", data / images, "--output", tmp_path / "predictions"]
+    launcher = import_module(f"visionloop.bin.{task}")
+    printed = run(launcher.commands, "predict", *paths, "--device", "cpu", "--json")
+    rows = [fits("prediction", json.loads(line)) for line in printed.splitlines()]
+    assert len(rows) == 4 and not any("error" in row for row in rows)
+    assert [row["file"] for row in rows] == sorted(row["file"] for row in rows)

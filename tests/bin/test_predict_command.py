@@ -1,4 +1,7 @@
-"""`predict` is stopped, killed, continued and shared among processes: the folder is that of one undisturbed process, byte for byte."""
+"""`predict` is stopped, killed, resumed and shared among processes.
+
+The folder is that of one undisturbed process, byte for byte.
+"""
 
 import json
 import multiprocessing
@@ -14,13 +17,13 @@ from predict_runs import (
     interrupted,
     kill,
     largest_difference,
+    load_task_class,
     predict,
     rows_differ,
     write_mixed,
     write_model,
 )
 
-from visionloop.bin.benchmarks.tasks import load_task_class
 from visionloop.bin.commands.predict_files import LINES, PngNames
 from visionloop.bin.commands.predict_resume import UnfinishedPredictions
 from visionloop.engine.errors import FINISHED, STOPPED, USER_ERROR, UserError
@@ -48,8 +51,8 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(images, tmp_path_factory):
-    """whole(task name) -> (task class, {"model", "input_path"}, files of an undisturbed run), made once."""
+def undisturbed(images, tmp_path_factory):
+    """undisturbed(task name) -> (task class, {"model", "input_path"}, files of the output)."""
     made = {}
 
     def make(task_name):
@@ -60,7 +63,7 @@ def whole(images, tmp_path_factory):
             torch.set_num_threads(1)
             assert (
                 predict(task_class, output=folder / "whole", **given) == USER_ERROR
-            )  # for the broken one
+            )  # for the broken image
             torch.set_num_threads(threads)
             files = files_of(folder / "whole")
             assert rows_differ(map(json.loads, files[LINES].splitlines())), "else nothing is proven"
@@ -75,8 +78,10 @@ def crash():
 
 
 @pytest.mark.parametrize("task_name", TASKS)
-def test_a_stopped_and_a_crashed_run_go_on_to_the_same_bytes(whole, task_name, tmp_path, capsys):
-    task_class, given, files = whole(task_name)
+def test_a_stopped_and_a_crashed_run_resume_to_the_same_bytes(
+    undisturbed, task_name, tmp_path, capsys
+):
+    task_class, given, files = undisturbed(task_name)
     capsys.readouterr()
     output = tmp_path / "out"
     assert (
@@ -85,32 +90,31 @@ def test_a_stopped_and_a_crashed_run_go_on_to_the_same_bytes(whole, task_name, t
         )
         == STOPPED
     )
-    printed, told = capsys.readouterr()
+    printed, errors = capsys.readouterr()
     assert printed.encode() == b"".join(files[LINES].splitlines(keepends=True)[:2])
     assert (
-        f"stopped: 2 of 8 images are answered, in {output}.part; the same command goes on" in told
+        f"stopped: 2 of 8 images are done, in {output}.part; the same command resumes" in errors
         and not output.exists()
     )
     with pytest.raises(RuntimeError, match="a defect"):
         predict(interrupted(task_class, 1, crash), output=output, **given)
     capsys.readouterr()
-    answered = []
-    watching = interrupted(task_class, 1, lambda: answered.append(1))
+    watching = interrupted(task_class, 1, lambda: None)
     assert predict(watching, output=output, as_json=True, **given) == USER_ERROR
-    printed, told = capsys.readouterr()
-    assert watching.calls == 2 and "going on: 4 of 8 images are answered already" in told
+    printed, errors = capsys.readouterr()
+    assert watching.calls == 2 and "resuming: 4 of 8 images are done" in errors
     assert printed.encode() == files[LINES]  # all lines, also those of earlier starts
     assert (
-        f"7 of 8 images answered: {output / LINES}, {output / 'contact_sheet.png'}\n" in told
-        and told.count("error: ") == 1
+        f"predicted 7 of 8 images: {output / LINES}, {output / 'contact_sheet.png'}\n" in errors
+        and errors.count("error: ") == 1
     )
     assert files_of(output) == files
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_process_loses_nothing_that_was_answered(whole, tmp_path, workers):
-    task_class, given, files = whole("segmentation")
+def test_a_killed_process_loses_no_batch_that_was_predicted(undisturbed, tmp_path, workers):
+    task_class, given, files = undisturbed("segmentation")
     log, output = tmp_path / "log", tmp_path / "out"
     codes, _ = forked(
         task_class,
@@ -123,14 +127,14 @@ def test_a_killed_process_loses_nothing_that_was_answered(whole, tmp_path, worke
     )
     assert codes == [-signal.SIGKILL]
     codes, text = forked(task_class, 1, log, output=output, workers=workers, **given)
-    assert codes == [USER_ERROR] and "going on: 4 of 8 images are answered already" in text
+    assert codes == [USER_ERROR] and "resuming: 4 of 8 images are done" in text
     assert files_of(output) == files
 
 
 def test_any_number_of_processes_gives_the_same_folder_and_may_change_between_starts(
-    whole, tmp_path
+    undisturbed, tmp_path
 ):
-    task_class, given, files = whole("segmentation")
+    task_class, given, files = undisturbed("segmentation")
     codes, text = forked(
         task_class, 3, tmp_path / "three.log", output=tmp_path / "three", as_json=True, **given
     )
@@ -139,7 +143,7 @@ def test_any_number_of_processes_gives_the_same_folder_and_may_change_between_st
     assert [line for line in text.splitlines() if line.startswith("{")] == files[
         LINES
     ].decode().splitlines()
-    # one of two is killed in its first batch: the other answers the rest, says so, and one process
+    # one of two is killed in its first batch: the other predicts the rest, says so, and one process
     # ends it
     log, output = tmp_path / "log", tmp_path / "out"
     codes, text = forked(
@@ -148,28 +152,30 @@ def test_any_number_of_processes_gives_the_same_folder_and_may_change_between_st
     assert codes == [STOPPED, -signal.SIGKILL], text
     assert (
         "error: another process is gone or does not answer (" in text
-        and "the same command goes on" in text
+        and "the same command resumes" in text
     )
     codes, text = forked(task_class, 1, log, output=output, **given)
     assert codes == [USER_ERROR], text
     assert files_of(output) == files and not output.with_name("out.part").exists()
 
 
-def test_several_processes_stop_together_and_refuse_together(whole, tmp_path):
-    task_class, given, files = whole("segmentation")
+def test_several_processes_stop_together_and_refuse_together(undisturbed, tmp_path):
+    task_class, given, files = undisturbed("segmentation")
     log, output = tmp_path / "log", tmp_path / "out"
     acts = [(0, kill(signal.SIGTERM))] * 2
     codes, text = forked(task_class, 2, log, acts=acts, output=output, **given)
-    assert codes == [STOPPED, STOPPED] and text.count("the same command goes on") == 1
+    assert codes == [STOPPED, STOPPED] and text.count("the same command resumes") == 1
     codes, text = forked(task_class, 2, tmp_path / "other", output=output, batch_size=3, **given)
     assert codes == [USER_ERROR, USER_ERROR] and "error: " in text and "error (process 1): " in text
-    assert "unfinished answers with another --batch-size" in text
+    assert "unfinished predictions with another --batch-size" in text
     codes, text = forked(task_class, 2, log, output=output, **given)
     assert codes == [USER_ERROR, FINISHED] and files_of(output) == files
 
 
-def test_other_answers_do_not_go_on_in_the_same_unfinished_folder(whole, tmp_path, images):
-    task_class, given, _ = whole("classification")
+def test_other_predictions_do_not_resume_in_the_same_unfinished_folder(
+    undisturbed, tmp_path, images
+):
+    task_class, given, _ = undisturbed("classification")
     output = tmp_path / "out"
     assert (
         predict(interrupted(task_class, 1, kill(signal.SIGTERM)), output=output, **given) == STOPPED
@@ -190,7 +196,8 @@ def test_other_answers_do_not_go_on_in_the_same_unfinished_folder(whole, tmp_pat
         ({"batch_size": 3, "model": tmp_path / "model"}, "--model, --batch-size"),
     ]
     for changes, name in others:
-        why = rf"--output .*out: .*out\.part holds unfinished answers with another {name}; go on with that command, or remove this folder"
+        why = rf"--output .*out: .*out\.part holds unfinished predictions with another {name}; "
+        why += "repeat that command to resume them, or remove this folder"
         with pytest.raises(UserError, match=why):
             predict(task_class, output=output, **given | changes)
     shutil.rmtree(tmp_path / "model"), shutil.rmtree(tmp_path / "images")
@@ -203,20 +210,20 @@ def test_other_answers_do_not_go_on_in_the_same_unfinished_folder(whole, tmp_pat
     )
 
 
-def test_a_foreign_folder_in_the_place_of_the_unfinished_one_is_left_alone(whole, tmp_path):
-    task_class, given, _ = whole("classification")
-    (tmp_path / "out.part" / "answers").mkdir(parents=True)
-    (tmp_path / "out.part" / "answers" / "mine.txt").write_text("keep")
+def test_a_foreign_folder_in_the_place_of_the_unfinished_one_is_left_alone(undisturbed, tmp_path):
+    task_class, given, _ = undisturbed("classification")
+    (tmp_path / "out.part" / "predictions").mkdir(parents=True)
+    (tmp_path / "out.part" / "predictions" / "mine.txt").write_text("keep")
     with pytest.raises(
         UserError,
-        match=r"out\.part is in the way: it does not hold unfinished answers of this command",
+        match=r"out\.part is in the way: it holds no unfinished predictions of this command",
     ):
         predict(task_class, output=tmp_path / "out", **given)
-    assert files_of(tmp_path) == {"out.part/answers/mine.txt": b"keep"}
+    assert files_of(tmp_path) == {"out.part/predictions/mine.txt": b"keep"}
 
 
-def test_earlier_answers_stay_until_the_new_ones_are_whole(whole, tmp_path):
-    task_class, given, files = whole("classification")
+def test_earlier_predictions_stay_until_the_new_ones_are_complete(undisturbed, tmp_path):
+    task_class, given, files = undisturbed("classification")
     output = tmp_path / "out"
     output.mkdir()
     (output / LINES).write_text("earlier\n")
@@ -228,8 +235,8 @@ def test_earlier_answers_stay_until_the_new_ones_are_whole(whole, tmp_path):
     assert files_of(output) == files
 
 
-def test_answers_may_lie_among_the_images(whole, images, tmp_path):
-    task_class, given, files = whole("segmentation")
+def test_predictions_may_be_written_among_the_images(undisturbed, images, tmp_path):
+    task_class, given, files = undisturbed("segmentation")
     shutil.copytree(images, tmp_path / "in")
     given, output = given | {"input_path": tmp_path / "in"}, tmp_path / "in" / "out"
     assert (
@@ -240,9 +247,9 @@ def test_answers_may_lie_among_the_images(whole, images, tmp_path):
         assert files_of(output) == files
 
 
-def stand_in(tmp_path, facts):
-    """UnfinishedPredictions of one batch, which is answered and joined, beside earlier answers."""
-    unfinished = UnfinishedPredictions(tmp_path / "out", facts, 1)
+def complete_batch(tmp_path, inputs):
+    """UnfinishedPredictions of one batch, which is done and joined, beside earlier predictions."""
+    unfinished = UnfinishedPredictions(tmp_path / "out", inputs, 1)
     assert unfinished.begin() == [0]
     unfinished.write(0, [{"file": "a"}])
     unfinished.join_lines()
@@ -255,15 +262,15 @@ def stand_in(tmp_path, facts):
 @pytest.mark.parametrize(
     "cut", ["earlier moved", "earlier half removed", "new moved", "new moved and half removed"]
 )
-def test_putting_the_answers_in_their_place_may_be_cut_short_anywhere(tmp_path, cut):
-    unfinished = stand_in(tmp_path, {"model": "m"})
+def test_moving_the_predictions_to_their_place_may_be_cut_short_anywhere(tmp_path, cut):
+    unfinished = complete_batch(tmp_path, {"model": "m"})
     if cut.startswith("earlier"):
         unfinished.output.rename(unfinished.folder / "replaced")
         if cut.endswith("removed"):
             (unfinished.folder / "replaced" / LINES).unlink()
     else:
         shutil.rmtree(unfinished.output)
-        unfinished.answers.rename(unfinished.output)
+        unfinished.predictions.rename(unfinished.output)
         if cut.endswith("removed"):
             shutil.rmtree(unfinished.batches)
     again = UnfinishedPredictions(tmp_path / "out", {"model": "m"}, 1)
@@ -272,10 +279,10 @@ def test_putting_the_answers_in_their_place_may_be_cut_short_anywhere(tmp_path, 
     assert files_of(tmp_path) == {f"out/{LINES}": b'{"file": "a"}\n'}
 
 
-def test_other_answers_begin_anew_beside_those_that_are_in_their_place(tmp_path):
-    unfinished = stand_in(tmp_path, {"model": "m"})
+def test_other_predictions_start_again_beside_those_that_are_in_their_place(tmp_path):
+    unfinished = complete_batch(tmp_path, {"model": "m"})
     shutil.rmtree(unfinished.output)
-    unfinished.answers.rename(unfinished.output)
+    unfinished.predictions.rename(unfinished.output)
     other = UnfinishedPredictions(tmp_path / "out", {"model": "another"}, 1)
     assert other.begin() == [0]
     other.release()
@@ -304,21 +311,21 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path):
     other.join()
 
 
-def test_answers_alone_have_no_images_and_say_the_same(whole, tmp_path):
+def test_predictions_without_images_are_the_same(undisturbed, tmp_path):
     for task_name, own in (
         ("classification", set()),
         ("detection", {"coco_results.json"}),
         ("segmentation", {"ids", "colors"}),
     ):
-        task_class, given, files = whole(task_name)
+        task_class, given, files = undisturbed(task_name)
         output = tmp_path / task_name
         assert predict(task_class, output=output, images=False, **given) == USER_ERROR
         assert {path.name for path in output.iterdir()} == {LINES, *own}
         assert files_of(output).items() <= files.items()
 
 
-def test_a_folder_of_unreadable_files_alone_is_answered_too(whole, tmp_path):
-    task_class, given, _ = whole("classification")
+def test_a_folder_of_unreadable_files_alone_is_predicted_too(undisturbed, tmp_path):
+    task_class, given, _ = undisturbed("classification")
     (tmp_path / "in").mkdir()
     for name in ("a.jpg", "b.png", "c.png"):
         (tmp_path / "in" / name).write_bytes(b"nothing")
@@ -337,9 +344,11 @@ def resident_mib():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_thousands_of_images_need_no_more_memory_than_the_first_hundreds(whole, images, tmp_path):
-    """A batch is 16 images; an array of each drawn one alone, 37 x 145 px, would be 31 MiB at the end."""
-    task_class, given, _ = whole("classification")
+def test_thousands_of_images_need_no_more_memory_than_the_first_hundreds(
+    undisturbed, images, tmp_path
+):
+    """A batch is 16 images; the drawn ones alone, 37 x 145 px each, would be 31 MiB at the end."""
+    task_class, given, _ = undisturbed("classification")
     (tmp_path / "in").mkdir()
     for i in range(2000):
         os.link(images / "deep" / "0.png", tmp_path / "in" / f"{i:04d}.png")
@@ -368,7 +377,7 @@ LARGEST = {
 
 
 def predictions_of(task, module, root, names, batch_size):
-    """{key: [array of each image]} of what the network says of the list, read in batches of this size."""
+    """{key: [array of each image]} of the predictions for the list, in batches of this size."""
     found = {}
     for read in read_batches(
         task, root, names, batch_size=batch_size, numbers=range(num_batches(len(names), batch_size))
@@ -381,8 +390,10 @@ def predictions_of(task, module, root, names, batch_size):
 
 
 @pytest.mark.parametrize("task_name", TASKS)
-def test_images_of_any_sizes_are_answered_alike_in_batches_of_any_size(whole, images, task_name):
-    task_class, given, _ = whole(task_name)
+def test_images_of_any_sizes_are_predicted_alike_in_batches_of_any_size(
+    undisturbed, images, task_name
+):
+    task_class, given, _ = undisturbed(task_name)
     task, module = task_class.load_trained(given["model"])
     names = [name for name in find_images(images)[1] if name != "broken.jpg"]
     alone = predictions_of(task, module, images, names, 1)

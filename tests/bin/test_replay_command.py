@@ -1,4 +1,4 @@
-"""`replay`: a step of a run, made again. What it computes must be what the run computed, and the run must stay as it is."""
+"""`replay` repeats a step: it computes what the run computed, and does not change the run."""
 
 import hashlib
 import importlib
@@ -113,10 +113,12 @@ def test_without_the_checkpoint_before_it_the_nearest_earlier_whole_one_is_used_
     code, printed, errors = command(
         "replay", "--run", copy, "--step", 5, "--output", tmp_path / "out"
     )
-    assert code == 0 and f"{copy}/checkpoints/step_00000003: damaged, passed over" in errors
     assert (
-        f"weights: {copy}/checkpoints/step_00000002; the step itself started from later ones, of 4 steps"
-        in printed.splitlines()
+        code == 0 and f"{copy}/checkpoints/step_00000003: damaged, an earlier one is used" in errors
+    )
+    assert (
+        f"weights: {copy}/checkpoints/step_00000002; the run had later ones at this step, of 4 "
+        "steps" in printed.splitlines()
     )
     report = json.loads((tmp_path / "out" / "replay.json").read_text())
     assert report["losses"]["loss"] != report["logged"]["loss"] == logged(run, 5)["loss"]
@@ -130,8 +132,12 @@ def test_what_cannot_be_replayed_is_one_line(command, run, data, tmp_path, monke
     cases = {
         f"--step 0: expected 1 to 5, the steps of {run}": (run, 0, out),
         f"--step 6: expected 1 to 5, the steps of {run}": (run, 6, out),
-        f"--run {data}: is no run (no settings.json of ours in it)": (data, 1, out),
-        f"--output {run / 'new'}: lies in the run, which stays as it is; choose another": (
+        f"--run {data}: is not the folder of a run (it has no settings.json of visionloop)": (
+            data,
+            1,
+            out,
+        ),
+        f"--output {run / 'new'}: is a folder in the run, which is not changed; choose another": (
             run,
             1,
             run / "new",
@@ -217,7 +223,10 @@ def test_every_task_replays_its_steps_bit_for_bit(name, tmp_path, monkeypatch, c
 
 @pytest.fixture
 def replay(tmp_path, capsys):
-    """replay(task class, step, **settings) -> (report, lines) of a step of a run that may end badly; `run` is its folder."""
+    """replay(task class, step, **settings) -> (report, lines) of a step of the run in `run`.
+
+    The run may end with non-finite steps.
+    """
 
     def make(task_class, step, **settings):
         output = tmp_path / "run"
@@ -237,7 +246,7 @@ def replay(tmp_path, capsys):
     return make
 
 
-def test_a_bad_step_is_bad_again_from_the_weights_it_started_from(replay):
+def test_a_nonfinite_step_is_nonfinite_again_from_the_weights_it_started_from(replay):
     report, lines = replay(ToyTask, 3, poison="2,3,4,5", max_nonfinite_steps=2, save_every=0)
     assert (
         report["weights"] == report["weights"] | {"step": 2, "exact": True}
@@ -270,14 +279,14 @@ def test_where_the_run_went_back_to_its_best_weights_so_does_the_replay(replay, 
     assert not report["weights"]["exact"] and report["weights"]["step"] == 4
 
 
-def test_pieces_are_those_of_the_processes_that_the_run_was_started_on(replay, tmp_path):
+def test_micro_batches_are_those_of_the_processes_that_the_run_was_started_on(replay, tmp_path):
     report, _ = replay(ToyTask, 2)
     settings, environment = (
         json.loads((tmp_path / "run" / f"{name}.json").read_text())
         for name in ("settings", "environment")
     )
     settings["settings"]["micro_batch"]["value"] = (
-        8  # on two processes each has four: the same pieces
+        8  # on two processes each has four: the same micro-batches
     )
     (tmp_path / "run" / "settings.json").write_text(json.dumps(settings))
     alone, _ = replay(ToyTask, 2)
@@ -317,5 +326,5 @@ def test_skipped_samples_are_named_and_replaced(replay, tmp_path):
     assert report["skipped"] == [f"train/{gone}.png"] and gone not in [
         row["id"] for row in report["samples"]
     ]
-    assert f"unreadable, others took their places: train/{gone}.png" in lines
+    assert f"unreadable samples, replaced by the next: train/{gone}.png" in lines
     assert report["losses"]["loss"] == logged(tmp_path / "run", 1)["loss"]

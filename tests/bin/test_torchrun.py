@@ -18,7 +18,7 @@ WRITERS = {"detection": write_detection, "segmentation": write_segmentation}
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """The user's cache folder, where super-resolution keeps decoded images: empty, and both processes want to fill it."""
+    """An empty cache folder for decoded images of super-resolution, which both processes fill."""
     monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -1,16 +1,21 @@
-"""The one entry for platforms hands its argument list on to the task's own command."""
+"""The entry for platforms passes its arguments to the command of the task."""
 
 import json
 
 import pytest
 
 from visionloop.bin.commands.cli import run_commands
-from visionloop.bin.model_zoo.listing import TABLES
+from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.bin.train import command
 
 GIVEN = {
-    "model_name": "tiny", "dataset_path": "images", "epochs": "2.5", "batch_size": "12", "learning_rate": "0.00012345678", "job_id": "17",
-}  # fmt: skip
+    "model_name": "tiny",
+    "dataset_path": "images",
+    "epochs": "2.5",
+    "batch_size": "12",
+    "learning_rate": "0.00012345678",
+    "job_id": "17",
+}
 
 
 def settings_of(capsys, *words):
@@ -18,7 +23,7 @@ def settings_of(capsys, *words):
     return {name: setting["value"] for name, setting in json.loads(capsys.readouterr().out).items()}
 
 
-@pytest.mark.parametrize("task_type", [table.value for table in TABLES])
+@pytest.mark.parametrize("task_type", [table.value for table in MODEL_ZOOS])
 def test_every_task_gets_its_settings(capsys, tmp_path, task_type):
     words = [word for name, value in GIVEN.items() for word in (f"--{name}", value)]
     given = [
@@ -76,7 +81,7 @@ def test_a_job_cannot_name_a_folder_elsewhere(capsys):
         assert left.value.code == 2 and "expected the name of a folder" in capsys.readouterr().err
 
 
-def test_the_tasks_own_mistakes_are_told_as_its_own(capsys, tmp_path):
+def test_mistakes_in_options_of_the_task_are_reported_by_it(capsys, tmp_path):
     words = [
         "--task_type",
         "segmentation",

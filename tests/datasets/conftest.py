@@ -10,7 +10,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def real_data():
-    """Name of a real dataset -> its folder, in VISIONLOOP_DATA or else beside the repository; skips where it is not there."""
+    """Return the folder of a real dataset by name, or skip the test without it.
+
+    It is searched in VISIONLOOP_DATA, then beside the repository.
+    """
 
     def folder_of(name):
         folder = (
@@ -24,7 +27,7 @@ def real_data():
 
 
 @pytest.fixture
-def colours():
+def colors():
     """A smooth image without symmetry: uint8 [48, 64, 3]."""
     y, x = np.mgrid[:48, :64]
     return np.stack([y * 5, x * 3, (x + y) * 2], axis=-1).astype(np.uint8)
@@ -32,7 +35,7 @@ def colours():
 
 @pytest.fixture
 def class_tree(tmp_path):
-    """{relative path: size in pixels} -> a folder of such images, each of its own colour."""
+    """{relative path: size in pixels} -> a folder of such images, each of its own color."""
 
     def build(names, root="data"):
         for number, name in enumerate(names):

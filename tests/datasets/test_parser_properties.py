@@ -1,4 +1,4 @@
-"""Whatever somebody else wrote: every reader gives an index, or one clear line in the project's own errors, and never a traceback."""
+"""Arbitrary input files: every reader returns an index or raises a one-line error."""
 
 import json
 import os
@@ -22,27 +22,44 @@ from visionloop.datasets.io.paths import files_below
 from visionloop.datasets.segmentation.class_file import read_class_file
 from visionloop.datasets.super_resolution.layout import (
     find_super_resolution_split,
+    lr_without_hr,
     other_lr_folders,
     require_super_resolution_split,
-    small_without_image,
 )
 
+COCO_KEYS = "images annotations categories id file_name height width name bbox image_id category_id"
+CLASS_FILE_KEYS = "classes ids colors ignore_index ignore_colors palette"
 KEYS = st.sampled_from(
-    ["images", "annotations", "categories", "id", "file_name", "height", "width", "name", "bbox", "image_id", "category_id", "area",
-     "iscrowd", "classes", "ids", "colors", "ignore_index", "ignore_colors", "palette", "names", "nc", "path", "train", "val", "0", "1"]
-)  # fmt: skip
+    f"{COCO_KEYS} area iscrowd {CLASS_FILE_KEYS} names nc path train val 0 1".split()
+)
+PATHS = ["a.png", "../a.png", "/a.png", ".", "", "images/train", "\ud800", "a\0b"]
+WORDS = ["shift", "cityscapes", "others", 2**63]
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-2, 300), st.floats(), st.text(max_size=8), KEYS,
-    st.sampled_from(["a.png", "../a.png", "/a.png", ".", "", "shift", "cityscapes", "others", "images/train", "\ud800", "a\0b", 2**63]),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-2, 300),
+    st.floats(),
+    st.text(max_size=8),
+    KEYS,
+    st.sampled_from(PATHS + WORDS),
+)
 ANYTHING = st.recursive(
-    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.one_of(KEYS, st.text(max_size=4)), inner, max_size=5)),
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.one_of(KEYS, st.text(max_size=4)), inner, max_size=5),
+    ),
     max_leaves=14,
-)  # fmt: skip
+)
 CLASS_FILE = {
-    "classes": ["sky", "wall", "dog"], "ignore_index": 255, "ids": {"7": 0, "8": "wall", "9": None},
-    "colors": {"sky": [1, 2, 3], "wall": [4, 5, 6], "dog": [7, 8, 9]}, "ignore_colors": [[0, 0, 0]], "palette": "values",
-}  # fmt: skip
+    "classes": ["sky", "wall", "dog"],
+    "ignore_index": 255,
+    "ids": {"7": 0, "8": "wall", "9": None},
+    "colors": {"sky": [1, 2, 3], "wall": [4, 5, 6], "dog": [7, 8, 9]},
+    "ignore_colors": [[0, 0, 0]],
+    "palette": "values",
+}
 DESCRIPTION = {
     "path": ".",
     "train": "images/train",
@@ -84,7 +101,7 @@ BYTES = st.one_of(
 
 
 @st.composite
-def spoilt(draw, good):
+def damaged(draw, good):
     """The bytes of a right document, cut, with some of them changed."""
     content = bytearray(good)
     for _ in range(draw(st.integers(1, 4))):
@@ -118,7 +135,7 @@ LISTED = ["images/train/a.png", "gone.png", "..", ".", "/", "a\0b"]
 @settings(max_examples=300, deadline=None)
 @given(
     content=st.one_of(
-        as_json(almost(small_coco())), BYTES, spoilt(json.dumps(small_coco()).encode())
+        as_json(almost(small_coco())), BYTES, damaged(json.dumps(small_coco()).encode())
     )
 )
 def test_any_coco_json_is_an_index_or_a_list_of_problems(folder, content):
@@ -144,18 +161,25 @@ def test_any_coco_json_is_an_index_or_a_list_of_problems(folder, content):
 
 @settings(max_examples=300, deadline=None)
 @given(
-    content=st.one_of(as_json(almost(CLASS_FILE)), BYTES, spoilt(json.dumps(CLASS_FILE).encode()))
+    content=st.one_of(as_json(almost(CLASS_FILE)), BYTES, damaged(json.dumps(CLASS_FILE).encode()))
 )
 def test_any_class_file_is_a_map_or_one_line(folder, content):
     path = folder / "classes.json"
     path.write_bytes(content)
     try:
-        found = read_class_file(path)
+        class_file = read_class_file(path)
     except DataLayoutError as error:
         assert_one_line(error)
         return
-    assert found.classes and len(found.digest()) == 64 and found.describe_values() is not None
-    assert set(found.table[found.known].tolist()) <= {*range(len(found.classes)), 255}
+    assert (
+        class_file.classes
+        and len(class_file.digest()) == 64
+        and class_file.describe_values() is not None
+    )
+    assert set(class_file.table[class_file.is_valid].tolist()) <= {
+        *range(len(class_file.classes)),
+        255,
+    }
 
 
 @settings(max_examples=300, deadline=None)
@@ -166,7 +190,7 @@ def test_any_class_file_is_a_map_or_one_line(folder, content):
         st.text(alphabet="abn:{}[]&*!-?|>%@`'\"\\ \t\n0.", max_size=60),
     ).map(lambda text: text.encode(errors="surrogatepass"))
     | BYTES
-    | spoilt(yaml.dump(DESCRIPTION).encode())
+    | damaged(yaml.dump(DESCRIPTION).encode())
 )
 def test_any_data_yaml_is_an_index_or_one_line(folder, content):
     path = folder / "data.yaml"
@@ -305,9 +329,7 @@ def test_any_names_of_large_and_small_images_are_pairs_or_one_line(
     if scale == 2:
         used = [index.lr_name(i) for i in range(len(index))]
         assert len(set(used)) == len(used), "no small image belongs to two large ones"
-        alone = {
-            os.path.relpath(path, data / "train" / "LR_x2") for path in small_without_image(index)
-        }
+        alone = {os.path.relpath(path, data / "train" / "LR_x2") for path in lr_without_hr(index)}
         assert {*used} | alone == set(files_below(data / "train" / "LR_x2", (".jpg", ".png")))
 
 

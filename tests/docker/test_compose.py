@@ -1,4 +1,4 @@
-"""docker/compose.yaml: what it promises about data, runs, stops and ports. Parsed, not started."""
+"""docker/compose.yaml: data, runs, stops and ports. It is parsed, not started."""
 
 import re
 import shlex

@@ -1,4 +1,7 @@
-"""docker/: what can be known of the images without an engine. The RUN lines of pip are executed in a clean virtual environment."""
+"""The Docker images, tested without Docker.
+
+The RUN lines of pip are executed in a clean virtual environment.
+"""
 
 import configparser
 import fnmatch
@@ -29,7 +32,7 @@ def instructions(name):
 
 
 def texts(name, keyword):
-    return [text for found, text in instructions(name) if found == keyword]
+    return [text for word, text in instructions(name) if word == keyword]
 
 
 def copied(name):
@@ -44,28 +47,28 @@ def environment_of(name):
 
 
 @pytest.fixture(scope="module")
-def known_to_git():
+def project_files():
     """Every path that belongs to the project, and the folders above them."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listing.returncode:
-        pytest.skip("no git checkout: what belongs to the project is not known")
+        pytest.skip("no git checkout: the files of the project are unknown")
     paths = [Path(name) for name in listing.stdout.split("\0") if name]
     return {str(path) for file in paths for path in (file, *file.parents)}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_copied_belongs_to_the_project_and_reaches_the_engine(name, known_to_git):
+def test_what_is_copied_belongs_to_the_project_and_reaches_the_engine(name, project_files):
     rules = [
         line
         for line in (ROOT / ".dockerignore").read_text().splitlines()
         if line and not line.startswith("#")
     ]
     assert rules[0] == "*" and "**/__pycache__" in rules
-    sources = [source for found, _ in copied(name) for source in found]
+    sources = [source for names, _ in copied(name) for source in names]
     assert len(sources) == 11
     for source in sources:
-        assert (ROOT / source).exists() and source in known_to_git
+        assert (ROOT / source).exists() and source in project_files
         assert f"!{source}" in rules, f".dockerignore hides {source}"
     assert {rule[1:] for rule in rules if rule.startswith("!")} == set(sources)
 
@@ -152,7 +155,7 @@ def test_every_command_of_ours_is_one_that_is_installed():
 
 
 def test_the_address_of_cpu_wheels_leaves_the_cuda_libraries_out(tmp_path):
-    """pip is a stand-in that tells what it was asked for."""
+    """pip is a stand-in that prints its arguments."""
     (tmp_path / "pip").write_text('#!/bin/sh\necho "$PIP_EXTRA_INDEX_URL $*"\n')
     (tmp_path / "pip").chmod(0o755)
     line = next(text for text in texts("Dockerfile.cpu", "RUN") if "requirements.lock" in text)
@@ -190,8 +193,8 @@ def test_the_address_of_cpu_wheels_leaves_the_cuda_libraries_out(tmp_path):
 def test_the_pip_lines_of_the_cpu_image_make_a_working_installation(tmp_path):
     """In a clean environment, in the order of the file, with its COPY and ENV lines.
 
-    torch and what it brings are linked from our environment where that has the locked versions: pip
-    finds them installed. All of it took 61 s and 6 GB when it was run without that.
+    torch and its dependencies are linked from our environment where that has the locked versions:
+    pip finds them installed. All of it took 61 s and 6 GB when it was run without that.
     """
     python, site = make_environment(tmp_path / "venv")
     borrowed = borrow(HEAVY, site, tmp_path / "shelf")
@@ -229,6 +232,9 @@ def test_the_pip_lines_of_the_cpu_image_make_a_working_installation(tmp_path):
 
     (command,) = texts("Dockerfile.cpu", "CMD")
     assert "Usage:" in run(*words_of(command), cwd=empty, **environment).stdout
-    code = "import torch, visionloop.bin.classification as ours; print(ours.load_task_class().name, torch.ones(2).sum(), ours.__file__)"
-    told = run(python, "-c", code, cwd=empty, **environment).stdout.split()
-    assert told[:2] == ["classification", "tensor(2.)"] and Path(told[2]).is_relative_to(site)
+    code = (
+        "import torch, visionloop.bin.classification as ours; "
+        "print(ours.load_task_class().name, torch.ones(2).sum(), ours.__file__)"
+    )
+    printed = run(python, "-c", code, cwd=empty, **environment).stdout.split()
+    assert printed[:2] == ["classification", "tensor(2.)"] and Path(printed[2]).is_relative_to(site)

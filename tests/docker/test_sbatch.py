@@ -1,4 +1,7 @@
-"""docker/train.sbatch: what SLURM is asked for after each way in which a run can end. SLURM's programs are stand-ins."""
+"""docker/train.sbatch: the requests to SLURM after each possible end of a run.
+
+SLURM's programs are stand-ins.
+"""
 
 import contextlib
 import json
@@ -35,16 +38,16 @@ def job(tmp_path):
     "text", [status("stopped"), status("failed", "lost_process"), status("running")]
 )
 def test_a_run_that_was_stopped_or_lost_a_process_is_queued_again(job, text):
-    code, requeues, said = job.outcome(text=text)
-    assert (code, requeues) == (75, 1), said
-    assert "queued again, restart 1 of at most 20" in said
+    code, requeues, output = job.outcome(text=text)
+    assert (code, requeues) == (75, 1), output
+    assert "queued again, restart 1 of at most 20" in output
 
 
 @pytest.mark.parametrize("error", ["bad_input", "nonfinite_steps", "unreadable_sample", "defect"])
 def test_a_run_that_failed_is_not_queued_again_and_its_exit_code_is_kept(job, error):
-    code, requeues, said = job.outcome(text=status("failed", error), code=7)
+    code, requeues, output = job.outcome(text=status("failed", error), code=7)
     assert (code, requeues) == (7, 0)
-    assert f"not queued again (failed {error}, exit code 7)" in said
+    assert f"not queued again (failed {error}, exit code 7)" in output
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -61,22 +64,22 @@ def test_a_run_that_was_finished_before_is_a_finished_job(job):
     "text", ["", '{"state": "stop', "[]", '{"step": 3}', '{"state": "failed", "error": "none"}']
 )
 def test_an_unreadable_status_is_not_queued_again(job, text):
-    code, requeues, said = job.outcome(text=text)
+    code, requeues, output = job.outcome(text=text)
     assert (code, requeues) == (1, 0)
-    assert "not queued again (unreadable, exit code 1)" in said and "Traceback" not in said
+    assert "not queued again (unreadable, exit code 1)" in output and "Traceback" not in output
 
 
 def test_a_start_that_wrote_no_status_is_not_queued_again(job):
-    code, requeues, said = job.outcome(text=None)
+    code, requeues, output = job.outcome(text=None)
     assert (code, requeues) == (1, 0)
-    assert "not queued again (no word of this start" in said
+    assert "not queued again (no word of this start" in output
 
 
 def test_the_status_of_an_earlier_start_does_not_speak_for_this_one(job):
     assert job.outcome(text=status("stopped"))[:2] == (75, 1)
-    code, requeues, said = job.outcome(text=None)
+    code, requeues, output = job.outcome(text=None)
     assert (code, requeues) == (1, 1), "queued again for what the start before had written"
-    assert "no word of this start" in said
+    assert "no word of this start" in output
 
 
 def test_term_reaches_torchrun_on_each_node_once_and_the_script_waits_for_the_checkpoint(job):
@@ -85,14 +88,14 @@ def test_term_reaches_torchrun_on_each_node_once_and_the_script_waits_for_the_ch
     script.send_signal(signal.SIGTERM)
     job.wait_for(lambda: job.calls("scancel"))
     script.send_signal(signal.SIGTERM)
-    code, requeues, said = job.end(script)
-    assert (code, requeues) == (75, 1), said
+    code, requeues, output = job.end(script)
+    assert (code, requeues) == (75, 1), output
     assert len(job.calls("scancel")) == 1
     received = sorted(
         (call["node"], call["signals"]) for call in job.calls("torchrun") if "signals" in call
     )
     assert received == [("0", ["TERM"]), ("1", ["TERM"])]
-    assert "stopped; queued again" in said
+    assert "stopped; queued again" in output
     assert job.all_calls()[-1]["arguments"] == ["requeue", "4711"], "before both nodes had ended"
     assert (job.run / "status.json").read_text() == status("stopped")
 
@@ -101,9 +104,9 @@ def test_a_stop_before_the_run_began_is_queued_again(job):
     script = job.start(text=None, waits=True)
     job.wait_for(lambda: len(job.calls("torchrun")) == 2)
     script.send_signal(signal.SIGTERM)
-    code, requeues, said = job.end(script)
+    code, requeues, output = job.end(script)
     assert (code, requeues) == (75, 1)
-    assert "stopped before it began" in said
+    assert "stopped before it began" in output
 
 
 @pytest.mark.parametrize("state", ENDED_BY_SLURM)
@@ -115,8 +118,8 @@ def test_a_cancelled_job_is_neither_signalled_twice_nor_queued_again(job, state)
     script.send_signal(signal.SIGTERM)
     for task in (job.folder / "tasks").read_text().split():
         os.kill(int(task), signal.SIGTERM)
-    code, requeues, said = job.end(script)
-    assert (code, requeues) == (75, 0), said
+    code, requeues, output = job.end(script)
+    assert (code, requeues) == (75, 0), output
     assert job.calls("scancel") == []
 
 
@@ -126,9 +129,9 @@ def test_a_cancelled_job_is_neither_signalled_twice_nor_queued_again(job, state)
 )
 def test_a_job_is_queued_again_a_limited_number_of_times(job, restarts, limit, requeues):
     environment = {"SLURM_RESTART_COUNT": restarts} | ({"MAX_RESTARTS": limit} if limit else {})
-    code, found, said = job.outcome(text=status("stopped"), **environment)
-    assert (code, found) == (75, requeues)
-    assert ("not queued again after" in said) == (requeues == 0)
+    code, requeued, output = job.outcome(text=status("stopped"), **environment)
+    assert (code, requeued) == (75, requeues)
+    assert ("not queued again after" in output) == (requeues == 0)
 
 
 def test_a_refused_requeue_is_no_silent_end(job):
@@ -145,8 +148,12 @@ def test_every_node_gets_the_same_line_and_its_own_rank(job):
     assert first["arguments"] == second["arguments"]
     options, program = first["arguments"][:10], first["arguments"][10:]
     assert dict(zip(options[::2], options[1::2], strict=True)) == {
-        "--nnodes": "2", "--nproc-per-node": "8", "--master-addr": "127.0.0.1", "--master-port": "24711", "--shutdown-timeout": "120",
-    }  # fmt: skip
+        "--nnodes": "2",
+        "--nproc-per-node": "8",
+        "--master-addr": "127.0.0.1",
+        "--master-port": "24711",
+        "--shutdown-timeout": "120",
+    }
     train = ["--no-python", "visionloop-classification", "train", "--output", str(job.run)]
     assert program == [*train, "--data", "my images", "--epochs", "10"]
 
@@ -206,14 +213,14 @@ def test_a_run_on_two_nodes_is_stopped_queued_again_and_finished(tmp_path):
         lambda: metrics.exists() and metrics.stat().st_size, seconds=LONGEST
     )  # a step is done
     script.send_signal(signal.SIGTERM)
-    code, requeues, said = job.end(script, seconds=LONGEST)
+    code, requeues, output = job.end(script, seconds=LONGEST)
     stopped = json.loads((job.run / "status.json").read_text())
-    assert (code, requeues, stopped["state"]) == (75, 1, "stopped"), said
+    assert (code, requeues, stopped["state"]) == (75, 1, "stopped"), output
     assert 0 < stopped["step"] < 120
 
-    code, requeues, said = job.end(job.start(SLURM_RESTART_COUNT="1"), seconds=LONGEST)
-    assert (code, requeues) == (0, 1), said
-    assert f"continuing after step {stopped['step']}" in said and "2 process(es)" in said
+    code, requeues, output = job.end(job.start(SLURM_RESTART_COUNT="1"), seconds=LONGEST)
+    assert (code, requeues) == (0, 1), output
+    assert f"resuming after step {stopped['step']}" in output and "2 process(es)" in output
     assert json.loads((job.run / "status.json").read_text())["state"] == "finished"
     assert left_behind(str(job.run)) == []
 

@@ -1,4 +1,4 @@
-"""`--budget`: the schedule is sized once, the run is that of its steps, and the time ends it with its best model."""
+"""`--budget`: the steps are estimated once, the run is that of its steps, and the time ends it."""
 
 import json
 import shutil
@@ -9,17 +9,14 @@ import pytest
 import torch.utils.tensorboard  # noqa: F401 - once here, not in every forked rank
 from toy_task import ToyTask
 
-from visionloop.engine.autotune.dry_run import undisturbed
-from visionloop.engine.autotune.steps import SLACK, cost, less_busy, most_steps
-from visionloop.engine.budget import (
-    ENOUGH,
-    LEAVING_SECONDS,
-    OVER,
-    SHORT,
-    Budget,
-    Figures,
-    read_budget,
+from visionloop.engine.autotune.calibration import undisturbed
+from visionloop.engine.autotune.steps import (
+    SLACK,
+    correct_for_contention,
+    run_seconds,
+    steps_within,
 )
+from visionloop.engine.budget import LEAVING_SECONDS, Budget, Figures, TimeLeft, read_budget
 from visionloop.engine.checkpoints.start import CALIBRATION_FOLDER
 from visionloop.engine.checkpoints.writer import load_tensors
 from visionloop.engine.config.options import Duration, build, duration_text, resolve
@@ -32,9 +29,19 @@ from visionloop.engine.testing.short_runs import logged, on_ranks, same_bits
 from visionloop.engine.train import train
 
 SETTINGS = dict(
-    batch_size=8, micro_batch=8, lr=1e-2, threads=1, workers=0, device="cpu", precision="fp32", log_every=1, batch_norm=True,
-    save_every=1, keep=999, eval_every=4,
-)  # fmt: skip
+    batch_size=8,
+    micro_batch=8,
+    lr=1e-2,
+    threads=1,
+    workers=0,
+    device="cpu",
+    precision="fp32",
+    log_every=1,
+    batch_norm=True,
+    save_every=1,
+    keep=999,
+    eval_every=4,
+)
 SLOW = dict(slow_seconds=0.02)  # for a sample: about five steps a second, so that few fit
 
 
@@ -47,7 +54,7 @@ def trained(output, budget, *, left=None, **changes):
 
 
 def trained_soon(output, **changes):
-    """A run that its budget has sized, with as few seconds as this machine allows now."""
+    """A run whose steps were estimated, with as few seconds as this machine allows now."""
     for left in (5.0, 12.0, 30.0):
         try:
             return trained(output, "1h", left=left, **changes)
@@ -57,14 +64,14 @@ def trained_soon(output, **changes):
 
 
 @pytest.fixture(scope="module")
-def sized(tmp_path_factory):
-    """(folder, result) of a run that its budget has sized and, most likely, ended."""
-    output = tmp_path_factory.mktemp("runs") / "sized"
+def budgeted(tmp_path_factory):
+    """(folder, result) of a run whose steps were estimated and, most likely, ended."""
+    output = tmp_path_factory.mktemp("runs") / "budgeted"
     return output, trained_soon(output)
 
 
-def test_a_run_with_a_budget_is_bit_for_bit_the_run_of_its_steps(sized, tmp_path):
-    output, result = sized
+def test_a_run_with_a_budget_is_bit_for_bit_the_run_of_its_steps(budgeted, tmp_path):
+    output, result = budgeted
     steps = json.loads((output / "settings.json").read_text())["settings"]["steps"]
     assert steps["source"] == "auto" and 2 <= result.step <= steps["value"] < 1000
     train(ToyTask, output=str(tmp_path / "straight"), steps=steps["value"], **SETTINGS)
@@ -82,8 +89,8 @@ def test_a_run_with_a_budget_is_bit_for_bit_the_run_of_its_steps(sized, tmp_path
     assert rows[0] == rows[1] and len(rows[0]) == result.step
 
 
-def test_it_ends_finished_with_an_evaluation_and_a_best_model(sized):
-    output, result = sized
+def test_it_ends_finished_with_an_evaluation_and_a_best_model(budgeted):
+    output, result = budgeted
     status = json.loads((output / "status.json").read_text())
     assert result.state == status["state"] == "finished" and result.best is not None
     assert (output / "best" / "model.safetensors").is_file() and not (
@@ -97,15 +104,16 @@ def test_it_ends_finished_with_an_evaluation_and_a_best_model(sized):
     assert not [name for name in state["settings"] if "budget" in name or "seconds" in name]
 
 
-def test_a_finished_run_says_so_and_another_budget_is_refused(sized, capsys):
-    output, result = sized
+def test_a_finished_run_says_so_and_another_budget_is_refused(budgeted, capsys):
+    output, result = budgeted
     again = trained(output, "1h")
     assert (again.state, again.step) == (
         "finished",
         result.step,
     ) and "nothing to do" in capsys.readouterr().out
     with pytest.raises(
-        UserError, match=r"^--budget: the run in .* was sized for 1h00m .*, this command has 2h00m"
+        UserError,
+        match=r"^--budget: the length .* was estimated for 1h00m .*, this command has 2h00m",
     ) as caught:
         trained(output, "2h")
     assert caught.value.field == "budget" and f"--steps {read_budget(output)['steps']}" in str(
@@ -114,9 +122,9 @@ def test_a_finished_run_says_so_and_another_budget_is_refused(sized, capsys):
 
 
 def test_a_run_killed_before_its_first_checkpoint_keeps_its_steps_and_its_time(
-    sized, tmp_path, capsys
+    budgeted, tmp_path, capsys
 ):
-    output, _ = sized
+    output, _ = budgeted
     for name in ("settings.json", "budget.json"):
         shutil.copy(output / name, tmp_path / name)
     record = json.loads((tmp_path / "budget.json").read_text())
@@ -132,7 +140,7 @@ def test_a_run_killed_before_its_first_checkpoint_keeps_its_steps_and_its_time(
 
 
 class StopAtCheckpoints(StopFlag):
-    """Wanted once the run has written so many checkpoints; a calibration writes none there."""
+    """Raised once the run has written so many checkpoints; a calibration run writes none there."""
 
     def __init__(self, output, checkpoints):
         super().__init__()
@@ -142,7 +150,7 @@ class StopAtCheckpoints(StopFlag):
         return len(list(self.output.glob("checkpoints/step_*"))) >= self.checkpoints
 
 
-def test_a_run_that_was_stopped_measures_nothing_again_and_its_time_goes_on(tmp_path, capsys):
+def test_a_stopped_run_resumes_its_time_without_measuring_again(tmp_path, capsys):
     first = trained_soon(tmp_path, stop=StopAtCheckpoints(tmp_path, 2))
     record = json.loads((tmp_path / "budget.json").read_text())
     assert (
@@ -152,15 +160,15 @@ def test_a_run_that_was_stopped_measures_nothing_again_and_its_time_goes_on(tmp_
     )
     (tmp_path / "budget.json").write_text(json.dumps(record | {"used_seconds": 3600.0}))
     ended = trained(tmp_path, "1h")  # nothing is left: one more step, evaluated and saved
-    told = capsys.readouterr().out
-    assert "steps fit" not in told and "continuing after step" in told
-    assert f"the budget ended the run at step {first.step + 1} of {record['steps']}" in told
+    printed = capsys.readouterr().out
+    assert "steps fit" not in printed and "resuming after step" in printed
+    assert f"the budget ended the run at step {first.step + 1} of {record['steps']}" in printed
     assert (ended.state, ended.step, ended.best is None) == ("finished", first.step + 1, False)
     after = read_budget(tmp_path)
     assert (after["steps"], after["ended_at"]) == (record["steps"], ended.step) and after[
         "used_seconds"
     ] > 3600
-    # without a limit it goes on
+    # without a limit it resumes
     result = train(ToyTask, output=str(tmp_path), steps=record["steps"], **SETTINGS)
     assert (result.state, result.step) == ("finished", record["steps"])
     assert [row["step"] for row in logged(tmp_path) if row["kind"] == "train"] == list(
@@ -170,7 +178,7 @@ def test_a_run_that_was_stopped_measures_nothing_again_and_its_time_goes_on(tmp_
 
 def test_a_stop_while_measuring_leaves_nothing_half_done(tmp_path):
     stop = StopFlag()
-    stop.wanted = True
+    stop.requested = True
     result = trained(tmp_path, "1h", stop=stop)
     assert (result.state, result.step, result.best) == ("stopped", 0, None)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "stopped"
@@ -193,14 +201,14 @@ def test_a_budget_excludes_steps_and_epochs(other, tmp_path):
         trained(tmp_path, "1h", **other)
 
 
-def sized_on_this_rank(output):
+def budgeted_on_this_rank(output):
     result = trained_soon(output, micro_batch=4)
     return [result.state, result.step, result.best["step"]]
 
 
 @pytest.mark.slow
 def test_two_processes_agree_on_steps_and_end(tmp_path):
-    first, second = on_ranks(2, sized_on_this_rank, str(tmp_path / "run"), context="fork")
+    first, second = on_ranks(2, budgeted_on_this_rank, str(tmp_path / "run"), context="fork")
     assert first == second and first[0] == "finished"
 
 
@@ -211,49 +219,57 @@ FIGURES = Figures(start=1.0, first_step=0.2, step=0.1, evaluation=2.0, save=0.5,
 
 def config_of(steps):
     settings = resolve((ToyTask.config_class, TrainConfig), {"steps": steps, "batch_size": 8})
-    return build(TrainConfig, resolve_auto(settings, 800, "cpu", {}, ToyTask.settle))
+    return build(TrainConfig, resolve_auto(settings, 800, "cpu", {}, ToyTask.resolve_defaults))
 
 
-def test_what_is_found_fits_and_one_step_more_does_not():
+def test_the_estimated_steps_fit_and_one_more_does_not():
     for seconds in (20.0, 300.0, 7200.0):
-        steps = most_steps(config_of, FIGURES, 800, seconds)
+        steps = steps_within(config_of, FIGURES, 800, seconds)
         room = (seconds - LEAVING_SECONDS) * (1 + SLACK)
         assert (
-            cost(config_of(steps), FIGURES, 800) <= room < cost(config_of(steps + 1), FIGURES, 800)
+            run_seconds(config_of(steps), FIGURES, 800)
+            <= room
+            < run_seconds(config_of(steps + 1), FIGURES, 800)
         )
 
 
 def test_a_cost_counts_new_images_once_and_evaluations_and_saves_at_their_intervals():
     config = replace(config_of(300), eval_every=100, save_every=60)
-    assert cost(config, FIGURES, 800) == pytest.approx(
+    assert run_seconds(config, FIGURES, 800) == pytest.approx(
         1.0 + 100 * 0.2 + 200 * 0.1 + 3 * 2.0 + 5 * 0.5 + 1.0
     )
     timed = replace(config, save_every=Duration("10s"))  # 40 s of steps
-    assert cost(timed, FIGURES, 800) == pytest.approx(1.0 + 40 + 3 * 2.0 + 5 * 0.5 + 1.0)
-    assert most_steps(config_of, FIGURES, 800, 3.0) == 0
+    assert run_seconds(timed, FIGURES, 800) == pytest.approx(1.0 + 40 + 3 * 2.0 + 5 * 0.5 + 1.0)
+    assert steps_within(config_of, FIGURES, 800, 3.0) == 0
 
 
-def test_what_a_busy_machine_takes_is_half_believed():
-    assert less_busy(FIGURES, 1.0) == FIGURES and less_busy(FIGURES, 4.0).step == pytest.approx(
-        FIGURES.step / 2
-    )
+def test_half_of_the_contention_is_corrected():
+    assert correct_for_contention(FIGURES, 1.0) == FIGURES and correct_for_contention(
+        FIGURES, 4.0
+    ).step == pytest.approx(FIGURES.step / 2)
     clock = Clock()
     with clock.measure("data_wait"):
         time.sleep(0.05)
     assert clock.busy["data_wait"] < clock.seconds["data_wait"] / 2
 
 
-def test_disturbed_steps_count_for_little():
+def test_disturbed_steps_hardly_count():
     assert undisturbed([0.1] * 12 + [5.0] * 4) == pytest.approx(0.1)
     assert undisturbed([0.3]) == 0.3
 
 
 @pytest.mark.parametrize(
-    ("remaining", "expected"), [(60.0, ENOUGH), (6.0, SHORT), (3.0, OVER), (-1.0, OVER)]
+    ("remaining", "expected"),
+    [
+        (60.0, TimeLeft.ENOUGH),
+        (6.0, TimeLeft.SHORT),
+        (3.0, TimeLeft.OVER),
+        (-1.0, TimeLeft.OVER),
+    ],
 )
 def test_time_is_short_before_it_is_over(remaining, expected, tmp_path):
     budget = Budget(tmp_path, 100.0, time.monotonic(), used=100.0 - remaining, figures=FIGURES)
-    assert budget.left(Clock()) == expected
+    assert budget.time_left(Clock()) == expected
 
 
 @pytest.mark.parametrize(
@@ -272,5 +288,5 @@ def test_another_duration_is_one_line_that_names_the_flag(text):
         resolve((TrainConfig,), {"budget": text})
 
 
-def test_a_duration_is_told_as_people_write_it():
+def test_a_duration_is_formatted_for_people():
     assert [duration_text(seconds) for seconds in (42, 300, 7500)] == ["42s", "5m00s", "2h05m"]

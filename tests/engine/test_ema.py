@@ -1,4 +1,4 @@
-"""The average of the weights: the written formula, lent to the module without a copy."""
+"""The EMA of the weights: the written formula, lent to the module without a copy."""
 
 import pytest
 import torch
@@ -30,140 +30,140 @@ def bits(tensors):
     return {name: tensor.detach().numpy().tobytes() for name, tensor in tensors.items()}
 
 
-GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)
+FINITE, NONFINITE = torch.tensor(0.0), torch.tensor(1.0)
 
 
 @pytest.mark.parametrize("decay", [0.9998, 0.9, 0.2])
-def test_the_average_is_the_written_formula_step_by_step(decay):
+def test_the_ema_is_the_written_formula_step_by_step(decay):
     module = build_model()
-    average = ExponentialMovingAverage(module, decay)
+    ema = ExponentialMovingAverage(module, decay)
     expected = {
         name: tensor.detach().double().clone() for name, tensor in module.state_dict().items()
     }
     for step in range(20):
         disturb(module, step)
-        average.update(step, GOOD)
+        ema.update(step, FINITE)
         d = min(decay, (1 + step) / (10 + step))
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point():
                 expected[name] = d * expected[name] + (1 - d) * tensor.double()
             else:
                 expected[name] = tensor.double()
-        for name, tensor in average.tensors.items():
+        for name, tensor in ema.tensors.items():
             torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-5, atol=1e-5)
 
 
 def test_statistics_are_averaged_and_counters_copied():
     module = build_model()
-    average = ExponentialMovingAverage(module, 0.9)
+    ema = ExponentialMovingAverage(module, 0.9)
     module.norm.running_mean.fill_(1.0)
     module.norm.num_batches_tracked.fill_(17)
-    average.update(0, GOOD)
-    assert average.tensors["norm.running_mean"].tolist() == pytest.approx([0.9] * 8)
-    assert average.tensors["norm.num_batches_tracked"] == 17
+    ema.update(0, FINITE)
+    assert ema.tensors["norm.running_mean"].tolist() == pytest.approx([0.9] * 8)
+    assert ema.tensors["norm.num_batches_tracked"] == 17
 
 
 def test_a_tensor_that_took_the_place_of_another_is_averaged():
     module = build_model()
-    average = ExponentialMovingAverage(module, 0.9)
-    module.head.weight = torch.nn.Parameter(average.tensors["head.weight"] + 1)
+    ema = ExponentialMovingAverage(module, 0.9)
+    module.head.weight = torch.nn.Parameter(ema.tensors["head.weight"] + 1)
     module.norm.running_mean = torch.ones(8)
-    before = average.tensors["head.weight"].clone()
-    average.update(0, GOOD)
-    torch.testing.assert_close(average.tensors["head.weight"], before + 0.9)
-    assert average.tensors["norm.running_mean"].tolist() == pytest.approx([0.9] * 8)
+    before = ema.tensors["head.weight"].clone()
+    ema.update(0, FINITE)
+    torch.testing.assert_close(ema.tensors["head.weight"], before + 0.9)
+    assert ema.tensors["norm.running_mean"].tolist() == pytest.approx([0.9] * 8)
 
 
-def test_the_average_holds_copies_of_its_own():
+def test_the_ema_holds_copies_of_its_own():
     module = build_model()
-    average = ExponentialMovingAverage(module, 0.9)
-    before = bits(average.tensors)
+    ema = ExponentialMovingAverage(module, 0.9)
+    before = bits(ema.tensors)
     disturb(module, 0)
-    assert bits(average.tensors) == before
-    assert all(not tensor.requires_grad for tensor in average.tensors.values())
+    assert bits(ema.tensors) == before
+    assert all(not tensor.requires_grad for tensor in ema.tensors.values())
 
 
-def test_a_bad_step_changes_no_bit():
+def test_a_nonfinite_step_changes_no_bit():
     module = build_model()
-    average = ExponentialMovingAverage(module, 0.9)
+    ema = ExponentialMovingAverage(module, 0.9)
     for step in range(5):
         disturb(module, step)
-        average.update(step, GOOD)
-    before = bits(average.tensors)
+        ema.update(step, FINITE)
+    before = bits(ema.tensors)
     counted = module.norm.num_batches_tracked.clone()
     disturb(module, 9)
     module.norm.num_batches_tracked.copy_(counted)  # the step itself puts the buffers back
-    average.update(5, BAD)
-    assert bits(average.tensors) == before
+    ema.update(5, NONFINITE)
+    assert bits(ema.tensors) == before
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_a_bad_step_with_a_buffer_that_is_not_finite_changes_no_bit(value):
+def test_a_nonfinite_step_with_a_buffer_that_is_not_finite_changes_no_bit(value):
     """Zero times infinity is nan: a product with 0 is no guard."""
     module = build_model()
     module.register_buffer("running_scale", torch.ones(3))
-    average = ExponentialMovingAverage(module, 0.9)
-    before = bits(average.tensors)
+    ema = ExponentialMovingAverage(module, 0.9)
+    before = bits(ema.tensors)
     module.running_scale.fill_(value)
-    average.update(0, BAD)
-    assert bits(average.tensors) == before
+    ema.update(0, NONFINITE)
+    assert bits(ema.tensors) == before
 
 
-def test_a_bad_step_keeps_the_sign_of_zero():
+def test_a_nonfinite_step_keeps_the_sign_of_zero():
     module = torch.nn.Linear(2, 1, bias=False)
     module.weight.data.copy_(torch.tensor([[-0.0, 0.0]]))
-    average = ExponentialMovingAverage(module, 0.9)
-    before = bits(average.tensors)
+    ema = ExponentialMovingAverage(module, 0.9)
+    before = bits(ema.tensors)
     module.weight.data.fill_(1.0)
-    average.update(0, BAD)
-    assert bits(average.tensors) == before
+    ema.update(0, NONFINITE)
+    assert bits(ema.tensors) == before
 
 
-def test_a_step_without_change_keeps_the_average():
+def test_a_step_without_change_keeps_the_ema():
     module = build_model()
-    average = ExponentialMovingAverage(module, 0.9)
-    before = bits(average.tensors)
+    ema = ExponentialMovingAverage(module, 0.9)
+    before = bits(ema.tensors)
     for step in range(3):
-        average.update(step, GOOD)
-    assert bits(average.tensors) == before
+        ema.update(step, FINITE)
+    assert bits(ema.tensors) == before
 
 
-def test_applied_lends_the_averages_and_returns_the_weights_without_copying():
+def test_applied_lends_the_emas_and_returns_the_weights_without_copying():
     module = build_model()
-    average = ExponentialMovingAverage(module, 0.5)
+    ema = ExponentialMovingAverage(module, 0.5)
     disturb(module, 0)
     own = {name: tensor.data_ptr() for name, tensor in module.state_dict().items()}
-    own_bits, lent_bits = bits(module.state_dict()), bits(average.tensors)
+    own_bits, lent_bits = bits(module.state_dict()), bits(ema.tensors)
     parameters = list(module.parameters())
-    with average.applied(module):
+    with ema.applied(module):
         lent = {name: tensor.data_ptr() for name, tensor in module.state_dict().items()}
-        assert lent == {name: tensor.data_ptr() for name, tensor in average.tensors.items()}
+        assert lent == {name: tensor.data_ptr() for name, tensor in ema.tensors.items()}
         assert bits(module.state_dict()) == lent_bits
         assert all(a is b for a, b in zip(parameters, module.parameters(), strict=True)), (
             "the optimizer's parameters stay the same objects"
         )
     assert {name: tensor.data_ptr() for name, tensor in module.state_dict().items()} == own
-    assert bits(module.state_dict()) == own_bits and bits(average.tensors) == lent_bits
+    assert bits(module.state_dict()) == own_bits and bits(ema.tensors) == lent_bits
 
 
 def test_applied_returns_the_weights_after_an_error_inside():
     module = build_model()
-    average = ExponentialMovingAverage(module, 0.5)
+    ema = ExponentialMovingAverage(module, 0.5)
     disturb(module, 0)
     before = bits(module.state_dict())
-    with pytest.raises(RuntimeError), average.applied(module):
+    with pytest.raises(RuntimeError), ema.applied(module):
         raise RuntimeError
     assert bits(module.state_dict()) == before
 
 
-def test_the_module_computes_with_the_averages_inside_applied():
+def test_the_module_computes_with_the_emas_inside_applied():
     module, other = build_model().eval(), build_model(seed=5).eval()
-    average = ExponentialMovingAverage(other, 0.5)
+    ema = ExponentialMovingAverage(other, 0.5)
     images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
         expected = other(images)
         own = module(images)
-        with average.applied(module):
+        with ema.applied(module):
             assert torch.equal(module(images), expected)
         assert torch.equal(module(images), own)
 
@@ -177,18 +177,18 @@ def build_tied_model():
 def test_tied_weights_are_counted_once_and_stay_tied():
     module = build_tied_model()
     assert set(named_state(module)) == {"first.weight", "first.bias", "second.bias"}
-    average = ExponentialMovingAverage(module, 0.9)
+    ema = ExponentialMovingAverage(module, 0.9)
     module["first"].weight.data.add_(1)
-    before = average.tensors["first.weight"].clone()
-    average.update(0, GOOD)
+    before = ema.tensors["first.weight"].clone()
+    ema.update(0, FINITE)
     torch.testing.assert_close(
-        average.tensors["first.weight"], before + 0.9
+        ema.tensors["first.weight"], before + 0.9
     )  # moved once: 1 - 1/10, not twice
-    with average.applied(module):
+    with ema.applied(module):
         assert (
             module["second"].weight.data_ptr()
             == module["first"].weight.data_ptr()
-            == average.tensors["first.weight"].data_ptr()
+            == ema.tensors["first.weight"].data_ptr()
         )
     assert module["second"].weight is module["first"].weight
 
@@ -201,29 +201,29 @@ def test_buffers_that_are_not_saved_are_not_averaged():
 
 def test_averages_come_back_from_disk_bit_for_bit(tmp_path):
     module = build_model()
-    average = ExponentialMovingAverage(module, 0.9)
+    ema = ExponentialMovingAverage(module, 0.9)
     disturb(module, 0)
-    average.update(0, GOOD)
-    save_tensors(tmp_path / "ema.safetensors", average.tensors)
+    ema.update(0, FINITE)
+    save_tensors(tmp_path / "ema.safetensors", ema.tensors)
     other = ExponentialMovingAverage(build_model(seed=3), 0.9)
     other.load(load_tensors(tmp_path / "ema.safetensors"))
-    assert bits(other.tensors) == bits(average.tensors)
+    assert bits(other.tensors) == bits(ema.tensors)
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown"])
 def test_averages_with_other_names_are_refused(change):
-    average = ExponentialMovingAverage(build_model(), 0.9)
-    tensors = dict(average.tensors)
+    ema = ExponentialMovingAverage(build_model(), 0.9)
+    tensors = dict(ema.tensors)
     if change == "missing":
         del tensors["head.bias"]
     else:
         tensors["tail.bias"] = torch.zeros(2)
     with pytest.raises(ValueError, match="do not fit"):
-        average.load(tensors)
+        ema.load(tensors)
 
 
 @given(decay=st.floats(0, 1), steps=st.integers(1, 10**7))
-def test_the_average_spans_at_most_a_tenth_of_the_run(decay, steps):
+def test_the_ema_spans_at_most_a_tenth_of_the_run(decay, steps):
     lowered = ema_decay_for(decay, steps)
     assert 0 <= lowered <= decay
     span = 1 / (1 - lowered) if lowered < 1 else float("inf")

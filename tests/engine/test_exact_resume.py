@@ -43,10 +43,10 @@ class StoppingToy(ToyTask):
 
 
 class LateFlag:
-    """The flag exists once the task does; until then nobody asks."""
+    """A flag that exists once the task does; until then nobody asks."""
 
     def __call__(self):
-        return StoppingToy.stop is not None and StoppingToy.flag.wanted
+        return StoppingToy.stop is not None and StoppingToy.flag.requested
 
     def install(self): ...
 
@@ -60,7 +60,7 @@ def run(output, stop_after, settings):
 
 
 def bytes_of(output):
-    """SHA-256 of every file of the last checkpoint, of best/ and of the records of evaluations, and the logged numbers."""
+    """SHA-256 of all files of the last checkpoint, of best/ and of records, and logged numbers."""
     folders = [
         output / "checkpoints" / f"step_{STEPS:08d}",
         output / "best",

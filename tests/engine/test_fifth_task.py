@@ -1,4 +1,4 @@
-"""A task of somebody else's plugs in without a change in engine/, keeps its invariants, and has all the commands."""
+"""Another task needs no change in engine/, keeps its invariants, and has all the commands."""
 
 import ast
 import json
@@ -32,7 +32,7 @@ def test_the_engine_knows_nothing_of_it_and_it_needs_no_other_task():
     assert not [module for module in imported if module.startswith("visionloop.tasks")]
 
 
-def test_it_trains_is_scored_and_answers_through_the_commands(tmp_path, capsys):
+def test_it_trains_is_scored_and_predicts_through_the_commands(tmp_path, capsys):
     data, output = write_numbered(tmp_path / "data", {"train": 24, "val": 8}), tmp_path / "run"
     small = [
         "--steps",
@@ -64,7 +64,7 @@ def test_it_trains_is_scored_and_answers_through_the_commands(tmp_path, capsys):
     assert evals[-1]["metrics"]["mae"] < evals[0]["metrics"]["mae"]
     record = json.loads(
         (output / "evaluations/step_00000060/record.json").read_text()
-    )  # of a task that draws and tells nothing more
+    )  # of a task that draws and reports nothing more
     assert (
         record["scores"] == evals[-1]["metrics"]
         and record["classes"] is record["confusion"] is record["sample_score"] is None
@@ -94,17 +94,17 @@ def test_it_trains_is_scored_and_answers_through_the_commands(tmp_path, capsys):
             "--input",
             str(data / "val"),
             "--output",
-            str(tmp_path / "answers"),
+            str(tmp_path / "predictions"),
             "--device",
             "cpu",
         ]
         run_commands(commands, ["predict", "--model", str(output / "best"), *words])
     assert not left.value.code
-    answers = [
+    rows = [
         json.loads(line)
-        for line in (tmp_path / "answers/predictions.jsonl").read_text().splitlines()
+        for line in (tmp_path / "predictions/predictions.jsonl").read_text().splitlines()
     ]
-    assert [answer["file"] for answer in answers] == [f"{i:03}.png" for i in range(8)]
+    assert [row["file"] for row in rows] == [f"{i:03}.png" for i in range(8)]
 
 
 def train_in_process(words):
@@ -116,5 +116,12 @@ def train_in_process(words):
 def test_it_keeps_every_invariant_of_the_engine(tmp_path, monkeypatch):
     monkeypatch.setenv("FIFTH_TASK_DATA", str(write_numbered(tmp_path, {"train": 40, "val": 23})))
     assert check_task(make_regression) == [
-        "batches", "resume", "accumulation", "ranks", "grad_checkpointing", "empty_targets", "overfit", "export",
-    ]  # fmt: skip
+        "batches",
+        "resume",
+        "accumulation",
+        "ranks",
+        "grad_checkpointing",
+        "empty_targets",
+        "overfit",
+        "export",
+    ]

@@ -1,4 +1,4 @@
-"""Learning rates are pure functions of the step."""
+"""Learning lrs are pure functions of the step."""
 
 import pytest
 import torch
@@ -15,13 +15,13 @@ RUNS = st.tuples(st.integers(1, 3000), st.integers(0, 400)).filter(lambda run: r
 @given(run=RUNS, schedule=st.sampled_from(SCHEDULES))
 def test_warm_up_rises_evenly_and_reaches_the_peak(run, schedule):
     steps, warmup_steps = run
-    rates = [
+    lrs = [
         lr_factor(step, steps, schedule=schedule, warmup_steps=warmup_steps)
         for step in range(warmup_steps + 1)
     ]
-    assert rates[:-1] == [(step + 1) / warmup_steps for step in range(warmup_steps)]
-    assert rates[0] > 0, "step 0 already moves"
-    assert rates[-1] == 1 and max(rates) == 1
+    assert lrs[:-1] == [(step + 1) / warmup_steps for step in range(warmup_steps)]
+    assert lrs[0] > 0, "step 0 already moves"
+    assert lrs[-1] == 1 and max(lrs) == 1
 
 
 @given(run=RUNS, schedule=st.sampled_from(SCHEDULES), lr_min_ratio=st.floats(0, 1), data=st.data())
@@ -56,7 +56,7 @@ def test_cosine_ends_at_the_smallest_rate(run, lr_min_ratio):
         )
 
     assert factor(steps) == pytest.approx(lr_min_ratio, abs=1e-12)
-    # the last step of the run is one before the end: within the last piece of the curve
+    # the last step of the run is one before the end: within the last part of the curve
     length = steps - warmup_steps
     assert factor(steps - 1) - lr_min_ratio <= (1 - lr_min_ratio) * 2.5 / length**2 + 1e-12
 
@@ -71,14 +71,14 @@ def test_cosine_is_half_way_in_the_middle():
 def test_a_group_rests_until_its_start_and_warms_up_from_there(run, start, schedule):
     steps, warmup_steps = run
     peak = start + warmup_steps
-    rates = [
+    lrs = [
         lr_factor(step, start + steps, schedule=schedule, warmup_steps=warmup_steps, start=start)
         for step in range(peak + 1)
     ]
-    assert rates[:start] == [0.0] * start
+    assert lrs[:start] == [0.0] * start
     assert (
-        rates[start:-1] == [(step + 1) / warmup_steps for step in range(warmup_steps)]
-        and rates[-1] == 1
+        lrs[start:-1] == [(step + 1) / warmup_steps for step in range(warmup_steps)]
+        and lrs[-1] == 1
     )
 
 
@@ -116,11 +116,11 @@ def test_poly_follows_its_power_and_ends_near_zero():
 
 
 def test_step_halves_at_each_milestone():
-    rates = [
+    lrs = [
         lr_factor(step, 10, schedule="step", warmup_steps=0, milestones=(0.5, 0.8, 0.9))
         for step in range(10)
     ]
-    assert rates == [1] * 5 + [0.5] * 3 + [0.25] + [0.125]
+    assert lrs == [1] * 5 + [0.5] * 3 + [0.25] + [0.125]
 
 
 def test_constant_stays():
@@ -130,8 +130,8 @@ def test_constant_stays():
 
 
 def test_a_warm_up_as_long_as_the_run_never_passes_the_peak():
-    rates = [lr_factor(step, 4, schedule="cosine", warmup_steps=4) for step in range(4)]
-    assert rates == [0.25, 0.5, 0.75, 1.0]
+    lrs = [lr_factor(step, 4, schedule="cosine", warmup_steps=4) for step in range(4)]
+    assert lrs == [0.25, 0.5, 0.75, 1.0]
 
 
 @given(step=st.integers(0, 500), every=st.integers(0, 60), last=st.integers(1, 500))
@@ -189,15 +189,15 @@ def test_the_rate_of_a_step_does_not_depend_on_the_steps_before():
         optimizer_with({"name": "all", "lr_scale": 1.0, "warmup": None}) for _ in range(2)
     )
     for step in range(71):
-        rates = set_lr(straight, step, config)
-    assert set_lr(resumed, 70, config) == rates
+        lrs = set_lr(straight, step, config)
+    assert set_lr(resumed, 70, config) == lrs
 
 
 def test_cosine_ends_at_lr_min_whatever_the_peak():
     optimizer = optimizer_with({"name": "all", "lr_scale": 1.0, "warmup": None})
     for lr, lr_min in ((1e-3, 1e-6), (1e-2, 1e-4), (1e-5, 1e-5)):
-        rates = set_lr(optimizer, 100, TrainConfig(steps=100, lr=lr, lr_min=lr_min, warmup_steps=0))
-        assert rates["all"] == pytest.approx(lr_min)
+        lrs = set_lr(optimizer, 100, TrainConfig(steps=100, lr=lr, lr_min=lr_min, warmup_steps=0))
+        assert lrs["all"] == pytest.approx(lr_min)
 
 
 def test_a_rate_of_zero_is_zero_all_through():

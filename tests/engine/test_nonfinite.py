@@ -1,4 +1,4 @@
-"""A step with a non-finite gradient changes nothing, is reported, and too many of them end the run."""
+"""A non-finite gradient changes nothing and is reported; too many of them end the run."""
 
 import json
 import shlex
@@ -14,9 +14,19 @@ from visionloop.engine.testing.short_runs import CONFIG, same_bits, train_steps
 from visionloop.engine.train import train
 
 SETTINGS = dict(
-    batch_size=8, lr=1e-2, threads=1, workers=0, device="cpu", precision="fp32", log_every=1, eval_every=0, save_every=1, keep=99,
-    steps=8, batch_norm=True,
-)  # fmt: skip
+    batch_size=8,
+    lr=1e-2,
+    threads=1,
+    workers=0,
+    device="cpu",
+    precision="fp32",
+    log_every=1,
+    eval_every=0,
+    save_every=1,
+    keep=99,
+    steps=8,
+    batch_norm=True,
+)
 
 
 def tensors_at(output, step):
@@ -30,17 +40,19 @@ def tensors_at(output, step):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
-@pytest.mark.parametrize("bad_step", [0, 3])
-def test_a_bad_step_leaves_weights_moments_average_and_batch_norm_bit_equal(
-    tmp_path, optimizer, bad_step
+@pytest.mark.parametrize("nonfinite_step", [0, 3])
+def test_a_nonfinite_step_leaves_weights_moments_ema_and_batch_norm_bit_equal(
+    tmp_path, optimizer, nonfinite_step
 ):
-    train(ToyTask, output=str(tmp_path), poison=str(bad_step), optimizer=optimizer, **SETTINGS)
-    after = tensors_at(tmp_path, bad_step + 1)
+    train(
+        ToyTask, output=str(tmp_path), poison=str(nonfinite_step), optimizer=optimizer, **SETTINGS
+    )
+    after = tensors_at(tmp_path, nonfinite_step + 1)
     assert any("running_mean" in name for name in after) and any(
         "momentum" in name or "exp_avg" in name for name in after
     )
-    if bad_step:
-        before = tensors_at(tmp_path, bad_step)
+    if nonfinite_step:
+        before = tensors_at(tmp_path, nonfinite_step)
         assert all(same_bits(before[name], after[name]) for name in before)
     else:
         # nothing was learned yet: moments are zero, statistics untouched
@@ -51,15 +63,19 @@ def test_a_bad_step_leaves_weights_moments_average_and_batch_norm_bit_equal(
     assert all(torch.isfinite(tensor).all() for tensor in tensors_at(tmp_path, 8).values())
 
 
-def test_a_bad_step_is_reported_with_its_number_and_sample_ids(tmp_path, capfd):
+def test_a_nonfinite_step_is_reported_with_its_number_and_sample_ids(tmp_path, capfd):
     train(ToyTask, output=str(tmp_path), poison="3", **SETTINGS)
-    told = capfd.readouterr().err
-    assert "step 4: gradient norm not finite" in told and "loss_class inf" in told
-    assert "sample ids [" in told and "train/" in told
-    assert told.endswith(f"to see that step: python bin/toy.py replay --run {tmp_path} --step 4\n")
+    warning = capfd.readouterr().err
+    assert "step 4: gradient norm not finite" in warning and "loss_class inf" in warning
+    assert "sample ids [" in warning and "train/" in warning
+    assert warning.endswith(
+        f"to inspect that step: python bin/toy.py replay --run {tmp_path} --step 4\n"
+    )
 
 
-def test_too_many_bad_steps_in_a_row_end_the_run_with_a_checkpoint_of_the_last_good_step(tmp_path):
+def test_too_many_nonfinite_steps_in_a_row_end_the_run_with_a_checkpoint_of_the_last_finite_step(
+    tmp_path,
+):
     settings = SETTINGS | dict(log_every=2, save_every=0)
     with pytest.raises(UserError, match="4 non-finite steps in a row; step 3") as caught:
         train(
@@ -74,15 +90,15 @@ def test_too_many_bad_steps_in_a_row_end_the_run_with_a_checkpoint_of_the_last_g
         and status["step"] == 2
     )
     assert status["error"]["hint"].endswith(
-        f"look at that step: python bin/toy.py replay --run {tmp_path} --step 3"
+        f"inspect that step: python bin/toy.py replay --run {tmp_path} --step 3"
     )
 
 
-def test_the_command_that_shows_a_bad_step_can_be_pasted_into_a_shell(tmp_path, capfd):
-    output = tmp_path / "a run, it's mine"
+def test_the_command_that_shows_a_nonfinite_step_can_be_pasted_into_a_shell(tmp_path, capfd):
+    output = tmp_path / "a run, it's ours"
     train(ToyTask, output=str(output), poison="1", **SETTINGS)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "not finite" in line]
-    assert shlex.split(line.split("to see that step: ")[1]) == [
+    assert shlex.split(line.split("to inspect that step: ")[1]) == [
         "python",
         "bin/toy.py",
         "replay",
@@ -93,7 +109,7 @@ def test_the_command_that_shows_a_bad_step_can_be_pasted_into_a_shell(tmp_path, 
     ]
 
 
-def test_single_bad_steps_do_not_end_the_run(tmp_path):
+def test_single_nonfinite_steps_do_not_end_the_run(tmp_path):
     assert (
         train(
             ToyTask, output=str(tmp_path), poison="1,3,5", max_nonfinite_steps=2, **SETTINGS
@@ -114,7 +130,7 @@ def test_an_overflow_of_fp16_counts_only_when_the_scale_is_down_to_one(tmp_path,
     assert result.state == "finished" and "not finite" not in capfd.readouterr().err
 
 
-def test_an_unreadable_sample_ends_the_run_with_a_whole_checkpoint_and_its_name(tmp_path):
+def test_an_unreadable_sample_ends_the_run_with_a_valid_checkpoint_and_its_name(tmp_path):
     with pytest.raises(UserError, match=r"train/17\.png: broken on purpose") as caught:
         train(ToyTask, output=str(tmp_path), unreadable="17", **SETTINGS | dict(save_every=0))
     assert caught.value.code == "unreadable_sample"
@@ -122,13 +138,13 @@ def test_an_unreadable_sample_ends_the_run_with_a_whole_checkpoint_and_its_name(
     assert json.loads((tmp_path / "status.json").read_text())["error"]["file"] == "train/17.png"
 
 
-def test_skip_unreadable_goes_on_and_lists_what_it_skipped(tmp_path):
+def test_skip_unreadable_continues_and_lists_the_skipped_samples(tmp_path):
     train(ToyTask, output=str(tmp_path), unreadable="17", skip_unreadable=True, **SETTINGS)
     state = json.loads((tmp_path / "checkpoints" / "step_00000008" / "state.json").read_text())
     assert state["skipped"] == ["train/17.png"]
 
 
-def test_too_many_skipped_samples_end_the_run_with_a_whole_checkpoint(tmp_path):
+def test_too_many_skipped_samples_end_the_run_with_a_valid_checkpoint(tmp_path):
     with pytest.raises(UserError, match=r"2 of 40 samples cannot be read") as caught:
         train(
             ToyTask,
@@ -142,13 +158,13 @@ def test_too_many_skipped_samples_end_the_run_with_a_whole_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_killed_loader_process_ends_the_run_with_a_whole_checkpoint_and_the_next_start_goes_on(
+def test_a_killed_worker_ends_the_run_with_a_valid_checkpoint_and_the_next_start_resumes(
     tmp_path, split
 ):
     settings = SETTINGS | dict(save_every=0, eval_every=3, workers=1)
     with pytest.raises(
         UserError,
-        match=rf"{split}/17\.png: the worker that was making it was killed by signal 9",
+        match=rf"{split}/17\.png: the worker that was reading it was killed by signal 9",
     ) as caught:
         train(ToyTask, output=str(tmp_path), deadly=f"{split}/17.png", **settings)
     assert caught.value.code == "lost_worker"

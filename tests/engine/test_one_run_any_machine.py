@@ -1,4 +1,4 @@
-"""The same samples, order, normalisation and scores on any number of processes and with accumulation."""
+"""Samples, order, normalization and scores are equal on any number of processes."""
 
 from dataclasses import replace
 
@@ -7,7 +7,15 @@ import torch
 import torch.utils.tensorboard
 from toy_task import ToyConfig, ToyTask
 
-from visionloop.engine.testing.short_runs import CONFIG, first_step, on_ranks, score, train_steps
+from visionloop.engine.distributed import join_world
+from visionloop.engine.testing.short_runs import (
+    CONFIG,
+    first_step,
+    on_ranks,
+    score,
+    shared_folder,
+    train_steps,
+)
 
 
 def quiet_toy():
@@ -37,20 +45,15 @@ def ids_of_every_step(processes, micro_batch):
 
 
 def note_ids(micro_batch):
-    import os
-    import tempfile
-    from pathlib import Path
-
-    task, seen = quiet_toy(), []
-    count = task.count
+    task, ids = quiet_toy(), []
+    count_normalizers = task.count_normalizers
 
     def count_and_note(micro_batches):
-        seen.append([index for batch in micro_batches for index in batch["sample_ids"].tolist()])
-        return count(micro_batches)
+        ids.append([index for batch in micro_batches for index in batch["sample_ids"].tolist()])
+        return count_normalizers(micro_batches)
 
-    task.count = count_and_note
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Path(os.environ.get("CONTRACT_OUTPUT", scratch))
+    task.count_normalizers = count_and_note
+    with shared_folder(join_world("cpu")) as output:
         train_steps(
             task,
             output,
@@ -58,7 +61,7 @@ def note_ids(micro_batch):
                 CONFIG, steps=5, batch_size=13, micro_batch=micro_batch, eval_every=0, save_every=0
             ),
         )
-    return seen
+    return ids
 
 
 def test_every_step_sees_the_same_samples_on_one_two_and_three_processes_and_with_accumulation():
@@ -67,7 +70,7 @@ def test_every_step_sees_the_same_samples_on_one_two_and_three_processes_and_wit
     assert all(len(ids) == 13 for ids in alone)
 
 
-def test_two_ranks_with_uneven_pieces_give_the_gradient_of_one():
+def test_two_ranks_with_uneven_micro_batches_give_the_gradient_of_one():
     alone = first_step(quiet_toy, replace(UNEVEN, micro_batch=13))
     for rank in on_ranks(2, first_step, quiet_toy, UNEVEN, context="fork"):
         assert relative_difference(alone, rank) < 1e-5
@@ -90,7 +93,7 @@ def test_the_noise_is_the_same_wherever_the_pieces_are_equal():
     alone = first_step(noisy_toy, pieces_of_two)
     for rank in on_ranks(2, first_step, noisy_toy, pieces_of_two, context="fork"):
         assert relative_difference(alone, rank) < 1e-5
-    # and it is noise: other pieces draw another one
+    # and it is noise: other micro-batches draw another one
     assert relative_difference(alone, first_step(noisy_toy, CONFIG)) > 1e-2
 
 

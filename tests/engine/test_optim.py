@@ -35,9 +35,9 @@ def give_gradients(module, seed):
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-def take_step(module, optimizer, seed, *, bad=0.0):
+def take_step(module, optimizer, seed, *, nonfinite=0.0):
     give_gradients(module, seed)
-    optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(bad)
+    optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(nonfinite)
     optimizer.step()
 
 
@@ -84,7 +84,12 @@ def test_layer_decay_slows_each_layer_below_the_head():
         build_model(), layer_of=layer_of, num_layers=2, layer_decay=0.5
     )
     assert {group["name"]: group["lr_scale"] for group in groups} == {
-        "layer_0": 0.25, "layer_0_no_decay": 0.25, "layer_1": 0.5, "layer_1_no_decay": 0.5, "layer_2": 1.0, "layer_2_no_decay": 1.0,
+        "layer_0": 0.25,
+        "layer_0_no_decay": 0.25,
+        "layer_1": 0.5,
+        "layer_1_no_decay": 0.5,
+        "layer_2": 1.0,
+        "layer_2_no_decay": 1.0,
     }  # fmt: skip
 
 
@@ -103,16 +108,16 @@ def test_a_group_says_when_it_starts_and_one_that_does_not_starts_at_once():
     module = build_model()
     first, *others = default_parameter_groups(module)
     optimizer = build_optimizer([first | {"start": 7, "warmup": 3}, *others], module, CONFIG)
-    found = {group["name"]: (group["start"], group["warmup"]) for group in optimizer.param_groups}
-    assert found == {first["name"]: (7, 3)} | {group["name"]: (0, None) for group in others}
+    starts = {group["name"]: (group["start"], group["warmup"]) for group in optimizer.param_groups}
+    assert starts == {first["name"]: (7, 3)} | {group["name"]: (0, None) for group in others}
 
 
 def test_a_parameter_in_no_group_or_in_two_is_our_defect():
     module = build_model()
     groups = default_parameter_groups(module)
-    with pytest.raises(AssertionError, match="each trainable parameter once"):
+    with pytest.raises(AssertionError, match="in exactly one group"):
         build_optimizer(groups[:1], module, CONFIG)
-    with pytest.raises(AssertionError, match="each trainable parameter once"):
+    with pytest.raises(AssertionError, match="in exactly one group"):
         build_optimizer([*groups, {**groups[0], "name": "again"}], module, CONFIG)
 
 
@@ -130,8 +135,13 @@ def test_the_run_s_weight_decay_fills_what_a_group_leaves_open(kind):
 def test_fused_steps_are_those_of_the_plain_optimizer(kind):
     module, other = build_model(), build_model()
     optimizer = optimizer_for(module, optimizer=kind)
-    groups = [{"params": group["params"], "weight_decay": 0.1 if group["weight_decay"] is None else 0.0}
-              for group in default_parameter_groups(other)]  # fmt: skip
+    groups = [
+        {
+            "params": group["params"],
+            "weight_decay": 0.1 if group["weight_decay"] is None else 0.0,
+        }
+        for group in default_parameter_groups(other)
+    ]
     plain = {
         "adamw": lambda: torch.optim.AdamW(groups, lr=1e-2, foreach=False),
         "adam": lambda: torch.optim.Adam(groups, lr=1e-2, foreach=False),
@@ -141,8 +151,8 @@ def test_fused_steps_are_those_of_the_plain_optimizer(kind):
         take_step(module, optimizer, step)
         give_gradients(other, step)
         plain.step()
-    for mine, theirs in zip(module.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    for own, reference in zip(module.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(own, reference, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
@@ -158,7 +168,7 @@ def test_state_by_name_comes_back_bit_for_bit_and_training_goes_on_as_if_nothing
 
     resumed = build_model(seed=1)
     resumed.load_state_dict(straight.state_dict())
-    # the state is found by name, whatever the groups and the order of the parameters are
+    # the state is looked up by name, whatever the groups and the order of the parameters are
     groups = default_parameter_groups(resumed, layer_of=layer_of, num_layers=2)[::-1]
     other = build_optimizer(groups, resumed, replace(CONFIG, optimizer=kind, momentum=momentum))
     load_state_by_name(other, resumed, load_tensors(tmp_path / "optimizer.safetensors"))
@@ -199,7 +209,7 @@ def test_a_skipped_step_changes_no_bit_of_weights_and_state(kind):
     optimizer = optimizer_for(module, optimizer=kind)
     take_step(module, optimizer, 0)
     before = bits(module.state_dict()), bits(state_by_name(optimizer, module))
-    take_step(module, optimizer, 1, bad=1.0)
+    take_step(module, optimizer, 1, nonfinite=1.0)
     assert (bits(module.state_dict()), bits(state_by_name(optimizer, module))) == before
 
 
@@ -209,7 +219,7 @@ def test_a_skipped_first_step_leaves_a_defined_state(kind):
     skipped, never = build_model(), build_model()
     optimizer, other = (optimizer_for(module, optimizer=kind) for module in (skipped, never))
     assert all(not tensor.any() for tensor in state_by_name(optimizer, skipped).values())
-    take_step(skipped, optimizer, 7, bad=1.0)
+    take_step(skipped, optimizer, 7, nonfinite=1.0)
     for step in range(3):
         take_step(skipped, optimizer, step)
         take_step(never, other, step)

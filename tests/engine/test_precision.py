@@ -1,4 +1,4 @@
-"""fp32, bf16 and fp16 on one path: how far bf16 may stray, and what fp16's scaler does."""
+"""fp32, bf16 and fp16 on one path: the error of bf16, and the gradient scaler of fp16."""
 
 import json
 from dataclasses import replace
@@ -7,17 +7,28 @@ import pytest
 import torch
 from toy_task import ToyConfig, ToyTask
 
+from visionloop.engine.batch import Normalizers
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.distributed import World
 from visionloop.engine.precision import build_precision
 from visionloop.engine.prepare import prepare_run
+from visionloop.engine.run import TrainState
 from visionloop.engine.step import train_step
 from visionloop.engine.system.signals import StopFlag
+from visionloop.engine.testing.short_runs import spec_of
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
-    steps=12, batch_size=8, micro_batch=4, lr=1e-2, warmup_steps=0, schedule="constant", clip_grad=float("inf"), workers=0, threads=1
-)  # fmt: skip
+    steps=12,
+    batch_size=8,
+    micro_batch=4,
+    lr=1e-2,
+    warmup_steps=0,
+    schedule="constant",
+    clip_grad=float("inf"),
+    workers=0,
+    threads=1,
+)
 
 
 @pytest.fixture
@@ -29,10 +40,9 @@ def start(tmp_path):
         task = ToyTask(ToyConfig(dropout=0.0, batch_norm=batch_norm, poison=poison))
         output = tmp_path / f"run_{len(runs)}"
         output.mkdir()
-        run = prepare_run(
-            task, replace(CONFIG, precision=precision, **changes), World(0, 0, 1, CPU), *task.build_datasets(),
-            output=output, settings={}, start_step=0, evaluated_at=0, stop=StopFlag(),
-        )  # fmt: skip
+        config = replace(CONFIG, precision=precision, **changes)
+        spec = spec_of(task, output, config=config, world=World(0, 0, 1, CPU))
+        run = prepare_run(spec, state=TrainState(), stop=StopFlag())
         runs.append(run)
         return run, task
 
@@ -46,7 +56,7 @@ def take_step(run, task, step):
     task.before_step(run.module, step, run.config.steps)
     micro_batches = run.data.fetch(lambda: False)
     losses, grad_norm = train_step(
-        run, task, micro_batches, {"samples": run.config.batch_size}, step
+        run, task, micro_batches, Normalizers({"samples": run.config.batch_size}), step
     )
     return float(losses["loss"]), float(grad_norm)
 
@@ -58,7 +68,7 @@ def bits(run):
         for key, value in state.items()
     }
     state |= run.module.state_dict() | {
-        f"average/{name}": value for name, value in run.ema.tensors.items()
+        f"ema/{name}": value for name, value in run.ema.tensors.items()
     }
     return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
 
@@ -94,7 +104,9 @@ def test_weights_after_some_steps_are_close_to_those_of_fp32(start, precision):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_weights_moments_and_loss_stay_in_fp32(start, precision):
     run, task = start(precision)
-    losses, grad_norm = train_step(run, task, run.data.fetch(lambda: False), {"samples": 8}, 0)
+    losses, grad_norm = train_step(
+        run, task, run.data.fetch(lambda: False), Normalizers({"samples": 8}), 0
+    )
     tensors = [*run.module.parameters(), *losses.values(), grad_norm]
     tensors += [value for state in run.optimizer.state.values() for value in state.values()]
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
@@ -114,7 +126,7 @@ def test_fp16_skips_a_step_with_an_overflow_and_halves_the_scale(start):
     before, scale = bits(run), run.precision.scaler.get_scale()
     _, grad_norm = take_step(run, task, 3)
     assert not torch.isfinite(torch.tensor(grad_norm))
-    assert bits(run) == before, "weights, moments, average and statistics"
+    assert bits(run) == before, "weights, moments, EMA and statistics"
     assert run.precision.scaler.get_scale() == scale / 2
     take_step(run, task, 4)
     assert bits(run) != before and run.precision.scaler.get_scale() == scale / 2
@@ -192,8 +204,8 @@ def test_a_precision_without_scaler_has_an_empty_state_that_any_other_can_be_giv
 
 def test_autocast_is_on_in_half_precisions_only():
     a, b = torch.randn(2, 2), torch.randn(2, 2)
-    found = {}
+    dtypes = {}
     for name in ("fp32", "bf16", "fp16"):
         with build_precision(name, CPU).autocast():
-            found[name] = (a @ b).dtype
-    assert found == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+            dtypes[name] = (a @ b).dtype
+    assert dtypes == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

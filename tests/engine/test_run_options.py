@@ -12,9 +12,18 @@ from visionloop.engine.testing.short_runs import logged
 from visionloop.engine.train import train
 
 SETTINGS = dict(
-    batch_size=8, micro_batch=8, steps=10, lr=1e-2, threads=1, workers=0, device="cpu", precision="fp32", log_every=1, eval_every=2,
+    batch_size=8,
+    micro_batch=8,
+    steps=10,
+    lr=1e-2,
+    threads=1,
+    workers=0,
+    device="cpu",
+    precision="fp32",
+    log_every=1,
+    eval_every=2,
     save_every=0,
-)  # fmt: skip
+)
 
 
 def evaluations(output):
@@ -25,11 +34,11 @@ def test_overfit_trains_and_evaluates_on_the_same_few_samples(tmp_path):
     class Watched(ToyTask):
         trained, scored = set(), set()
 
-        def count(self, micro_batches):
+        def count_normalizers(self, micro_batches):
             self.trained.update(
                 index for batch in micro_batches for index in batch["sample_ids"].tolist()
             )
-            return super().count(micro_batches)
+            return super().count_normalizers(micro_batches)
 
         def predict(self, model, batch):
             self.scored.update(batch["sample_ids"].tolist())
@@ -43,21 +52,21 @@ def test_overfit_trains_and_evaluates_on_the_same_few_samples(tmp_path):
 
 
 def test_patience_ends_the_run_after_that_many_evaluations_without_a_better_score(tmp_path):
-    # a rate of zero: no evaluation is better than the first
+    # a learning rate of zero: no evaluation is better than the first
     result = train(ToyTask, output=str(tmp_path), patience=2, **SETTINGS | dict(lr=0.0))
     assert (result.state, result.step, result.best["step"]) == ("finished", 6, 2)
     assert train(ToyTask, output=str(tmp_path), patience=2, **SETTINGS | dict(lr=0.0)).step == 6
 
 
-def test_best_holds_the_average_and_the_step_folder_the_training_weights(tmp_path):
+def test_best_holds_the_ema_and_the_step_folder_the_training_weights(tmp_path):
     result = train(ToyTask, output=str(tmp_path), **SETTINGS)
     best = load_tensors(tmp_path / "best" / "model.safetensors")
     folder = tmp_path / "checkpoints" / f"step_{result.best['step']:08d}"
-    average, trained = (
+    ema, trained = (
         load_tensors(folder / "ema.safetensors"),
         load_tensors(folder / "model.safetensors"),
     )
-    assert all(torch.equal(best[name], average[name]) for name in best)
+    assert all(torch.equal(best[name], ema[name]) for name in best)
     assert not all(torch.equal(best[name], trained[name]) for name in best)
     assert all(row["metrics"].keys() == row["metrics_raw"].keys() for row in evaluations(tmp_path))
 
@@ -91,7 +100,7 @@ def test_a_task_may_go_on_from_its_best_weights(tmp_path):
                 self.weights = {
                     name: tensor.detach().clone() for name, tensor in module.state_dict().items()
                 }
-                Reloading.seen = self.weights
+                Reloading.loaded = self.weights
             super().before_step(module, step, steps)
 
     result = train(
@@ -101,7 +110,7 @@ def test_a_task_may_go_on_from_its_best_weights(tmp_path):
     best_step = min(at_best, key=lambda row: row["metrics"]["val_loss"])["step"]
     stored = load_tensors(tmp_path / "checkpoints" / f"step_{best_step:08d}" / "model.safetensors")
     assert result.state == "finished" and all(
-        torch.equal(stored[name], Reloading.seen[name]) for name in stored
+        torch.equal(stored[name], Reloading.loaded[name]) for name in stored
     )
 
 
@@ -138,12 +147,12 @@ def test_deterministic_names_what_has_no_deterministic_backward(tmp_path, capsys
         nondeterministic_ops = ("grid_sample",)
 
     lines = {}
-    for name, task, wanted in (
+    for name, task, deterministic in (
         ("plain", Sampling, False),
         ("none", ToyTask, True),
         ("named", Sampling, True),
     ):
-        train(task, output=str(tmp_path / name), **SETTINGS | dict(deterministic=wanted))
+        train(task, output=str(tmp_path / name), **SETTINGS | dict(deterministic=deterministic))
         lines[name] = [
             line
             for line in capsys.readouterr().out.splitlines()

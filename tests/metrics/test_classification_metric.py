@@ -1,4 +1,4 @@
-"""Scores of classification against brute force, and the same bits however the images were dealt out."""
+"""Scores of classification: equal to brute force, and to the bit for any distribution."""
 
 import math
 import random
@@ -50,7 +50,7 @@ def by_hand(logits, labels):
         )
     scores = {"accuracy": hits / len(labels), "val_loss": sum(losses) / len(labels)}
     scores["mean_class_accuracy"] = sum(
-        sum(found) / len(found) for found in of_class.values()
+        sum(hits_of) / len(hits_of) for hits_of in of_class.values()
     ) / len(of_class)
     return scores | ({"accuracy_top5": top5 / len(labels)} if logits.shape[1] >= 5 else {})
 
@@ -107,7 +107,7 @@ def test_equal_logits_go_to_the_lowest_class():
     assert metric.compute()["accuracy_top5"] == pytest.approx(5 / 7)
 
 
-def test_a_nan_logit_never_wins_and_shows_in_the_loss():
+def test_a_nan_logit_never_wins_and_gives_a_nan_loss():
     logits = torch.zeros(2, 6)
     logits[:, 3] = float("nan")
     scores = measured(logits, torch.tensor([3, 0]), torch.arange(2)).compute()
@@ -153,7 +153,7 @@ def test_a_class_without_images_takes_no_part():
     )
 
 
-def test_the_majority_baseline_answers_one_class():
+def test_the_majority_baseline_predicts_one_class():
     metric = measured(torch.zeros(10, 3), torch.tensor([1] * 6 + [0] * 3 + [2]), torch.arange(10))
     assert metric.majority_accuracy() == 0.6
     assert metric.majority_accuracy(majority_class=0) == 0.3

@@ -1,4 +1,4 @@
-"""Scores of detection: the numbers that others published, pycocotools on every sample, the same bits from any shards."""
+"""Scores of detection: published numbers, pycocotools, and equal bits for any distribution."""
 
 import json
 import math
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from visionloop.engine.evaluation.bootstrap import score_intervals
 from visionloop.metrics.average_precision import hits_needed
 from visionloop.metrics.coco_evaluation import SCORE_KEYS
-from visionloop.metrics.detection import DetectionMetric, ragged_rows
+from visionloop.metrics.detection import DetectionMetric
+from visionloop.metrics.rows import ragged_rows
 
 GOLD = Path(__file__).parents[2].parent / "shared" / "data" / "metrics-gold"
 NAMES = (
@@ -35,21 +36,29 @@ NAMES = (
 needs_gold = pytest.mark.skipif(not GOLD.is_dir(), reason="the published examples are not here")
 
 
-def image(truth=(), detections=(), *, crowd=(), areas=None, loss=None):
-    """One image. truth: (label, x, y, w, h) each; detections: (label, score, x, y, w, h) each; crowd: which of the truth."""
-    truth = np.array(truth, dtype=np.float64).reshape(-1, 5)
+def image(ground_truth=(), detections=(), *, crowd=(), areas=None, loss=None):
+    """Return one image.
+
+    ground_truth: (label, x, y, w, h) each; detections: (label, score, x, y, w, h) each;
+    crowd: positions of the crowd boxes.
+    """
+    ground_truth = np.array(ground_truth, dtype=np.float64).reshape(-1, 5)
     detections = np.array(detections, dtype=np.float64).reshape(-1, 6)
-    is_crowd = np.isin(np.arange(len(truth)), list(crowd))
-    areas = truth[:, 3] * truth[:, 4] if areas is None else np.array(areas, dtype=np.float64)
-    truth = {
-        "boxes": truth[:, 1:],
-        "labels": truth[:, 0].astype(np.int64),
+    is_crowd = np.isin(np.arange(len(ground_truth)), list(crowd))
+    areas = (
+        ground_truth[:, 3] * ground_truth[:, 4]
+        if areas is None
+        else np.array(areas, dtype=np.float64)
+    )
+    ground_truth = {
+        "boxes": ground_truth[:, 1:],
+        "labels": ground_truth[:, 0].astype(np.int64),
         "crowd": is_crowd,
         "areas": areas,
     }
     corners = np.concatenate([detections[:, 2:4], detections[:, 2:4] + detections[:, 4:]], axis=1)
     return {
-        "truth": truth,
+        "ground_truth": ground_truth,
         "labels": detections[:, 0].astype(np.int64),
         "scores": detections[:, 1],
         "boxes": corners,
@@ -69,13 +78,14 @@ def measured(images, num_classes, sample_ids=None, backend="pycocotools"):
         if one["loss"] is not None:
             predictions["losses"] = torch.tensor([one["loss"]])
         metric.update(
-            predictions, {"sample_ids": torch.tensor([sample_id]), "truth": [one["truth"]]}
+            predictions,
+            {"sample_ids": torch.tensor([sample_id]), "ground_truth": [one["ground_truth"]]},
         )
     return metric
 
 
 def random_images(count, num_classes, seed, *, detections=12, side=200):
-    """Images with crowds, without truth, without detections; scores with equals between images, not within one."""
+    """Images with crowds, without boxes, without detections; equal scores between images only."""
     generator = np.random.default_rng(seed)
     images = []
     for _ in range(count):
@@ -101,11 +111,11 @@ def random_images(count, num_classes, seed, *, detections=12, side=200):
             generator.choice(np.arange(1, 3 * detections), len(guesses), replace=False)
         )[::-1] / (3 * detections)
         crowd = np.flatnonzero(generator.random(number) < 0.15)
-        truth = np.concatenate([labels[:, None], boxes], axis=1)
-        found = np.concatenate(
+        ground_truth = np.concatenate([labels[:, None], boxes], axis=1)
+        predicted = np.concatenate(
             [guessed[:, None], scores[:, None], moved[:, :2], np.maximum(moved[:, 2:], 1)], axis=1
         )
-        images.append(image(truth, found, crowd=crowd, loss=float(generator.random())))
+        images.append(image(ground_truth, predicted, crowd=crowd, loss=float(generator.random())))
     return images
 
 
@@ -115,22 +125,26 @@ def same(scores, others, tolerance=1e-9):
 
 def coco_sample(dtype):
     """The 100 COCO images with the sample detections of the COCO API."""
-    truth = json.loads((GOLD / "coco-val2014-100" / "instances_val2014_100.json").read_text())
-    found = json.loads(
+    ground_truth = json.loads(
+        (GOLD / "coco-val2014-100" / "instances_val2014_100.json").read_text()
+    )
+    detections = json.loads(
         (GOLD / "coco-val2014-100" / "instances_val2014_fakebbox100_results.json").read_text()
     )
     label_of = {
         category: label
-        for label, category in enumerate(sorted(category["id"] for category in truth["categories"]))
+        for label, category in enumerate(
+            sorted(category["id"] for category in ground_truth["categories"])
+        )
     }
-    images, sample_ids = [], [pil_image["id"] for pil_image in truth["images"]]
-    for pil_image in sample_ids:
-        here = [box for box in truth["annotations"] if box["image_id"] == pil_image]
+    images, sample_ids = [], [image_entry["id"] for image_entry in ground_truth["images"]]
+    for image_entry in sample_ids:
+        here = [box for box in ground_truth["annotations"] if box["image_id"] == image_entry]
         boxes = [(label_of[box["category_id"]], *box["bbox"]) for box in here]
         guesses = [
             (label_of[box["category_id"]], box["score"], *box["bbox"])
-            for box in found
-            if box["image_id"] == pil_image
+            for box in detections
+            if box["image_id"] == image_entry
         ]
         crowd, areas = (
             [i for i, box in enumerate(here) if box["iscrowd"]],
@@ -170,7 +184,7 @@ def test_the_documented_example_of_torchmetrics_scores_as_printed():
         corners = np.array(target["boxes"])
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
         crowd = np.zeros(len(boxes), dtype=bool)
-        truth = {
+        ground_truth = {
             "boxes": boxes,
             "labels": np.array(target["labels"]),
             "crowd": crowd,
@@ -178,7 +192,7 @@ def test_the_documented_example_of_torchmetrics_scores_as_printed():
         }
         metric.update(
             {key: torch.tensor([did_you_mean[key]]) for key in did_you_mean},
-            {"sample_ids": torch.tensor([i]), "truth": [truth]},
+            {"sample_ids": torch.tensor([i]), "ground_truth": [ground_truth]},
         )
     scores = metric.compute()
     theirs = dict(
@@ -195,16 +209,18 @@ def test_the_documented_example_of_torchmetrics_scores_as_printed():
         assert scores[theirs[key]] == pytest.approx(expected, abs=1e-6, nan_ok=True), key
 
 
-def test_what_is_found_missed_and_invented_counts_by_hand():
-    found, missed = (0, 10, 10, 50, 50), (0, 200, 200, 50, 50)
+def test_true_positives_misses_and_false_positives_count_by_hand():
+    matched, missed = (0, 10, 10, 50, 50), (0, 200, 200, 50, 50)
     hit, invented = (0, 0.9, 10, 10, 50, 50), (0, 0.95, 300, 10, 50, 50)
-    assert measured([image([found], [hit])], 1).compute()["mAP"] == pytest.approx(1)
-    # one of two found: recall 0 to 0.5 has precision 1, so 51 of 101 points
-    assert measured([image([found, missed], [hit])], 1).compute()["mAP"] == pytest.approx(51 / 101)
-    assert measured([image([found], [hit, invented])], 1).compute()["mAP"] == pytest.approx(0.5)
+    assert measured([image([matched], [hit])], 1).compute()["mAP"] == pytest.approx(1)
+    # one of two matched: recall 0 to 0.5 has precision 1, so 51 of 101 points
+    assert measured([image([matched, missed], [hit])], 1).compute()["mAP"] == pytest.approx(
+        51 / 101
+    )
+    assert measured([image([matched], [hit, invented])], 1).compute()["mAP"] == pytest.approx(0.5)
 
 
-def test_a_image_without_detections_counts():
+def test_an_image_without_detections_counts():
     seen, unseen = (
         image([(0, 10, 10, 50, 50)], [(0, 0.9, 10, 10, 50, 50)]),
         image([(0, 10, 10, 50, 50)]),
@@ -217,7 +233,7 @@ def test_a_image_without_detections_counts():
     assert nothing_found.compute()["mAP"] == nothing_found.compute([0])["mAP"] == 0
 
 
-def test_a_crowd_is_neither_to_be_found_nor_a_mistake():
+def test_a_crowd_is_neither_required_nor_a_mistake():
     crowd, person = (0, 0, 0, 100, 100), (0, 200, 0, 50, 50)
     inside, hit = (0, 0.99, 10, 10, 20, 20), (0, 0.5, 200, 0, 50, 50)
     scores = measured([image([crowd, person], [inside, hit], crowd=[0], loss=3.0)], 1)
@@ -227,10 +243,10 @@ def test_a_crowd_is_neither_to_be_found_nor_a_mistake():
 
 
 def test_sizes_are_those_of_the_annotated_area():
-    truth, hit = (0, 10, 10, 100, 100), (0, 0.9, 10, 10, 100, 100)
-    by_box = measured([image([truth], [hit])], 1).compute()
+    ground_truth, hit = (0, 10, 10, 100, 100), (0, 0.9, 10, 10, 100, 100)
+    by_box = measured([image([ground_truth], [hit])], 1).compute()
     assert by_box["mAP_large"] == pytest.approx(1) and math.isnan(by_box["mAP_small"])
-    by_area = measured([image([truth], [hit], areas=[900])], 1).compute()
+    by_area = measured([image([ground_truth], [hit], areas=[900])], 1).compute()
     assert by_area["AR_small"] == pytest.approx(1) and math.isnan(by_area["AR_large"])
 
 
@@ -256,9 +272,9 @@ def test_repeated_picks_score_as_repeated_images(count, num_classes, seed, data)
 
 
 def test_a_detection_beyond_a_hundred_does_not_count():
-    truth = (0, 0, 0, 50, 50)
+    ground_truth = (0, 0, 0, 50, 50)
     invented = [(0, 0.9 - i / 1000, 100 + i, 100, 20, 20) for i in range(100)]
-    metric = measured([image([truth], [*invented, (0, 0.1, 0, 0, 50, 50)])], 1)
+    metric = measured([image([ground_truth], [*invented, (0, 0.1, 0, 0, 50, 50)])], 1)
     assert metric.compute()["mAP"] == metric.compute([0])["mAP"] == 0
 
 
@@ -307,9 +323,9 @@ def test_the_state_is_numpy_arrays_alone():
     assert all(
         isinstance(values, np.ndarray) and values.dtype != object for values in state.values()
     )
-    assert state["num_detections"].sum() == len(state["boxes"]) and state["num_truth"].sum() == len(
-        state["truth_boxes"]
-    )
+    assert state["num_detections"].sum() == len(state["boxes"]) and state[
+        "num_ground_truth"
+    ].sum() == len(state["ground_truth_boxes"])
 
 
 def test_the_validation_loss_is_per_box():
@@ -343,11 +359,11 @@ def test_the_validation_loss_is_left_out_where_none_was_given():
 
 
 def test_detections_that_are_not_finite_find_nothing():
-    truth = (0, 0, 0, 50, 50)
+    ground_truth = (0, 0, 0, 50, 50)
     broken = measured(
         [
             image(
-                [truth],
+                [ground_truth],
                 [
                     (0, 0.9, math.nan, 0, 50, 50),
                     (0, math.nan, 0, 0, 50, 50),
@@ -358,14 +374,16 @@ def test_detections_that_are_not_finite_find_nothing():
         1,
     )
     assert broken.compute()["mAP"] == 0
-    mended = measured([image([truth], [(0, 0.9, math.nan, 0, 50, 50), (0, 0.1, 0, 0, 50, 50)])], 1)
-    assert mended.compute()["mAP"] == pytest.approx(1)
+    repaired = measured(
+        [image([ground_truth], [(0, 0.9, math.nan, 0, 50, 50), (0, 0.1, 0, 0, 50, 50)])], 1
+    )
+    assert repaired.compute()["mAP"] == pytest.approx(1)
 
 
 def test_a_box_turned_inside_out_is_a_mistake():
-    truth, hit = (0, 0, 0, 50, 50), (0, 0.5, 0, 0, 50, 50)
+    ground_truth, hit = (0, 0, 0, 50, 50), (0, 0.5, 0, 0, 50, 50)
     for w, h in ((-20, 20), (20, -20), (-20, -20)):
-        metric = measured([image([truth], [(0, 0.9, 30, 30, w, h), hit])], 1)
+        metric = measured([image([ground_truth], [(0, 0.9, 30, 30, w, h), hit])], 1)
         assert metric.compute()["mAP"] == metric.compute([0])["mAP"] == pytest.approx(0.5)
 
 
@@ -399,9 +417,9 @@ def test_the_scores_are_means_over_classes():
 
 
 def test_the_curve_names_the_score_at_which_a_recall_is_reached():
-    truth = [(0, 100 * i, 0, 50, 50) for i in range(4)]
+    ground_truth = [(0, 100 * i, 0, 50, 50) for i in range(4)]
     hits = [(0, 0.9 - 0.1 * i, 100 * i, 0, 50, 50) for i in range(3)]
-    curves = measured([image(truth, hits)], 1).curves()
+    curves = measured([image(ground_truth, hits)], 1).curves()
     scores = curves["scores"][0]
     assert scores[[0, 25, 26, 50, 51, 75]] == pytest.approx([0.9, 0.9, 0.8, 0.8, 0.7, 0.7])
     assert np.isnan(scores[76:]).all() and (curves["precision"][0, 76:] == 0).all()
@@ -422,7 +440,7 @@ def test_without_images_or_truth_every_score_is_nan():
     )
 
 
-def test_the_judge_is_silent(capfd):
+def test_pycocotools_prints_nothing(capfd):
     metric = measured(random_images(3, 2, 0), 2)
     metric.compute(), metric.compute([0, 0])
     assert capfd.readouterr() == ("", "")
@@ -431,7 +449,7 @@ def test_the_judge_is_silent(capfd):
 def test_batches_that_do_not_fit_are_refused():
     one = image([(0, 0, 0, 10, 10)], [(0, 0.9, 0, 0, 10, 10)])
     good = {key: torch.from_numpy(one[key])[None] for key in ("boxes", "scores", "labels")}
-    batch = {"sample_ids": torch.tensor([0]), "truth": [one["truth"]]}
+    batch = {"sample_ids": torch.tensor([0]), "ground_truth": [one["ground_truth"]]}
     for key, wrong in (
         ("boxes", torch.zeros(1, 2, 4)),
         ("scores", torch.zeros(2, 1)),
@@ -441,9 +459,9 @@ def test_batches_that_do_not_fit_are_refused():
             DetectionMetric(2).update(good | {key: wrong}, batch)
     with pytest.raises(ValueError, match="labels: expected 0 to 1, got 2 to 2"):
         DetectionMetric(2).update(good | {"labels": torch.tensor([[2]])}, batch)
-    with pytest.raises(ValueError, match="truth_labels: expected 0 to 1"):
+    with pytest.raises(ValueError, match="ground_truth_labels: expected 0 to 1"):
         DetectionMetric(2).update(
-            good, batch | {"truth": [one["truth"] | {"labels": np.array([-1])}]}
+            good, batch | {"ground_truth": [one["ground_truth"] | {"labels": np.array([-1])}]}
         )
 
 
@@ -469,9 +487,11 @@ def test_the_fast_backend_gives_equal_numbers():
 
 def test_a_recall_needs_as_many_boxes_as_a_search_finds():
     recall = np.linspace(0, 1, 101)
-    for truth in (*range(1, 400), 36_335, 250_000):
-        expected = np.searchsorted(np.arange(truth + 1) / truth, recall)
-        assert np.array_equal(hits_needed(recall, np.array([truth]))[0], expected), truth
+    for ground_truth in (*range(1, 400), 36_335, 250_000):
+        expected = np.searchsorted(np.arange(ground_truth + 1) / ground_truth, recall)
+        assert np.array_equal(hits_needed(recall, np.array([ground_truth]))[0], expected), (
+            ground_truth
+        )
 
 
 @given(counts=st.lists(st.integers(0, 4), max_size=8), seed=st.integers(0, 100))

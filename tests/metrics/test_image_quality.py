@@ -1,4 +1,4 @@
-"""PSNR and SSIM: brute force, scikit-image, and the published rows of bicubic on Set5."""
+"""PSNR and SSIM: brute force, scikit-image, and published scores of bicubic on Set5."""
 
 import math
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_psnr_is_that_of_brute_force(height, width, seed, border):
     )
 
 
-def test_psnr_of_known_differences():
+def test_psnr_of_constant_differences():
     black = np.zeros((20, 30), dtype=np.uint8)
     assert psnr(black, black + 255) == 0 and psnr(black, black + 1) == pytest.approx(
         20 * math.log10(255), abs=1e-12

@@ -1,4 +1,4 @@
-"""LPIPS on random weights: a plain second implementation on torchvision's own AlexNet, torchmetrics where it is, and the file."""
+"""LPIPS on random weights: a second implementation, torchmetrics where installed, the file."""
 
 import math
 
@@ -14,7 +14,7 @@ RELU_PLACES = (1, 4, 7, 9, 11)  # in torchvision's AlexNet.features
 
 
 def random_tensors(seed=0):
-    """Weights in the manner of He, heads above 0 as the published ones, so that features neither die nor explode."""
+    """He initialization, heads above 0 as the published ones: features neither die nor explode."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for key, shape in SHAPES.items():
@@ -33,7 +33,7 @@ def images(count=2, height=75, width=64, seed=0):
 
 
 def plain_distance(tensors, x, y):
-    """The formula of the paper in float64 on torchvision's network, one image and one layer at a time."""
+    """The formula of the paper in float64 on torchvision's network, image by image."""
     network = (
         torchvision.models.alexnet(weights=None).features[:12].double()
     )  # without the last pooling

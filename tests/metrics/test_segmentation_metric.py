@@ -1,4 +1,4 @@
-"""Scores of segmentation: a published example, brute force pixel by pixel, the same bits from any shards."""
+"""Scores of segmentation: a published example, brute force, equal bits for any distribution."""
 
 import json
 import math
@@ -23,13 +23,13 @@ GOLD = (
 )
 
 
-def image(truth, found, loss=None, levels=None):
-    """truth, found: [H, W] of ids; levels: [L, H, W]."""
+def image(target, prediction, loss=None, levels=None):
+    """target, prediction: [H, W] of ids; levels: [L, H, W]."""
     as_ids = [
         None if ids is None else torch.as_tensor(ids).to(torch.uint8)
-        for ids in (truth, found, levels)
+        for ids in (target, prediction, levels)
     ]
-    return dict(zip(("truth", "found", "levels"), as_ids, strict=True)) | {"loss": loss}
+    return dict(zip(("target", "prediction", "levels"), as_ids, strict=True)) | {"loss": loss}
 
 
 def measured(images, num_classes, sample_ids=None, *, levels=0, batch_size=3):
@@ -37,53 +37,55 @@ def measured(images, num_classes, sample_ids=None, *, levels=0, batch_size=3):
     sample_ids = list(range(len(images))) if sample_ids is None else list(sample_ids)
     for start in range(0, len(images), batch_size):
         here = images[start : start + batch_size]
-        predictions = {"ids": [one["found"] for one in here]}
+        predictions = {"ids": [one["prediction"] for one in here]}
         if levels:
             predictions["level_ids"] = [one["levels"] for one in here]
         if here[0]["loss"] is not None:
             predictions["losses"] = torch.tensor([one["loss"] for one in here], dtype=torch.float64)
         ids = torch.tensor(sample_ids[start : start + batch_size])
-        metric.update(predictions, {"ids": [one["truth"] for one in here], "sample_ids": ids})
+        metric.update(predictions, {"ids": [one["target"] for one in here], "sample_ids": ids})
     return metric
 
 
 def random_images(count, num_classes, seed, *, levels=0):
-    """Images of several sizes, some all ignored, classes of which some are in none; predictions right in half of the pixels."""
+    """Images of several sizes, some all ignored, half of the pixels right, some classes absent."""
     generator = np.random.default_rng(seed)
     used = generator.permutation(num_classes)[: max(1, num_classes - 2)]
     images = []
     for _ in range(count):
         size = tuple(generator.integers(1, 9, 2))
-        truth = np.where(generator.random(size) < 0.2, 255, generator.choice(used, size))
-        truth = np.full(size, 255) if generator.random() < 0.1 else truth
+        target = np.where(generator.random(size) < 0.2, 255, generator.choice(used, size))
+        target = np.full(size, 255) if generator.random() < 0.1 else target
         guesses = [
             np.where(
-                (generator.random(size) < 0.5) & (truth < 255),
-                truth,
+                (generator.random(size) < 0.5) & (target < 255),
+                target,
                 generator.integers(0, num_classes, size),
             )
             for _ in range(1 + levels)
         ]
         stacked = np.stack(guesses[1:]) if levels else None
-        images.append(image(truth, guesses[0], float(generator.random()), stacked))
+        images.append(image(target, guesses[0], float(generator.random()), stacked))
     return images
 
 
-def by_hand(images, num_classes, key="found"):
+def by_hand(images, num_classes, key="prediction"):
     """The scores in plain Python, pixel by pixel."""
-    true, told, both = ([0] * num_classes for _ in range(3))
+    true, predicted, both = ([0] * num_classes for _ in range(3))
     for one in images:
-        for t, p in zip(one["truth"].flatten().tolist(), one[key].flatten().tolist(), strict=True):
+        for t, p in zip(one["target"].flatten().tolist(), one[key].flatten().tolist(), strict=True):
             if t == 255:
                 continue
             true[t] += 1
-            told[p] += 1
+            predicted[p] += 1
             both[t] += t == p
-    known = [k for k in range(num_classes) if true[k] + told[k]]
+    present = [k for k in range(num_classes) if true[k] + predicted[k]]
     seen = [k for k in range(num_classes) if true[k]]
     mean = {True: lambda values: sum(values) / len(values), False: lambda values: math.nan}
     return {
-        "miou": mean[bool(known)]([both[k] / (true[k] + told[k] - both[k]) for k in known]),
+        "miou": mean[bool(present)](
+            [both[k] / (true[k] + predicted[k] - both[k]) for k in present]
+        ),
         "pixel_accuracy": mean[bool(seen)]([sum(both) / max(1, sum(true))]),
         "mean_class_accuracy": mean[bool(seen)]([both[k] / true[k] for k in seen]),
         "val_loss": mean[bool(images)]([one["loss"] for one in images]),
@@ -104,8 +106,8 @@ def test_the_published_example_comes_out_exactly():
 
 
 def test_an_example_done_on_paper():
-    truth, found = [[0, 0, 1], [1, 255, 2]], [[0, 1, 1], [1, 0, 0]]
-    metric = measured([image(truth, found, 2.0)], 4)
+    target, prediction = [[0, 0, 1], [1, 255, 2]], [[0, 1, 1], [1, 0, 0]]
+    metric = measured([image(target, prediction, 2.0)], 4)
     per_class = metric.per_class()
     assert per_class["IoU"][:3].tolist() == [1 / 3, 2 / 3, 0] and math.isnan(per_class["IoU"][3])
     assert per_class["accuracy"][:3].tolist() == [1 / 2, 1, 0] and math.isnan(
@@ -129,9 +131,9 @@ def test_scores_are_those_of_brute_force(count, num_classes, seed):
     of_levels = [scores.pop(f"miou_level_{level}") for level in range(2)]
     assert scores == pytest.approx(by_hand(images, num_classes), abs=1e-12, nan_ok=True)
     for level, score in enumerate(of_levels):
-        shown = [one | {"level": one["levels"][level]} for one in images]
+        level_images = [one | {"level": one["levels"][level]} for one in images]
         assert score == pytest.approx(
-            by_hand(shown, num_classes, "level")["miou"], abs=1e-12, nan_ok=True
+            by_hand(level_images, num_classes, "level")["miou"], abs=1e-12, nan_ok=True
         )
 
 
@@ -188,9 +190,9 @@ def test_picked_images_score_as_if_they_were_all(count, seed, data):
 
 
 def test_an_absent_class_is_no_zero_and_a_false_alarm_is():
-    truth = np.zeros((2, 2))
-    assert measured([image(truth, truth)], 5).compute()["miou"] == 1
-    assert measured([image(truth, [[0, 0], [0, 3]])], 5).compute()["miou"] == pytest.approx(
+    target = np.zeros((2, 2))
+    assert measured([image(target, target)], 5).compute()["miou"] == 1
+    assert measured([image(target, [[0, 0], [0, 3]])], 5).compute()["miou"] == pytest.approx(
         0.75 / 2
     )
 
@@ -217,7 +219,7 @@ def test_ignored_pixels_take_no_part_whatever_was_predicted_there():
     assert np.isnan([*measured([ignored], 2).per_class().values()]).all()
 
 
-def test_an_answer_that_is_no_class_is_wrong():
+def test_a_prediction_that_is_no_class_is_wrong():
     metric = measured([image([[0, 0, 1, 255]], [[0, 255, 200, 255]])], 2)
     assert metric.per_class()["IoU"].tolist() == [0.5, 0] and metric.compute()[
         "pixel_accuracy"
@@ -235,7 +237,7 @@ def test_without_images_every_score_is_nan():
     assert len(SegmentationMetric(5, levels=1).state()["hits"]) == 0
 
 
-def test_the_loss_is_left_out_where_a_image_has_none():
+def test_the_loss_is_left_out_where_an_image_has_none():
     with_loss, without = (
         random_images(1, 3, 0),
         [one | {"loss": None} for one in random_images(2, 3, 1)],
@@ -255,7 +257,7 @@ def test_a_loss_that_is_no_number_shows():
     )
 
 
-def test_the_trivial_answer_is_the_largest_class():
+def test_the_trivial_prediction_is_the_largest_class():
     metric = measured([image([[0, 0, 0, 1, 2, 255]], np.zeros((1, 6)))], 4)
     assert metric.majority_scores() == {"miou": 0.6 / 3, "pixel_accuracy": 0.6}
     assert metric.majority_scores() == {
@@ -267,13 +269,13 @@ def test_the_trivial_answer_is_the_largest_class():
 @pytest.mark.parametrize("num_classes", [1, 180, 255])
 def test_pairs_are_counted_for_any_number_of_classes(num_classes):
     generator = np.random.default_rng(0)
-    truth, found = (
+    target, prediction = (
         generator.choice([*range(num_classes), 255], (40, 50)).astype(np.uint8) for _ in "tp"
     )
     expected = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
-    np.add.at(expected, (np.minimum(truth, num_classes), np.minimum(found, num_classes)), 1)
-    turned = torch.from_numpy(np.ascontiguousarray(found.T)).T  # other strides
-    assert np.array_equal(count_pairs(torch.from_numpy(truth), turned, num_classes), expected)
+    np.add.at(expected, (np.minimum(target, num_classes), np.minimum(prediction, num_classes)), 1)
+    transposed = torch.from_numpy(np.ascontiguousarray(prediction.T)).T  # other strides
+    assert np.array_equal(count_pairs(torch.from_numpy(target), transposed, num_classes), expected)
 
 
 def test_other_shapes_are_refused():

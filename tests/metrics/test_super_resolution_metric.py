@@ -1,4 +1,4 @@
-"""Scores of super-resolution: means of the single images' scores, the same bits from any shards, what is too small or equal."""
+"""Scores of super-resolution: means over images, equal bits, images too small or equal."""
 
 import math
 import random
@@ -17,7 +17,7 @@ BORDER = 2
 
 
 def random_images(count, seed, *, smallest=16, largest=24, with_loss=True):
-    """[{"image", "hr", "bicubic": uint8 [3, H, W], "loss"}] of several sizes; HR and bicubic up to two pixels larger."""
+    """[{"image", "hr", "bicubic": uint8 [3, H, W], "loss"}]; HR and bicubic are up to 2 larger."""
     generator = np.random.default_rng(seed)
     images = []
     for _ in range(count):
@@ -175,7 +175,7 @@ def test_an_almost_equal_image_scores_no_more_than_an_equal_one():
     )
 
 
-def test_a_image_too_small_for_ssim_is_left_out_of_its_mean_alone():
+def test_an_image_too_small_for_ssim_is_left_out_of_its_mean_alone():
     one, small = random_images(2, 2)
     small = {
         name: value if name == "loss" else value[:, :, :14] for name, value in small.items()
@@ -195,7 +195,7 @@ def test_a_image_too_small_for_ssim_is_left_out_of_its_mean_alone():
     )
 
 
-def test_a_image_that_is_all_border_has_no_score_and_stops_nothing():
+def test_an_image_that_is_all_border_has_no_score_and_stops_nothing():
     strip = dict.fromkeys(("image", "hr", "bicubic"), torch.zeros(3, 4, 9, dtype=torch.uint8))
     images = [*random_images(1, 3), strip | {"loss": 1.0}]
     metric = measured(images)
@@ -222,7 +222,7 @@ def test_lpips_is_there_when_its_network_is():
     assert "lpips" not in measured(images).compute() and "lpips" not in measured(images).per_image()
 
 
-def test_the_loss_is_left_out_where_a_image_has_none():
+def test_the_loss_is_left_out_where_an_image_has_none():
     with_loss, without = random_images(1, 0), random_images(2, 1, with_loss=False)
     assert "val_loss" in measured(with_loss).compute()
     mixed = measured([*with_loss, *without], batch_size=1)

@@ -1,4 +1,4 @@
-"""Runs launchers one after the other, each in a fork of a process that has imported everything: a command costs what it does, no more.
+"""Run launchers one after the other, each in a fork of a process that has imported everything.
 
 Standard input: a json list of command lines as lists of words, `bin/x.py ..`, with RUN for the
 folder of the newest run below this one. Standard output: a json list of [exit code, what it

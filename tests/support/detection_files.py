@@ -7,7 +7,10 @@ from PIL import Image
 
 
 def small_coco():
-    """The content of a COCO json: three images (the last without boxes), two classes, four boxes of which one is a crowd."""
+    """A COCO json of three images (the last without boxes), two classes and four boxes.
+
+    One of the boxes is a crowd.
+    """
     return {
         "images": [
             {"id": 7, "file_name": "a.png", "width": 40, "height": 30},

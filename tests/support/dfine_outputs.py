@@ -1,4 +1,4 @@
-"""What a D-FINE network might say of a batch: random numbers in the shapes of the library's DFineModelOutput."""
+"""Random outputs of D-FINE in the shapes of the DFineModelOutput of transformers."""
 
 from types import SimpleNamespace
 
@@ -14,8 +14,8 @@ LEAVES = (
 
 
 def random_boxes(generator, *shape):
-    centres, sides = (torch.rand(*shape, 2, generator=generator) for _ in range(2))
-    return torch.cat([0.2 + 0.6 * centres, 0.05 + 0.3 * sides], -1)
+    centers, sides = (torch.rand(*shape, 2, generator=generator) for _ in range(2))
+    return torch.cat([0.2 + 0.6 * centers, 0.05 + 0.3 * sides], -1)
 
 
 def random_targets(generator, sizes, classes):
@@ -29,7 +29,10 @@ def random_targets(generator, sizes, classes):
 
 
 def denoising_meta(sizes, denoising, queries):
-    """As the library lays them out: per group the positives of the fullest image, then as many negatives. None without a box."""
+    """The layout of denoising queries in transformers, None without a box.
+
+    Each group has the positives of the fullest image and then as many negatives.
+    """
     if not denoising or not max(sizes):
         return None
     groups = max(1, denoising // max(sizes))
@@ -45,9 +48,10 @@ def denoising_meta(sizes, denoising, queries):
 def random_outputs(
     sizes, *, layers=3, queries=10, classes=4, denoising=6, reg_max=32, seed=0, spread=0.03
 ):
-    """(outputs, targets) of images with so many boxes each; the tensors of `LEAVES` want gradients.
+    """(outputs, targets) of images with so many boxes each.
 
-    spread: how far the heads' boxes of a query lie from each other.
+    The tensors of `LEAVES` require gradients. spread: how far the heads' boxes of a query lie from
+    each other.
     """
     generator = torch.Generator().manual_seed(seed)
     targets, meta = (
@@ -85,14 +89,14 @@ def with_gradients(outputs):
 def gradients(outputs, loss):
     """{name: gradient, float64} of the leaves."""
     names = [name for name in LEAVES if getattr(outputs, name) is not None]
-    found = torch.autograd.grad(
+    values = torch.autograd.grad(
         loss, [getattr(outputs, name) for name in names], allow_unused=True, materialize_grads=True
     )
-    return {name: gradient.double() for name, gradient in zip(names, found, strict=True)}
+    return {name: gradient.double() for name, gradient in zip(names, values, strict=True)}
 
 
 def evaluation_form(outputs):
-    """The last layer alone, without denoising, as the network answers in eval mode."""
+    """The last layer alone, without denoising, as the model returns it in eval mode."""
     skip = outputs.denoising_meta_values["dn_num_split"][0] if outputs.denoising_meta_values else 0
     values = dict(vars(outputs), denoising_meta_values=None)
     for name in (*LEAVES[:3], "initial_reference_points"):

@@ -1,4 +1,4 @@
-"""Clean virtual environments, and commands in them that nothing of the checkout or of the user's environment leaks into."""
+"""Clean virtual environments: nothing of the checkout or the user's environment leaks in."""
 
 import os
 import re
@@ -15,7 +15,10 @@ OURS = Path(sysconfig.get_path("purelib"))
 
 
 def run(*command, cwd, check=True, **environment):
-    """A finished process; fails with its whole output. environment: what is added to this process's, PYTHON* left out."""
+    """Run a process to its end; fail with its whole output.
+
+    environment: variables besides those of this process, without its PYTHON* ones.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     process = subprocess.run(
         [str(part) for part in command],
@@ -57,7 +60,7 @@ def locked_versions():
 
 
 def borrow(pattern, site, shelf):
-    """Make our copies of the locked distributions that match `pattern` visible in the packages of another environment, `site`.
+    """Make our copies of the locked distributions that match `pattern` visible in `site`.
 
     They are linked from the folder `shelf`. One that we have in another version, or not at all, is
     left out. Returns their names.

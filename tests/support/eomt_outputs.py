@@ -1,4 +1,4 @@
-"""What an EoMT network might say of a batch, true masks for it, and points that are known."""
+"""Random outputs of an EoMT network, ground-truth masks for them, and repeatable points."""
 
 from types import SimpleNamespace
 
@@ -8,9 +8,10 @@ from torch.nn import functional as F
 CLASSES = 5
 
 
-def random_answers(sizes, *, levels=2, queries=5, grid=(5, 6), side=(10, 12), seed=0, ignored=0.0):
-    """Images with so many masks each, as a namespace: leaves mask_logits, class_logits; masks (that may overlap), labels, valid.
+def random_outputs(sizes, *, levels=2, queries=5, grid=(5, 6), side=(10, 12), seed=0, ignored=0.0):
+    """Return images with `sizes` masks each as a namespace.
 
+    It holds the leaves mask_logits and class_logits, masks (which may overlap), labels and valid.
     ignored: share of the pixels that `valid` leaves out; they are in no mask.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -20,37 +21,37 @@ def random_answers(sizes, *, levels=2, queries=5, grid=(5, 6), side=(10, 12), se
     for b, size in enumerate(sizes):
         rough = torch.rand(1, size, 3, 4, generator=generator) if size else torch.zeros(1, 1, 3, 4)
         masks.append((F.interpolate(rough, size=side, mode="bilinear")[0, :size] > 0.45) & valid[b])
+    mask_logits = 2 * torch.randn(images, levels, queries, *grid, generator=generator)
+    class_logits = torch.randn(images, levels, queries, CLASSES + 1, generator=generator)
     return SimpleNamespace(
-        mask_logits=(
-            2 * torch.randn(images, levels, queries, *grid, generator=generator)
-        ).requires_grad_(),
-        class_logits=torch.randn(
-            images, levels, queries, CLASSES + 1, generator=generator
-        ).requires_grad_(),
+        mask_logits=mask_logits.requires_grad_(),
+        class_logits=class_logits.requires_grad_(),
         masks=masks,
         labels=[torch.randint(0, CLASSES, (size,), generator=generator) for size in sizes],
         valid=valid,
     )
 
 
-def loss_of(criterion, answers, rows=slice(None), count=None):
-    """The criterion's dict for the images `rows` of the answers."""
-    tensors = (answers.mask_logits[rows], answers.class_logits[rows])
+def loss_of(criterion, outputs, rows=slice(None), normalizers=None):
+    """Return the criterion's dict for the images `rows` of the outputs."""
     return criterion(
-        *tensors, answers.masks[rows], answers.labels[rows], count, answers.valid[rows]
+        outputs.mask_logits[rows],
+        outputs.class_logits[rows],
+        outputs.masks[rows],
+        outputs.labels[rows],
+        normalizers,
+        outputs.valid[rows],
     )
 
 
-def gradients(answers, loss):
-    """Float64, of the mask logits and of the class logits; an unused one would raise."""
-    found = torch.autograd.grad(
-        loss, (answers.mask_logits, answers.class_logits), retain_graph=True
-    )
-    return [gradient.double() for gradient in found]
+def gradients(outputs, loss):
+    """Return float64 gradients of mask logits and class logits; an unused one raises."""
+    leaves = (outputs.mask_logits, outputs.class_logits)
+    return [gradient.double() for gradient in torch.autograd.grad(loss, leaves, retain_graph=True)]
 
 
 class Record:
-    """Draws uniform points and remembers them."""
+    """Draw uniform points and record them."""
 
     def __init__(self, seed=0):
         self.generator, self.drawn = torch.Generator().manual_seed(seed), []
@@ -61,7 +62,7 @@ class Record:
 
 
 class Replay:
-    """Gives the points of a `Record` again, to the rows from `firsts` on: one place for each draw."""
+    """Return the points of a `Record` again; firsts: the first row of each draw."""
 
     def __init__(self, drawn, firsts):
         self.left = list(zip(drawn, firsts, strict=True))

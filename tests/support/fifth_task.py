@@ -1,4 +1,6 @@
-"""A fifth task, complete: one number for each image, as an age or a weight. `CONTRIBUTING.md` walks through it.
+"""A fifth task, complete: one number for each image, as an age or a weight.
+
+`CONTRIBUTING.md` walks through it.
 
 Data: `train/*.png` and `train.json` with {file: number}, the same for val.
 """
@@ -106,7 +108,7 @@ class ErrorMetric:
 class RegressionTask(Task):
     name = "regression"
     config_class = RegressionConfig
-    count_names = ("samples",)
+    normalizer_names = ("samples",)
     metrics = (
         MetricSpec("mae", "mean absolute error", "float", False, "in the units of the data"),
         MetricSpec("val_loss", "validation loss", "float", False, "Huber loss"),
@@ -125,7 +127,7 @@ class RegressionTask(Task):
     def build_model(self):
         return Network(self.config.width).train()
 
-    # collate.py
+    # data.py
     def collate(self, samples, step, offset):
         names = {"pixel_values": "pixel_values", "number": "numbers", "sample_id": "sample_ids"}
         items = {
@@ -138,12 +140,12 @@ class RegressionTask(Task):
     def to_input(self, batch):
         return batch["pixel_values"].float() / 128 - 1
 
-    def count(self, micro_batches):
+    def count_normalizers(self, micro_batches):
         return {"samples": sum(len(batch) for batch in micro_batches)}
 
-    # loss.py: a sum, divided by the count of the whole step
-    def loss(self, model, batch, count):
-        total = self.losses(model(self.to_input(batch)), batch).sum() / count["samples"]
+    # loss.py: a sum, divided by the normalizer of the whole step
+    def loss(self, model, batch, normalizers):
+        total = self.losses(model(self.to_input(batch)), batch).sum() / normalizers["samples"]
         return {"loss": total, "loss_huber": total}
 
     def losses(self, numbers, batch):
@@ -191,7 +193,7 @@ class RegressionTask(Task):
         task.load(module, Path(folder))
         return task, module
 
-    # answers, and draw.py
+    # predictions, and visualize.py
     def read_sample(self, path):
         return read_square(path, self.side)
 
@@ -201,7 +203,7 @@ class RegressionTask(Task):
             for name, number in zip(names, predictions["numbers"], strict=True)
         ]
 
-    def draw_predictions(self, paths, answers, predictions):
+    def draw_predictions(self, paths, rows, predictions):
         return [read_image(path).permute(1, 2, 0).numpy() for path in paths]
 
 
@@ -210,7 +212,10 @@ commands = task_commands("regression", RegressionConfig, lambda: RegressionTask)
 
 
 def write_numbered(folder, images):
-    """Sample data: squares on grey, the number is the share of the image that they cover. images: {split: number}."""
+    """Write sample data: squares on gray; the number is the share of the image that they cover.
+
+    images: {split: number of images}.
+    """
     from PIL import Image
 
     for seed, (split, number) in enumerate(images.items()):

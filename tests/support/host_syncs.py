@@ -1,4 +1,4 @@
-"""Counting what makes the host wait for the device in a short run."""
+"""Counts of the operations that make the host wait for the device in a short run."""
 
 from collections import Counter
 from dataclasses import replace
@@ -33,7 +33,7 @@ class CountReads(TorchDispatchMode):
 
 
 def reads_of(task, folder, *, steps, log_every):
-    """Host reads of a run with EMA, clipping, bf16 and two micro-batches a step; it logs at its end too."""
+    """Host reads of a run with EMA, clipping, bf16 and two micro-batches; it logs its last step."""
     config = replace(
         CONFIG,
         steps=steps,

@@ -1,4 +1,4 @@
-"""A toy whose steps need a known amount of memory for each sample, and two processes of which one has little."""
+"""A toy task that needs 4 MiB a sample, and two processes of which one has little memory."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import torch
 import torch.utils.tensorboard
 from toy_task import ToyTask
 
-from visionloop.engine.system.memory import THREADS, virtual_bytes
+from visionloop.engine.system.memory import THREAD_STACKS, virtual_bytes
 from visionloop.engine.train import train
 
 MIB = 2**20
@@ -28,10 +28,10 @@ SETTINGS = dict(
 class HungryToy(ToyTask):
     """Keeps 4 MiB of each sample from the forward to the backward pass."""
 
-    def loss(self, model, batch, count):
-        kept = torch.ones(len(batch), MIB, requires_grad=True)
-        losses = super().loss(model, batch, count)
-        return losses | {"loss": losses["loss"] + 0 * kept.exp().sum()}
+    def loss(self, model, batch, normalizers):
+        activations = torch.ones(len(batch), MIB, requires_grad=True)
+        losses = super().loss(model, batch, normalizers)
+        return losses | {"loss": losses["loss"] + 0 * activations.exp().sum()}
 
 
 class PoorToy(HungryToy):
@@ -40,13 +40,17 @@ class PoorToy(HungryToy):
     def build_model(self):
         if os.environ["RANK"] == "1":
             resource.setrlimit(
-                resource.RLIMIT_AS, (virtual_bytes() + THREADS + 150 * MIB, resource.RLIM_INFINITY)
+                resource.RLIMIT_AS,
+                (virtual_bytes() + THREAD_STACKS + 150 * MIB, resource.RLIM_INFINITY),
             )
         return super().build_model()
 
 
 def micro_batch_of_poor_ranks(output):
-    """The stored setting of a run of two processes; in new ones, which have no free memory of earlier work to take it from."""
+    """The stored setting of a run of two processes.
+
+    New processes: they have no freed memory of earlier work to take it from.
+    """
     torch.optim.AdamW(
         [torch.zeros(1, requires_grad=True)], fused=True
     )  # imports more than it is here about

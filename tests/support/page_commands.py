@@ -1,4 +1,4 @@
-"""The commands that the pages of the documentation show: which there are, and which say that they were not run."""
+"""The commands on the pages of the documentation, and which of them say that they were not run."""
 
 import re
 import shlex
@@ -11,7 +11,8 @@ MARK = "not run here"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHELL = ("", "sh", "bash", "console")  # languages of a fenced block that may hold commands
 PROGRAM = re.compile(
-    r"(python bin/\w|bin/\w+\b(?!/)|torchrun |visionloop-\w|docker |sbatch |mkdir |tensorboard |source )"
+    r"(python bin/\w|bin/\w+\b(?!/)|torchrun |visionloop-\w"
+    r"|docker |sbatch |mkdir |tensorboard |source )"
 )
 INSTALLED = re.compile(r"^visionloop-([\w-]+)")
 LABEL = re.compile(r"^\(\w\) ")  # in front of a command that a table refers to
@@ -19,7 +20,10 @@ LABEL = re.compile(r"^\(\w\) ")  # in front of a command that a table refers to
 
 @dataclass(frozen=True)
 class Command:
-    """One command line of a page. line: continued lines joined, comments taken off; run: False where it says `not run here`."""
+    """A command line of a page.
+
+    line: continued lines joined, without comments; run: False if it says `not run here`.
+    """
 
     page: str
     line: str
@@ -29,7 +33,7 @@ class Command:
         return shlex.split(self.line)
 
     def launcher(self):
-        """ "classification" of `[python | torchrun ..] bin/classification.py ..`, None where there is none."""
+        """Return "classification" for `[python | torchrun] bin/classification.py`, or None."""
         found = re.search(r"bin/(\w+)\.py", self.line)
         return found and found[1]
 
@@ -43,7 +47,10 @@ def pages():
 
 
 def commands_of(page):
-    """[Command] of a page: lines of fenced blocks, and inline code that begins like a command and has arguments."""
+    """Return the commands of a page.
+
+    Lines of fenced blocks, and inline code that begins like a command and has arguments.
+    """
     text = (ROOT / page).read_text()
     shown = [
         command
@@ -61,7 +68,11 @@ def commands_of(page):
 
 
 def _of_block(page, block):
-    """Commands of one block. A comment line with the mark is about all lines below it; `...` at the start stands for the line before."""
+    """Yield the commands of one block.
+
+    A comment line with the mark is about all lines below it; a leading `...` stands for the line
+    before.
+    """
     whole_block_runs, before = True, ""
     for line in block.replace("\\\n", " ").splitlines():
         code, _, comment = line.partition("#")

@@ -1,6 +1,6 @@
 """D-FINE's loss the slow and obvious way: in float64, head by head, image by image, pair by pair.
 
-LossNormalizers no code with the product. The specification: arXiv 2410.13842, and the authors' code for
+Shares no code with the product. The specification: arXiv 2410.13842, and the authors' code for
 which matching each term uses.
 """
 
@@ -54,11 +54,11 @@ def matching(logits, boxes, target):
 def union(matchings):
     """{query: true box} of one image over its heads: most votes, then the first box."""
     votes = {}
-    for found in matchings:
-        for q, g in found.items():
+    for matches in matchings:
+        for q, g in matches.items():
             votes.setdefault(q, {}).setdefault(g, 0)
             votes[q][g] += 1
-    return {q: min(given, key=lambda g: (-given[g], g)) for q, given in votes.items()}
+    return {q: min(votes_of, key=lambda g: (-votes_of[g], g)) for q, votes_of in votes.items()}
 
 
 def varifocal(logits, boxes, pairs, target):
@@ -92,18 +92,18 @@ def edge_target(reference, true, values, reg_scale):
     """[(bin, weight of the bin, weight of the next)] of the four sides."""
     cx, cy, w, h = reference.tolist()
     x1, y1, x2, y2 = (float(value) for value in corners(true))
-    found, last = [], len(values) - 1
+    targets, last = [], len(values) - 1
     for length, side in ((cx - x1, w), (cy - y1, h), (x2 - cx, w), (y2 - cy, h)):
         distance = length / (side / reg_scale) - reg_scale / 2
         i = sum(value <= distance for value in values) - 1
         if i < 0:
-            found.append((0, 1.0, 0.0))
+            targets.append((0, 1.0, 0.0))
         elif i >= last:
-            found.append((last - 1, 0.0, 1.0))
+            targets.append((last - 1, 0.0, 1.0))
         else:
             right = (distance - values[i]) / (values[i + 1] - values[i])
-            found.append((i, 1 - right, right))
-    return found
+            targets.append((i, 1 - right, right))
+    return targets
 
 
 def edge_loss(edges, boxes, references, pairs, target, values, reg_scale):
@@ -121,25 +121,25 @@ def edge_loss(edges, boxes, references, pairs, target, values, reg_scale):
 
 
 def distillation(edges, boxes, pairs, logits, targets, roots):
-    """One student layer of the whole batch against the last: edges [B, L, Q, 4, bins] of student and teacher as [B, 2, ...].
+    """One student layer of the whole batch against the last.
 
-    pairs: per image; logits: [B, Q, C] of the teacher; roots: (sqrt m, sqrt r), or None: of these
-    pairs.
+    edges: [B, 2, Q, 4, bins] of student and teacher; pairs: per image; logits: [B, Q, C] of the
+    teacher; roots: (sqrt m, sqrt r), or None: of these pairs.
     """
     matched, others = [], []
     for b, target in enumerate(targets):
         student, teacher = edges[b, 0], edges[b, 1].detach()
-        truth = dict(pairs[b])
+        box_of = dict(pairs[b])
         for q in range(len(student)):
             quality = logits[b, q].detach().sigmoid().max()
-            if q in truth:
-                quality = iou_and_giou(boxes[b, q].detach(), target["boxes"][truth[q]].double())[0]
+            if q in box_of:
+                quality = iou_and_giou(boxes[b, q].detach(), target["boxes"][box_of[q]].double())[0]
             for side in range(4):
                 p, log_q = (
                     (teacher[q, side] / 5).softmax(-1),
                     (student[q, side] / 5).log_softmax(-1),
                 )
-                (matched if q in truth else others).append(
+                (matched if q in box_of else others).append(
                     25 * quality * (p * (p.log() - log_q)).sum()
                 )
     m, r = (len(matched) ** 0.5, len(others) ** 0.5) if roots is None else roots
@@ -176,13 +176,13 @@ def plain_dfine_loss(outputs, targets, *, reg_max=32, reg_scale=4.0, up=0.5):
     if outputs.enc_topk_logits is not None:
         heads.append((outputs.enc_topk_logits.double(), outputs.enc_topk_bboxes.double()))
     own = [[matching(head[0][b], head[1][b], targets[b]) for b in images] for head in heads]
-    joint = [list(union([found[b] for found in own]).items()) for b in images]
+    joint = [list(union([matches[b] for matches in own]).items()) for b in images]
     num_union = max(1, sum(len(pairs) for pairs in joint))
-    for found, (head_logits, head_boxes) in zip(own, heads, strict=True):
+    for matches, (head_logits, head_boxes) in zip(own, heads, strict=True):
         for b in images:
             terms["vfl"] = (
                 terms["vfl"]
-                + varifocal(head_logits[b], head_boxes[b], found[b].items(), targets[b]) / n
+                + varifocal(head_logits[b], head_boxes[b], matches[b].items(), targets[b]) / n
             )
             l1, giou = box_losses(head_boxes[b], joint[b], targets[b])
             terms["bbox"], terms["giou"] = (
@@ -192,11 +192,11 @@ def plain_dfine_loss(outputs, targets, *, reg_max=32, reg_scale=4.0, up=0.5):
 
     def edge_terms(part, queries, pairs, divisor, roots):
         for layer in range(layers):
-            found = boxes[:, first_layer + layer, queries]
+            layer_boxes = boxes[:, first_layer + layer, queries]
             for b in images:
                 args = (
                     edges[b, layer, queries],
-                    found[b],
+                    layer_boxes[b],
                     references[b, queries],
                     pairs[b],
                     targets[b],
@@ -206,7 +206,9 @@ def plain_dfine_loss(outputs, targets, *, reg_max=32, reg_scale=4.0, up=0.5):
                 terms[f"{part}fgl"] = terms[f"{part}fgl"] + edge_loss(*args) / divisor
             if layer < layers - 1:
                 two = edges[:, [layer, layers - 1]][:, :, queries]
-                ddf, roots = distillation(two, found, pairs, logits[:, -1, queries], targets, roots)
+                ddf, roots = distillation(
+                    two, layer_boxes, pairs, logits[:, -1, queries], targets, roots
+                )
                 terms[f"{part}ddf"] = terms[f"{part}ddf"] + ddf
         return roots
 

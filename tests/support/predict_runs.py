@@ -1,9 +1,10 @@
-"""Runs of `predict` on models of random weights, in this process and in forked ones, undisturbed or not."""
+"""Runs of `predict` on models of random weights, in this process and in forked ones."""
 
 import gc
 import multiprocessing
 import os
 import sys
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -11,12 +12,12 @@ from segmentation_files import write_segmentation_data
 from super_resolution_files import some_image, write_image, write_super_resolution_data
 from torchrun_runs import write_classification
 
-from visionloop.bin.benchmarks.predict_cases import write_random
-from visionloop.bin.benchmarks.tasks import load_task_class
 from visionloop.bin.commands.cli import run_commands
-from visionloop.bin.commands.predict import run_predict
+from visionloop.bin.commands.predict import PredictOptions, run_predict
 from visionloop.datasets.synthetic.detection import write_detection
+from visionloop.engine.distributed import World
 from visionloop.engine.testing.short_runs import free_port
+from visionloop.engine.train import build_data, resolve_settings
 
 SIZES_WH = [(37, 91), (64, 64), (120, 33), (100, 75), (48, 150), (17, 19), (61, 60)]
 DATA = {
@@ -40,12 +41,25 @@ def write_mixed(folder):
     return folder
 
 
+def load_task_class(task_name):
+    return import_module(f"visionloop.bin.{task_name}").load_task_class()
+
+
+def build_random_model(task_name, data):
+    """(task, module) of the architecture `tiny` with random weights."""
+    task_class = load_task_class(task_name)
+    flags = {"data": str(data), "model": "tiny", "steps": 1, "device": "cpu", "cache": "none"}
+    world = World(0, 0, 1, torch.device("cpu"))
+    task = build_data(task_class, resolve_settings(task_class, flags), world, {})[0]
+    torch.manual_seed(0)
+    return task, task.build_model()
+
+
 def write_model(task_name, folder):
-    """A folder that `predict --model` takes, whose answers differ from image to image; the folder."""
+    """Write a model whose predictions differ from image to image; return its folder."""
     (folder / "data").mkdir(parents=True)
     DATA[task_name](folder / "data")
-    write_random(task_name, "tiny", str(folder / "data"), folder / "plain")
-    task, module = load_task_class(task_name).load_trained(folder / "plain")
+    task, module = build_random_model(task_name, folder / "data")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -57,20 +71,15 @@ def write_model(task_name, folder):
 
 def predict(task_class, model, input_path, output, **changes):
     """The exit code of `run_predict`, two images a batch."""
-    options = {
-        "batch_size": 2,
-        "device": "cpu",
-        "as_json": False,
-        "explanations": (),
-        "settings": {},
-    }
+    options = {"batch_size": 2, "device": "cpu", "as_json": False, "explanations": ()}
+    options |= {"settings": {}} | changes
     return run_predict(
-        task_class, model=model, input_path=input_path, output=output, **options | changes
+        task_class, PredictOptions(model=model, input_path=input_path, output=output, **options)
     )
 
 
 def interrupted(task_class, after, act):
-    """The same task, but act() is called in this process before batch number `after` goes through the network."""
+    """The same task, but act() is called in this process before the batch number `after`."""
 
     class Interrupted(task_class):
         calls = 0
@@ -111,7 +120,10 @@ def kill(number):
 
 
 def forked(task_class, processes, log, *, acts=(), **arguments):
-    """`predict` by so many forked processes: ([exit code of each], what they printed). acts: (after, act) of each, or None."""
+    """Run `predict` in forked processes; return ([exit code of each], their output).
+
+    acts: (after, act) of each for `interrupted`, or None.
+    """
     import visionloop.bin.commands.cli  # noqa: F401 - once here, not in every process
 
     port, started = free_port(), []
@@ -172,7 +184,7 @@ def rows_differ(rows):
 
 
 def largest_difference(first, second):
-    """Between two lists of arrays of equal shapes."""
+    """The largest difference between two lists of arrays of equal shapes."""
     pairs = zip(first, second, strict=True)
     return max(
         float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).max(initial=0))

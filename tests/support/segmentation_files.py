@@ -1,4 +1,4 @@
-"""Small datasets with masks, written in the form that segmentation reads."""
+"""Small datasets of images with masks, in the layout of segmentation."""
 
 import json
 
@@ -7,26 +7,29 @@ from PIL import Image
 
 
 def write_pair(folder, split, name, ids, image=None, suffix=".png"):
-    """`images/<split>/<name>` and its mask. ids: uint8 [H, W] as the file is to hold them; image: uint8 [H, W, 3], None: noise."""
-    image_path, mask_path = (
-        folder / "images" / split / f"{name}{suffix}",
-        folder / "masks" / split / f"{name}.png",
-    )
+    """Write `images/<split>/<name>` and its mask; return both paths.
+
+    ids: uint8 [H, W], the values of the mask file; image: uint8 [H, W, 3], None: noise.
+    """
+    image_path = folder / "images" / split / f"{name}{suffix}"
+    mask_path = folder / "masks" / split / f"{name}.png"
     for path in (image_path, mask_path):
         path.parent.mkdir(parents=True, exist_ok=True)
     if image is None:
-        image = np.random.default_rng([len(split), *name.encode()]).integers(
-            0, 256, (*ids.shape, 3), dtype=np.uint8
-        )
+        generator = np.random.default_rng([len(split), *name.encode()])
+        image = generator.integers(0, 256, (*ids.shape, 3), dtype=np.uint8)
     Image.fromarray(image).save(image_path)
     Image.fromarray(ids).save(mask_path)
     return image_path, mask_path
 
 
-def write_segmentation_data(folder, images=12, classes=("sky", "road", "car"), **more):
-    """train and val of `images` each, 20 x 24 px (height x width), every class and some ignored pixels in each mask; the folder."""
+def write_segmentation_data(folder, images=12, classes=("sky", "road", "car"), **class_file):
+    """Write train and val of `images` each, 20 x 24 px (height x width); return the folder.
+
+    Every mask has all classes and some ignored pixels. class_file: further keys of classes.json.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "classes.json").write_text(json.dumps({"classes": list(classes)} | more))
+    (folder / "classes.json").write_text(json.dumps({"classes": list(classes)} | class_file))
     ids = np.zeros((20, 24), dtype=np.uint8)
     for label in range(len(classes)):
         ids[6 * label : 6 * label + 6] = label

@@ -1,4 +1,6 @@
-"""Stand-ins for the programs of SLURM, and for torchrun, that a batch script finds on its PATH. Each notes how it was called.
+"""Stand-ins for the programs of SLURM, and for torchrun, that a batch script finds on its PATH.
+
+Each notes how it was called.
 
 They share the folder FAKE_SLURM: `calls.jsonl`, one line a call; `tasks`, the process ids of the
 step that srun runs; `plan.json`, what torchrun does: {"status": text of status.json or null,
@@ -103,7 +105,7 @@ def note(**call):
 
 
 def srun():
-    """Runs the command once a node; like the real one it answers TERM by killing its tasks, and ends with the worst exit code."""
+    """Run the command once per node; on TERM kill the tasks, like srun; end with the worst code."""
     note()
     words = sys.argv[1:]
     while words[0].startswith("--"):
@@ -142,7 +144,7 @@ def scontrol():
 
 
 def torchrun():
-    """Process 0 writes status.json. A plan that waits does so a second after TERM, as a run that saves."""
+    """Write status.json as process 0; a plan that waits does so a second after TERM."""
     signals = []
     signal.signal(signal.SIGTERM, lambda *_: signals.append("TERM"))
     plan = json.loads((shared() / "plan.json").read_text())

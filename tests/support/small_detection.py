@@ -1,4 +1,4 @@
-"""A detection task of a few thousand weights for checks that start other processes: those import this module."""
+"""Small detection tasks for checks that start other processes, which import this module."""
 
 import os
 from dataclasses import replace
@@ -6,14 +6,21 @@ from dataclasses import replace
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.task import DetectionTask
 
-# small images, and no more queries than they have places
+# small images, whose feature positions are just enough for the queries
 QUIET = DetectionConfig(
-    model="tiny", from_scratch=True, image_size=96, backbone_bn="frozen", denoising=0, photometric=0.0, zoom_out=0.0, iou_crop=0.0,
-)  # fmt: skip
+    model="tiny",
+    from_scratch=True,
+    image_size=96,
+    backbone_bn="frozen",
+    denoising=0,
+    photometric=0.0,
+    zoom_out=0.0,
+    iou_crop=0.0,
+)
 
 
 class FrozenNorms(DetectionTask):
-    """With BatchNorm of the encoder held too, whose statistics depend on the micro-batch."""
+    """BatchNorm of the encoder is frozen too: its statistics depend on the micro-batch."""
 
     def build_model(self):
         module = super().build_model()
@@ -24,12 +31,12 @@ class FrozenNorms(DetectionTask):
 
 
 def make_quiet_task():
-    """Noise off; the data folder stands in SMALL_DETECTION_DATA."""
+    """Without noise; the environment variable SMALL_DETECTION_DATA is the data folder."""
     return FrozenNorms(replace(QUIET, data=os.environ["SMALL_DETECTION_DATA"]))
 
 
 def make_task_without_union():
-    """The terms that accumulate exactly: the union of matchings is known only after each micro-batch's forward."""
+    """Only terms that accumulate exactly: the union of matches follows each forward."""
     return FrozenNorms(
         replace(
             make_quiet_task().config,
@@ -42,7 +49,7 @@ def make_task_without_union():
 
 
 class SecondHalfEmpty(FrozenNorms):
-    """From the fifth image of a global batch on, nothing is to be found: with two ranks, on the second nothing at all."""
+    """Without boxes from the fifth image of a global batch on: a second rank has none at all."""
 
     def collate(self, samples, step, offset):
         batch = super().collate(samples, step, offset)
@@ -58,7 +65,7 @@ def make_half_empty_task():
 
 
 def make_noisy_task():
-    """With denoising, every augmentation, several sizes and a second stage that reloads the best weights."""
+    """With denoising, all augmentation, several sizes, and a reload of the best weights."""
     noisy = replace(
         QUIET,
         data=os.environ["SMALL_DETECTION_DATA"],

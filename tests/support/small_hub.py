@@ -1,4 +1,4 @@
-"""A hub's cache on the disk, with tiny models under the ids of released ones."""
+"""A cache of the Hugging Face hub, with tiny models under the ids of released ones."""
 
 import torch
 from transformers import AutoModelForImageClassification, ViTConfig
@@ -24,7 +24,10 @@ SMALL_EOMT = {
 
 
 def fill_hub(home):
-    """home: what HF_HOME will be; a released model of each task is put into its cache, with random weights and small sizes."""
+    """Write a small random model of each task into the cache, under the id of a released one.
+
+    home: the folder that HF_HOME will be.
+    """
     torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=32,
@@ -61,7 +64,7 @@ def fill_hub(home):
 
 
 def snapshot(home, hub_id):
-    """The folder in which the cache keeps the files of a model."""
+    """Create and return the folder of a model in the cache."""
     model = home / "hub" / f"models--{hub_id.replace('/', '--')}"
     (model / "refs").mkdir(parents=True)
     (model / "refs/main").write_text(COMMIT)

@@ -1,4 +1,4 @@
-"""A segmentation task of a few thousand weights for checks that start other processes: those import this module."""
+"""A segmentation task of a few thousand weights, importable by the processes that tests start."""
 
 import os
 from dataclasses import replace
@@ -8,8 +8,7 @@ from visionloop.tasks.segmentation.model import new_config, new_model
 from visionloop.tasks.segmentation.task import SegmentationTask
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "num_queries": 8}
-# every pixel of the grid instead of random points; masks on, which are drawn only while they are
-# lifted
+# every pixel of the grid instead of random points; all queries masked, so that no mask is drawn
 QUIET = SegmentationConfig(
     model="tiny", from_scratch=True, image_size=32, points=0, mask_annealing="on"
 )
@@ -31,12 +30,12 @@ class SmallTask(SegmentationTask):
 
 
 def make_quiet_task():
-    """Noise off; the data folder stands in SMALL_SEGMENTATION_DATA."""
+    """Return a task without randomness; its data folder is in SMALL_SEGMENTATION_DATA."""
     return SmallTask(replace(QUIET, data=os.environ["SMALL_SEGMENTATION_DATA"]))
 
 
 class SecondHalfEmpty(SmallTask):
-    """From the fifth image of a global batch on, nothing has a class: with two ranks, on the second nothing at all."""
+    """No class from the fifth image of a global batch on: the second of two ranks has none."""
 
     def collate(self, samples, step, offset):
         batch = super().collate(samples, step, offset)
@@ -52,5 +51,5 @@ def make_half_empty_task():
 
 
 def make_noisy_task():
-    """With random points, and masks that are lifted during the run."""
+    """Return a task with random points and with masks that are annealed during the run."""
     return SmallTask(replace(make_quiet_task().config, points=200, mask_annealing="auto"))

@@ -1,4 +1,4 @@
-"""A super-resolution task of a few thousand weights for checks that start other processes: those import this module."""
+"""A tiny super-resolution task, for checks whose processes import this module."""
 
 import os
 from dataclasses import replace
@@ -14,7 +14,7 @@ QUIET = SuperResolutionConfig(
 
 
 class SmallTask(SuperResolutionTask):
-    """`tiny`, smaller; with the compressed mode's head where that is asked for."""
+    """`tiny`, smaller; in compressed mode with the auxiliary head."""
 
     @property
     def model_config(self):
@@ -27,7 +27,7 @@ class SmallTask(SuperResolutionTask):
 
 
 def make_quiet_task():
-    """The network draws nothing; the data folder stands in SMALL_SUPER_RESOLUTION_DATA."""
+    """Without noise; SMALL_SUPER_RESOLUTION_DATA is the data folder."""
     return SmallTask(replace(QUIET, data=os.environ["SMALL_SUPER_RESOLUTION_DATA"]))
 
 
@@ -37,7 +37,7 @@ def make_compressed_task():
 
 
 def make_denoising_task():
-    """Noise of random strength, the head without an upsampler, from decoded copies on the disk."""
+    """Noise of random strength, the head without an upsampler, images cached on the disk."""
     return SmallTask(
         replace(
             make_quiet_task().config,

@@ -1,4 +1,4 @@
-"""Small datasets of large and small images, written in the form that super-resolution reads."""
+"""Small super-resolution datasets: large images with or without their small versions."""
 
 import numpy as np
 from PIL import Image
@@ -7,7 +7,7 @@ from visionloop.datasets.super_resolution.downscale import shrink
 
 
 def some_image(key, height, width):
-    """Blurred colours with some grain, another one for every key: uint8 [height, width, 3]. key: a string."""
+    """Return blurred colors with some grain, seeded by a text: uint8 [height, width, 3]."""
     generator = np.random.default_rng([*key.encode()])
     coarse = generator.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
     smooth = np.asarray(
@@ -17,14 +17,14 @@ def some_image(key, height, width):
 
 
 def write_image(path, image):
-    """path: a Path, its folder is made; image: uint8 [H, W] or [H, W, 3 or 4], or a Pillow image; the path."""
+    """Write an image, uint8 [H, W] or [H, W, 3 or 4] or a Pillow image; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path)
     return path
 
 
 def write_super_resolution_data(folder, images=4, size_hw=(50, 62), given=()):
-    """train and val of `images` each, noise-like; given: scales whose small images lie beside them, `a00x2.png` for `a00.png`."""
+    """Write train and val; given: scales of small images, `a00x2.png` for `a00.png`."""
     height, width = size_hw
     for split in ("train", "val"):
         for number in range(images):

@@ -1,4 +1,4 @@
-"""Short runs of the real commands: under torchrun, or in forked processes that find what torchrun would tell them."""
+"""Short runs of the real commands: under torchrun, or in forked processes with its environment."""
 
 import contextlib
 import gc
@@ -19,10 +19,21 @@ SUPPORT, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 TORCHRUN = Path(sys.executable).with_name("torchrun")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 STEPS = 8
-OPTIONS = [
-    "--model", "tiny", "--from-scratch", "--batch-size", "6", "--micro-batch", "3", "--steps", str(STEPS), "--workers", "1",
-    "--threads", "1", "--device", "cpu", "--precision", "fp32", "--log-every", "1", "--eval-every", "4", "--save-every", "2",
-]  # fmt: skip
+SETTINGS = {
+    "model": "tiny",
+    "batch-size": 6,
+    "micro-batch": 3,
+    "steps": STEPS,
+    "workers": 1,
+    "threads": 1,
+    "device": "cpu",
+    "precision": "fp32",
+    "log-every": 1,
+    "eval-every": 4,
+    "save-every": 2,
+}
+OPTIONS = ["--from-scratch"]
+OPTIONS += [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
 SIZE = {
     "classification": ["--image-size", "32"],
     "detection": ["--image-size", "96"],
@@ -59,7 +70,7 @@ def bytes_of(output):
 
 
 class Runs:
-    """Runs of the classification command in a folder, watched (tests/support/watched_classification.py).
+    """Runs of tests/support/watched_classification.py in a folder.
 
     An injury: {"step", "rank", "signal", "targets": of "launcher" and "self"}.
     """
@@ -88,7 +99,7 @@ class Runs:
         return {"WATCH_NOTES": str(notes), "WATCH_INJURY": json.dumps(injury)}
 
     def trained_on(self, name):
-        """{step: (sample ids in order of the global batch, what the loss divided by)}; each step was trained on once."""
+        """{step: (sample ids in order of the global batch, normalizers)}, each step once."""
         rows = [
             json.loads(line)
             for path in (self.folder / f"{name}.notes").iterdir()
@@ -97,13 +108,13 @@ class Runs:
         steps = {}
         for row in sorted(rows, key=lambda row: (row["step"], row["offset"])):
             ids, counts = steps.setdefault(row["step"], ([], set()))
-            assert len(ids) == row["offset"], "a piece is missing, or was trained on twice"
+            assert len(ids) == row["offset"], "a micro-batch is missing, or was trained on twice"
             ids.extend(row["ids"])
             counts.add(row["count"])
         return steps
 
     def torchrun(self, name, launch, *, injury=None, log):
-        """torchrun with these arguments, started: a subprocess.Popen. log: file for what it and its workers print."""
+        """Start torchrun with these arguments; return the Popen. log: file for all output."""
         command = [
             TORCHRUN,
             *launch,
@@ -122,12 +133,12 @@ class Runs:
             )
 
     def forked(self, name, processes, *options, injury=None):
-        """Train on so many forked processes until they have ended, but for one that an injury stops: ([exit code], [what each printed])."""
-        port, logs, started = (
-            free_port(),
-            [self.folder / f"{name}.{rank}.log" for rank in range(processes)],
-            [],
-        )
+        """Train on forked processes to their end; return ([exit code], [output of each]).
+
+        One that an injury stops is not waited for.
+        """
+        port, started = free_port(), []
+        logs = [self.folder / f"{name}.{rank}.log" for rank in range(processes)]
         for rank in range(processes):
             environment = {
                 "LOCAL_WORLD_SIZE": str(processes),

@@ -1,4 +1,4 @@
-"""A complete small task: is the left or the right half of an image brighter? The engine's tests run on it."""
+"""A complete small task for the engine's tests: which half of an image is brighter?"""
 
 import os
 import signal
@@ -119,9 +119,9 @@ class ToyMetric:
 class ToyTask(Task):
     name = "toy"
     config_class = ToyConfig
-    count_names = ("samples",)
+    normalizer_names = ("samples",)
     metrics = (
-        MetricSpec("accuracy", "accuracy", "percent", True, "share of right answers"),
+        MetricSpec("accuracy", "accuracy", "percent", True, "share of right predictions"),
         MetricSpec("val_loss", "loss", "float", False, "cross-entropy"),
     )
     step = 0
@@ -130,9 +130,13 @@ class ToyTask(Task):
         config = self.config
         unreadable = {int(part) for part in config.unreadable.split(",") if part}
         train = ToyImages(
-            config.images, split="train", augment=config.augment, slow_seconds=config.slow_seconds, unreadable=unreadable,
+            config.images,
+            split="train",
+            augment=config.augment,
+            slow_seconds=config.slow_seconds,
+            unreadable=unreadable,
             deadly=config.deadly,
-        )  # fmt: skip
+        )
         return train, ToyImages(
             23, split="val", slow_seconds=config.slow_evaluation, deadly=config.deadly
         )
@@ -157,16 +161,17 @@ class ToyTask(Task):
     def to_input(self, batch):
         return batch["pixel_values"].float() / 128 - 1
 
-    def count(self, micro_batches):
+    def count_normalizers(self, micro_batches):
         return {"samples": sum(len(batch) for batch in micro_batches)}
 
     def before_step(self, module, step, steps):
         self.step = step
 
-    def loss(self, model, batch, count):
+    def loss(self, model, batch, normalizers):
         logits = model(self.to_input(batch)).float()
         total = (
-            nn.functional.cross_entropy(logits, batch["labels"], reduction="sum") / count["samples"]
+            nn.functional.cross_entropy(logits, batch["labels"], reduction="sum")
+            / normalizers["samples"]
         )
         if str(self.step) in self.config.poison.split(","):
             total = total * float("inf")

@@ -1,4 +1,4 @@
-"""`--cache`, `--cache-memory` and `--scaled-decode`: one vocabulary, and no bit of a run depends on where its images are kept."""
+"""`--cache`, `--cache-memory` and `--scaled-decode`: no bit of a run depends on the cache."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
 
 CONFIGS = (ClassificationConfig, DetectionConfig, SegmentationConfig, SuperResolutionConfig)
-WAYS = ("none", "ram", "disk")
+CACHES = ("none", "ram", "disk")
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder of JPEGs large enough to be scaled for 16 px."""
+    """Return a folder of JPEGs large enough for a reduced decoding at 16 px."""
     generator = np.random.default_rng(0)
     for split, number in (("train", 6), ("val", 2)):
         for name in ("ant", "bee"):
@@ -58,7 +58,7 @@ def classifier(data, **settings):
 
 
 def first_batches(task, workers):
-    """pixel_values of three steps, as the engine makes them."""
+    """Return the pixel_values of three steps, as the engine makes them."""
     config = replace(CONFIG, workers=workers, steps=3)
     data = TrainingData(
         task, task.build_datasets()[0], config, World(0, 0, 1, torch.device("cpu")), 0
@@ -69,16 +69,16 @@ def first_batches(task, workers):
         data.close()
 
 
-def test_every_task_has_the_same_words_and_may_change_them_when_a_run_goes_on():
+def test_every_task_has_the_same_values_and_a_resumed_run_may_change_them():
     for config_class in CONFIGS:
         field, choices = fields_of(config_class)["cache"]
-        assert set(choices) <= set(WAYS) and "none" in choices and not field.metadata["fixed"]
+        assert set(choices) <= set(CACHES) and "none" in choices and not field.metadata["fixed"]
     for config_class in (ClassificationConfig, DetectionConfig):
         assert fields_of(config_class)["scaled_decode"][0].metadata["fixed"]
 
 
-@pytest.mark.parametrize("cache", WAYS)
-def test_loader_processes_and_caches_change_no_pixel(data, cache):
+@pytest.mark.parametrize("cache", CACHES)
+def test_workers_and_caches_change_no_pixel(data, cache):
     expected = first_batches(classifier(data, cache="none"), 0)
     assert torch.equal(first_batches(classifier(data, cache=cache), 2), expected)
     assert not torch.equal(
@@ -86,7 +86,7 @@ def test_loader_processes_and_caches_change_no_pixel(data, cache):
     )
 
 
-def test_a_run_that_goes_on_with_another_cache_ends_with_the_same_bytes(data, tmp_path):
+def test_a_run_resumed_with_another_cache_ends_with_the_same_bytes(data, tmp_path):
     train_steps(classifier(data, cache="none"), tmp_path / "straight")
     for stop_after, cache in ((2, "disk"), (3, "ram")):
         train_steps(classifier(data, cache=cache), tmp_path / "stopped", stop_after=stop_after)
@@ -104,33 +104,33 @@ def test_images_of_a_changed_file_are_not_trained_on(data):
     )
 
 
-def test_only_training_images_of_the_cache_disk_are_written(data):
+def test_cache_disk_writes_training_images_alone(data):
     classifier(data, cache="ram").build_datasets()
     assert not cache_folder().exists()
     classifier(data, cache="disk").build_datasets()
     assert len(list(cache_folder().rglob("*.json"))) == 12
     (folder,) = cache_folder().iterdir()
-    assert folder.name.endswith("-from-31px")
+    assert folder.name.endswith("-min-side-31px")
 
 
-def test_detection_keeps_its_training_images_the_same_way(tmp_path):
+def test_detection_caches_its_training_images_the_same_way(tmp_path):
     write_detection(tmp_path, 0, images={"train": 3, "val": 1})
 
     def made(**settings):
         config = DetectionConfig(data=str(tmp_path), model="tiny", from_scratch=True, image_size=32)
         train, val = DetectionTask(replace(config, **settings)).build_datasets()
-        assert val.images.least_side is None
+        assert val.images.min_side is None
         return train.images
 
     plain, stored = made(cache="none"), made(cache="disk")
     assert (
-        plain.least_side == made(cache="ram").least_side == int(32 / 0.3)
-        and made(scaled_decode=False).least_side is None
+        plain.min_side == made(cache="ram").min_side == int(32 / 0.3)
+        and made(scaled_decode=False).min_side is None
     )
     assert all(torch.equal(plain(i)[0], stored(i)[0]) for i in range(3))
 
 
-def test_a_cache_that_cannot_be_written_is_the_users_to_mend(data, tmp_path):
+def test_a_cache_that_cannot_be_written_is_a_user_error(data, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(UserError, match=r"^--cache: .*--cache none") as caught:
         classifier(data, cache="disk").build_datasets()

@@ -1,4 +1,4 @@
-"""What the four tasks show of an evaluation: samples, galleries, scores image by image, confusions, curves."""
+"""Reports of an evaluation in the four tasks: samples, per-image scores, confusions, curves."""
 
 import importlib
 import re
@@ -9,18 +9,18 @@ import torch
 
 from visionloop.datasets.synthetic.writers import WRITERS
 from visionloop.engine.evaluation.evaluate import evaluate_dataset
-from visionloop.engine.evaluation.samples import WIDEST, choose_samples, draw_galleries
+from visionloop.engine.evaluation.samples import MAX_WIDTH, draw_sample_sheets, select_samples
 from visionloop.engine.testing.short_runs import seeded_model
-from visionloop.tasks.drawing.contact_sheet import draw_gallery, end_of
+from visionloop.tasks.drawing.contact_sheet import draw_gallery, shorten_start
 
-TRIALS = {f"small_{task}": task for task in WRITERS}
+SMALL_TASKS = {f"small_{task}": task for task in WRITERS}
 
 
-@pytest.fixture(scope="module", params=list(TRIALS))
+@pytest.fixture(scope="module", params=list(SMALL_TASKS))
 def evaluated(request, tmp_path_factory):
-    """(task, module in eval mode, validation set, metric of all of it)."""
+    """Return (task, module in eval mode, validation set, metric of all of it)."""
     folder = tmp_path_factory.mktemp(request.param)
-    WRITERS[TRIALS[request.param]](folder, 0, images={"train": 6, "val": 5})
+    WRITERS[SMALL_TASKS[request.param]](folder, 0, images={"train": 6, "val": 5})
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(f"{request.param.upper()}_DATA", str(folder))
         task = importlib.import_module(request.param).make_quiet_task()
@@ -58,15 +58,15 @@ def test_samples_are_small_images_and_galleries_hold_them_all(evaluated):
             image.dtype == np.uint8
             and image.ndim == 3
             and image.shape[2] == 3
-            and image.shape[1] <= WIDEST
+            and image.shape[1] <= MAX_WIDTH
         )
     (alone,) = task.draw_samples(*one_batch(task, module, val, [3]))
     assert np.array_equal(alone, drawn[1])
-    chosen = choose_samples(task, metric, val)
+    chosen = select_samples(task, metric, val)
     assert [one.name for one in chosen["fixed"]] == [
         val.name(i).removeprefix(task.config.data).lstrip("/") for i in range(5)
     ]
-    assert draw_galleries(task, chosen) == {}  # nothing is drawn yet
+    assert draw_sample_sheets(task, chosen) == {}  # nothing is drawn yet
     sheet = task.draw_gallery(drawn, [["a" * 200, "score 1.0"], ["b.png"]])
     assert sheet.dtype == np.uint8 and sheet.shape[0] * sheet.shape[1] > sum(
         image.shape[0] * image.shape[1] for image in drawn
@@ -84,9 +84,9 @@ def test_a_training_batch_is_drawn(evaluated):
 
 def test_confusions_count_everything_and_curves_lie_in_their_square(evaluated):
     task, _, _, metric = evaluated
-    found = task.confusion(metric)
-    if found is not None:
-        classes, counts, unit = found
+    confusion = task.confusion(metric)
+    if confusion is not None:
+        classes, counts, unit = confusion
         assert counts.shape == (len(classes), len(classes)) and np.issubdtype(
             counts.dtype, np.integer
         )
@@ -104,7 +104,7 @@ def test_confusions_count_everything_and_curves_lie_in_their_square(evaluated):
                 0 <= number <= 1 for number in [*line["x"], *line["y"]]
             )
             assert line["x"] == sorted(line["x"])
-    assert bool(found) or bool(task.curves(metric)) or task.name == "super_resolution"
+    assert bool(confusion) or bool(task.curves(metric)) or task.name == "super_resolution"
 
 
 def test_charts_of_an_evaluation_are_images(evaluated):
@@ -122,7 +122,7 @@ def test_every_chart_has_its_scores(evaluated):
 
 
 def test_a_long_name_keeps_its_end():
-    assert end_of("short.png", 200) == "short.png"
-    cut = end_of("a/very/long/path/to/some/image/0001.png", 100)
+    assert shorten_start("short.png", 200) == "short.png"
+    cut = shorten_start("a/very/long/path/to/some/image/0001.png", 100)
     assert cut.startswith("…") and cut.endswith("0001.png")
     assert draw_gallery([np.zeros((5, 5, 3), dtype=np.uint8)], [["x" * 50]]).shape[1] == 160 + 12

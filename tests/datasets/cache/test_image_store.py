@@ -1,4 +1,4 @@
-"""The cache of decoded images: the same pixels, made once, made anew when their file changes, never half."""
+"""The disk cache of decoded images: equal pixels, decoded once and again after a change."""
 
 import json
 import multiprocessing
@@ -13,8 +13,8 @@ from super_resolution_files import some_image, write_image
 
 from visionloop.datasets.cache import store as store_module
 from visionloop.datasets.cache.store import (
-    Contents,
     ImageStore,
+    StoreSpec,
     free_bytes,
     missing_bytes,
     open_stores,
@@ -36,7 +36,7 @@ def source(tmp_path, monkeypatch):
 
 
 def contents(source, names=NAMES, kind="HR", make=decode):
-    return Contents(kind, str(source), list(names), make, read_size)
+    return StoreSpec(kind, str(source), list(names), make, read_size)
 
 
 def open_one(source, **more):
@@ -80,7 +80,7 @@ def test_each_is_decoded_once_and_found_again(source):
     assert same_as_files(store, source) and files_of(store) == before and len(before) == 6
 
 
-def test_the_json_names_what_a_image_was_made_of(source):
+def test_the_json_names_what_an_image_was_made_from(source):
     store = open_one(source)
     entries = [json.loads(path.read_text()) for path in store.folder.glob("*.json")]
     (entry,) = [entry for entry in entries if entry["source"] == "below/b.png"]
@@ -91,7 +91,7 @@ def test_the_json_names_what_a_image_was_made_of(source):
     ) == (21, 30)
 
 
-def test_a_changed_file_is_made_anew_and_that_one_alone(source):
+def test_a_changed_file_is_decoded_again_and_that_one_alone(source):
     before = files_of(open_one(source))
     write_image(source / "c.png", some_image("other", 10, 11))
     changed = []
@@ -110,7 +110,7 @@ def test_a_touched_file_of_the_same_size_counts_as_changed(source):
         open_one(source, make=never)
 
 
-def test_a_copy_that_was_cut_or_deleted_is_made_anew(source):
+def test_a_copy_that_was_cut_or_deleted_is_decoded_again(source):
     store = open_one(source)
     raws = sorted(store.folder.glob("*.raw"))
     os.truncate(raws[0], 100)
@@ -133,7 +133,7 @@ def test_more_images_of_the_same_folder_join_those_that_are_there(source):
     assert len(decoded) == 2 and same_as_files(store, source)
 
 
-def test_a_image_that_cannot_be_read_is_left_out_until_it_can(source):
+def test_an_image_that_cannot_be_read_is_left_out_until_it_can(source):
     (source / "a.png").write_bytes(b"")
     store = open_one(source, names=[*NAMES, "missing.png"])
     assert [i in store for i in range(4)] == [False, True, True, False]
@@ -181,10 +181,10 @@ def test_processes_at_once_share_the_work_and_all_get_the_images(source, tmp_pat
     processes = [context.Process(target=open_and_compare, args=(source, results)) for _ in range(3)]
     for process in processes:
         process.start()
-    answers = [results.get(timeout=60) for _ in processes]
+    outcomes = [results.get(timeout=60) for _ in processes]
     for process in processes:
         process.join()
-    assert answers == [True] * 3 and len((tmp_path / "log").read_text().splitlines()) == 2
+    assert outcomes == [True] * 3 and len((tmp_path / "log").read_text().splitlines()) == 2
 
 
 def test_room_is_asked_for_before_anything_is_written(source, monkeypatch):
@@ -207,7 +207,7 @@ def test_what_is_there_already_needs_no_room(source):
     assert free_bytes() > 0
 
 
-def test_a_cache_that_cannot_be_written_says_how_to_go_on(source, tmp_path):
+def test_a_cache_that_cannot_be_written_says_what_to_do(source, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(
         CacheError,
@@ -248,14 +248,14 @@ def test_a_store_travels_without_its_maps_and_a_subset_keeps_its_order(source):
 
 
 def test_few_maps_are_open_at_a_time(source, monkeypatch):
-    monkeypatch.setattr(store_module, "MOST_MAPS", 2)
+    monkeypatch.setattr(store_module, "MAX_MAPS", 2)
     store = open_one(source)
     first = store.image(0)
-    kept = first.copy()
+    copy = first.copy()
     for i in (1, 2, 1):
         store.image(i)
     assert (
-        set(store._maps) == {1, 2} and np.array_equal(first, kept) and same_as_files(store, source)
+        set(store._maps) == {1, 2} and np.array_equal(first, copy) and same_as_files(store, source)
     )
 
 

@@ -1,4 +1,4 @@
-"""Augmentation for training, resizing for evaluation: bytes in, bytes out, chance only from the seeded generators."""
+"""Augmentation and resizing of images: bytes in, bytes out, deterministic under a seed."""
 
 import random
 
@@ -13,7 +13,7 @@ from visionloop.datasets.classification.transforms import (
     CROP_RATIO,
     ClassificationEvalPreset,
     ClassificationTrainPreset,
-    centred_box,
+    centered_box,
     erase_rectangle,
     random_box,
 )
@@ -96,7 +96,7 @@ def test_a_flip_is_a_mirror_and_happens_as_often_as_asked(image):
 @given(height=st.integers(1, 400), width=st.integers(1, 400), number=st.integers(0, 2**20))
 def test_a_random_box_lies_inside_and_has_its_size_and_ratio(height, width, number):
     random.seed(number)
-    box = random_box(height, width, (0.35, 1.0), CROP_RATIO) or centred_box(
+    box = random_box(height, width, (0.35, 1.0), CROP_RATIO) or centered_box(
         height, width, CROP_RATIO
     )
     top, left, box_height, box_width = box
@@ -112,7 +112,7 @@ def test_the_random_boxes_are_spread_like_torchvisions():
     torch.manual_seed(0)
     ours = np.array(
         [
-            random_box(90, 110, (0.35, 1.0), CROP_RATIO) or centred_box(90, 110, CROP_RATIO)
+            random_box(90, 110, (0.35, 1.0), CROP_RATIO) or centered_box(90, 110, CROP_RATIO)
             for _ in range(3000)
         ]
     )
@@ -138,7 +138,7 @@ def test_the_smallest_and_the_longest_images_pass(shape):
         assert ClassificationEvalPreset(size=16, resize=resize)(image).shape == (3, 16, 16)
 
 
-def test_erasing_overwrites_one_rectangle_of_a_legal_size():
+def test_erasing_overwrites_one_rectangle_of_a_valid_size():
     image = torch.full((3, 60, 60), 7, dtype=torch.uint8)
     for number in range(50):
         seed(number)
@@ -168,7 +168,7 @@ def test_squash_is_what_the_vit_processor_of_transformers_does(resample, shape):
 
 
 @pytest.mark.parametrize("shape", [(75, 100), (100, 75), (33, 198)])
-def test_crop_resizes_the_shorter_side_and_cuts_the_centre(shape):
+def test_crop_resizes_the_shorter_side_and_cuts_the_center(shape):
     image = torch.randint(
         0, 256, (3, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )

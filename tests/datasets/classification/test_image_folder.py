@@ -68,11 +68,11 @@ def test_the_index_holds_what_a_plain_walk_finds(tmp_path_factory, files):
             scan(folder)
         return
     index = scan(folder)
-    found = {
+    actual = {
         index.name(i): (index.classes[index.labels[i]], int(index.sizes[i]))
         for i in range(len(index))
     }
-    assert found == expected and len(index) == len(expected)
+    assert actual == expected and len(index) == len(expected)
 
 
 def test_hidden_files_and_folders_are_passed_over(class_tree):
@@ -169,7 +169,7 @@ def test_validation_takes_the_labels_of_training(class_tree):
         ),
     ],
 )
-def test_a_wrong_layout_is_told_in_one_line(tmp_path, names, path, why):
+def test_a_wrong_layout_is_reported_in_one_line(tmp_path, names, path, why):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -181,7 +181,7 @@ def test_a_wrong_layout_is_told_in_one_line(tmp_path, names, path, why):
     )
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     for call in (scan, lambda folder: find_split(folder, "train")):
         with pytest.raises(DataLayoutError, match="no such folder"):
             call(tmp_path / "gone")
@@ -206,7 +206,7 @@ def test_a_missing_split_says_what_is_there_instead(tmp_path):
         require_split(tmp_path, "train")
 
 
-def test_a_folder_one_level_too_high_or_too_low_is_answered_with_the_right_one(tmp_path):
+def test_a_folder_one_level_too_high_or_too_low_suggests_the_right_one(tmp_path):
     (tmp_path / "outer" / "pets" / "train" / "cats").mkdir(parents=True)
     (tmp_path / "outer" / "boxes" / "train").mkdir(parents=True)  # without classes
     for wrong in ("outer", "outer/pets/train", "outer/pets/train/cats"):

@@ -1,4 +1,4 @@
-"""COCO json -> columnar index, and everything that can be wrong with one told in one line."""
+"""COCO json to columnar index, and every error of a file in one line."""
 
 import json
 
@@ -20,9 +20,9 @@ def check(tmp_path):
     def problems(content, classes=None):
         json_file = tmp_path / "train.json"
         json_file.write_text(content if isinstance(content, str) else json.dumps(content))
-        found = find_problems(json_file, tmp_path / "train", classes)
-        assert all("\n" not in why and path == str(json_file) for _, path, why in found)
-        return [(kind, why) for kind, _, why in found]
+        problems = find_problems(json_file, tmp_path / "train", classes)
+        assert all("\n" not in why and path == str(json_file) for _, path, why in problems)
+        return [(kind, why) for kind, _, why in problems]
 
     write_coco(tmp_path)
     return problems
@@ -30,15 +30,15 @@ def check(tmp_path):
 
 def rows(index):
     """[(name, image id, size, [(box, class, crowd, area)])] of an index."""
-    found = []
+    problems = []
     for i in range(len(index)):
         boxes, labels, crowd, areas = (column.tolist() for column in index.boxes_of(i))
         names = [index.classes[label] for label in labels]
         annotations = list(zip(boxes, names, crowd, areas, strict=True))
-        found.append(
+        problems.append(
             (index.name(i), index.image_ids[i].item(), index.sizes_hw[i].tolist(), annotations)
         )
-    return found
+    return problems
 
 
 def test_the_index_holds_what_the_json_says(tmp_path):
@@ -65,9 +65,14 @@ def test_the_index_holds_what_the_json_says(tmp_path):
         for name in ("image_ids", "sizes_hw", "offsets", "boxes", "labels", "crowd", "areas")
     }
     assert kinds == {
-        "image_ids": np.int64, "sizes_hw": np.int64, "offsets": np.int64, "boxes": np.float64,
-        "labels": np.int32, "crowd": np.bool_, "areas": np.float64,
-    }  # fmt: skip
+        "image_ids": np.int64,
+        "sizes_hw": np.int64,
+        "offsets": np.int64,
+        "boxes": np.float64,
+        "labels": np.int32,
+        "crowd": np.bool_,
+        "areas": np.float64,
+    }
 
 
 def test_a_json_without_problems_has_none(check):
@@ -279,7 +284,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("change", "why"), BROKEN)
-def test_what_is_wrong_is_told_once_and_by_name(check, tmp_path, change, why):
+def test_what_is_wrong_is_reported_once_and_by_name(check, tmp_path, change, why):
     content = small_coco()
     change(content)
     errors = [text for kind, text in check(content) if kind == "error"]
@@ -299,13 +304,13 @@ def test_what_is_wrong_is_told_once_and_by_name(check, tmp_path, change, why):
         ("[]", "holds \\[\\], expected an object with images, annotations, categories"),
     ],
 )
-def test_a_file_that_is_no_coco_json_is_told(check, tmp_path, text, why):
+def test_a_file_that_is_no_coco_json_is_reported(check, tmp_path, text, why):
     assert [kind for kind, _ in check(text)] == ["error"]
     with pytest.raises(DataLayoutError, match=why):
         read_coco(tmp_path / "train.json", tmp_path / "train")
 
 
-def test_a_file_that_is_no_text_or_not_there_is_told(tmp_path):
+def test_a_file_that_is_no_text_or_not_there_is_reported(tmp_path):
     (tmp_path / "x.json").write_bytes(b"\xff\xfe\xfa\x80\x81")
     with pytest.raises(DataLayoutError, match=r"x\.json: not json"):
         read_coco(tmp_path / "x.json", tmp_path)
@@ -319,23 +324,23 @@ def test_many_of_a_kind_are_one_line_with_their_number(check):
         annotation["bbox"] = [1]
     (only,) = [why for kind, why in check(content) if kind == "error"]
     assert (
-        only
-        == "annotation 1: bbox is [1], not four finite numbers (4 such, also annotation 2, annotation 3, annotation 4)"
+        only == "annotation 1: bbox is [1], not four finite numbers "
+        "(4 such, also annotation 2, annotation 3, annotation 4)"
     )
 
 
-def test_everything_wrong_is_told_at_once(check):
+def test_everything_wrong_is_reported_at_once(check):
     content = small_coco()
     content["annotations"][0]["image_id"] = 99
     content["annotations"][1]["bbox"] = None
     content["annotations"][3]["bbox"] = [18, 20, 5, 4]
     content["images"][2]["file_name"] = "gone.png"
     content["images"][0]["height"] = -1
-    found = check(content)
-    assert [kind for kind, _ in found].count("error") == 4
+    problems = check(content)
+    assert [kind for kind, _ in problems].count("error") == 4
     assert any(
         "1 boxes reach outside their image, by up to 3 pixels; they are clipped: b.png" in why
-        for _, why in found
+        for _, why in problems
     )
 
 
@@ -388,13 +393,13 @@ def test_shares_of_the_image_are_recognised(check):
     content = small_coco()
     for annotation in content["annotations"]:
         annotation["bbox"] = [0.1, 0.2, 0.5, 0.25]
-    found = check(content)
-    assert [kind for kind, _ in found] == [
+    problems = check(content)
+    assert [kind for kind, _ in problems] == [
         "error"
-    ] and "no number of any bbox is above 0.5" in found[0][1]
+    ] and "no number of any bbox is above 0.5" in problems[0][1]
 
 
-def test_images_need_not_be_there_when_only_annotations_are_wanted(tmp_path):
+def test_images_need_not_be_there_when_only_annotations_are_needed(tmp_path):
     json_file = write_coco(tmp_path)
     assert len(read_coco(json_file, tmp_path / "nowhere", need_images=False)) == 3
     with pytest.raises(DataLayoutError, match="3 of 3 images are not in"):

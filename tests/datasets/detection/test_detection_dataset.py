@@ -1,4 +1,4 @@
-"""Samples for a detector: upright pixels, boxes in shares of them, and the truth as the file has it."""
+"""Samples for a detector: upright pixels, normalized boxes, and the ground truth of the file."""
 
 import numpy as np
 import pytest
@@ -15,11 +15,11 @@ from visionloop.datasets.io.images import UnreadableImage, read_image, read_size
 
 @pytest.fixture
 def dataset(tmp_path):
-    def build(change=lambda content: None, with_truth=False, transform=None):
+    def build(change=lambda content: None, with_ground_truth=False, transform=None):
         content = small_coco()
         change(content)
         index = read_coco(write_coco(tmp_path, content), tmp_path / "train")
-        return DetectionDataset(index, transform or DetectionEvalPreset(8), with_truth)
+        return DetectionDataset(index, transform or DetectionEvalPreset(8), with_ground_truth)
 
     return build
 
@@ -36,25 +36,28 @@ def test_a_sample_is_the_image_and_its_boxes_without_crowds(dataset):
     assert sample["class_labels"].tolist() == [0] and sample["size"].tolist() == [30, 40]
 
 
-def test_the_truth_is_as_in_the_file_with_crowds(dataset):
-    truth = dataset(with_truth=True)[0]["truth"]
-    assert {name: (type(column), column.dtype.name) for name, column in truth.items()} == {
-        "boxes": (np.ndarray, "float64"), "labels": (np.ndarray, "int64"), "crowd": (np.ndarray, "bool"), "areas": (np.ndarray, "float64"),
-    }  # fmt: skip
-    assert truth["boxes"].tolist() == [[5, 5, 10, 10], [0, 0, 40, 30]]
+def test_the_ground_truth_is_as_in_the_file_with_crowds(dataset):
+    ground_truth = dataset(with_ground_truth=True)[0]["ground_truth"]
+    assert {name: (type(column), column.dtype.name) for name, column in ground_truth.items()} == {
+        "boxes": (np.ndarray, "float64"),
+        "labels": (np.ndarray, "int64"),
+        "crowd": (np.ndarray, "bool"),
+        "areas": (np.ndarray, "float64"),
+    }
+    assert ground_truth["boxes"].tolist() == [[5, 5, 10, 10], [0, 0, 40, 30]]
     assert (
-        truth["labels"].tolist() == [0, 1]
-        and truth["crowd"].tolist() == [False, True]
-        and truth["areas"].tolist() == [100, 1000]
+        ground_truth["labels"].tolist() == [0, 1]
+        and ground_truth["crowd"].tolist() == [False, True]
+        and ground_truth["areas"].tolist() == [100, 1000]
     )
 
 
-def test_a_image_without_boxes_is_legal(dataset):
-    sample = dataset(with_truth=True)[2]
+def test_an_image_without_boxes_is_valid(dataset):
+    sample = dataset(with_ground_truth=True)[2]
     assert (
         sample["boxes"].shape == (0, 4)
         and sample["class_labels"].shape == (0,)
-        and sample["truth"]["boxes"].shape == (0, 4)
+        and sample["ground_truth"]["boxes"].shape == (0, 4)
     )
     assert dataset(transform=DetectionTrainPreset(8))[2]["boxes"].shape == (0, 4)
 
@@ -67,13 +70,13 @@ def test_boxes_are_clipped_and_what_is_empty_then_is_dropped(dataset):
             for n, box in enumerate(boxes)
         ]
 
-    data = dataset(change, with_truth=True)
+    data = dataset(change, with_ground_truth=True)
     sample = data[0]
     assert torch.allclose(
         sample["boxes"],
         torch.tensor([[35 / 40, 25 / 30, 10 / 40, 10 / 30], [2.5 / 40, 2.5 / 30, 5 / 40, 5 / 30]]),
     )
-    assert sample["class_labels"].tolist() == [1, 0] and len(sample["truth"]["boxes"]) == 5
+    assert sample["class_labels"].tolist() == [1, 0] and len(sample["ground_truth"]["boxes"]) == 5
 
 
 def test_labels_follow_the_boxes_that_a_transform_keeps(dataset):
@@ -84,7 +87,7 @@ def test_labels_follow_the_boxes_that_a_transform_keeps(dataset):
     assert sample["class_labels"].tolist() == [0] and sample["boxes"].tolist() == [[15, 20, 20, 24]]
 
 
-def test_a_image_of_another_size_than_annotated_is_refused(dataset):
+def test_an_image_of_another_size_than_annotated_is_refused(dataset):
     data = dataset()
     Image.new("RGB", (41, 30)).save(data.name(0))
     with pytest.raises(
@@ -102,7 +105,7 @@ def test_a_image_of_another_size_than_annotated_is_refused(dataset):
     assert size_mismatch(data.index, 1, read_size(data.name(1))) is None
 
 
-def test_a_image_turned_by_exif_is_upright_and_its_size_too(dataset, tmp_path):
+def test_an_image_rotated_by_exif_is_upright_and_its_size_too(dataset, tmp_path):
     def change(content):
         content["images"][0] |= {"file_name": "a.jpg", "width": 30, "height": 40}
 
@@ -128,14 +131,14 @@ def test_an_unreadable_image_is_named(dataset, tmp_path):
 
 
 def test_a_subset_is_the_images_asked_for(dataset):
-    data = dataset(with_truth=True)
+    data = dataset(with_ground_truth=True)
     part = data.subset([1, 0])
     assert (
         len(part) == 2
         and part.name(0) == data.name(1)
         and part.classes == data.classes == ("cat", "dog")
     )
-    assert torch.equal(part[1]["boxes"], data[0]["boxes"]) and "truth" in part[1]
+    assert torch.equal(part[1]["boxes"], data[0]["boxes"]) and "ground_truth" in part[1]
     assert part.fingerprint() != data.fingerprint() == dataset().fingerprint()
 
 
@@ -158,13 +161,13 @@ def test_clipped_boxes_lie_in_the_image():
 
 def test_real_boxes_return_to_their_pixels(real_data):
     index = require_detection_split(real_data("bccd"), "val")
-    data = DetectionDataset(index, DetectionEvalPreset(64), with_truth=True)
+    data = DetectionDataset(index, DetectionEvalPreset(64), with_ground_truth=True)
     for i in range(0, len(data), 10):
         sample = data[i]
         assert sample["size"].tolist() == list(read_image(data.name(i)).shape[-2:]) == [480, 640]
-        centres, sides = (
+        centers, sides = (
             sample["boxes"][:, :2] * torch.tensor([640, 480]),
             sample["boxes"][:, 2:] * torch.tensor([640, 480]),
         )
-        expected = torch.from_numpy(sample["truth"]["boxes"]).float()
-        assert torch.allclose(torch.cat([centres - sides / 2, sides], 1), expected, atol=1e-3)
+        expected = torch.from_numpy(sample["ground_truth"]["boxes"]).float()
+        assert torch.allclose(torch.cat([centers - sides / 2, sides], 1), expected, atol=1e-3)

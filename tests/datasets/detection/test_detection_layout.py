@@ -1,4 +1,4 @@
-"""Which file describes a detection split, and where its images are."""
+"""The file that describes a detection split, and the folder of its images."""
 
 import json
 import shutil
@@ -122,7 +122,7 @@ def test_two_names_for_validation_and_two_formats_are_errors(tmp_path):
         find_detection_split(tmp_path, "train")
 
 
-def test_a_folder_of_many_jsons_is_told_in_one_line(tmp_path):
+def test_a_folder_of_many_jsons_is_reported_in_one_line(tmp_path):
     for number in range(9):
         write_coco(tmp_path, json_name=f"train/{number}.json")
     with pytest.raises(DataLayoutError, match=r"both train/0\.json and train/1\.json and 7 more"):
@@ -149,7 +149,7 @@ def test_a_missing_training_split_says_what_was_expected_and_what_is_there(tmp_p
         require_detection_split(tmp_path / "images", "train")
 
 
-def test_a_missing_data_folder_is_told(tmp_path):
+def test_a_missing_data_folder_is_reported(tmp_path):
     with pytest.raises(DataLayoutError, match="no such folder"):
         find_detection_split(tmp_path / "gone", "train")
     (tmp_path / "file").write_text("x")

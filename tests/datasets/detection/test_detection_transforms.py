@@ -1,4 +1,4 @@
-"""Augmentation of images with boxes: pixels and boxes go the same way, chance comes only from the seeded generators."""
+"""Augmentation of images with boxes: one geometry for both, deterministic under a seed."""
 
 import random
 
@@ -16,14 +16,14 @@ from visionloop.datasets.detection.transforms import (
     DetectionEvalPreset,
     DetectionTrainPreset,
     iou_crop,
+    pixel_span,
     random_crops,
     resize,
-    span,
-    zoomed_out,
+    zoom_out_window,
 )
 
 OFF = {"photometric": 0, "zoom_out": 0, "iou_crop": 0, "flip": 0}
-COLOURS = torch.tensor(
+COLORS = torch.tensor(
     [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255], [0, 255, 255]],
     dtype=torch.uint8,
 )
@@ -47,10 +47,10 @@ def seed(number):
 
 @pytest.fixture
 def painted():
-    """Grey with one filled box of each of COLOURS at BOXES: uint8 [3, 180, 260]."""
+    """Gray with one filled box of each of COLORS at BOXES: uint8 [3, 180, 260]."""
     image = torch.full((3, 180, 260), 128, dtype=torch.uint8)
-    for colour, (left, top, right, bottom) in zip(COLOURS, BOXES.int().tolist(), strict=True):
-        image[:, top:bottom, left:right] = colour[:, None, None]
+    for color, (left, top, right, bottom) in zip(COLORS, BOXES.int().tolist(), strict=True):
+        image[:, top:bottom, left:right] = color[:, None, None]
     return image
 
 
@@ -81,11 +81,9 @@ def to_corners(boxes_cxcywh, size):
     )
 
 
-def painted_corners(pixels, colour):
-    """Where a colour is, at half its strength: float [4] xyxy."""
-    ys, xs = ((pixels.int() - colour.int()[:, None, None]).abs().amax(0) < 64).nonzero(
-        as_tuple=True
-    )
+def painted_corners(pixels, color):
+    """Where a color is, at half its strength: float [4] xyxy."""
+    ys, xs = ((pixels.int() - color.int()[:, None, None]).abs().amax(0) < 64).nonzero(as_tuple=True)
     return torch.tensor([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
 
 
@@ -111,23 +109,23 @@ def test_every_box_surrounds_what_was_painted_in_it(painted, forced, size):
         )
         for row, corners in zip(keep.tolist(), to_corners(boxes, size), strict=True):
             if (corners[2:] - corners[:2]).min() < 4:
-                continue  # too few pixels for a clear colour
-            assert (painted_corners(pixels, COLOURS[row]) - corners).abs().max() <= 1.5
+                continue  # too few pixels for a clear color
+            assert (painted_corners(pixels, COLORS[row]) - corners).abs().max() <= 1.5
             seen += 1
     assert seen > 60 and changed > 40
 
 
-def test_a_box_whose_centre_is_cut_off_is_dropped_and_no_other(painted):
+def test_a_box_whose_center_is_cut_off_is_dropped_and_no_other(painted):
     for number in range(100):
         seed(number)
         window, rows = iou_crop((0, 0, 260, 180), BOXES.double().numpy())
-        centres = (BOXES[:, :2] + BOXES[:, 2:]) / 2
+        centers = (BOXES[:, :2] + BOXES[:, 2:]) / 2
         left, top, right, bottom = window
         inside = (
-            (centres[:, 0] > left)
-            & (centres[:, 0] < right)
-            & (centres[:, 1] > top)
-            & (centres[:, 1] < bottom)
+            (centers[:, 0] > left)
+            & (centers[:, 0] < right)
+            & (centers[:, 1] > top)
+            & (centers[:, 1] < bottom)
         )
         assert rows.tolist() == inside.nonzero()[:, 0].tolist() and len(rows)
         assert 0 <= left < right <= 260 and 0 <= top < bottom <= 180
@@ -142,7 +140,7 @@ def test_a_box_whose_centre_is_cut_off_is_dropped_and_no_other(painted):
     number=st.integers(0, 10_000),
     share=st.sampled_from([0, 0.5, 1]),
 )
-def test_what_comes_out_is_legal_whatever_goes_in(size, height, width, corners, number, share):
+def test_what_comes_out_is_valid_whatever_goes_in(size, height, width, corners, number, share):
     x1, y1, x2, y2 = torch.tensor(corners, dtype=torch.float64).reshape(-1, 4).T
     boxes = torch.stack(
         [
@@ -225,7 +223,7 @@ def test_boxes_below_a_pixel_are_dropped_in_training_alone(photograph):
     assert DetectionEvalPreset(32)(photograph, boxes)[2].tolist() == [0, 1, 2]
 
 
-def test_a_image_without_boxes_is_augmented_too(photograph):
+def test_an_image_without_boxes_is_augmented_too(photograph):
     for number in range(20):
         seed(number)
         pixels, boxes, keep = DetectionTrainPreset(32)(photograph, torch.zeros((0, 4)))
@@ -291,11 +289,11 @@ def test_canvases_are_distributed_as_torchvisions():
         left, top, right, bottom = theirs.make_params([torch.zeros(3, 60, 80)])["padding"]
         return (-left, -top, 80 + right, 60 + bottom), ()
 
-    difference = summary(lambda: (zoomed_out((0, 0, 80, 60)), ())) - summary(draw_theirs)
+    difference = summary(lambda: (zoom_out_window((0, 0, 80, 60)), ())) - summary(draw_theirs)
     assert np.abs(difference).max() < 12
 
 
-def test_crops_lie_in_the_window_with_legal_sides():
+def test_crops_lie_in_the_window_with_valid_sides():
     for number in range(20):
         seed(number)
         crops = random_crops((-40, -10, 200, 110))
@@ -329,7 +327,7 @@ def test_a_result_one_pixel_wide_is_the_mean_of_the_row(strides):
 )
 def test_what_is_seen_fills_whole_pixels_close_to_its_place(start, length, before, after, size):
     window = start - before, start + length + after
-    first, last = span(start, start + length, *window, size)
+    first, last = pixel_span(start, start + length, *window, size)
     factor = size / (window[1] - window[0])
     assert 0 <= first < last <= size
     assert (
@@ -355,14 +353,14 @@ THEIRS = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_each_change_of_colour_is_torchvisions(photograph, step):
+def test_each_change_of_color_is_torchvisions(photograph, step):
     ((name, factor),) = step.items()
     difference = Distortion(**step)(photograph).int() - THEIRS[name](photograph, factor).int()
     assert difference.abs().max() <= 2
 
 
 @pytest.mark.parametrize("contrast_first", [True, False])
-def test_all_changes_of_colour_together_are_torchvisions(photograph, contrast_first):
+def test_all_changes_of_color_together_are_torchvisions(photograph, contrast_first):
     ours = Distortion(
         brightness=0.9,
         contrast=1.3,
@@ -387,13 +385,13 @@ def test_a_turn_of_the_hue_agrees_with_the_way_through_hsv(turn, number):
     generator = torch.Generator().manual_seed(number)
     pixels = (
         torch.randint(0, 5, (3, 8, 8), generator=generator).float() * 63
-    )  # few levels: ties and greys too
+    )  # few levels: ties and grays too
     assert torch.allclose(
         turn_hue(pixels.clone(), turn), F.adjust_hue(pixels / 255, turn) * 255, atol=0.01
     )
 
 
-def test_changes_of_colour_happen_as_often_as_asked():
+def test_changes_of_color_happen_as_often_as_asked():
     random.seed(0)
     draws = [Distortion.draw(0.3) for _ in range(2000)]
     for name in ("brightness", "contrast", "saturation", "hue", "channels"):

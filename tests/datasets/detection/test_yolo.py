@@ -1,4 +1,4 @@
-"""YOLO folders read straight into the index of detection."""
+"""YOLO folders read into the index of detection."""
 
 import os
 
@@ -62,7 +62,7 @@ def test_boxes_and_outlines_become_pixels(yolo):
     assert index.boxes_of(2)[0].tolist() == [[2, 4, 4, 4]] and index.boxes_of(2)[1].tolist() == [1]
 
 
-def test_images_turned_by_exif_have_their_upright_size(yolo, tmp_path):
+def test_images_rotated_by_exif_have_their_upright_size(yolo, tmp_path):
     yaml_file = yolo()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -106,7 +106,8 @@ def test_an_absolute_folder_and_several_folders_are_understood(yolo, tmp_path):
 def test_roboflows_folders_are_understood(yolo):
     images = {"train/images/a.png": (10, 10), "valid/images/b.png": (20, 20)}
     files = {
-        "data.yaml": "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['cell']\n",
+        "data.yaml": "train: ../train/images\nval: ../valid/images\n"
+        "test: ../test/images\nnc: 1\nnames: ['cell']\n",
         "train/labels/a.txt": "0 0.5 0.5 0.5 0.5",
         "valid/labels/b.txt": "0 0.5 0.5 0.5 0.5",
     }
@@ -149,7 +150,7 @@ def test_labels_of_another_split_go_by_name(yolo):
         ("0 0.5 0.5 -0.25 0.5", "line 2: -0.25 is no share of the image"),
     ],
 )
-def test_a_wrong_line_is_told_by_file_and_number(yolo, tmp_path, line, why):
+def test_a_wrong_line_is_reported_by_file_and_number(yolo, tmp_path, line, why):
     with pytest.raises(DataLayoutError) as caught:
         read_yolo(yolo({"labels/train/a.txt": f"0 0.5 0.5 0.5 0.5\n{line}\n"}), "train")
     assert caught.value.path == str(
@@ -203,14 +204,14 @@ def test_many_wrong_lines_are_one_error_with_their_number(yolo, tmp_path):
         ("names: [cat, dog]\nval: images/val\n", "names no folder for train"),
     ],
 )
-def test_a_wrong_description_is_told_in_one_line(yolo, text, why):
+def test_a_wrong_description_is_reported_in_one_line(yolo, text, why):
     yaml_file = yolo({"data.yaml": text})
     with pytest.raises(DataLayoutError, match=why) as caught:
         read_yolo(yaml_file, "train")
     assert caught.value.path == str(yaml_file) and "\n" not in str(caught.value)
 
 
-def test_a_description_that_is_not_there_is_told(tmp_path):
+def test_a_description_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(DataLayoutError, match=r"data\.yaml: No such file"):
         read_yolo(tmp_path / "data.yaml", "train")
 
@@ -225,7 +226,7 @@ def test_a_split_without_any_text_is_an_error(yolo, tmp_path):
         read_yolo(yaml_file, "train")
 
 
-def test_an_unreadable_image_is_told_and_the_others_are_read(yolo, tmp_path):
+def test_an_unreadable_image_is_reported_and_the_others_are_read(yolo, tmp_path):
     yaml_file = yolo()
     (tmp_path / "images/train/a.png").write_bytes(b"")
     index, problems = inspect_yolo(yaml_file, "train")

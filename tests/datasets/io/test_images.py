@@ -1,4 +1,4 @@
-"""Reading one image: what it gives for every kind of file, and what it says of those that are none."""
+"""Reading one image: the pixels of every kind of file, and one error for what is none."""
 
 import io
 import pickle
@@ -31,7 +31,7 @@ def with_orientation(orientation):
     return exif
 
 
-def png(width, height, *, bits=8, colour_type=2, rows=b""):
+def png(width, height, *, bits=8, color_type=2, rows=b""):
     """A PNG file from its header fields and raw rows."""
 
     def chunk(kind, content):
@@ -42,7 +42,7 @@ def png(width, height, *, bits=8, colour_type=2, rows=b""):
             + struct.pack(">I", zlib.crc32(kind + content))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
@@ -52,12 +52,12 @@ def png(width, height, *, bits=8, colour_type=2, rows=b""):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA", "CMYK"])
-def test_every_format_reads_as_pillow_reads_it(tmp_path, colours, mode):
+def test_every_format_reads_as_pillow_reads_it(tmp_path, colors, mode):
     written = 0
     for suffix in IMAGE_SUFFIXES:
         path = tmp_path / f"x{suffix}"
         try:
-            Image.fromarray(colours).convert(mode).save(path)
+            Image.fromarray(colors).convert(mode).save(path)
         except (OSError, ValueError):
             continue  # the format has no such mode
         with Image.open(path) as image:
@@ -70,12 +70,12 @@ def test_every_format_reads_as_pillow_reads_it(tmp_path, colours, mode):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_turned_upright(tmp_path, colours, suffix, orientation):
+def test_every_orientation_is_rotated_upright(tmp_path, colors, suffix, orientation):
     path = tmp_path / f"x{suffix}"
-    Image.fromarray(colours).save(path, exif=with_orientation(orientation))
-    # a twin without the orientation, turned by Pillow
+    Image.fromarray(colors).save(path, exif=with_orientation(orientation))
+    # a twin without the orientation, rotated by Pillow
     twin = tmp_path / f"twin{suffix}"
-    Image.fromarray(colours).save(twin)
+    Image.fromarray(colors).save(twin)
     with Image.open(twin) as image:
         image = image.convert("RGB")
         image.getexif()[0x0112] = orientation
@@ -84,9 +84,9 @@ def test_every_orientation_is_turned_upright(tmp_path, colours, suffix, orientat
     assert read_size(path) == expected.shape[:2]
 
 
-def test_a_broken_exif_block_counts_as_none(tmp_path, colours):
+def test_a_broken_exif_block_counts_as_none(tmp_path, colors):
     path = tmp_path / "x.jpg"
-    Image.fromarray(colours).save(path, exif=with_orientation(6))
+    Image.fromarray(colors).save(path, exif=with_orientation(6))
     data = bytearray(path.read_bytes())
     at = data.index(b"Exif") + 10
     data[at : at + 4] = b"\xff" * 4
@@ -98,7 +98,7 @@ def test_a_broken_exif_block_counts_as_none(tmp_path, colours):
 def test_16_bits_are_scaled_and_not_clipped(tmp_path):
     ramp = np.linspace(0, 65535, 64 * 4).astype(np.uint16).reshape(4, 64)
     expected = np.round(ramp / 257).astype(np.uint8)
-    for name in ("grey.png", "grey.tif"):
+    for name in ("gray.png", "gray.tif"):
         Image.fromarray(ramp).save(tmp_path / name)
         assert np.array_equal(
             as_array(read_image(tmp_path / name)), np.repeat(expected[..., None], 3, axis=2)
@@ -110,14 +110,14 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path):
     assert np.array_equal(as_array(read_image(tmp_path / "rgb.png"))[..., 1], expected)
 
 
-def test_alpha_is_dropped(tmp_path, colours):
+def test_alpha_is_dropped(tmp_path, colors):
     alpha = np.zeros((48, 64, 1), dtype=np.uint8)
-    Image.fromarray(np.concatenate([colours, alpha], axis=2)).save(tmp_path / "x.png")
-    assert np.array_equal(as_array(read_image(tmp_path / "x.png")), colours)
+    Image.fromarray(np.concatenate([colors, alpha], axis=2)).save(tmp_path / "x.png")
+    assert np.array_equal(as_array(read_image(tmp_path / "x.png")), colors)
 
 
-def test_of_an_animation_the_first_frame_is_read(tmp_path, colours):
-    frames = [Image.fromarray(np.roll(colours, shift, axis=1)) for shift in (0, 20, 40)]
+def test_of_an_animation_the_first_frame_is_read(tmp_path, colors):
+    frames = [Image.fromarray(np.roll(colors, shift, axis=1)) for shift in (0, 20, 40)]
     for name in ("x.gif", "x.webp"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         with Image.open(tmp_path / name) as image:
@@ -127,9 +127,9 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path, colours):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".gif", ".bmp", ".tif"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_a_file_that_ends_early_is_an_error_and_never_grey(tmp_path, colours, suffix, share):
+def test_a_file_that_ends_early_is_an_error_and_never_gray(tmp_path, colors, suffix, share):
     path = tmp_path / f"x{suffix}"
-    Image.fromarray(colours).save(path)
+    Image.fromarray(colors).save(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(UnreadableImage) as caught:
@@ -138,9 +138,9 @@ def test_a_file_that_ends_early_is_an_error_and_never_grey(tmp_path, colours, su
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_cut_anywhere_is_an_error(tmp_path, colours, progressive):
+def test_a_jpeg_cut_anywhere_is_an_error(tmp_path, colors, progressive):
     path = tmp_path / "x.jpg"
-    Image.fromarray(colours).save(path, progressive=progressive)
+    Image.fromarray(colors).save(path, progressive=progressive)
     data = path.read_bytes()
     for length in [*range(1, len(data) - 1, 37), len(data) - 2, len(data) - 1]:
         path.write_bytes(data[:length])
@@ -151,19 +151,19 @@ def test_a_jpeg_cut_anywhere_is_an_error(tmp_path, colours, progressive):
         read_image(path)
 
 
-def test_a_jpeg_whose_end_is_zeros_is_an_error(tmp_path, colours):
-    """An interrupted copy often has the right length; Pillow fills such an image with grey."""
+def test_a_jpeg_whose_end_is_zeros_is_an_error(tmp_path, colors):
+    """An interrupted copy often has the right length; Pillow fills such an image with gray."""
     path = tmp_path / "x.jpg"
-    Image.fromarray(colours).save(path)
+    Image.fromarray(colors).save(path)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + bytes(5000))
     with pytest.raises(UnreadableImage, match="truncated"):
         read_image(path)
 
 
-def test_bytes_behind_the_end_do_no_harm(tmp_path, colours):
+def test_bytes_behind_the_end_do_no_harm(tmp_path, colors):
     for name in ("x.jpg", "x.png"):
-        Image.fromarray(colours).save(tmp_path / name)
+        Image.fromarray(colors).save(tmp_path / name)
         before = read_image(tmp_path / name)
         with open(tmp_path / name, "ab") as file:
             file.write(bytes(100))
@@ -174,7 +174,7 @@ def test_bytes_behind_the_end_do_no_harm(tmp_path, colours):
     ("content", "why"),
     [(b"", "empty file"), (b"hello " * 50, "not an image"), (b"\xff\xd8\xff", "not an image")],
 )
-def test_what_is_no_image_is_told_so(tmp_path, content, why):
+def test_what_is_no_image_is_reported(tmp_path, content, why):
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
     with pytest.raises(UnreadableImage, match=why) as caught:
@@ -182,7 +182,7 @@ def test_what_is_no_image_is_told_so(tmp_path, content, why):
     assert str(caught.value) == f"{path}: {caught.value.why}"
 
 
-def test_a_file_that_vanished_and_a_folder_are_told_so(tmp_path):
+def test_a_file_that_vanished_and_a_folder_are_reported(tmp_path):
     with pytest.raises(UnreadableImage, match="No such file"):
         read_image(tmp_path / "gone.jpg")
     with pytest.raises(UnreadableImage, match="directory"):
@@ -191,10 +191,10 @@ def test_a_file_that_vanished_and_a_folder_are_told_so(tmp_path):
         read_size(tmp_path / "gone.jpg")
 
 
-def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, colours):
+def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, colors):
     side = 1 + int(MAX_PIXELS**0.5)
     (tmp_path / "x.png").write_bytes(png(side, side))
-    Image.fromarray(colours).save(tmp_path / "x.jpg")
+    Image.fromarray(colors).save(tmp_path / "x.jpg")
     data = bytearray((tmp_path / "x.jpg").read_bytes())
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", 65000, 65000)
@@ -217,7 +217,7 @@ def test_floating_point_pixels_are_refused_with_the_reason(tmp_path):
         read_image(tmp_path / "x.tif")
 
 
-def test_the_size_in_a_jpeg_header_is_found_behind_other_segments(colours):
+def test_the_size_in_a_jpeg_header_is_found_behind_other_segments(colors):
     segments = {
         "exif": with_orientation(3),
         "icc_profile": bytes(70_000),
@@ -225,7 +225,7 @@ def test_the_size_in_a_jpeg_header_is_found_behind_other_segments(colours):
     }
     for options in ({}, {"progressive": True}, segments):
         buffer = io.BytesIO()
-        Image.fromarray(colours).save(buffer, "JPEG", **options)
+        Image.fromarray(colors).save(buffer, "JPEG", **options)
         assert jpeg_size(buffer.getvalue()) == (48, 64)
     assert jpeg_size(b"\xff\xd8\xff\xd9") is None
 

@@ -1,4 +1,4 @@
-"""MATLAB's bicubic resizing: the published files to the bit, the rule by hand, a plain double loop as reference."""
+"""MATLAB's bicubic resizing: published files to the bit, and a plain loop as reference."""
 
 import math
 from fractions import Fraction
@@ -42,9 +42,9 @@ def plain_pass(values, scale):
     n, s, mirrored = len(values), min(float(scale), 1.0), values + values[::-1]
     resized = []
     for k in range(1, math.ceil(n * scale) + 1):
-        centre = float(Fraction(k) / scale + Fraction(1, 2) * (1 - 1 / scale))
-        around = range(math.floor(centre - 2 / s) - 1, math.ceil(centre + 2 / s) + 2)
-        weights = [cubic(s * (centre - i)) for i in around]
+        center = float(Fraction(k) / scale + Fraction(1, 2) * (1 - 1 / scale))
+        around = range(math.floor(center - 2 / s) - 1, math.ceil(center + 2 / s) + 2)
+        weights = [cubic(s * (center - i)) for i in around]
         pixels = [mirrored[(i - 1) % (2 * n)] for i in around]
         resized.append(sum(w * p for w, p in zip(weights, pixels, strict=True)) / sum(weights))
     return resized
@@ -86,7 +86,7 @@ def test_the_rule_for_8_bits_worked_out_by_hand():
     # at the end it would be 1.
     assert matlab_resize(image, 0.5).tolist() == [[2]]
     assert matlab_resize(image, 0.5, "float") == pytest.approx(np.array([[1.0]]), abs=1e-13)
-    # the same image turned over: 1 and 1, then 1. So the other order would give 1 above.
+    # the same image upside down: 1 and 1, then 1. So the other order would give 1 above.
     assert matlab_resize(image.T, 0.5).tolist() == [[1]]
 
 
@@ -167,9 +167,9 @@ def test_wide_images_are_worked_on_in_blocks_without_a_seam():
 
 def test_images_in_any_memory_order_are_read():
     image = random_image(5, 24, 18, 3)
-    turned, frozen = np.ascontiguousarray(image[::-1, :, ::-1])[::-1, :, ::-1], image.copy()
+    flipped, frozen = np.ascontiguousarray(image[::-1, :, ::-1])[::-1, :, ::-1], image.copy()
     frozen.flags.writeable = False
-    for other in (turned, frozen, np.asfortranarray(image)):
+    for other in (flipped, frozen, np.asfortranarray(image)):
         assert np.array_equal(matlab_resize(other, 0.5), matlab_resize(image, 0.5))
 
 

@@ -1,4 +1,4 @@
-"""JPEGs decoded at a part of their size: the same image, cut at the same place, and refused for the same reasons."""
+"""JPEGs decoded at a reduced size: the same image and crop, refused for the same reasons."""
 
 import random
 
@@ -12,22 +12,22 @@ from PIL import Image
 from visionloop.datasets.classification.transforms import (
     CROP_RATIO,
     ClassificationTrainPreset,
-    centred_box,
+    centered_box,
     random_box,
 )
 from visionloop.datasets.detection.transforms import DetectionTrainPreset
 from visionloop.datasets.io.images import UnreadableImage, read_image, read_size
 from visionloop.datasets.io.reduced_jpeg import (
-    read_scaled_image,
+    read_reduced_image,
+    reduced_size,
     reduction,
     resized_part,
-    scaled_size,
 )
 from visionloop.engine.seeding import seed_host
 
 
 def waves(height, width, period=60):
-    """Steep everywhere: half a pixel of the file beside its place is 3 to 6 grey levels. uint8 [H, W, 3]."""
+    """Steep everywhere: a shift of half a pixel is 3 to 6 gray levels. uint8 [H, W, 3]."""
     y, x = np.mgrid[:height, :width] * (2 * np.pi / period)
     return np.stack(
         [128 + 100 * np.sin(x), 128 + 100 * np.sin(y), 128 + 100 * np.sin(x + y)], axis=-1
@@ -42,7 +42,7 @@ def save(path, pixels, orientation=1, **options):
 
 
 def difference(a, b):
-    """Mean distance in grey levels."""
+    """Mean distance in gray levels."""
     return (a.float() - b.float()).abs().mean().item()
 
 
@@ -60,12 +60,12 @@ def test_the_reduction_is_the_strongest_that_leaves_the_shorter_side_long_enough
 def test_a_scaled_image_is_upright_and_the_mean_over_squares(tmp_path, orientation, factor):
     path = save(tmp_path / "x.jpg", waves(160, 240), orientation)
     whole = read_image(path)
-    scaled, whole_hw = read_scaled_image(path, 160 // factor)
-    assert whole_hw == tuple(whole.shape[-2:]) == read_size(path)
+    scaled, full_hw = read_reduced_image(path, 160 // factor)
+    assert full_hw == tuple(whole.shape[-2:]) == read_size(path)
     assert (
         tuple(scaled.shape)
-        == (3, whole_hw[0] // factor, whole_hw[1] // factor)
-        == (3, *scaled_size(path, 160 // factor))
+        == (3, full_hw[0] // factor, full_hw[1] // factor)
+        == (3, *reduced_size(path, 160 // factor))
     )
     means = torch.nn.functional.avg_pool2d(whole.float(), factor)
     assert difference(scaled, means) < 1
@@ -74,13 +74,13 @@ def test_a_scaled_image_is_upright_and_the_mean_over_squares(tmp_path, orientati
 @pytest.mark.parametrize(
     ("mode", "options"), [("L", {}), ("RGB", {"progressive": True}), ("RGB", {"subsampling": 2})]
 )
-def test_grey_progressive_and_subsampled_files_are_scaled_too(tmp_path, mode, options):
+def test_gray_progressive_and_subsampled_files_are_scaled_too(tmp_path, mode, options):
     path = tmp_path / "x.jpg"
     Image.fromarray(waves(161, 243)).convert(mode).save(path, quality=95, **options)
-    scaled, whole_hw = read_scaled_image(path, 80)
-    assert whole_hw == (161, 243) and tuple(scaled.shape) == (3, 81, 122) == (
+    scaled, full_hw = read_reduced_image(path, 80)
+    assert full_hw == (161, 243) and tuple(scaled.shape) == (3, 81, 122) == (
         3,
-        *scaled_size(path, 80),
+        *reduced_size(path, 80),
     )
     assert (
         difference(
@@ -101,14 +101,14 @@ def test_grey_progressive_and_subsampled_files_are_scaled_too(tmp_path, mode, op
     ],
 )
 def test_what_is_not_scaled_is_read_whole(tmp_path, name, mode, orientation, tail):
-    """Other formats, CMYK, turned files whose sides 2 does not divide, and files with something behind the image."""
+    """Other formats, CMYK, rotated files with odd sides, and files with data after the image."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(waves(161, 243)).convert(mode).save(tmp_path / name, exif=exif)
     with open(tmp_path / name, "ab") as file:
         file.write(tail)
-    image, whole_hw = read_scaled_image(tmp_path / name, 16)
-    assert torch.equal(image, read_image(tmp_path / name)) and whole_hw == tuple(image.shape[-2:])
+    image, full_hw = read_reduced_image(tmp_path / name, 16)
+    assert torch.equal(image, read_image(tmp_path / name)) and full_hw == tuple(image.shape[-2:])
 
 
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9", bytes(500)])
@@ -123,10 +123,10 @@ def test_damaged_files_are_refused_as_when_read_whole(tmp_path, progressive, end
         except UnreadableImage as error:
             refused += 1
             with pytest.raises(UnreadableImage) as caught:
-                read_scaled_image(path, 8)
+                read_reduced_image(path, 8)
             assert str(caught.value) == str(error) and str(path) in str(error)
         else:
-            assert read_scaled_image(path, 8)[1] == tuple(whole.shape[-2:])
+            assert read_reduced_image(path, 8)[1] == tuple(whole.shape[-2:])
     assert refused > 3
 
 
@@ -137,9 +137,9 @@ def test_a_bomb_and_a_missing_file_are_refused_as_when_read_whole(tmp_path):
     data[at + 5 : at + 9] = b"\xfd\xe8\xfd\xe8"
     path.write_bytes(data)
     with pytest.raises(UnreadableImage, match="bomb"):
-        read_scaled_image(path, 8)
+        read_reduced_image(path, 8)
     with pytest.raises(UnreadableImage, match="No such file"):
-        read_scaled_image(tmp_path / "gone.jpg", 8)
+        read_reduced_image(tmp_path / "gone.jpg", 8)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -151,22 +151,22 @@ def test_the_same_box_is_drawn_and_cut_to_fractions_of_a_pixel(
 ):
     path = save(tmp_path / "x.jpg", waves(height, width), orientation)
     preset = ClassificationTrainPreset(size=48, interpolation=interpolation)
-    scaled, whole_hw = read_scaled_image(path, preset.least_side)
-    assert scaled.shape[-2] < whole_hw[0]
+    scaled, full_hw = read_reduced_image(path, preset.min_side)
+    assert scaled.shape[-2] < full_hw[0]
     for seed in range(10):
         seed_host(seed)
         plain = preset(read_image(path))
         chance = random.getstate()
         seed_host(seed)
-        assert difference(preset(scaled, whole_hw), plain) < 1.5
+        assert difference(preset(scaled, full_hw), plain) < 1.5
         assert random.getstate() == chance
 
 
 def test_a_box_one_pixel_beside_its_place_would_be_seen(tmp_path):
     """What the bound of the test above is worth."""
     path = save(tmp_path / "x.jpg", waves(389, 515))
-    scaled, whole_hw = read_scaled_image(path, 90)
-    parts = [resized_part(scaled, whole_hw, (20, left, 200, 220), 48, 48) for left in (30, 31)]
+    scaled, full_hw = read_reduced_image(path, 90)
+    parts = [resized_part(scaled, full_hw, (20, left, 200, 220), 48, 48) for left in (30, 31)]
     assert difference(*parts) > 3
 
 
@@ -174,13 +174,13 @@ def test_boxes_of_objects_and_pixels_of_a_scaled_image_are_where_they_were(tmp_p
     path = save(tmp_path / "x.jpg", waves(389, 515))
     boxes = torch.tensor([[100.0, 100, 300, 250], [20, 200, 90, 380]])
     preset = DetectionTrainPreset(48, photometric=0)
-    scaled, whole_hw = read_scaled_image(path, preset.least_side)
+    scaled, full_hw = read_reduced_image(path, preset.min_side)
     assert scaled.shape[-2:] == (195, 258)
     for seed in range(20):
         seed_host(seed)
         pixels, cxcywh, keep = preset(read_image(path), boxes)
         seed_host(seed)
-        others = preset(scaled, boxes, torch.tensor(whole_hw))
+        others = preset(scaled, boxes, torch.tensor(full_hw))
         assert (
             torch.equal(cxcywh, others[1])
             and torch.equal(keep, others[2])
@@ -200,9 +200,9 @@ def test_a_part_of_a_scaled_image_is_that_of_the_image_resized(tmp_path):
 
 @given(least=st.floats(0.05, 1), longer=st.integers(0, 300), seed=st.integers(0, 2**20))
 def test_the_smallest_training_crop_keeps_the_pixels_of_the_result(least, longer, seed):
-    side = ClassificationTrainPreset(size=64, crop_scale_min=least).least_side
+    side = ClassificationTrainPreset(size=64, crop_scale_min=least).min_side
     random.seed(seed)
-    box = random_box(side, side + longer, (least, least), CROP_RATIO) or centred_box(
+    box = random_box(side, side + longer, (least, least), CROP_RATIO) or centered_box(
         side, side + longer, CROP_RATIO
     )
     assert min(box[2:]) >= 63
@@ -210,28 +210,28 @@ def test_the_smallest_training_crop_keeps_the_pixels_of_the_result(least, longer
 
 def test_a_detectors_smallest_crop_is_three_tenths_of_a_side():
     assert (
-        DetectionTrainPreset(96).least_side == 320
-        and DetectionTrainPreset(96, iou_crop=0.0).least_side == 96
+        DetectionTrainPreset(96).min_side == 320
+        and DetectionTrainPreset(96, iou_crop=0.0).min_side == 96
     )
 
 
-def test_real_images_differ_by_less_than_a_grey_level_on_average(real_data):
+def test_real_images_differ_by_less_than_a_gray_level_on_average(real_data):
     distances = []
     preset = ClassificationTrainPreset(size=64)
     for path in sorted((real_data("bccd") / "train").glob("*.jpg"))[:8]:
-        whole, (scaled, whole_hw) = read_image(path), read_scaled_image(path, preset.least_side)
+        whole, (scaled, full_hw) = read_image(path), read_reduced_image(path, preset.min_side)
         assert scaled.shape[-2:] == (240, 320)
         for seed in range(5):
             seed_host(seed)
             plain = preset(whole)
             seed_host(seed)
-            distances.append(difference(plain, preset(scaled, whole_hw)))
+            distances.append(difference(plain, preset(scaled, full_hw)))
     assert 0 < np.mean(distances) < 1
 
 
 def test_the_size_of_a_scaled_image_names_a_file_that_is_none(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"")
     with pytest.raises(UnreadableImage, match=r"x\.jpg"):
-        scaled_size(tmp_path / "x.jpg", 8)
+        reduced_size(tmp_path / "x.jpg", 8)
     Image.fromarray(waves(160, 240)).save(tmp_path / "x.png")
-    assert scaled_size(tmp_path / "x.png", 8) == (160, 240)
+    assert reduced_size(tmp_path / "x.png", 8) == (160, 240)

@@ -1,4 +1,4 @@
-"""classes.json: what the values in mask files mean, and one clear line for what is wrong."""
+"""classes.json: meaning of the values in mask files, and one line for each error."""
 
 import json
 
@@ -21,7 +21,8 @@ def read(tmp_path):
 
 def meaning(class_file, *values):
     """Class id of each value, None where it is an error."""
-    return [int(class_file.table[value]) if class_file.known[value] else None for value in values]
+    table, is_valid = class_file.table, class_file.is_valid
+    return [int(table[value]) if is_valid[value] else None for value in values]
 
 
 SAME = [
@@ -117,7 +118,7 @@ def test_255_classes_leave_room_for_the_ignored_ones(read):
         read([*names, "one more"])
 
 
-def test_colours_are_in_order_of_id(read):
+def test_colors_are_in_order_of_id(read):
     for colors in ({"road": [4, 5, 6], "sky": [1, 2, 3]}, [[1, 2, 3], [4, 5, 6]]):
         class_file = read(
             {"classes": ["sky", "road"], "colors": colors, "ignore_colors": [[0, 0, 0]]}
@@ -179,7 +180,7 @@ WRONG = {
     r'holds 7, expected \{"classes": \[names\]\}': 7,
     '"classes" is missing': {},
     '"classes" is \\[\\], expected a list of names': {"classes": []},
-    "unknown key 'colours'; known are classes, ignore_index, ids": {
+    "unknown key 'colours'; valid are classes, ignore_index, ids": {
         "classes": ["a"],
         "colours": {},
     },
@@ -206,7 +207,7 @@ WRONG = {
         "classes": ["a"],
         "colors": {"a": [1, 2, 3], "void": [0, 0, 0]},
     },
-    r"the colour of 'a' is \[1, 2, 300\], expected \[r, g, b\]": {
+    r"the color of 'a' is \[1, 2, 300\], expected \[r, g, b\]": {
         "classes": ["a"],
         "colors": {"a": [1, 2, 300]},
     },
@@ -220,7 +221,7 @@ WRONG = {
         "colors": [[1, 2, 3]],
         "ignore_colors": "all",
     },
-    "is the colour of a class too": {
+    "is the color of a class too": {
         "classes": ["a"],
         "colors": [[1, 2, 3]],
         "ignore_colors": [[1, 2, 3]],

@@ -1,4 +1,4 @@
-"""Mask files as class ids, whatever the file holds them as."""
+"""Mask files as class ids, in every supported pixel format."""
 
 import json
 import pickle
@@ -45,8 +45,8 @@ def with_palette(values, palette):
     return image
 
 
-def grey_png(values, bits):
-    """The bytes of a grey PNG of so many bits a pixel, which Pillow cannot write."""
+def gray_png(values, bits):
+    """The bytes of a gray PNG of so many bits a pixel, which Pillow cannot write."""
     rows = b""
     for row in values:
         text = "".join(format(value, f"0{bits}b") for value in row)
@@ -62,7 +62,7 @@ def grey_png(values, bits):
     )
 
 
-def test_grey_values_are_class_ids(mask, class_file):
+def test_gray_values_are_class_ids(mask, class_file):
     for name in ("mask.png", "mask.bmp", "mask.tif"):
         ids = read_mask(mask(VALUES, name), class_file({"classes": ["a", "b", "c"]}))
         assert (
@@ -86,9 +86,9 @@ def test_a_palette_is_read_by_its_values(mask, class_file):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
-def test_a_grey_png_of_any_depth_holds_its_values(tmp_path, bits):
+def test_a_gray_png_of_any_depth_holds_its_values(tmp_path, bits):
     values = [[0, 1, min(3, 2**bits - 1), 1, 0], [1, 1, 0, 0, 1]]
-    (tmp_path / "mask.png").write_bytes(grey_png(values, bits))
+    (tmp_path / "mask.png").write_bytes(gray_png(values, bits))
     assert (
         read_mask(tmp_path / "mask.png", plain_class_file(["a", "b", "c", "d"])).tolist() == values
     )
@@ -156,7 +156,7 @@ def test_values_without_a_class_are_named_with_the_file(mask, values):
     )  # one too many is what files that count from 1 look like
 
 
-def test_colours_mean_classes(mask, class_file):
+def test_colors_mean_classes(mask, class_file):
     pixels = np.array([[[10, 20, 30], [0, 0, 200]], [[0, 0, 0], [200, 0, 0]]], dtype=np.uint8)
     assert read_mask(mask(pixels), class_file(COLORS)).tolist() == [[0, 2], [255, 1]]
     assert read_mask(
@@ -164,11 +164,11 @@ def test_colours_mean_classes(mask, class_file):
     ).tolist() == [[0, 2], [255, 1]]
 
 
-def test_a_colour_without_a_class_is_an_error_unless_others_are_ignored(mask, class_file):
+def test_a_color_without_a_class_is_an_error_unless_others_are_ignored(mask, class_file):
     pixels = np.array([[[10, 20, 30], [10, 20, 31], [1, 2, 3]]], dtype=np.uint8)
     with pytest.raises(
         UnreadableMask,
-        match=r"2 colours that no class has, \[1, 2, 3\], \[10, 20, 31\], in 2 pixels",
+        match=r"2 colors that no class has, \[1, 2, 3\], \[10, 20, 31\], in 2 pixels",
     ):
         read_mask(mask(pixels), class_file(COLORS))
     assert read_mask(mask(pixels), class_file(COLORS | {"ignore_colors": "others"})).tolist() == [
@@ -176,31 +176,31 @@ def test_a_colour_without_a_class_is_an_error_unless_others_are_ignored(mask, cl
     ]
 
 
-def test_without_colours_an_rgb_mask_must_be_grey(mask, class_file):
-    grey = np.repeat(VALUES[..., None], 3, axis=2)
+def test_without_colors_an_rgb_mask_must_be_gray(mask, class_file):
+    gray = np.repeat(VALUES[..., None], 3, axis=2)
     assert (
-        read_mask(mask(grey), class_file({"classes": ["a", "b", "c"]})).tolist() == VALUES.tolist()
+        read_mask(mask(gray), class_file({"classes": ["a", "b", "c"]})).tolist() == VALUES.tolist()
     )
-    grey[0, 0, 0] = 9
+    gray[0, 0, 0] = 9
     with pytest.raises(
-        UnreadableMask, match=r'is a coloured image, and .*classes\.json has no "colors"'
+        UnreadableMask, match=r'is a color image, and .*classes\.json has no "colors"'
     ):
-        read_mask(mask(grey), class_file({"classes": ["a", "b", "c"]}))
+        read_mask(mask(gray), class_file({"classes": ["a", "b", "c"]}))
 
 
-def test_a_palette_whose_colours_contradict_its_values_needs_a_word(mask, class_file):
+def test_a_palette_whose_colors_contradict_its_values_needs_a_word(mask, class_file):
     values = np.array([[0, 1, 255]], dtype=np.uint8)
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[[0, 1, 255]] = [[200, 0, 0], [10, 20, 30], [0, 0, 200]]
     path = mask(with_palette(values, palette.tobytes()))
     with pytest.raises(
         UnreadableMask,
-        match=r"the value 0 means 'sky' and has the colour of 'road'; say \"palette\"",
+        match=r"the value 0 means 'sky' and has the color of 'road'; say \"palette\"",
     ):
         read_mask(path, class_file(COLORS))
     assert read_mask(path, class_file(COLORS | {"palette": "values"})).tolist() == [[0, 1, 255]]
     assert read_mask(path, class_file(COLORS | {"palette": "colors"})).tolist() == [[1, 0, 2]]
-    palette[[0, 1]] = palette[[1, 0]]  # the ignored value may have any colour
+    palette[[0, 1]] = palette[[1, 0]]  # the ignored value may have any color
     assert read_mask(
         mask(with_palette(values, palette.tobytes())), class_file(COLORS)
     ).tolist() == [[0, 1, 255]]

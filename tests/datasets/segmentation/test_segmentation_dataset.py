@@ -31,7 +31,9 @@ def training(data):
 
 def evaluation(data, split="val"):
     return SegmentationDataset(
-        require_segmentation_split(data, split), SegmentationEvalPreset(size=16), with_truth=True
+        require_segmentation_split(data, split),
+        SegmentationEvalPreset(size=16),
+        with_ground_truth=True,
     )
 
 
@@ -39,15 +41,20 @@ def test_a_training_sample_is_a_crop_and_its_class_ids(data):
     random.seed(0)
     sample = training(data)[0]
     assert {key: (value.dtype, tuple(value.shape)) for key, value in sample.items()} == {
-        "pixel_values": (torch.uint8, (3, 16, 16)), "ids": (torch.uint8, (16, 16)),
-    }  # fmt: skip
+        "pixel_values": (torch.uint8, (3, 16, 16)),
+        "ids": (torch.uint8, (16, 16)),
+    }
 
 
-def test_an_evaluation_sample_holds_the_untouched_truth(data):
+def test_an_evaluation_sample_holds_the_unchanged_ground_truth(data):
     sample = evaluation(data)[1]
     assert {key: tuple(value.shape) for key, value in sample.items()} == {
-        "pixel_values": (3, 16, 19), "fitted": (3, 16, 16), "fitted_ids": (16, 16), "ids": (20, 24), "size": (2,),
-    }  # fmt: skip
+        "pixel_values": (3, 16, 19),
+        "fitted": (3, 16, 16),
+        "fitted_ids": (16, 16),
+        "ids": (20, 24),
+        "size": (2,),
+    }
     assert sample["size"].tolist() == [20, 24]
     assert (
         sample["ids"].tolist()
@@ -55,17 +62,17 @@ def test_an_evaluation_sample_holds_the_untouched_truth(data):
     )
 
 
-def test_samples_are_the_same_whether_images_are_kept_or_not(data):
+def test_samples_are_the_same_whether_images_are_cached_or_not(data):
     index = require_segmentation_split(data, "train")
-    found = []
+    samples = []
     for memory in (0, 2**20):
         dataset = SegmentationDataset(index, SegmentationTrainPreset(size=16), memory=memory)
         for epoch in range(3):
             for i in range(len(dataset)):
                 random.seed(10 * epoch + i)
-                found.append(dataset[i])
-    whole, kept = found[:9], found[9:]
-    for one, other in zip(whole, kept, strict=True):
+                samples.append(dataset[i])
+    uncached, cached = samples[:9], samples[9:]
+    for one, other in zip(uncached, cached, strict=True):
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -79,7 +86,7 @@ def test_a_mask_of_another_size_is_named_with_both(data):
     assert caught.value.path == str(mask)
 
 
-def test_a_mask_drawn_before_the_image_was_turned_says_so(data):
+def test_a_mask_drawn_before_the_image_was_rotated_says_so(data):
     image = data / "images" / "train" / "train01.png"
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,4 +1,4 @@
-"""Which images and masks belong together, and what a folder must hold."""
+"""Matching of images and masks, and the required content of a folder."""
 
 import json
 
@@ -54,7 +54,10 @@ def test_two_words_for_the_same_split_are_an_error(data):
 
 def test_a_split_that_is_not_there_is_none_or_an_error_that_says_what_is(data):
     assert find_segmentation_split(data, "test") is None
-    expected = r"expected images/test/x.jpg with masks/test/x.png and classes.json; found in images/ train, val"
+    expected = (
+        r"expected images/test/x.jpg with masks/test/x.png and classes.json; "
+        r"found in images/ train, val"
+    )
     with pytest.raises(DataLayoutError, match=expected):
         require_segmentation_split(data, "test")
 
@@ -68,7 +71,7 @@ def test_a_folder_without_images_says_what_was_expected(tmp_path):
     (tmp_path / "images" / "train").mkdir(parents=True)
     (tmp_path / "masks" / "train").mkdir(parents=True)
     (tmp_path / "classes.json").write_text('["a"]')
-    with pytest.raises(DataLayoutError, match=r"images/train: no images in it; read are \.jpg"):
+    with pytest.raises(DataLayoutError, match=r"train: no images in it; supported are \.jpg"):
         require_segmentation_split(tmp_path, "train")
 
 
@@ -98,7 +101,7 @@ def test_missing_folders_and_files_are_named(data):
         find_segmentation_split(data, "train")
 
 
-def test_the_folder_of_the_images_is_answered_with_the_one_above(data):
+def test_the_folder_of_the_images_suggests_the_one_above(data):
     with pytest.raises(DataLayoutError, match=rf"; did you mean {data}\?$"):
         require_segmentation_split(data / "images", "train")
 
@@ -112,7 +115,7 @@ def test_files_that_differ_in_their_suffix_alone_are_an_error(data):
         require_segmentation_split(data, "train")
 
 
-def test_masks_without_a_image_are_found_and_do_no_harm(data):
+def test_masks_without_an_image_are_found_and_do_no_harm(data):
     (data / "images" / "train" / "train01.png").unlink()
     index = require_segmentation_split(data, "train")
     assert len(index) == 2 and masks_without_image(index) == [

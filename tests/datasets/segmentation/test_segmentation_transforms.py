@@ -1,4 +1,4 @@
-"""Augmentation of images with masks: both go the same way to the pixel, ignored and black beyond the image."""
+"""Augmentation of images with masks: one geometry for both, padded black and ignored."""
 
 import random
 
@@ -25,7 +25,7 @@ ODD_SIZES = [(1, 1), (1, 7), (7, 1), (5, 3), (2, 333), (333, 2), (97, 96), (95, 
 
 @pytest.fixture
 def ramp():
-    """An image whose red is the column and green the row, [3, 180, 240], and the column as class id."""
+    """An image with red = column, green = row, [3, 180, 240], and the column as class id."""
     y, x = np.mgrid[:180, :240].astype(np.uint8)
     return torch.from_numpy(np.stack([x, y, np.full_like(x, 90)])), torch.from_numpy(x)
 
@@ -38,17 +38,20 @@ def noise(height, width, classes=5):
     return image, torch.randint(0, classes, (height, width), generator=generator, dtype=torch.uint8)
 
 
-def corner(shown):
+def corner(placed):
     """(height, width) of what is not ignored, which lies in the upper left corner."""
-    rows, columns = (shown != 255).any(1), (shown != 255).any(0)
+    rows, columns = (placed != 255).any(1), (placed != 255).any(0)
     height, width = int(rows.sum()), int(columns.sum())
-    assert (shown[:height, :width] != 255).all()
+    assert (placed[:height, :width] != 255).all()
     return height, width
 
 
 @pytest.mark.parametrize("size", [32, 96, 500])
 def test_image_and_mask_stay_aligned(ramp, size):
-    """The red of a pixel is the column of its centre, its id the column that the centre lies in: half a pixel apart, without a bias."""
+    """The red of a pixel is the column of its center, its id the column that contains the center.
+
+    They are up to half a pixel apart, without a bias.
+    """
     random.seed(0)
     offsets = []
     for _ in range(60):
@@ -62,13 +65,13 @@ def test_image_and_mask_stay_aligned(ramp, size):
 
 
 @given(st.integers(1, 400), st.integers(1, 400))
-def test_nearest_is_that_of_the_centres(side, count):
+def test_nearest_is_that_of_the_centers(side, count):
     expected = functional.interpolate(
         torch.arange(side).float().view(1, 1, 1, side), size=(1, count), mode="nearest-exact"
     ).flatten()
-    # where a centre lies on the border of two pixels, floats may fall to either side
-    centres = (np.arange(count) + 0.5) * side / count
-    clear = np.abs(centres - np.round(centres)) > 1e-3
+    # where a center lies on the border of two pixels, floats may fall to either side
+    centers = (np.arange(count) + 0.5) * side / count
+    clear = np.abs(centers - np.round(centers)) > 1e-3
     assert (nearest(0, side, count)[clear] == expected.numpy()[clear]).all()
     assert (nearest(7, 7 + side, count) == 7 + nearest(0, side, count)).all()
 
@@ -78,7 +81,7 @@ def test_cropping_first_is_the_recipes_order_up_to_half_a_pixel(ramp):
     image, ids = ramp
     for number in range(60):
         random.seed(number)
-        pixels, shown = SegmentationTrainPreset(size=96, **STILL)(image, ids)
+        pixels, placed = SegmentationTrainPreset(size=96, **STILL)(image, ids)
         random.seed(number)
         random.random()
         factor = 96 / 240 * random.uniform(0.5, 2.0)
@@ -88,10 +91,10 @@ def test_cropping_first_is_the_recipes_order_up_to_half_a_pixel(ramp):
         expected = torch.zeros(3, 96, 96, dtype=torch.uint8)
         part = whole[:, top : top + 96, left : left + 96]
         expected[:, : part.shape[1], : part.shape[2]] = part
-        assert corner(shown) == tuple(part.shape[1:])
+        assert corner(placed) == tuple(part.shape[1:])
         inner = slice(2, part.shape[1] - 2), slice(2, part.shape[2] - 2)
         assert ((pixels.int() - expected.int()).abs()[(slice(None), *inner)] <= 2).all()
-        assert ((expected[0].int() - shown.int()).abs()[inner] <= 2).all()
+        assert ((expected[0].int() - placed.int()).abs()[inner] <= 2).all()
 
 
 def test_beyond_the_image_it_is_black_and_ignored():
@@ -102,8 +105,8 @@ def test_beyond_the_image_it_is_black_and_ignored():
     )
     heights = []
     for _ in range(100):
-        pixels, shown = SegmentationTrainPreset(size=48, color=1)(image, ids)
-        height, width = corner(shown)
+        pixels, placed = SegmentationTrainPreset(size=48, color=1)(image, ids)
+        height, width = corner(placed)
         heights.append(height)
         assert (
             (pixels[:, height:] == 0).all()
@@ -140,16 +143,16 @@ def test_images_of_odd_sizes_work(height, width, size):
     random.seed(0)
     image, ids = noise(height, width)
     for _ in range(10):
-        pixels, shown = SegmentationTrainPreset(size=size)(image, ids)
+        pixels, placed = SegmentationTrainPreset(size=size)(image, ids)
         assert (
             pixels.shape == (3, size, size)
-            and shown.shape == (size, size)
-            and pixels.dtype == shown.dtype == torch.uint8
+            and placed.shape == (size, size)
+            and pixels.dtype == placed.dtype == torch.uint8
         )
         assert (
             pixels.is_contiguous()
-            and shown.is_contiguous()
-            and set(shown.unique().tolist()) <= {0, 1, 2, 3, 4, 255}
+            and placed.is_contiguous()
+            and set(placed.unique().tolist()) <= {0, 1, 2, 3, 4, 255}
         )
     sample = SegmentationEvalPreset(size=size)(image, ids)
     assert min(sample["pixel_values"].shape[1:]) == size and sample["fitted"].shape == (
@@ -181,7 +184,7 @@ def test_a_placement_lies_in_the_image_and_in_the_result(height, width, size, se
         )
 
 
-def test_a_image_without_a_valid_pixel_stays_so():
+def test_an_image_without_a_valid_pixel_stays_so():
     image, _ = noise(30, 40)
     pixels, ids = SegmentationTrainPreset(size=16)(
         image, torch.full((30, 40), 255, dtype=torch.uint8)
@@ -201,7 +204,7 @@ def test_a_crop_of_ignored_pixels_alone_is_drawn_again():
     assert empty[0] > 100 and empty[10] < 10
 
 
-def test_a_image_of_one_class_keeps_it():
+def test_an_image_of_one_class_keeps_it():
     image, _ = noise(30, 40)
     _, ids = SegmentationTrainPreset(size=16, scale=(1.5, 2.0))(
         image, torch.full((30, 40), 7, dtype=torch.uint8)
@@ -209,7 +212,7 @@ def test_a_image_of_one_class_keeps_it():
     assert (ids == 7).all()
 
 
-def test_colours_change_without_swapping_channels_and_leave_the_mask_alone():
+def test_colors_change_without_swapping_channels_and_leave_the_mask_alone():
     random.seed(0)
     image = torch.zeros(3, 20, 20, dtype=torch.uint8)
     image[0], image[1:] = 220, 60
@@ -219,8 +222,8 @@ def test_colours_change_without_swapping_channels_and_leave_the_mask_alone():
         for _ in range(50)
     ]
     assert all(
-        (pixels[0] >= pixels[1:].amax(0)).all() and torch.equal(shown, ids)
-        for pixels, shown in results
+        (pixels[0] >= pixels[1:].amax(0)).all() and torch.equal(placed, ids)
+        for pixels, placed in results
     )
     assert len({tuple(pixels[:, 0, 0].tolist()) for pixels, _ in results}) > 40
     assert torch.equal(
@@ -246,13 +249,13 @@ def test_the_same_seed_gives_the_same_sample():
 def test_neither_the_image_nor_the_mask_is_changed():
     random.seed(0)
     image, ids = noise(40, 40)
-    kept = image.clone(), ids.clone()
+    copies = image.clone(), ids.clone()
     for preset in (
         SegmentationTrainPreset(size=40, color=1, scale=(1, 1)),
         SegmentationEvalPreset(size=40),
     ):
         preset(image, ids)
-    assert torch.equal(image, kept[0]) and torch.equal(ids, kept[1])
+    assert torch.equal(image, copies[0]) and torch.equal(ids, copies[1])
 
 
 @pytest.mark.parametrize(

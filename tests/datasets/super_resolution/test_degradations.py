@@ -17,14 +17,14 @@ def pixels(height=64, width=72):
     return torch.from_numpy(some_image("degraded", height, width)).permute(2, 0, 1).contiguous()
 
 
-def grey(level=128, side=200):
+def gray(level=128, side=200):
     return torch.full((3, side, side), level, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("sigma", [5, 15, 50])
 def test_noise_has_the_deviation_asked_for(sigma):
     torch.manual_seed(0)
-    noisy = GaussianNoise(sigma, sigma)(grey()).double()
+    noisy = GaussianNoise(sigma, sigma)(gray()).double()
     expected = sigma if sigma < 50 else 49.4  # the tails of 50 are clipped at 0 and 255
     assert abs(noisy.mean() - 128) < 0.6 and noisy.std().item() == pytest.approx(
         expected, rel=0.015
@@ -37,7 +37,7 @@ def test_noise_has_the_deviation_asked_for(sigma):
 def test_a_range_is_drawn_evenly_for_each_image():
     torch.manual_seed(0)
     degrade = GaussianNoise(15, 50)
-    sigmas = np.array([degrade(grey(side=40)).double().std().item() for _ in range(200)])
+    sigmas = np.array([degrade(gray(side=40)).double().std().item() for _ in range(200)])
     assert (
         14 < sigmas.min() < 18
         and 46 < sigmas.max() < 53
@@ -76,7 +76,7 @@ def by_pillow(image, quality):
 
 @pytest.mark.parametrize("quality", [10, 40, 90])
 @pytest.mark.parametrize("size_hw", [(64, 72), (33, 50)])
-def test_jpeg_is_that_of_pillow_with_colours_at_half_the_resolution(quality, size_hw):
+def test_jpeg_is_that_of_pillow_with_colors_at_half_the_resolution(quality, size_hw):
     image = pixels(*size_hw)
     assert torch.equal(Jpeg(quality, quality)(image), by_pillow(image, quality))
 

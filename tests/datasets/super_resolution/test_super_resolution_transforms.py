@@ -1,4 +1,4 @@
-"""The eight turns, and crops that see JPEG's blocks at every place."""
+"""The symmetries of the square, and crops that contain JPEG blocks at every offset."""
 
 import random
 
@@ -9,11 +9,11 @@ from super_resolution_files import some_image
 
 from visionloop.datasets.super_resolution.degradations import GaussianNoise, Jpeg
 from visionloop.datasets.super_resolution.transforms import (
-    TURNS,
+    NUM_SYMMETRIES,
     SuperResolutionEvalPreset,
     SuperResolutionTrainPreset,
+    apply_symmetry,
     seed_of,
-    turned,
 )
 
 
@@ -23,7 +23,7 @@ def as_bytes(pixels):
 
 def test_the_eight_turns_are_distinct_and_all_there_are():
     image = some_image("turns", 12, 12)
-    ours = {as_bytes(turned(image, turn)) for turn in range(TURNS)}
+    ours = {as_bytes(apply_symmetry(image, turn)) for turn in range(NUM_SYMMETRIES)}
     planes = image.transpose(2, 0, 1)
     all_ways = {
         np.rot90(way, k, axes=(1, 2)).tobytes()
@@ -33,10 +33,10 @@ def test_the_eight_turns_are_distinct_and_all_there_are():
     assert len(ours) == 8 and ours == all_ways
 
 
-def test_a_turned_image_is_a_contiguous_copy():
+def test_a_rotated_image_is_a_contiguous_copy():
     image = some_image("copy", 6, 9)
     image.flags.writeable = False  # as the cache gives it
-    pixels = turned(image, 0)
+    pixels = apply_symmetry(image, 0)
     assert (
         pixels.shape == (3, 6, 9)
         and pixels.is_contiguous()
@@ -44,7 +44,7 @@ def test_a_turned_image_is_a_contiguous_copy():
     )
     pixels.zero_()
     assert image.any()
-    assert turned(image, 4).shape == (3, 9, 6)
+    assert apply_symmetry(image, 4).shape == (3, 9, 6)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
@@ -91,7 +91,7 @@ def test_jpeg_crops_lie_on_the_blocks_half_of_the_time_and_else_anywhere(scale):
     preset = SuperResolutionTrainPreset(
         patch=16, scale=scale, degradation=Jpeg(10, 10), augment=False
     )
-    encoded = Jpeg(10, 10)(turned(small, 0))
+    encoded = Jpeg(10, 10)(apply_symmetry(small, 0))
     places = []
     for _ in range(600):
         sample = preset(small, large)

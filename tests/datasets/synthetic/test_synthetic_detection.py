@@ -1,4 +1,4 @@
-"""The sample data of detection: COCO files that our reader takes, boxes that fit what is drawn."""
+"""Sample data of detection: readable COCO files with boxes that match the image."""
 
 import json
 
@@ -10,7 +10,7 @@ from visionloop.datasets.io.images import read_image
 from visionloop.datasets.synthetic.detection import (
     CATEGORY_IDS,
     CROWD_EVERY,
-    MOST_SHAPES,
+    MAX_SHAPES,
     SIDES,
     draw_scene,
     write_detection,
@@ -99,7 +99,7 @@ def test_a_box_fits_its_shape_to_the_pixel():
 def test_there_are_empty_and_full_images_and_all_classes(written):
     index = read_coco(written / "train.json", written / "train")
     counts = np.diff(index.offsets)
-    assert counts.min() == 0 and MOST_SHAPES - 1 <= counts.max() <= MOST_SHAPES
+    assert counts.min() == 0 and MAX_SHAPES - 1 <= counts.max() <= MAX_SHAPES
     assert np.bincount(index.labels, minlength=len(OUTLINES)).min() > len(index.labels) / 10
 
 
@@ -137,7 +137,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(written, tmp
     assert other.keys() == first.keys() and not set(other.values()) & set(first.values())
 
 
-def test_a_image_and_its_boxes_do_not_depend_on_how_many_there_are(written, tmp_path):
+def test_an_image_and_its_boxes_do_not_depend_on_how_many_there_are(written, tmp_path):
     write_detection(tmp_path, seed=0, images={"train": 7, "val": 2})
     few, many = contents(tmp_path), contents(written)
     assert all(few[name] == many[name] for name in few if name.endswith(".jpg"))

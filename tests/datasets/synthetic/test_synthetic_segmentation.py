@@ -1,4 +1,4 @@
-"""The sample data of segmentation: masks that our reader takes and that fit what is drawn, pixel by pixel."""
+"""Sample data of segmentation: readable masks that match the image pixel by pixel."""
 
 import json
 
@@ -11,7 +11,7 @@ from visionloop.datasets.segmentation.layout import require_segmentation_split
 from visionloop.datasets.synthetic.segmentation import (
     BAND,
     CLASSES,
-    COLOURS,
+    COLORS,
     GROUND,
     IGNORED,
     SHAPES,
@@ -50,9 +50,7 @@ def written(tmp_path_factory):
 @pytest.mark.parametrize("split", IMAGES)
 def test_our_readers_take_it_and_masks_are_as_large_as_their_images(written, split):
     index = require_segmentation_split(written, split)
-    assert index.classes == CLASSES and index.colors.tolist() == [
-        list(colour) for colour in COLOURS
-    ]
+    assert index.classes == CLASSES and index.colors.tolist() == [list(color) for color in COLORS]
     assert [index.name(i) for i in range(len(index))] == [
         f"{number:04}.jpg" for number in range(IMAGES[split])
     ]
@@ -71,14 +69,14 @@ def test_our_readers_take_it_and_masks_are_as_large_as_their_images(written, spl
     )
 
 
-def test_a_mask_is_seen_in_the_colours_of_its_classes(written):
+def test_a_mask_is_seen_in_the_colors_of_its_classes(written):
     with Image.open(written / "masks/train/0000.png") as image:
         ids, seen = np.asarray(image), np.asarray(image.convert("RGB"))
     assert json.loads((written / "classes.json").read_text())["colors"]["ground"] == list(
-        COLOURS[GROUND]
+        COLORS[GROUND]
     )
     for value in np.unique(ids):
-        assert (seen[ids == value] == (255 if value == IGNORED else COLOURS[value])).all()
+        assert (seen[ids == value] == (255 if value == IGNORED else COLORS[value])).all()
 
 
 def test_shapes_are_brighter_than_the_ground_around_them():
@@ -125,7 +123,7 @@ def test_classes_are_shared_out_so_that_each_can_be_learned():
     assert 0.1 < np.mean([IGNORED not in each for each in ids]) + 0.1 < 0.5
 
 
-def test_a_image_holds_a_few_shapes_most_of_them_apart():
+def test_an_image_holds_a_few_shapes_most_of_them_apart():
     counts = [count_pieces((ids > BAND) & (ids != IGNORED)) for _, ids in scenes(60)]
     assert max(counts) <= SHAPES[1] and np.mean(counts) > SHAPES[0]
 
@@ -174,7 +172,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(written, tmp
     assert other.keys() == first.keys() and not set(other.values()) & set(first.values())
 
 
-def test_a_image_does_not_depend_on_how_many_there_are(written, tmp_path):
+def test_an_image_does_not_depend_on_how_many_there_are(written, tmp_path):
     WRITERS["segmentation"](tmp_path, seed=0, images={"train": 5, "val": 2})
     assert contents(tmp_path).items() <= contents(written).items()
 

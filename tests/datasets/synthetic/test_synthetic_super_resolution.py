@@ -1,4 +1,4 @@
-"""The sample data of super-resolution: our reader takes it, and what is trained on is never what is scored."""
+"""Sample data of super-resolution: readable, with training and validation kept apart."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from visionloop.datasets.io.images import read_size
 from visionloop.datasets.super_resolution.dataset import DecodedPairs
 from visionloop.datasets.super_resolution.downscale import shrink
 from visionloop.datasets.super_resolution.layout import require_super_resolution_split
-from visionloop.datasets.synthetic.super_resolution import REGIONS, SIDES, SPLITS, cut_piece
+from visionloop.datasets.synthetic.super_resolution import REGIONS, SIDES, SPLITS, random_crop
 from visionloop.datasets.synthetic.writers import WRITERS
 
 REGION_LIST = [region for regions in REGIONS.values() for region in regions]
@@ -70,7 +70,7 @@ def test_a_piece_is_a_part_of_its_region_and_half_of_them_are_mirrored():
     whole = np.asarray(region.load())
     mirrored = []
     for seed in range(40):
-        piece = np.asarray(cut_piece(np.random.default_rng(seed), region))
+        piece = np.asarray(random_crop(np.random.default_rng(seed), region))
         height, width = piece.shape[:2]
         places = [
             np.argwhere(
@@ -80,12 +80,12 @@ def test_a_piece_is_a_part_of_its_region_and_half_of_them_are_mirrored():
             )
             for corner in (piece[0, :5], piece[0, ::-1][:5])
         ]
-        found = [
+        matches = [
             np.array_equal(whole[y : y + height, x : x + width], way)
             for spots, way in zip(places, (piece, piece[:, ::-1]), strict=True)
             for y, x in spots
         ]
-        assert any(found)
+        assert any(matches)
         mirrored.append(
             any(
                 np.array_equal(whole[y : y + height, x : x + width], piece[:, ::-1])
@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(written, tmp
     )
 
 
-def test_a_image_does_not_depend_on_how_many_there_are(written, tmp_path):
+def test_an_image_does_not_depend_on_how_many_there_are(written, tmp_path):
     WRITERS["super_resolution"](tmp_path, seed=0, images={"train": 5, "val": 2})
     assert contents(tmp_path).items() <= contents(written).items() and len(contents(tmp_path)) == 9
 
@@ -122,7 +122,7 @@ def test_no_two_images_are_the_same(written):
 
 
 def test_there_is_detail_to_be_learned(written):
-    """What halving takes away is more than a grey level or two in most images."""
+    """What halving takes away is more than a gray level or two in most images."""
     lost = []
     for path in sorted((written / "train/HR").iterdir()):
         with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""The sample data: real layouts, the same bytes for the same seed, shapes that are what they are called."""
+"""Sample data: real layouts, equal bytes for an equal seed, correct shapes."""
 
 import math
 
@@ -60,15 +60,15 @@ def test_no_two_images_are_the_same(written):
     assert len(set(images)) == len(images)
 
 
-def test_a_image_does_not_depend_on_how_many_there_are(written, tmp_path):
+def test_an_image_does_not_depend_on_how_many_there_are(written, tmp_path):
     write_classification(tmp_path, seed=0, images={"train": 12, "val": 4})
     assert contents(tmp_path).items() <= contents(written).items()
 
 
 @pytest.mark.parametrize("kind", OUTLINES)
-def test_a_shape_keeps_its_area_wherever_and_however_turned(kind):
+def test_a_shape_keeps_its_area_wherever_and_however_rotated(kind):
     areas = [
-        shape_mask(kind, 80, 90, centre_xy=(x, 41.3), radius=25, angle=angle).sum()
+        shape_mask(kind, 80, 90, center_xy=(x, 41.3), radius=25, angle=angle).sum()
         for x, angle in ((40, 0.0), (45.4, 0.7), (50.2, math.pi), (33.3, 4.0))
     ]
     assert max(areas) - min(areas) < 0.05 * min(areas)
@@ -77,7 +77,7 @@ def test_a_shape_keeps_its_area_wherever_and_however_turned(kind):
 
 def test_the_areas_are_those_of_geometry():
     def area(kind):
-        return shape_mask(kind, 120, 120, centre_xy=(60, 60), radius=50, angle=0.3).sum() / 50**2
+        return shape_mask(kind, 120, 120, center_xy=(60, 60), radius=50, angle=0.3).sum() / 50**2
 
     assert area("ring") == pytest.approx(0.75 * math.pi, rel=0.02)
     assert area("square") == pytest.approx(2, rel=0.03)

@@ -1,4 +1,4 @@
-"""`--micro-batch auto`: legal, as large as fits, tried only where it is expected to fit, the same on all ranks."""
+"""`--micro-batch auto`: legal, as large as fits, tried only if it should fit, equal on ranks."""
 
 import resource
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from hungry_toy import MIB, SETTINGS, HungryToy, micro_batch_of_poor_ranks
 
-from visionloop.engine.autotune.micro_batch import expected, largest_fitting, legal_sizes
+from visionloop.engine.autotune.micro_batch import expected_bytes, largest_fitting, legal_sizes
 from visionloop.engine.data.sampler import split_batch
 from visionloop.engine.errors import UserError
 from visionloop.engine.system import memory
@@ -19,60 +19,60 @@ from visionloop.engine.train import train
     ("batch_size", "processes", "smallest"),
     [(32, 1, 1), (32, 3, 1), (13, 2, 2), (7, 7, 1), (1024, 8, 2)],
 )
-def test_every_size_cuts_the_batch_into_legal_pieces(batch_size, processes, smallest):
+def test_every_size_cuts_the_batch_into_legal_micro_batches(batch_size, processes, smallest):
     sizes = legal_sizes(batch_size, processes, smallest)
     assert sizes == sorted(set(sizes)) and sizes[-1] == -(-batch_size // processes)
     for size in sizes:
-        pieces = [stop - start for start, stop in split_batch(batch_size, processes, size)]
-        assert max(pieces) == size and min(pieces) >= smallest
+        lengths = [stop - start for start, stop in split_batch(batch_size, processes, size)]
+        assert max(lengths) == size and min(lengths) >= smallest
 
 
 def test_no_legal_size_is_one_line():
     with pytest.raises(
-        UserError, match=r"^--batch-size 3: this training needs 2 samples at once in each process"
+        UserError, match=r"^--batch-size 3: this training needs at least 2 samples in each process"
     ):
         legal_sizes(3, 3, 2)
     with pytest.raises(UserError, match=r"^--batch-size: expected at least one sample per process"):
         legal_sizes(2, 3, 1)
 
 
-@pytest.mark.parametrize("room", [50, 120, 1000, 9000, 10**9])
-def test_the_largest_is_found_and_nothing_far_too_large_is_tried(room):
+@pytest.mark.parametrize("available", [50, 120, 1000, 9000, 10**9])
+def test_the_largest_is_found_and_nothing_far_too_large_is_tried(available):
     tried = []
 
-    def grown(size):
+    def step_bytes(size):
         tried.append(size)
         return 40 + 10 * size
 
     sizes = legal_sizes(1024, 1, 1)
-    fits = [size for size in sizes if 40 + 10 * size <= room]
-    assert largest_fitting(sizes, grown, room) == (fits[-1] if fits else None)
-    assert all(40 + 10 * size <= room for size in tried) and len(tried) <= 12
+    fits = [size for size in sizes if 40 + 10 * size <= available]
+    assert largest_fitting(sizes, step_bytes, available) == (fits[-1] if fits else None)
+    assert all(40 + 10 * size <= available for size in tried) and len(tried) <= 12
 
 
 def test_a_size_that_takes_more_than_expected_is_given_up_for_a_smaller_one():
-    taken = {
+    num_bytes = {
         size: 10 * size if size < 20 else 10**6 if size < 30 else None for size in range(1, 65)
     }
-    assert largest_fitting(list(taken), taken.get, 640) == 19
+    assert largest_fitting(list(num_bytes), num_bytes.get, 640) == 19
     assert largest_fitting([4, 8], lambda size: None, 100) is None
 
 
 def test_a_step_is_expected_to_take_a_part_that_all_have_and_a_part_for_each_sample():
     assert (
-        expected([], 8) == 0
-        and expected([(2, 60), (4, 80)], 16) == 200
-        and expected([(2, 60)], 4) == 120
+        expected_bytes([], 8) == 0
+        and expected_bytes([(2, 60), (4, 80)], 16) == 200
+        and expected_bytes([(2, 60)], 4) == 120
     )
 
 
 def test_the_rank_with_the_least_memory_decides_for_all_and_it_is_stored(tmp_path):
-    found = on_ranks(2, micro_batch_of_poor_ranks, str(tmp_path / "run"))
-    stored = found[0]
-    assert found[0] == found[1] and stored["source"] == "auto" and 1 <= stored["value"] < 12
+    settings = on_ranks(2, micro_batch_of_poor_ranks, str(tmp_path / "run"))
+    stored = settings[0]
+    assert settings[0] == settings[1] and stored["source"] == "auto" and 1 <= stored["value"] < 12
 
 
-def test_all_fits_where_there_is_memory_and_a_run_that_goes_on_tries_nothing(tmp_path, capsys):
+def test_all_fits_where_there_is_memory_and_a_resumed_run_tries_nothing(tmp_path, capsys):
     train(HungryToy, output=str(tmp_path), micro_batch="auto", **SETTINGS)
     assert "micro-batch auto: 24 (" in capsys.readouterr().out
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
@@ -86,15 +86,15 @@ def test_nothing_fits_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 2 * MIB)
     with pytest.raises(
         UserError,
-        match=r"^--micro-batch auto: not even 1 fits into the [\d.]+ GiB that may be used; [^\n]+$",
+        match=r"^--micro-batch auto: not even 1 samples fit into the [\d.]+ GiB [^\n]+; [^\n]+$",
     ) as caught:
         train(HungryToy, output=str(tmp_path), micro_batch="auto", **SETTINGS)
-    assert caught.value.code == "is_out_of_memory"
+    assert caught.value.code == "no_memory"
 
 
-def test_beyond_the_fence_an_allocation_fails_and_is_known_as_such():
+def test_an_allocation_beyond_the_limit_fails_and_is_recognized():
     before = resource.getrlimit(resource.RLIMIT_AS)
-    with pytest.raises(Exception, match=r".") as caught, HostMemory.fenced(64 * MIB):
+    with pytest.raises(Exception, match=r".") as caught, HostMemory.limit_growth(64 * MIB):
         torch.ones(256 * MIB)
     assert (
         is_out_of_memory(caught.value)

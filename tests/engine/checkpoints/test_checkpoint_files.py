@@ -1,32 +1,32 @@
-"""Checkpoint folders on disk: damage is seen, and a crash at any moment leaves the older ones whole."""
+"""Checkpoint folders on disk: a crash at any moment leaves the older ones valid."""
 
 import json
 import os
-import shutil
 import signal
 import sys
-import time
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from visionloop.engine.checkpoints.files import replace_file, write_json
+from visionloop.engine.checkpoints.files import (
+    move_folder,
+    replace_file,
+    replace_folder,
+    write_json,
+)
 from visionloop.engine.checkpoints.folder import (
+    finish_rewrite,
     finish_rewrites,
-    finish_swap,
     latest_valid,
     problems,
     prune,
     step_folder_name,
     step_folders,
-    swap_best,
     write_folder,
 )
-from visionloop.engine.checkpoints.lock import RunLock
-from visionloop.engine.checkpoints.writer import load_tensors, save_tensors
-from visionloop.engine.errors import UserError
+from visionloop.engine.checkpoints.writer import save_tensors
 
 
 def fill_with(value):
@@ -54,149 +54,24 @@ def write_steps(checkpoints, *steps):
         write_folder(checkpoints / step_folder_name(step), fill_with(step))
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole") / "step_00000005"
-    write_folder(folder, fill_with(5))
-    return folder
+# which one to resume from --------------------
 
 
-def every_file(folder):
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-# damage --------------------
-
-
-def test_a_written_folder_is_whole_and_its_manifest_lists_every_file(whole):
-    assert problems(whole) == []
-    files = json.loads((whole / "manifest.json").read_text())["files"]
-    assert sorted(files) == ["labels/names.txt", "model.safetensors", "state.json"]
-    assert [path.name for path in whole.parent.iterdir()] == [whole.name], (
-        "nothing temporary is left beside it"
-    )
-
-
-@settings(max_examples=120, deadline=None)
-@given(data=st.data())
-def test_a_flipped_byte_anywhere_is_detected(whole, data):
-    path = data.draw(
-        st.sampled_from([path for path in every_file(whole) if path.name != "manifest.json"])
-    )
-    good = path.read_bytes()
-    place, other = data.draw(st.integers(0, len(good) - 1)), data.draw(st.integers(1, 255))
-    try:
-        path.write_bytes(good[:place] + bytes([good[place] ^ other]) + good[place + 1 :])
-        assert problems(whole) == [f"{path.relative_to(whole)}: content changed (SHA-256 differs)"]
-    finally:
-        path.write_bytes(good)
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_a_flipped_byte_in_the_manifest_is_detected_or_changes_nothing_it_says(whole, data):
-    path = whole / "manifest.json"
-    good = path.read_bytes()
-    place, other = data.draw(st.integers(0, len(good) - 1)), data.draw(st.integers(1, 255))
-    try:
-        path.write_bytes(good[:place] + bytes([good[place] ^ other]) + good[place + 1 :])
-        if not problems(whole):
-            assert json.loads(path.read_text())["files"] == json.loads(good)["files"]
-    finally:
-        path.write_bytes(good)
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_a_truncation_anywhere_is_detected(whole, data):
-    path = data.draw(st.sampled_from(every_file(whole)))
-    good = path.read_bytes()
-    # the manifest's last byte is a line feed that says nothing
-    length = data.draw(st.integers(0, len(good) - 1 - (path.name == "manifest.json")))
-    try:
-        path.write_bytes(good[:length])
-        assert problems(whole)
-    finally:
-        path.write_bytes(good)
-
-
-def test_a_file_that_is_missing_or_longer_is_detected(whole, tmp_path):
-    for path in every_file(whole):
-        folder = tmp_path / path.name
-        shutil.copytree(whole, folder)
-        (folder / path.relative_to(whole)).unlink()
-        assert len(problems(folder)) == 1 and "missing" in problems(folder)[0]
-        if path.name != "manifest.json":
-            (folder / path.relative_to(whole)).write_bytes(path.read_bytes() + b"\0")
-            assert len(problems(folder)) == 1 and "bytes, expected" in problems(folder)[0]
-
-
-NO_MANIFEST = [
-    "",
-    "{",
-    "[]",
-    "5",
-    "null",
-    "{}",
-    '{"files": 5}',
-    '{"files": {"a": 1}}',
-    '{"files": {"a": {"size": 1}}}',
-    "\xff",
-]
-
-
-@pytest.mark.parametrize("text", NO_MANIFEST)
-def test_a_manifest_that_is_none_is_a_problem_and_no_crash(tmp_path, text):
-    (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
-    assert problems(tmp_path) == ["manifest.json: missing or unreadable"]
-
-
-def test_a_folder_that_is_not_there_is_a_problem(tmp_path):
-    assert problems(tmp_path / "absent")
-
-
-def test_tensors_come_back_bit_for_bit(tmp_path):
-    tensors = {
-        "f": torch.tensor([float("nan"), -0.0, 1e-42, float("inf")]),
-        "i": torch.arange(3),
-        "h": torch.randn(4).bfloat16(),
-        "moments": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
-        "scalar": torch.tensor(3.0),
-    }
-    save_tensors(tmp_path / "x.safetensors", tensors)
-    loaded = load_tensors(tmp_path / "x.safetensors")
-    assert loaded.keys() == tensors.keys()
-    for name, tensor in tensors.items():
-        assert loaded[name].dtype == tensor.dtype and loaded[name].shape == tensor.shape
-        assert bytes(loaded[name].contiguous().flatten().view(torch.uint8)) == bytes(
-            tensor.contiguous().flatten().view(torch.uint8)
-        )
-
-
-def test_the_same_tensors_are_the_same_file(tmp_path):
-    for name in ("a", "b"):
-        save_tensors(tmp_path / name, {"weight": torch.ones(3), "bias": torch.zeros(1)})
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-# which one to go on from --------------------
-
-
-def test_the_newest_whole_one_is_taken_and_the_damaged_are_named(tmp_path):
+def test_the_newest_valid_one_is_taken_and_the_damaged_are_named(tmp_path):
     write_steps(tmp_path, 2, 10, 9)
-    said = []
-    assert latest_valid(tmp_path, said.append).name == "step_00000010" and said == []
+    warnings = []
+    assert latest_valid(tmp_path, warnings.append).name == "step_00000010" and warnings == []
     (tmp_path / "step_00000010" / "state.json").write_text("{}")
     (tmp_path / "step_00000009" / "manifest.json").unlink()
-    assert latest_valid(tmp_path, said.append).name == "step_00000002"
-    assert [line.split(":")[0] for line in said] == [
+    assert latest_valid(tmp_path, warnings.append).name == "step_00000002"
+    assert [line.split(":")[0] for line in warnings] == [
         str(tmp_path / "step_00000010"),
         str(tmp_path / "step_00000009"),
     ]
-    assert "damaged, passed over (state.json" in said[0]
+    assert "damaged, passed over (state.json" in warnings[0]
 
 
-def test_without_a_whole_one_there_is_none(tmp_path):
+def test_without_a_valid_one_there_is_none(tmp_path):
     assert latest_valid(tmp_path / "absent") is None
     (tmp_path / "step_00000001").mkdir()
     assert latest_valid(tmp_path) is None
@@ -238,22 +113,25 @@ def test_prune_keeps_the_newest_and_the_best(tmp_path_factory, steps, keep, data
 # crashes --------------------
 
 
-def note(value):
+def fill_small(value):
     """Fills a folder with one small file: each file operation more is one more crash to try."""
     return lambda folder: write_json(folder / "state.json", {"step": value})
 
 
-def note_steps(checkpoints, *steps):
+def write_small_steps(checkpoints, *steps):
     checkpoints.mkdir(parents=True)
     for step in steps:
-        write_folder(checkpoints / step_folder_name(step), note(step))
+        write_folder(checkpoints / step_folder_name(step), fill_small(step))
 
 
 STAGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 
 
 def crash_at(stage, action):
-    """Run action() in a forked process that dies right before its file operation number `stage`. Returns True when it died there."""
+    """Run action() in a forked process that dies right before file operation number `stage`.
+
+    Returns True when it died there.
+    """
     child = os.fork()
     if child == 0:
         passed = 0
@@ -274,7 +152,10 @@ def crash_at(stage, action):
 
 
 def crashes(action, prepare):
-    """Yield once for a crash before each file operation of `action`, each time on a fresh folder from `prepare()`."""
+    """Yield (folder, died) for a crash before each file operation of `action`.
+
+    Each time on a fresh folder from `prepare(stage)`.
+    """
     stage, died = 0, True
     while died:
         folder = prepare(stage)
@@ -286,44 +167,44 @@ def crashes(action, prepare):
 
 def test_a_crash_at_any_moment_of_a_write_leaves_the_older_folder(tmp_path):
     def prepare(stage):
-        note_steps(tmp_path / str(stage), 4)
+        write_small_steps(tmp_path / str(stage), 4)
         return tmp_path / str(stage)
 
-    seen = set()
+    contents = set()
     for checkpoints, died in crashes(
-        lambda folder: write_folder(folder / step_folder_name(8), note(8)), prepare
+        lambda folder: write_folder(folder / step_folder_name(8), fill_small(8)), prepare
     ):
         newest = latest_valid(checkpoints)
-        seen.add(content(newest))
+        contents.add(content(newest))
         assert problems(checkpoints / step_folder_name(4)) == []
         assert died or content(newest) == 8
         # and the same write works afterwards
-        write_folder(checkpoints / step_folder_name(8), note(8))
+        write_folder(checkpoints / step_folder_name(8), fill_small(8))
         assert content(latest_valid(checkpoints)) == 8
-    assert seen == {4, 8}
+    assert contents == {4, 8}
 
 
 def test_a_crash_at_any_moment_of_writing_the_same_step_again_leaves_a_whole_folder(tmp_path):
     """With --keep 1 it may be the only one: a finished evaluation writes its step once more."""
 
     def prepare(stage):
-        note_steps(tmp_path / str(stage), 4)
+        write_small_steps(tmp_path / str(stage), 4)
         return tmp_path / str(stage)
 
     for checkpoints, _ in crashes(
-        lambda folder: write_folder(folder / step_folder_name(4), note(4)), prepare
+        lambda folder: write_folder(folder / step_folder_name(4), fill_small(4)), prepare
     ):
         finish_rewrites(checkpoints)
         assert latest_valid(checkpoints) is not None
         write_folder(
-            checkpoints / step_folder_name(4), note(5)
+            checkpoints / step_folder_name(4), fill_small(5)
         )  # whatever the crash has left behind is in nobody's way
         assert content(latest_valid(checkpoints)) == 5
 
 
 def test_a_crash_at_any_moment_of_pruning_leaves_what_is_kept(tmp_path):
     def prepare(stage):
-        note_steps(tmp_path / str(stage), 1, 2, 3)
+        write_small_steps(tmp_path / str(stage), 1, 2, 3)
         return tmp_path / str(stage)
 
     for checkpoints, _ in crashes(lambda folder: prune(folder, 1, 2), prepare):
@@ -353,37 +234,37 @@ def test_an_error_while_filling_leaves_the_older_folder_and_a_temporary_one_is_n
     assert content(latest_valid(tmp_path)) == 8 and len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_crash_at_any_moment_of_a_swap_leaves_the_old_or_the_new_best(tmp_path):
+def test_a_crash_at_any_moment_of_replacing_best_leaves_the_old_or_the_new_one(tmp_path):
     def prepare(stage):
         run = tmp_path / str(stage)
         run.mkdir()
-        swap_best(run / "best", note(1))
+        write_folder(run / "best", fill_small(1))
         return run
 
-    seen = set()
-    for run, died in crashes(lambda run: swap_best(run / "best", note(2)), prepare):
-        finish_swap(run / "best")
+    contents = set()
+    for run, died in crashes(lambda run: write_folder(run / "best", fill_small(2)), prepare):
+        finish_rewrite(run / "best")
         assert problems(run / "best") == []
-        seen.add((content(run / "best"), died))
-        assert {path.name for path in run.iterdir()} - {"..best.new.writing"} == {"best"}
-        swap_best(run / "best", note(3))
+        contents.add((content(run / "best"), died))
+        assert {path.name for path in run.iterdir()} == {"best"}
+        write_folder(run / "best", fill_small(3))
         assert content(run / "best") == 3
         assert [path.name for path in run.iterdir()] == ["best"]
-    assert seen == {(1, True), (2, True), (2, False)}
+    assert contents == {(1, True), (2, True), (2, False)}
 
 
-def test_finishing_a_swap_can_itself_be_cut_short(tmp_path):
+def test_finishing_a_rewrite_can_itself_be_cut_short(tmp_path):
     def prepare(stage):
         run = tmp_path / str(stage)
-        write_folder(run / ".best.new", note(2))
-        write_folder(run / ".best.old", note(1))
+        write_folder(run / ".best.writing", fill_small(2))
+        write_folder(run / ".best.removed", fill_small(1))
         return run
 
     stage, died = 0, True
     while died:
         run = prepare(stage)
-        died = crash_at(stage, lambda run=run: finish_swap(run / "best"))
-        finish_swap(run / "best")
+        died = crash_at(stage, lambda run=run: finish_rewrite(run / "best"))
+        finish_rewrite(run / "best")
         assert problems(run / "best") == [] and content(run / "best") == 2
         assert [path.name for path in run.iterdir()] == ["best"]
         stage += 1
@@ -392,32 +273,35 @@ def test_finishing_a_swap_can_itself_be_cut_short(tmp_path):
 @pytest.mark.parametrize(
     ("there", "expected"),
     [
-        ({"best": 1, ".best.new": 2}, 1),  # the new one was whole, the old one not yet moved away
-        ({".best.new": 2, ".best.old": 1}, 2),  # between the two renames
-        ({"best": 2, ".best.old": 1}, 2),  # after both
-        ({".best.old": 1}, 1),
+        (
+            {"best": 1, ".best.writing": 2},
+            1,
+        ),  # the new one was whole, the old one not yet moved away
+        ({".best.writing": 2, ".best.removed": 1}, 2),  # between the two renames
+        ({"best": 2, ".best.removed": 1}, 2),  # after both
+        ({".best.removed": 1}, 1),
         ({"best": 1}, 1),
     ],
 )
-def test_an_interrupted_swap_is_finished_from_each_rename(tmp_path, there, expected):
+def test_an_interrupted_rewrite_is_finished_from_each_rename(tmp_path, there, expected):
     for name, value in there.items():
         write_folder(tmp_path / name, fill_with(value))
-    finish_swap(tmp_path / "best")
+    finish_rewrite(tmp_path / "best")
     assert content(tmp_path / "best") == expected and [
         path.name for path in tmp_path.iterdir()
     ] == ["best"]
 
 
 def test_a_half_written_new_best_gives_way_to_the_old_one(tmp_path):
-    write_folder(tmp_path / ".best.old", fill_with(1))
-    write_folder(tmp_path / ".best.new", fill_with(2))
-    (tmp_path / ".best.new" / "state.json").write_text("{")
-    finish_swap(tmp_path / "best")
+    write_folder(tmp_path / ".best.removed", fill_with(1))
+    write_folder(tmp_path / ".best.writing", fill_with(2))
+    (tmp_path / ".best.writing" / "state.json").write_text("{")
+    finish_rewrite(tmp_path / "best")
     assert content(tmp_path / "best") == 1
 
 
 def test_finishing_without_any_best_does_nothing(tmp_path):
-    finish_swap(tmp_path / "best")
+    finish_rewrite(tmp_path / "best")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -432,53 +316,51 @@ def test_a_replaced_file_is_the_old_or_the_new_one_at_any_moment(tmp_path):
     assert path.read_text() == "new " * 200
 
 
-# one process at a time --------------------
+def replace_small_folder(target, text):
+    with replace_folder(target) as folder:
+        (folder / "text").write_text(text)
 
 
-def in_a_child(action):
-    """The exit code of a forked process: 0 when action() returned, 3 for a UserError."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            action()
-            code = 0
-        except UserError as error:
-            code = 3 if error.code == "locked" else 4
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def test_a_replaced_folder_is_the_old_or_the_new_one_under_one_of_two_names(tmp_path):
+    stage, died = 0, True
+    while died:
+        target = tmp_path / str(stage) / "folder"
+        replace_small_folder(target, "old")
+        died = crash_at(stage, lambda target=target: replace_small_folder(target, "new"))
+        place = target if target.exists() else target.with_name(".folder.removed")
+        assert (place / "text").read_text() in ("old", "new")
+        replace_small_folder(target, "newest")  # what the crash has left is in nobody's way
+        assert (target / "text").read_text() == "newest"
+        assert [path.name for path in target.parent.iterdir()] == ["folder"]
+        stage += 1
+    assert stage > 3
 
 
-def test_a_second_process_is_refused_until_the_first_releases(tmp_path):
-    lock = RunLock(tmp_path / "run")
-    assert in_a_child(lambda: RunLock(tmp_path / "run")) == 3
-    assert in_a_child(lambda: RunLock(tmp_path / "other")) == 0
-    lock.release()
-    assert in_a_child(lambda: RunLock(tmp_path / "run")) == 0
+def test_a_folder_that_cannot_be_filled_or_renamed_leaves_the_old_one(tmp_path, monkeypatch):
+    target = tmp_path / "folder"
+    replace_small_folder(target, "old")
+    with pytest.raises(KeyError), replace_folder(target, suffix="mine"):
+        assert (tmp_path / ".folder.mine").is_dir()
+        raise KeyError
+    rename = os.rename
+
+    def refuse(source, destination):
+        if destination == target and source.name.endswith(".writing"):
+            raise OSError("refused")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="refused"):
+        replace_small_folder(target, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert (target / "text").read_text() == "old"
 
 
-@pytest.mark.parametrize("has_worker", [False, True], ids=["alone", "with a worker that lives on"])
-def test_the_lock_is_free_after_its_holder_is_killed(tmp_path, has_worker):
-    ready, tell = os.pipe()
-    holder = os.fork()
-    if holder == 0:
-        lock = RunLock(tmp_path)
-        worker = os.fork() if has_worker else -1
-        if worker != 0:
-            os.write(tell, f"{worker}\n".encode())
-        time.sleep(30)
-        os._exit(lock is None)
-    worker = int(os.read(ready, 20))
-    os.close(ready)
-    os.close(tell)
-    try:
-        with pytest.raises(UserError, match="another process is running there") as caught:
-            RunLock(tmp_path)
-        assert caught.value.code == "locked" and str(tmp_path) in str(caught.value)
-        os.kill(holder, signal.SIGKILL)
-        os.waitpid(holder, 0)
-        RunLock(tmp_path).release()
-    finally:
-        if has_worker:
-            os.kill(worker, signal.SIGKILL)
+def test_a_folder_can_be_moved_over_another_whose_trash_is_elsewhere(tmp_path):
+    for name in ("source", "target"):
+        replace_small_folder(tmp_path / name, name)
+    (tmp_path / "work").mkdir()
+    move_folder(tmp_path / "source", tmp_path / "target", trash=tmp_path / "work" / "replaced")
+    assert (tmp_path / "target" / "text").read_text() == "source"
+    assert {path.name for path in tmp_path.iterdir()} == {"target", "work"}
+    assert list((tmp_path / "work").iterdir()) == []

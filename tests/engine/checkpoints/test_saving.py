@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: the same bytes, nothing lost when the disk fails, room for the next one."""
+"""Checkpoints written beside the training: the same bytes, and nothing lost when a disk fails."""
 
 import errno
 import hashlib
@@ -17,7 +17,12 @@ from visionloop.engine.checkpoints.folder import (
     step_folders,
     write_folder,
 )
-from visionloop.engine.checkpoints.writer import CheckpointWriter, host_copies
+from visionloop.engine.checkpoints.writer import (
+    CheckpointWriter,
+    copy_to_host,
+    load_tensors,
+    save_tensors,
+)
 from visionloop.engine.config.options import Interval, Seconds
 from visionloop.engine.errors import UserError
 from visionloop.engine.system import fault_injection
@@ -26,9 +31,19 @@ from visionloop.engine.train import train
 
 STEPS = 8
 SETTINGS = dict(
-    steps=STEPS, batch_size=12, micro_batch=6, lr=1e-2, threads=1, workers=0, device="cpu", precision="fp32", log_every=1, eval_every=4,
-    save_every=2, keep=9,
-)  # fmt: skip
+    steps=STEPS,
+    batch_size=12,
+    micro_batch=6,
+    lr=1e-2,
+    threads=1,
+    workers=0,
+    device="cpu",
+    precision="fp32",
+    log_every=1,
+    eval_every=4,
+    save_every=2,
+    keep=9,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +65,11 @@ def hashes(output):
     }
 
 
-def last_of(found):
-    """What a finished run is: the last checkpoint and best/."""
+def last_of(digests):
+    """The last checkpoint and best/, which a finished run leaves."""
     return {
         name: digest
-        for name, digest in found.items()
+        for name, digest in digests.items()
         if f"step_{STEPS:08d}" in name or name.startswith("best/")
     }
 
@@ -76,17 +91,14 @@ def test_all_files_are_the_same_bytes_written_beside_the_training_and_in_its_pau
     assert hashes(tmp_path) == straight
 
 
-def test_training_goes_on_while_a_checkpoint_is_written_and_what_is_written_is_of_its_step(
-    straight, tmp_path
-):
+def test_training_continues_while_a_checkpoint_of_an_earlier_step_is_written(straight, tmp_path):
     reached = threading.Event()
 
     class Reaching(ToyTask):
         def before_step(self, module, step, steps):
             super().before_step(module, step, steps)
-            if (
-                step == 3
-            ):  # the checkpoint of step 2 is being written, before its tensors have been turned into files
+            # the checkpoint of step 2 is being written, and its tensors are not yet in files
+            if step == 3:
                 reached.set()
 
     def hold(point, folder):
@@ -125,7 +137,7 @@ def test_copies_are_of_this_moment_and_shared_where_the_tensors_are():
         "turned": weight.t(),
         "empty": torch.zeros(0),
     }
-    copies = host_copies(tensors)
+    copies = copy_to_host(tensors)
     weight.add_(100)
     assert copies["a"] is copies["tied"] and copies["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert copies["part"].tolist() == [[0, 1, 2]] and copies["turned"].tolist() == [
@@ -136,15 +148,39 @@ def test_copies_are_of_this_moment_and_shared_where_the_tensors_are():
     assert copies["turned"].is_contiguous() and copies["empty"].data_ptr() == 0
 
 
+def test_tensors_come_back_bit_for_bit(tmp_path):
+    tensors = {
+        "f": torch.tensor([float("nan"), -0.0, 1e-42, float("inf")]),
+        "i": torch.arange(3),
+        "h": torch.randn(4).bfloat16(),
+        "moments": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        "scalar": torch.tensor(3.0),
+    }
+    save_tensors(tmp_path / "x.safetensors", tensors)
+    loaded = load_tensors(tmp_path / "x.safetensors")
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype and loaded[name].shape == tensor.shape
+        assert bytes(loaded[name].contiguous().flatten().view(torch.uint8)) == bytes(
+            tensor.contiguous().flatten().view(torch.uint8)
+        )
+
+
+def test_the_same_tensors_are_the_same_file(tmp_path):
+    for name in ("a", "b"):
+        save_tensors(tmp_path / name, {"weight": torch.ones(3), "bias": torch.zeros(1)})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 # the disk --------------------
 
 
-def fail_at(wanted, step, number, *, times=1):
-    """A fault that raises an error of the disk at one point of the checkpoint of `step`, so many times."""
+def fail_at(failing_point, step, number, *, times=1):
+    """Return a fault that raises a disk error at one point of a checkpoint, so many times."""
     left = [times]
 
     def fault(point, folder):
-        if point == wanted and f"step_{step:08d}" in folder.name and left[0]:
+        if point == failing_point and f"step_{step:08d}" in folder.name and left[0]:
             left[0] -= 1
             raise OSError(number, "the disk")
 
@@ -153,7 +189,7 @@ def fail_at(wanted, step, number, *, times=1):
 
 @pytest.mark.parametrize("point", fault_injection.POINTS)
 @pytest.mark.parametrize("save_async", [True, False])
-def test_a_full_disk_ends_the_run_with_one_line_and_the_same_command_goes_on_to_the_same_bytes(
+def test_a_full_disk_ends_the_run_with_one_line_and_a_resume_gives_the_same_bytes(
     straight, tmp_path, point, save_async
 ):
     settings = SETTINGS | dict(save_async=save_async)
@@ -176,7 +212,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_the_same_command_goes_on_to_
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EDQUOT, errno.EIO, errno.EACCES])
 def test_nothing_newer_is_written_after_a_write_that_failed(straight, tmp_path, number):
-    """That of step 4 held the best weights: a later checkpoint would know of them and best/ would not."""
+    """It held the best weights: a later checkpoint would name them, and best/ would lack them."""
 
     def fault(point, folder):
         if point == "before fsync" and "best" in folder.name:
@@ -221,19 +257,18 @@ def test_a_defect_in_the_thread_keeps_its_own_error(tmp_path):
 # which folders --------------------
 
 
-def test_damaged_folders_of_later_steps_push_no_whole_one_out(tmp_path):
+def test_damaged_folders_of_later_steps_push_no_valid_one_out(tmp_path):
     for step in (2, 4, 6, 8):
         write_folder(
             tmp_path / f"step_{step:08d}",
             lambda folder, step=step: write_json(folder / "state.json", {"step": step}),
         )
-    prune(
-        tmp_path, 2, None, newest=4
-    )  # the run went on from step 2, since 6 and 8 are damaged, and has written 4 anew
+    # the run resumed from step 2, since 6 and 8 are damaged, and has written 4 again
+    prune(tmp_path, 2, None, newest=4)
     assert [step for step, _ in step_folders(tmp_path)] == [2, 4]
 
 
-def test_going_on_from_damaged_best_weights_is_refused(tmp_path):
+def test_continuing_from_damaged_best_weights_is_refused(tmp_path):
     class Reloading(ToyTask):
         def reload_best_at(self, steps):
             return 6
@@ -246,7 +281,7 @@ def test_going_on_from_damaged_best_weights_is_refused(tmp_path):
 
     with pytest.raises(
         UserError,
-        match=r"step_00000004: the best weights, to go on from, are damaged \(model.safetensors",
+        match=r"step_00000004: the best weights, to continue from, are damaged \(model.safetensors",
     ):
         train(
             Reloading,
@@ -272,9 +307,7 @@ def test_an_interval_is_steps_or_seconds():
 
 
 @pytest.mark.parametrize(("save_every", "saved"), [("0s", range(1, STEPS + 1)), ("3600s", [4, 8])])
-def test_saves_may_be_asked_for_in_seconds_and_change_no_byte(
-    straight, tmp_path, save_every, saved
-):
+def test_saves_at_intervals_of_seconds_change_no_byte(straight, tmp_path, save_every, saved):
     """A best score is of an evaluation, every 4 steps, and saved at once."""
     train(ToyTask, output=str(tmp_path), **SETTINGS | dict(save_every=save_every))
     assert [step for step, _ in step_folders(tmp_path / "checkpoints")] == list(saved)

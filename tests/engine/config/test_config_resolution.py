@@ -1,4 +1,4 @@
-"""Settings: where a value comes from, what is refused, and what the command line shows."""
+"""Settings: their sources, wrong values, and values that depend on the data."""
 
 import dataclasses
 import json
@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import click
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_task import ToyConfig, ToyTask
@@ -18,12 +16,11 @@ from visionloop.engine.config.options import (
     build,
     fields_of,
     option,
-    options_from,
     resolve,
     settings_json,
 )
 from visionloop.engine.config.resolve import immutable_settings_of, output_folder, resolve_auto
-from visionloop.engine.config.train_config import TaskConfig, TrainConfig
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
 from visionloop.engine.train import build_data, resolve_settings
@@ -33,7 +30,7 @@ from visionloop.engine.train import build_data, resolve_settings
 class SmallConfig:
     """One field of every kind."""
 
-    lr: float = option(1e-3, "peak rate", at_least=0)
+    lr: float = option(1e-3, "learning rate", at_least=0)
     clip_grad: float = option(1.0, "largest norm", at_least=0)
     steps: int | None = option(None, "how many", at_least=1)
     layer_decay: float = option(0.5, "per layer", at_least=0, at_most=1)
@@ -67,11 +64,11 @@ def test_a_flag_beats_the_file_beats_the_recipe_beats_the_default(tmp_path):
     settings = resolve(
         BOTH,
         {"lr": 0.4, "ema": None},
-        recipe=lambda known: {"lr": 0.2, "clip_grad": 0.2, "layer_decay": 0.2},
+        recipe=lambda values: {"lr": 0.2, "clip_grad": 0.2, "layer_decay": 0.2},
         config_file=file,
     )
     assert {
-        name: (settings[name].value, settings[name].source)
+        name: (settings[name].value, settings[name].as_json()["source"])
         for name in ("lr", "clip_grad", "layer_decay", "ema", "side_length")
     } == {
         "lr": (0.4, "flag"),
@@ -86,7 +83,7 @@ def test_a_flag_with_the_default_s_own_value_still_beats_the_recipe():
     settings = resolve(
         BOTH,
         {"lr": 1e-3, "ema": True, "compile": False},
-        recipe=lambda known: {"lr": 1.0, "ema": False, "compile": True},
+        recipe=lambda values: {"lr": 1.0, "ema": False, "compile": True},
     )
     assert (settings["lr"].value, settings["ema"].value, settings["compile"].value) == (
         1e-3,
@@ -95,13 +92,17 @@ def test_a_flag_with_the_default_s_own_value_still_beats_the_recipe():
     )
 
 
-def test_the_recipe_is_asked_with_file_and_flags_settled(tmp_path):
+def test_the_recipe_gets_the_values_of_file_and_flags(tmp_path):
     file = write(tmp_path / "saved.json", {"data": "somewhere"})
-    asked = {}
+    received = {}
     resolve(
-        BOTH, {"side_length": 32}, recipe=lambda known: asked.update(known) or {}, config_file=file
+        BOTH,
+        {"side_length": 32},
+        recipe=lambda values: received.update(values) or {},
+        config_file=file,
     )
-    assert asked["data"] == "somewhere" and asked["side_length"] == 32 and asked["lr"] == 1e-3
+    assert received["data"] == "somewhere" and received["side_length"] == 32
+    assert received["lr"] == 1e-3
 
 
 @given(
@@ -135,23 +136,27 @@ def test_settings_json_has_every_value_with_its_source_and_no_infinity():
 
 def test_all_settings_of_a_task_read_back(tmp_path):
     flags = {"epochs": 2.5, "clip_grad": float("inf"), "data": "here"}
-    settings = resolve_auto(resolve_settings(ToyTask, flags), 40, "cpu", {}, ToyTask.settle)
+    settings = resolve_auto(
+        resolve_settings(ToyTask, flags), 40, "cpu", {}, ToyTask.resolve_defaults
+    )
     file = write(
         tmp_path / "settings.json", settings_json(settings, task="toy", data_fingerprint="toy-40")
     )
-    again = resolve_auto(resolve_settings(ToyTask, {}, file), 40, "cpu", {}, ToyTask.settle)
+    again = resolve_auto(
+        resolve_settings(ToyTask, {}, file), 40, "cpu", {}, ToyTask.resolve_defaults
+    )
     assert values(again) == values(settings)
     assert build(TrainConfig, again) == build(TrainConfig, settings) and build(
         ToyConfig, again
     ) == build(ToyConfig, settings)
 
 
-def test_what_the_recipe_settled_reads_back_even_under_another_recipe(tmp_path):
+def test_values_of_the_recipe_read_back_even_under_another_recipe(tmp_path):
     file = write(
         tmp_path / "settings.json",
-        settings_json(resolve(BOTH, {}, recipe=lambda known: {"lr": 0.2})),
+        settings_json(resolve(BOTH, {}, recipe=lambda values: {"lr": 0.2})),
     )
-    assert resolve(BOTH, {}, recipe=lambda known: {"lr": 0.9}, config_file=file)["lr"].value == 0.2
+    assert resolve(BOTH, {}, recipe=lambda values: {"lr": 0.9}, config_file=file)["lr"].value == 0.2
 
 
 # what is refused --------------------
@@ -186,8 +191,8 @@ def refusal(flags=None, content=None, tmp_path=None, classes=BOTH):
 def test_a_wrong_value_is_one_line_that_names_the_flag_from_a_flag_and_from_a_file(
     flags, message, tmp_path
 ):
-    for found, field in (refusal(flags), refusal(content=flags, tmp_path=tmp_path)):
-        assert found.startswith(message) and field == next(iter(flags))
+    for refused, field in (refusal(flags), refusal(content=flags, tmp_path=tmp_path)):
+        assert refused.startswith(message) and field == next(iter(flags))
 
 
 def test_null_in_a_file_is_refused_where_a_setting_cannot_be_left_open(tmp_path):
@@ -244,70 +249,6 @@ def test_a_name_in_two_config_classes_is_our_defect():
         )
 
 
-# the command line --------------------
-
-
-def run_command(*arguments, classes=BOTH):
-    received = {}
-
-    @click.command()
-    @options_from(*classes)
-    def command(**flags):
-        received.update(flags)
-
-    result = CliRunner().invoke(command, arguments, terminal_width=200)
-    return result, received
-
-
-def test_options_that_are_not_given_arrive_as_none():
-    result, received = run_command()
-    assert result.exit_code == 0
-    assert received == dict.fromkeys(fields_of(*BOTH))
-
-
-def test_a_switch_can_be_turned_on_and_off():
-    assert (
-        run_command("--ema", "--no-compile")[1] | {"ema": True, "compile": False}
-        == run_command("--ema", "--no-compile")[1]
-    )
-    assert run_command("--no-ema")[1]["ema"] is False
-
-
-def test_flags_have_hyphens_and_the_field_s_type():
-    _, received = run_command(
-        "--layer-decay", "0.25", "--steps", "7", "--clip-grad", "inf", "--data", "7"
-    )
-    assert (
-        received["layer_decay"],
-        received["steps"],
-        received["clip_grad"],
-        received["data"],
-    ) == (0.25, 7, float("inf"), "7")
-
-
-@pytest.mark.parametrize(
-    "arguments", [("--steps", "1.5"), ("--lr", "fast"), ("--precision", "fp8"), ("--lern", "1")]
-)
-def test_what_click_refuses_exits_with_2_and_names_the_option(arguments):
-    result, _ = run_command(*arguments)
-    assert result.exit_code == 2 and arguments[0] in result.output
-
-
-def test_help_shows_each_option_with_its_default_and_choices():
-    text = " ".join(run_command("--help")[0].output.split())
-    assert "peak rate [default: 0.001]" in text
-    assert "average [default: true]" in text and "compile [default: false]" in text
-    assert "--ema / --no-ema" in text and "--precision [fp32|bf16] dtype [default: bf16]" in text
-    assert "how many --" in text, "what is resolved later has no default to show"
-
-
-def test_every_setting_of_the_engine_has_help_and_a_flag():
-    known = fields_of(TaskConfig, TrainConfig)
-    text = run_command("--help", classes=(TaskConfig, TrainConfig))[0].output
-    for name, (item, _) in known.items():
-        assert item.metadata["help"] and f"--{name.replace('_', '-')}" in text
-
-
 def test_the_default_settings_are_within_their_own_ranges():
     resolve((ToyConfig, TrainConfig), {})
 
@@ -321,7 +262,7 @@ def resolved(
     settings = resolve(
         (ToyConfig, TrainConfig), flags or {}, recipe=recipe, config_file=config_file
     )
-    return resolve_auto(settings, num_samples, device, stored or {}, ToyTask.settle)
+    return resolve_auto(settings, num_samples, device, stored or {}, ToyTask.resolve_defaults)
 
 
 @given(epochs=st.floats(0, 50), num_samples=st.integers(1, 5000), batch_size=st.integers(1, 400))
@@ -340,7 +281,7 @@ def test_steps_are_taken_as_they_are():
 
 
 def test_neither_steps_nor_epochs_is_one_line():
-    with pytest.raises(UserError, match=r"^--epochs or --steps: ") as caught:
+    with pytest.raises(UserError, match=r"^--steps, --epochs or --budget: ") as caught:
         resolved()
     assert caught.value.field == "steps"
 
@@ -353,7 +294,7 @@ def test_both_steps_and_epochs_as_flags_are_refused():
 @pytest.mark.parametrize(("given", "expected"), [({"epochs": 2.0}, 7), ({"steps": 9}, 9)])
 def test_a_flag_beats_the_other_one_of_the_recipe_and_of_the_file(given, expected, tmp_path):
     other = {"steps": 500} if "epochs" in given else {"epochs": 50.0}
-    assert resolved(given, recipe=lambda known: other)["steps"].value == expected
+    assert resolved(given, recipe=lambda values: other)["steps"].value == expected
     assert (
         resolved(given, config_file=write(tmp_path / "saved.json", other))["steps"].value
         == expected
@@ -364,7 +305,7 @@ def test_a_flag_beats_the_other_one_of_the_recipe_and_of_the_file(given, expecte
 def test_the_file_beats_the_other_one_of_the_recipe(given, expected, tmp_path):
     other = {"steps": 500} if "epochs" in given else {"epochs": 50.0}
     assert (
-        resolved(recipe=lambda known: other, config_file=write(tmp_path / "saved.json", given))[
+        resolved(recipe=lambda values: other, config_file=write(tmp_path / "saved.json", given))[
             "steps"
         ].value
         == expected
@@ -373,12 +314,12 @@ def test_the_file_beats_the_other_one_of_the_recipe(given, expected, tmp_path):
 
 def test_automatic_values_are_filled_in_and_marked():
     settings = resolved({"steps": 200}, num_samples=320)
-    found = {
+    automatic = {
         name: settings[name].value
         for name in ("warmup_steps", "eval_every", "save_every", "device")
     }
-    assert found == {"warmup_steps": 10, "eval_every": 10, "save_every": 20, "device": "cpu"}
-    assert {settings[name].source for name in found} == {"auto"}
+    assert automatic == {"warmup_steps": 10, "eval_every": 10, "save_every": 20, "device": "cpu"}
+    assert {settings[name].source for name in automatic} == {"auto"}
     names = (
         "steps",
         "micro_batch",
@@ -402,7 +343,7 @@ class PhasedTask(ToyTask):
     config_class = PhasedConfig
 
     @classmethod
-    def settle(cls, values, steps):
+    def resolve_defaults(cls, values, steps):
         return {"phase": steps // 4, "warmup_steps": 3}
 
 
@@ -414,14 +355,11 @@ class PhasedTask(ToyTask):
 def test_a_task_knows_what_the_length_of_the_run_decided(flags, stored, expected):
     settings = resolve_settings(PhasedTask, {"steps": 20, **flags})
     assert settings["phase"].value == flags.get("phase")
-    task, *_, settings, immutable_settings = build_data(
-        PhasedTask, settings, World(0, 0, 1, torch.device("cpu")), stored
-    )
-    assert (
-        task.config == build(PhasedConfig, settings)
-        and task.config.phase == immutable_settings["phase"] == expected
-    )
-    assert settings["warmup_steps"].value == 3
+    world = World(0, 0, 1, torch.device("cpu"))
+    task, *_, resolved = build_data(PhasedTask, settings, world, stored)
+    assert task.config == resolved.task_config == build(PhasedConfig, resolved.settings)
+    assert task.config.phase == resolved.immutable_settings["phase"] == expected
+    assert resolved.settings["warmup_steps"].value == 3
 
 
 def test_values_that_were_given_are_never_made_automatic():

@@ -1,10 +1,12 @@
-"""Where loader workers come from: a process of their own, without threads, that ends with the run."""
+"""Workers are forked from a process of their own, without threads, that ends with the run."""
 
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import connection, forkserver
 from pathlib import Path
 
 import pytest
@@ -25,9 +27,10 @@ server = forkserver._forkserver._forkserver_pid
 for _ in range(3):
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 config = TrainConfig(steps=20, batch_size=8, micro_batch=4, workers=2, seed=3)
-data = TrainingData(ToyTask(ToyConfig()), ToyImages(21, split="train"), config, World(0, 0, 1, torch.device("cpu")), 0)
+world = World(0, 0, 1, torch.device("cpu"))
+data = TrainingData(ToyTask(ToyConfig()), ToyImages(21, split="train"), config, world, 0)
 assert data.fetch(lambda: False) is not None
-workers = [process.pid for process in data._fetcher._iterator._workers]
+workers = [process.pid for process in data._prefetcher._iterator._workers]
 print(server, *workers, flush=True)
 sys.stdin.read()
 assert data.fetch(lambda: False) is not None
@@ -69,6 +72,16 @@ def run():
     yield process, server, workers
     process.kill()
     process.communicate()
+
+
+def test_the_private_parts_of_multiprocessing_that_the_server_relies_on_exist():
+    """A canary for a new Python: 3.14 changes them."""
+    server = forkserver._forkserver
+    for name in ("_forkserver_address", "_forkserver_alive_fd", "_forkserver_pid"):
+        assert hasattr(server, name), name
+    parameters = list(inspect.signature(forkserver.main).parameters)
+    assert parameters[:3] == ["listener_fd", "alive_r", "preload"]
+    assert callable(connection.arbitrary_address)
 
 
 def test_workers_are_forked_from_a_process_without_threads_however_many_the_run_has(run):

@@ -40,10 +40,10 @@ def test_the_order_is_the_same_on_every_machine():
 
 @given(num_samples=st.integers(1, 60), batch_size=st.integers(1, 90), seed=SEEDS)
 def test_every_sample_comes_once_an_epoch_at_any_batch_size(num_samples, batch_size, seed):
-    order = EpochSampler(num_samples, batch_size, seed)
+    sampler = EpochSampler(num_samples, batch_size, seed)
     epochs = 3
     steps = -(-epochs * num_samples // batch_size)
-    ids = [index for step in range(steps) for index in order.sample_ids(step)]
+    ids = [index for step in range(steps) for index in sampler.sample_ids(step)]
     for epoch in range(epochs):
         assert sorted(ids[epoch * num_samples : (epoch + 1) * num_samples]) == list(
             range(num_samples)
@@ -67,44 +67,46 @@ def test_a_step_has_the_same_samples_wherever_the_run_starts(num_samples, batch_
 
 @given(num_samples=st.integers(1, 60), batch_size=st.integers(1, 90), step=st.integers(0, 10**6))
 def test_epoch_of_is_the_epoch_of_the_first_sample(num_samples, batch_size, step):
-    order = EpochSampler(num_samples, batch_size, 0)
-    assert order.epoch_of(step) == order.batch(step)[0][0]
+    sampler = EpochSampler(num_samples, batch_size, 0)
+    assert sampler.epoch_of(step) == sampler.batch(step)[0][0]
 
 
 def test_a_batch_larger_than_the_data_takes_whole_epochs():
-    order = EpochSampler(3, 8, 0)
-    assert [epoch for epoch, _ in order.batch(0)] == [0, 0, 0, 1, 1, 1, 2, 2]
-    assert sorted(order.sample_ids(0)[:3]) == sorted(order.sample_ids(0)[3:6]) == [0, 1, 2]
+    sampler = EpochSampler(3, 8, 0)
+    assert [epoch for epoch, _ in sampler.batch(0)] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert sorted(sampler.sample_ids(0)[:3]) == sorted(sampler.sample_ids(0)[3:6]) == [0, 1, 2]
 
 
 @given(batch_size=st.integers(1, 300), world_size=st.integers(1, 9), micro_batch=st.integers(1, 40))
-def test_pieces_cover_the_batch_and_differ_by_one_at_most(batch_size, world_size, micro_batch):
+def test_micro_batches_cover_the_batch_and_differ_by_one_at_most(
+    batch_size, world_size, micro_batch
+):
     try:
-        pieces = split_batch(batch_size, world_size, micro_batch)
+        ranges = split_batch(batch_size, world_size, micro_batch)
     except ValueError:
         assert batch_size < world_size or (micro_batch == 1 and batch_size % world_size)
         return
-    assert [place for start, stop in pieces for place in range(start, stop)] == list(
+    assert [place for start, stop in ranges for place in range(start, stop)] == list(
         range(batch_size)
     )
-    sizes = {stop - start for start, stop in pieces}
+    sizes = {stop - start for start, stop in ranges}
     assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
     assert max(sizes) <= micro_batch
-    assert len(pieces) % world_size == 0, "every rank has as many pieces as the others"
+    assert len(ranges) % world_size == 0, "every rank has as many micro-batches as the others"
 
 
 @given(batch_size=st.integers(1, 300), world_size=st.integers(1, 9), micro_batch=st.integers(1, 40))
-def test_pieces_are_as_few_as_the_micro_batch_allows(batch_size, world_size, micro_batch):
+def test_micro_batches_are_as_few_as_their_size_allows(batch_size, world_size, micro_batch):
     try:
-        pieces = split_batch(batch_size, world_size, micro_batch)
+        ranges = split_batch(batch_size, world_size, micro_batch)
     except ValueError:
         return
-    fewer = len(pieces) - world_size
+    fewer = len(ranges) - world_size
     assert fewer == 0 or -(-batch_size // fewer) > micro_batch
 
 
 @pytest.mark.parametrize("number", range(1, 9))
-def test_equal_pieces_are_the_same_on_any_number_of_processes(number):
+def test_equal_micro_batches_are_the_same_on_any_number_of_processes(number):
     """B a multiple of W x micro-batch: the condition for equal noise."""
     assert split_batch(8 * 3 * number, number, 3) == split_batch(8 * 3 * number, 1, 3)
 
@@ -115,16 +117,18 @@ def test_equal_pieces_are_the_same_on_any_number_of_processes(number):
     micro_batch=st.integers(2, 20),
     step=st.integers(0, 50),
 )
-def test_the_pieces_of_all_ranks_together_are_the_batch(batch_size, world_size, micro_batch, step):
+def test_the_micro_batches_of_all_ranks_together_are_the_batch(
+    batch_size, world_size, micro_batch, step
+):
     if batch_size < world_size:
         return
-    order, pieces = (
+    sampler, ranges = (
         EpochSampler(37, batch_size, 5),
         split_batch(batch_size, world_size, micro_batch),
     )
-    places = order.batch(step)
+    places = sampler.batch(step)
     of_ranks = [
-        [place for start, stop in pieces[rank::world_size] for place in places[start:stop]]
+        [place for start, stop in ranges[rank::world_size] for place in places[start:stop]]
         for rank in range(world_size)
     ]
     assert sorted(place for mine in of_ranks for place in mine) == sorted(places)
@@ -142,29 +146,31 @@ def test_the_pieces_of_all_ranks_together_are_the_batch(batch_size, world_size, 
 def test_every_sample_comes_once_an_epoch_however_often_the_run_moves(
     num_samples, batch_size, starts, seed
 ):
-    """Each start is (processes, micro-batch, steps until the next one), with nothing kept but the step."""
-    seen, step = [], 0
+    """Each start is (processes, micro-batch, steps until the next start); only the step is kept."""
+    places_of_run, step = [], 0
     for world_size, micro_batch, steps in starts:
-        order, pieces = (
+        sampler, ranges = (
             EpochSampler(num_samples, batch_size, seed),
             split_batch(batch_size, world_size, micro_batch),
         )
         for _ in range(steps):
-            places = order.batch(step)
+            places = sampler.batch(step)
             for rank in range(world_size):
-                seen += [
+                places_of_run += [
                     place
-                    for first, last in pieces[rank::world_size]
+                    for first, last in ranges[rank::world_size]
                     for place in places[first:last]
                 ]
             step += 1
     # the place of a sample says its epoch: whole ones hold every sample once, the last one a part
     # of it
-    assert sorted(seen) == [divmod(place, num_samples) for place in range(step * batch_size)]
+    assert sorted(places_of_run) == [
+        divmod(place, num_samples) for place in range(step * batch_size)
+    ]
     ids = {}
-    for epoch, position in seen:
-        ids.setdefault(epoch, []).append(order.index(epoch, position))
-    assert all(len(set(found)) == len(found) for found in ids.values())
+    for epoch, position in places_of_run:
+        ids.setdefault(epoch, []).append(sampler.index(epoch, position))
+    assert all(len(set(indices)) == len(indices) for indices in ids.values())
     assert all(
         sorted(ids[epoch]) == list(range(num_samples))
         for epoch in range(step * batch_size // num_samples)
@@ -176,7 +182,7 @@ def test_fewer_samples_than_processes_is_an_error_that_names_the_flag():
         split_batch(3, 4, 8)
 
 
-def test_a_micro_batch_that_would_leave_an_empty_piece_is_an_error():
+def test_a_size_that_would_leave_an_empty_micro_batch_is_an_error():
     with pytest.raises(ValueError, match=r"^--micro-batch 1 .* 13 over 2 processes"):
         split_batch(13, 2, 1)
     assert len(split_batch(13, 1, 1)) == 13

@@ -1,4 +1,4 @@
-"""Records of evaluations: whole, the same after a stop, the same samples every time, the worst ones really the worst."""
+"""Records of evaluations: written whole, the same after a stop, with the right samples."""
 
 import errno
 import json
@@ -9,13 +9,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from toy_task import ToyConfig, ToyMetric, ToyTask
 
 from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.evaluation.record import (
+    Evaluation,
     class_table_of,
     confusion_of,
     curve_of,
@@ -24,28 +23,35 @@ from visionloop.engine.evaluation.record import (
     write_record,
 )
 from visionloop.engine.evaluation.samples import (
-    Shown,
-    choose_samples,
+    EvalSample,
     fixed_samples,
-    images_due,
-    name_in,
-    thumbnail,
-    worst_samples,
+    select_samples,
 )
-from visionloop.engine.metric import MetricSpec
 from visionloop.engine.system.signals import StopFlag
 from visionloop.engine.task import Task
 from visionloop.engine.testing.short_runs import logged, on_ranks
 from visionloop.engine.train import train
 
 SETTINGS = dict(
-    data="toy", model="toy", steps=6, batch_size=8, micro_batch=4, lr=1e-2, threads=1, workers=0, device="cpu", precision="fp32",
-    log_every=1, eval_every=2, save_every=2, keep=9,
-)  # fmt: skip
+    data="toy",
+    model="toy",
+    steps=6,
+    batch_size=8,
+    micro_batch=4,
+    lr=1e-2,
+    threads=1,
+    workers=0,
+    device="cpu",
+    precision="fp32",
+    log_every=1,
+    eval_every=2,
+    save_every=2,
+    keep=9,
+)
 FIELDS = [
-    "schema", "step", "epoch", "scores", "raw_scores", "intervals", "reference", "classes", "confusion", "curves", "sample_score", "fixed",
-    "worst",
-]  # fmt: skip
+    *("schema", "step", "epoch", "scores", "raw_scores", "intervals", "reference", "classes"),
+    *("confusion", "curves", "sample_score", "fixed", "worst"),
+]
 
 
 def read_record(path):
@@ -69,8 +75,8 @@ def files_of(output):
     }
 
 
-class TellingToy(ToyTask):
-    """With every hook, and numbers that json does not have."""
+class ReportingToy(ToyTask):
+    """With every reporting hook, and numbers that JSON does not have."""
 
     def per_class_scores(self, metric):
         return {
@@ -90,31 +96,31 @@ class TellingToy(ToyTask):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """The folder of a finished run of TellingToy."""
-    output = tmp_path_factory.mktemp("told")
-    train(TellingToy, output=str(output), **SETTINGS)
+def finished_run(tmp_path_factory):
+    """The folder of a finished run of ReportingToy."""
+    output = tmp_path_factory.mktemp("finished_run")
+    train(ReportingToy, output=str(output), **SETTINGS)
     return output
 
 
 # what a record holds --------------------
 
 
-def test_every_evaluation_has_a_whole_record_with_the_scores_of_the_log(told):
-    records = [read_record(folder) for folder in folders(told)]
+def test_every_evaluation_has_a_whole_record_with_the_scores_of_the_log(finished_run):
+    records = [read_record(folder) for folder in folders(finished_run)]
     assert [list(record) for record in records] == [FIELDS] * 3
-    evals = [row for row in logged(told) if row["kind"] == "eval"]
+    evals = [row for row in logged(finished_run) if row["kind"] == "eval"]
     assert [(row["step"], row["epoch"], row["metrics"], row["metrics_raw"]) for row in evals] == [
         (record["step"], record["epoch"], record["scores"], record["raw_scores"])
         for record in records
     ]
     low, high = records[-1]["intervals"]["val_loss"]
     assert low <= records[-1]["scores"]["val_loss"] <= high
-    assert not list((told / "evaluations").glob(".*")), "nothing half-written stays"
+    assert not list((finished_run / "evaluations").glob(".*")), "nothing half-written stays"
 
 
-def test_what_the_hooks_give_stands_in_the_record_and_numbers_that_json_lacks_are_null(told):
-    record = read_record(folders(told)[-1])
+def test_the_record_holds_the_results_of_the_hooks_and_null_for_nan_and_inf(finished_run):
+    record = read_record(folders(finished_run)[-1])
     assert record["reference"] == {"always left": None}
     assert record["classes"]["columns"] == [
         {"key": "accuracy", "format": "percent"},
@@ -140,12 +146,12 @@ def test_what_the_hooks_give_stands_in_the_record_and_numbers_that_json_lacks_ar
     }
 
 
-def test_images_stand_beside_the_record_and_are_all_there_are(told):
-    for folder in folders(told):
+def test_images_stand_beside_the_record_and_are_all_there_are(finished_run):
+    for folder in folders(finished_run):
         record = read_record(folder)
-        named = [one["image"] for one in record["fixed"] + record["worst"]]
-        assert {path.name for path in folder.iterdir()} == {"record.json", *filter(None, named)}
-    assert named == [f"{kind}_{i:02}.jpg" for kind in ("fixed", "worst") for i in range(8)]
+        images = [sample["image"] for sample in record["fixed"] + record["worst"]]
+        assert {path.name for path in folder.iterdir()} == {"record.json", *filter(None, images)}
+    assert images == [f"{kind}_{i:02}.jpg" for kind in ("fixed", "worst") for i in range(8)]
     with Image.open(folder / "worst_00.jpg") as image:
         assert image.format == "JPEG" and image.size == (8, 8)
 
@@ -190,84 +196,35 @@ def test_a_confusion_of_many_classes_is_left_out():
 
 def test_a_column_is_of_integers_when_all_its_numbers_are():
     assert class_table_of({}, "percent") is None
-    found = class_table_of({"a": {"AP": 1, "n": 2}, "b": {"AP": 0.5, "n": 3}}, "percent")
-    assert [column["format"] for column in found["columns"]] == ["percent", "integer"]
+    table = class_table_of({"a": {"AP": 1, "n": 2}, "b": {"AP": 0.5, "n": 3}}, "percent")
+    assert [column["format"] for column in table["columns"]] == ["percent", "integer"]
 
 
 # samples --------------------
 
 
-def test_the_fixed_samples_are_the_same_at_every_evaluation(told):
-    names = [[one["name"] for one in read_record(folder)["fixed"]] for folder in folders(told)]
+def test_the_fixed_samples_are_the_same_at_every_evaluation(finished_run):
+    names = [
+        [sample["name"] for sample in read_record(folder)["fixed"]]
+        for folder in folders(finished_run)
+    ]
     assert names[0] == names[1] == names[2] and len(set(names[0])) == 8
 
 
-@given(number=st.integers(1, 5000))
-def test_fixed_samples_are_spread_evenly(number):
-    chosen = fixed_samples(number)
-    assert (
-        len(set(chosen)) == min(8, number)
-        and chosen[0] >= 0
-        and chosen[-1] < number
-        and chosen == sorted(chosen)
-    )
-    if number >= 8:
-        gaps = np.diff([-chosen[0] - 1, *chosen, 2 * number - 1 - chosen[-1]])
-        assert gaps.max() - gaps.min() <= 2
-
-
-def test_the_worst_are_those_with_the_worst_scores_of_all(told):
+def test_the_worst_are_those_with_the_worst_scores_of_all(finished_run):
     task = ToyTask(ToyConfig(data="toy", model="toy"))
     _, val = task.build_datasets()
     torch.manual_seed(3)
     metric = evaluate_dataset(task, task.build_model(), val, batch_size=5)
-    chosen = choose_samples(task, metric, val)
+    selected = select_samples(task, metric, val)
     losses = metric.rows[:, 2]
-    assert [one.index for one in chosen["worst"]] == np.argsort(-losses, kind="stable")[:8].tolist()
-    assert [one.score for one in chosen["worst"]] == sorted(losses.tolist(), reverse=True)[:8]
-    assert [one.score for one in chosen["fixed"]] == losses[
-        [one.index for one in chosen["fixed"]]
-    ].tolist()
-    scores = [one["score"] for one in read_record(folders(told)[-1])["worst"]]
+    worst, fixed = selected["worst"], selected["fixed"]
+    assert [sample.index for sample in worst] == np.argsort(-losses, kind="stable")[:8].tolist()
+    assert [sample.score for sample in worst] == sorted(losses.tolist(), reverse=True)[:8]
+    fixed_losses = losses[[sample.index for sample in fixed]].tolist()
+    assert [sample.score for sample in fixed] == fixed_losses
+    scores = [sample["score"] for sample in read_record(folders(finished_run)[-1])["worst"]]
     assert scores == sorted(scores, reverse=True)
-
-
-@pytest.mark.parametrize(
-    ("higher_is_better", "expected"), [(False, [4, 1, 3, 0]), (True, [0, 3, 1, 4])]
-)
-def test_ties_go_by_index_and_nan_is_no_score(higher_is_better, expected):
-    spec = MetricSpec("s", "s", "float", higher_is_better, "")
-    scores = {4: math.inf, 3: 0.5, 1: 0.7, 0: 0.1, 2: math.nan}
-    assert worst_samples(scores, spec) == expected
-    assert worst_samples({5: 1.0, 2: 1.0, 9: 1.0}, spec, wanted=2) == [2, 5]
-    assert worst_samples({}, spec) == []
-
-
-def test_names_are_those_in_the_data_folder():
-    assert (
-        name_in("data", "data/val/a.png") == "val/a.png"
-        and name_in("data/", "data/val/a.png") == "val/a.png"
-    )
-    assert (
-        name_in("other", "data/val/a.png") == "data/val/a.png" and name_in(None, "a.png") == "a.png"
-    )
-
-
-def test_large_images_are_made_small_and_small_ones_stay():
-    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
-    assert np.array_equal(thumbnail(image), image)
-    assert thumbnail(np.zeros((100, 2000, 3), dtype=np.uint8)).shape == (32, 640, 3)
-    assert thumbnail(np.zeros((2000, 100, 3), dtype=np.uint8)).shape == (960, 48, 3)
-
-
-@given(steps=st.integers(1, 3000), every=st.integers(0, 400), batch_size=st.integers(1, 64))
-def test_images_are_drawn_a_dozen_times_at_most_and_at_both_ends(steps, every, batch_size):
-    evaluations = [
-        step for step in range(1, steps + 1) if step == steps or (every and step % every == 0)
-    ]
-    drawn = [step for step in evaluations if images_due(step, every, steps, batch_size)]
-    assert drawn[0] == evaluations[0] and drawn[-1] == steps and len(drawn) <= 12
-    assert len(drawn) <= 4 or 16 * (len(drawn) - 3) * 50 <= steps * batch_size
 
 
 # what must not change --------------------
@@ -282,71 +239,68 @@ def test_drawing_changes_no_bit_of_the_training(tmp_path):
     class Silent(ToyTask):
         draw_samples = Task.draw_samples
 
-    found = []
+    files_of_runs = []
     for task_class in (Drawing, Silent):
         output = tmp_path / task_class.__name__
         train(task_class, output=str(output), batch_norm=True, **SETTINGS)
-        found.append(
+        files_of_runs.append(
             {
                 name: content
                 for name, content in files_of(output).items()
                 if name.startswith(("checkpoints", "best"))
             }
         )
-    assert len(found[0]) > 8 and found[0] == found[1]
+    assert len(files_of_runs[0]) > 8 and files_of_runs[0] == files_of_runs[1]
 
 
 def two_ranks(output):
-    train(TellingToy, output=output, **SETTINGS)
+    train(ReportingToy, output=output, **SETTINGS)
 
 
-def test_two_processes_write_the_record_of_one(told, tmp_path):
+def test_two_processes_write_the_record_of_one(finished_run, tmp_path):
     on_ranks(2, two_ranks, str(tmp_path), context="fork")
-    for mine, others in zip(folders(told), folders(tmp_path), strict=True):
+    for mine, others in zip(folders(finished_run), folders(tmp_path), strict=True):
         one, two = read_record(mine), read_record(others)
-        assert [shown["name"] for shown in one["fixed"]] == [
-            shown["name"] for shown in two["fixed"]
-        ]
-        assert [shown["name"] for shown in one["worst"]] == [
-            shown["name"] for shown in two["worst"]
-        ]
+        for kind in ("fixed", "worst"):
+            names = [[sample["name"] for sample in record[kind]] for record in (one, two)]
+            assert names[0] == names[1]
         assert (
             two["scores"] == pytest.approx(one["scores"], rel=1e-4)
             and one["confusion"] == two["confusion"]
         )
 
 
-def test_a_stop_while_samples_are_drawn_leaves_the_bytes_of_a_straight_run(told, tmp_path):
+def test_a_stop_while_samples_are_drawn_leaves_the_bytes_of_a_straight_run(finished_run, tmp_path):
     stop = StopFlag()
 
-    class Stopped(TellingToy):
+    class Stopped(ReportingToy):
         drawn = 0
 
         def draw_samples(self, batch, predictions):
             Stopped.drawn += 1
-            stop.wanted = Stopped.drawn == 19  # in the second evaluation with images
+            stop.requested = Stopped.drawn == 19  # in the second evaluation with images
             return super().draw_samples(batch, predictions)
 
     assert train(Stopped, output=str(tmp_path), stop=stop, **SETTINGS).state == "stopped"
     at_stop = [folder.name for folder in folders(tmp_path)]
     assert len(at_stop) < 3, "dropped where it was"
-    train(TellingToy, output=str(tmp_path), **SETTINGS)
-    assert files_of(tmp_path / "evaluations") == files_of(told / "evaluations")
+    train(ReportingToy, output=str(tmp_path), **SETTINGS)
+    assert files_of(tmp_path / "evaluations") == files_of(finished_run / "evaluations")
 
 
-def test_a_resumed_run_writes_again_what_came_after_its_checkpoint(told, tmp_path):
-    shutil.copytree(told, tmp_path / "run")
+def test_a_resumed_run_writes_the_records_after_its_checkpoint_again(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
     for step in (4, 6):
         shutil.rmtree(tmp_path / "run/checkpoints" / f"step_{step:08d}", ignore_errors=True)
     assert [folder.name for folder in sorted((tmp_path / "run/checkpoints").iterdir())] == [
         "step_00000002"
     ]
     (tmp_path / "run/evaluations/step_00000006/worst_00.jpg").write_bytes(b"of another past")
-    train(TellingToy, output=str(tmp_path / "run"), **SETTINGS)
-    assert files_of(tmp_path / "run/evaluations") == files_of(told / "evaluations")
+    train(ReportingToy, output=str(tmp_path / "run"), **SETTINGS)
+    assert files_of(tmp_path / "run/evaluations") == files_of(finished_run / "evaluations")
 
 
-def test_records_after_the_last_evaluation_that_counts_are_removed(tmp_path):
+def test_records_after_the_last_evaluation_of_the_checkpoint_are_removed(tmp_path):
     for name in ("step_00000002", "step_00000004", "step_00000006", ".step_00000006.writing"):
         (tmp_path / "evaluations" / name).mkdir(parents=True)
         (tmp_path / "evaluations" / name / "record.json").write_text("{}")
@@ -358,7 +312,7 @@ def test_records_after_the_last_evaluation_that_counts_are_removed(tmp_path):
 # what may go wrong --------------------
 
 
-def test_a_image_that_is_gone_by_then_is_left_out(tmp_path):
+def test_an_image_that_has_become_unreadable_is_left_out(tmp_path):
     class Vanishing(ToyTask):
         def sample_scores(self, metric):  # called once the whole set has been evaluated
             self.val.unreadable = (fixed_samples(23)[2],)
@@ -369,25 +323,26 @@ def test_a_image_that_is_gone_by_then_is_left_out(tmp_path):
             return train_set, self.val
 
     train(Vanishing, output=str(tmp_path), **SETTINGS | {"eval_every": 0, "ema": False})
-    images = [one["image"] for one in read_record(folders(tmp_path)[0])["fixed"]]
+    images = [sample["image"] for sample in read_record(folders(tmp_path)[0])["fixed"]]
     assert images[2] is None and images.count(None) == 1
 
 
 @pytest.fixture
 def record():
-    task, metric = TellingToy(ToyConfig(data="toy", model="toy")), ToyMetric()
-    chosen = {"fixed": [Shown(0, "a.png", 0.5, np.zeros((8, 8, 3), dtype=np.uint8))], "worst": []}
-    parts = {
-        "step": 3,
-        "epoch": 0,
-        "scores": {"accuracy": math.nan},
-        "raw": None,
-        "intervals": {},
-        "reference": {},
-    }
-    return make_record(
-        task, metric, per_class=task.per_class_scores(metric), chosen=chosen, **parts
-    ), chosen
+    task, metric = ReportingToy(ToyConfig(data="toy", model="toy")), ToyMetric()
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    samples = {"fixed": [EvalSample(0, "a.png", 0.5, image)], "worst": []}
+    evaluation = Evaluation(
+        step=3,
+        epoch=0,
+        scores={"accuracy": math.nan},
+        raw_scores=None,
+        intervals={},
+        reference={},
+        per_class=task.per_class_scores(metric),
+        samples=samples,
+    )
+    return make_record(task, metric, evaluation), samples
 
 
 def test_a_record_that_exists_is_replaced_whole(record, tmp_path):
@@ -406,8 +361,9 @@ def test_a_full_disk_loses_the_record_alone(record, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
     monkeypatch.setattr(os, "rename", full)
-    told = write_record(tmp_path, *record)
-    assert "step_00000003: cannot write (No space left on device)" in told and "goes on" in told
+    warning = write_record(tmp_path, *record)
+    assert "step_00000003: cannot write (No space left on device)" in warning
+    assert "the run continues" in warning
     assert list((tmp_path / "evaluations").iterdir()) == []
 
 
@@ -417,7 +373,7 @@ def test_another_defect_in_writing_is_no_full_disk(record, tmp_path):
         write_record(tmp_path, *record)
 
 
-def test_a_curve_keeps_what_can_be_seen():
+def test_a_curve_is_rounded_to_the_digits_that_can_be_seen():
     curve = {"title": "t", "x": "x", "y": "y", "lines": [{"name": "n", "x": [1 / 3], "y": [2]}]}
     assert curve_of(curve)["lines"] == [{"name": "n", "x": [0.33333], "y": [2.0]}] and curve[
         "lines"

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, status.json, TensorBoard; on the main rank alone."""
+"""The log of a run: metrics.jsonl, status.json and TensorBoard, on the main rank alone."""
 
 import json
 import re
@@ -13,9 +13,7 @@ from toy_task import ToyMetric, ToyTask
 
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
-from visionloop.engine.logging import status_file
 from visionloop.engine.logging.run_log import RunLog, cut_lines
-from visionloop.engine.logging.status_file import StatusFile
 from visionloop.engine.system.profiling import Clock
 from visionloop.engine.system.signals import StopFlag
 from visionloop.engine.train import train
@@ -69,7 +67,7 @@ def open_log(tmp_path):
             log.status.close()
 
 
-def tell_everything(log):
+def log_everything(log):
     clock = Clock()
     with clock.measure("compute"):
         pass
@@ -84,13 +82,13 @@ def tell_everything(log):
     log.classes(10, ToyTask.metrics[0], {"left": {"accuracy": 0.5, "images": 3}})
     log.result(10, {"lr": 0.1}, {"accuracy": 0.5})
     log.time_breakdown(10, clock.time_breakdown())
-    log.say("said"), log.warn("warned"), log.flush()
+    log.info("a line"), log.warn("warned"), log.flush()
 
 
 def test_each_kind_of_line_has_the_fields_that_readers_rely_on(open_log, tmp_path):
-    tell_everything(open_log())
-    train_row, eval_row, ledger_row = rows_of(tmp_path)
-    for row, kind in ((train_row, "train"), (eval_row, "eval"), (ledger_row, "time_breakdown")):
+    log_everything(open_log())
+    train_row, eval_row, time_row = rows_of(tmp_path)
+    for row, kind in ((train_row, "train"), (eval_row, "eval"), (time_row, "time_breakdown")):
         assert (row["kind"], row["step"], row["epoch"]) == (kind, 10, 1) and abs(
             row["time"] - time.time()
         ) < 60
@@ -127,32 +125,32 @@ def test_infinite_and_undefined_numbers_become_null(open_log, tmp_path):
     assert eval_row["train_loss"] is None and eval_row["val_loss"] is None
 
 
-def test_the_score_of_a_trivial_answer_is_shown_as_the_first_score_is(open_log, capsys):
+def test_the_score_of_a_trivial_predictor_is_printed_as_the_first_score_is(open_log, capsys):
     open_log().scores(3, {"accuracy": 0.5, "val_loss": 0.7}, reference={"always left": 0.25})
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
         ToyTask.metrics[0].format == "percent"
-        and "accuracy 50.00 %" in shown
-        and "  always left: 25.00 %\n" in shown
+        and "accuracy 50.00 %" in printed
+        and "  always left: 25.00 %\n" in printed
     )
 
 
-def test_a_line_is_on_disk_as_soon_as_it_is_said(open_log, tmp_path):
+def test_a_line_is_on_disk_as_soon_as_it_is_logged(open_log, tmp_path):
     log = open_log()
     log.scores(3, {"accuracy": 0.5, "val_loss": 0.7})
     assert len(rows_of(tmp_path)) == 1
 
 
-def test_nothing_is_written_or_said_off_the_main_rank(open_log, tmp_path, capsys):
+def test_nothing_is_written_or_printed_off_the_main_rank(open_log, tmp_path, capsys):
     log = open_log(SECOND)
-    tell_everything(log)
+    log_everything(log)
     log.close()
     assert list(tmp_path.iterdir()) == [] and capsys.readouterr() == ("", "")
 
 
-def test_the_main_rank_writes_all_three_and_speaks(open_log, tmp_path, capsys):
+def test_the_main_rank_writes_all_three_and_prints(open_log, tmp_path, capsys):
     log = open_log()
-    tell_everything(log)
+    log_everything(log)
     log.close()
     assert {path.name for path in tmp_path.iterdir()} == {
         "metrics.jsonl",
@@ -198,7 +196,7 @@ def test_a_last_line_that_lacks_only_its_line_feed_is_kept(tmp_path):
     assert path.read_text() == lines((1, "train"), (2, "train"))
 
 
-def test_the_ledger_of_the_interrupted_start_is_written_again(tmp_path):
+def test_the_time_breakdown_of_the_interrupted_start_is_written_again(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(lines((1, "train"), (2, "eval"), (2, "time_breakdown")))
     cut_lines(path, 2, 2)
@@ -210,7 +208,7 @@ def test_a_run_without_a_log_starts_one(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_resumed_log_goes_on_behind_its_step(open_log, tmp_path):
+def test_a_resumed_log_continues_after_its_step(open_log, tmp_path):
     log = open_log()
     for step in (1, 2, 3):
         log.scores(step, {"accuracy": step / 10, "val_loss": 1.0})
@@ -226,7 +224,7 @@ def test_a_resumed_log_goes_on_behind_its_step(open_log, tmp_path):
     ]
 
 
-def test_the_first_log_line_after_a_resume_tells_the_time_of_its_own_steps(tmp_path):
+def test_the_first_log_line_after_a_resume_has_the_time_of_its_own_steps(tmp_path):
     """Steps of an earlier start took no time in this one."""
     settings = {
         "output": str(tmp_path),
@@ -245,81 +243,16 @@ def test_the_first_log_line_after_a_resume_tells_the_time_of_its_own_steps(tmp_p
     )
 
 
-# status.json --------------------
-
-
-@pytest.fixture
-def quick_heartbeat(monkeypatch):
-    monkeypatch.setattr(status_file, "BEAT_SECONDS", 0.01)
-
-
-def test_the_status_file_says_where_the_run_is_and_beats(tmp_path, quick_heartbeat):
-    path = tmp_path / "status.json"
-    file = StatusFile(path, step=3, epoch=1, steps=10)
-    first = strict(path.read_text())
-    assert {key: first[key] for key in ("schema", "state", "step", "epoch", "eta", "best", "error")} == {
-        "schema": 1, "state": "running", "step": 3, "epoch": 1, "eta": None, "best": None, "error": None,
-    }  # fmt: skip
-    time.sleep(0.1)
-    assert first["heartbeat"] < strict(path.read_text())["heartbeat"] <= time.time()
-    file.update(step=4, state="stopped")
-    assert strict(path.read_text())["step"] == 4
-    file.close()
-    last = path.read_text()
-    time.sleep(0.05)
-    assert path.read_text() == last and strict(last)["state"] == "stopped", (
-        "no heart beats after the end"
-    )
-
-
-def test_the_heartbeat_is_young_enough():
-    assert status_file.BEAT_SECONDS < 10
-
-
-def test_a_reader_never_sees_half_a_status_and_no_temporary_file_stays(tmp_path, quick_heartbeat):
-    path = tmp_path / "status.json"
-    file = StatusFile(path, step=0, epoch=0, steps=10)
-    steps, ended = [], threading.Event()
-
-    def read():
-        while not ended.is_set():
-            steps.append(strict(path.read_text())["step"])
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for step in range(300):
-        file.update(step=step)
-    ended.set()
-    reader.join()
-    file.close()
-    assert steps == sorted(steps) and len(steps) > 10
-    assert [entry.name for entry in tmp_path.iterdir()] == ["status.json"]
-
-
-def test_a_status_with_an_undefined_score_is_still_json(tmp_path):
-    file = StatusFile(tmp_path / "status.json", step=0, epoch=0, steps=10)
-    file.update(
-        best={
-            "step": 1,
-            "metric": "accuracy",
-            "score": 0.5,
-            "scores": {"accuracy": 0.5, "val_loss": float("nan")},
-        }
-    )
-    file.close()
-    assert strict((tmp_path / "status.json").read_text())["best"]["score"] == 0.5
-
-
 # whole runs --------------------
 
 
-def test_a_finished_run_says_so_and_points_to_its_best(tmp_path, capsys):
+def test_a_finished_run_is_logged_as_such_with_its_best(tmp_path, capsys):
     result = train(ToyTask, output=str(tmp_path), steps=6, log_every=2, eval_every=3, **TOY)
-    found = strict((tmp_path / "status.json").read_text())
-    assert (found["state"], found["step"], found["error"]) == ("finished", 6, None)
+    status = strict((tmp_path / "status.json").read_text())
+    assert (status["state"], status["step"], status["error"]) == ("finished", 6, None)
     assert (
-        found["best"]["step"] == result.best["step"]
-        and found["best"]["score"] == result.best["score"]
+        status["best"]["step"] == result.best["step"]
+        and status["best"]["score"] == result.best["score"]
     )
     rows = rows_of(tmp_path)
     assert [(row["kind"], row["step"]) for row in rows] == [
@@ -334,7 +267,7 @@ def test_a_run_that_fails_before_its_first_step_does_not_stay_running(tmp_path, 
     with pytest.raises(ValueError, match=r"--best-metric|--profile"):
         train(ToyTask, output=str(tmp_path), steps=6, **TOY, **mistake)
     left = {thread.name for thread in set(threading.enumerate()) - before}
-    assert not left & {"heartbeat", "fetcher"}
+    assert not left & {"heartbeat", "prefetcher"}
     path = tmp_path / "status.json"
     assert not path.exists() or strict(path.read_text())["state"] == "failed"
 
@@ -350,11 +283,11 @@ def test_a_failure_in_mid_run_stands_in_the_status_with_its_code(tmp_path):
             poison="3,4",
             **TOY,
         )
-    found = strict((tmp_path / "status.json").read_text())
+    status = strict((tmp_path / "status.json").read_text())
     assert (
-        found["state"] == "failed"
-        and found["error"]["code"] == "nonfinite_steps"
-        and "step 4" in found["error"]["message"]
+        status["state"] == "failed"
+        and status["error"]["code"] == "nonfinite_steps"
+        and "step 4" in status["error"]["message"]
     )
 
 
@@ -364,7 +297,7 @@ class NeverBetter(ToyMetric):
 
 
 def test_an_evaluation_made_again_after_a_kill_stands_in_the_log_once(tmp_path):
-    """Stopped while evaluating step 6, resumed, evaluated, killed before the next save, resumed once more."""
+    """Stopped in the evaluation of step 6, resumed, killed before the next save, resumed again."""
     stop = StopFlag()
 
     class Steady(ToyTask):
@@ -373,7 +306,7 @@ def test_an_evaluation_made_again_after_a_kill_stands_in_the_log_once(tmp_path):
 
     class StoppedInTheSecondEvaluation(Steady):
         def build_metric(self):
-            stop.wanted = self.step == 5
+            stop.requested = self.step == 5
             return super().build_metric()
 
     class DiesInStep7(Steady):

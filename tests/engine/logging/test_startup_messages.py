@@ -1,4 +1,4 @@
-"""What a run says of itself before and while it trains."""
+"""The lines that a run prints before and while it trains."""
 
 import re
 import sys
@@ -28,7 +28,8 @@ TOY = {
 def test_a_single_process_that_sees_several_gpus_is_told_how_to_use_them_all(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(sys, "argv", ["bin/classification.py", "train", "--data", "my images"])
-    command = "torchrun --nproc-per-node 2 --shutdown-timeout 120 bin/classification.py train --data 'my images'"
+    launch = "torchrun --nproc-per-node 2 --shutdown-timeout 120"
+    command = f"{launch} bin/classification.py train --data 'my images'"
     assert (
         unused_gpus(World(0, 0, 1, torch.device("cuda", 0)))
         == f"2 GPUs visible, 1 used; on all of them: {command}"
@@ -41,17 +42,17 @@ def test_a_single_process_that_sees_several_gpus_is_told_how_to_use_them_all(mon
     assert unused_gpus(World(0, 0, 1, torch.device("cuda", 0))) is None
 
 
-class Noting(ToyTask):
+class ToyWithNotes(ToyTask):
     def notes(self):
         return ["the images are made up"]
 
 
-def test_the_lines_of_a_run_tell_the_score_so_far_and_the_clock_time_of_the_end(tmp_path, capsys):
-    train(Noting, output=str(tmp_path), steps=6, log_every=2, eval_every=2, **TOY)
-    told = capsys.readouterr().out
-    assert told.count("the images are made up\n") == 1
+def test_the_lines_of_a_run_hold_the_score_so_far_and_the_clock_time_of_the_end(tmp_path, capsys):
+    train(ToyWithNotes, output=str(tmp_path), steps=6, log_every=2, eval_every=2, **TOY)
+    printed = capsys.readouterr().out
+    assert printed.count("the images are made up\n") == 1
     first, second, third = (
-        line for line in told.splitlines() if re.match(r"step \d/6  loss", line)
+        line for line in printed.splitlines() if re.match(r"step \d/6  loss", line)
     )
     assert "accuracy" not in first
     assert re.search(
@@ -60,7 +61,7 @@ def test_the_lines_of_a_run_tell_the_score_so_far_and_the_clock_time_of_the_end(
     assert re.search(r"  accuracy [\d.]+ % \(best [\d.]+ % at step [24]\)  ends in 0s, at ", third)
 
 
-def test_a_run_that_goes_on_knows_its_best_score_at_once(tmp_path, capsys):
+def test_a_resumed_run_prints_its_best_score_at_once(tmp_path, capsys):
     train_steps(ToyTask(ToyTask.config_class()), tmp_path, config=CONFIG, stop_after=4)
     capsys.readouterr()
     train_steps(ToyTask(ToyTask.config_class()), tmp_path, config=CONFIG)

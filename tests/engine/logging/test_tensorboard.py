@@ -1,4 +1,4 @@
-"""What TensorBoard is given: images, curves for each class, one layout of charts, the end of a run."""
+"""TensorBoard output: images, curves for each class, one layout of charts, the end of a run."""
 
 import io
 
@@ -99,11 +99,11 @@ def test_images_are_the_size_they_were_drawn_in(stopped_and_resumed):
     )  # the eight fixed samples
 
 
-def test_settings_can_be_compared_by(stopped_and_resumed):
-    told = HParamsPluginData.FromString(
+def test_runs_can_be_compared_by_their_settings(stopped_and_resumed):
+    data = HParamsPluginData.FromString(
         stopped_and_resumed.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     )
-    names = set(told.session_start_info.hparams)
+    names = set(data.session_start_info.hparams)
     assert {"lr", "batch_size", "steps", "optimizer", "dropout"} <= names and not names & {
         "task",
         "data_fingerprint",
@@ -119,28 +119,35 @@ def test_the_layout_has_every_score_once_and_the_classes(stopped_and_resumed):
     assert layout["classes"] == {"accuracy": ["per_class_accuracy/.*"]}
 
 
-def test_scores_are_grouped_as_the_task_says_and_the_rest_stands_alone():
+def test_scores_are_grouped_as_the_task_says_and_each_other_one_has_its_own_chart():
     charts = {"precision": ("ap", "ap50"), "by size": ("ap_.*",), "of other tasks": ("psnr",)}
-    assert [(title, [tag for tag in tags if tag.startswith("eval/")]) for title, tags in score_groups(SPECS, charts)] == [
-        ("precision", ["eval/ap$", "eval/ap50$"]), ("by size", ["eval/ap_small$"]), ("LOSS", ["eval/loss$"]), ("LOSS+", [r"eval/loss\+$"]),
-    ]  # fmt: skip
+    groups = [
+        (title, [tag for tag in tags if tag.startswith("eval/")])
+        for title, tags in score_groups(SPECS, charts)
+    ]
+    assert groups == [
+        ("precision", ["eval/ap$", "eval/ap50$"]),
+        ("by size", ["eval/ap_small$"]),
+        ("LOSS", ["eval/loss$"]),
+        ("LOSS+", [r"eval/loss\+$"]),
+    ]
 
 
 def test_many_classes_have_a_table_and_no_curves(tmp_path):
-    board = TensorBoardWriter(tmp_path, Classy, 0)
+    writer = TensorBoardWriter(tmp_path, Classy, 0)
     for number in (MOST_CLASSES, MOST_CLASSES + 1):
-        board.classes(
+        writer.classes(
             number,
             Classy.metrics[0],
             {f"c{i}": {"accuracy": 0.5, "images": 2} for i in range(number)},
         )
-    board.close()
-    found = open_board(tmp_path)
-    assert [event.step for event in found.Scalars("per_class_accuracy/c0")] == [MOST_CLASSES]
-    assert len(found.Tensors("classes/text_summary")) == 2
+    writer.close()
+    board = open_board(tmp_path)
+    assert [event.step for event in board.Scalars("per_class_accuracy/c0")] == [MOST_CLASSES]
+    assert len(board.Tensors("classes/text_summary")) == 2
 
 
-def test_a_card_is_shown_without_what_programs_read():
+def test_a_model_card_is_shown_without_its_yaml():
     card = "---\nlibrary_name: transformers\n---\n# Title\n\n---\ntext\n"
     assert (
         without_front_matter(card) == "# Title\n\n---\ntext\n"

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process."""
+"""Freed memory stays with the process, and is given back on request."""
 
 import platform
 import subprocess
@@ -17,7 +17,8 @@ from visionloop.engine.system.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def step():
-    # 40 MiB each, all freed at once: above 32 MiB glibc always asks the system, below it depends on what lies beside
+    # 40 MiB each, all freed at once: above 32 MiB glibc always asks the system, below it depends
+    # on what lies beside
     return [torch.ones(10 << 20) for _ in range(2)]
 for _ in range(20):  # the heap takes its shape: in up to six steps seen
     step()
@@ -31,15 +32,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 GIVEN_BACK = """
 import sys
 import torch
-from visionloop.bin.benchmarks.pipelines.proportional_memory import proportional_mib
-from visionloop.engine.system.memory import give_back_freed_memory, keep_freed_memory
+from visionloop.engine.system.memory import (
+    give_back_freed_memory,
+    keep_freed_memory,
+    resident_bytes,
+)
 
 keep_freed_memory()
 tensors = [torch.ones(1 << 20) for _ in range(20)]
 del tensors
-before = proportional_mib()
+before = resident_bytes()
 give_back_freed_memory()
-print(before - proportional_mib())
+print((before - resident_bytes()) / 2**20)
 """
 
 

@@ -1,4 +1,4 @@
-"""The clock, the time_breakdown and the profiler trace."""
+"""The clock, the time breakdown and the profiler trace."""
 
 import json
 import time
@@ -77,7 +77,7 @@ def test_a_wrong_span_is_one_line_that_names_the_flag(text):
     assert repr(text) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_ledger_s_shares_sum_to_one():
+def test_the_shares_of_the_time_breakdown_sum_to_one():
     clock = Clock()
     for part in PARTS:
         with clock.measure(part):
@@ -92,7 +92,7 @@ def test_the_ledger_s_shares_sum_to_one():
     )
 
 
-def test_the_ledger_of_a_run_accounts_for_all_of_its_time(tmp_path):
+def test_the_time_breakdown_of_a_run_accounts_for_all_of_its_time(tmp_path):
     began = time.perf_counter()
     train(ToyTask, output=str(tmp_path), steps=6, eval_every=2, slow_seconds=0.002, **TOY)
     wall = time.perf_counter() - began
@@ -107,7 +107,7 @@ def test_the_ledger_of_a_run_accounts_for_all_of_its_time(tmp_path):
     assert parts["data_wait"]["seconds"] >= 6 * 8 * 0.002 and parts["evaluation"]["seconds"] > 0
 
 
-def test_time_is_booked_even_when_a_part_raises():
+def test_time_is_counted_even_when_a_part_raises():
     clock = Clock()
     with pytest.raises(KeyError), clock.measure("evaluation"):
         time.sleep(0.002)

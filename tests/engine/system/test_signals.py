@@ -1,4 +1,4 @@
-"""SIGTERM in training, evaluation and a slow fetch: a whole checkpoint, exit 75, and a run that goes on as if nothing had happened."""
+"""SIGTERM in training, evaluation and a slow fetch: a checkpoint, exit code 75, an exact resume."""
 
 import json
 import signal
@@ -23,9 +23,19 @@ from visionloop.bin.commands.train import run_train
 run_train(ToyTask, json.loads(sys.argv[1]))
 """
 SETTINGS = dict(
-    steps=6, batch_size=8, micro_batch=8, lr=1e-2, threads=1, workers=1, device="cpu", precision="fp32", log_every=1, eval_every=3,
-    eval_batch_size=2, save_every=0,
-)  # fmt: skip
+    steps=6,
+    batch_size=8,
+    micro_batch=8,
+    lr=1e-2,
+    threads=1,
+    workers=1,
+    device="cpu",
+    precision="fp32",
+    log_every=1,
+    eval_every=3,
+    eval_batch_size=2,
+    save_every=0,
+)
 
 
 def start(output, **settings):
@@ -44,7 +54,7 @@ def wait_for_line(process, text):
     for line in process.stdout:
         if text in line:
             return
-    raise AssertionError(f"the process ended without saying {text!r}")
+    raise AssertionError(f"the process ended without printing {text!r}")
 
 
 def assert_stops_and_continues(folder, trigger, delay, allowed_seconds, **slow):
@@ -52,10 +62,10 @@ def assert_stops_and_continues(folder, trigger, delay, allowed_seconds, **slow):
     wait_for_line(process, trigger)
     time.sleep(delay)
     process.send_signal(signal.SIGTERM)
-    told = time.monotonic()
+    sent = time.monotonic()
     process.send_signal(signal.SIGTERM)  # a scheduler may send it twice
     assert process.wait(60) == 75
-    seconds = time.monotonic() - told
+    seconds = time.monotonic() - sent
     assert json.loads((folder / "stopped" / "status.json").read_text())["state"] == "stopped"
     assert latest_valid(folder / "stopped" / "checkpoints") is not None
     train(ToyTask, output=str(folder / "stopped"), **SETTINGS)
@@ -66,7 +76,7 @@ def assert_stops_and_continues(folder, trigger, delay, allowed_seconds, **slow):
     return json.loads((folder / "stopped" / "status.json").read_text())["state"] == "finished"
 
 
-def test_sigterm_in_training_saves_and_the_same_command_goes_on(tmp_path):
+def test_sigterm_in_training_saves_and_the_same_command_resumes(tmp_path):
     assert assert_stops_and_continues(tmp_path, "step 1/6", 0.0, 6, slow_seconds=0.05)
 
 
@@ -99,7 +109,7 @@ def test_two_interrupts_a_second_apart_end_at_once(tmp_path):
     assert process.wait(30) in (75, 130)
 
 
-def test_a_finished_run_started_again_says_so(tmp_path, capsys):
+def test_a_finished_run_started_again_is_reported_as_finished(tmp_path, capsys):
     train(ToyTask, output=str(tmp_path), **SETTINGS)
     before = sorted(
         (path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.name != ".lock"
@@ -115,7 +125,7 @@ def test_a_finished_run_started_again_says_so(tmp_path, capsys):
     ("name", "value"),
     [("lr", 0.5), ("batch_size", 4), ("seed", 1), ("steps", 7), ("dropout", 0.1), ("ema", False)],
 )
-def test_a_run_that_continues_refuses_another_value_of_what_must_not_change(tmp_path, name, value):
+def test_a_resumed_run_refuses_another_value_of_an_immutable_setting(tmp_path, name, value):
     from visionloop.engine.errors import UserError
 
     train(ToyTask, output=str(tmp_path), **SETTINGS)

@@ -1,4 +1,4 @@
-"""check_task accepts a task that keeps the invariants and names the one that another breaks."""
+"""`check_task` accepts a task that keeps the invariants and names the one that is broken."""
 
 import pytest
 import torch
@@ -8,19 +8,19 @@ from visionloop.engine.testing.check_task import accumulation, batches, check_ta
 
 
 class MeanLossToy(ToyTask):
-    """Divides by its own batch, not by the step's count."""
+    """Divides by its own batch, not by the normalizer of the step."""
 
-    def loss(self, model, batch, count):
+    def loss(self, model, batch, normalizers):
         return super().loss(model, batch, {"samples": float(len(batch))})
 
 
 class ForgetfulToy(ToyTask):
-    """Draws from a generator of its own, which no checkpoint knows."""
+    """Draws from a generator of its own, which no checkpoint holds."""
 
     generator = torch.Generator().manual_seed(0)
 
-    def loss(self, model, batch, count):
-        losses = super().loss(model, batch, count)
+    def loss(self, model, batch, normalizers):
+        losses = super().loss(model, batch, normalizers)
         return {"loss": losses["loss"] * (1 + 0.1 * torch.rand((), generator=self.generator))}
 
 
@@ -30,10 +30,17 @@ class FloatToy(ToyTask):
 
 
 @pytest.mark.slow
-def test_a_task_that_keeps_the_contract_passes_every_check():
+def test_a_task_that_keeps_the_invariants_passes_every_check():
     assert check_task(make_quiet_toy) == [
-        "batches", "resume", "accumulation", "ranks", "grad_checkpointing", "empty_targets", "overfit", "export",
-    ]  # fmt: skip
+        "batches",
+        "resume",
+        "accumulation",
+        "ranks",
+        "grad_checkpointing",
+        "empty_targets",
+        "overfit",
+        "export",
+    ]
 
 
 def test_a_loss_that_is_a_mean_of_its_own_is_caught(tmp_path):
@@ -46,6 +53,6 @@ def test_noise_outside_the_engines_seeds_is_caught(tmp_path):
         resume(lambda: ForgetfulToy(ToyConfig(dropout=0.0)), tmp_path)
 
 
-def test_images_that_are_not_uint8_on_the_wire_are_caught(tmp_path):
+def test_images_that_are_not_uint8_in_the_batch_are_caught(tmp_path):
     with pytest.raises(AssertionError, match="batches: pixel_values must be uint8"):
         batches(lambda: FloatToy(ToyConfig(dropout=0.0)), tmp_path)

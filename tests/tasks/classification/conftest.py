@@ -1,4 +1,4 @@
-"""Small real things for the classification tests: folders of images and models of a few thousand weights."""
+"""Fixtures of the classification tests: image folders and models of a few thousand weights."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from visionloop.tasks.huggingface.loading import quiet_transformers
 
 @pytest.fixture
 def write_images():
-    """write_images(folder, classes, per_class, size_wh): noise around a colour per class, as PNG; the folder."""
+    """write_images(folder, classes, per_class, size_wh) -> folder of PNGs, noise around a color."""
 
     def write(folder, classes, per_class=4, size_wh=(40, 36), seed=0):
         generator = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ def tiny_config():
 
 @pytest.fixture
 def save_model(tmp_path):
-    """save_model(config, classes) -> folder of random weights with class names and an eval transform."""
+    """save_model(config, classes) -> folder of random weights with names and transform."""
 
     def save(config, classes=("ant", "bee", "cat"), *, name="model", dtype=torch.float32, size=32):
         config.id2label, config.label2id = (
@@ -61,7 +61,7 @@ def save_model(tmp_path):
         )
         torch.manual_seed(0)
         module = AutoModelForImageClassification.from_config(config).to(dtype)
-        # away from the library's start, where heads and biases are so small that mistakes hide
+        # away from transformers' start, where heads and biases are so small that mistakes hide
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from visionloop.tasks.classification.architectures import REGISTRY
+from visionloop.tasks.classification.architectures import MODEL_NAMES
 from visionloop.tasks.classification.model import (
     ATTENTION,
-    FEW_TOKENS,
+    MAX_FP32_TOKENS,
     attention_forward,
     build_model,
 )
@@ -21,19 +21,19 @@ def random_heads(tokens, dtype):
     )
 
 
-def module_of_library():
+def transformers_module():
     module = torch.nn.Identity()
     module.is_causal = False
     return module
 
 
 @pytest.mark.parametrize(
-    ("tokens", "kernel"), [(FEW_TOKENS, torch.float32), (FEW_TOKENS + 1, torch.bfloat16)]
+    ("tokens", "kernel"), [(MAX_FP32_TOKENS, torch.float32), (MAX_FP32_TOKENS + 1, torch.bfloat16)]
 )
 def test_few_tokens_are_attended_in_fp32_under_autocast_too(tokens, kernel):
     query, key, value = random_heads(tokens, torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
-        ours, _ = attention_forward(module_of_library(), query, key, value, None, scaling=0.25)
+        ours, _ = attention_forward(transformers_module(), query, key, value, None, scaling=0.25)
     theirs = scaled_dot_product_attention(
         *(tensor.to(kernel) for tensor in (query, key, value)), scale=0.25
     )
@@ -42,19 +42,20 @@ def test_few_tokens_are_attended_in_fp32_under_autocast_too(tokens, kernel):
 
 def test_gradients_in_bf16_are_no_farther_from_fp32_than_the_kernel_s():
     exact = [tensor.float().requires_grad_() for tensor in random_heads(65, torch.bfloat16)]
-    wanted = torch.autograd.grad(
+    expected = torch.autograd.grad(
         scaled_dot_product_attention(*exact, scale=0.25).square().sum(), exact
     )
 
     def distance(attend):
         rough = [tensor.detach().bfloat16().requires_grad_() for tensor in exact]
-        found = torch.autograd.grad(attend(*rough).float().square().sum(), rough)
+        gradients = torch.autograd.grad(attend(*rough).float().square().sum(), rough)
         return max(
-            float((a.float() - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True)
+            float((a.float() - b).norm() / b.norm())
+            for a, b in zip(gradients, expected, strict=True)
         )
 
     ours = distance(
-        lambda *heads: attention_forward(module_of_library(), *heads, None, scaling=0.25)[0]
+        lambda *heads: attention_forward(transformers_module(), *heads, None, scaling=0.25)[0]
     )
     assert ours <= distance(lambda *heads: scaled_dot_product_attention(*heads, scale=0.25))
 
@@ -62,21 +63,21 @@ def test_gradients_in_bf16_are_no_farther_from_fp32_than_the_kernel_s():
 def test_dropout_is_never_lost():
     query, key, value = random_heads(20, torch.bfloat16)
     assert not attention_forward(
-        module_of_library(), query, key, value, None, scaling=0.25, dropout=1.0
+        transformers_module(), query, key, value, None, scaling=0.25, dropout=1.0
     )[0].any()
 
 
-def test_evaluation_keeps_the_library_s_way_bit_for_bit():
+def test_evaluation_computes_what_transformers_does_bit_for_bit():
     query, key, value = random_heads(20, torch.bfloat16)
     with torch.no_grad():
-        ours, _ = attention_forward(module_of_library(), query, key, value, None, scaling=0.25)
+        ours, _ = attention_forward(transformers_module(), query, key, value, None, scaling=0.25)
     assert torch.equal(
         ours, scaled_dot_product_attention(query, key, value, scale=0.25).transpose(1, 2)
     )
 
 
-def test_a_new_vit_attends_this_way_and_its_folder_does_not_say_so(tmp_path):
-    module = build_model(REGISTRY.find("tiny", True), ["cat", "dog"])
+def test_a_new_vit_uses_this_kernel_and_its_folder_does_not_name_it(tmp_path):
+    module = build_model(MODEL_NAMES.find("tiny", True), ["cat", "dog"])
     assert module.config._attn_implementation == ATTENTION
     module.save_pretrained(tmp_path)
     assert ATTENTION not in (tmp_path / "config.json").read_text()

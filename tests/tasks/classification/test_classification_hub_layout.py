@@ -1,4 +1,4 @@
-"""The checkpoints that people fine-tune: their sizes, and the way from a hub folder to a fitted model.
+"""Released checkpoints: their sizes, and loading a hub folder into a fitted model.
 
 No hub is asked. Sizes: ViT, table 1 of arXiv:2010.11929 and `google/*` config.json; DeiT, table 1
 of arXiv:2012.12877 (5, 22 and 86 million). A folder in the hub's layout is what `save_pretrained`

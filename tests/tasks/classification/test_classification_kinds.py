@@ -1,4 +1,4 @@
-"""Every model kind of the recipe, as a tiny config: trains a step, exports, comes back through the Auto classes with the same logits."""
+"""Every supported model type, tiny: trains a step, exports and reloads with the same logits."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ WITHOUT_RECOMPUTING = ("convnext", "convnextv2", "resnet", "mobilenet_v2")
 
 @pytest.fixture
 def make_task(save_model, data):
-    """make_task(kind, **settings) -> a task that starts from random weights of that kind, trained on other classes."""
+    """make_task(kind, **settings) -> task that starts from a model with other classes."""
 
     def make(kind, **settings):
         folder = save_model(KINDS[kind](), ("one", "two"), name=kind)
@@ -88,7 +88,7 @@ def test_a_kind_trains_a_step_exports_and_reloads_with_the_same_logits(kind, mak
     module = task.build_model()
     optimizer = build_optimizer(task.parameter_groups(module), module, TrainConfig())
     batch = first_batch(task)
-    loss = task.loss(module, batch, task.count([batch]))["loss"]
+    loss = task.loss(module, batch, task.count_normalizers([batch]))["loss"]
     loss.backward()
     without = [
         name
@@ -131,7 +131,7 @@ def test_recomputing_with_drop_path_changes_no_gradient(kind, make_task):
         if recompute:
             apply_grad_checkpointing(task.grad_checkpointing_blocks(module))
         torch.manual_seed(1)
-        task.loss(module, batch, task.count([batch]))["loss"].backward()
+        task.loss(module, batch, task.count_normalizers([batch]))["loss"].backward()
         gradients.append(
             [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         )
@@ -141,7 +141,7 @@ def test_recomputing_with_drop_path_changes_no_gradient(kind, make_task):
 @pytest.mark.parametrize("kind", WITHOUT_RECOMPUTING)
 def test_recomputing_is_refused_where_there_are_no_transformer_layers(kind, make_task):
     task = make_task(kind)
-    with pytest.raises(UserError, match=f"not for {kind}"):
+    with pytest.raises(UserError, match=f"not supported for {kind}"):
         task.grad_checkpointing_blocks(task.build_model())
 
 

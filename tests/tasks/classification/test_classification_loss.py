@@ -1,15 +1,16 @@
-"""The loss and the mixing of samples."""
+"""The loss, mixup and CutMix."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from visionloop.engine.batch import Normalizers
 from visionloop.engine.errors import UserError
 from visionloop.tasks.classification.loss import (
     Mixing,
     balanced_class_weights,
     classification_loss,
-    mixes_at,
+    mixing_enabled_at,
 )
 
 
@@ -28,14 +29,18 @@ def test_soft_labels_give_soft_cross_entropy_and_not_bce():
     logits, _ = logits_and_labels()
     soft = torch.rand(6, 4).softmax(1)
     expected = -(soft * logits.log_softmax(1)).sum() / 6
-    assert torch.allclose(classification_loss(logits, soft, {"samples": 6.0})["loss"], expected)
+    assert torch.allclose(
+        classification_loss(logits, soft, Normalizers({"samples": 6.0}))["loss"], expected
+    )
 
 
 def test_hard_labels_are_one_hot_soft_labels():
     logits, labels = logits_and_labels()
-    hard = classification_loss(logits, labels, {"samples": 6.0}, label_smoothing=0.1)["loss"]
+    hard = classification_loss(logits, labels, Normalizers({"samples": 6.0}), label_smoothing=0.1)[
+        "loss"
+    ]
     soft = classification_loss(
-        logits, F.one_hot(labels, 4).float(), {"samples": 6.0}, label_smoothing=0.1
+        logits, F.one_hot(labels, 4).float(), Normalizers({"samples": 6.0}), label_smoothing=0.1
     )["loss"]
     assert torch.allclose(hard, soft)
 
@@ -44,9 +49,11 @@ def test_smoothing_before_mixing_equals_smoothing_after():
     logits, labels = logits_and_labels()
     share, other = 0.3, labels.roll(1)
     mixed = share * F.one_hot(labels, 4) + (1 - share) * F.one_hot(other, 4)
-    after = classification_loss(logits, mixed, {"samples": 6.0}, label_smoothing=0.1)["loss"]
+    after = classification_loss(logits, mixed, Normalizers({"samples": 6.0}), label_smoothing=0.1)[
+        "loss"
+    ]
     first, second = (
-        classification_loss(logits, ids, {"samples": 6.0}, label_smoothing=0.1)["loss"]
+        classification_loss(logits, ids, Normalizers({"samples": 6.0}), label_smoothing=0.1)["loss"]
         for ids in (labels, other)
     )
     before = share * first + (1 - share) * second
@@ -55,16 +62,17 @@ def test_smoothing_before_mixing_equals_smoothing_after():
 
 def test_micro_batches_add_up_to_the_mean_over_the_step():
     logits, labels = logits_and_labels(7)
-    count = {"samples": 7.0}
+    normalizers = Normalizers({"samples": 7.0})
     parts = [
-        classification_loss(logits[a:b], labels[a:b], count)["loss"] for a, b in ((0, 3), (3, 7))
+        classification_loss(logits[a:b], labels[a:b], normalizers)["loss"]
+        for a, b in ((0, 3), (3, 7))
     ]
     assert torch.allclose(sum(parts), F.cross_entropy(logits, labels))
 
 
 def test_the_loss_is_fp32_whatever_autocast_did():
     logits, labels = logits_and_labels()
-    loss = classification_loss(logits.bfloat16(), labels, {"samples": 6.0})["loss"]
+    loss = classification_loss(logits.bfloat16(), labels, Normalizers({"samples": 6.0}))["loss"]
     assert loss.dtype == torch.float32
     assert torch.allclose(loss, F.cross_entropy(logits.bfloat16().float(), labels))
 
@@ -80,7 +88,9 @@ def test_balanced_weights_average_to_one_over_the_samples():
 def test_class_weights_multiply_each_class_s_share():
     logits, labels = logits_and_labels()
     weights = torch.tensor([1.0, 2.0, 0.5, 3.0])
-    loss = classification_loss(logits, labels, {"samples": 6.0}, class_weights=weights)["loss"]
+    loss = classification_loss(
+        logits, labels, Normalizers({"samples": 6.0}), class_weights=weights
+    )["loss"]
     assert torch.allclose(
         loss, (weights[labels] * F.cross_entropy(logits, labels, reduction="none")).sum() / 6
     )
@@ -118,4 +128,4 @@ def test_mixing_off_leaves_ids_alone():
 
 
 def test_mixing_ends_before_the_run_does():
-    assert [mixes_at(step, 10, 0.2) for step in (0, 7, 8, 9)] == [True, True, False, False]
+    assert [mixing_enabled_at(step, 10, 0.2) for step in (0, 7, 8, 9)] == [True, True, False, False]

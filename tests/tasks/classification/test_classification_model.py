@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForImageClassification, Dinov2Config
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.classification.architectures import ARCHITECTURES, REGISTRY
+from visionloop.tasks.classification.architectures import ARCHITECTURES, MODEL_NAMES
 from visionloop.tasks.classification.export import load_folder, save_folder
 from visionloop.tasks.classification.model import (
     build_model,
@@ -244,7 +244,7 @@ def test_a_pickled_checkpoint_is_refused_unopened(folder, tmp_path):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UserError, match=r"pytorch_model\.bin alone") as caught:
-        REGISTRY.find(str(folder), False)
+        MODEL_NAMES.find(str(folder), False)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError):
         load_model(folder)
@@ -255,17 +255,17 @@ def test_a_hub_id_without_a_hub_is_one_clear_line(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(UserError, match=r"not on this machine and .* cannot be reached") as caught:
-        REGISTRY.find("nobody/no-such-model", False)
+        MODEL_NAMES.find("nobody/no-such-model", False)
     assert "\n" not in str(caught.value) and "--from-scratch" in str(caught.value)
 
 
 def test_an_unknown_word_names_what_there_is():
     with pytest.raises(UserError, match="nor one of tiny, vit-tiny"):
-        REGISTRY.find("vit-bass", False)
+        MODEL_NAMES.find("vit-bass", False)
 
 
 def test_a_folder_s_config_alone_starts_from_scratch(folder):
     (folder / "model.safetensors").unlink()
-    source = REGISTRY.find(str(folder), True)
+    source = MODEL_NAMES.find(str(folder), True)
     module = build_model(source, ["x", "y"])
     assert isinstance(find_heads(module)[0][1], nn.Linear) and module.config.num_labels == 2

@@ -36,13 +36,13 @@ def test_every_file_that_the_readme_links_exists():
 
 
 def test_the_image_of_the_readme_is_small():
-    assert (ROOT / "tasks" / "classification" / "answers.png").stat().st_size < 150_000
+    assert (ROOT / "tasks" / "classification" / "predictions.png").stat().st_size < 150_000
 
 
 def test_the_lines_of_the_loop_in_the_readme_are_the_loops_own():
-    (shown,) = re.findall(r"```python\n(while True:.*?)```", README, re.DOTALL)
+    (lines,) = re.findall(r"```python\n(while True:.*?)```", README, re.DOTALL)
     loop = re.sub(r"\s+", " ", (ROOT / "engine" / "loop.py").read_text())
-    for line in shown.splitlines():
+    for line in lines.splitlines():
         code = re.sub(r"\s+", " ", line.split("#")[0].strip())
         # the README leaves the clock out and reads the losses in place
         if (

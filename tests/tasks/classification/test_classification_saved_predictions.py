@@ -1,4 +1,4 @@
-"""Labels out of a file: which image they are about, what a label that the data lacks counts, and what is wrong with a file."""
+"""Labels from a file: matched to images, scored with unknown labels, and errors of a file."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from visionloop.engine.errors import UserError
 from visionloop.tasks.classification.task import ClassificationTask
-from visionloop.tasks.visualize import name_rows
+from visionloop.tasks.visualize import class_table
 
 IMAGES = ("cat/0.png", "cat/1.png", "dog/0.png")
 
@@ -22,14 +22,14 @@ def data(tmp_path):
     return tmp_path
 
 
-def scored(data, rows):
-    """(task, metric) of the rows."""
-    path = data / "found.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def scored(data, lines):
+    """(task, metric) of the lines."""
+    path = data / "predictions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in lines))
     return ClassificationTask.score_saved_predictions(path, data=data, split="val")
 
 
-def answers(*labels, folder="", **more):
+def rows(*labels, folder="", **more):
     return [
         {"file": folder + name, "label": label, **more}
         for name, label in zip(IMAGES, labels, strict=False)
@@ -38,7 +38,7 @@ def answers(*labels, folder="", **more):
 
 def test_rows_in_any_order_are_scored_by_their_image(data):
     for folder in ("", "val/", "data/val/"):
-        task, metric = scored(data, answers("cat", "dog", "dog", folder=folder)[::-1])
+        task, metric = scored(data, rows("cat", "dog", "dog", folder=folder)[::-1])
         assert metric.compute() == {
             "accuracy": pytest.approx(2 / 3),
             "mean_class_accuracy": pytest.approx(0.75),
@@ -47,9 +47,9 @@ def test_rows_in_any_order_are_scored_by_their_image(data):
     assert task.draw_scores(metric)["confusion"].dtype == np.uint8
 
 
-def test_a_label_that_the_data_lacks_is_a_wrong_answer(data):
+def test_a_label_that_the_data_lacks_is_a_wrong_prediction(data):
     best = [{"label": label} for label in ("cow", "cat", "emu", "ant", "bee")]
-    task, metric = scored(data, answers("cow", "cat", "cow", top5=best))
+    task, metric = scored(data, rows("cow", "cat", "cow", top5=best))
     scores = metric.compute()
     assert scores["accuracy"] == pytest.approx(1 / 3) and scores["accuracy_top5"] == pytest.approx(
         2 / 3
@@ -59,35 +59,35 @@ def test_a_label_that_the_data_lacks_is_a_wrong_answer(data):
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("lines", "message"),
     [
-        (answers("cat", "cat"), "1 of 3 images have no line, the first is dog/0.png"),
+        (rows("cat", "cat"), "1 of 3 images have no line, the first is dog/0.png"),
         (
-            answers("cat", "cat", "dog") + answers("cat"),
-            "line 4: file is 'cat/0.png', which line 1 is about too",
+            rows("cat", "cat", "dog") + rows("cat"),
+            "line 4: file is 'cat/0.png', which line 1 names too",
         ),
-        (answers("cat", None, "dog"), "line 2: label is missing, expected a class"),
+        (rows("cat", None, "dog"), "line 2: label is missing, expected a class"),
         (
-            answers("LABEL_0", "LABEL_1", "LABEL_0"),
+            rows("LABEL_0", "LABEL_1", "LABEL_0"),
             "line 1: label is 'LABEL_0'; no label in the file is a class of",
         ),
-        (answers("cat", "cat", "dog", top5=["cat"]), "line 1: top5 is ['cat'], expected"),
+        (rows("cat", "cat", "dog", top5=["cat"]), "line 1: top5 is ['cat'], expected"),
         (
             [{"file": "0.png", "label": "cat"}],
             "line 1: file is '0.png', the end of several images' paths",
         ),
         (
-            [*answers("cat", "cat"), {"file": "dog/0.png", "error": "empty file"}],
+            [*rows("cat", "cat"), {"file": "dog/0.png", "error": "empty file"}],
             "line 3: the image could not be read (empty file)",
         ),
     ],
 )
-def test_a_wrong_file_is_told_in_one_line(data, rows, message):
+def test_a_wrong_file_is_reported_in_one_line(data, lines, message):
     with pytest.raises(UserError) as caught:
-        scored(data, rows)
+        scored(data, lines)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_two_classes_of_one_name_keep_their_rows():
-    rows = name_rows(("crane", "heron", "crane"), {"images": np.array([1, 2, 3])})
+    rows = class_table(("crane", "heron", "crane"), {"images": np.array([1, 2, 3])})
     assert rows == {"crane": {"images": 1}, "heron": {"images": 2}, "crane #2": {"images": 3}}

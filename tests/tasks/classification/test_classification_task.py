@@ -1,4 +1,4 @@
-"""The task on the socket: data, constants, overfitting, recipes."""
+"""The hooks of the task: data, input, overfitting and recipes."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from visionloop.engine.batch import Normalizers
 from visionloop.engine.config.options import resolve
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.errors import UserError
@@ -25,7 +26,7 @@ def batch_of(task, dataset, indices):
     return task.collate([dataset[i] | {"sample_id": torch.tensor(i)} for i in indices], 0, 0)
 
 
-def test_the_input_is_normalised_on_the_device(data):
+def test_the_input_is_normalized_on_the_device(data):
     task = make_task(data)
     batch = batch_of(task, task.build_datasets()[1], [0, 1])
     assert batch["pixel_values"].dtype == torch.uint8
@@ -39,7 +40,7 @@ def test_the_tiny_model_overfits_one_batch(data):
     batch = batch_of(task, train, range(0, 24, 2))
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
     for _ in range(40):
-        loss = task.loss(module, batch, task.count([batch]))["loss"]
+        loss = task.loss(module, batch, task.count_normalizers([batch]))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -55,9 +56,11 @@ def test_mixing_stops_with_the_run_and_the_loss_is_plain_again(data):
     plain = F.cross_entropy(module(pixel_values=task.to_input(batch)).logits, batch["labels"])
     task.before_step(module, 0, 10)
     torch.manual_seed(0)
-    assert not torch.allclose(task.loss(module, batch, {"samples": 4.0})["loss"], plain, atol=1e-4)
+    assert not torch.allclose(
+        task.loss(module, batch, Normalizers({"samples": 4.0}))["loss"], plain, atol=1e-4
+    )
     task.before_step(module, 5, 10)
-    assert torch.allclose(task.loss(module, batch, {"samples": 4.0})["loss"], plain)
+    assert torch.allclose(task.loss(module, batch, Normalizers({"samples": 4.0}))["loss"], plain)
     assert task.min_micro_batch_size(module) == 2
     assert make_task(data).min_micro_batch_size(module) == 1
 
@@ -74,7 +77,7 @@ def test_without_a_val_folder_a_share_is_set_aside_class_by_class(data, write_im
     assert not {train.name(i) for i in range(16)} & {val.name(i) for i in range(4)}
     again = make_task(tmp_path / "one", val_split=0.2).build_eval_dataset("val")
     assert again.fingerprint() == val.fingerprint()
-    with pytest.raises(UserError, match="has a validation folder"):
+    with pytest.raises(UserError, match="has a validation split"):
         make_task(data, val_split=0.2).build_datasets()
 
 
@@ -118,7 +121,7 @@ def test_the_kind_of_start_picks_the_preset():
     assert values()["model"] == "tiny" and values()["from_scratch"]
 
 
-def test_finetuning_scales_the_rate_with_the_batch_and_decays_by_layer():
+def test_finetuning_scales_the_learning_rate_with_the_batch_and_decays_by_layer():
     base, large = (
         values(model="google/vit-base-patch16-224", batch_size=256),
         values(model="google/vit-large-patch16-224"),
@@ -134,7 +137,7 @@ def test_a_flag_beats_the_preset_and_an_unknown_preset_is_named():
 
 
 def test_presets_name_settings_that_exist():
-    known = {
+    names = {
         field.name
         for cls in (ClassificationConfig, TrainConfig)
         for field in dataclasses.fields(cls)
@@ -149,7 +152,7 @@ def test_presets_name_settings_that_exist():
             "steps": 50,
             "epochs": None,
         }
-        assert recipe(chosen).keys() <= known
+        assert recipe(chosen).keys() <= names
 
 
 def test_mixing_comes_with_ten_thousand_images(tmp_path):
@@ -162,7 +165,9 @@ def test_mixing_comes_with_ten_thousand_images(tmp_path):
     assert values(model="vit-base", data=str(tmp_path / "many"))["mixup"] == 0
 
 
-def test_a_kind_without_a_start_of_our_own_trains_from_scratch_with_the_library_s(save_model):
+def test_a_model_type_without_an_initialization_of_our_own_trains_from_scratch_with_transformers(
+    save_model,
+):
     from transformers import ResNetConfig
 
     folder = save_model(
@@ -177,5 +182,5 @@ def test_a_kind_without_a_start_of_our_own_trains_from_scratch_with_the_library_
         "batch_size": 32,
         "data": None,
     }
-    assert ClassificationTask.recipe(values)["init"] == "library"
+    assert ClassificationTask.recipe(values)["init"] == "transformers"
     assert ClassificationTask.recipe(values | {"model": "tiny"})["init"] == "mimetic"

@@ -1,4 +1,4 @@
-"""The eval transform: the same numbers as the library's processors, read and written."""
+"""The eval transform: the same numbers as transformers' processors, read and written."""
 
 import json
 
@@ -17,8 +17,8 @@ from transformers import (
 from visionloop.engine.errors import UserError
 from visionloop.tasks.classification.processor import (
     EvalTransform,
+    initial_transform,
     read_eval_transform,
-    start_transform,
 )
 
 PROCESSORS = {
@@ -38,7 +38,7 @@ def image():
 
 
 def apply(transform, image):
-    """What the network reads: [3, S, S]."""
+    """Return the input of the network, [3, S, S]."""
     pixels = transform(torch.from_numpy(np.array(image)).permute(2, 0, 1)).float() / 255
     mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (transform.mean, transform.std))
     return (pixels - mean) / std
@@ -66,7 +66,7 @@ def test_what_we_write_is_what_we_do(name, image, tmp_path):
     assert torch.allclose(apply(transform, image), expected, atol=1e-6)
 
 
-def test_files_of_the_older_library_are_understood(tmp_path):
+def test_files_of_older_transformers_are_read(tmp_path):
     # the layout of facebook/deit-base-patch16-224
     old = {
         "crop_size": 224,
@@ -98,14 +98,16 @@ def test_the_style_can_be_changed():
     assert squash.with_style("crop", 0.875).resize == 256
     assert squash.with_style(None, None) == squash
     assert EvalTransform(size=224, resize=256).with_style("squash", 1.0).resize == (224, 224)
-    assert start_transform(None, 64, size=32) == EvalTransform(size=32, resize=(32, 32))
+    assert initial_transform(None, 64, size=32) == EvalTransform(size=32, resize=(32, 32))
 
 
 @pytest.mark.parametrize(
     "content",
     ["{", '{"size": {"shortest_edge": 224}}', '{"size": {"height": 8, "width": 8}, "resample": 0}'],
 )
-def test_a_processor_that_cannot_be_followed_is_named(content, tmp_path):
+def test_an_unsupported_processor_is_named(content, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(content)
-    with pytest.raises(UserError, match=r"preprocessor_config\.json: not an image processor"):
+    with pytest.raises(
+        UserError, match=r"preprocessor_config\.json: not a supported image processor"
+    ):
         read_eval_transform(tmp_path)

@@ -1,4 +1,4 @@
-"""The preflight of boxes: every mistake at once, each with its file and entry."""
+"""Checks of a detection data folder: every problem at once, each with its file and entry."""
 
 import json
 import shutil
@@ -64,21 +64,26 @@ def check(data, val_split=0.0, image_size=256):
 
 
 def test_a_sound_folder_has_nothing_but_its_numbers(data):
-    found = check(data)
-    assert found["errors"] == found["warnings"] == [] and found["classes"] == {"cat": 12, "dog": 12}
-    assert found["lines"] == [
-        "12 images, 0 of them without boxes; 24 boxes in train, 2.0 an image, 2 at most, 0 of crowds",
+    report = check(data)
+    assert report["errors"] == report["warnings"] == [] and report["classes"] == {
+        "cat": 12,
+        "dog": 12,
+    }
+    assert report["lines"] == [
+        "12 images, 0 of them without boxes; 24 boxes in train, 2.0 per image, 2 at most, "
+        "0 of crowds",
         "boxes in their images: 50 % smaller than 32 px, 50 % 32 to 96, 0 % larger",
-        "boxes at 256 px: 0 % smaller than 8 px, 0 % 8 to 16, 0 % 16 to 32, 50 % 32 to 96, 50 % larger",
+        "boxes at 256 px: 0 % smaller than 8 px, 0 % 8 to 16, 0 % 16 to 32, 50 % 32 to 96, "
+        "50 % larger",
     ]
 
 
-def test_a_image_without_boxes_is_legal(data):
+def test_an_image_without_boxes_is_legal(data):
     change(data, "train", lambda content: content["annotations"].__delitem__(slice(0, 2)))
-    found = check(data)
+    report = check(data)
     assert (
-        found["errors"] == found["warnings"] == []
-        and "12 images, 1 of them without boxes" in found["lines"][0]
+        report["errors"] == report["warnings"] == []
+        and "12 images, 1 of them without boxes" in report["lines"][0]
     )
 
 
@@ -112,7 +117,7 @@ def test_a_broken_entry_is_one_line_with_its_file_and_id(expected, edit, split, 
     assert row["path"] == str(data / f"{split}.json") and row["why"].startswith(expected)
 
 
-def test_all_kinds_in_all_splits_are_told_at_once(data):
+def test_all_kinds_in_all_splits_are_reported_at_once(data):
     for edit in BROKEN.values():
         change(data, "train", edit)
         change(data, "val", edit)
@@ -142,7 +147,7 @@ def test_missing_images_are_one_line(data):
     )
 
 
-def test_a_image_of_another_size_is_named_with_both(data):
+def test_an_image_of_another_size_is_named_with_both(data):
     path = data / "train" / "train4.png"
     Image.new("RGB", (70, 48)).save(path)
     (row,) = check(data)["errors"]
@@ -171,7 +176,7 @@ def test_corners_instead_of_sizes_are_called_by_name(data):
     )
 
 
-def test_the_same_image_in_two_splits_is_found_by_its_content(data):
+def test_the_same_image_in_two_splits_is_recognized_by_its_content(data):
     shutil.copy(data / "train" / "train2.png", data / "val" / "val7.png")
     (row,) = check(data)["warnings"]
     assert row["path"] == str(data / "val" / "val7.png")
@@ -208,28 +213,28 @@ def test_a_category_that_val_does_not_list_is_a_warning(data):
         content["annotations"] = [row for row in content["annotations"] if row["category_id"] == 2]
 
     change(data, "val", forget_dogs)
-    found = check(data)
-    whys = [row["why"] for row in found["warnings"]]
+    report = check(data)
+    whys = [row["why"] for row in report["warnings"]]
     assert (
-        not found["errors"]
+        not report["errors"]
         and "does not list 1 categories of train: dog" in whys
         and "no boxes of 1 of 2 classes: dog" in whys
     )
 
 
-def test_ids_with_gaps_and_ids_that_differ_are_told_and_legal(data):
+def test_ids_with_gaps_and_ids_that_differ_are_reported_and_legal(data):
     def renumber(content):
         content["categories"][1]["id"] = 90
         for row in content["annotations"]:
             row["category_id"] = 90 if row["category_id"] == 3 else 2
 
     change(data, "train", renumber)
-    found = check(data)
-    assert not found["errors"] and not found["warnings"]
-    assert "category ids run from 2 to 90 without 87 of them; labels are 0 to 1" in found["lines"]
+    report = check(data)
+    assert not report["errors"] and not report["warnings"]
+    assert "category ids run from 2 to 90 without 87 of them; labels are 0 to 1" in report["lines"]
     assert (
         "category ids of val differ from those of train; the classes are matched by name"
-        in found["lines"]
+        in report["lines"]
     )
 
 
@@ -241,14 +246,16 @@ def test_classes_with_few_boxes_are_one_warning(data):
 
     change(data, "train", forget_some_dogs)
     (row,) = check(data)["warnings"]
-    assert row["why"] == "few boxes: 9 of dog; a class wants at least 10"
+    assert row["why"] == "few boxes: 9 of dog; a class should have at least 10"
 
 
 def test_no_box_at_all_is_an_error(data):
     change(data, "train", lambda content: content.update(annotations=[]))
-    found = check(data)
-    assert [row["why"] for row in found["errors"]] == ["no boxes at all; there is nothing to find"]
-    assert found["classes"] == {"cat": 0, "dog": 0}
+    report = check(data)
+    assert [row["why"] for row in report["errors"]] == [
+        "no boxes at all; there is nothing to detect"
+    ]
+    assert report["classes"] == {"cat": 0, "dog": 0}
 
 
 def test_boxes_too_small_for_the_network_are_a_warning_with_a_way_out(data):

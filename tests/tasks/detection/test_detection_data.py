@@ -1,4 +1,4 @@
-"""What is trained on and evaluated on, and how the task sees it."""
+"""Splits, samples and compilation of the detection task."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_a_share_set_aside_holds_the_rare_classes_too_and_is_the_same_each_time(
     assert [val.name(i) for i in range(len(val))] == [again.name(i) for i in range(len(again))]
 
 
-def test_the_rarest_class_of_a_image_is_that_of_the_whole_split(data):
+def test_the_rarest_class_of_an_image_is_that_of_the_whole_split(data):
     train, _ = training_splits(str(data), 0.0)
     counts = np.bincount(train.labels, minlength=len(train.classes))
     for i, label in enumerate(rarest_classes(train)):
@@ -63,7 +63,7 @@ def test_corners_written_as_sizes_stop_training_before_it_begins(data):
     assert "x2" in str(caught.value) or "corner" in str(caught.value)
 
 
-def test_evaluation_sees_images_without_augmentation_and_with_their_truth(data):
+def test_evaluation_has_images_without_augmentation_and_with_their_ground_truth(data):
     task = DetectionTask(
         DetectionConfig(data=str(data), model="tiny", from_scratch=True, image_size=96)
     )
@@ -73,15 +73,15 @@ def test_evaluation_sees_images_without_augmentation_and_with_their_truth(data):
     assert (
         batch["pixel_values"].shape == (4, 3, 96, 96) and batch["pixel_values"].dtype == torch.uint8
     )
-    for target, truth, (height, width) in zip(
-        batch["targets"], batch["truth"], batch["sizes"].tolist(), strict=True
+    for target, ground_truth, (height, width) in zip(
+        batch["targets"], batch["ground_truth"], batch["sizes"].tolist(), strict=True
     ):
-        kept = ~truth["crowd"]
+        kept = ~ground_truth["crowd"]
         corners = target["boxes"][:, :2] - target["boxes"][:, 2:] / 2
         assert np.allclose(
-            corners * torch.tensor([width, height]), truth["boxes"][kept][:, :2], atol=1e-3
+            corners * torch.tensor([width, height]), ground_truth["boxes"][kept][:, :2], atol=1e-3
         )
-        assert target["class_labels"].tolist() == truth["labels"][kept].tolist()
+        assert target["class_labels"].tolist() == ground_truth["labels"][kept].tolist()
 
 
 def test_compiling_takes_the_backbone_alone_and_changes_no_name(tiny_module):

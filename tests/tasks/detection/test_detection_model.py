@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import RTDetrConfig, RTDetrV2Config
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.detection.architectures import ARCHITECTURES, REGISTRY
+from visionloop.tasks.detection.architectures import ARCHITECTURES, MODEL_NAMES
 from visionloop.tasks.detection.export import load_folder
 from visionloop.tasks.detection.initialization import initialize
 from visionloop.tasks.detection.model import (
@@ -25,7 +25,7 @@ from visionloop.tasks.detection.model import (
 from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.huggingface.loading import name_classes
 
-# millions, with 80 classes: the recipe's table, measured on the library's classes
+# millions, with 80 classes: the recipe's table, measured on the classes of transformers
 PARAMETERS = {
     "dfine-nano": 3.77,
     "dfine-small": 10.31,
@@ -57,43 +57,52 @@ def test_every_released_size_has_its_published_number_of_parameters(name):
 
 
 def test_all_names_of_released_weights_lead_to_their_architecture():
-    for name, size in {
-        "ustc-community/dfine_x_coco": "dfine-xlarge", "dfine_m_obj365": "dfine-medium", "dfine-small-obj2coco": "dfine-small",
-        "dfine_l_obj2coco_e25": "dfine-large", "dfine-nano": "dfine-nano", "ustc-community/dfine-nano-coco": "dfine-nano",
-    }.items():  # fmt: skip
-        assert REGISTRY.find(name, True) == ModelSource(size, None, weights=False)
+    names = {
+        "ustc-community/dfine_x_coco": "dfine-xlarge",
+        "dfine_m_obj365": "dfine-medium",
+        "dfine-small-obj2coco": "dfine-small",
+        "dfine_l_obj2coco_e25": "dfine-large",
+        "dfine-nano": "dfine-nano",
+        "ustc-community/dfine-nano-coco": "dfine-nano",
+    }
+    for name, size in names.items():
+        assert MODEL_NAMES.find(name, True) == ModelSource(size, None, weights=False)
 
 
-def test_the_forward_of_ours_is_the_librarys_to_the_last_bit(tiny_module):
+def test_our_forward_equals_that_of_transformers_to_the_last_bit(tiny_module):
     module, pixels = tiny_module(), torch.rand(1, 3, 128, 128)
-    answers = []
+    outputs_of_both = []
     for network in (module, module.model):
         torch.manual_seed(1)
-        answers.append(network(pixels, labels=TARGETS))
+        outputs_of_both.append(network(pixels, labels=TARGETS))
     for name in (
         "intermediate_logits",
         "intermediate_reference_points",
         "intermediate_predicted_corners",
         "enc_topk_bboxes",
     ):
-        assert torch.equal(answers[0][name], answers[1][name])
+        assert torch.equal(outputs_of_both[0][name], outputs_of_both[1][name])
 
 
 def test_bf16_is_for_backbone_and_encoder_alone(tiny_module):
-    module, seen = tiny_module(), {}
+    module, dtypes = tiny_module(), {}
     convolution = module.model.backbone.model.encoder.stages[3].downsample.convolution
     convolution.register_forward_hook(
-        lambda layer, args, output: seen.update(backbone=output.dtype)
+        lambda layer, args, output: dtypes.update(backbone=output.dtype)
     )
     module.model.encoder.pan_blocks[1].conv4.conv.register_forward_hook(
-        lambda layer, args, output: seen.update(encoder=output.dtype)
+        lambda layer, args, output: dtypes.update(encoder=output.dtype)
     )
     module.model.decoder.register_forward_hook(
-        lambda layer, args, output: seen.update(decoder=output.intermediate_logits.dtype)
+        lambda layer, args, output: dtypes.update(decoder=output.intermediate_logits.dtype)
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = module(torch.rand(1, 3, 128, 128), labels=TARGETS)
-    assert seen == {"backbone": torch.bfloat16, "encoder": torch.bfloat16, "decoder": torch.float32}
+    assert dtypes == {
+        "backbone": torch.bfloat16,
+        "encoder": torch.bfloat16,
+        "decoder": torch.float32,
+    }
     assert outputs.intermediate_logits.dtype == outputs.enc_topk_bboxes.dtype == torch.float32
 
 
@@ -172,7 +181,7 @@ def test_the_same_classes_keep_every_weight(save_tiny):
     assert all(torch.equal(tensor, stored[name]) for name, tensor in module.state_dict().items())
 
 
-def test_a_folder_reads_back_bit_for_bit_and_loads_with_the_library(save_tiny, tiny_module):
+def test_a_folder_reads_back_bit_for_bit_and_loads_with_transformers(save_tiny, tiny_module):
     folder = save_tiny()
     module = tiny_module()
     initialize(module)
@@ -219,7 +228,7 @@ def test_the_scale_of_the_distributions_is_read_from_the_weights(save_tiny, capl
     assert module.config.reg_scale == 8.0 and "reg_scale" in caplog.text
 
 
-def test_the_broken_early_nano_weights_are_told(save_tiny, caplog):
+def test_broken_early_nano_weights_are_warned_of(save_tiny, caplog):
     folder = save_tiny()
     weights = load_file(folder / "model.safetensors")
     weights["model.decoder.layers.0.self_attn.v_proj.weight"] = weights[
@@ -248,10 +257,10 @@ def test_a_missing_weight_is_named(save_tiny):
         load_model(folder)
 
 
-def test_sizes_that_the_network_cannot_read_are_refused():
+def test_sizes_that_the_model_cannot_process_are_refused():
     config = new_config("tiny")
     check_image_size(config, 256)
     with pytest.raises(UserError, match="multiple of 32"):
         check_image_size(config, 250)
-    with pytest.raises(UserError, match=r"84 places .* 100 queries"):
+    with pytest.raises(UserError, match=r"84 feature positions.* 100 queries"):
         check_image_size(config, 64)

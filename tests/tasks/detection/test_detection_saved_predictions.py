@@ -1,4 +1,4 @@
-"""Detections out of files: published numbers, pycocotools' own reading of the same file, and what is wrong with a file."""
+"""Detections in files: published numbers, pycocotools on the same file, and wrong files."""
 
 import contextlib
 import io
@@ -34,7 +34,7 @@ CAT, DOG = 7, 3  # category ids; labels are in order of id, so 1 and 0
 
 
 @pytest.fixture
-def truth(tmp_path):
+def folder(tmp_path):
     """val.json alone: images 42, 5 and 9, the last without boxes."""
     images = [
         {"id": i, "file_name": f"sub/{i}.jpg", "width": 100, "height": 80} for i in (42, 5, 9)
@@ -61,14 +61,14 @@ def result(image_id=42, category_id=CAT, bbox=(10, 10, 40, 40), score=0.9, **mor
 
 
 def line(*detections, file="sub/42.jpg", **more):
-    found = [
+    detections_of_line = [
         {"label": label, "id": 0, "score": score, "box": list(box)}
         for label, score, box in detections
     ]
-    return {"file": file, "width": 100, "height": 80, "detections": found, **more}
+    return {"file": file, "width": 100, "height": 80, "detections": detections_of_line, **more}
 
 
-def scored(folder, rows, name="found.json"):
+def scored(folder, rows, name="results.json"):
     """The metric of the rows, written as a json list or as json lines."""
     text = (
         json.dumps(rows)
@@ -79,7 +79,7 @@ def scored(folder, rows, name="found.json"):
     return DetectionTask.score_saved_predictions(folder / name, data=folder, split="val")[1]
 
 
-def refusal(folder, rows, name="found.json"):
+def refusal(folder, rows, name="results.json"):
     with pytest.raises(UserError) as caught:
         scored(folder, rows, name)
     assert "\n" not in str(caught.value) and str(folder / name) in str(caught.value)
@@ -88,9 +88,9 @@ def refusal(folder, rows, name="found.json"):
 
 @pytest.mark.skipif(not GOLD.is_dir(), reason="the published example is not here")
 def test_the_sample_results_of_the_coco_api_give_its_twelve_numbers():
-    found = GOLD / "instances_val2014_fakebbox100_results.json"
+    results = GOLD / "instances_val2014_fakebbox100_results.json"
     task, metric = DetectionTask.score_saved_predictions(
-        found, data=GOLD / "instances_val2014_100.json", split="val"
+        results, data=GOLD / "instances_val2014_100.json", split="val"
     )
     scores, expected = metric.compute(), json.loads((GOLD / "expected.json").read_text())
     assert "val_loss" not in scores and len(metric) == 100 and len(task.classes) == 80
@@ -102,10 +102,10 @@ def test_the_sample_results_of_the_coco_api_give_its_twelve_numbers():
     ]
 
 
-def test_a_file_scores_to_the_last_bit_as_pycocotools_reads_it(truth):
+def test_a_file_scores_to_the_last_bit_as_pycocotools_reads_it(folder):
     """Images in no order and scores with two digits: equal ones stand in the order of image ids."""
     generator = np.random.default_rng(0)
-    content = json.loads((truth / "val.json").read_text())
+    content = json.loads((folder / "val.json").read_text())
     content["images"] = [{"id": int(i), "file_name": f"{i}.jpg"} for i in generator.permutation(40)]
     content["annotations"] = [
         {
@@ -118,7 +118,7 @@ def test_a_file_scores_to_the_last_bit_as_pycocotools_reads_it(truth):
         }
         for i, side in enumerate(generator.integers(20, 120, 60).tolist())
     ]
-    (truth / "val.json").write_text(json.dumps(content))
+    (folder / "val.json").write_text(json.dumps(content))
     rows = [
         result(
             int(generator.integers(40)),
@@ -128,10 +128,10 @@ def test_a_file_scores_to_the_last_bit_as_pycocotools_reads_it(truth):
         )
         for _ in range(300)
     ]
-    scores = scored(truth, rows).compute()
+    scores = scored(folder, rows).compute()
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = COCO(truth / "val.json")
-        evaluator = COCOeval(theirs, theirs.loadRes(str(truth / "found.json")), "bbox")
+        theirs = COCO(folder / "val.json")
+        evaluator = COCOeval(theirs, theirs.loadRes(str(folder / "results.json")), "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
@@ -140,60 +140,62 @@ def test_a_file_scores_to_the_last_bit_as_pycocotools_reads_it(truth):
     assert np.array_equal([scores[key] for key in SCORE_KEYS], stats, equal_nan=True)
 
 
-def test_ids_of_the_data_are_mapped_to_its_labels(truth):
+def test_ids_of_the_data_are_mapped_to_its_labels(folder):
     metric = scored(
-        truth, [result(), result(5, bbox=(0, 0, 50, 50)), result(42, DOG, (60, 10, 30, 30))]
+        folder, [result(), result(5, bbox=(0, 0, 50, 50)), result(42, DOG, (60, 10, 30, 30))]
     )
     assert metric.compute()["mAP"] == pytest.approx(1)
     assert metric.per_class()["boxes"].tolist() == [1, 2]  # dog, cat
-    assert scored(truth, [result(category_id=DOG)]).compute()["mAP"] == 0
+    assert scored(folder, [result(category_id=DOG)]).compute()["mAP"] == 0
 
 
-def test_a_image_without_a_line_counts(truth):
+def test_an_image_without_a_line_counts(folder):
     cat = ("cat", 0.9, (10, 10, 40, 40))
-    metric = scored(truth, [line(cat, ("dog", 0.8, (60, 10, 30, 30)))], "found.jsonl")
+    metric = scored(folder, [line(cat, ("dog", 0.8, (60, 10, 30, 30)))], "predictions.jsonl")
     assert len(metric) == 3 and metric.compute()["AR100"] == pytest.approx(
         0.75
     )  # all dogs, half of the cats
     unread = {"file": "sub/5.jpg", "error": "truncated"}
-    assert scored(truth, [line(cat), unread], "found.jsonl").compute()["AR100"] == pytest.approx(
-        0.25
-    )
+    assert scored(folder, [line(cat), unread], "predictions.jsonl").compute()[
+        "AR100"
+    ] == pytest.approx(0.25)
     assert (
-        scored(truth, [], "found.jsonl").compute()["mAP"] == scored(truth, []).compute()["mAP"] == 0
+        scored(folder, [], "predictions.jsonl").compute()["mAP"]
+        == scored(folder, []).compute()["mAP"]
+        == 0
     )
 
 
 @pytest.mark.parametrize("file", ["sub/42.jpg", "42.jpg", "val/sub/42.jpg"])
-def test_lines_find_their_image_below_or_above_the_folder(truth, file):
+def test_lines_find_their_image_below_or_above_the_folder(folder, file):
     assert scored(
-        truth, [line(("dog", 0.8, (60, 10, 30, 30)), file=file)], "found.jsonl"
+        folder, [line(("dog", 0.8, (60, 10, 30, 30)), file=file)], "predictions.jsonl"
     ).compute()["AR100"] == pytest.approx(0.5)
 
 
-def test_the_answers_as_coco_results_go_by_names(truth):
+def test_coco_results_of_predict_are_matched_by_names(folder):
     """Their ids are the model's: label 0 is the cat there, and 1 the first image of the folder."""
-    answers = [
+    lines = [
         line(("cat", 0.5, (0, 0, 50, 50)), file="a5.jpg"),
         line(("cat", 0.9, (10, 10, 40, 40)), file="sub/b.jpg"),
     ]
-    write_predictions(truth, answers)
-    rows = json.loads((truth / "coco_results.json").read_text())
+    write_predictions(folder, lines)
+    rows = json.loads((folder / "coco_results.json").read_text())
     assert [(row["image_id"], row["file_name"], row["category_name"]) for row in rows] == [
         (1, "a5.jpg", "cat"),
         (2, "sub/b.jpg", "cat"),
     ]
-    answers = [
+    lines = [
         line(("cat", 0.5, (0, 0, 50, 50)), file="sub/0005.jpg"),
         line(("cat", 0.9, (10, 10, 40, 40)), file="sub/42.jpg"),
     ]
-    write_predictions(truth, answers)
-    rows = json.loads((truth / "coco_results.json").read_text())
+    write_predictions(folder, lines)
+    rows = json.loads((folder / "coco_results.json").read_text())
     assert [row["image_id"] for row in rows] == [5, 42]
     rows[0]["file_name"] = "5.jpg"
-    assert scored(truth, rows).per_class()["AP"].tolist() == pytest.approx([0, 1])
-    write_predictions(truth, [])
-    assert json.loads((truth / "coco_results.json").read_text()) == []
+    assert scored(folder, rows).per_class()["AP"].tolist() == pytest.approx([0, 1])
+    write_predictions(folder, [])
+    assert json.loads((folder / "coco_results.json").read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -212,15 +214,15 @@ def test_the_answers_as_coco_results_go_by_names(truth):
         ),
     ],
 )
-def test_a_wrong_entry_is_told_with_its_position(truth, rows, message):
-    assert message in refusal(truth, rows)
+def test_a_wrong_entry_is_reported_with_its_position(folder, rows, message):
+    assert message in refusal(folder, rows)
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([line(), line(file="x.jpg")], "line 2: file is 'x.jpg', no image of the data"),
-        ([line(), line()], "line 2: file is 'sub/42.jpg', which line 1 is about too"),
+        ([line(), line()], "line 2: file is 'sub/42.jpg', which line 1 names too"),
         (
             [line(width=80, height=100)],
             "line 1: height is 100 and width 80, the annotations say 80 and 100",
@@ -237,27 +239,29 @@ def test_a_wrong_entry_is_told_with_its_position(truth, rows, message):
         ([line(file=None)], "line 1: file is missing, no image of the data"),
     ],
 )
-def test_a_wrong_line_is_told_with_its_number(truth, rows, message):
-    assert message in refusal(truth, rows, "found.jsonl")
+def test_a_wrong_line_is_reported_with_its_number(folder, rows, message):
+    assert message in refusal(folder, rows, "predictions.jsonl")
 
 
-def test_a_name_that_several_images_end_in_is_no_guess(truth):
-    content = json.loads((truth / "val.json").read_text())
+def test_a_name_that_several_images_end_in_is_refused(folder):
+    content = json.loads((folder / "val.json").read_text())
     content["images"][2]["file_name"] = "other/42.jpg"
-    (truth / "val.json").write_text(json.dumps(content))
+    (folder / "val.json").write_text(json.dumps(content))
     assert "the end of several images' paths" in refusal(
-        truth, [line(file="42.jpg")], "found.jsonl"
+        folder, [line(file="42.jpg")], "predictions.jsonl"
     )
-    assert len(scored(truth, [line(file="other/42.jpg")], "found.jsonl")) == 3
+    assert len(scored(folder, [line(file="other/42.jpg")], "predictions.jsonl")) == 3
 
 
-def test_what_is_no_json_is_told_in_one_line(truth):
-    for name in ("found.json", "found.jsonl"):
-        (truth / name).write_text('{"file": ')
+def test_what_is_no_json_is_reported_in_one_line(folder):
+    for name in ("results.json", "predictions.jsonl"):
+        (folder / name).write_text('{"file": ')
         with pytest.raises(UserError, match="not json"):
-            DetectionTask.score_saved_predictions(truth / name, data=truth, split="val")
-    (truth / "found.jsonl").write_text(json.dumps(line()) + "\n\n[1\n")
+            DetectionTask.score_saved_predictions(folder / name, data=folder, split="val")
+    (folder / "predictions.jsonl").write_text(json.dumps(line()) + "\n\n[1\n")
     with pytest.raises(UserError, match="line 3: not json"):
-        DetectionTask.score_saved_predictions(truth / "found.jsonl", data=truth, split="val")
+        DetectionTask.score_saved_predictions(
+            folder / "predictions.jsonl", data=folder, split="val"
+        )
     with pytest.raises(UserError, match=r"expected train\.json"):
-        DetectionTask.score_saved_predictions(truth / "found.json", data=truth, split="train")
+        DetectionTask.score_saved_predictions(folder / "results.json", data=folder, split="train")

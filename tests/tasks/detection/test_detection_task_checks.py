@@ -21,7 +21,7 @@ from visionloop.engine.testing.short_runs import CONFIG, assert_same_step, first
 
 
 @pytest.fixture(autouse=True)
-def trial_data(tmp_path_factory, monkeypatch):
+def small_data(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("data")
     write_detection(folder, 0, images={"train": 16, "val": 5})
     monkeypatch.setenv("SMALL_DETECTION_DATA", str(folder))
@@ -47,7 +47,7 @@ def test_a_rank_without_a_box_neither_hangs_nor_drops_a_gradient():
 
 
 @pytest.mark.slow
-def test_a_stop_after_any_step_changes_no_byte_with_denoising_augmentation_scales_and_a_second_stage(
+def test_a_stop_after_any_step_changes_no_byte_with_all_noise_and_a_second_stage(
     tmp_path,
 ):
     resume(make_noisy_task, tmp_path)

@@ -1,19 +1,20 @@
-"""What is drawn of detection: frames and tags, pairs of truth and predictions, answers, curves and bars."""
+"""Drawings of detection: boxes and tags, ground truth beside predictions, curves and bars."""
 
 import numpy as np
 import pytest
 import torch
 
-from visionloop.metrics.detection_confusion import count_confusion, find_partners, overlaps
+from visionloop.metrics.detection_confusion import box_iou, count_confusion, match_boxes
 from visionloop.tasks.detection.visualize import (
     PAIR_SIDE,
     draw_batch,
     draw_prediction,
     draw_samples,
 )
-from visionloop.tasks.drawing.boxes import COLORS, EDGE, class_color, draw_boxes, with_legend
+from visionloop.tasks.drawing.boxes import COLORS, EDGE, class_color, class_colors, draw_boxes
 from visionloop.tasks.drawing.canvas import PLAIN, RIGHT
 from visionloop.tasks.drawing.charts import BAR, draw_ap_per_class, draw_precision_recall
+from visionloop.tasks.drawing.legend import MOST_NAMES, with_legend
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -23,7 +24,7 @@ def holds(image, color):
 
 
 def where(image, color):
-    """(left, top, right, bottom) of the pixels of this colour, the last ones included."""
+    """(left, top, right, bottom) of the pixels of this color, the last ones included."""
     rows, columns = np.nonzero((image == np.array(color)).all(axis=-1))
     return columns.min(), rows.min(), columns.max(), rows.max()
 
@@ -32,10 +33,10 @@ def ground(height=200, width=300, value=128):
     return np.full((height, width, 3), value, dtype=np.uint8)
 
 
-def evaluation_batch(truths, size_hw=(60, 120), side=64):
-    """A batch of grey images; truths: per image a list of (label, x, y, w, h)."""
-    rows = [np.array(truth, dtype=np.float64).reshape(-1, 5) for truth in truths]
-    truth = [
+def evaluation_batch(boxes_of_images, size_hw=(60, 120), side=64):
+    """A batch of grey images; boxes_of_images: a list of (label, x, y, w, h) per image."""
+    rows = [np.array(boxes, dtype=np.float64).reshape(-1, 5) for boxes in boxes_of_images]
+    ground_truth = [
         {
             "boxes": row[:, 1:],
             "labels": row[:, 0].astype(np.int64),
@@ -44,8 +45,12 @@ def evaluation_batch(truths, size_hw=(60, 120), side=64):
         }
         for row in rows
     ]
-    pixels = torch.full((len(truths), 3, side, side), 128, dtype=torch.uint8)
-    return {"pixel_values": pixels, "sizes": torch.tensor([size_hw] * len(truths)), "truth": truth}
+    pixels = torch.full((len(boxes_of_images), 3, side, side), 128, dtype=torch.uint8)
+    return {
+        "pixel_values": pixels,
+        "sizes": torch.tensor([size_hw] * len(boxes_of_images)),
+        "ground_truth": ground_truth,
+    }
 
 
 def predictions_of(images):
@@ -54,7 +59,7 @@ def predictions_of(images):
     return {"boxes": rows[..., 2:], "scores": rows[..., 1], "labels": rows[..., 0].long()}
 
 
-def test_a_class_keeps_its_colour_and_neighbours_differ():
+def test_a_class_keeps_its_color_and_neighbors_differ():
     colors = [class_color(i) for i in range(400)]
     assert colors == [class_color(i) for i in range(400)] and len(set(colors)) == 400
     assert all(0 <= part <= 255 for color in colors for part in color)
@@ -92,7 +97,7 @@ def test_tags_stay_inside_and_off_each_other():
         ground(*size_hw), corners, [0, 1, 2, 0, 1], CLASSES, [0.9, 0.8, 0.7, 0.6, 0.5]
     )
     assert drawn.shape == (*size_hw, 3)
-    for color in COLORS[:3]:  # a filled tag: many more pixels of the colour than the frames have
+    for color in COLORS[:3]:  # a filled tag: many more pixels of the color than the frames have
         assert (drawn == np.array(color)).all(axis=-1).sum() > 500
     bare = draw_boxes(ground(*size_hw), corners, [0, 1, 2, 0, 1], CLASSES, names=False)
     assert (bare == np.array(COLORS[0])).all(axis=-1).sum() < (drawn == np.array(COLORS[0])).all(
@@ -137,7 +142,7 @@ def test_a_box_without_a_part_in_the_image_is_not_drawn(box):
     assert (draw_boxes(ground(), [box], [0], CLASSES, [0.9]) == ground()).all()
 
 
-def test_a_image_without_boxes_stays_as_it_is():
+def test_an_image_without_boxes_stays_as_it_is():
     assert (draw_boxes(ground(), [], [], CLASSES, []) == ground()).all()
 
 
@@ -163,7 +168,7 @@ def test_a_training_batch_shows_its_targets_in_place():
 def test_predictions_are_scaled_from_the_pixels_of_the_file():
     batch = evaluation_batch(
         [[(0, 30, 15, 60, 30)]]
-    )  # the middle of 120 x 60, seen by the network as 64 x 64
+    )  # the middle of 120 x 60, seen by the model as 64 x 64
     (drawn,) = draw_samples(
         batch, predictions_of([[(0, 0.9, 30, 15, 90, 45), (1, 0.1, 0, 0, 20, 20)]]), ["ant", "bee"]
     )
@@ -179,14 +184,14 @@ def test_predictions_are_scaled_from_the_pixels_of_the_file():
     assert holds(drawn, RIGHT)
 
 
-def test_missed_and_superfluous_boxes_are_counted_and_dashed():
-    truth = [(0, 10, 10, 20, 20), (0, 60, 10, 40, 40)]
+def test_missed_and_extra_boxes_are_counted_and_dashed():
+    boxes = [(0, 10, 10, 20, 20), (0, 60, 10, 40, 40)]
     right, wrong_class, elsewhere = (
         (0, 0.9, 10, 10, 30, 30),
         (1, 0.8, 60, 10, 100, 50),
         (0, 0.7, 0, 40, 10, 60),
     )
-    batch = evaluation_batch([truth])
+    batch = evaluation_batch([boxes])
     (drawn,) = draw_samples(batch, predictions_of([[right, wrong_class, elsewhere]]), CLASSES)
     (perfect,) = draw_samples(batch, predictions_of([[right, (0, 0.8, 60, 10, 100, 50)]]), CLASSES)
     assert holds(drawn, PLAIN) and not holds(drawn, RIGHT) and holds(perfect, RIGHT)
@@ -197,71 +202,73 @@ def test_missed_and_superfluous_boxes_are_counted_and_dashed():
     assert colored(drawn) < colored(perfect)
 
 
-def test_partners_are_found_best_first_and_once():
-    boxes, labels = (
-        np.array([[0, 0, 10, 10], [0, 0, 10, 12], [50, 50, 90, 90.0]]),
-        np.array([0, 0, 1]),
-    )
-    crowd = np.array([False, False, True])
-    found = {
-        "boxes": np.array(
-            [[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10], [60, 60, 70, 70], [60, 60, 70, 70.0]]
-        ),
+def test_predictions_are_matched_best_first_and_once():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 12], [50, 50, 40, 40.0]])
+    labels, crowd = np.array([0, 0, 1]), np.array([False, False, True])
+    predictions = {
+        "boxes": np.array([[0, 0, 10, 10]] * 3 + [[60, 60, 10, 10.0]] * 2),
         "scores": np.array([0.5, 0.9, 0.3, 0.8, 0.7]),
         "labels": np.array([0, 0, 0, 1, 0]),
     }
-    hit, used = find_partners(boxes, labels, crowd, found)
-    assert hit.tolist() == [True, True, True] and used.tolist() == [True, True, False, True, False]
-    hit, used = find_partners(
-        boxes, labels, crowd, {key: values[:0] for key, values in found.items()}
-    )
-    assert hit.tolist() == [False, False, True] and used.tolist() == []
-    hit, used = find_partners(boxes[:0], labels[:0], crowd[:0], found)
-    assert hit.tolist() == [] and not used.any()
+    matched, used = match_boxes(boxes, labels, crowd, predictions)
+    assert matched.tolist() == [True, True, True]
+    assert used.tolist() == [True, True, False, True, False]
+    none = {key: values[:0] for key, values in predictions.items()}
+    matched, used = match_boxes(boxes, labels, crowd, none)
+    assert matched.tolist() == [False, False, True] and used.tolist() == []
+    matched, used = match_boxes(boxes[:0], labels[:0], crowd[:0], predictions)
+    assert matched.tolist() == [] and not used.any()
 
 
-def test_confusions_tell_right_wrong_missed_and_invented():
+def test_confusions_count_right_wrong_missed_and_extra_boxes():
     boxes = np.array(
         [[0, 0, 10, 10], [50, 0, 10, 10], [0, 50, 10, 10], [50, 50, 40, 40], [200, 0, 9, 9.0]]
     )
+    # in the first image: right; a worse one of another class at the same box; wrong class; in a
+    # crowd; of low score; at no box. In the second: right
+    detections = np.concatenate(
+        [boxes[[0, 0, 1]], [[60, 60, 5, 5], [0, 50, 10, 10], [90, 90, 5, 5]], boxes[4:]]
+    )
     state = {
-        "sample_ids": np.array([3, 5]), "num_truth": np.array([4, 1]), "num_detections": np.array([6, 1]), "truth_boxes": boxes,
-        "truth_labels": np.array([0, 0, 1, 1, 0]), "truth_crowd": np.array([False, False, False, True, False]),
-        # right; a worse one of another class at the same box; wrong class; in a crowd; of low
-        # score; at nothing. Alone in the second: right
-        "boxes": np.concatenate([boxes[[0, 0, 1]], [[60, 60, 5, 5], [0, 50, 10, 10], [90, 90, 5, 5]], boxes[4:]]),
-        "scores": np.array([0.5, 0.9, 0.8, 0.7, 0.3, 0.6, 0.9]), "labels": np.array([0, 1, 1, 1, 1, 0, 0]),
-    }  # fmt: skip
+        "sample_ids": np.array([3, 5]),
+        "num_ground_truth": np.array([4, 1]),
+        "num_detections": np.array([6, 1]),
+        "ground_truth_boxes": boxes,
+        "ground_truth_labels": np.array([0, 0, 1, 1, 0]),
+        "ground_truth_crowd": np.array([False, False, False, True, False]),
+        "boxes": detections,
+        "scores": np.array([0.5, 0.9, 0.8, 0.7, 0.3, 0.6, 0.9]),
+        "labels": np.array([0, 1, 1, 1, 1, 0, 0]),
+    }
     assert count_confusion(state, 2).tolist() == [[2, 1, 0], [0, 0, 1], [1, 1, 0]]
     empty = {column: values[:0] for column, values in state.items()}
     assert count_confusion(empty, 2).tolist() == np.zeros((3, 3)).tolist()
 
 
-def test_overlaps_are_those_of_pycocotools():
-    mask = pytest.importorskip("pycocotools.mask")
+def test_iou_is_that_of_the_formula_and_a_crowd_divides_by_the_prediction_alone():
     generator = np.random.default_rng(0)
-    boxes, found = (
-        np.concatenate(
-            [at := generator.uniform(0, 50, (9, 2)), at + generator.uniform(1, 50, (9, 2))], axis=1
-        )
+    predicted, boxes = (
+        np.concatenate([generator.uniform(0, 50, (9, 2)), generator.uniform(1, 50, (9, 2))], axis=1)
         for _ in "ab"
     )
     crowd = generator.random(9) < 0.5
-    xywh = [
-        np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-        for corners in (found, boxes)
-    ]
-    assert np.allclose(
-        overlaps(found, boxes, crowd), mask.iou(*xywh, crowd.astype(np.uint8).tolist())
-    )
+    iou = box_iou(predicted, boxes, crowd)
+    for i, (x, y, w, h) in enumerate(predicted):
+        for k, (left, top, width, height) in enumerate(boxes):
+            across = max(0, min(x + w, left + width) - max(x, left))
+            down = max(0, min(y + h, top + height) - max(y, top))
+            area = w * h if crowd[k] else w * h + width * height - across * down
+            assert iou[i, k] == pytest.approx(across * down / area)
+    assert box_iou(predicted[:0], boxes, crowd).shape == (0, 9)
+    assert box_iou(predicted, boxes[:0], crowd[:0]).shape == (9, 0)
 
 
-def test_images_without_truth_or_predictions_are_drawn():
+def test_images_without_ground_truth_or_predictions_are_drawn():
     batch = evaluation_batch([[], [(2, 5, 5, 50, 40)], []])
-    found = predictions_of(
+    predictions = predictions_of(
         [[(0, 0.1, 0, 0, 9, 9)], [(0, 0.1, 0, 0, 9, 9)], [(1, 0.9, 10, 10, 60, 50)]]
     )
-    drawn = draw_samples(batch, found, CLASSES)
+    drawn = draw_samples(batch, predictions, CLASSES)
     held = [[holds(image, class_color(i)) for i in range(3)] for image in drawn]
     assert held == [[False] * 3, [False, False, True], [False, True, False]]
 
@@ -285,7 +292,7 @@ def test_many_training_images_make_a_sheet_of_bounded_size():
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (600, 10), (10, 600), (480, 640), (300, 4000)]
 )
-def test_an_answer_is_drawn_on_images_of_any_shape(height, width):
+def test_a_prediction_is_drawn_on_images_of_any_shape(height, width):
     rows = [{"label": "bee", "id": 1, "score": 0.9, "box": [0, 0, width, height]}]
     drawn = draw_prediction(torch.zeros(3, height, width, dtype=torch.uint8), {"detections": rows})
     assert 640 <= max(drawn.shape) <= 1600 + 80 and min(drawn.shape[:2]) >= 20
@@ -296,7 +303,7 @@ def test_an_answer_is_drawn_on_images_of_any_shape(height, width):
     )
 
 
-def test_an_answer_has_its_boxes_in_place():
+def test_a_prediction_has_its_boxes_in_place():
     rows = [{"label": "ant", "id": 0, "score": 0.9, "box": [20, 10, 40, 30]}]
     drawn = draw_prediction(torch.full((3, 80, 160), 255, dtype=torch.uint8), {"detections": rows})
     assert drawn.shape[1] == 640  # four times as large
@@ -305,12 +312,12 @@ def test_an_answer_has_its_boxes_in_place():
 
 
 def test_a_legend_names_the_most_frequent_classes():
-    labels = np.repeat(np.arange(30), np.arange(1, 31))
-    drawn = with_legend(ground(), labels, [f"class number {i}" for i in range(30)])
+    names, colors = [f"class number {i}" for i in range(30)], class_colors(30)
+    drawn = with_legend(ground(), np.arange(1, 31), names, colors, counted=True)
     assert drawn.shape[1] == 300 and (drawn[:200] == 128).all()
     strip = drawn[200:]
-    assert all(holds(strip, class_color(i)) for i in range(18, 30)) and not any(
-        holds(strip, class_color(i)) for i in range(18)
+    assert all(holds(strip, class_color(i)) for i in range(30 - MOST_NAMES, 30)) and not any(
+        holds(strip, class_color(i)) for i in range(30 - MOST_NAMES)
     )
 
 
@@ -320,7 +327,7 @@ def curves_of(num_classes, reached):
     return {"recall": recall, "precision": precision, "scores": np.zeros((num_classes, 101))}
 
 
-def test_curves_have_the_colours_of_their_classes():
+def test_curves_have_the_colors_of_their_classes():
     curves = curves_of(3, [0.9, 0.5, 0.2])
     curves["precision"][2] = np.nan
     plot = draw_precision_recall(curves, CLASSES)[:, :470]

@@ -10,6 +10,7 @@ from dfine_outputs import evaluation_form, gradients, random_outputs, rows_of, w
 from host_syncs import CountReads
 from plain_dfine_loss import matching, plain_dfine_loss
 
+from visionloop.engine.batch import Normalizers
 from visionloop.tasks.detection.loss import TERMS, DFineCriterion, last_layer_losses
 
 KEYS = ["loss", *(f"loss_{part}{name}" for part in ("", "dn_") for name in TERMS)]
@@ -57,7 +58,7 @@ def test_other_bins_and_scales_equal_the_plain_ones():
     )
 
 
-def test_the_answer_of_an_evaluation_equals_the_plain_one():
+def test_the_loss_in_eval_mode_equals_the_plain_one():
     outputs, targets = random_outputs((3, 0, 2), layers=3)
     outputs = evaluation_form(outputs)
     assert (
@@ -75,7 +76,8 @@ def test_the_answer_of_an_evaluation_equals_the_plain_one():
 def test_weights_multiply_their_terms():
     outputs, targets = random_outputs((3, 1))
     once = DFineCriterion(4)(outputs, targets)
-    other = DFineCriterion(4, vfl=2.0, bbox=0.0, giou=1.0, fgl=0.3, ddf=3.0)(outputs, targets)
+    weights = {"vfl": 2.0, "bbox": 0.0, "giou": 1.0, "fgl": 0.3, "ddf": 3.0}
+    other = DFineCriterion(4, weights=weights)(outputs, targets)
     for part in ("", "dn_"):
         for name, factor in {"vfl": 2, "bbox": 0, "giou": 0.5, "fgl": 2, "ddf": 2}.items():
             assert torch.allclose(other[f"loss_{part}{name}"], factor * once[f"loss_{part}{name}"])
@@ -89,37 +91,41 @@ def one_box_two_heads():
     box, off = torch.tensor([0.5, 0.5, 0.2, 0.2]), torch.tensor([0.1, 0.1, 0.1, 0.1])
     near = torch.tensor([0.5, 0.52, 0.2, 0.2])
     outputs = SimpleNamespace(
-        intermediate_logits=torch.zeros(1, 1, 3, 2), intermediate_reference_points=torch.stack([box, near, off])[None, None],
-        intermediate_predicted_corners=torch.zeros(1, 1, 3, 132), initial_reference_points=torch.stack([box, near, off])[None, None],
-        enc_topk_logits=torch.zeros(1, 3, 2), enc_topk_bboxes=torch.stack([off, box, near])[None], denoising_meta_values=None,
-    )  # fmt: skip
+        intermediate_logits=torch.zeros(1, 1, 3, 2),
+        intermediate_reference_points=torch.stack([box, near, off])[None, None],
+        intermediate_predicted_corners=torch.zeros(1, 1, 3, 132),
+        initial_reference_points=torch.stack([box, near, off])[None, None],
+        enc_topk_logits=torch.zeros(1, 3, 2),
+        enc_topk_bboxes=torch.stack([off, box, near])[None],
+        denoising_meta_values=None,
+    )
     return with_gradients(outputs), [{"class_labels": torch.tensor([1]), "boxes": box[None]}]
 
 
 def test_heads_that_disagree_share_boxes_but_not_classes():
     outputs, targets = one_box_two_heads()
-    found = gradients(outputs, DFineCriterion(2)(outputs, targets)["loss"])
+    gradient_of = gradients(outputs, DFineCriterion(2)(outputs, targets)["loss"])
     # class: 1 (p - 1) at the own query, 0.75 p^3 anywhere else
     assert torch.allclose(
-        found["intermediate_logits"][0, 0],
+        gradient_of["intermediate_logits"][0, 0],
         torch.tensor([[0.09375, -0.5], [0.09375] * 2, [0.09375] * 2]).double(),
     )
     assert torch.allclose(
-        found["enc_topk_logits"][0],
+        gradient_of["enc_topk_logits"][0],
         torch.tensor([[0.09375] * 2, [0.09375, -0.5], [0.09375] * 2]).double(),
     )
     # boxes and edges: both queries that any head matched, and no other
-    assert found["intermediate_reference_points"][0, 0].abs().sum(-1).bool().tolist() == [
+    assert gradient_of["intermediate_reference_points"][0, 0].abs().sum(-1).bool().tolist() == [
         False,
         True,
         False,
     ]  # the first is exact
-    assert found["intermediate_predicted_corners"][0, 0].abs().sum(-1).bool().tolist() == [
+    assert gradient_of["intermediate_predicted_corners"][0, 0].abs().sum(-1).bool().tolist() == [
         True,
         True,
         False,
     ]
-    assert found["enc_topk_bboxes"][0].abs().sum(-1).bool().tolist() == [True, False, False]
+    assert gradient_of["enc_topk_bboxes"][0].abs().sum(-1).bool().tolist() == [True, False, False]
 
 
 def test_a_student_that_is_the_teacher_learns_nothing_from_it():
@@ -133,12 +139,12 @@ def test_a_student_that_is_the_teacher_learns_nothing_from_it():
 def test_the_teacher_gets_no_gradient_from_its_students():
     outputs, targets = random_outputs((3, 1), layers=3)
     losses = DFineCriterion(4)(outputs, targets)
-    found = gradients(outputs, losses["loss_ddf"] + losses["loss_dn_ddf"])
-    assert found["intermediate_predicted_corners"][:, :-1].abs().sum() > 0
-    assert found["intermediate_predicted_corners"][:, -1].abs().sum() == 0
+    gradient_of = gradients(outputs, losses["loss_ddf"] + losses["loss_dn_ddf"])
+    assert gradient_of["intermediate_predicted_corners"][:, :-1].abs().sum() > 0
+    assert gradient_of["intermediate_predicted_corners"][:, -1].abs().sum() == 0
     assert (
-        found["intermediate_logits"].abs().sum()
-        == found["intermediate_reference_points"].abs().sum()
+        gradient_of["intermediate_logits"].abs().sum()
+        == gradient_of["intermediate_reference_points"].abs().sum()
         == 0
     )
 
@@ -158,60 +164,53 @@ def test_a_batch_without_boxes_has_a_finite_loss_of_class_and_distillation_terms
 
 def test_the_order_of_boxes_does_not_matter():
     outputs, targets = random_outputs((5, 3), denoising=0)
-    turned = [{name: values.flip(0) for name, values in target.items()} for target in targets]
-    first, second = (DFineCriterion(4)(outputs, given)["loss"] for given in (targets, turned))
+    flipped = [{name: values.flip(0) for name, values in target.items()} for target in targets]
+    first, second = (DFineCriterion(4)(outputs, order)["loss"] for order in (targets, flipped))
     assert torch.allclose(first, second, rtol=1e-6)
 
 
-def test_a_count_of_this_batch_changes_nothing():
+def test_normalizers_of_this_batch_change_nothing():
     outputs, targets = random_outputs((5, 0, 3))
     alone, counted = (
-        DFineCriterion(4)(outputs, targets, count) for count in (None, {"boxes": 8.0})
+        DFineCriterion(4)(outputs, targets, normalizers)
+        for normalizers in (None, Normalizers({"boxes": 8.0}))
     )
     assert all(torch.allclose(alone[name], counted[name], rtol=1e-6) for name in KEYS)
     outputs, targets = random_outputs((0, 0))
     alone, counted = (
-        DFineCriterion(4)(outputs, targets, count) for count in (None, {"boxes": 1.0})
+        DFineCriterion(4)(outputs, targets, normalizers)
+        for normalizers in (None, Normalizers({"boxes": 1.0}))
     )
     assert all(torch.allclose(alone[name], counted[name], rtol=1e-6) for name in KEYS)
 
 
 def test_micro_batches_add_up():
-    """Class and denoising terms to those of the whole; the others to the mean of the micro-batches, weighted with their boxes."""
+    """Class and denoising terms give the whole batch, the others a mean weighted by boxes."""
     outputs, targets = random_outputs((5, 2, 0, 3), seed=2)
     whole = DFineCriterion(4)(outputs, targets)
-    pieces = [rows_of(outputs, targets, rows) for rows in (slice(0, 1), slice(1, 4))]
-    counted = [DFineCriterion(4)(*piece, {"boxes": 10.0}) for piece in pieces]
-    alone = [DFineCriterion(4)(*piece) for piece in pieces]
+    micro_batches = [rows_of(outputs, targets, rows) for rows in (slice(0, 1), slice(1, 4))]
+    normalizers = Normalizers({"boxes": 10.0})
+    counted = [DFineCriterion(4)(*rows, normalizers) for rows in micro_batches]
+    alone = [DFineCriterion(4)(*rows) for rows in micro_batches]
     for name in KEYS[1:]:
         total, mean = (
             sum(losses[name] for losses in counted),
             sum(losses[name] for losses in alone) / 2,
         )
-        assert torch.allclose(total, mean, rtol=1e-5), name  # both pieces have five boxes
+        assert torch.allclose(total, mean, rtol=1e-5), name  # both micro-batches have five boxes
         if name == "loss_vfl" or (name.startswith("loss_dn") and not name.endswith("ddf")):
             assert torch.allclose(total, whole[name], rtol=1e-5), name
 
 
-def test_without_a_count_no_other_rank_is_asked():
-    def unexpected(numbers):
-        raise AssertionError("asked")
-
-    outputs, targets = random_outputs((2, 1))
-    DFineCriterion(4)(outputs, targets, sum_over_ranks=unexpected)
-
-
 @pytest.mark.parametrize("sizes", [(2, 1), (0, 0)])
-def test_ranks_are_asked_once_boxes_or_no_boxes(sizes):
-    asked = []
+def test_counts_are_summed_over_ranks_once_with_or_without_boxes(sizes):
+    calls = []
     outputs, targets = random_outputs(sizes)
-    DFineCriterion(4)(
-        outputs,
-        targets,
-        {"boxes": 3.0},
-        sum_over_ranks=lambda numbers: asked.append(numbers) or numbers,
+    normalizers = Normalizers(
+        {"boxes": 3.0}, sum_over_ranks=lambda numbers: calls.append(numbers) or numbers
     )
-    assert len(asked) == 1 and len(asked[0]) == 5
+    DFineCriterion(4)(outputs, targets, normalizers)
+    assert len(calls) == 1 and len(calls[0]) == 5
 
 
 def test_denoising_queries_may_be_made_of_some_of_the_boxes():
@@ -233,7 +232,7 @@ def test_denoising_queries_may_be_made_of_some_of_the_boxes():
         DFineCriterion(4)(outputs, targets)
 
 
-def test_600_boxes_in_a_image_get_as_many_queries_as_there_are():
+def test_600_boxes_in_an_image_get_as_many_queries_as_there_are():
     outputs, targets = random_outputs((600, 2), queries=30, layers=2, denoising=1)
     losses = DFineCriterion(4)(outputs, targets)
     assert all(torch.isfinite(value) for value in losses.values())
@@ -334,11 +333,11 @@ def test_another_number_of_classes_is_refused():
 def test_every_layer_learns_classes_boxes_and_edges_from_normal_queries(layer):
     outputs, targets = random_outputs((3, 1), layers=3)
     skip = outputs.denoising_meta_values["dn_num_split"][0]
-    found = gradients(outputs, DFineCriterion(4)(outputs, targets)["loss"])
+    gradient_of = gradients(outputs, DFineCriterion(4)(outputs, targets)["loss"])
     for queries in (slice(0, skip), slice(skip, None)):
-        assert found["intermediate_logits"][:, layer + 1, queries].abs().sum() > 0
-        assert found["intermediate_reference_points"][:, layer + 1, queries].abs().sum() > 0
-        assert found["intermediate_predicted_corners"][:, layer, queries].abs().sum() > 0
+        assert gradient_of["intermediate_logits"][:, layer + 1, queries].abs().sum() > 0
+        assert gradient_of["intermediate_reference_points"][:, layer + 1, queries].abs().sum() > 0
+        assert gradient_of["intermediate_predicted_corners"][:, layer, queries].abs().sum() > 0
 
 
 def test_losses_of_the_last_layer_are_sums_over_each_image():
@@ -352,13 +351,17 @@ def test_losses_of_the_last_layer_are_sums_over_each_image():
     for b, target in enumerate(targets):
         single = [target]
         form = SimpleNamespace(
-            intermediate_logits=logits[b, None, None], intermediate_reference_points=boxes[b, None, None],
-            intermediate_predicted_corners=torch.zeros(1, 1, 10, 132), initial_reference_points=boxes[b, None, None],
-            enc_topk_logits=None, enc_topk_bboxes=None, denoising_meta_values=None,
-        )  # fmt: skip
-        found = plain_dfine_loss(form, single)  # one head: the union is its own matching
+            intermediate_logits=logits[b, None, None],
+            intermediate_reference_points=boxes[b, None, None],
+            intermediate_predicted_corners=torch.zeros(1, 1, 10, 132),
+            initial_reference_points=boxes[b, None, None],
+            enc_topk_logits=None,
+            enc_topk_bboxes=None,
+            denoising_meta_values=None,
+        )
+        plain = plain_dfine_loss(form, single)  # one head: the union is its own matching
         pairs = len(matching(logits[b].double(), boxes[b].double(), target))
-        expected = found["loss_vfl"] * max(1, len(target["boxes"])) + (
-            found["loss_bbox"] + found["loss_giou"]
+        expected = plain["loss_vfl"] * max(1, len(target["boxes"])) + (
+            plain["loss_bbox"] + plain["loss_giou"]
         ) * max(1, pairs)
         assert torch.allclose(losses[b].double(), expected, rtol=1e-6)

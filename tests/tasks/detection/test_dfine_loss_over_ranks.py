@@ -4,16 +4,20 @@ import pytest
 import torch
 from dfine_outputs import LEAVES, gradients, random_outputs, rows_of
 
+from visionloop.engine.batch import Normalizers
 from visionloop.engine.distributed import join_world, sum_over_ranks
 from visionloop.engine.testing.short_runs import on_ranks
 from visionloop.tasks.detection.loss import DFineCriterion
 
 SIZES = (5, 1, 0, 2, 0)
-COUNT = {"boxes": 8 / 2}
+BOXES_PER_RANK = 8 / 2
 
 
 def loss_of_rows(firsts, second_denoises=True):
-    """{"losses", "gradients"} of rank r, which has the images firsts[r]:firsts[r + 1]; the second may have no denoising queries."""
+    """{"losses", "gradients"} of rank r, which has the images firsts[r]:firsts[r + 1].
+
+    The second rank may have no denoising queries.
+    """
     world = join_world("cpu")
     outputs, targets = random_outputs(SIZES, seed=7)
     outputs, targets = rows_of(outputs, targets, slice(firsts[world.rank], firsts[world.rank + 1]))
@@ -22,13 +26,14 @@ def loss_of_rows(firsts, second_denoises=True):
         for name in (*LEAVES[:3], "initial_reference_points"):
             setattr(outputs, name, getattr(outputs, name)[:, :, skip:])
         outputs.denoising_meta_values = None
-    losses = DFineCriterion(4)(
-        outputs, targets, COUNT, sum_over_ranks=lambda numbers: sum_over_ranks(world, numbers)
+    normalizers = Normalizers(
+        {"boxes": BOXES_PER_RANK}, sum_over_ranks=lambda numbers: sum_over_ranks(world, numbers)
     )
-    found = gradients(outputs, losses["loss"])
+    losses = DFineCriterion(4)(outputs, targets, normalizers)
+    rank_gradients = gradients(outputs, losses["loss"])
     return {
         "losses": {k: v.item() for k, v in losses.items()},
-        "gradients": {k: v.tolist() for k, v in found.items()},
+        "gradients": {k: v.tolist() for k, v in rank_gradients.items()},
     }
 
 
@@ -43,13 +48,13 @@ def test_two_ranks_give_the_loss_and_gradient_of_one(firsts):
             value.item(), rel=1e-5
         ), name
     for name, gradient in gradients(outputs, whole["loss"]).items():
-        found = (
+        rank_gradients = (
             torch.cat(
                 [torch.tensor(rank["gradients"][name], dtype=torch.float64) for rank in ranks]
             )
             / 2
         )
-        assert (found - gradient).norm() <= 1e-5 * gradient.norm(), name
+        assert (rank_gradients - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
 def test_a_rank_without_boxes_and_so_without_denoising_queries_takes_part():

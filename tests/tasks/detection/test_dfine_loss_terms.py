@@ -6,9 +6,9 @@ from plain_dfine_loss import bin_values as plain_bin_values
 
 from visionloop.tasks.detection.loss_terms import (
     bin_values,
-    divergence_from_last,
-    edge_losses,
-    edge_targets,
+    corner_targets,
+    divergence_from_last_layer,
+    fgl_losses,
     varifocal_losses,
 )
 
@@ -23,20 +23,20 @@ def test_bins_are_those_of_the_formula():
 
 def test_a_box_that_is_its_reference_lies_in_the_middle_bin():
     box = torch.tensor([[0.5, 0.5, 0.25, 0.5]])
-    left, right_weight = edge_targets(box, box, BINS, 4.0)
+    left, right_weight = corner_targets(box, box, BINS, 4.0)
     assert left.tolist() == [[16] * 4] and right_weight.tolist() == [[0.0] * 4]
 
 
 def test_edges_beyond_all_bins_go_to_the_outermost():
     reference = torch.tensor([[0.5, 0.5, 0.1, 0.1]])
-    left, right_weight = edge_targets(reference, torch.tensor([[0.95, 0.5, 0.1, 0.9]]), BINS, 4.0)
+    left, right_weight = corner_targets(reference, torch.tensor([[0.95, 0.5, 0.1, 0.9]]), BINS, 4.0)
     assert left[0].tolist() == [0, 31, 31, 31] and right_weight[0].tolist() == [0.0, 1.0, 1.0, 1.0]
 
 
 def test_an_edge_target_is_the_edge_read_back():
     true = random_boxes(torch.Generator().manual_seed(0), 30)
     reference = true + 0.02
-    left, right_weight = edge_targets(reference, true, BINS, 4.0)
+    left, right_weight = corner_targets(reference, true, BINS, 4.0)
     offsets = torch.lerp(BINS[left], BINS[left + 1], right_weight)  # [30, 4]
     cx, cy, w, h = reference.unbind(-1)
     x1, y1 = cx - (2 + offsets[:, 0]) * w / 4, cy - (2 + offsets[:, 1]) * h / 4
@@ -47,7 +47,7 @@ def test_an_edge_target_is_the_edge_read_back():
 
 def test_references_without_size_give_finite_targets():
     reference = torch.tensor([[0.5, 0.5, 0.0, 0.0], [float("nan")] * 4])
-    left, right_weight = edge_targets(
+    left, right_weight = corner_targets(
         reference, torch.tensor([[0.5, 0.5, 0.1, 0.1]] * 2), BINS, 4.0
     )
     assert ((left >= 0) & (left <= 31) & (right_weight >= 0) & (right_weight <= 1)).all()
@@ -82,7 +82,7 @@ def test_the_closed_gradients_are_those_of_autograd():
         (edges[:, :-1] / 5).log_softmax(-1),
     )
     plain = (teacher * (teacher.log() - students)).sum((-2, -1))
-    ours, pull = divergence_from_last(edges, 5.0), torch.randn(2, 2, 2, dtype=torch.float64)
+    ours, pull = divergence_from_last_layer(edges, 5.0), torch.randn(2, 2, 2, dtype=torch.float64)
     assert torch.allclose(ours, plain)
     assert torch.allclose(
         *(torch.autograd.grad(losses, edges, pull)[0] for losses in (ours, plain))
@@ -104,4 +104,4 @@ def test_edge_losses_are_cross_entropies():
             expected[pair] -= (1 - weight) * log_p[pair, :, side, i] + weight * log_p[
                 pair, :, side, i + 1
             ]
-    assert torch.allclose(edge_losses(logits, left, right_weight), expected, atol=1e-5)
+    assert torch.allclose(fgl_losses(logits, left, right_weight), expected, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Costs, assignment and the union over heads."""
+"""Hungarian matching: costs, assignment and the union over heads."""
 
 import numpy as np
 import torch
@@ -9,20 +9,21 @@ from plain_dfine_loss import union as plain_union
 
 from visionloop.tasks.detection.boxes import corners_of, cxcywh_to_xyxy, iou_and_giou
 from visionloop.tasks.detection.matcher import (
-    Answers,
+    HungarianMatcher,
     Matches,
+    ModelOutputs,
     Targets,
-    assign,
-    matching_costs,
-    union,
+    hungarian_matches,
+    union_over_heads,
 )
 
 
 def costs_of(outputs, targets):
-    answers, truth = Answers.read(outputs), Targets.join(targets)
-    return matching_costs(
-        answers.normal_heads(), truth.labels, truth.boxes, torch.from_numpy(truth.images())
-    ), truth
+    heads = ModelOutputs.from_outputs(outputs).matched_heads()
+    boxes = Targets.concatenate(targets)
+    images = torch.from_numpy(boxes.images())
+    costs = HungarianMatcher().matching_costs(heads, boxes.labels, boxes.boxes, images)
+    return costs, boxes
 
 
 def pairs_of(rows):
@@ -65,16 +66,16 @@ def test_boxes_without_area_overlap_nothing_and_raise_nothing():
 
 def test_costs_leave_out_the_boxes_of_other_images_and_denoising_queries():
     outputs, targets = random_outputs((3, 0, 5), layers=2, queries=7)
-    costs, truth = costs_of(outputs, targets)
+    costs, boxes_of_batch = costs_of(outputs, targets)
     assert costs.shape == (8, 4, 7)  # boxes, two layers + pre + encoder, queries
-    assert truth.images().tolist() == [0, 0, 0, 2, 2, 2, 2, 2]
+    assert boxes_of_batch.images().tolist() == [0, 0, 0, 2, 2, 2, 2, 2]
 
 
 def test_each_head_and_image_gets_the_cheapest_assignment():
     outputs, targets = random_outputs((3, 0, 12, 1), layers=2, queries=9, seed=3)
     skip = outputs.denoising_meta_values["dn_num_split"][0]
-    costs, truth = costs_of(outputs, targets)
-    found = assign(costs.numpy(), truth.sizes)
+    costs, boxes_of_batch = costs_of(outputs, targets)
+    matches = hungarian_matches(costs.numpy(), boxes_of_batch.sizes)
     starts = [0, 3, 3, 15]
     for k in range(4):
         for b, target in enumerate(targets):
@@ -85,11 +86,11 @@ def test_each_head_and_image_gets_the_cheapest_assignment():
                 )
             else:
                 logits, boxes = outputs.enc_topk_logits[b], outputs.enc_topk_bboxes[b]
-            here = (found.images == b) & (found.heads == k)
+            here = (matches.images == b) & (matches.heads == k)
             own = dict(
                 zip(
-                    found.queries[here].tolist(),
-                    (found.boxes[here] - starts[b]).tolist(),
+                    matches.queries[here].tolist(),
+                    (matches.boxes[here] - starts[b]).tolist(),
                     strict=True,
                 )
             )
@@ -97,35 +98,37 @@ def test_each_head_and_image_gets_the_cheapest_assignment():
             assert len(own) == min(9, len(target["boxes"]))
 
 
-def test_costs_are_finite_whatever_the_network_said():
+def test_costs_are_finite_whatever_the_model_predicts():
     outputs, targets = random_outputs((2, 3), layers=1, queries=6, denoising=0)
     with torch.no_grad():
         outputs.intermediate_reference_points[0, 0, 0] = float("nan")
         outputs.intermediate_reference_points[0, 1, 1] = float("inf")
         outputs.intermediate_reference_points[1, 0, 2, 2:] = -1
         outputs.intermediate_logits[1, 1] = float("nan")
-    costs, truth = costs_of(outputs, targets)
+    costs, boxes_of_batch = costs_of(outputs, targets)
     assert torch.isfinite(costs).all()
-    found = assign(costs.numpy(), truth.sizes)
-    assert len(found) == 3 * 2 + 3 * 3
-    # a query that says nothing is taken last
-    assert not ((found.images == 0) & (found.heads == 0) & (found.queries == 0)).any()
+    matches = hungarian_matches(costs.numpy(), boxes_of_batch.sizes)
+    assert len(matches) == 3 * 2 + 3 * 3
+    # a query without finite outputs is taken last
+    assert not ((matches.images == 0) & (matches.heads == 0) & (matches.queries == 0)).any()
 
 
 def test_no_boxes_at_all_give_no_pairs():
     outputs, targets = random_outputs((0, 0))
-    costs, truth = costs_of(outputs, targets)
-    found = assign(costs.numpy(), truth.sizes)
-    assert len(found) == len(union(found)) == 0
+    costs, boxes_of_batch = costs_of(outputs, targets)
+    matches = hungarian_matches(costs.numpy(), boxes_of_batch.sizes)
+    assert len(matches) == len(union_over_heads(matches)) == 0
 
 
 def test_the_union_holds_every_matched_query_once_with_the_box_of_most_heads():
     rows = [(0, 4, 0, 0), (0, 4, 1, 1), (0, 4, 1, 2), (0, 2, 0, 1), (1, 4, 2, 0)]
-    assert as_list(union(pairs_of(rows))) == [(0, 2, 0), (0, 4, 1), (1, 4, 2)]
+    assert as_list(union_over_heads(pairs_of(rows))) == [(0, 2, 0), (0, 4, 1), (1, 4, 2)]
 
 
 def test_equal_votes_go_to_the_first_box():
-    assert as_list(union(pairs_of([(0, 4, 3, 0), (0, 4, 1, 1), (0, 4, 2, 2)]))) == [(0, 4, 1)]
+    assert as_list(union_over_heads(pairs_of([(0, 4, 3, 0), (0, 4, 1, 1), (0, 4, 2, 2)]))) == [
+        (0, 4, 1)
+    ]
 
 
 def test_the_union_is_that_of_plain_counting():
@@ -136,11 +139,11 @@ def test_the_union_is_that_of_plain_counting():
         for k in range(7)
         for q, g in zip(generator.permutation(8)[:6], range(6), strict=True)
     ]
-    found = union(pairs_of(rows))
+    pairs = union_over_heads(pairs_of(rows))
     for b in range(3):
         votes = plain_union(
             [{q: g for image, q, g, head in rows if (image, head) == (b, k)} for k in range(7)]
         )
         assert sorted((b, q, g) for q, g in votes.items()) == [
-            row for row in as_list(found) if row[0] == b
+            row for row in as_list(pairs) if row[0] == b
         ]

@@ -33,14 +33,14 @@ def test_letters_that_join_or_mark_others_need_no_glyph():
     assert drawn_letters("e\u0301 a\u200db\ufe0f") == {"e", "a", "b"}
 
 
-def test_without_fonts_a_class_is_its_number_and_that_is_said_once(latin_alone, caplog):
+def test_without_fonts_a_class_is_its_number_and_that_is_warned_of_once(latin_alone, caplog):
     with caplog.at_level(logging.WARNING):
         assert [class_label(i, ["a b", KOREAN, "猫"]) for i in range(3)] == ["a b", "#1", "#2"]
-    (told,) = caplog.messages
-    assert KOREAN in told and "#1" in told and "\n" not in told
+    (message,) = caplog.messages
+    assert KOREAN in message and "#1" in message and "\n" not in message
 
 
-def test_a_font_is_found_wherever_the_machine_has_one(monkeypatch):
+def test_a_font_is_chosen_wherever_the_machine_has_one(monkeypatch):
     path, index = next(iter(installed_fonts("둘")), (None, None))
     if path is None:
         pytest.skip("no installed font has Korean letters")

@@ -1,4 +1,4 @@
-"""Classes of a trained head found again by name."""
+"""Matching the classes of a trained head by name."""
 
 from visionloop.tasks.huggingface.loading import match_classes
 

@@ -1,4 +1,4 @@
-"""Small real things for the segmentation tests."""
+"""Small EoMT models for the segmentation tests."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from visionloop.tasks.segmentation.model import new_config, new_model
 
 @pytest.fixture
 def tiny_module():
-    """tiny_module(classes, **fields of the config): an EoMT of random weights, smaller than `tiny`."""
+    """Return make(classes, **fields of the config): an EoMT smaller than `tiny`, random weights."""
 
     def make(classes=("sky", "road", "tree"), **fields):
         torch.manual_seed(0)
@@ -30,7 +30,7 @@ def tiny_module():
 
 @pytest.fixture
 def save_tiny(tmp_path, tiny_module):
-    """save_tiny(classes, name=.., **fields) -> a Hugging Face folder of random weights."""
+    """Return save(classes, name=.., **fields) -> a Hugging Face folder of random weights."""
 
     def save(classes=("sky", "road", "tree"), *, name="model", **fields):
         module = tiny_module(classes, **fields)

@@ -1,4 +1,4 @@
-"""The forward against the library's: all levels, masks, what lifted masks save, recomputation."""
+"""The forward of EoMT against that of transformers: levels, masks, annealing, checkpointing."""
 
 import copy
 
@@ -12,10 +12,19 @@ from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
 from visionloop.tasks.segmentation.model import new_model
 from visionloop.tasks.segmentation.network import EomtForUniversalSegmentation, plain_attention
 
-DINOV3 = dict(
-    hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8, num_blocks=2,
-    num_queries=8, num_upscale_blocks=1, num_register_tokens=2, pos_embed_rescale=None,
-)  # fmt: skip
+DINOV3 = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_blocks": 2,
+    "num_queries": 8,
+    "num_upscale_blocks": 1,
+    "num_register_tokens": 2,
+    "pos_embed_rescale": None,
+}
 
 
 @pytest.fixture(params=["eomt", "eomt_dinov3"])
@@ -26,8 +35,8 @@ def module(request, tiny_module):
     return new_model(EomtDinov3Config(**DINOV3), ["sky", "road", "tree"])
 
 
-def library_twin(module):
-    """The library's own class with the same weights and its own kind of attention."""
+def transformers_twin(module):
+    """Return the class of transformers with the same weights and its own kind of attention."""
     config = type(module.config).from_dict(module.config.to_dict())
     config._attn_implementation = "sdpa"
     twin = getattr(transformers, type(module).__name__)(config)
@@ -37,31 +46,31 @@ def library_twin(module):
 
 
 def levels_of(twin, pixels):
-    """(mask logits, class logits) of every level, recorded from the library's forward."""
-    found, predict = [], twin.predict
+    """Return (mask logits, class logits) of every level, recorded from transformers' forward."""
+    levels, predict = [], twin.predict
 
     def record(tokens):
-        found.append(predict(tokens))
-        return found[-1]
+        levels.append(predict(tokens))
+        return levels[-1]
 
     twin.predict = record
     twin(pixels)
-    masks, classes = zip(*found, strict=True)
+    masks, classes = zip(*levels, strict=True)
     return torch.stack(masks, dim=1), torch.stack(classes, dim=1)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_all_levels_equal_the_librarys_while_everything_is_masked(module, training):
-    twin, pixels = library_twin(module).train(training), torch.randn(3, 3, 32, 32)
+def test_all_levels_equal_transformers_while_all_queries_are_masked(module, training):
+    twin, pixels = transformers_twin(module).train(training), torch.randn(3, 3, 32, 32)
     ours = module.train(training)(pixels, all_levels=True)
     assert ours[0].shape == (3, 3, 8, 8, 8) and ours[1].shape == (3, 3, 8, 4)
     for mine, theirs in zip(ours, levels_of(twin, pixels), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_half_lifted_masks_equal_the_librarys_for_the_same_draws(module):
+def test_partly_masked_queries_equal_transformers_for_the_same_draws(module):
     module.mask_probs = [0.4, 1.0]
-    twin, pixels = library_twin(module).train(), torch.randn(2, 3, 32, 32)
+    twin, pixels = transformers_twin(module).train(), torch.randn(2, 3, 32, 32)
     torch.manual_seed(5)
     mine = module.train()(pixels)
     torch.manual_seed(5)
@@ -70,9 +79,9 @@ def test_half_lifted_masks_equal_the_librarys_for_the_same_draws(module):
     torch.testing.assert_close(mine[1], theirs[1], atol=1e-5, rtol=1e-5)
 
 
-def test_lifted_masks_predict_once_and_equal_the_librarys_last_level(module):
+def test_without_masks_one_prediction_equals_the_last_level_of_transformers(module):
     module.mask_probs = [0.0, 0.0]
-    twin, pixels, calls = library_twin(module).eval(), torch.randn(2, 3, 32, 32), []
+    twin, pixels, calls = transformers_twin(module).eval(), torch.randn(2, 3, 32, 32), []
     module.eval().heads.register_forward_hook(lambda *_: calls.append(1))
     masks, classes = module(pixels)
     assert len(calls) == 1 and masks.shape[1] == 1
@@ -81,24 +90,24 @@ def test_lifted_masks_predict_once_and_equal_the_librarys_last_level(module):
     torch.testing.assert_close(classes[:, 0], theirs.class_queries_logits, atol=1e-5, rtol=1e-5)
 
 
-def test_a_mask_lifted_in_one_block_does_not_linger_from_the_block_before(module):
+def test_a_block_without_masks_does_not_inherit_those_of_the_block_before(module):
     module.mask_probs = [1.0, 0.0]
-    seen = []
+    masks = []
     for layer in module.eval().layers:
         layer.register_forward_pre_hook(
-            lambda _, args, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
+            lambda _, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
         )
     module(torch.randn(2, 3, 32, 32))
     assert (
-        seen[0] is None
-        and seen[1].shape == (2, 1, 8, 8 + 3 + 16)
-        and seen[1].dtype == torch.bool
-        and seen[2] is None
+        masks[0] is None
+        and masks[1].shape == (2, 1, 8, 8 + 3 + 16)
+        and masks[1].dtype == torch.bool
+        and masks[2] is None
     )
-    assert seen[1][..., :11].all(), "queries, class and register tokens are never masked"
+    assert masks[1][..., :11].all(), "queries, class and register tokens are never masked"
 
 
-def test_draws_decide_which_queries_are_lifted_whatever_the_generator_is_at(module):
+def test_draws_alone_decide_which_queries_are_masked(module):
     module.mask_probs = [0.5, 0.5]
     pixels, draws = torch.randn(2, 3, 32, 32), torch.rand(2, 2, 8)
     module.eval()

@@ -1,4 +1,4 @@
-"""A plain ViT as the start of EoMT."""
+"""EoMT on the weights of a plain ViT."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def built(source, classes, **settings):
 
 
 def save_backbone(folder, config, auto=AutoModel):
-    """A folder of random weights, none of them zero or one."""
+    """Write a folder of random weights, none of them zero or one; return the module."""
     torch.manual_seed(3)
     module = auto.from_config(config)
     for parameter in module.parameters():
@@ -60,7 +60,7 @@ def build(folder, **settings):
 
 @torch.no_grad()
 def hidden_states(module, pixels):
-    """What the blocks and the norm make of an image, without queries."""
+    """Return the tokens of an image after all blocks and the norm, without queries."""
     tokens, extra = module.embed(pixels)
     for layer in module.layers:
         tokens = layer(tokens, attention_mask=None, **extra)
@@ -122,7 +122,7 @@ def test_sizes_follow_the_backbone():
     assert shape(image_size=384, patch_size=32, num_hidden_layers=40) == (384, 32, 3, 5)
 
 
-def test_a_new_filter_answers_to_the_enlarged_patch_as_the_old_one_did():
+def test_a_new_filter_responds_to_the_enlarged_patch_as_the_old_one_did():
     torch.manual_seed(0)
     weight, patch = torch.randn(8, 3, 14, 14), torch.randn(1, 3, 14, 14)
     enlarged = F.interpolate(patch, size=(16, 16), mode="bicubic", antialias=True)
@@ -162,7 +162,7 @@ def test_another_image_size_resizes_the_backbones_positions(tmp_path):
         build(tmp_path, image_size=50)
 
 
-def test_what_eomt_cannot_express_is_refused(tmp_path):
+def test_a_vit_that_eomt_cannot_express_is_refused(tmp_path):
     ViTConfig(**SMALL, intermediate_size=80).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="MLP's width 80 is no multiple of its width 32"):
         read_config(tmp_path)

@@ -1,4 +1,4 @@
-"""The preflight of masks: every mistake at once, each with its file."""
+"""Checks of a data folder with masks: every problem at once, each with its file."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ SHAPE = (20, 24)
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder with train and val in which nothing is wrong."""
+    """Return a folder with train and val and no problem."""
     return write_segmentation_data(tmp_path / "data")
 
 
@@ -24,23 +24,23 @@ def check(data, val_split=0.0, image_size=16):
     return check_segmentation_data(str(data), val_split, image_size)
 
 
-def whys(found, kind="errors"):
-    return [(row["path"].rsplit("/", 1)[1], row["why"]) for row in found[kind]]
+def whys(report, kind="errors"):
+    return [(row["path"].rsplit("/", 1)[1], row["why"]) for row in report[kind]]
 
 
 def rewrite(data, **content):
     (data / "classes.json").write_text(json.dumps(content))
 
 
-def test_a_sound_folder_has_nothing_but_its_numbers(data):
-    found = check(data)
-    assert found["errors"] == found["warnings"] == []
-    assert found["classes"] == {"sky": 12 * 6 * 24, "road": 12 * 6 * 24, "car": 12 * 6 * 24}
-    assert found["lines"] == [
-        "12 images in train, 3.0 classes an image, 3 at most",
+def test_a_valid_folder_has_counts_and_no_problem(data):
+    report = check(data)
+    assert report["errors"] == report["warnings"] == []
+    assert report["classes"] == {"sky": 12 * 6 * 24, "road": 12 * 6 * 24, "car": 12 * 6 * 24}
+    assert report["lines"] == [
+        "12 images in train, 3.0 classes per image, 3 at most",
         "pixels in train: sky 33 %, road 33 %, car 33 %; 10 % of all are ignored",
     ]
-    json.dumps(found)
+    json.dumps(report)
 
 
 def test_every_unreadable_or_wrong_file_is_named(data):
@@ -50,18 +50,19 @@ def test_every_unreadable_or_wrong_file_is_named(data):
     write_pair(data, "val", "val03", np.array([[3, 7] * 12] * 20, dtype=np.uint8))
     Image.new("L", (24, 21)).save(data / "masks" / "val" / "val04.png")
     Image.new("L", (20, 24)).save(data / "masks" / "val" / "val05.png")
+    values = f"{data}/classes.json knows 0 to 2 and 255 (ignored)"
     assert dict(whys(check(data))) == {
         "train00.png": "empty file",
         "train01.png": "no PNG, TIFF or BMP file; other formats do not keep class ids",
-        "train02.png": f"holds the value 9 in 480 pixels, {data}/classes.json knows 0 to 2 and 255 (ignored)",
-        "val03.png": f"holds 2 values (3, 7) in 480 pixels, {data}/classes.json knows 0 to 2 and 255 (ignored)",
+        "train02.png": f"holds the value 9 in 480 pixels, {values}",
+        "val03.png": f"holds 2 values (3, 7) in 480 pixels, {values}",
         "val04.png": "is 21 x 24 (height x width), its image 20 x 24",
         "val05.png": "is 24 x 20 (height x width), its image 20 x 24: "
         "the mask was drawn before the image's EXIF orientation was applied",
     }
 
 
-def test_missing_masks_of_all_splits_are_told_at_once(data):
+def test_missing_masks_of_all_splits_are_reported_at_once(data):
     (data / "masks" / "train" / "train05.png").unlink()
     (data / "masks" / "val" / "val07.png").unlink()
     errors = whys(check(data))
@@ -73,9 +74,9 @@ def test_missing_masks_of_all_splits_are_told_at_once(data):
 
 
 def test_a_wrong_class_file_is_one_error(data):
-    rewrite(data, classes=["sky"], colours={})
+    rewrite(data, classes=["sky"], shades={})
     ((path, why),) = whys(check(data))
-    assert path == "classes.json" and why.startswith("unknown key 'colours'")
+    assert path == "classes.json" and why.startswith("unknown key 'shades'")
 
 
 def test_a_folder_of_another_kind_says_what_was_expected(tmp_path):
@@ -97,9 +98,9 @@ def test_a_missing_validation_split_is_an_error_unless_one_is_made(data):
     )
 
 
-def test_classes_that_are_never_seen_are_named(data):
+def test_classes_that_never_occur_are_named(data):
     rewrite(data, classes=["sky", "road", "car", "ship", "plane"])
-    assert ("classes.json", "2 of 5 classes are never seen in train: ship, plane") in whys(
+    assert ("classes.json", "2 of 5 classes are never in train: ship, plane") in whys(
         check(data), "warnings"
     )
 
@@ -117,27 +118,25 @@ def test_values_that_count_from_one_are_suspected(data):
     for path in (data / "masks" / "train").iterdir():
         ids = np.array(Image.open(path))
         Image.fromarray(np.maximum(ids, 1)).save(path)
-    why = (
-        '1 of 4 classes are never seen in train: sky; if the files count from 1, say "ids": "shift"'
-    )
+    why = '1 of 4 classes are never in train: sky; if the files count from 1, set "ids": "shift"'
     assert ("classes.json", why) in whys(check(data), "warnings")
 
 
-def test_what_splits_do_not_share_is_told(data):
+def test_classes_that_splits_do_not_share_are_reported(data):
     for number in range(12):
         write_pair(data, "train", f"train{number:02}", np.full(SHAPE, number % 2, dtype=np.uint8))
         write_pair(data, "val", f"val{number:02}", np.full(SHAPE, 2 - number % 2, dtype=np.uint8))
     warnings = whys(check(data), "warnings")
-    assert ("val", "val holds classes that train never shows: car") in warnings
+    assert ("val", "val has classes that train does not have: car") in warnings
     assert ("val", "val has no pixel of sky; they get no score") in warnings
-    assert ("train", "few images: 6 with sky, 6 with road; a class wants at least 10") in warnings
+    assert ("train", "few images: 6 with sky, 6 with road; a class needs at least 10") in warnings
 
 
-def test_masks_without_a_valid_pixel_are_told_and_legal(data):
+def test_masks_without_a_valid_pixel_are_a_warning(data):
     write_pair(data, "train", "train03", np.full(SHAPE, 255, dtype=np.uint8))
-    found = check(data)
-    assert found["errors"] == [] and whys(found, "warnings") == [
-        ("train", "1 masks hold ignored pixels alone: train03.png")
+    report = check(data)
+    assert report["errors"] == [] and whys(report, "warnings") == [
+        ("train", "1 masks have ignored pixels alone: train03.png")
     ]
 
 
@@ -155,7 +154,7 @@ def test_mostly_ignored_pixels_are_suspicious(data):
     assert whys(check(data), "warnings") == [("train", why), ("val", why)]
 
 
-def test_copies_and_masks_without_a_image_are_told(data):
+def test_duplicates_and_masks_without_an_image_are_reported(data):
     shutil.copy(data / "images" / "train" / "train01.png", data / "images" / "val" / "val02.png")
     (data / "images" / "train" / "train05.png").unlink()
     warnings = whys(check(data), "warnings")
@@ -166,7 +165,7 @@ def test_copies_and_masks_without_a_image_are_told(data):
     )
 
 
-def test_images_that_exif_turns_in_place_are_told(data):
+def test_images_that_exif_rotates_in_place_are_reported(data):
     exif = Image.Exif()
     exif[0x0112] = 3
     generator = np.random.default_rng(0)
@@ -175,20 +174,23 @@ def test_images_that_exif_turns_in_place_are_told(data):
     )
     ((path, why),) = whys(check(data), "warnings")
     assert path == "val" and why.startswith(
-        "1 images are turned by EXIF and keep their size: val02.png; whether their masks"
+        "1 images are rotated by EXIF and keep their size: val02.png; sizes cannot tell whether"
     )
 
 
-def test_what_vanishes_at_the_image_size_is_told(data):
+def test_classes_that_vanish_at_the_image_size_are_reported(data):
     ids = np.zeros((200, 240), dtype=np.uint8)
     ids[:100], ids[150, 100] = 1, 2
     for number in range(12):
         write_pair(data, "train", f"train{number:02}", ids)
-    found = check(data)
+    report = check(data)
     assert (
-        "classes that vanish from images shown whole at 16 px: car from 100 % of those with them"
-        in found["lines"]
+        "classes that vanish when whole images are resized to 16 px: car from 100 % of the images"
+        " with them"
+    ) in report["lines"]
+    why = (
+        "mostly too small to be visible at 16 px: car; consider a larger --image-size, or smaller"
+        " images"
     )
-    why = "mostly too small to be seen at 16 px: car; consider a larger --image-size, or smaller images"
-    assert ("train", why) in whys(found, "warnings")
+    assert ("train", why) in whys(report, "warnings")
     assert not any("vanish" in line for line in check(data, image_size=240)["lines"])

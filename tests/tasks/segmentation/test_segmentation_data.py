@@ -54,7 +54,7 @@ def test_a_share_is_set_aside_by_hash_and_the_same_each_time(data):
     ]
 
 
-def test_what_is_wrong_with_the_folder_is_the_users_to_mend(data):
+def test_a_wrong_layout_is_a_user_error(data):
     with pytest.raises(UserError, match=r"--data: expected a folder with images/train/") as caught:
         index_split(None, "train")
     assert caught.value.field == "data"
@@ -97,7 +97,9 @@ def test_present_classes_are_those_of_the_mask():
 def test_images_of_any_size_share_an_evaluation_batch(data):
     write_pair(data, "val", "val01", np.ones((9, 31), dtype=np.uint8))
     dataset = SegmentationDataset(
-        require_segmentation_split(data, "val"), SegmentationEvalPreset(size=16), with_truth=True
+        require_segmentation_split(data, "val"),
+        SegmentationEvalPreset(size=16),
+        with_ground_truth=True,
     )
     batch = collate_eval(samples(dataset, [0, 1]))
     assert [tuple(pixels.shape) for pixels in batch["pixel_values"]] == [(3, 16, 19), (3, 16, 55)]

@@ -1,4 +1,4 @@
-"""The Hugging Face folder of an EoMT: the hub's, and ours."""
+"""Hugging Face folders of EoMT: those of the hub, and ours."""
 
 import json
 import logging
@@ -65,7 +65,7 @@ def test_a_resized_model_reads_back_bit_for_bit(save_tiny, tmp_path):
         assert torch.equal(ours, stored)
 
 
-def test_how_much_is_masked_travels_with_the_folder(tiny_module, tmp_path):
+def test_the_probabilities_of_masks_are_stored_in_the_folder(tiny_module, tmp_path):
     module = tiny_module()
     module.mask_probs = [0.25, 1.0]
     save_folder(module, module.state_dict(), tmp_path, 32, IMAGENET_MEAN, IMAGENET_STD)
@@ -74,10 +74,10 @@ def test_how_much_is_masked_travels_with_the_folder(tiny_module, tmp_path):
     load_folder(other, tmp_path)
     assert other.mask_probs == [0.25, 1.0]
     rewrite(tmp_path, lambda weights: weights.pop("attn_mask_probs"))
-    assert load_model(tmp_path).mask_probs == [0.0, 0.0]  # nobody says: trained to the end
+    assert load_model(tmp_path).mask_probs == [0.0, 0.0]  # without the buffer: trained to the end
 
 
-def test_a_folder_loads_with_the_library(save_tiny, tiny_module):
+def test_a_folder_loads_with_transformers(save_tiny, tiny_module):
     folder, module = save_tiny(), tiny_module()
     theirs = transformers.AutoModelForUniversalSegmentation.from_pretrained(
         folder, use_safetensors=True
@@ -134,7 +134,7 @@ def test_missing_and_unknown_weights_are_errors_but_for_heads(save_tiny, caplog)
         load_model(folder)
 
 
-def test_broken_folders_are_told_in_one_line(save_tiny):
+def test_broken_folders_are_an_error_of_one_line(save_tiny):
     folder = save_tiny()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"image_size": [32, 32]}))
@@ -149,8 +149,17 @@ def test_broken_folders_are_told_in_one_line(save_tiny):
 
 
 def test_dinov3_folders_read_back_and_fit_any_size(tmp_path):
-    fields = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 32,
-              "patch_size": 8, "num_blocks": 2, "num_queries": 8, "num_upscale_blocks": 1}  # fmt: skip
+    fields = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "image_size": 32,
+        "patch_size": 8,
+        "num_blocks": 2,
+        "num_queries": 8,
+        "num_upscale_blocks": 1,
+    }
     module = new_model(transformers.EomtDinov3Config(**fields), ["sky", "road"])
     save_folder(module, module.state_dict(), tmp_path, 32, IMAGENET_MEAN, IMAGENET_STD)
     again, pixels = (

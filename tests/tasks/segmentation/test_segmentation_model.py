@@ -6,17 +6,29 @@ import torch
 from visionloop.engine.errors import UserError
 from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.huggingface.loading import name_classes
-from visionloop.tasks.segmentation.architectures import ARCHITECTURES, REGISTRY
+from visionloop.tasks.segmentation.architectures import ARCHITECTURES, MODEL_NAMES
 from visionloop.tasks.segmentation.model import build_model, load_model, new_config, source_config
 from visionloop.tasks.segmentation.network import EomtForUniversalSegmentation
 from visionloop.tasks.segmentation.positions import set_image_size
 
-# released configs: side, queries, classes and millions of parameters, measured on the library's
-# classes (recipe, section 8)
+# released configs: side, queries, classes and millions of parameters, counted on the classes of
+# transformers
 RELEASED = {
-    "eomt-small": (640, 200, 133, 24.0), "eomt-base": (640, 200, 133, 93.7), "eomt-large": (512, 100, 150, 316.0),
-    "eomt-giant": (640, 200, 133, 1163.6), "tiny": (96, 24, 11, 0.77),
-}  # fmt: skip
+    "eomt-small": (640, 200, 133, 24.0),
+    "eomt-base": (640, 200, 133, 93.7),
+    "eomt-large": (512, 100, 150, 316.0),
+    "eomt-giant": (640, 200, 133, 1163.6),
+    "tiny": (96, 24, 11, 0.77),
+}
+SIZE_OF = {
+    "tue-mps/eomt-vit-large": "eomt-large",
+    "eomt-large": "eomt-large",
+    "eomt-large-cityscapes": "eomt-large",
+    "tue-mps/coco_panoptic_eomt_small_640_2x": "eomt-small",
+    "coco_panoptic_eomt_base_640_2x": "eomt-base",
+    "eomt-giant-panoptic": "eomt-giant",
+    "tiny": "tiny",
+}
 
 
 def build(source, classes, **settings):
@@ -34,25 +46,21 @@ def test_every_released_size_has_its_number_of_parameters(name):
     name_classes(config, [str(i) for i in range(num_classes)])
     with torch.device("meta"):
         module = EomtForUniversalSegmentation(config)
-    found = sum(parameter.numel() for parameter in module.parameters()) / 1e6
-    assert found == pytest.approx(millions, rel=0.002 if millions > 1 else 0.02)
+    count = sum(parameter.numel() for parameter in module.parameters()) / 1e6
+    assert count == pytest.approx(millions, rel=0.002 if millions > 1 else 0.02)
 
 
 def test_names_of_released_weights_lead_to_their_architecture():
-    for name, size in {
-        "tue-mps/eomt-vit-large": "eomt-large", "eomt-large": "eomt-large", "eomt-large-cityscapes": "eomt-large",
-        "tue-mps/coco_panoptic_eomt_small_640_2x": "eomt-small", "coco_panoptic_eomt_base_640_2x": "eomt-base",
-        "eomt-giant-panoptic": "eomt-giant", "tiny": "tiny",
-    }.items():  # fmt: skip
-        assert REGISTRY.find(name, True) == ModelSource(size, None, weights=False)
+    for name, size in SIZE_OF.items():
+        assert MODEL_NAMES.find(name, True) == ModelSource(size, None, weights=False)
     assert (
-        REGISTRY.aliases["tue-mps/eomt-vit-large"]
-        == REGISTRY.pretrained["eomt-large"]
+        MODEL_NAMES.aliases["tue-mps/eomt-vit-large"]
+        == MODEL_NAMES.pretrained["eomt-large"]
         == "tue-mps/ade20k_semantic_eomt_large_512"
     )
 
 
-def test_random_weights_start_where_the_librarys_do():
+def test_random_weights_are_those_of_transformers():
     module = build(ModelSource("tiny", None, weights=False), ["sky", "road"])
     assert module.training and module.mask_probs == [1.0, 1.0]
     assert module.query.weight.std().item() == pytest.approx(1, rel=0.05)

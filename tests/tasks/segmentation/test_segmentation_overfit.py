@@ -1,17 +1,17 @@
-"""What a few images are overfitted from: the windows in which they are scored."""
+"""The samples of `check --overfit`: the windows of the inference."""
 
 import numpy as np
 import pytest
 import torch
 
 from visionloop.datasets.segmentation.transforms import SegmentationEvalPreset
-from visionloop.tasks.segmentation.data import collate_eval, window_samples
+from visionloop.tasks.segmentation.data import collate_eval, overfit_windows
 
 SIDE = 16
 
 
 def sample_of(height, width, block):
-    """Blocks of four classes, which the image shows as four shades; the last row is ignored."""
+    """Return blocks of four classes, four shades in the image; the last row is ignored."""
     ids = (
         np.add.outer(np.arange(height) // block, 2 * (np.arange(width) // block)).astype(np.uint8)
         % 4
@@ -24,30 +24,30 @@ def sample_of(height, width, block):
 
 
 @pytest.mark.parametrize(("height", "width", "windows"), [(16, 16, 1), (16, 40, 3), (33, 16, 3)])
-def test_each_window_shows_its_own_part_of_image_and_truth(height, width, windows):
-    parts = window_samples(sample_of(height, width, 4), SIDE)
+def test_each_window_shows_its_own_part_of_image_and_ground_truth(height, width, windows):
+    parts = overfit_windows(sample_of(height, width, 4), SIDE)
     assert len(parts) == windows
     for part in parts:
-        known = part["ids"] != 255
-        assert torch.equal(part["pixel_values"][0][known], 60 * part["ids"][known])
+        valid = part["ids"] != 255
+        assert torch.equal(part["pixel_values"][0][valid], 60 * part["ids"][valid])
         assert torch.equal(part["fitted"], part["pixel_values"]) and torch.equal(
             part["fitted_ids"], part["ids"]
         )
 
 
 @pytest.mark.parametrize("size", [(64, 160), (160, 64), (8, 19)])
-def test_the_truth_is_resized_with_the_image(size):
-    for part in window_samples(sample_of(*size, min(size) // 2), SIDE):
-        known = part["ids"] != 255
+def test_the_ground_truth_is_resized_with_the_image(size):
+    for part in overfit_windows(sample_of(*size, min(size) // 2), SIDE):
+        valid = part["ids"] != 255
         near = (
             part["pixel_values"][0].int() - 60 * part["ids"].int()
         ).abs() <= 20  # borders of a block are mixed
-        assert near[known].float().mean() > 0.7 and part["ids"].shape == (SIDE, SIDE)
+        assert near[valid].float().mean() > 0.7 and part["ids"].shape == (SIDE, SIDE)
 
 
 def test_windows_of_several_images_make_a_batch_of_squares():
     batch = collate_eval(
-        window_samples(sample_of(16, 40, 4), SIDE) + window_samples(sample_of(40, 16, 4), SIDE)
+        overfit_windows(sample_of(16, 40, 4), SIDE) + overfit_windows(sample_of(40, 16, 4), SIDE)
     )
     assert (
         batch["fitted"].shape == (6, 3, SIDE, SIDE)

@@ -1,4 +1,4 @@
-"""The image's way into the network, written and read."""
+"""preprocessor_config.json, written and read."""
 
 import json
 
@@ -15,15 +15,15 @@ from visionloop.tasks.segmentation.export import (
 )
 
 
-def test_the_library_cuts_the_windows_that_the_folder_asks_for(save_tiny):
+def test_transformers_cuts_the_windows_of_the_folder(save_tiny):
     processor = AutoImageProcessor.from_pretrained(save_tiny())
-    answer = processor(torch.zeros(3, 40, 70, dtype=torch.uint8), return_tensors="pt")
-    assert answer["pixel_values"].shape == (2, 3, 32, 32)  # 32 x 56: two windows
+    inputs = processor(torch.zeros(3, 40, 70, dtype=torch.uint8), return_tensors="pt")
+    assert inputs["pixel_values"].shape == (2, 3, 32, 32)  # 32 x 56: two windows
     black = -torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD)
-    assert torch.allclose(answer["pixel_values"][0, :, 0, 0], black, atol=1e-5)
+    assert torch.allclose(inputs["pixel_values"][0, :, 0, 0], black, atol=1e-5)
 
 
-def test_what_was_written_is_read(save_tiny):
+def test_a_written_processor_is_read_back(save_tiny):
     folder = save_tiny()
     assert read_processor(folder) == (32, IMAGENET_MEAN, IMAGENET_STD)
     write_processor(folder, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

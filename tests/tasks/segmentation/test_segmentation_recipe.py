@@ -1,4 +1,4 @@
-"""What model and preset change, warm-ups, parameter groups, micro-batches."""
+"""Defaults by model and preset, warm-ups, parameter groups, micro-batches."""
 
 import itertools
 
@@ -22,21 +22,21 @@ LARGE = "tue-mps/ade20k_semantic_eomt_large_512"
 PLAIN = "facebook/dinov2-with-registers-large"
 
 
-def settled(**flags):
-    """{setting: value} before the data is known."""
+def recipe_values(**flags):
+    """Return {setting: value} before the data is read."""
     return {
         name: setting.value for name, setting in resolve_settings(SegmentationTask, flags).items()
     }
 
 
 def resolved(steps, **flags):
-    """{setting: value} of a run of so many steps."""
+    """Return {setting: value} of a run of so many steps."""
     settings = resolve_auto(
         resolve_settings(SegmentationTask, {"steps": steps, **flags}),
         100,
         "cpu",
         {},
-        SegmentationTask.settle,
+        SegmentationTask.resolve_defaults,
     )
     return {name: setting.value for name, setting in settings.items()}
 
@@ -45,7 +45,7 @@ def resolved(steps, **flags):
 
 
 def test_weights_are_fine_tuned_with_the_authors_numbers():
-    values = settled(model=LARGE)
+    values = recipe_values(model=LARGE)
     assert values["preset"] == "finetune" and not values["from_scratch"]
     assert (values["lr"], values["layer_decay"], values["weight_decay"], values["decay_all"]) == (
         1e-4,
@@ -69,14 +69,14 @@ def test_weights_are_fine_tuned_with_the_authors_numbers():
 
 def test_random_weights_train_longer_and_all_layers_alike():
     for values in (
-        settled(model="eomt-large", from_scratch=True),
-        settled(model=LARGE, preset="scratch"),
+        recipe_values(model="eomt-large", from_scratch=True),
+        recipe_values(model=LARGE, preset="scratch"),
     ):
         assert (values["preset"], values["layer_decay"], values["epochs"]) == ("scratch", 1.0, 100)
 
 
-def test_the_tiny_model_starts_from_random_weights_at_a_rate_of_its_own():
-    for values in (settled(), settled(model="tiny")):
+def test_the_tiny_model_starts_from_random_weights_at_its_own_learning_rate():
+    for values in (recipe_values(), recipe_values(model="tiny")):
         assert (values["model"], values["preset"], values["from_scratch"]) == (
             "tiny",
             "scratch",
@@ -91,22 +91,22 @@ def test_the_tiny_model_starts_from_random_weights_at_a_rate_of_its_own():
         assert values["init"] == "mimetic"
 
 
-def test_random_weights_of_another_architecture_start_as_the_library_draws_them():
+def test_random_weights_of_another_architecture_are_those_of_transformers():
     for model in ("eomt-small", LARGE):
-        assert settled(model=model, from_scratch=True)["init"] == "library"
+        assert recipe_values(model=model, from_scratch=True)["init"] == "transformers"
 
 
 def test_a_flag_beats_the_preset_and_an_unknown_preset_is_named():
-    values = settled(model=LARGE, lr=0.5, steps=10)
+    values = recipe_values(model=LARGE, lr=0.5, steps=10)
     assert values["lr"] == 0.5 and values["epochs"] is None
     with pytest.raises(UserError, match=", ".join(PRESETS)):
-        settled(model=LARGE, preset="fast")
+        recipe_values(model=LARGE, preset="fast")
 
 
 def test_presets_name_settings_that_exist():
     for preset in PRESETS:
         for model in ("tiny", LARGE):
-            assert resolved(100, model=model, preset=preset).keys() == settled().keys()
+            assert resolved(100, model=model, preset=preset).keys() == recipe_values().keys()
 
 
 def test_the_heads_begin_and_the_vit_follows_over_twice_as_many_steps():
@@ -126,7 +126,7 @@ def test_the_heads_begin_and_the_vit_follows_over_twice_as_many_steps():
     assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (1, 1, 2)
 
 
-def test_a_warm_up_that_was_given_moves_the_vits_too():
+def test_a_set_warm_up_moves_that_of_the_vit_too():
     values = resolved(1000, model=LARGE, warmup_steps=70)
     assert (values["warmup_steps"], values["backbone_rest"], values["backbone_warmup"]) == (
         70,
@@ -164,14 +164,14 @@ def test_a_released_eomt_needs_no_masks_in_a_short_run(model):
     assert resolved(1999, model=model, from_scratch=True)["mask_annealing"] == "auto"
 
 
-def test_a_plain_vit_and_random_weights_have_masks_to_lift_in_any_run():
+def test_a_plain_vit_and_random_weights_have_masks_in_any_run():
     assert resolved(10, model=PLAIN)["mask_annealing"] == "auto"
     assert resolved(10, model="tiny")["mask_annealing"] == "auto"
     for steps in (10, 100_000):
         assert resolved(steps, model=PLAIN, preset="short")["mask_annealing"] == "off"
 
 
-def test_a_folder_is_told_by_its_config(save_tiny, tmp_path):
+def test_a_folder_is_recognized_by_its_config(save_tiny, tmp_path):
     folder = save_tiny()
     assert (
         size_of(str(folder)) == "tiny"
@@ -199,7 +199,7 @@ def test_every_size_has_a_micro_batch_and_the_batch_stays():
     assert resolved(100, model=LARGE, micro_batch=2)["micro_batch"] == 2
 
 
-# rates --------------------
+# learning lrs --------------------
 
 
 @pytest.fixture
@@ -208,8 +208,8 @@ def large(tiny_module):
     return tiny_module(hidden_size=8, num_hidden_layers=24, num_blocks=4, num_register_tokens=2)
 
 
-def rates_of(module, steps, heads, vit):
-    """[{group: lr} of each step, and of the end]."""
+def lrs_of(module, steps, heads, vit):
+    """Return [{group: lr} of each step, and of the end]."""
     config = TrainConfig(steps=steps, lr=1e-4, schedule="poly", warmup_steps=heads)
     optimizer = build_optimizer(
         parameter_groups(module, layer_decay=0.8, rest=heads, warmup=vit), module, config
@@ -222,12 +222,12 @@ def poly(step, steps):
 
 
 def test_both_curves_are_the_authors(large):
-    """Source: two_stage_warmup_poly_schedule.py. Our warm-ups move at their first step already, theirs one step later."""
+    """Source: two_stage_warmup_poly_schedule.py, whose warm-ups start one step later."""
     steps, heads, vit = 200, 10, 20
-    rates = rates_of(large, steps, heads, vit)
-    for step, found in enumerate(rates):
+    lrs = lrs_of(large, steps, heads, vit)
+    for step, group_lrs in enumerate(lrs):
         factor = (step + 1) / heads if step < heads else poly(step - heads, steps - heads)
-        assert found["heads"] == pytest.approx(1e-4 * factor)
+        assert group_lrs["heads"] == pytest.approx(1e-4 * factor)
         waited = step - heads
         factor = (
             0
@@ -236,21 +236,25 @@ def test_both_curves_are_the_authors(large):
             if waited < vit
             else poly(waited - vit, steps - heads - vit)
         )
-        assert found["norm"] == found["block_23"] == pytest.approx(1e-4 * factor)
-    assert {rate for found in rates[:heads] for name, rate in found.items() if name != "heads"} == {
-        0.0
-    }
-    assert all(rate > 0 for rate in rates[heads].values()) and set(rates[-1].values()) == {0.0}
-    assert max(found["norm"] for found in rates) == max(found["heads"] for found in rates) == 1e-4
+        assert group_lrs["norm"] == group_lrs["block_23"] == pytest.approx(1e-4 * factor)
+    assert {
+        lr for group_lrs in lrs[:heads] for name, lr in group_lrs.items() if name != "heads"
+    } == {0.0}
+    assert all(lr > 0 for lr in lrs[heads].values()) and set(lrs[-1].values()) == {0.0}
+    assert (
+        max(group_lrs["norm"] for group_lrs in lrs)
+        == max(group_lrs["heads"] for group_lrs in lrs)
+        == 1e-4
+    )
 
 
 def test_every_block_learns_slower_than_the_one_above(large):
-    peak = rates_of(large, 200, 0, 0)[0]
-    assert peak.keys() == {"heads", "norm", "embeddings", *(f"block_{i}" for i in range(24))}
-    assert peak["block_0"] == peak["embeddings"] == pytest.approx(5.9e-7, rel=0.005)
-    assert peak["block_19"] == pytest.approx(4.1e-5, rel=0.005)
-    assert peak["block_23"] == peak["norm"] == peak["heads"] == 1e-4
-    blocks = [peak[f"block_{i}"] for i in range(24)]
+    first = lrs_of(large, 200, 0, 0)[0]
+    assert first.keys() == {"heads", "norm", "embeddings", *(f"block_{i}" for i in range(24))}
+    assert first["block_0"] == first["embeddings"] == pytest.approx(5.9e-7, rel=0.005)
+    assert first["block_19"] == pytest.approx(4.1e-5, rel=0.005)
+    assert first["block_23"] == first["norm"] == first["heads"] == 1e-4
+    blocks = [first[f"block_{i}"] for i in range(24)]
     assert [below / above for below, above in itertools.pairwise(blocks)] == pytest.approx(
         [0.8] * 23
     )
@@ -281,14 +285,15 @@ def test_every_trained_parameter_is_in_one_group(large, decay_all, frozen):
     )
 
 
-def test_embeddings_blocks_norm_and_heads_are_told_apart(large):
+def test_embeddings_blocks_norm_and_heads_have_groups_of_their_own(large):
     groups = names_by_group(large)
     assert groups["embeddings"] == {
-        f"embeddings.{name}" for name in (
-            "cls_token", "register_tokens", "patch_embeddings.projection.weight", "patch_embeddings.projection.bias",
-            "position_embeddings.weight",
-        )
-    }  # fmt: skip
+        "embeddings.cls_token",
+        "embeddings.register_tokens",
+        "embeddings.patch_embeddings.projection.weight",
+        "embeddings.patch_embeddings.projection.bias",
+        "embeddings.position_embeddings.weight",
+    }
     assert groups["norm"] == {"layernorm.weight", "layernorm.bias"}
     assert all(name.startswith("layers.2.") for name in groups["block_2"]) and len(
         groups["block_2"]
@@ -335,7 +340,7 @@ def test_the_task_hands_its_settings_on(large):
         100,
         "cpu",
         {},
-        SegmentationTask.settle,
+        SegmentationTask.resolve_defaults,
     )
     groups = SegmentationTask(build(SegmentationConfig, settings)).parameter_groups(large)
     assert {(group["start"], group["warmup"]) for group in groups} == {(0, None), (12, 24)}

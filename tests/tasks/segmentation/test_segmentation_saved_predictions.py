@@ -1,4 +1,4 @@
-"""Masks out of a folder: the same scores as in memory, whose ids they hold, and what is wrong with a folder."""
+"""Predicted masks in files: the same scores as in memory, their class ids, and wrong folders."""
 
 import json
 from pathlib import Path
@@ -10,27 +10,17 @@ from PIL import Image
 
 from visionloop.engine.errors import UserError
 from visionloop.metrics.segmentation import SegmentationMetric
-from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.segmentation.saved_predictions import (
     describe,
     prediction_files,
-    score_saved_predictions,
 )
+from visionloop.tasks.segmentation.task import SegmentationTask
 from visionloop.tasks.segmentation.visualize import class_colors
 
 CAMVID = Path(__file__).parents[3].parent / "shared" / "data" / "camvid-mini"
 CLASSES = ("sky", "road", "tree")
 NAMES = ("a.jpg", "sub/b.png", "sub/c.jpg")
 SIZES = ((4, 6), (5, 5), (3, 8))
-
-
-class Scored:
-    """What `score_saved_predictions` makes of a task."""
-
-    config_class = SegmentationConfig
-
-    def __init__(self, config, classes):
-        self.config, self.classes = config, classes
 
 
 def write_ids(path, ids):
@@ -50,7 +40,7 @@ def random_ids(seed, ignored=0.2):
 
 @pytest.fixture
 def data(tmp_path):
-    """images/val with three images, masks/val, classes.json; nothing opens the images."""
+    """Return a folder with three images in val, which nothing opens, and their masks."""
     folder = tmp_path / "data"
     for name, ids in zip(NAMES, random_ids(0), strict=True):
         image = folder / "images" / "val" / name
@@ -61,10 +51,10 @@ def data(tmp_path):
     return folder
 
 
-def answered(folder, guesses, classes=CLASSES, *, below="", lines=True):
-    """The folder as `predict` leaves it: ids/ and predictions.jsonl."""
-    predictions = {"ids": [torch.from_numpy(ids) for ids in guesses]}
-    names = [below + name for name in NAMES[: len(guesses)]]
+def write_output(folder, predicted, classes=CLASSES, *, below="", lines=True):
+    """Write ids/ and predictions.jsonl as `predict` does; return the folder."""
+    predictions = {"ids": [torch.from_numpy(ids) for ids in predicted]}
+    names = [below + name for name in NAMES[: len(predicted)]]
     for name, ids in zip(
         names, prediction_files(predictions, class_colors(classes))["ids"], strict=True
     ):
@@ -76,7 +66,7 @@ def answered(folder, guesses, classes=CLASSES, *, below="", lines=True):
 
 
 def scored(path, data):
-    return score_saved_predictions(Scored, path, data=data, split="val")
+    return SegmentationTask.score_saved_predictions(path, data=data, split="val")
 
 
 def refusal(path, data):
@@ -93,18 +83,18 @@ def refusal(path, data):
 @pytest.mark.parametrize("below", ["", "val/"])
 @pytest.mark.parametrize("part", ["", "ids"])
 def test_files_score_as_the_ids_in_memory(data, tmp_path, part, below):
-    truth, guesses = random_ids(0), random_ids(1, ignored=0)
-    path = answered(tmp_path / "out", guesses, below=below) / part
+    ground_truth, predicted = random_ids(0), random_ids(1, ignored=0)
+    path = write_output(tmp_path / "out", predicted, below=below) / part
     task, metric = scored(path, data)
     expected = SegmentationMetric(3)
-    batch = {"ids": [torch.from_numpy(ids) for ids in truth], "sample_ids": torch.arange(3)}
-    expected.update({"ids": [torch.from_numpy(ids) for ids in guesses]}, batch)
+    batch = {"ids": [torch.from_numpy(ids) for ids in ground_truth], "sample_ids": torch.arange(3)}
+    expected.update({"ids": [torch.from_numpy(ids) for ids in predicted]}, batch)
     assert metric.compute() == expected.compute() and "val_loss" not in metric.compute()
     assert np.array_equal(metric.confusion(), expected.confusion()) and len(metric) == 3
     assert task.classes == CLASSES and task.config.data == str(data)
 
 
-def test_the_truth_scores_all_against_itself(data):
+def test_the_ground_truth_has_perfect_scores(data):
     assert scored(data / "masks" / "val", data)[1].compute() == {
         "miou": 1,
         "pixel_accuracy": 1,
@@ -113,27 +103,27 @@ def test_the_truth_scores_all_against_itself(data):
 
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="the road scenes are not here")
-def test_real_masks_score_all_against_themselves():
-    _, metric = score_saved_predictions(Scored, CAMVID / "masks" / "val", data=CAMVID, split="val")
+def test_real_masks_have_perfect_scores():
+    _, metric = scored(CAMVID / "masks" / "val", CAMVID)
     assert len(metric) == 24 and metric.compute()["miou"] == 1
     assert 0.25 < metric.majority_scores()["pixel_accuracy"] < 0.35
 
 
-def test_a_models_own_order_of_classes_is_told_by_its_labels(data, tmp_path):
-    order, truth = ("tree", "house", "sky", "road"), random_ids(0)
+def test_a_models_own_order_of_classes_is_read_from_its_labels(data, tmp_path):
+    order, ground_truth = ("tree", "house", "sky", "road"), random_ids(0)
     turned = [
-        np.array([2, 3, 0, 1], dtype=np.uint8)[np.minimum(ids, 3)] for ids in truth
-    ]  # a house where the truth is ignored
-    assert scored(answered(tmp_path / "out", turned, order), data)[1].compute()["miou"] == 1
+        np.array([2, 3, 0, 1], dtype=np.uint8)[np.minimum(ids, 3)] for ids in ground_truth
+    ]  # a house where the ground truth is ignored
+    assert scored(write_output(tmp_path / "out", turned, order), data)[1].compute()["miou"] == 1
     turned[0][:] = 1
-    wrong, pixels = (truth[0] != 255).sum(), sum((ids != 255).sum() for ids in truth)
-    score = scored(answered(tmp_path / "out", turned, order), data)[1].compute()["pixel_accuracy"]
-    assert score == pytest.approx(
-        1 - wrong / pixels
-    )  # a class that the data lacks is a wrong answer
+    wrong, pixels = (ground_truth[0] != 255).sum(), sum((ids != 255).sum() for ids in ground_truth)
+    score = scored(write_output(tmp_path / "out", turned, order), data)[1].compute()[
+        "pixel_accuracy"
+    ]
+    assert score == pytest.approx(1 - wrong / pixels)  # a class that the data lacks is wrong
 
 
-def test_no_answer_is_a_wrong_one(data, tmp_path):
+def test_a_pixel_without_a_prediction_is_wrong(data, tmp_path):
     nothing = [np.full(size, 255, dtype=np.uint8) for size in SIZES]
     for name, ids in zip(NAMES, nothing, strict=True):
         write_ids(tmp_path / "out" / Path(name).with_suffix(".png"), ids)
@@ -145,7 +135,7 @@ def test_no_answer_is_a_wrong_one(data, tmp_path):
 
 
 def test_masks_without_lines_hold_ids_of_the_data(data, tmp_path):
-    path = answered(tmp_path / "out", random_ids(0), lines=False)
+    path = write_output(tmp_path / "out", random_ids(0), lines=False)
     assert scored(path, data)[1].compute()["miou"] == 1
 
 
@@ -166,7 +156,7 @@ def changed(folder, name, ids):
         ),
         (
             lambda out: changed(out, "val/a.png", [[0]]),
-            "val/a.png: is about a.jpg, and so is a.png",
+            "val/a.png: is for a.jpg, and so is a.png",
         ),
         (
             lambda out: changed(out, "a.png", np.zeros((6, 4))),
@@ -178,7 +168,7 @@ def changed(folder, name, ids):
         ),
         (
             lambda out: changed(out, "a.png", np.arange(72).reshape(4, 6, 3)),
-            "a.png: is a coloured image",
+            "a.png: is a color image",
         ),
         (lambda out: (out / "ids/a.png").write_bytes(b"no image"), "a.png: no PNG"),
         (
@@ -188,28 +178,28 @@ def changed(folder, name, ids):
         (lambda out: (out / "predictions.jsonl").write_text("{"), "line 1: not json"),
     ],
 )
-def test_a_wrong_folder_is_told_in_one_line(data, tmp_path, change, message):
-    out = answered(tmp_path / "out", random_ids(1, ignored=0))
+def test_a_wrong_folder_is_an_error_of_one_line(data, tmp_path, change, message):
+    out = write_output(tmp_path / "out", random_ids(1, ignored=0))
     change(out)
     assert message in refusal(out, data)
 
 
-def test_labels_that_are_no_classes_of_the_data_are_told(data, tmp_path):
-    out = answered(tmp_path / "out", random_ids(1, ignored=0), ("x", "y", "z"))
+def test_labels_that_are_no_classes_of_the_data_are_an_error(data, tmp_path):
+    out = write_output(tmp_path / "out", random_ids(1, ignored=0), ("x", "y", "z"))
     assert "and all others there are no classes of" in refusal(out, data)
     rows = [{"file": "a.jpg", "classes": [{"label": label, "id": 0}]} for label in ("sky", "road")]
     (out / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "line 2: id 0 is 'road', in an earlier line 'sky'" in refusal(out, data)
 
 
-def test_a_file_and_an_empty_folder_are_told(data, tmp_path):
+def test_a_file_and_an_empty_folder_are_errors(data, tmp_path):
     assert "expected a folder of masks" in refusal(data / "classes.json", data)
     (tmp_path / "empty").mkdir()
     assert "3 of 3 images have no mask" in refusal(tmp_path / "empty", data)
 
 
-def test_an_unreadable_truth_names_its_file(data, tmp_path):
-    out = answered(tmp_path / "out", random_ids(1, ignored=0))
+def test_an_unreadable_mask_of_the_data_names_its_file(data, tmp_path):
+    out = write_output(tmp_path / "out", random_ids(1, ignored=0))
     (data / "masks/val/a.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"masks/val/a\.png") as caught:
         scored(out, data)

@@ -1,4 +1,4 @@
-"""The task on the socket: learning, saving, stopping, and images that code trips over."""
+"""The segmentation task in the engine: learning, saving, stopping, and unusual images."""
 
 import json
 import logging
@@ -14,7 +14,6 @@ from small_segmentation import QUIET, SmallTask
 
 from visionloop.datasets.segmentation.layout import DataLayoutError
 from visionloop.datasets.synthetic.segmentation import write_segmentation
-from visionloop.engine.distributed import join_world
 from visionloop.engine.errors import UserError
 from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.prepare import freeze
@@ -25,13 +24,14 @@ from visionloop.engine.testing.short_runs import (
     logged,
     runs_differ,
     seeded_model,
+    spec_of,
     train_steps,
 )
 from visionloop.engine.train import run_training, train
 from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.segmentation.task import SegmentationTask
 
-COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=np.uint8)
+COLORS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=np.uint8)
 # a training that takes a second; scored at the end
 SHORT = replace(CONFIG, steps=4, eval_every=0, save_every=0, batch_size=4, micro_batch=2, ema=False)
 EMPTY, WHOLE = np.full((20, 24), 255, dtype=np.uint8), np.full((20, 24), 1, dtype=np.uint8)
@@ -55,7 +55,7 @@ def losses_in(output):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Sample data: images of every size."""
+    """Return sample data: images of every size."""
     folder = tmp_path_factory.mktemp("sample")
     write_segmentation(folder, 0, images={"train": 8, "val": 5})
     return folder
@@ -63,26 +63,26 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory):
-    """Coloured blocks of 8 px in images of 32 px: the whole image is the one window, and the coarse masks can be exact."""
+    """Return colored blocks of 8 px in images of 32 px: one window, and coarse masks are exact."""
     folder, generator = tmp_path_factory.mktemp("blocks"), np.random.default_rng(0)
     (folder / "classes.json").write_text(json.dumps({"classes": ["red", "green", "blue"]}))
     for split in ("train", "val"):
         for number in range(4):
             ids = np.kron(generator.integers(0, 3, (4, 4)), np.ones((8, 8))).astype(np.uint8)
-            write_pair(folder, split, str(number), ids, COLOURS[ids])
+            write_pair(folder, split, str(number), ids, COLORS[ids])
     return folder
 
 
 @pytest.fixture(scope="module")
 def learned(blocks):
-    """(task, module, its first and last loss): one batch overfitted, masks half lifted at the end."""
+    """Return (task, module, first and last loss) of an overfitted batch, partly masked at last."""
     task = small_task(blocks, mask_annealing="0-120,60-60")
     module, dataset = seeded_model(task), task.build_eval_dataset("train")
     batch, losses = eval_batch(task, dataset, range(4)), []
     optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3, weight_decay=0.05)
     for step in range(61):
         task.before_step(module, step, 61)
-        losses.append(task.loss(module, batch, task.count([batch]))["loss"])
+        losses.append(task.loss(module, batch, task.count_normalizers([batch]))["loss"])
         optimizer.zero_grad()
         losses[-1].backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 0.1)
@@ -93,7 +93,7 @@ def learned(blocks):
 # learning --------------------
 
 
-def test_one_batch_is_learned_by_heart(learned):
+def test_one_batch_is_overfitted(learned):
     task, module, (first, last) = learned
     assert first > 10 and last < 0.02 * first
     scores = scores_of(task, module, task.build_eval_dataset("train"))
@@ -115,7 +115,7 @@ def test_training_on_sample_data_lowers_the_loss(data, tmp_path):
     )
 
 
-def test_what_is_saved_scores_the_same_and_knows_how_much_is_masked(learned, blocks, tmp_path):
+def test_a_saved_model_has_the_same_scores_and_mask_probabilities(learned, blocks, tmp_path):
     task, module, _ = learned
     assert 0 < module.mask_probs[0] < 1 and module.mask_probs[1] == 0
     task.save(module, module.state_dict(), tmp_path)
@@ -133,20 +133,25 @@ def test_what_is_saved_scores_the_same_and_knows_how_much_is_masked(learned, blo
     )
 
 
-@pytest.mark.parametrize(("said", "expected"), [({}, 0.0), ({"mask_annealing": "on"}, 1.0)])
+@pytest.mark.parametrize(("flags", "expected"), [({}, 0.0), ({"mask_annealing": "on"}, 1.0)])
 def test_a_short_run_from_a_trained_folder_has_no_masks_unless_asked(
-    blocks, save_tiny, tmp_path, said, expected
+    blocks, save_tiny, tmp_path, flags, expected
 ):
     folder = save_tiny(["red", "green", "blue"])
+    settings = {"steps": 2, "batch_size": 4, "workers": 0, "threads": 1, "device": "cpu"}
     result = train(
-        SegmentationTask, data=str(blocks), model=str(folder), output=str(tmp_path / "run"), steps=2, batch_size=4, workers=0, threads=1,
-        device="cpu", **said,
-    )  # fmt: skip
+        SegmentationTask,
+        data=str(blocks),
+        model=str(folder),
+        output=str(tmp_path / "run"),
+        **settings,
+        **flags,
+    )
     written = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"][
         "mask_annealing"
     ]
     assert written == (
-        {"value": "on", "source": "flag"} if said else {"value": "off", "source": "auto"}
+        {"value": "on", "source": "flag"} if flags else {"value": "off", "source": "auto"}
     )
     assert (
         load_file(result.output / "best" / "model.safetensors")["attn_mask_probs"].tolist()
@@ -154,7 +159,7 @@ def test_a_short_run_from_a_trained_folder_has_no_masks_unless_asked(
     )
 
 
-def test_every_level_has_its_score_when_asked_for(learned, blocks, tmp_path):
+def test_every_level_has_its_score_with_score_levels(learned, blocks, tmp_path):
     task, module, _ = learned
     task.save(module, module.state_dict(), tmp_path)
     asked, loaded = SegmentationTask.load_trained(tmp_path, data=str(blocks), score_levels=True)
@@ -179,9 +184,11 @@ def test_training_sees_squares_and_evaluation_whole_images(data):
         task.to_input(batch), (batch["pixel_values"] / 255 - mean) / std, atol=1e-5, rtol=1e-5
     )
     batch = eval_batch(task, val, range(5))
-    assert torch.equal(task.to_input(batch), task.normalise(batch["fitted"]))
+    assert torch.equal(task.to_input(batch), task.normalize(batch["fitted"]))
     assert {min(image.shape[1:]) for image in batch["pixel_values"]} == {32}
-    assert torch.isfinite(task.loss(seeded_model(task), batch, task.count([batch]))["loss"])
+    assert torch.isfinite(
+        task.loss(seeded_model(task), batch, task.count_normalizers([batch]))["loss"]
+    )
 
 
 def test_a_share_set_aside_is_what_evaluate_reads_later(data, tmp_path):
@@ -207,12 +214,12 @@ def test_classes_of_an_evaluated_folder_follow_the_model_by_name(save_tiny, tmp_
         task.build_eval_dataset("val")
 
 
-# images that code trips over --------------------
+# unusual images --------------------
 
 
 @pytest.fixture
 def odd(tmp_path):
-    """Nothing known at all, one class alone, a line of pixels, and a strip."""
+    """Return a folder with images of ignored pixels alone, one class, a line and a strip."""
     folder = write_segmentation_data(tmp_path / "odd", images=1)
     for split in ("train", "val"):
         write_pair(folder, split, "empty", EMPTY)
@@ -235,18 +242,18 @@ def test_odd_images_are_trained_on_and_evaluated(odd, tmp_path, settings):
     )
 
 
-def test_answers_have_the_size_of_the_file(odd):
+def test_predictions_have_the_size_of_the_file(odd):
     task = small_task(odd)
     module, val = seeded_model(task), task.build_eval_dataset("val")
     batch = eval_batch(task, val, range(len(val)))
     with torch.no_grad():
-        found = task.predict(module.eval(), batch)
-    assert [ids.shape for ids in found["ids"]] == [ids.shape for ids in batch["ids"]]
-    assert {(1, 12), (9, 1), (5, 70), (1, 1)} < {tuple(ids.shape) for ids in found["ids"]}
-    assert torch.isfinite(found["losses"]).all() and len(found["losses"]) == len(val)
+        predictions = task.predict(module.eval(), batch)
+    assert [ids.shape for ids in predictions["ids"]] == [ids.shape for ids in batch["ids"]]
+    assert {(1, 12), (9, 1), (5, 70), (1, 1)} < {tuple(ids.shape) for ids in predictions["ids"]}
+    assert torch.isfinite(predictions["losses"]).all() and len(predictions["losses"]) == len(val)
 
 
-def test_a_validation_set_without_a_known_pixel_ends_without_a_score(tmp_path):
+def test_a_validation_set_without_a_valid_pixel_ends_without_a_score(tmp_path):
     folder = write_segmentation_data(tmp_path / "data", images=1)
     write_pair(folder, "val", "val00", EMPTY)
     result = train_steps(small_task(folder), tmp_path / "run", config=SHORT)
@@ -255,16 +262,25 @@ def test_a_validation_set_without_a_known_pixel_ends_without_a_score(tmp_path):
 
 
 def few_queries(data, count):
-    settings = dict(model="tiny", from_scratch=True, image_size=32, points=50, num_queries=count)
-    return SegmentationTask(SegmentationConfig(data=str(data), **settings))
+    config = SegmentationConfig(
+        data=str(data),
+        model="tiny",
+        from_scratch=True,
+        image_size=32,
+        points=50,
+        num_queries=count,
+    )
+    return SegmentationTask(config)
 
 
-def test_more_classes_than_queries_train_and_are_told_once(data, tmp_path, caplog):
+def test_more_classes_than_queries_train_with_one_warning(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         result = train_steps(few_queries(data, 2), tmp_path, config=replace(SHORT, steps=2))
-    assert [record.getMessage() for record in caplog.records] == [
-        "--num-queries 2: fewer than the 6 classes; where an image holds more than 2 of them, some go unlearned"
-    ]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "--num-queries 2: fewer than the 6 classes; in an image with more than 2 of them, some are"
+        " not learned"
+    )
     assert result.state == "finished" and all(map(math.isfinite, losses_in(tmp_path)))
 
 
@@ -277,34 +293,34 @@ def test_as_many_queries_as_classes_are_enough(data, caplog):
 def test_only_as_many_masks_count_as_there_are_queries(data):
     batches = [{"labels": [torch.arange(6), torch.arange(1)]}, {"labels": [torch.arange(0)]}]
     weight = 0.1
-    assert few_queries(data, 2).count(batches) == {
+    assert few_queries(data, 2).count_normalizers(batches) == {
         "masks": 3,
         "class_weight": pytest.approx(3 + weight * 3),
     }
-    assert few_queries(data, 9).count(batches) == {
+    assert few_queries(data, 9).count_normalizers(batches) == {
         "masks": 7,
         "class_weight": pytest.approx(7 + weight * 20),
     }
 
 
-# parts that stay --------------------
+# frozen and compiled parts --------------------
 
 
-def test_a_frozen_backbone_keeps_every_bit_and_the_joint_blocks_learn(data, tmp_path):
+def test_a_frozen_backbone_keeps_every_bit_and_the_query_blocks_learn(data, tmp_path):
     task = small_task(data, freeze="backbone", points=50)
     train_steps(task, tmp_path, config=SHORT)
     before = seeded_model(task).state_dict()
     after = load_file(tmp_path / "checkpoints" / "step_00000004" / "model.safetensors")
-    still = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
+    unchanged = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
     backbone = {name for name in before if name.startswith(("embeddings.", "layers.0."))}
-    assert still == backbone | {"attn_mask_probs", "criterion.empty_weight"}
+    assert unchanged == backbone | {"attn_mask_probs", "criterion.empty_weight"}
 
 
 def test_the_backbone_ends_where_the_queries_begin(data, tiny_module):
     task = small_task(data, freeze="backbone")
     for num_blocks in (1, 2, 3):
         module = tiny_module(num_blocks=num_blocks)
-        freeze(task, module, CONFIG)
+        freeze(task, module)
         trained = {
             name.split(".")[1]
             for name, parameter in module.layers.named_parameters(prefix="layers")
@@ -345,13 +361,13 @@ def test_a_stop_leaves_a_windowed_evaluation_at_a_batch_border(data):
 
 
 class StoppedInEvaluation(SmallTask):
-    """Told to stop while the second batch of the run's first evaluation goes through the network."""
+    """A stop is requested during the second batch of the first evaluation."""
 
     flag, calls = None, 0
 
     def predict(self, model, batch):
         self.calls += 1
-        self.flag.wanted = self.flag.wanted or self.calls == 2
+        self.flag.requested = self.flag.requested or self.calls == 2
         return super().predict(model, batch)
 
 
@@ -361,19 +377,8 @@ def test_an_evaluation_that_a_stop_dropped_is_done_first_and_changes_no_byte(dat
     task = StoppedInEvaluation(config)
     task.flag = StopFlag()
     (tmp_path / "stopped").mkdir()
-    train_set, val = task.build_datasets()
-    world = join_world("cpu")
-    result = run_training(
-        task,
-        settings,
-        world,
-        train_set,
-        val,
-        output=tmp_path / "stopped",
-        immutable_settings={},
-        start=None,
-        stop=task.flag,
-    )
+    spec = spec_of(task, tmp_path / "stopped", config=settings)
+    result = run_training(spec, start=None, stop=task.flag)
     assert (result.state, result.step, task.calls) == ("stopped", 3, 2) and not result.scores
     state = json.loads(
         (tmp_path / "stopped" / "checkpoints" / "step_00000003" / "state.json").read_text()

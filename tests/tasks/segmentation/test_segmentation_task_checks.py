@@ -28,13 +28,13 @@ def test_a_rank_without_a_mask_neither_hangs_nor_drops_a_gradient():
 
 
 @pytest.mark.slow
-def test_a_stop_after_any_step_changes_no_byte_while_masks_are_being_lifted(tmp_path):
+def test_a_stop_after_any_step_changes_no_byte_during_mask_annealing(tmp_path):
     task = make_noisy_task()
     task.build_model()
-    half_lifted = [
+    partly_masked = [
         any(0 < p < 1 for p in task.annealing.probabilities(step, 10)) for step in range(10)
     ]
-    assert any(half_lifted)
+    assert any(partly_masked)
     resume(make_noisy_task, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What is drawn and said of segmentation: colours, overlays, legends, triples, answers, the confusion matrix, bars."""
+"""Drawings of segmentation: colors, overlays, legends, samples, predictions, charts."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from visionloop.tasks.drawing.canvas import WRONG
-from visionloop.tasks.drawing.charts import CLASS_BAR, draw_iou_per_class, draw_pixel_confusion
+from visionloop.tasks.drawing.charts import BAR, draw_iou_per_class, draw_pixel_confusion
 from visionloop.tasks.drawing.legend import MOST_NAMES, NARROWEST, with_legend
 from visionloop.tasks.segmentation.saved_predictions import describe, prediction_files
 from visionloop.tasks.segmentation.visualize import (
@@ -47,7 +47,7 @@ def batch_of(ids, side=64):
     return {"pixel_values": [grey] * len(ids), "ids": [torch.from_numpy(one) for one in ids]}
 
 
-def test_a_class_keeps_its_colour_and_no_two_are_alike():
+def test_a_class_keeps_its_color_and_no_two_are_alike():
     colors = class_colors(range(255))
     assert colors.shape == (255, 3) and colors.dtype == np.uint8
     assert np.array_equal(colors[:40], class_colors(range(40))) and np.array_equal(
@@ -59,15 +59,15 @@ def test_a_class_keeps_its_colour_and_no_two_are_alike():
         .reshape(255, 254)
     )
     assert apart.min() >= 20 and apart[:12, :11].min() > 90
-    assert colors.max(axis=1).min() > 60  # none is taken for the black of the ignored
+    assert colors.max(axis=1).min() > 60  # none looks like the black of ignored pixels
 
 
-def test_colours_of_the_data_are_kept():
-    given = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=np.uint8)
-    assert np.array_equal(class_colors(CLASSES, given), given)
+def test_colors_of_the_data_are_kept():
+    own = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=np.uint8)
+    assert np.array_equal(class_colors(CLASSES, own), own)
 
 
-def test_ids_become_their_colours_and_ignored_pixels_black():
+def test_ids_become_their_colors_and_ignored_pixels_black():
     image = color_image(np.array([[0, 2, 255]], dtype=np.uint8), PAINT)
     assert image.dtype == np.uint8 and image.tolist() == [
         [PAINT[0].tolist(), PAINT[2].tolist(), [0, 0, 0]]
@@ -85,7 +85,7 @@ def test_an_overlay_mixes_inside_and_draws_both_sides_of_a_border():
     assert (overlay(ground(), np.full_like(ids, 255), PAINT) < 70).all()  # ignored: dark
 
 
-def test_borders_are_as_thick_as_told():
+def test_borders_have_their_thickness():
     assert np.flatnonzero(borders(halves(4, 20)).all(axis=0)).tolist() == [9, 10]
     assert np.flatnonzero(borders(halves(4, 20), thickness=2).all(axis=0)).tolist() == [
         8,
@@ -109,11 +109,13 @@ def test_a_training_batch_shows_its_classes_in_place(stacked):
     assert all(holds(drawn[-40:], color) for color in PAINT)  # the legend
 
 
-def test_predictions_stand_beside_the_truth_and_below_what_is_wrong():
-    truth, found = halves(60, 60), halves(60, 60, 0, 2)
-    (drawn,) = draw_samples(batch_of([truth]), {"ids": [torch.from_numpy(found)]}, CLASSES, PAINT)
+def test_predictions_are_beside_the_ground_truth_and_below_the_wrong_pixels():
+    ground_truth, predicted = halves(60, 60), halves(60, 60, 0, 2)
+    (drawn,) = draw_samples(
+        batch_of([ground_truth]), {"ids": [torch.from_numpy(predicted)]}, CLASSES, PAINT
+    )
     side, far = slice(PART_SIDE), slice(PART_SIDE + 6, 2 * PART_SIDE + 6)
-    image, mistakes, true, answered = (
+    image, mistakes, target, prediction = (
         drawn[side, side],
         drawn[side, far],
         drawn[far, side],
@@ -122,15 +124,17 @@ def test_predictions_stand_beside_the_truth_and_below_what_is_wrong():
     assert (image == 128).all()
     wrong = (mistakes == np.array(WRONG)).all(axis=-1)
     assert not wrong[:, :150].any() and wrong[:, -150:].all()  # the right half is of another class
-    assert holds(true, PAINT[1]) and not holds(true, PAINT[2])
-    assert holds(answered, PAINT[2]) and not holds(answered, PAINT[1])
-    (right,) = draw_samples(batch_of([truth]), {"ids": [torch.from_numpy(truth)]}, CLASSES, PAINT)
+    assert holds(target, PAINT[1]) and not holds(target, PAINT[2])
+    assert holds(prediction, PAINT[2]) and not holds(prediction, PAINT[1])
+    (right,) = draw_samples(
+        batch_of([ground_truth]), {"ids": [torch.from_numpy(ground_truth)]}, CLASSES, PAINT
+    )
     assert not holds(right[side, far], WRONG)
     below = slice(far.stop, far.stop + 18)
     assert (drawn[below] != right[below]).any()  # 50.0 % and 100.0 % of the pixels right
 
 
-def test_a_image_of_ignored_pixels_alone_is_drawn():
+def test_an_image_of_ignored_pixels_alone_is_drawn():
     ids = np.full((30, 60), 255, dtype=np.uint8)
     (drawn,) = draw_samples(
         batch_of([ids]), {"ids": [torch.zeros(30, 60, dtype=torch.uint8)]}, CLASSES, PAINT
@@ -153,14 +157,14 @@ def test_a_sample_is_at_most_as_wide_as_a_record_keeps_it(height, width):
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (600, 10), (10, 600), (96, 72), (480, 640), (300, 4000)]
 )
-def test_an_answer_is_drawn_on_images_of_any_shape(height, width):
+def test_predictions_are_drawn_on_images_of_any_shape(height, width):
     drawn = draw_prediction(ground(height, width), halves(height, width), CLASSES, PAINT)
     assert 640 <= max(drawn.shape) <= 1600 + 120 and drawn.shape[1] >= NARROWEST
     assert holds(drawn[-60:], PAINT[1])
     assert not holds(drawn, PAINT[2])
 
 
-def test_an_answer_has_its_classes_in_place():
+def test_a_drawn_prediction_has_its_classes_in_place():
     drawn = draw_prediction(ground(80, 160), halves(80, 160), CLASSES, PAINT)
     assert drawn.shape[1] == 640  # four times as large
     assert (drawn[:320, 319] == PAINT[0]).all() and (drawn[:320, 320] == PAINT[1]).all()
@@ -204,7 +208,7 @@ def test_names_that_no_font_can_write_are_numbered():
     )
 
 
-def test_a_image_is_described_by_its_classes():
+def test_an_image_is_described_by_its_classes():
     ids = [
         torch.tensor([[1, 1, 1, 0], [2, 2, 1, 0]], dtype=torch.uint8),
         torch.zeros(3, 1, dtype=torch.uint8),
@@ -224,7 +228,7 @@ def test_a_image_is_described_by_its_classes():
     }
 
 
-def test_files_of_an_answer_hold_its_ids_and_their_colours():
+def test_files_of_a_prediction_hold_its_ids_and_their_colors():
     ids = torch.from_numpy(halves(4, 6))
     files = prediction_files({"ids": [ids]}, PAINT)
     assert np.array_equal(files["ids"][0], ids.numpy()) and files["ids"][0].dtype == np.uint8
@@ -252,7 +256,7 @@ def per_class_of(scores, pixels=None):
 def test_a_longer_bar_is_a_better_class_and_an_absent_one_has_none():
     drawn = draw_iou_per_class(per_class_of([0.5, np.nan, 1.0]), CLASSES)
     rows = [
-        (drawn[top : top + 22] == np.array(CLASS_BAR)).all(axis=-1).any(axis=0).sum()
+        (drawn[top : top + 22] == np.array(BAR)).all(axis=-1).any(axis=0).sum()
         for top in (34, 56, 78)
     ]
     assert rows == [91, 0, 181]
@@ -263,5 +267,5 @@ def test_a_longer_bar_is_a_better_class_and_an_absent_one_has_none():
 def test_bars_keep_their_size_with_any_number_of_classes(num_classes):
     names = [f"class number {i} with a long name" for i in range(num_classes)]
     drawn = draw_iou_per_class(per_class_of(np.linspace(0.1, 1, num_classes)), names)
-    assert drawn.shape[0] < 1000 and holds(drawn, CLASS_BAR)
-    assert not holds(draw_iou_per_class(per_class_of([np.nan] * num_classes), names), CLASS_BAR)
+    assert drawn.shape[0] < 1000 and holds(drawn, BAR)
+    assert not holds(draw_iou_per_class(per_class_of([np.nan] * num_classes), names), BAR)

@@ -1,4 +1,4 @@
-"""Windows over images of any size, scores at the file's own size, and what a score in mid-training depends on."""
+"""Sliding-window inference: windows, scores at the size of the file, and repeatable predictions."""
 
 import math
 from functools import partial
@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from visionloop.datasets.segmentation.transforms import SegmentationEvalPreset
 from visionloop.engine.seeding import hashed
-from visionloop.tasks.normalize import Normalise
+from visionloop.tasks.normalize import Normalize
 from visionloop.tasks.segmentation import sliding_window
 from visionloop.tasks.segmentation.data import collate_eval
-from visionloop.tasks.segmentation.evaluate import level_metrics, mask_annealing_draws, predict
-from visionloop.tasks.segmentation.loss import EomtCriterion, losses_of_images
+from visionloop.tasks.segmentation.evaluate import level_metrics, predict, query_mask_draws
+from visionloop.tasks.segmentation.loss import EomtCriterion, per_image_losses
 from visionloop.tasks.segmentation.sliding_window import (
     Canvas,
     class_scores,
@@ -31,14 +31,16 @@ QUERIES, CLASSES = 5, 4
 SHAPES = [(8, 8), (8, 9), (9, 8), (8, 16), (8, 17), (37, 8), (8, 70)]
 
 
-def answer_by_place(window_pixels, owners, levels=2):
-    """Random logits that image and window number alone decide."""
-    found = [], []
-    for key in owners:
+def forward_by_key(window_pixels, keys, levels=2):
+    """Return random logits that image and window number alone decide."""
+    logits = [], []
+    for key in keys:
         generator = torch.Generator().manual_seed(hashed(*key) >> 1)
-        found[0].append(3 * torch.randn(levels, QUERIES, SIDE // 4, SIDE // 4, generator=generator))
-        found[1].append(3 * torch.randn(levels, QUERIES, CLASSES + 1, generator=generator))
-    return tuple(map(torch.stack, found))
+        logits[0].append(
+            3 * torch.randn(levels, QUERIES, SIDE // 4, SIDE // 4, generator=generator)
+        )
+        logits[1].append(3 * torch.randn(levels, QUERIES, CLASSES + 1, generator=generator))
+    return tuple(map(torch.stack, logits))
 
 
 def images_of(shapes):
@@ -50,7 +52,7 @@ def images_of(shapes):
 
 
 def certain(scores):
-    """bool [H, W]: where the best of scores [K, H, W] leads by more than rounding."""
+    """Return where the best of scores [K, H, W] leads by more than rounding: bool [H, W]."""
     first, second = scores.topk(2, dim=0).values
     return first - second > 1e-5
 
@@ -96,7 +98,7 @@ def test_a_window_shows_the_image_where_it_says(shape):
 
 
 def test_a_score_is_the_sum_over_queries_of_class_times_mask():
-    masks, classes = (found[0, 0] for found in answer_by_place(None, [(0, 0)]))
+    masks, classes = (logits[0, 0] for logits in forward_by_key(None, [(0, 0)]))
     scores = class_scores(masks, classes, SIDE)
     enlarged = F.interpolate(masks[None], size=(SIDE, SIDE), mode="bilinear", align_corners=False)[
         0
@@ -108,7 +110,7 @@ def test_a_score_is_the_sum_over_queries_of_class_times_mask():
 
 
 def test_scores_of_half_precision_are_added_in_fp32():
-    masks, classes = (found[0, 0].bfloat16() for found in answer_by_place(None, [(0, 0)]))
+    masks, classes = (logits[0, 0].bfloat16() for logits in forward_by_key(None, [(0, 0)]))
     scores = class_scores(masks, classes, SIDE)
     assert scores.dtype == torch.float32
     assert torch.equal(scores, class_scores(masks.float(), classes.float(), SIDE))
@@ -123,28 +125,28 @@ def test_a_constant_score_gives_back_its_constant_at_any_size(shape):
     torch.testing.assert_close(canvas.mean(), scores[:, :, :1, :1].expand(2, CLASSES, *shape))
 
 
-def test_a_constant_answer_is_one_class_everywhere():
-    def answer(cut, owners):
+def test_constant_logits_are_one_class_everywhere():
+    def forward(cut, keys):
         classes = torch.tensor(
             [0.0, 3, 1, 1, 9]
         )  # "no object" is the likeliest and no class of pixels
         return torch.zeros(len(cut), 1, QUERIES, 2, 2), classes.expand(len(cut), 1, QUERIES, 5)
 
     sizes = [(1, 1), (40, 7), (3, 90), (8, 8), (1, 33), (5, 100), (32, 32)]
-    for found, size in zip(
-        semantic_maps(answer, images_of(SHAPES), sizes, SIDE), sizes, strict=True
+    for result, size in zip(
+        semantic_maps(forward, images_of(SHAPES), sizes, SIDE), sizes, strict=True
     ):
-        assert torch.equal(found, torch.full((1, *size), 1, dtype=torch.uint8))
+        assert torch.equal(result, torch.full((1, *size), 1, dtype=torch.uint8))
 
 
 def test_overlapping_windows_are_averaged_pixel_by_pixel():
     sizes = [(8, 8), (20, 9), (33, 31), (10, 40), (8, 17), (80, 16), (3, 40)]
-    for i, found in enumerate(semantic_maps(answer_by_place, images_of(SHAPES), sizes, SIDE)):
+    for i, result in enumerate(semantic_maps(forward_by_key, images_of(SHAPES), sizes, SIDE)):
         starts = window_starts(max(SHAPES[i]), SIDE)
-        answers = [answer_by_place(None, [(i, j)]) for j in range(len(starts))]
+        logits = [forward_by_key(None, [(i, j)]) for j in range(len(starts))]
         for level in range(2):
             scores = [
-                class_scores(masks[0, level], classes[0, level], SIDE) for masks, classes in answers
+                class_scores(masks[0, level], classes[0, level], SIDE) for masks, classes in logits
             ]
             mean = torch.empty(CLASSES, *SHAPES[i])
             for y in range(SHAPES[i][0]):
@@ -167,25 +169,25 @@ def test_overlapping_windows_are_averaged_pixel_by_pixel():
             )[0]
             sure = certain(resized)
             assert sure.float().mean() > 0.99 and torch.equal(
-                found[level][sure], resized.argmax(0).byte()[sure]
+                result[level][sure], resized.argmax(0).byte()[sure]
             )
 
 
-@pytest.mark.parametrize("most", [1, 3, 1000])
-def test_how_many_windows_go_through_at_once_changes_nothing(most, monkeypatch):
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+def test_how_many_windows_go_through_at_once_changes_nothing(limit, monkeypatch):
     sizes = [shape[::-1] for shape in SHAPES]
-    expected = list(semantic_maps(answer_by_place, images_of(SHAPES), sizes, SIDE))
-    seen = []
+    expected = list(semantic_maps(forward_by_key, images_of(SHAPES), sizes, SIDE))
+    batch_sizes = []
 
-    def answer(cut, owners):
-        seen.append(len(cut))
-        assert len(cut) == len(owners)
-        return answer_by_place(cut, owners)
+    def forward(cut, keys):
+        batch_sizes.append(len(cut))
+        assert len(cut) == len(keys)
+        return forward_by_key(cut, keys)
 
-    monkeypatch.setattr(sliding_window, "MOST_WINDOWS", most)
-    found = list(semantic_maps(answer, images_of(SHAPES), sizes, SIDE))
-    assert all(torch.equal(mine, other) for mine, other in zip(found, expected, strict=True))
-    assert max(seen) <= most and sum(seen) == sum(
+    monkeypatch.setattr(sliding_window, "MAX_WINDOWS", limit)
+    result = list(semantic_maps(forward, images_of(SHAPES), sizes, SIDE))
+    assert all(torch.equal(mine, other) for mine, other in zip(result, expected, strict=True))
+    assert max(batch_sizes) <= limit and sum(batch_sizes) == sum(
         len(window_starts(max(shape), SIDE)) for shape in SHAPES
     )
 
@@ -195,9 +197,10 @@ def test_how_many_windows_go_through_at_once_changes_nothing(most, monkeypatch):
 
 @settings(max_examples=40)
 @given(
-    shape=st.tuples(st.integers(1, 30), st.integers(1, 30)), size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    shape=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     strip=st.sampled_from([1, 100, 777, 2**24]),
-)  # fmt: skip
+)
 def test_classes_are_those_of_the_resized_scores_in_strips_of_any_height(shape, size, strip):
     scores = torch.rand(
         CLASSES, *shape, generator=torch.Generator().manual_seed(hashed(*shape, *size) >> 1)
@@ -205,10 +208,10 @@ def test_classes_are_those_of_the_resized_scores_in_strips_of_any_height(shape, 
     expected = F.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sliding_window, "STRIP", strip)
-        found = resized_argmax(scores, size)
-    assert found.dtype == torch.uint8 and found.shape == size
+        result = resized_argmax(scores, size)
+    assert result.dtype == torch.uint8 and result.shape == size
     sure = certain(expected)
-    assert torch.equal(found[sure], expected.argmax(0).byte()[sure])
+    assert torch.equal(result[sure], expected.argmax(0).byte()[sure])
 
 
 def test_the_same_size_changes_no_score():
@@ -219,47 +222,50 @@ def test_the_same_size_changes_no_score():
 # the network in mid-training --------------------
 
 FILES = [(20, 24), (1, 7), (7, 1), (40, 9), (7, 7)]  # height x width
-NORMALISE = Normalise((0.5,) * 3, (0.5,) * 3)
+NORMALIZE = Normalize((0.5,) * 3, (0.5,) * 3)
 CRITERION = EomtCriterion(3, points=40)
 
 
 def samples(side=32):
     generator = torch.Generator().manual_seed(1)
-    found = []
+    result = []
     for i, size in enumerate(FILES):
         image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
         ids = torch.randint(0, 3, size, generator=generator, dtype=torch.uint8)
-        found.append(
+        result.append(
             SegmentationEvalPreset(size=side)(image, ids) | {"sample_id": torch.tensor(100 + i)}
         )
-    return found
+    return result
 
 
 @torch.no_grad()
 def predicted(module, chosen, **settings):
-    """{sample id: (ids, loss)} of batches of sample numbers."""
-    found = {}
+    """Return {sample id: (ids, loss)} of batches of sample numbers."""
+    result = {}
     for numbers in chosen:
         batch = collate_eval([samples()[n] for n in numbers])
-        answers = predict(
+        predictions = predict(
             module.eval(),
-            NORMALISE,
+            NORMALIZE,
             batch,
             32,
-            losses=partial(losses_of_images, CRITERION),
+            losses=partial(per_image_losses, CRITERION),
             **settings,
         )
         rows = zip(
-            batch["sample_ids"].tolist(), answers["ids"], answers["losses"].tolist(), strict=True
+            batch["sample_ids"].tolist(),
+            predictions["ids"],
+            predictions["losses"].tolist(),
+            strict=True,
         )
-        found |= {sample: (ids, loss) for sample, ids, loss in rows}
-    return dict(sorted(found.items()))
+        result |= {sample: (ids, loss) for sample, ids, loss in rows}
+    return dict(sorted(result.items()))
 
 
 def assert_same(first, second):
     assert first.keys() == second.keys()
     (ids, losses), (other_ids, other_losses) = (
-        zip(*found.values(), strict=True) for found in (first, second)
+        zip(*result.values(), strict=True) for result in (first, second)
     )
     same = torch.cat(
         [(mine == other).flatten() for mine, other in zip(ids, other_ids, strict=True)]
@@ -269,7 +275,7 @@ def assert_same(first, second):
 
 
 @pytest.mark.parametrize("mask_probs", [[0.5, 0.5], [0.3, 1.0], [0.0, 0.0]])
-def test_images_of_any_shape_have_one_answer_in_any_batch_and_order(tiny_module, mask_probs):
+def test_images_of_any_shape_have_one_prediction_in_any_batch_and_order(tiny_module, mask_probs):
     module = tiny_module()
     module.mask_probs = mask_probs
     whole = predicted(module, [range(5)])
@@ -280,25 +286,25 @@ def test_images_of_any_shape_have_one_answer_in_any_batch_and_order(tiny_module,
         assert_same(predicted(module, chosen), whole)
 
 
-def test_which_queries_are_lifted_follows_from_the_image_and_the_window(tiny_module):
+def test_image_and_window_alone_decide_which_queries_are_masked(tiny_module):
     module = tiny_module()
     module.mask_probs = [0.4, 0.0]
     before = torch.get_rng_state()
-    draws = mask_annealing_draws(module, [(7, 0), (7, 1), (8, 0), (8, -1)], "cpu")
+    draws = query_mask_draws(module, [(7, 0), (7, 1), (8, 0), (8, -1)], "cpu")
     assert torch.equal(torch.get_rng_state(), before)
     assert draws.shape == (4, 2, 8) and len({tuple(row.flatten().tolist()) for row in draws}) == 4
-    assert torch.equal(mask_annealing_draws(module, [(8, 0), (7, 0)], "cpu"), draws[[2, 0]])
-    for settled in ([1.0, 1.0], [0.0, 0.0], [1.0, 0.0]):
-        module.mask_probs = settled
-        assert mask_annealing_draws(module, [(7, 0)], "cpu") is None
+    assert torch.equal(query_mask_draws(module, [(8, 0), (7, 0)], "cpu"), draws[[2, 0]])
+    for probabilities in ([1.0, 1.0], [0.0, 0.0], [1.0, 0.0]):
+        module.mask_probs = probabilities
+        assert query_mask_draws(module, [(7, 0)], "cpu") is None
 
 
-def test_levels_end_with_the_answer(tiny_module):
+def test_the_last_level_is_the_prediction(tiny_module):
     module = tiny_module().eval()
     batch = collate_eval(samples()[:2])
     with torch.no_grad():
         alone, with_levels = (
-            predict(module, NORMALISE, batch, 32, levels=levels) for levels in (False, True)
+            predict(module, NORMALIZE, batch, 32, levels=levels) for levels in (False, True)
         )
     assert "level_ids" not in alone and "losses" not in alone
     assert [tuple(ids.shape) for ids in with_levels["level_ids"]] == [
@@ -315,7 +321,7 @@ def test_levels_end_with_the_answer(tiny_module):
 
 
 def eval_batch(seed=0, **changes):
-    """(mask logits, class logits, batch) of 4 images, the last one without a class."""
+    """Return (mask logits, class logits, batch) of 4 images, the last one without a class."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, 3, (4, 16, 16), generator=generator, dtype=torch.uint8)
     ids[:, :4], ids[3] = 255, 255
@@ -329,25 +335,25 @@ def eval_batch(seed=0, **changes):
     )
 
 
-def test_a_image_has_one_loss_whatever_it_is_batched_with():
+def test_an_image_has_one_loss_whatever_it_is_batched_with():
     masks, classes, batch = eval_batch()
-    whole = losses_of_images(CRITERION, masks, classes, batch)
+    whole = per_image_losses(CRITERION, masks, classes, batch)
     assert whole.shape == (4,) and whole.dtype == torch.float32 and torch.isfinite(whole).all()
     torch.rand(5)
     for rows in ([3, 1], [2], [0, 1, 2, 3][::-1]):
         part = {name: [values[row] for row in rows] for name, values in batch.items()}
         part |= {name: torch.stack(part[name]) for name in ("fitted_ids", "sample_ids")}
         assert torch.equal(
-            losses_of_images(CRITERION, masks[rows], classes[rows], part), whole[rows]
+            per_image_losses(CRITERION, masks[rows], classes[rows], part), whole[rows]
         )
 
 
 def test_the_points_follow_from_the_sample_id_and_leave_chance_alone():
     masks, classes, batch = eval_batch()
     before = torch.get_rng_state()
-    whole = losses_of_images(CRITERION, masks, classes, batch)
+    whole = per_image_losses(CRITERION, masks, classes, batch)
     assert torch.equal(torch.get_rng_state(), before)
-    renamed = losses_of_images(
+    renamed = per_image_losses(
         CRITERION, masks, classes, batch | {"sample_ids": torch.tensor([9, 6, 7, 8])}
     )
     assert renamed[0] != whole[0] and torch.equal(renamed[1:], whole[1:])
@@ -355,29 +361,29 @@ def test_the_points_follow_from_the_sample_id_and_leave_chance_alone():
 
 def test_only_the_last_level_counts():
     masks, classes, batch = eval_batch()
-    alone = losses_of_images(CRITERION, masks[:, -1:], classes[:, -1:], batch)
-    assert torch.equal(losses_of_images(CRITERION, masks, classes, batch), alone)
+    alone = per_image_losses(CRITERION, masks[:, -1:], classes[:, -1:], batch)
+    assert torch.equal(per_image_losses(CRITERION, masks, classes, batch), alone)
 
 
-def test_a_image_alone_is_counted_by_its_own_masks():
+def test_an_image_alone_is_counted_by_its_own_masks():
     masks, classes, batch = eval_batch()
     criterion = EomtCriterion(3, points=0)
-    found = losses_of_images(criterion, masks, classes, batch)
+    result = per_image_losses(criterion, masks, classes, batch)
     for i in range(4):
         targets = batch["fitted_ids"][i] == batch["labels"][i][:, None, None]
         expected = criterion(
             masks[i, None, -1:], classes[i, None, -1:], [targets], [batch["labels"][i]]
         )
-        assert found[i] == expected["loss"]
+        assert result[i] == expected["loss"]
 
 
-def test_ignored_pixels_count_for_nothing_when_they_are_meant_to():
+def test_ignored_pixels_count_for_nothing_with_mask_ignore():
     masks, classes, batch = eval_batch()
     changed = masks.clone()
     changed[..., :2, :] += 3  # all of it lies in the ignored rows
     for mask_ignore in (True, False):
         criterion = EomtCriterion(3, points=0, mask_ignore=mask_ignore)
         first, second = (
-            losses_of_images(criterion, logits, classes, batch)[:3] for logits in (masks, changed)
+            per_image_losses(criterion, logits, classes, batch)[:3] for logits in (masks, changed)
         )
         assert torch.equal(first, second) == mask_ignore

@@ -1,4 +1,4 @@
-"""Small real things for the super-resolution tests."""
+"""Fixtures of the super-resolution tests: networks of a few thousand weights."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from visionloop.tasks.super_resolution.model import new_config, new_model
 
 @pytest.fixture
 def tiny_network():
-    """tiny_network(upsampler, scale, **fields of the config): a Swin2SR of random weights, smaller than `tiny`, in train mode."""
+    """tiny_network(upsampler, scale, **config fields) -> Swin2SR smaller than `tiny`, random."""
 
     def make(upsampler="pixelshuffledirect", scale=2, *, seed=0, **fields):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Results as files: what is said of them, and what of the input file survives in them."""
+"""Output images: their rows in JSON, and the properties of the input file that they keep."""
 
 import io
 import json
@@ -12,14 +12,14 @@ from PIL.PngImagePlugin import PngInfo
 from visionloop.bin.commands.cli import run_commands
 from visionloop.bin.commands.predict_files import save_image
 from visionloop.bin.super_resolution import commands
-from visionloop.datasets.io.images import EXIF_ORIENTATION, UPRIGHT, read_image
+from visionloop.datasets.io.images import EXIF_ORIENTATION, EXIF_TRANSPOSES, read_image
 from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.tasks.super_resolution.model import load_model
 from visionloop.tasks.super_resolution.result_images import (
     RESULTS,
-    describe,
+    describe_predictions,
     finish_image,
-    prediction_files,
+    prediction_images,
 )
 from visionloop.tasks.super_resolution.tiling import Tiling, upscale
 
@@ -27,7 +27,7 @@ MAKER, ARTIST, PHOTO_IFD, GPS_IFD, LENS, GPS_LATITUDE = 271, 315, 0x8769, 0x8825
 WIDTH_TAG, HEIGHT_TAG = 0xA002, 0xA003
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-GREY, ALPHA = RGB[..., 0], np.linspace(0, 255, 54).reshape(6, 9).astype(np.uint8)
+GRAY_PIXELS, ALPHA = RGB[..., 0], np.linspace(0, 255, 54).reshape(6, 9).astype(np.uint8)
 
 
 def enlarged(path, scale=2):
@@ -66,7 +66,7 @@ def test_a_row_says_how_large_and_how_the_image_was_made():
         "tilings": [Tiling(0, 0, 23, True), Tiling(8, 8, 23, False)],
     }
     batch = {"pixel_values": [torch.zeros(3, 6, 9), torch.zeros(3, 4, 2)]}
-    first, second = describe(predictions, batch, ["a.jpg", "sub/b.png"])
+    first, second = describe_predictions(predictions, batch, ["a.jpg", "sub/b.png"])
     assert json.loads(json.dumps(first)) == first
     assert {name: first[name] for name in ("file", "width", "height", "scale")} == {
         "file": "a.jpg",
@@ -86,11 +86,11 @@ def test_a_row_says_how_large_and_how_the_image_was_made():
     [
         (Image.fromarray(RGB), ".png", "RGB"),
         (Image.fromarray(RGB), ".bmp", "RGB"),
-        (Image.fromarray(GREY), ".png", "L"),
-        (Image.fromarray(GREY), ".jpg", "L"),
-        (Image.fromarray(GREY).convert("1"), ".png", "L"),
-        (Image.fromarray(GREY.astype(np.uint16) * 257), ".png", "L"),
-        (Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(ALPHA))), ".png", "LA"),
+        (Image.fromarray(GRAY_PIXELS), ".png", "L"),
+        (Image.fromarray(GRAY_PIXELS), ".jpg", "L"),
+        (Image.fromarray(GRAY_PIXELS).convert("1"), ".png", "L"),
+        (Image.fromarray(GRAY_PIXELS.astype(np.uint16) * 257), ".png", "L"),
+        (Image.merge("LA", (Image.fromarray(GRAY_PIXELS), Image.fromarray(ALPHA))), ".png", "LA"),
         (Image.fromarray(np.dstack([RGB, ALPHA])), ".png", "RGBA"),
         (Image.fromarray(np.dstack([RGB, ALPHA])), ".webp", "RGBA"),
         (Image.fromarray(RGB).convert("P"), ".png", "RGB"),
@@ -98,19 +98,19 @@ def test_a_row_says_how_large_and_how_the_image_was_made():
         (Image.fromarray(RGB).convert("CMYK"), ".tif", "RGB"),
     ],
 )
-def test_grey_and_transparent_files_stay_so_and_all_others_become_rgb(
+def test_gray_and_transparent_files_stay_so_and_all_others_become_rgb(
     tmp_path, image, suffix, mode
 ):
     path = write(tmp_path / f"in{suffix}", image)
     result, _ = saved(path)
     assert result.mode == mode and result.size == (18, 12)
-    colours = np.asarray(result.convert("RGB")).astype(int)
-    assert np.abs(colours - enlarged(path).permute(1, 2, 0).numpy()).max() <= 1
+    colors = np.asarray(result.convert("RGB")).astype(int)
+    assert np.abs(colors - enlarged(path).permute(1, 2, 0).numpy()).max() <= 1
     if mode in ("LA", "RGBA"):
         assert np.array_equal(np.asarray(result)[..., -1], matlab_resize(ALPHA, 2))
 
 
-def test_transparency_of_a_palette_and_of_one_colour_survives(tmp_path):
+def test_transparency_of_a_palette_and_of_one_color_is_kept(tmp_path):
     palette = Image.fromarray(np.arange(54, dtype=np.uint8).reshape(6, 9)).convert("P")
     for image, mode in (
         (palette, "RGBA"),
@@ -122,7 +122,7 @@ def test_transparency_of_a_palette_and_of_one_colour_survives(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
-def test_orientation_is_applied_once_to_colours_and_transparency(tmp_path, suffix, orientation):
+def test_orientation_is_applied_once_to_colors_and_transparency(tmp_path, suffix, orientation):
     exif = exif_block(orientation)
     image = Image.fromarray(np.dstack([RGB, ALPHA]))
     path = write(
@@ -132,36 +132,38 @@ def test_orientation_is_applied_once_to_colours_and_transparency(tmp_path, suffi
         **({"lossless": True, "exact": True} if suffix == ".webp" else {}),
     )
     result, _ = saved(path, scale=1)
-    upright = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    upright = (
+        image.transpose(EXIF_TRANSPOSES[orientation]) if orientation in EXIF_TRANSPOSES else image
+    )
     assert np.array_equal(np.asarray(result), np.asarray(upright))
     assert EXIF_ORIENTATION not in result.getexif()
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
-def test_exif_survives_with_the_results_size(tmp_path, suffix):
+def test_exif_is_kept_with_the_output_size(tmp_path, suffix):
     exif = Image.Exif()
     exif.load(exif_block(orientation=6))
     if suffix == ".tif":
         exif[ARTIST] = "Somebody"
     path = write(tmp_path / f"in{suffix}", Image.fromarray(RGB), exif=exif)
     result, _ = saved(path)
-    found = result.getexif()
-    photo = found.get_ifd(PHOTO_IFD)
+    exif = result.getexif()
+    photo = exif.get_ifd(PHOTO_IFD)
     assert (
-        result.size == (12, 18) and found[MAKER] == "Camera works" and EXIF_ORIENTATION not in found
+        result.size == (12, 18) and exif[MAKER] == "Camera works" and EXIF_ORIENTATION not in exif
     )
     assert (photo[LENS], photo[WIDTH_TAG], photo[HEIGHT_TAG]) == ("50 mm", 12, 18)
-    assert found.get_ifd(GPS_IFD)[GPS_LATITUDE] == (48.0, 8.0, 0.0)
-    assert set(found) <= {
+    assert exif.get_ifd(GPS_IFD)[GPS_LATITUDE] == (48.0, 8.0, 0.0)
+    assert set(exif) <= {
         MAKER,
         ARTIST,
         PHOTO_IFD,
         GPS_IFD,
     }  # nothing about where pixels lay in the old file
-    assert (found.get(ARTIST) == "Somebody") == (suffix == ".tif")
+    assert (exif.get(ARTIST) == "Somebody") == (suffix == ".tif")
 
 
-def test_a_profile_survives_where_it_is_for_the_results_channels(tmp_path):
+def test_a_profile_is_kept_where_it_is_for_the_channels_of_the_output(tmp_path):
     assert (
         saved(write(tmp_path / "a.jpg", Image.fromarray(RGB), icc_profile=SRGB))[0].info[
             "icc_profile"
@@ -181,12 +183,12 @@ def test_a_profile_survives_where_it_is_for_the_results_channels(tmp_path):
             write(tmp_path / "c.jpg", Image.fromarray(RGB).convert("CMYK"), icc_profile=other)
         )[0].info
     )
-    grey = SRGB[:16] + b"GRAY" + SRGB[20:]
+    gray = SRGB[:16] + b"GRAY" + SRGB[20:]
     assert (
-        saved(write(tmp_path / "d.jpg", Image.fromarray(GREY), icc_profile=grey))[0].info[
+        saved(write(tmp_path / "d.jpg", Image.fromarray(GRAY_PIXELS), icc_profile=gray))[0].info[
             "icc_profile"
         ]
-        == grey
+        == gray
     )
 
 
@@ -199,15 +201,15 @@ def test_a_file_without_either_gets_neither_and_broken_exif_is_left_out(tmp_path
     assert b"eXIf" not in content
 
 
-def test_results_are_made_one_by_one(tmp_path):
+def test_output_images_are_made_one_by_one(tmp_path):
     paths = [write(tmp_path / f"{i}.png", Image.fromarray(RGB)) for i in range(2)]
-    files = prediction_files(paths, {"images": [enlarged(path) for path in paths]}, 2)
+    files = prediction_images(paths, {"images": [enlarged(path) for path in paths]}, 2)
     assert list(files) == [RESULTS]
-    write(paths[1], Image.fromarray(GREY))  # looked at only when its turn comes
+    write(paths[1], Image.fromarray(GRAY_PIXELS))  # looked at only when its turn comes
     assert [image.mode for image in files[RESULTS]] == ["RGB", "L"]
 
 
-def test_what_pillow_refuses_gives_its_colours(tmp_path):
+def test_what_pillow_refuses_gives_its_colors(tmp_path):
     notes = PngInfo()
     notes.add_text("comment", "hello")
     path = write(tmp_path / "a.png", Image.fromarray(RGB), pnginfo=notes)
@@ -218,7 +220,7 @@ def test_what_pillow_refuses_gives_its_colours(tmp_path):
 
 
 def test_arrays_are_saved_as_before(tmp_path):
-    for image in (RGB, GREY):
+    for image in (RGB, GRAY_PIXELS):
         save_image(tmp_path / "new" / "a.png", image)
         plain = io.BytesIO()
         Image.fromarray(image).save(plain, "png")
@@ -268,10 +270,10 @@ def test_predict_takes_tiles_and_ensembles_from_the_command_line(tmp_path, save_
             and result.getexif()[MAKER] == "Camera works"
             and result.info["icc_profile"] == SRGB
         )
-        found = np.asarray(result)[..., :3]
-    colours = torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1)
-    expected = upscale(load_model(model).eval(), colours, tile=8, halo=8, ensemble=8, as_bytes=True)
-    assert np.array_equal(found, expected.permute(1, 2, 0).numpy())
+        output = np.asarray(result)[..., :3]
+    colors = torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1)
+    expected = upscale(load_model(model).eval(), colors, tile=8, halo=8, ensemble=8, as_bytes=True)
+    assert np.array_equal(output, expected.permute(1, 2, 0).numpy())
     with Image.open(out / RESULTS / "b.png") as result:
         assert result.mode == "L" and result.size == (14, 18)
     assert {path.name for path in (out / "images").iterdir()} == {"a.png", "b.jpg"} and (

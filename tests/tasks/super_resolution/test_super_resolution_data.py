@@ -1,4 +1,4 @@
-"""Splits of large and small images, and what stops a run before it begins."""
+"""Splits of large and small images, and errors before the first step."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_a_share_is_set_aside_by_hash_and_the_same_each_time_and_scale(data, sca
     assert names(val) == names(training_splits(str(data), 0.2, 2)[1])
 
 
-def test_what_is_wrong_with_the_folder_is_the_users_to_mend(data):
+def test_what_is_wrong_with_the_folder_is_for_the_user_to_fix(data):
     with pytest.raises(
         UserError, match=r"--data: expected a folder with train/HR/ and val/HR/"
     ) as caught:
@@ -66,13 +66,13 @@ def test_both_ways_of_reading_are_opened(data):
 
 @pytest.mark.parametrize("cache", ["disk", "none"])
 @pytest.mark.parametrize("scale", [1, 2, 4])
-def test_images_without_room_for_a_crop_are_told_before_the_first_step(data, cache, scale):
+def test_images_without_room_for_a_crop_are_reported_before_the_first_step(data, cache, scale):
     write_image(data / "train/HR/t04.png", some_image("small", 20, 62))
     write_image(data / "train/LR_x2/t04x2.png", some_image("small", 10, 31))
-    (data / "train/HR/t05.png").write_bytes(b"")  # another matter, --skip-unreadable passes over it
+    (data / "train/HR/t05.png").write_bytes(b"")  # not reported here: --skip-unreadable skips it
     index = index_split(str(data), "train", scale)
     assert open_images(index, cache, 20 // scale) and open_images(index, cache)
-    why = rf"HR/t04\.png: is 20 x \d\d .*, a crop takes {20 + scale} x .*patch-size, or take the image out$"
+    why = rf"HR/t04\.png: is 20 x \d\d .*, a crop takes {20 + scale} x .*, or remove the image$"
     with pytest.raises(UserError, match=why) as caught:
         open_images(index, cache, 20 // scale + 1)
     assert caught.value.field == "patch_size" and caught.value.file.endswith("t04.png")
@@ -80,7 +80,7 @@ def test_images_without_room_for_a_crop_are_told_before_the_first_step(data, cac
         open_images(index, cache, 100)
 
 
-def test_a_cache_that_cannot_be_written_is_told_with_the_way_out(data, tmp_path):
+def test_a_cache_that_cannot_be_written_is_reported_with_the_way_out(data, tmp_path):
     (tmp_path / "cache").write_text("a file")
     index = index_split(str(data), "train", 2)
     with pytest.raises(UserError, match=r"^--cache: .*cannot be written.*--cache none") as caught:

@@ -1,4 +1,4 @@
-"""What model, mode and preset change, and what does not go together."""
+"""Defaults that model, mode and preset change, and settings that contradict each other."""
 
 import json
 import math
@@ -13,18 +13,18 @@ from visionloop.engine.errors import UserError
 from visionloop.engine.lr_schedule import set_lr
 from visionloop.engine.optim import build_optimizer
 from visionloop.engine.train import resolve_settings
-from visionloop.tasks.super_resolution.architectures import ARCHITECTURES, RELEASED
+from visionloop.tasks.super_resolution.architectures import ARCHITECTURES, PRETRAINED
 from visionloop.tasks.super_resolution.config import MODES, SuperResolutionConfig
 from visionloop.tasks.super_resolution.recipes import (
     MICRO_BATCH,
-    OF_MODE,
     PRESETS,
+    RECIPE_OF_MODE,
     architecture_of,
     mode_of,
 )
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
-CLASSICAL = RELEASED["classical", 2]
+CLASSICAL = PRETRAINED["classical", 2]
 # architecture -> mode, scale, batch, loss of the authors
 OF_ARCHITECTURE = {
     "tiny": ("classical", 2, 4, "l1"),
@@ -38,8 +38,8 @@ OF_ARCHITECTURE = {
 MODE_FOR_SCALE_1 = {"mode": "denoise", "scale": 1}
 
 
-def settled(**flags):
-    """{setting: value} before the data is known."""
+def recipe_values(**flags):
+    """{setting: value} before the data is read."""
     return {
         name: setting.value
         for name, setting in resolve_settings(SuperResolutionTask, flags).items()
@@ -53,15 +53,15 @@ def resolved(steps, **flags):
         100,
         "cpu",
         {},
-        SuperResolutionTask.settle,
+        SuperResolutionTask.resolve_defaults,
     )
     return {name: setting.value for name, setting in settings.items()}
 
 
 def refusal(**flags):
-    """The one line that these flags are answered with, and the flag that it is about."""
+    """Return the error message of these flags, one line that starts with the flag."""
     with pytest.raises(UserError) as caught:
-        settled(**flags)
+        recipe_values(**flags)
     line = str(caught.value)
     assert "\n" not in line and line.startswith("--" + caught.value.field.replace("_", "-"))
     return line
@@ -78,13 +78,13 @@ def folder_with(path, **config):
 
 
 def test_every_architecture_has_a_line_here():
-    assert set(OF_ARCHITECTURE) == set(ARCHITECTURES) and set(OF_MODE) == set(MODES)
+    assert set(OF_ARCHITECTURE) == set(ARCHITECTURES) and set(RECIPE_OF_MODE) == set(MODES)
 
 
 @pytest.mark.parametrize("model", OF_ARCHITECTURE)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_an_architecture_names_its_mode_and_with_it_batch_and_loss(model, preset):
-    values = settled(model=model, preset=preset)
+    values = recipe_values(model=model, preset=preset)
     assert (
         values["mode"],
         values["scale"],
@@ -103,40 +103,49 @@ def test_every_preset_is_the_authors_optimizer(model, preset):
     assert (values["ema"], values["ema_decay"], values["flips"]) == (True, 0.999, True)
 
 
-def test_random_weights_learn_at_the_authors_rate_and_trained_ones_at_half_of_it_half_as_long():
+def test_random_weights_have_the_authors_learning_rate_and_trained_ones_half_of_it():
     for model in set(ARCHITECTURES) - {"tiny"}:
         scratch, tuned = (
-            settled(model=model, preset="scratch"),
-            settled(model=model, preset="finetune"),
+            recipe_values(model=model, preset="scratch"),
+            recipe_values(model=model, preset="finetune"),
         )
         assert (scratch["lr"], tuned["lr"]) == (2e-4, 1e-4)
         assert (scratch["steps"], tuned["steps"]) == (500_000, 250_000)
     assert (
-        settled(model="classical", from_scratch=True)["preset"]
-        == settled(model="denoise")["preset"]
+        recipe_values(model="classical", from_scratch=True)["preset"]
+        == recipe_values(model="denoise")["preset"]
         == "scratch"
     )
-    assert settled(model="classical")["preset"] == settled(model=CLASSICAL)["preset"] == "finetune"
+    assert (
+        recipe_values(model="classical")["preset"]
+        == recipe_values(model=CLASSICAL)["preset"]
+        == "finetune"
+    )
     # there are no weights of these
-    assert settled(model="denoise")["from_scratch"] and settled(model="jpeg")["from_scratch"]
+    assert (
+        recipe_values(model="denoise")["from_scratch"]
+        and recipe_values(model="jpeg")["from_scratch"]
+    )
 
 
-def test_the_rate_is_halved_where_the_authors_halve_it():
+def test_the_learning_rate_is_halved_where_the_authors_halve_it():
     settings = resolve_settings(SuperResolutionTask, {"model": "classical", "from_scratch": True})
-    config = build(TrainConfig, resolve_auto(settings, 800, "cpu", {}, SuperResolutionTask.settle))
+    config = build(
+        TrainConfig, resolve_auto(settings, 800, "cpu", {}, SuperResolutionTask.resolve_defaults)
+    )
     module = torch.nn.Linear(1, 1)
     optimizer = build_optimizer(
         SuperResolutionTask(SuperResolutionConfig()).parameter_groups(module), module, config
     )
-    rate = {
+    lrs = {
         step: set(set_lr(optimizer, step, config).values())
         for step in (0, 249_999, 250_000, 400_000, 450_000, 475_000, 499_999)
     }
-    assert list(rate.values()) == [{2e-4 / times} for times in (1, 1, 2, 4, 8, 16, 16)]
+    assert list(lrs.values()) == [{2e-4 / times} for times in (1, 1, 2, 4, 8, 16, 16)]
 
 
 def test_the_tiny_model_is_trained_in_minutes_by_numbers_of_its_own():
-    for values in (settled(), settled(model="tiny")):
+    for values in (recipe_values(), recipe_values(model="tiny")):
         assert (values["model"], values["preset"], values["from_scratch"]) == (
             "tiny",
             "scratch",
@@ -149,12 +158,12 @@ def test_the_tiny_model_is_trained_in_minutes_by_numbers_of_its_own():
             0.0,
         )
         assert (values["steps"], values["init"]) == (9000, "authors")
-    values = settled(mode="jpeg")
+    values = recipe_values(mode="jpeg")
     assert (values["scale"], values["loss"], values["batch_size"]) == (1, "charbonnier", 4)
 
 
 def test_a_flag_beats_the_recipe_and_an_unknown_preset_or_mode_is_named():
-    values = settled(
+    values = recipe_values(
         model="classical",
         lr=0.5,
         steps=10,
@@ -171,7 +180,7 @@ def test_a_flag_beats_the_recipe_and_an_unknown_preset_or_mode_is_named():
         4,
     )
     assert (values["mode"], values["scale"], values["ema"]) == ("real-world", 4, False)
-    assert settled(model="classical", epochs=3)["steps"] is None
+    assert recipe_values(model="classical", epochs=3)["steps"] is None
     assert ", ".join(PRESETS) in refusal(model="classical", preset="fast")
     assert ", ".join(MODES) in refusal(mode="fast")
 
@@ -179,7 +188,7 @@ def test_a_flag_beats_the_recipe_and_an_unknown_preset_or_mode_is_named():
 def test_presets_name_settings_that_exist():
     for preset in PRESETS:
         for model in (*ARCHITECTURES, CLASSICAL):
-            assert resolved(100, model=model, preset=preset).keys() == settled().keys()
+            assert resolved(100, model=model, preset=preset).keys() == recipe_values().keys()
 
 
 def test_every_architecture_has_a_micro_batch_and_the_batch_stays():
@@ -202,31 +211,31 @@ def test_every_architecture_has_a_micro_batch_and_the_batch_stays():
         ("lightweight-x2", "lightweight", 2),
         ("caidas/swin2sr-classicalsr-x2-64", "classical", 2),
         ("swin2SR-realworld-sr-x4-64-bsrgan-psnr", "real-world", 4),
-        (RELEASED["compressed", 4], "compressed", 4),
-        ("somebody/elses", "classical", None),  # known once its config is here
+        (PRETRAINED["compressed", 4], "compressed", 4),
+        ("somebody/elses", "classical", None),  # unknown until its config is read
     ],
 )
 def test_names_of_released_weights_tell_mode_and_scale(model, mode, scale):
-    values = settled(model=model)
+    values = recipe_values(model=model)
     assert (values["mode"], values["scale"]) == (mode, scale)
-    assert settled(model=model, scale=3)["scale"] == 3
+    assert recipe_values(model=model, scale=3)["scale"] == 3
 
 
 def test_the_size_stays_in_restoration_and_only_there():
     assert (
         refusal(model="classical", scale=1)
-        == "--scale 1: name what is restored with --mode denoise or jpeg"
+        == "--scale 1: choose the restoration with --mode denoise or jpeg"
     )
     assert refusal(model="tiny", scale=1) == refusal(model="classical-x4", scale=1)
-    assert refusal(mode="denoise", scale=2) == "--scale 2: denoise and jpeg keep the size"
-    assert refusal(model="jpeg", scale=4) == "--scale 4: denoise and jpeg keep the size"
+    assert refusal(mode="denoise", scale=2) == "--scale 2: denoise and jpeg keep the image size"
+    assert refusal(model="jpeg", scale=4) == "--scale 4: denoise and jpeg keep the image size"
     assert (
         refusal(model="denoise", mode="classical")
-        == "--scale 1: name what is restored with --mode denoise or jpeg"
+        == "--scale 1: choose the restoration with --mode denoise or jpeg"
     )
     assert (
-        settled(model="classical", **MODE_FOR_SCALE_1)["scale"]
-        == settled(model="classical", mode="denoise")["scale"]
+        recipe_values(model="classical", **MODE_FOR_SCALE_1)["scale"]
+        == recipe_values(model="classical", mode="denoise")["scale"]
         == 1
     )
 
@@ -236,7 +245,7 @@ def test_a_scale_beyond_eight_is_refused(scale):
     assert refusal(scale=scale) == f"--scale: expected 1 to 8, got {scale}"
 
 
-def test_settings_of_other_tasks_are_refused_with_what_to_say_instead():
+def test_settings_of_other_tasks_are_refused_with_an_alternative():
     assert refusal(layer_decay=0.8) == "--layer-decay: not for super-resolution"
     assert (
         refusal(image_size=64)
@@ -246,7 +255,10 @@ def test_settings_of_other_tasks_are_refused_with_what_to_say_instead():
 
 def test_best_weights_by_a_score_that_is_not_taken_are_refused():
     assert refusal(best_metric="lpips") == "--best-metric lpips: needs --lpips-weights"
-    assert settled(best_metric="lpips", lpips_weights="lpips.safetensors")["best_metric"] == "lpips"
+    assert (
+        recipe_values(best_metric="lpips", lpips_weights="lpips.safetensors")["best_metric"]
+        == "lpips"
+    )
 
 
 # folders --------------------
@@ -293,19 +305,22 @@ LARGE, LIGHT, SMALL = (
         ),
     ],
 )
-def test_a_folder_is_told_by_its_config(tmp_path, config, architecture, mode, scale):
+def test_a_folder_is_identified_by_its_config(tmp_path, config, architecture, mode, scale):
     folder = folder_with(tmp_path / "model", model_type="swin2sr", **config)
     assert (architecture_of(folder), mode_of(folder)) == (architecture, mode)
     values = resolved(100, model=folder)
     assert (values["mode"], values["scale"], values["preset"]) == (mode, scale, "finetune")
-    assert (values["loss"], values["micro_batch"]) == (OF_MODE[mode][1], MICRO_BATCH[architecture])
-    assert values["batch_size"] == (4 if architecture == "tiny" else OF_MODE[mode][0])
+    assert (values["loss"], values["micro_batch"]) == (
+        RECIPE_OF_MODE[mode][1],
+        MICRO_BATCH[architecture],
+    )
+    assert values["batch_size"] == (4 if architecture == "tiny" else RECIPE_OF_MODE[mode][0])
 
 
-def test_a_folder_for_x1_that_does_not_say_what_for_asks(tmp_path):
+def test_a_folder_for_x1_without_a_mode_asks_for_one(tmp_path):
     folder = folder_with(tmp_path / "model", **LARGE, upsampler="", upscale=1)
-    assert refusal(model=folder) == "--scale 1: name what is restored with --mode denoise or jpeg"
-    assert settled(model=folder, mode="jpeg")["scale"] == 1
+    assert refusal(model=folder) == "--scale 1: choose the restoration with --mode denoise or jpeg"
+    assert recipe_values(model=folder, mode="jpeg")["scale"] == 1
 
 
 @pytest.mark.parametrize(
@@ -319,7 +334,7 @@ def test_a_folder_for_x1_that_does_not_say_what_for_asks(tmp_path):
         '{"visionloop_mode": 5}',
     ],
 )
-def test_what_is_wrong_with_a_folder_is_left_for_its_loading_to_say(tmp_path, content):
+def test_what_is_wrong_with_a_folder_is_reported_when_it_is_loaded(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     assert mode_of(str(tmp_path)) == "classical"
     assert resolved(10, model=str(tmp_path))["mode"] == "classical"
@@ -335,5 +350,5 @@ def test_a_folder_that_is_named_like_an_architecture_is_not_asked(tmp_path, monk
         visionloop_mode="real-world",
     )
     monkeypatch.chdir(tmp_path)
-    values = settled(model="tiny")
+    values = recipe_values(model="tiny")
     assert (values["mode"], values["scale"]) == ("classical", 2)

@@ -1,4 +1,4 @@
-"""Images out of a folder: the same scores as in memory, which scale they have, and what is wrong with a folder."""
+"""Images in a folder: the same scores as in memory, their scale, and errors of a folder."""
 
 import json
 import shutil
@@ -14,19 +14,9 @@ from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.engine.errors import UserError
 from visionloop.metrics.super_resolution import SuperResolutionMetric
-from visionloop.tasks.super_resolution.config import SuperResolutionConfig
-from visionloop.tasks.super_resolution.saved_predictions import score_saved_predictions
+from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
 SET5 = Path(__file__).parents[3].parent / "shared" / "data" / "t91-set5"
-
-
-class Scored:
-    """What `score_saved_predictions` makes of a task."""
-
-    config_class = SuperResolutionConfig
-
-    def __init__(self, config):
-        self.config = config
 
 
 @pytest.fixture
@@ -36,23 +26,24 @@ def data(tmp_path):
 
 
 def scored(path, data, split="val"):
-    return score_saved_predictions(Scored, path, data=data, split=split)
+    """(task, metric) of a folder."""
+    return SuperResolutionTask.score_saved_predictions(path, data=data, split=split)
 
 
-def truth(data, scale=2):
+def ground_truth(data, scale=2):
     """{name of the image: uint8 [H, W, 3] of `scale` times the small one's size}."""
-    found = {}
+    images = {}
     for path in sorted((data / "val" / "HR").iterdir()):
         image = read_image(path).permute(1, 2, 0).numpy()
-        found[path.name] = image[: len(image) // scale * scale, : image.shape[1] // scale * scale]
-    return found
+        images[path.name] = image[: len(image) // scale * scale, : image.shape[1] // scale * scale]
+    return images
 
 
-def answered(folder, data, *, lines=True, scale=2, ending=""):
+def write_predictions(folder, data, *, lines=True, scale=2, ending=""):
     """(folder as `predict` leaves it, the results in it)."""
     results = {
         name: np.clip(image.astype(int) + 5, 0, 255).astype(np.uint8)
-        for name, image in truth(data, scale).items()
+        for name, image in ground_truth(data, scale).items()
     }
     for name, image in results.items():
         write_image(folder / "results" / name.replace(".png", f"{ending}.png"), image)
@@ -71,11 +62,11 @@ def tensors(images):
 @pytest.mark.parametrize("part", ["", "results"])
 @pytest.mark.parametrize("ending", ["", "x2"])
 def test_files_score_as_the_images_in_memory(data, tmp_path, part, ending):
-    path, results = answered(
+    path, results = write_predictions(
         tmp_path / "out", data, ending=ending
     )  # named like the large images, or like the small ones
     task, metric = scored(path / part, data)
-    expected, large = SuperResolutionMetric(2), truth(data)
+    expected, large = SuperResolutionMetric(2), ground_truth(data)
     small = [
         read_image(data / "val" / "LR_x2" / name.replace(".png", "x2.png")).permute(1, 2, 0).numpy()
         for name in results
@@ -114,10 +105,10 @@ def test_bicubic_set5_scores_what_is_published(tmp_path):
 
 
 def test_the_scale_is_that_of_the_only_folder_of_small_images(data, tmp_path):
-    path, _ = answered(tmp_path / "out", data, lines=False)
+    path, _ = write_predictions(tmp_path / "out", data, lines=False)
     assert scored(path, data)[0].config.scale == 2
     shutil.copytree(data / "val" / "LR_x2", data / "val" / "LR_x4")
-    assert "of which scale? expected predictions.jsonl" in refusal(
+    assert "unknown scale: expected predictions.jsonl" in refusal(
         path, data
     ) and "LR_x2, LR_x4" in refusal(path, data)
     shutil.rmtree(data / "val" / "LR_x4"), shutil.rmtree(data / "val" / "LR_x2")
@@ -125,13 +116,13 @@ def test_the_scale_is_that_of_the_only_folder_of_small_images(data, tmp_path):
 
 
 def test_at_x1_there_is_no_baseline_and_no_border(data, tmp_path):
-    path, results = answered(tmp_path / "out", data, scale=1)
+    path, results = write_predictions(tmp_path / "out", data, scale=1)
     _, metric = scored(path, data)
     assert metric.border == 0 and np.isnan(list(metric.bicubic_scores().values())).all()
     expected = np.mean(
         [
             10 * np.log10(255**2 / ((results[name] - one.astype(float)) ** 2).mean())
-            for name, one in truth(data, 1).items()
+            for name, one in ground_truth(data, 1).items()
         ]
     )
     assert metric.compute()["psnr_rgb"] == pytest.approx(expected)
@@ -163,7 +154,7 @@ def lines(*rows):
         ),
         (
             lambda out: write_image(out / "results/val/v00.png", some_image("w", 9, 9)),
-            "val/v00.png: is about v00.png, and so is",
+            "val/v00.png: is for v00.png, and so is",
         ),
         (
             lambda out: write_image(out / "results/v00.png", some_image("w", 9, 8)),
@@ -181,20 +172,20 @@ def lines(*rows):
         (lines({"file": "a", "error": "truncated"}), "no line with a scale"),
     ],
 )
-def test_a_wrong_folder_is_told_in_one_line(data, tmp_path, change, message):
-    out, _ = answered(tmp_path / "out", data)
+def test_a_wrong_folder_is_reported_in_one_line(data, tmp_path, change, message):
+    out, _ = write_predictions(tmp_path / "out", data)
     change(out)
     assert message in refusal(out, data)
 
 
-def test_a_file_and_an_empty_folder_are_told(data, tmp_path):
+def test_a_file_and_an_empty_folder_are_reported(data, tmp_path):
     assert "expected a folder of images" in refusal(data / "val/HR/v00.png", data)
     (tmp_path / "empty").mkdir()
     assert "4 of 4 images have no result" in refusal(tmp_path / "empty", data)
 
 
-def test_an_unreadable_truth_names_its_file(data, tmp_path):
-    out, _ = answered(tmp_path / "out", data)
+def test_unreadable_ground_truth_names_its_file(data, tmp_path):
+    out, _ = write_predictions(tmp_path / "out", data)
     (data / "val/HR/v01.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"val/HR/v01\.png") as caught:
         scored(out, data)
@@ -202,7 +193,7 @@ def test_an_unreadable_truth_names_its_file(data, tmp_path):
 
 
 def test_jpeg_results_are_read_too(data, tmp_path):
-    for name, image in truth(data).items():
+    for name, image in ground_truth(data).items():
         target = tmp_path / "out" / name.replace(".png", ".jpg")
         target.parent.mkdir(exist_ok=True)
         Image.fromarray(image).save(target, quality=95)

@@ -1,4 +1,4 @@
-"""The task on the socket: learning, saving, every mode of training, stopping, and images that code trips over."""
+"""The hooks of the task: training, saving, every mode, stopping, and unusual images."""
 
 import json
 import logging
@@ -15,7 +15,6 @@ from super_resolution_files import some_image, write_image, write_super_resoluti
 from transformers import Swin2SRForImageSuperResolution
 
 from visionloop.bin.converters.lpips import convert_lpips
-from visionloop.engine.distributed import join_world
 from visionloop.engine.errors import UserError
 from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.system.signals import StopFlag
@@ -25,6 +24,7 @@ from visionloop.engine.testing.short_runs import (
     logged,
     runs_differ,
     seeded_model,
+    spec_of,
     train_steps,
 )
 from visionloop.engine.train import run_training, train
@@ -32,11 +32,11 @@ from visionloop.metrics.lpips import SHAPES, Lpips
 from visionloop.tasks.super_resolution.network import pad_to_window
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
-# a training that takes a second; scored at the end
+# a run of a second, evaluated at the end
 SHORT = replace(CONFIG, steps=3, eval_every=0, save_every=0, batch_size=4, micro_batch=2, ema=False)
 FLAGS = dict(
-    patch_size=8, steps=3, batch_size=4, micro_batch=4, eval_every=0, save_every=0, log_every=1, workers=0, threads=1, precision="fp32",
-    device="cpu",
+    patch_size=8, steps=3, batch_size=4, micro_batch=4, eval_every=0, save_every=0, log_every=1,
+    workers=0, threads=1, precision="fp32", device="cpu",
 )  # fmt: skip
 
 
@@ -55,13 +55,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory):
-    """Coloured blocks of 4 px: half as large, nothing of them is lost."""
+    """Colored blocks of 4 px: half as large, nothing of them is lost."""
     folder, generator = tmp_path_factory.mktemp("blocks"), np.random.default_rng(0)
     for split in ("train", "val"):
         for number in range(4):
-            colours = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            colors = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             write_image(
-                folder / split / "HR" / f"{number}.png", colours.repeat(4, axis=0).repeat(4, axis=1)
+                folder / split / "HR" / f"{number}.png", colors.repeat(4, axis=0).repeat(4, axis=1)
             )
     return folder
 
@@ -83,7 +83,7 @@ def losses_in(output):
 
 
 def refusal(function, *arguments, **settings):
-    """The one line that a user is told."""
+    """Return the error message, one line."""
     with pytest.raises(UserError) as caught:
         function(*arguments, **settings)
     assert "\n" not in str(caught.value)
@@ -94,7 +94,7 @@ def refusal(function, *arguments, **settings):
 
 
 @pytest.fixture(scope="module")
-def learned(blocks):
+def overfitted(blocks):
     """(task, module, its first and last loss): one batch overfitted."""
     task = small_task(blocks, patch_size=16, flips=False)
     module, dataset = seeded_model(task), task.build_eval_dataset("train")
@@ -102,15 +102,15 @@ def learned(blocks):
     optimizer, losses = torch.optim.Adam(module.parameters()), []
     for step in range(150):
         optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 150)
-        losses.append(task.loss(module, batch, task.count([batch]))["loss"])
+        losses.append(task.loss(module, batch, task.count_normalizers([batch]))["loss"])
         optimizer.zero_grad()
         losses[-1].backward()
         optimizer.step()
     return task, module, [float(losses[i].detach()) for i in (0, -1)]
 
 
-def test_one_batch_is_learned_by_heart(learned):
-    task, module, (first, last) = learned
+def test_one_batch_is_overfitted(overfitted):
+    task, module, (first, last) = overfitted
     assert last < 0.15 * first
     metric = evaluate_dataset(task, module, task.build_eval_dataset("train"), batch_size=4)
     scores = metric.compute()
@@ -120,8 +120,8 @@ def test_one_batch_is_learned_by_heart(learned):
     )  # the training loss between pixels, a step later
 
 
-def test_what_is_saved_scores_the_same(learned, blocks, tmp_path):
-    task, module, _ = learned
+def test_what_is_saved_scores_the_same(overfitted, blocks, tmp_path):
+    task, module, _ = overfitted
     task.save(module, module.state_dict(), tmp_path / "saved")
     again, loaded = SuperResolutionTask.load_trained(
         tmp_path / "saved", data=str(blocks), cache="none"
@@ -144,7 +144,7 @@ def test_a_batch_of_training_is_pairs_of_crops(data):
     assert batch["pixel_values"].dtype == batch["hr"].dtype == torch.uint8 and batch[
         "sample_ids"
     ].tolist() == [0, 1, 2]
-    assert task.count([batch, batch]) == {"pixels": 2 * 3 * 48 * 48}
+    assert task.count_normalizers([batch, batch]) == {"pixels": 2 * 3 * 48 * 48}
     torch.testing.assert_close(task.to_input(batch), batch["pixel_values"] / 255)
     batch = eval_batch(task, val, range(5))
     assert [image.shape[1:] for image in batch["pixel_values"]] == [
@@ -157,10 +157,15 @@ def test_losses_of_micro_batches_add_up_to_the_mean_over_the_batch(data):
     task = small_task(data, loss="charbonnier")
     module, (train_set, _) = seeded_model(task), task.build_datasets()
     samples = [train_set[i] | {"sample_id": torch.tensor(i)} for i in range(5)]
-    pieces = [task.collate(samples[:2], 0, 0), task.collate(samples[2:], 0, 2)]
-    total = sum(task.loss(module, piece, task.count(pieces))["loss"] for piece in pieces)
+    micro_batches = [task.collate(samples[:2], 0, 0), task.collate(samples[2:], 0, 2)]
+    total = sum(
+        task.loss(module, micro_batch, task.count_normalizers(micro_batches))["loss"]
+        for micro_batch in micro_batches
+    )
     whole = task.collate(samples, 0, 0)
-    torch.testing.assert_close(total, task.loss(module, whole, task.count([whole]))["loss"])
+    torch.testing.assert_close(
+        total, task.loss(module, whole, task.count_normalizers([whole]))["loss"]
+    )
     torch.testing.assert_close(
         total,
         (module(task.to_input(whole))["sr"] - whole["hr"] / 255).abs().mean(),
@@ -265,7 +270,7 @@ def test_evaluating_best_does_to_the_input_what_training_did(in_mode, save_tiny,
     scores = scores_of(task, module, task.build_eval_dataset("val"))
     assert scores == pytest.approx(
         result.scores, abs=2e-3
-    )  # corrected weights round a grey level differently here and there
+    )  # corrected weights round a gray level differently here and there
 
 
 def test_settings_of_evaluation_beat_those_of_training(in_mode, save_tiny, data):
@@ -280,10 +285,10 @@ def test_settings_of_evaluation_beat_those_of_training(in_mode, save_tiny, data)
 def test_a_network_that_enlarges_is_not_evaluated_on_noise(in_mode, save_tiny):
     output, _ = in_mode("classical x2", save_tiny)
     line = refusal(SuperResolutionTask.load_trained, output / "best", mode="denoise")
-    assert line == f"--mode denoise: keeps the size, {output / 'best'} is for x2"
+    assert line == f"--mode denoise: keeps the image size, but {output / 'best'} is for x2"
 
 
-def test_training_goes_on_from_best_in_its_own_mode(in_mode, save_tiny, data, tmp_path):
+def test_training_starts_from_best_in_its_own_mode(in_mode, save_tiny, data, tmp_path):
     output, _ = in_mode("compressed x4", save_tiny)
     flags = FLAGS | {
         "data": str(data),
@@ -410,14 +415,14 @@ def test_lpips_is_scored_where_its_weights_are_given(data, lpips_file, tmp_path)
 def test_without_them_one_line_says_so_once(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         result = train_steps(small_task(data), tmp_path, config=replace(SHORT, eval_every=1))
-    told = [record.getMessage() for record in caplog.records if "LPIPS" in record.getMessage()]
-    assert told == [
+    messages = [record.getMessage() for record in caplog.records if "LPIPS" in record.getMessage()]
+    assert messages == [
         "LPIPS is not scored: --lpips-weights names no file (bin/convert.py lpips makes it)"
     ]
     assert "lpips" not in result.scores
 
 
-def test_a_wrong_lpips_file_is_told_before_the_first_step(data, lpips_file, tmp_path):
+def test_a_wrong_lpips_file_is_reported_before_the_first_step(data, lpips_file, tmp_path):
     (tmp_path / "text.safetensors").write_text("not weights")
     save_file({"features.0.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     for name, why in (
@@ -454,7 +459,7 @@ def test_with_and_without_a_cache_it_is_the_same_run(data, cache, tmp_path, sett
     assert runs_differ(tmp_path / "none", tmp_path / "disk") is None
 
 
-# what a user gets wrong --------------------
+# wrong settings --------------------
 
 
 @pytest.mark.parametrize(
@@ -474,16 +479,18 @@ def test_with_and_without_a_cache_it_is_the_same_run(data, cache, tmp_path, sett
         ),
         (
             {"mode": "jpeg", "quality": "10.5"},
-            "--quality: expected a whole number or a range such as 15-50, within 1 to 100, got '10.5'",
+            "--quality: expected a whole number or a range such as 15-50, within 1 to 100, got"
+            " '10.5'",
         ),
-        ({"scale": 5}, "--scale 5: tiny is for 1, 2, 3, 4, 8"),
+        ({"scale": 5}, "--scale 5: tiny supports the scales 1, 2, 3, 4, 8"),
         (
             {"patch_size": 8},
-            "--patch-size: 8 pixels, expected more than the window's 8: no block would shift its windows",
+            "--patch-size: 8 pixels, expected more than the window's 8: no block would"
+            " shift its windows",
         ),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_line_before_a_image_is_decoded(
+def test_a_wrong_setting_is_reported_in_one_line_before_an_image_is_decoded(
     data, cache, tmp_path, settings, line
 ):
     flags = FLAGS | {"patch_size": 16} | settings
@@ -494,16 +501,16 @@ def test_a_wrong_setting_is_told_in_one_line_before_a_image_is_decoded(
     assert not (tmp_path / "run" / "metrics.jsonl").exists() and not cache.exists()
 
 
-def test_a_noise_that_is_not_used_is_not_looked_at(data):
+def test_a_noise_that_is_not_used_is_not_parsed(data):
     assert small_task(data, noise="loud", quality="bad").degradation is None
 
 
-# images that code trips over --------------------
+# unusual images --------------------
 
 
 @pytest.fixture
 def odd(tmp_path):
-    """Sides that neither the scale nor the window divides, an image that is barely a crop, strips, and a few pixels."""
+    """Sides that scale and window do not divide, an image of one crop, strips, a few pixels."""
     for number, size in enumerate([(67, 65), (65, 64), (64, 131), (200, 66)]):
         write_image(
             tmp_path / "odd" / "train" / "HR" / f"{number}.png", some_image(str(number), *size)
@@ -526,9 +533,11 @@ def test_odd_images_are_trained_on_and_evaluated(odd, tmp_path, settings):
     assert all(math.isfinite(result.scores[name]) for name in ("psnr", "ssim", "val_loss"))
     batch = eval_batch(task, task.build_eval_dataset("val"), range(6))
     with torch.no_grad():
-        found = task.predict(seeded_model(task).eval(), batch)
-    assert [image.shape for image in found["images"]] == [image.shape for image in batch["hr"]]
-    assert all(image.dtype == torch.uint8 for image in found["images"])
+        predictions = task.predict(seeded_model(task).eval(), batch)
+    assert [image.shape for image in predictions["images"]] == [
+        image.shape for image in batch["hr"]
+    ]
+    assert all(image.dtype == torch.uint8 for image in predictions["images"])
 
 
 def test_a_validation_set_too_small_for_any_score_ends_without_one(data, tmp_path):
@@ -588,25 +597,25 @@ def test_a_stop_leaves_the_evaluation_at_a_batch_border(data):
 
 
 class StoppedInEvaluation(SmallTask):
-    """Told to stop while the second batch of the run's first evaluation goes through the network."""
+    """Stopped while the second batch of the run's first evaluation goes through the network."""
 
     flag, calls = None, 0
 
     def predict(self, model, batch):
         self.calls += 1
-        self.flag.wanted = self.flag.wanted or self.calls == 2
+        self.flag.requested = self.flag.requested or self.calls == 2
         return super().predict(model, batch)
 
 
 class StopAtOnce(StopFlag):
-    """Wanted from the first step on."""
+    """Requested from the first step on."""
 
     def install(self):
         super().install()
-        self.wanted = True
+        self.requested = True
 
 
-def test_the_same_command_goes_on_and_then_finds_the_run_finished(
+def test_the_same_command_resumes_and_then_reports_the_run_as_finished(
     data, save_tiny, tmp_path, capsys
 ):
     """With all the recipe's settings: nothing is clipped, and json has no infinity."""
@@ -634,19 +643,8 @@ def test_an_evaluation_that_a_stop_dropped_is_done_first_and_changes_no_byte(dat
     task = StoppedInEvaluation(config)
     task.flag = StopFlag()
     (tmp_path / "stopped").mkdir()
-    train_set, val = task.build_datasets()
-    world = join_world("cpu")
-    result = run_training(
-        task,
-        settings,
-        world,
-        train_set,
-        val,
-        output=tmp_path / "stopped",
-        immutable_settings={},
-        start=None,
-        stop=task.flag,
-    )
+    spec = spec_of(task, tmp_path / "stopped", config=settings)
+    result = run_training(spec, start=None, stop=task.flag)
     assert (result.state, result.step, task.calls) == ("stopped", 3, 2) and not result.scores
     state = json.loads(
         (tmp_path / "stopped" / "checkpoints" / "step_00000003" / "state.json").read_text()

@@ -1,4 +1,4 @@
-"""What is drawn of super-resolution: training pairs, crops of an evaluation, strips of answers; and what the model card says."""
+"""Drawings of training pairs, evaluated crops and predictions; and the model card."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ from visionloop.metrics.image_quality import psnr
 from visionloop.tasks.super_resolution import visualize
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
 from visionloop.tasks.super_resolution.evaluate import METRICS
-from visionloop.tasks.super_resolution.export import save_plain_folder, write_super_resolver_card
+from visionloop.tasks.super_resolution.export import save_plain_folder, write_model_card
 from visionloop.tasks.super_resolution.visualize import (
     PANEL,
     STRIP,
@@ -82,9 +82,9 @@ def test_a_part_is_enlarged_as_it_is_within_the_whole_image(scale):
         (slice(0, 6), slice(34, 40)),
         (slice(0, 30), slice(0, 40)),
     ):
-        found = bicubic_part(image, (rows, columns), scale)
+        enlarged = bicubic_part(image, (rows, columns), scale)
         assert np.array_equal(
-            found,
+            enlarged,
             whole[
                 scale * rows.start : scale * rows.stop, scale * columns.start : scale * columns.stop
             ],
@@ -103,7 +103,7 @@ def test_a_training_batch_shows_each_pair_in_its_place():
     assert np.array_equal(first[:, 194:386], to_array(hr[0]).repeat(4, 0).repeat(4, 1))
 
 
-def test_an_evaluation_shows_input_bicubic_result_and_truth_of_one_part():
+def test_an_evaluation_shows_input_bicubic_output_and_ground_truth_of_one_part():
     batch, predictions = evaluated()
     first, second = draw_samples(batch, predictions, 2)
     assert first.dtype == second.dtype == np.uint8 and second.shape[1] == 2 * PANEL + GAP
@@ -124,43 +124,53 @@ def test_an_evaluation_shows_input_bicubic_result_and_truth_of_one_part():
 
 def captions(monkeypatch):
     """[(words, color)] of every caption that is drawn from now on."""
-    seen, plain = [], visualize.with_caption
+    drawn_captions, plain = [], visualize.with_caption
 
     def listen(image, lines, *, color=visualize.PLAIN):
-        seen.append((*lines, color))
+        drawn_captions.append((*lines, color))
         return plain(image, lines, color=color)
 
     monkeypatch.setattr(visualize, "with_caption", listen)
-    return seen
+    return drawn_captions
 
 
 def test_captions_hold_the_scores_of_the_whole_image_without_its_border(monkeypatch):
-    seen, (batch, predictions) = captions(monkeypatch), evaluated(sizes=((100, 90),))
+    drawn_captions, (batch, predictions) = captions(monkeypatch), evaluated(sizes=((100, 90),))
     draw_samples(batch, predictions, 2)
     hr, bicubic, result = (
         to_array(values[0]) for values in (batch["hr"], batch["bicubic"], predictions["images"])
     )
     before, after = (psnr(image, hr, border=2) for image in (bicubic, result))
-    words = [words for words, _ in seen[:4]]
-    assert words == ["input", f"bicubic {before:.2f} dB", f"result {after:.2f} dB", "truth"]
-    assert after > before and seen[2][1] == visualize.RIGHT and seen[1][1] == visualize.PLAIN
-    seen.clear()
+    words = [words for words, _ in drawn_captions[:4]]
+    assert words == ["input", f"bicubic {before:.2f} dB", f"result {after:.2f} dB", "ground truth"]
+    assert (
+        after > before
+        and drawn_captions[2][1] == visualize.RIGHT
+        and drawn_captions[1][1] == visualize.PLAIN
+    )
+    drawn_captions.clear()
     draw_samples(batch, {"images": batch["bicubic"]}, 2, border=0)
-    assert seen[2] == (
+    assert drawn_captions[2] == (
         f"result {psnr(bicubic, hr):.2f} dB",
         visualize.PLAIN,
     )  # no better: not green
 
 
 def test_at_x1_the_input_stands_there_once(monkeypatch):
-    seen, (batch, predictions) = captions(monkeypatch), evaluated(scale=1, sizes=((90, 140),))
+    drawn_captions, (batch, predictions) = (
+        captions(monkeypatch),
+        evaluated(scale=1, sizes=((90, 140),)),
+    )
     (drawn,) = draw_samples(batch, predictions, 1)
     noisy, hr = (to_array(batch[name][0]) for name in ("pixel_values", "hr"))
-    assert seen[0][0] == f"input {psnr(noisy, hr):.2f} dB" and drawn.shape[1] == 2 * PANEL + GAP
-    assert [words for words, _ in seen] == [
-        seen[0][0],
+    assert (
+        drawn_captions[0][0] == f"input {psnr(noisy, hr):.2f} dB"
+        and drawn.shape[1] == 2 * PANEL + GAP
+    )
+    assert [words for words, _ in drawn_captions] == [
+        drawn_captions[0][0],
         f"result {psnr(to_array(predictions['images'][0]), hr):.2f} dB",
-        "truth",
+        "ground truth",
     ]
 
 
@@ -185,15 +195,15 @@ def test_a_strip_has_one_width_and_shows_before_and_after_of_one_part(scale, siz
         scale * rows.start : scale * rows.stop, scale * columns.start : scale * columns.stop
     ]
     times = PANEL // max(after.shape[:2])
-    shown = after.repeat(times, 0).repeat(times, 1)
-    left = (1 if scale == 1 else 2) * (PANEL + GAP) + (PANEL - shown.shape[1]) // 2
-    assert np.array_equal(strip[: shown.shape[0], left : left + shown.shape[1]], shown)
+    panel = after.repeat(times, 0).repeat(times, 1)
+    left = (1 if scale == 1 else 2) * (PANEL + GAP) + (PANEL - panel.shape[1]) // 2
+    assert np.array_equal(strip[: panel.shape[0], left : left + panel.shape[1]], panel)
     before = to_array(image)[rows, columns].repeat(scale * times, 0).repeat(scale * times, 1)
-    left = (PANEL - shown.shape[1]) // 2
-    assert np.array_equal(strip[: shown.shape[0], left : left + shown.shape[1]], before)
+    left = (PANEL - panel.shape[1]) // 2
+    assert np.array_equal(strip[: panel.shape[0], left : left + panel.shape[1]], before)
 
 
-def test_at_x1_what_was_taken_away_is_drawn_around_grey():
+def test_at_x1_what_was_removed_is_drawn_around_gray():
     image = torch.full((3, 300, 300), 100, dtype=torch.uint8)
     result = image.clone()
     result[0, :, 0], result[1] = 90, 200
@@ -204,7 +214,7 @@ def test_at_x1_what_was_taken_away_is_drawn_around_grey():
 
 
 class Described:
-    """What a card reads of a task."""
+    """The part of a task that its card reads."""
 
     metrics = METRICS
 
@@ -223,18 +233,16 @@ class Described:
             "Super-resolution x4",
             "the bicubic image of raw pixels",
         ),
-        ("", 1, "denoise", "Denoiser", "the mean colour"),
-        ("", 1, "jpeg", "JPEG artifact remover", "the mean colour"),
+        ("", 1, "denoise", "Denoiser", "the mean color"),
+        ("", 1, "jpeg", "JPEG artifact remover", "the mean color"),
     ],
 )
-def test_the_card_says_what_the_model_does_and_which_heads_were_corrected(
+def test_the_card_states_the_purpose_and_the_corrected_heads(
     tmp_path, tiny_network, upsampler, scale, mode, title, corrected
 ):
     module = tiny_network(upsampler, scale)
     save_plain_folder(module, module.state_dict(), tmp_path)
-    write_super_resolver_card(
-        tmp_path, Described(mode=mode), {"psnr": 33.6614, "ssim": 0.9299}, (91, 5)
-    )
+    write_model_card(tmp_path, Described(mode=mode), {"psnr": 33.6614, "ssim": 0.9299}, (91, 5))
     text = (tmp_path / "README.md").read_text()
     assert (
         f"# {title}\n" in text
@@ -260,7 +268,7 @@ def test_the_card_says_what_the_model_does_and_which_heads_were_corrected(
 def test_the_cards_code_gives_our_image(tmp_path, tiny_network, monkeypatch, upsampler, scale):
     module = tiny_network(upsampler, scale).eval()
     save_plain_folder(module, module.state_dict(), tmp_path / "model")
-    write_super_resolver_card(
+    write_model_card(
         tmp_path / "model", Described(mode="classical" if scale > 1 else "denoise"), {}, None
     )
     (code,) = re.findall(

@@ -1,4 +1,4 @@
-"""Building Swin2SR, its names and random weights, and starting from the weights of another scale."""
+"""Building Swin2SR: names, random weights, and weights of another scale."""
 
 import json
 import logging
@@ -12,11 +12,11 @@ from visionloop.engine.errors import UserError
 from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.super_resolution.architectures import (
     ARCHITECTURES,
-    REGISTRY,
-    RELEASED,
+    MODEL_NAMES,
+    PRETRAINED,
     SCALES_OF_HEAD,
+    pretrained_name,
     scale_of,
-    start_of,
 )
 from visionloop.tasks.super_resolution.model import (
     build_model,
@@ -27,11 +27,11 @@ from visionloop.tasks.super_resolution.model import (
 )
 from visionloop.tasks.super_resolution.network import Swin2SRForImageSuperResolution
 
-# millions of parameters, measured on the library's class with the released configs (recipe, section
-# 4)
+# millions of parameters, measured on transformers' class with the released configs
 PARAMETERS = {
-    ("classical", 2): 12.09, ("classical", 3): 12.28, ("classical", 4): 12.24, ("classical", 8): 12.39, ("lightweight", 2): 1.005,
-    ("lightweight", 4): 1.025, ("compressed", 4): 12.25, ("real-world", 4): 12.06, ("jpeg", 1): 11.84, ("tiny", 2): 0.253,
+    ("classical", 2): 12.09, ("classical", 3): 12.28, ("classical", 4): 12.24,
+    ("classical", 8): 12.39, ("lightweight", 2): 1.005, ("lightweight", 4): 1.025,
+    ("compressed", 4): 12.25, ("real-world", 4): 12.06, ("jpeg", 1): 11.84, ("tiny", 2): 0.253,
 }  # fmt: skip
 PIXELSHUFFLE = "upsample.upsample."
 
@@ -67,8 +67,8 @@ def new_names(folder, module):
 def test_every_released_size_has_its_number_of_parameters(name, scale):
     with torch.device("meta"):
         module = Swin2SRForImageSuperResolution(new_config(name, scale))
-    found = sum(parameter.numel() for parameter in module.parameters()) / 1e6
-    assert found == pytest.approx(PARAMETERS[name, scale], abs=0.006 if found > 2 else 0.0006)
+    millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
+    assert millions == pytest.approx(PARAMETERS[name, scale], abs=0.006 if millions > 2 else 0.0006)
 
 
 def test_every_architecture_builds_at_each_of_its_scales():
@@ -82,7 +82,7 @@ def test_every_architecture_builds_at_each_of_its_scales():
             assert entry.patch_size % config.window_size == 0, "training images need no margin"
             with torch.device("meta"):
                 assert Swin2SRForImageSuperResolution(config).scale == scale
-        with pytest.raises(UserError, match=f"--scale 7: {name} is for "):
+        with pytest.raises(UserError, match=f"--scale 7: {name} supports the scales "):
             new_config(name, 7)
 
 
@@ -100,30 +100,34 @@ def test_every_architecture_builds_at_each_of_its_scales():
     ],
 )
 def test_names_of_released_weights_lead_to_their_architecture_and_scale(name, expected):
-    assert REGISTRY.aliases.get(name, name) == RELEASED[expected]
-    assert scale_of(name) == expected[1] and start_of(name, 3) == name
-    assert REGISTRY.find(name, True) == ModelSource(expected[0], None, weights=False)
-    assert not REGISTRY.is_from_scratch(name, False)
+    assert MODEL_NAMES.aliases.get(name, name) == PRETRAINED[expected]
+    assert scale_of(name) == expected[1] and pretrained_name(name, 3) == name
+    assert MODEL_NAMES.find(name, True) == ModelSource(expected[0], None, weights=False)
+    assert not MODEL_NAMES.is_from_scratch(name, False)
 
 
-def test_an_architecture_starts_from_released_weights_of_its_scale_or_of_twice():
+def test_an_architecture_starts_from_released_weights_of_its_scale_or_of_x2():
     assert (
-        start_of("classical")
-        == start_of("classical", 2)
-        == start_of("classical", 3)
-        == start_of("classical", 8)
-        == RELEASED["classical", 2]
+        pretrained_name("classical")
+        == pretrained_name("classical", 2)
+        == pretrained_name("classical", 3)
+        == pretrained_name("classical", 8)
+        == PRETRAINED["classical", 2]
     )
     assert (
-        start_of("classical", 4) == RELEASED["classical", 4]
-        and start_of("real-world") == RELEASED["real-world", 4]
+        pretrained_name("classical", 4) == PRETRAINED["classical", 4]
+        and pretrained_name("real-world") == PRETRAINED["real-world", 4]
     )
     assert (
-        start_of("lightweight", 4) == RELEASED["lightweight", 2]
-        and start_of("compressed") == RELEASED["compressed", 4]
+        pretrained_name("lightweight", 4) == PRETRAINED["lightweight", 2]
+        and pretrained_name("compressed") == PRETRAINED["compressed", 4]
     )
-    assert [start_of(name) for name in ("tiny", "denoise", "jpeg")] == ["tiny", "denoise", "jpeg"]
-    assert all(REGISTRY.is_from_scratch(name, False) for name in ("tiny", "denoise", "jpeg"))
+    assert [pretrained_name(name) for name in ("tiny", "denoise", "jpeg")] == [
+        "tiny",
+        "denoise",
+        "jpeg",
+    ]
+    assert all(MODEL_NAMES.is_from_scratch(name, False) for name in ("tiny", "denoise", "jpeg"))
     assert (
         scale_of("classical"),
         scale_of("real-world"),
@@ -132,22 +136,22 @@ def test_an_architecture_starts_from_released_weights_of_its_scale_or_of_twice()
     ) == (2, 4, 1, None)
 
 
-def test_the_librarys_convolutions_stay_where_they_are_asked_for(save_tiny):
+def test_init_transformers_keeps_the_convolutions_of_transformers(save_tiny):
     torch.manual_seed(0)
-    module = build(architecture("tiny"), init="library")
+    module = build(architecture("tiny"), init="transformers")
     convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     assert all(
         layer.weight.std().item() == pytest.approx(0.02, rel=0.08) and not layer.bias.any()
         for layer in convolutions
     )
     # of another scale, the new part of the head
-    larger = build(from_folder(save_tiny("pixelshuffle", 2)), scale=4, init="library")
+    larger = build(from_folder(save_tiny("pixelshuffle", 2)), scale=4, init="transformers")
     assert larger.upsample.upsample.convolution_1.weight.std().item() == pytest.approx(
         0.02, rel=0.08
     )
 
 
-def test_random_convolutions_are_as_torch_draws_them_and_linear_layers_as_the_library_does():
+def test_random_convolutions_are_as_torch_draws_them_and_linear_layers_as_transformers_does():
     torch.manual_seed(0)
     module = build(architecture("tiny"))
     assert module.training and {parameter.dtype for parameter in module.parameters()} == {
@@ -251,12 +255,12 @@ def test_a_wide_body_without_a_head_gets_the_classical_one(save_tiny):
     assert source_config(from_folder(folder), scale=4).upsampler == "pixelshuffle"
 
 
-def test_a_head_without_the_wanted_scale_is_an_error_of_one_line(save_tiny):
+def test_a_head_without_the_requested_scale_is_an_error_of_one_line(save_tiny):
     with pytest.raises(
-        UserError, match=r"--scale 2: the head of .*model \(nearest\+conv\) is for 4"
+        UserError, match=r"--scale 2: the head of .*model \(nearest\+conv\) supports the scales 4"
     ):
         source_config(from_folder(save_tiny("nearest+conv", 4)), scale=2)
-    with pytest.raises(UserError, match="--scale 5: lightweight is for 2, 3, 4"):
+    with pytest.raises(UserError, match="--scale 5: lightweight supports the scales 2, 3, 4"):
         source_config(architecture("lightweight"), scale=5)
 
 
@@ -275,7 +279,7 @@ def test_a_head_without_the_wanted_scale_is_an_error_of_one_line(save_tiny):
         ({"upscale": 5}, "upscale 5"),
     ],
 )
-def test_networks_that_we_cannot_follow_are_refused_in_one_line(save_tiny, fields, words):
+def test_unsupported_networks_are_refused_in_one_line(save_tiny, fields, words):
     folder = save_tiny()
     edit_config(folder, **fields)
     with pytest.raises(UserError, match=words) as refusal:

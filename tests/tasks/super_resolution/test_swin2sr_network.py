@@ -1,4 +1,4 @@
-"""The forward against the library's and the authors': sizes, heads, what a pixel depends on, recomputation, precision."""
+"""The forward against transformers' and the authors': sizes, heads, reach and precision."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
-from visionloop.tasks.super_resolution.network import pad_to_window, recomputed_blocks
+from visionloop.tasks.super_resolution.network import grad_checkpointing_blocks, pad_to_window
 
 HEADS = [
     ("pixelshuffle", 2),
@@ -27,15 +27,15 @@ def images(*shape, seed=1):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def library_twin(module):
-    """The library's own class with the same weights."""
+def transformers_twin(module):
+    """transformers' own class with the same weights."""
     twin = transformers.Swin2SRForImageSuperResolution(module.config)
     twin.load_state_dict(module.state_dict())
     return twin.train(module.training)
 
 
 class AuthorsAuxHead(nn.Module):
-    """The head for compressed input as the authors wrote it: one list of layers after another, on normalised pixels."""
+    """The head for compressed input as the authors wrote it, on normalized pixels."""
 
     def __init__(self, state, scale, img_range):
         super().__init__()
@@ -48,9 +48,9 @@ class AuthorsAuxHead(nn.Module):
 
     def forward(self, features, pixels):
         mean = torch.tensor([0.4488, 0.4371, 0.4040])[:, None, None]
-        normalised = (pixels - mean) * self.img_range
+        normalized = (pixels - mean) * self.img_range
         bicubic = self.convolve(
-            F.interpolate(normalised, scale_factor=self.scale, mode="bicubic"), "conv_bicubic"
+            F.interpolate(normalized, scale_factor=self.scale, mode="bicubic"), "conv_bicubic"
         )
         aux = self.convolve(
             F.leaky_relu(self.convolve(features, "conv_before_upsample")), "conv_aux"
@@ -67,41 +67,41 @@ class AuthorsAuxHead(nn.Module):
 def test_images_of_any_size_come_out_scale_times_larger(
     tiny_network, upsampler, scale, height, width
 ):
-    answer = tiny_network(upsampler, scale)(images(2, 3, height, width))
+    output = tiny_network(upsampler, scale)(images(2, 3, height, width))
     assert (
-        answer["sr"].shape == (2, 3, scale * height, scale * width)
-        and answer["sr"].isfinite().all()
+        output["sr"].shape == (2, 3, scale * height, scale * width)
+        and output["sr"].isfinite().all()
     )
     if upsampler == "pixelshuffle_aux":
-        assert answer["aux"].shape == (2, 3, height, width)
+        assert output["aux"].shape == (2, 3, height, width)
     else:
-        assert answer["aux"] is None
+        assert output["aux"] is None
 
 
 @pytest.mark.parametrize("upsampler, scale", SAME_HEADS)
-def test_images_that_windows_divide_are_the_librarys_bit_for_bit(tiny_network, upsampler, scale):
+def test_images_that_windows_divide_are_transformers_bit_for_bit(tiny_network, upsampler, scale):
     module, pixels = tiny_network(upsampler, scale), images(2, 3, 16, 24)
-    assert torch.equal(module(pixels)["sr"], library_twin(module)(pixels).reconstruction)
+    assert torch.equal(module(pixels)["sr"], transformers_twin(module)(pixels).reconstruction)
 
 
 @pytest.mark.parametrize("upsampler, scale", SAME_HEADS)
-def test_other_images_are_the_librarys_on_a_mirrored_margin_bit_for_bit(
+def test_other_images_are_transformers_on_a_mirrored_margin_bit_for_bit(
     tiny_network, upsampler, scale
 ):
     module, pixels = tiny_network(upsampler, scale), images(1, 3, 21, 30)
     mirrored = F.pad(pixels, (0, 2, 0, 3), mode="reflect")
-    whole = library_twin(module)(mirrored).reconstruction
+    whole = transformers_twin(module)(mirrored).reconstruction
     assert torch.equal(module(pixels)["sr"], whole[..., : 21 * scale, : 30 * scale])
 
 
 @pytest.mark.parametrize(
     "upsampler, scale, img_range", [("", 1, 1.0), ("", 1, 255.0), ("pixelshuffle_aux", 4, 1.0)]
 )
-def test_without_official_heads_the_answer_is_plain_transformers_bit_for_bit(
+def test_without_official_heads_the_output_is_plain_transformers_bit_for_bit(
     tiny_network, upsampler, scale, img_range
 ):
     module, pixels = tiny_network(upsampler, scale, img_range=img_range), images(2, 3, 16, 24)
-    theirs = library_twin(module)(pixels).reconstruction
+    theirs = transformers_twin(module)(pixels).reconstruction
     assert (module(pixels)["sr"] - theirs).abs().max() > 0.05
     module.official_heads = False
     assert torch.equal(module(pixels)["sr"], theirs)
@@ -177,13 +177,13 @@ def test_recomputing_the_stages_changes_no_bit(tiny_network, upsampler, scale, a
         }
 
     plain, recomputed = (tiny_network(upsampler, scale, hidden_dropout_prob=0.1) for _ in range(2))
-    apply_grad_checkpointing(recomputed_blocks(recomputed))
-    found = []
+    apply_grad_checkpointing(grad_checkpointing_blocks(recomputed))
+    gradients_of = []
     for module in (plain, recomputed):
         torch.manual_seed(3)  # dropout
-        found.append(gradients(module))
-    assert len(recomputed_blocks(plain)) == 2 and all(
-        torch.equal(tensor, found[1][name]) for name, tensor in found[0].items()
+        gradients_of.append(gradients(module))
+    assert len(grad_checkpointing_blocks(plain)) == 2 and all(
+        torch.equal(tensor, gradients_of[1][name]) for name, tensor in gradients_of[0].items()
     )
 
 
@@ -209,13 +209,13 @@ def test_nothing_beyond_the_reach_changes_a_pixel_and_the_reach_is_no_wider_than
         for phase in {0, scale - 1}:
             x = pixels.clone().requires_grad_()
             at = place * scale + phase
-            seen = (
+            rows = (
                 torch.autograd.grad(module(x)["sr"][0, :, at, at].sum(), x)[0]
                 .abs()
                 .sum((0, 1, 3))
                 .nonzero()
             )
-            farthest = max(farthest, place - seen.min().item(), seen.max().item() - place)
+            farthest = max(farthest, place - rows.min().item(), rows.max().item() - place)
     assert farthest == reach
 
 
@@ -232,9 +232,9 @@ def test_under_bf16_the_last_layer_computes_in_fp32(tiny_network, upsampler, sca
         lambda _, inputs, output: last.append((inputs[0].dtype, output.dtype))
     )
     with torch.autocast("cpu", torch.bfloat16):
-        answer = module(pixels)
+        output = module(pixels)
     assert last == [(torch.float32, torch.float32)]
-    for name, tensor in answer.items():
+    for name, tensor in output.items():
         if tensor is not None:
             assert tensor.dtype == torch.float32 and 0 < (tensor - exact[name]).abs().max() < 0.05
-    answer["sr"].sum().backward()
+    output["sr"].sum().backward()

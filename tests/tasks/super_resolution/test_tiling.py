@@ -1,4 +1,4 @@
-"""Tiles: what they cover, when they give the whole image's pixels, the eight turns, and what `predict` gives for a batch."""
+"""Tiles: coverage, exactness, the eight D4 transforms, and the prediction of a batch."""
 
 import logging
 from types import SimpleNamespace
@@ -14,24 +14,25 @@ from visionloop.tasks.super_resolution.evaluate import predict
 from visionloop.tasks.super_resolution.loss import SuperResolutionCriterion
 from visionloop.tasks.super_resolution.model import new_model
 from visionloop.tasks.super_resolution.tiling import (
-    HALO,
-    TURNS,
+    MAX_HALO,
+    NUM_D4_TRANSFORMS,
     choose_tiling,
+    d4_inverse,
+    d4_transform,
     is_exact,
-    mean_over_turns,
     plan_tiles,
     round_up,
+    self_ensemble,
     spans,
     to_bytes,
-    turn,
-    turn_back,
     upscale,
 )
 
-# upsampler, scale, window and what the network then sees
+# upsampler, scale, window, reach
 HEADS = [
-    ("pixelshuffledirect", 2, 8, 23), ("pixelshuffledirect", 3, 4, 13), ("pixelshuffle", 2, 8, 25), ("pixelshuffle", 4, 8, 25),
-    ("nearest+conv", 4, 8, 25), ("pixelshuffle_aux", 4, 8, 27), ("", 1, 7, 21),
+    ("pixelshuffledirect", 2, 8, 23), ("pixelshuffledirect", 3, 4, 13), ("pixelshuffle", 2, 8, 25),
+    ("pixelshuffle", 4, 8, 25), ("nearest+conv", 4, 8, 25), ("pixelshuffle_aux", 4, 8, 27),
+    ("", 1, 7, 21),
 ]  # fmt: skip
 
 
@@ -52,8 +53,8 @@ def network(upsampler="pixelshuffledirect", scale=2, window=8):
 
 @pytest.fixture
 def in_float64(monkeypatch):
-    """The heads in float64 too: what is left of rounding is then far below what a missing pixel changes."""
-    monkeypatch.setattr(heads, "in_fp32", lambda convolution, features: convolution(features))
+    """Heads in float64 too: rounding is then far below the effect of a missing pixel."""
+    monkeypatch.setattr(heads, "conv_in_fp32", lambda convolution, features: convolution(features))
 
 
 def pixels_of(height, width, seed=0):
@@ -63,7 +64,7 @@ def pixels_of(height, width, seed=0):
 
 
 def model_like(reach, window=8, scale=2):
-    """What a network tells of itself."""
+    """Return the attributes of a network that choose the tiling."""
     return SimpleNamespace(reach=reach, window=window, scale=scale)
 
 
@@ -123,10 +124,10 @@ def test_tiles_with_a_halo_of_the_reach_give_the_whole_image(
 def test_whole_and_tiled_bytes_are_equal_however_tiles_are_batched():
     module, pixels = network(), pixels_of(133, 150)
     whole = upscale(module, pixels)
-    for tile, batch in ((32, 1), (32, 4), (48, None)):
-        tiled = upscale(module, pixels, tile=tile, batch=batch)
+    for tile, batch_size in ((32, 1), (32, 4), (48, None)):
+        tiled = upscale(module, pixels, tile=tile, batch_size=batch_size)
         assert (tiled - whole).abs().max() < 2e-6
-        as_bytes = upscale(module, pixels, tile=tile, batch=batch, as_bytes=True)
+        as_bytes = upscale(module, pixels, tile=tile, batch_size=batch_size, as_bytes=True)
         assert as_bytes.dtype == torch.uint8 and torch.equal(as_bytes, to_bytes(tiled))
     assert torch.equal(upscale(module, pixels, ensemble=1, as_bytes=True), to_bytes(whole))
 
@@ -142,17 +143,17 @@ def test_the_defaults_are_exact_where_the_reach_is_short_and_say_so_where_it_is_
     assert (
         not choose_tiling(far, 512, 512).tiled
         and choose_tiling(far, 512, 512).exact
-        and "whole" in choose_tiling(far, 9, 9).sentence()
+        and "whole" in choose_tiling(far, 9, 9).describe()
     )
     tiling = choose_tiling(short, 1500, 2000)
     assert (tiling.tile, tiling.halo, tiling.exact) == (
         336,
         24,
         True,
-    ) and "the same as the whole image" in tiling.sentence()
+    ) and "the same as the whole image" in tiling.describe()
     tiling = choose_tiling(far, 1500, 2000)
-    assert (tiling.tile, tiling.halo, tiling.exact) == (256, HALO, False)
-    assert "approximation" in tiling.sentence() and "--halo 151 would be exact" in tiling.sentence()
+    assert (tiling.tile, tiling.halo, tiling.exact) == (256, MAX_HALO, False)
+    assert "approximation" in tiling.describe() and "--halo 151 would be exact" in tiling.describe()
     asked = choose_tiling(far, 1500, 2000, halo=151)
     assert (asked.halo, asked.exact) == (152, True) and asked.tile >= 128
     assert not choose_tiling(far, 8000, 8000, tile=0).tiled
@@ -171,28 +172,35 @@ def test_the_defaults_are_exact_where_the_reach_is_short_and_say_so_where_it_is_
     )  # the head at eight times the size is what costs there
 
 
-def test_the_eight_turns_are_distinct_and_each_is_undone():
+def test_the_eight_d4_transforms_are_distinct_and_each_has_its_inverse():
     pixels = torch.arange(3 * 4 * 4).view(1, 3, 4, 4)
-    turned = [turn(pixels, k) for k in range(TURNS)]
-    assert torch.equal(turned[0], pixels)
-    assert len({tuple(one.flatten().tolist()) for one in turned}) == 8
-    for k, one in enumerate(turned):
-        assert torch.equal(turn_back(one, k), pixels)
+    transformed = [d4_transform(pixels, k) for k in range(NUM_D4_TRANSFORMS)]
+    assert torch.equal(transformed[0], pixels)
+    assert len({tuple(one.flatten().tolist()) for one in transformed}) == 8
+    for k, one in enumerate(transformed):
+        assert torch.equal(d4_inverse(one, k), pixels)
     oblong = torch.rand(2, 3, 5, 7)
-    assert all(torch.equal(turn_back(turn(oblong, k), k), oblong) for k in range(TURNS))
+    assert all(
+        torch.equal(d4_inverse(d4_transform(oblong, k), k), oblong)
+        for k in range(NUM_D4_TRANSFORMS)
+    )
 
 
-def test_an_ensemble_is_the_mean_over_turns_and_turns_with_its_input():
+def test_an_ensemble_is_the_mean_over_d4_transforms_and_equivariant_to_them():
     module, pixels = network(), torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        plain = mean_over_turns(module, pixels, 1)
+        plain = self_ensemble(module, pixels, 1)
         assert torch.equal(plain, module(pixels)["sr"])
-        mean = mean_over_turns(module, pixels)
+        mean = self_ensemble(module, pixels)
         assert (mean - plain).abs().max() > 1e-3
-        answers = torch.stack([turn_back(module(turn(pixels, k))["sr"], k) for k in range(8)])
-        assert (mean - answers.mean(dim=0)).abs().max() < 1e-6
+        outputs = torch.stack(
+            [d4_inverse(module(d4_transform(pixels, k))["sr"], k) for k in range(8)]
+        )
+        assert (mean - outputs.mean(dim=0)).abs().max() < 1e-6
         for k in range(8):
-            assert (mean_over_turns(module, turn(pixels, k)) - turn(mean, k)).abs().max() < 1e-5
+            assert (
+                self_ensemble(module, d4_transform(pixels, k)) - d4_transform(mean, k)
+            ).abs().max() < 1e-5
 
 
 def test_an_ensemble_over_tiles_is_the_one_of_the_whole_image(in_float64):
@@ -222,7 +230,7 @@ def test_predictions_are_bytes_with_the_pixel_loss_of_floats():
         assert torch.equal(one, other)
 
 
-def test_an_approximation_is_told_once(caplog):
+def test_an_approximation_is_reported_once(caplog):
     evaluate.warn_once.cache_clear()
     module, batch = network(), {"pixel_values": [pixels_of(64, 64)] * 2}
     with caplog.at_level(logging.WARNING):
@@ -230,4 +238,4 @@ def test_an_approximation_is_told_once(caplog):
         assert caplog.messages == [] and exact["tilings"][0].tiled and exact["tilings"][0].exact
         rough = predict(module, batch, tile=8, halo=8)
         predict(module, batch, tile=8, halo=8)
-    assert not rough["tilings"][1].exact and caplog.messages == [rough["tilings"][0].sentence()]
+    assert not rough["tilings"][1].exact and caplog.messages == [rough["tilings"][0].describe()]

@@ -73,7 +73,7 @@ def test_a_folder_reads_back_bit_for_bit(tiny_network, tmp_path, upsampler, scal
 @pytest.mark.parametrize(
     "upsampler, scale", [head for head in HEADS if head[0] not in ("", "pixelshuffle_aux")]
 )
-def test_heads_that_are_the_librarys_need_no_correction(tiny_network, tmp_path, upsampler, scale):
+def test_heads_that_are_transformers_need_no_correction(tiny_network, tmp_path, upsampler, scale):
     module, pixels = tiny_network(upsampler, scale).eval(), images(1, 3, 16, 12)
     assert save_plain_folder(module, module.state_dict(), tmp_path) == []
     assert not [name for name in written_config(tmp_path) if name.startswith("visionloop")]
@@ -93,8 +93,8 @@ def test_plain_transformers_computes_the_official_image_of_a_corrected_folder(
         upsampler == "" and img_range != 1
     )
     ours, theirs = (
-        answer[..., edge : 16 * scale - edge, edge : 12 * scale - edge]
-        for answer in (module(pixels)["sr"], plain(tmp_path)(pixels).reconstruction)
+        output[..., edge : 16 * scale - edge, edge : 12 * scale - edge]
+        for output in (module(pixels)["sr"], plain(tmp_path)(pixels).reconstruction)
     )
     torch.testing.assert_close(theirs, ours, atol=2e-6, rtol=2e-6)
     save_folder(module, module.state_dict(), tmp_path / "training")
@@ -124,7 +124,7 @@ def test_a_corrected_folder_is_evaluated_as_plain_transformers_does(
 
 
 @pytest.mark.parametrize("upsampler, scale, img_range, edge", CORRECTED)
-def test_training_goes_on_from_a_corrected_folder_with_official_weights(
+def test_training_starts_from_a_corrected_folder_with_official_weights(
     tiny_network, tmp_path, upsampler, scale, img_range, edge
 ):
     module, pixels = tiny_network(upsampler, scale, img_range=img_range), images(1, 3, 16, 12)
@@ -154,7 +154,7 @@ def test_without_official_heads_a_corrected_folder_trains_on_as_it_is(tiny_netwo
     assert not load_model(tmp_path / "step").official_heads
 
 
-def test_a_corrected_body_is_turned_back_before_it_gets_another_head(tiny_network, tmp_path):
+def test_a_corrected_body_is_converted_back_before_it_gets_another_head(tiny_network, tmp_path):
     module = tiny_network("", 1, img_range=255.0)
     save_plain_folder(module, module.state_dict(), tmp_path)
     larger, name = build(tmp_path, scale=2), "swin2sr.first_convolution.weight"
@@ -210,7 +210,7 @@ def test_a_released_folder_has_no_mark_and_is_official(tiny_network, tmp_path):
 
 
 @pytest.mark.parametrize("window", [4, 7])
-def test_the_librarys_processor_reads_the_folder_and_its_images_fit_the_windows(save_tiny, window):
+def test_transformers_processor_reads_the_folder_and_its_images_fit_the_windows(save_tiny, window):
     folder = save_tiny(window_size=window, image_size=28)
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     pixels = processor((images(3, 9, 13) * 255).byte(), return_tensors="pt")["pixel_values"]

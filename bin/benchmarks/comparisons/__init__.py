@@ -1,1 +1,0 @@
-"""The sides of `compare`, their recipes, and the record of their runs."""

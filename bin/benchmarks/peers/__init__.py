@@ -1,0 +1,1 @@
+"""The `peers` benchmark: transformers' Trainer and timm beside visionloop."""

@@ -1,1 +1,0 @@
-"""What `evaluation` measures: each metric beside other implementations, and an evaluation part by part."""

@@ -1,0 +1,115 @@
+"""A table with one row for each image that merges exactly, whatever the order of its parts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+# docstrings say shape and dtype
+Array: TypeAlias = NDArray[Any]  # type: ignore[explicit-any]
+Columns: TypeAlias = dict[str, Array]
+# predictions and batches: tensors, lists of tensors and of dicts, by names that each `update` lists
+Inputs: TypeAlias = Mapping[str, Any]  # type: ignore[explicit-any]
+
+
+class RowTable:
+    """Columns of numpy arrays: rows are appended batch by batch and read sorted by sample id.
+
+    A float sum over sorted rows has the same bits however the images were distributed over batches
+    and processes.
+    """
+
+    def __init__(self, empty: Columns, ragged: Mapping[str, str] | None = None) -> None:
+        """Make a table without rows.
+
+        Args:
+            empty: the columns without a row, which give names, dtypes and shapes. "sample_ids",
+                int64, is one of them.
+            ragged: {column: count column} of columns with several rows for each image: image i owns
+                the next counts[i] of them.
+        """
+        self._empty, self._ragged = empty, ragged or {}
+        self._batches: list[Columns] = []
+        self._sorted: Columns | None = None  # None when out of date
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return sum(len(columns["sample_ids"]) for columns in self._batches)
+
+    def append(self, columns: Mapping[str, object]) -> None:
+        """Append one row for each image of a batch. Columns that the table lacks are dropped."""
+        self._batches.append(
+            {
+                name: np.asarray(columns[name], dtype=empty.dtype)
+                for name, empty in self._empty.items()
+            }
+        )
+        self._sorted = None
+
+    def replace(self, states: Sequence[Columns]) -> None:
+        """Replace all rows by those of these tables, in any order."""
+        self._batches, self._sorted = [], None
+        for state in states:
+            self.append(state)
+
+    def sorted_columns(self) -> Columns:
+        """Return all rows, sorted by sample id; rows with equal ids stay in their order."""
+        if self._sorted is None:
+            columns = {
+                name: np.concatenate([empty, *(batch[name] for batch in self._batches)])
+                for name, empty in self._empty.items()
+            }
+            order = np.argsort(columns["sample_ids"], kind="stable")
+            ragged_order = {
+                name: ragged_rows(columns[name], order) for name in set(self._ragged.values())
+            }
+            self._sorted = {
+                name: values[ragged_order[self._ragged[name]] if name in self._ragged else order]
+                for name, values in columns.items()
+            }
+        return self._sorted
+
+    def weights(self, picks: Array | Sequence[int] | None) -> Array:
+        """Return how often each image counts, int64 [N].
+
+        Args:
+            picks: positions in the order of sample ids, where repeats count again; None: all once.
+        """
+        if picks is None:
+            return np.ones(len(self), dtype=np.int64)
+        return np.bincount(np.asarray(picks, dtype=np.int64), minlength=len(self))
+
+
+def ragged_rows(counts: Array, order: Array) -> Array:
+    """Return the flat rows of images put into `order`, int64 [sum of counts].
+
+    Args:
+        counts: int64 [N], image i owns the next counts[i] rows.
+        order: int64 [N], a permutation of the images.
+    """
+    starts = np.cumsum(counts) - counts
+    counts, starts = counts[order], starts[order]
+    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+
+
+def weighted_sum(values: Array, weights: Array) -> float:
+    """Return the sum of values times weights; values of weight 0 are skipped, since 0 * nan is nan.
+
+    Args:
+        values: float64 [N].
+        weights: int64 [N], at least 0.
+    """
+    counted = weights > 0
+    return float((values[counted] * weights[counted]).sum())
+
+
+def divide(numerator: float | Array, denominator: float | Array) -> Array:
+    """Return a float64 quotient, nan where the denominator is 0."""
+    return numerator / np.where(np.asarray(denominator) > 0, denominator, np.nan)
+
+
+def mean_ignoring_nan(values: Array) -> float:
+    """Return the mean of the values that are not nan; nan when there is none."""
+    valid = values[~np.isnan(values)]
+    return float(valid.mean()) if len(valid) else float("nan")

@@ -1,0 +1,205 @@
+"""Conversion of COCO outlines to masks: every pixel has the class of its annotation."""
+
+import json
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from conversion_files import (
+    HEIGHT,
+    WIDTH,
+    box,
+    classes,
+    coco,
+    files_below,
+    grid,
+    image,
+    mask,
+    write,
+)
+from pycocotools import mask as coco_mask
+
+from visionloop.bin.converters.outlines import InvalidOutline, area, encode_runs
+
+
+def test_polygons_and_both_kinds_of_run_lengths_give_the_same_pixels(convert, tmp_path):
+    region = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    region[1:4, 2:5] = 1
+    compressed = coco_mask.encode(np.asfortranarray(region))["counts"].decode()
+    plain = [2 * HEIGHT + 1, 3, 3, 3, 3, 3, 2 + 3 * HEIGHT]
+    expected = grid("00000000", "00222000", "00222000", "00222000", "00000000", "00000000")
+    polygons = ([box(2, 1, 5, 4)], [box(2, 1, 5, 3), box(2, 2, 5, 4)])
+    for kind in (
+        *polygons,
+        {"size": [6, 8], "counts": compressed},
+        {"size": [6, 8], "counts": plain},
+    ):
+        coco(tmp_path / "coco", [(6, kind)])
+        status, out, err = convert("masks", tmp_path / "coco", tmp_path / "out")
+        assert (status, err) == (0, "") and "train: 1 images, 1 regions; 3 classes" in out
+        assert (
+            classes(tmp_path / "out") == ["background", "dog", "cat"]
+            and mask(tmp_path / "out", "train/a.png") == expected
+        )
+    assert files_below(tmp_path / "out") == [
+        "classes.json",
+        "convert.json",
+        "images/train/a.jpg",
+        "masks/train/a.png",
+    ]
+
+
+def test_the_smaller_area_lies_on_top_and_crowds_below_everything(convert, tmp_path):
+    small, large = (3, [box(2, 2, 4, 4)]), (6, [box(1, 1, 6, 5)])
+    crowd = {
+        "category_id": 3,
+        "iscrowd": 1,
+        "segmentation": {"size": [6, 8], "counts": [2 * HEIGHT, 2 * HEIGHT, 4 * HEIGHT]},
+    }
+    for order in ([small, large, crowd], [crowd, large, small]):
+        coco(tmp_path / "coco", order)
+        assert convert("masks", tmp_path / "coco", tmp_path / "out")[0] == 0
+        assert mask(tmp_path / "out", "train/a.png") == grid(
+            "00xx0000", "02222200", "02112200", "02112200", "02222200", "00xx0000"
+        )
+
+
+def test_pixels_without_annotation_are_a_class_of_any_name_or_ignored(convert, tmp_path):
+    coco(tmp_path / "coco", [(6, [box(0, 0, 8, 3)])])
+    lines = ["22222222"] * 3 + ["00000000"] * 3
+    convert("masks", tmp_path / "coco", tmp_path / "out", "--background", "floor")
+    assert classes(tmp_path / "out") == ["floor", "dog", "cat"] and mask(
+        tmp_path / "out", "train/a.png"
+    ) == grid(*lines)
+    convert("masks", tmp_path / "coco", tmp_path / "out", "--background", "ignore")
+    assert classes(tmp_path / "out") == ["dog", "cat"]
+    assert mask(tmp_path / "out", "train/a.png") == grid(*["11111111"] * 3, *["xxxxxxxx"] * 3)
+    coco(tmp_path / "coco", [(6, [box(0, 0, 8, 3)]), (3, [box(0, 0, 8, 1)])])
+    convert(
+        "masks", tmp_path / "coco", tmp_path / "out", "--background", "cat"
+    )  # a class that there is already
+    assert classes(tmp_path / "out") == ["cat", "dog"]
+    assert mask(tmp_path / "out", "train/a.png") == grid("11111111", *["00000000"] * 5)
+
+
+def test_images_without_annotations_are_background_and_splits_share_their_ids(convert, tmp_path):
+    coco(tmp_path / "coco", [(6, [box(0, 0, 8, 6)])], images=("a.jpg", "deep/b.jpg"))
+    coco(
+        tmp_path / "coco",
+        [(3, [box(0, 0, 8, 6)])],
+        split="val",
+        images=("c.png",),
+        categories=("cat",),
+    )
+    status, out, _ = convert("masks", tmp_path / "coco", tmp_path / "out")
+    assert status == 0 and "train: 2 images, 1 regions; val: 1 images, 1 regions" in out
+    assert mask(tmp_path / "out", "train/deep/b.png") == grid(*["00000000"] * 6)
+    assert (
+        mask(tmp_path / "out", "train/a.png")
+        == mask(tmp_path / "out", "val/c.png")
+        == grid(*["22222222"] * 6)
+    )
+
+
+def test_the_only_json_of_an_export_is_train(convert, tmp_path):
+    path = coco(tmp_path / "export" / "images", [(3, [box(0, 0, 8, 6)])], split="default")
+    write(tmp_path / "export" / "annotations" / "instances_default.json", path.read_text())
+    path.unlink()
+    assert convert("masks", tmp_path / "export", tmp_path / "out", "--from", "coco")[0] == 0
+    assert files_below(tmp_path / "out" / "images") == ["train/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "why"),
+    [
+        ([], "segmentation is []: no outline"),
+        (None, "segmentation is missing: no outline"),
+        (box(1, 1, 3, 3), "a list of numbers, expected a list of polygons"),
+        ([[1, 1, 2, 2, 3, 3, 4]], "7 coordinates, expected x and y"),
+        ([[1, 1, 2, "2", 3, 3]], "a coordinate is '2'"),
+        ([[1, 1, 2, float("nan"), 3, 3]], "a coordinate is nan"),
+        ([[1, 1, 2, 1e9, 3, 3]], "far outside the image of 8 x 6"),
+        ({"size": [8, 6], "counts": [48]}, "size is [8, 6], but the image's is [6, 8]"),
+        ({"size": [6, 8], "counts": [40]}, "do not add up to the 6 x 8 pixels"),
+        ({"size": [6, 8], "counts": [60, -12]}, "do not add up"),
+        ({"size": [6, 8], "counts": [48.0]}, "neither whole numbers nor text"),
+        ({"size": [6, 8], "counts": "!!"}, "not text as COCO compresses it"),
+        ({"size": [6, 8], "counts": "01"}, "do not add up"),
+        ({"size": [6, 8]}, "counts is missing"),
+    ],
+)
+def test_an_invalid_outline_is_reported_by_file_and_annotation_in_one_line(
+    convert, tmp_path, segmentation, why
+):
+    path = coco(tmp_path / "coco", [(3, [box(0, 0, 8, 6)]), (6, segmentation)])
+    status, out, err = convert("masks", tmp_path / "coco", tmp_path / "out")
+    assert (
+        status == 2
+        and out == ""
+        and err.count("\n") == 1
+        and err.startswith(f"error: {path}: annotation 2 on a.jpg: ")
+        and why in err
+    )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["coco"]
+
+
+def test_an_image_with_any_problem_is_left_out_as_a_whole(convert, tmp_path):
+    right = {"category_id": 3, "segmentation": [box(0, 0, 2, 2)]}
+    rows = [
+        right | {"segmentation": []},
+        right | {"category_id": 9},
+        {"image_id": 2, "category_id": 3},
+    ]
+    rows += [right | {"image_id": 3}, right | {"image_id": 7}]
+    coco(tmp_path / "coco", rows, images=("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"))
+    image(tmp_path / "coco/train/d.jpg", 7, 8)
+    (tmp_path / "coco/train/e.jpg").write_text("no image")
+    status, _, err = convert("masks", tmp_path / "coco", tmp_path / "out")
+    assert (
+        status == 2 and "6 problems, nothing was written" in err and not (tmp_path / "out").exists()
+    )
+    for part in (
+        "category_id 9",
+        "annotation 3 on b.jpg",
+        "image_id 7 is no image's id",
+        "e.jpg: not",
+    ):
+        assert part in err
+    assert "d.jpg: annotated as 8 x 6, but the image is 8 x 7" in err
+    assert convert("masks", tmp_path / "coco", tmp_path / "out", "--skip-broken")[0] == 0
+    assert files_below(tmp_path / "out/images") == ["train/c.jpg"] and files_below(
+        tmp_path / "out/masks"
+    ) == ["train/c.png"]
+    assert len(json.loads((tmp_path / "out/convert.json").read_text())["left_out"]) == 6
+
+
+def test_polygons_without_area_are_noted_and_nothing_else_is_lost(convert, tmp_path):
+    coco(tmp_path / "coco", [(3, [[1, 1, 4, 4]]), (6, [[1, 1, 2, 2], box(0, 0, 1, 1)])])
+    status, _, err = convert("masks", tmp_path / "coco", tmp_path / "out")
+    assert (
+        status == 0
+        and err.startswith("note: ")
+        and "annotation 1 on a.jpg: covers no pixel, left out" in err
+        and err.count("\n") == 1
+    )
+    assert mask(tmp_path / "out", "train/a.png") == grid("20000000", *["00000000"] * 5)
+
+
+def test_compressed_run_lengths_are_read_as_pycocotools_reads_them():
+    generator = np.random.default_rng(0)
+    for _ in range(100):
+        size_hw = generator.integers(1, 70, 2).tolist()
+        region = np.kron(generator.random((5, 5)) < generator.random(), np.ones((14, 14)))[
+            : size_hw[0], : size_hw[1]
+        ].astype(np.uint8)
+        theirs = coco_mask.encode(np.asfortranarray(region))
+        ours = encode_runs({"size": size_hw, "counts": theirs["counts"].decode()}, size_hw)
+        assert (coco_mask.decode(ours) == region).all() and area(ours) == region.sum()
+
+
+def test_damaged_run_lengths_never_reach_pycocotools():
+    generator = np.random.default_rng(1)
+    for _ in range(300):
+        text = bytes(generator.integers(40, 120, generator.integers(1, 12)).tolist()).decode()
+        with suppress(InvalidOutline):
+            assert area(encode_runs({"size": [9, 11], "counts": text}, [9, 11])) <= 99
