@@ -36,7 +36,7 @@ def command() -> None:
 
 @command.command(
     "write",
-    help="Write one page of all run folders RUN.. . Type ./list for a folder named as a command.",
+    help="Write one page of the run folders given. Type ./list for a folder named like a command.",
 )
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option(

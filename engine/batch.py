@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-class Batch(dict[str, Any]):  # type: ignore[explicit-any]  # each task has keys of its own
+class Batch(dict[str, Any]):  # type: ignore[explicit-any]  # keys differ by task
     """The tensors and lists of one micro-batch, and its place in the run.
 
     Every batch holds "pixel_values" (uint8 as it comes from the loader) and "sample_ids"
@@ -64,7 +64,7 @@ def _map(value: object, function: Callable[[torch.Tensor], torch.Tensor]) -> obj
 class Normalizers(dict[str, float]):
     """Divisors of the losses of one step: {name: total over all ranks / number of ranks}.
 
-    A loss is a sum divided by a normalizer of the whole step, never a mean of its own, so the
+    A loss is a sum divided by a normalizer of the whole step, never a mean over one batch, so the
     gradients of micro-batches and ranks add up to the gradient of the global batch.
 
     Args:

@@ -89,8 +89,8 @@ class Budget:
         after_step = self.remaining() - last_part
         if after_step <= 0:
             return TimeLeft.OVER
-        # half as long again: an evaluation that takes longer than the one before must not end the
-        # run early
+        # a margin of half an evaluation: one that takes longer than the one before must not end
+        # the run early
         if after_step <= 1.5 * evaluation + self.figures.save:
             return TimeLeft.SHORT
         return TimeLeft.ENOUGH

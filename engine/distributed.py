@@ -109,14 +109,14 @@ def name_start(store: dist.Store, rank: int, size: int, timeout_seconds: float) 
     """Agree on a name for this start that no earlier start had. All ranks.
 
     torchrun keeps its store over --max-restarts, with the addresses of the processes that are gone:
-    a process that reads one of those before it is written again never connects (seen). Its count of
-    restarts is no such name, each node has its own. So rank 0 answers questions that are asked
-    under names of their own, and answers again a process that asks again.
+    a process that reads one of those before it is written again never connects (observed). Its
+    count of restarts is no such name, since each node counts its own. So every other rank sends a
+    request with a random id, and rank 0 replies to each request, also to a repeated one.
     """
     if rank:
-        question = secrets.token_hex(8)
-        store.set(f"question/{rank}", question)
-        name = str(store.get(f"answer/{question}").decode())
+        request = secrets.token_hex(8)
+        store.set(f"request/{rank}", request)
+        name = str(store.get(f"reply/{request}").decode())
         store.set(f"{name}/{rank}", "received")
         return name
     name = secrets.token_hex(8)
@@ -126,8 +126,8 @@ def name_start(store: dist.Store, rank: int, size: int, timeout_seconds: float) 
         if time.monotonic() > deadline:
             raise dist.DistStoreError(f"Timed out waiting for process {missing[0]} to start")
         for other in missing:
-            if store.check([f"question/{other}"]):
-                store.set(f"answer/{store.get(f'question/{other}').decode()}", name)
+            if store.check([f"request/{other}"]):
+                store.set(f"reply/{store.get(f'request/{other}').decode()}", name)
         time.sleep(0.02)
     return name
 
@@ -139,7 +139,7 @@ def leave_world() -> None:
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Return True for the error of a collective whose other rank is gone or does not answer."""
+    """Return True for the error of a collective whose other rank is gone or does not respond."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError)
         and any(text in str(error) for text in LOST_PROCESS_MESSAGES)
@@ -201,7 +201,7 @@ class Agreed:
 
     Attributes:
         normalizers: {name: max(1, total over ranks) / number of ranks} for whole numbers.
-        stop: a rank was asked to stop.
+        stop: a stop was requested on some rank.
         save: the time for a checkpoint has come.
         time_left: a `budget.TimeLeft`, as the main rank sees it.
         data_missing: a rank has no batch for this step, because a stop came first or a sample
@@ -238,7 +238,8 @@ def agree(
     *totals, stops, saves, left, missing = sum_over_ranks(
         world, [*counts, float(stop), float(save), float(time_left), float(normalizers is None)]
     )
-    # clamped before the division: the other order is wrong by half when one target meets two ranks
+    # clamped before the division: the other order divides by 1 instead of 1/2 for one target on two
+    # ranks
     agreed = {
         name: (max(1.0, total) if total == int(total) else total) / world.size
         for name, total in zip(names, totals, strict=True)

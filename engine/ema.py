@@ -54,7 +54,7 @@ class ExponentialMovingAverage:
     """EMA of weights: ema <- ema + (1 - d_t)(weight - ema), d_t = min(decay, (1 + t)/(10 + t)).
 
     Floating-point tensors are averaged, integer buffers copied. A copy of the module would still
-    run the weights of the original once wrapped, so `applied` lends the averaged tensors to the
+    run the weights of the original once wrapped, so `applied` swaps the averaged tensors into the
     module instead.
     """
 

@@ -14,7 +14,7 @@ class UserError(ValueError):
         code: a short word for programs (`status.json`).
         file: the file that is wrong, if there is one.
         field: the setting or json key that is wrong, if there is one.
-        hint: what to do about it, if known.
+        hint: what the user can do about it, or None.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class UserError(ValueError):
 
 
 class LostProcess(UserError):
-    """Another process of the run is gone or does not answer, which is nobody's mistake.
+    """Another process of the run is gone or does not respond; not a mistake of the user.
 
     The exit code is STOPPED: run the same command again.
     """

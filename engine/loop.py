@@ -33,7 +33,7 @@ def fit(run: Run, task: Task) -> None:
         step = state.step
         if step == run.reload_at:
             reload_best(run, task)
-        run.profiler.at(step)
+        run.profiler.update(step)
         lrs = set_lr(run.optimizer, step, config)
         # random choices of the task in a step are the same on all ranks
         seed_host(STEP, config.seed, step)

@@ -79,7 +79,7 @@ def set_lr(optimizer: Optimizer, step: int, config: TrainConfig) -> dict[str, fl
 
 
 def parse_milestones(text: str) -> tuple[float, ...]:
-    """Parse "0.5,0.8" into (0.5, 0.8). Raises UserError unless all lie between 0 and 1."""
+    """Parse "0.5,0.8" into (0.5, 0.8). Raises UserError unless all are between 0 and 1."""
     try:
         milestones = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from visionloop.engine.batch import Batch
 from visionloop.engine.types import Predictions, Scores
 
-# {column: array}, each with a dtype of its own
+# {column: array}, with different dtypes
 MetricState: TypeAlias = dict[str, NDArray[Any]]  # type: ignore[explicit-any]
 
 

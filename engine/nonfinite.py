@@ -22,7 +22,7 @@ class NonFiniteReport(NamedTuple):
     Attributes:
         in_row: non-finite steps in a row up to now.
         new: non-finite steps that were not reported before.
-        first_step: the first step of the last row, 0-based.
+        first_step: the first of the latest consecutive non-finite steps, 0-based.
         losses: {loss term: value} of that step, {} without new steps.
     """
 
@@ -33,10 +33,10 @@ class NonFiniteReport(NamedTuple):
 
 
 class NonFiniteSteps:
-    """A counter of non-finite steps that keeps the first of a row with its loss terms.
+    """Counter of non-finite steps that keeps the first of consecutive ones with its loss terms.
 
-    A non-finite step changes no weight, moment, average or buffer (see step.py), so after a row of
-    them the run still stands where it stood before the first.
+    A non-finite step changes no weight, moment, EMA or buffer (see step.py), so after several in a
+    row the state of the run is that before the first.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -82,7 +82,7 @@ def check_nonfinite_steps(run: Run) -> None:
     """Report non-finite steps since the last check. All ranks see the same numbers; one host sync.
 
     After --max-nonfinite-steps of them in a row the run is set back to the step before the first,
-    `run.ending.failure` says why, and the loop saves and ends.
+    `run.ending.failure` has the reason, and the loop saves and ends.
     """
     report = run.nonfinite_steps.read()
     if not report.new:

@@ -117,7 +117,7 @@ def build_optimizer(
 def fill_state(optimizer: torch.optim.Optimizer, config: TrainConfig) -> None:
     """Create the state of every parameter before the first step.
 
-    Fused SGD leaves its momentum buffer uninitialised when the very first step is skipped, and a
+    Fused SGD leaves its momentum buffer uninitialized when the very first step is skipped, and a
     checkpoint can only be restored by name into state that exists.
     """
     for group in optimizer.param_groups:
@@ -136,7 +136,7 @@ def fill_state(optimizer: torch.optim.Optimizer, config: TrainConfig) -> None:
 
 
 def state_by_name(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return {"<parameter>/<entry>": tensor}: flat, and the same whatever the groups are."""
+    """Return {"<parameter>/<entry>": tensor}, independent of the parameter groups."""
     return {
         f"{name}/{entry}": value
         for name, parameter in module.named_parameters()

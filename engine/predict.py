@@ -90,7 +90,7 @@ class ReadBatch(NamedTuple):
 class PredictedBatch(NamedTuple):
     """The predictions of one batch, in the order of its files.
 
-    Images come as iterables, since large ones need not lie in memory together.
+    Images come as iterables, since large ones need not be in memory together.
 
     Attributes:
         rows: one row of predictions.jsonl for each file, {"file", "error"} for an unreadable one.
@@ -134,7 +134,7 @@ def read_batches(
         batch_size: images of a batch.
         numbers: of the batches to read; iterated over as reading proceeds.
         workers: processes that read ahead.
-        stop: asked before each batch.
+        stop: called before each batch; True stops.
     """
     # a batch of predict has no step: its number takes that place in the key
     keys = (

@@ -131,7 +131,7 @@ def check_micro_batch_size(
 def wrap_ddp(model: nn.Module, world: World) -> DDP:
     """Wrap the model in DDP with buckets that never change and buffers that are sent when read.
 
-    By default DDP lays its buckets out anew after the first backward, so the first step after a
+    By default DDP rebuilds its buckets after the first backward, so the first step after a
     resume would add up the ranks' gradients in another order than the same step of a straight run:
     other bytes on three and more processes (measured). With find_unused_parameters the first layout
     stays; it costs a walk over the graph and one small collective. Buffers: see

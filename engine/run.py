@@ -67,7 +67,7 @@ class RunSpec:
 
 @dataclass
 class TrainState:
-    """Progress of a run, the same on all ranks: what `state.json` of a checkpoint says of it.
+    """Progress of a run, the same on all ranks, as stored in `state.json` of a checkpoint.
 
     Attributes:
         step: optimizer steps done.
@@ -98,7 +98,7 @@ class Ending:
     """The reasons why a run ends, as all ranks agreed.
 
     Attributes:
-        stopping: a process was asked to stop, or the run has failed: save and leave.
+        stopping: a stop was requested on some rank, or the run has failed: save and end.
         time_left: how much of --budget is left.
         failure: the error to raise once everything is saved.
     """
@@ -127,8 +127,8 @@ class LastSave:
 class Run:
     """The parts of one run on one rank, which stay the same from the first step to the last.
 
-    `model` is what training calls; `module` is what is saved, evaluated and averaged. What changes
-    stands in `state`, `ending` and `last_save`.
+    `model` is what training calls; `module` is what is saved, evaluated and averaged. The mutable
+    parts are `state`, `ending` and `last_save`.
     """
 
     config: TrainConfig

@@ -9,7 +9,7 @@ import torch
 
 
 def hashed(*numbers: int) -> int:
-    """Hash integers to a 64-bit seed: neighbours are unrelated, unlike seed + index."""
+    """Hash integers to a 64-bit seed: seeds of neighboring integers are unrelated."""
     packed = struct.pack(f"<{len(numbers)}q", *numbers)
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
 

@@ -50,7 +50,7 @@ def train_step(
     nonfinite = (~torch.isfinite(grad_norm)).float()
     # The fused optimizer skips the step on the device where found_inf is 1. GradScaler.step would
     # set its own found_inf, which does not see a norm that overflows, so we call the optimizer
-    # ourselves; update() lowers or raises the scale as ever.
+    # ourselves; update() lowers or raises the scale as usual.
     optimizer.grad_scale, optimizer.found_inf = None, nonfinite  # type: ignore[attr-defined]
     optimizer.step()
     scaler.update()
@@ -61,8 +61,8 @@ def train_step(
         torch.where(is_nonfinite, before, buffer, out=buffer)
     if run.ema is not None:
         run.ema.update(step, nonfinite)
-    # an overflow of fp16 is the scaler at work until the scale has come down to 1; without a scaler
-    # the scale is 1
+    # In fp16 a non-finite norm is expected until the scaler has lowered its scale to 1, so it is
+    # not counted before. Without a scaler the scale is 1.
     at_least_scale = (scaler.scale(torch.ones_like(nonfinite)) <= 1).float()
     run.nonfinite_steps.record(nonfinite * at_least_scale, step, totals)
     return totals, grad_norm

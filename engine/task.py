@@ -29,10 +29,10 @@ from visionloop.engine.types import (
 
 
 class Task:
-    """Base class of all tasks: everything that the engine and the commands ask of one.
+    """Base class of all tasks: the hooks that the engine and the commands call.
 
-    A task never touches DDP, autocast, checkpoints or ranks, and the engine never looks into a
-    batch or a prediction.
+    A task never touches DDP, autocast, checkpoints or ranks, and the engine never reads the content
+    of a batch or a prediction.
 
     Required are four class attributes (`name`, `metrics`, `config_class`, `normalizer_names`) and
     twelve hooks:
@@ -43,7 +43,7 @@ class Task:
     - evaluation: `predict`, `build_metric`
 
     `load_trained` is needed by the commands for trained models alone. All other hooks have a
-    default, or belong to one command that a task may leave out; the hooks stand below in the order
+    default, or belong to one command that a task may leave out; the hooks follow in the order
     data, model, training, predict, draw and report, export.
     """
 
@@ -255,7 +255,7 @@ class Task:
         return None
 
     def expected_first_loss(self) -> float | None:
-        """Return the loss of an untrained model (ln C for C classes), None where none is known."""
+        """Return the loss of an untrained model (ln C for C classes), None where undefined."""
         return None
 
     def without_targets(self, batch: Batch) -> Batch | None:

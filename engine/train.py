@@ -87,7 +87,7 @@ def train(
     began: float | None = None,
     **flags: object,
 ) -> Result:
-    """Start a run, or resume it: the run in the folder that these settings name. All ranks.
+    """Start the run of these settings, or resume it if its folder exists. All ranks.
 
     Args:
         task_class: the task.
@@ -107,7 +107,7 @@ def train(
     if raw_settings["budget"].value is not None:
         given_length(raw_settings)  # before the data is read, which may take long
     if raw_settings["workers"].value != 0:
-        # before the process group, whose threads a worker must not be forked beside
+        # before the process group: workers must not be forked while its threads run
         start_fork_server()
     lock = None
     try:
@@ -121,11 +121,11 @@ def train(
         if lock and isinstance(cause, UserError) and not (output / "status.json").exists():
             with contextlib.suppress(OSError):
                 if raw_settings["output"].value or raw_settings["run_name"].value:
-                    # a platform that watches the folder learns why nothing began; what an earlier
-                    # start wrote stays
+                    # a platform that watches the folder reads here why the run did not start;
+                    # files of an earlier start are kept
                     replace_file(output / "status.json", json.dumps(failed_at_start(cause)) + "\n")
                 else:
-                    # nobody asked for this folder: its name is made of the settings that were wrong
+                    # no folder was requested: its name is made of the settings that were wrong
                     lock.discard()
         raise cause from (None if cause is error else error)
     finally:
@@ -147,10 +147,10 @@ def start_or_resume(
 
     All ranks; see `train`.
     """
-    say: Callable[[str], object] = partial(print, flush=True) if world.is_main else _say_nothing
+    report: Callable[[str], object] = partial(print, flush=True) if world.is_main else print_nothing
     start, stored, budget_record = None, {}, {}
     if world.is_main:
-        start = find_start(output, raw_settings["resume"].value, say)
+        start = find_start(output, raw_settings["resume"].value, report)
         stored, budget_record = stored_settings(output), read_budget(output)
     start, stored, budget_record = broadcast_object(world, (start, stored, budget_record))
     stored = stored if start else {}
@@ -162,7 +162,7 @@ def start_or_resume(
     if start and state:
         check_unchanged(state["settings"], resolved.immutable_settings, start)
         if is_finished(state, resolved.settings["steps"].value, budget):
-            say(f"{output}: this run is finished ({state['step']} steps); nothing to do")
+            report(f"{output}: this run is finished ({state['step']} steps); nothing to do")
             return Result("finished", state["step"], state["scores"], state["best"], output)
 
     def resolve_measured(measured: Mapping[str, object]) -> ResolvedSettings:
@@ -178,10 +178,10 @@ def start_or_resume(
         immutable_settings=resolved.immutable_settings,
     )
     measured = autotune_settings(
-        spec, raw_settings, stored, resolve_measured, budget=budget, stop=stop, say=say
+        spec, raw_settings, stored, resolve_measured, budget=budget, stop=stop, report=report
     )
     if measured is None:
-        say("stopped before the first step; the same command starts again")
+        report("stopped before the first step; the same command starts again")
         if world.is_main:
             replace_file(output / "status.json", json.dumps(stopped_at_start()) + "\n")
         return Result("stopped", 0, {}, None, output)
@@ -198,8 +198,8 @@ def start_or_resume(
     return run_training(spec, start=start, stop=stop, budget=budget if world.is_main else None)
 
 
-def _say_nothing(_message: str) -> None:
-    """Print nothing: off the main rank."""
+def print_nothing(_message: str) -> None:
+    """Replace `print` on ranks other than the main one."""
 
 
 def is_finished(state: JsonObject, steps: int, budget: Budget | None) -> bool:
@@ -281,7 +281,7 @@ def run_training(
         raise cause from (None if cause is error else error)
     finally:
         if run is not None:
-            # the error that matters is on its way; the thread is only not left alone
+            # the error that matters is being raised already; only wait for the thread
             with contextlib.suppress(Exception):
                 run.writer.wait()
             run.data.close()
@@ -290,13 +290,13 @@ def run_training(
 
 
 def translate_error(error: Exception, output: Path) -> Exception:
-    """Return a UserError for a full disk or a lost process; any other error as it is."""
+    """Return a UserError for a full disk or a lost process; any other error unchanged."""
     if is_disk_error(error, output):
         return cannot_write(output, error)
     if is_lost_process(error):
         reason = lost_process_reason(error)
         return LostProcess(
-            f"another process of this run is gone or does not answer ({reason}); "
+            f"another process of this run is gone or does not respond ({reason}); "
             "the same command resumes from the newest checkpoint",
             code="lost_process",
         )

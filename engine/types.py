@@ -6,11 +6,11 @@ from typing import Any, Protocol, TypeAlias
 JsonObject: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]
 # One sample of a dataset: tensors, or lists of tensors, in names that each task chooses.
 Sample: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]
-# The result of `Task.predict`: each task has keys and tensors of its own.
+# The result of `Task.predict`: keys and tensors differ by task.
 Predictions: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]
 # In hooks of a task: the module of its own `build_model` (an nn.Module), the metric of its own
 # `build_metric` (an `engine.metric.Metric`) and its own dataset (a SampleDataset), with attributes
-# that only the task knows.
+# that only the task uses.
 TaskModule: TypeAlias = Any  # type: ignore[explicit-any]
 TaskMetric: TypeAlias = Any  # type: ignore[explicit-any]
 TaskDataset: TypeAlias = Any  # type: ignore[explicit-any]

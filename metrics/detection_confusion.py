@@ -78,12 +78,12 @@ def count_confusion(state: Mapping[str, Array], num_classes: int) -> NDArray[np.
         num_classes: C.
     """
     counts = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
-    truth_stops, detection_stops = (
+    target_stops, detection_stops = (
         np.concatenate([[0], np.cumsum(state[column])])
         for column in ("num_ground_truth", "num_detections")
     )
     for i in range(len(state["sample_ids"])):
-        truth_rows = slice(*truth_stops[i : i + 2])
+        target_rows = slice(*target_stops[i : i + 2])
         detection_rows = slice(*detection_stops[i : i + 2])
         is_counted = state["scores"][detection_rows] >= DRAWING_SCORE
         predictions = {
@@ -91,7 +91,7 @@ def count_confusion(state: Mapping[str, Array], num_classes: int) -> NDArray[np.
             for column in ("boxes", "scores", "labels")
         }
         boxes, labels, crowd = (
-            state[f"ground_truth_{column}"][truth_rows] for column in ("boxes", "labels", "crowd")
+            state[f"ground_truth_{column}"][target_rows] for column in ("boxes", "labels", "crowd")
         )
         is_matched, is_used = match_boxes(boxes, labels, crowd, predictions)
         right = labels[is_matched & ~crowd]
@@ -107,7 +107,7 @@ def count_errors(
     labels: NDArray[np.int64],
     predictions: Mapping[str, Array],
 ) -> None:
-    """Count what has no match of its own class: confused, missed and superfluous boxes.
+    """Count boxes without a match of their class: confused, missed and extra ones.
 
     Args:
         counts: int64 [C + 1, C + 1], changed in place.

@@ -1,4 +1,4 @@
-"""A table with one row for each image that merges exactly, whatever the order of its parts."""
+"""A table with one row for each image that merges exactly, in any order of its parts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-# docstrings say shape and dtype
+# shape and dtype: see docstrings
 Array: TypeAlias = NDArray[Any]  # type: ignore[explicit-any]
 Columns: TypeAlias = dict[str, Array]
 # predictions and batches: tensors, lists of tensors and of dicts, by names that each `update` lists

@@ -144,7 +144,7 @@ class SegmentationMetric:
         """Return "sample_ids" int64 [N] and "miou" float64 [N], sorted by sample id.
 
         The mean is over the classes that are in the ground truth of the image. A class that is
-        predicted but absent lowers the IoU of the others and counts no zero of its own: one stray
+        predicted but absent lowers the IoU of the others and is not counted as zero: one stray
         pixel would outweigh the whole image. nan without a pixel of any class.
         """
         columns = self._table.sorted_columns()

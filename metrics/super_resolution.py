@@ -29,7 +29,7 @@ NO_ROWS |= {name: np.empty(0, np.float64) for name in (*SCORES, *BICUBIC_SCORES,
 class SuperResolutionMetric:
     """Means over images of PSNR and SSIM on Y and on RGB, of LPIPS and of the loss.
 
-    PSNR and SSIM of bicubic interpolation are computed beside them. Y, border and window: see
+    PSNR and SSIM of bicubic interpolation are computed as well. Y, border and window: see
     metrics/image_quality.py. LPIPS takes the whole image, as in XPixelGroup/BasicSR
     scripts/metrics/calculate_lpips.py. An image that is too small for a score (SSIM: a side below
     11 without the border; PSNR: nothing left; LPIPS: a side below 31) has nan there and is left out

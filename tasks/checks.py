@@ -63,7 +63,7 @@ def find_splits(
                 add_problem(report, "errors", error.path, error.why)
             if not Path(data).is_dir():
                 return {}
-            # when train/ itself is missing, a missing val/ says nothing new
+            # when train/ itself is missing, a missing val/ is no further problem
             is_elsewhere |= split == "train" and Path(error.path) == Path(data)
             continue
         if index is None:

@@ -14,11 +14,11 @@ def find_images(input_path: str | Path, *, without: Collection[str] = ()) -> tup
 
     Args:
         input_path: an image file, or a folder.
-        without: absolute paths of folders to pass over, since predictions may be written among the
+        without: absolute paths of folders to skip, since predictions may be written among the
             images.
 
     Returns:
-        (root folder, names relative to it, sorted). Hidden files and folders are passed over.
+        (root folder, names relative to it, sorted). Hidden files and folders are skipped.
 
     Raises:
         UserError: no such file or folder, or no image in it.

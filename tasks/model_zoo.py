@@ -1,13 +1,16 @@
 """The model zoo: the models of each task, with size, license, published scores and their sources.
 
-Imports no torch, so that `models list` is quick. Names come from the task's `ModelNames`, and
-recommended settings from its recipe: neither is written a second time.
+Imports no torch, so that `models list` is quick. The models are data, in tasks/<task>/models.toml;
+recommended settings come from the task's recipe.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionloop.engine.config.options import resolve
@@ -20,9 +23,7 @@ if TYPE_CHECKING:
 
     from visionloop.engine.metric import MetricSpec
 
-# priorities in the order of a list: the model we recommend, its family, models that are only a
-# start for the task, and architectures without weights
-CHOSEN, RELATED, START, ARCHITECTURE = 1, 2, 3, 4
+CHOSEN = 1  # priority of the recommended model of a task
 FRAMEWORK = "huggingface"
 
 
@@ -54,17 +55,22 @@ class UseCase:
 class Model:
     """A model of the zoo: the part of its row that does not follow from names and recipe.
 
-    model_id: hub id, or the name of an architecture without weights.
-    params: number of weights, with a head of `classes` classes.
+    model_id: hub id, or the name of an architecture without released weights.
+    architecture_name: of the task's ARCHITECTURES; `model_id` again without released weights.
+    architecture: the architecture in words.
+    params: number of weights, with a head of `classes` classes and `queries` queries.
     input_size: side in pixels of the images that the model was trained on.
-    priority: CHOSEN, RELATED, START or ARCHITECTURE.
+    priority: place in a list: 1 (CHOSEN), 2 for its family, 3 for models that are only a start for
+        the task, 4 for architectures without released weights.
     sources: {key of the row: source of its value}, for every number and for the license.
-    classes: of the head that `params` counts; None: the model has no classes.
+    classes: None: the model has no classes.
+    queries: None: those of the architecture.
     performance: {dataset: {metric: score}}, shares in 0..1; None: not measured.
     weights_license: None: not known.
     """
 
     model_id: str
+    architecture_name: str
     display_name: str
     description: str
     architecture: str
@@ -73,6 +79,7 @@ class Model:
     priority: int
     sources: dict[str, str]
     classes: int | None = None
+    queries: int | None = None
     upscale_factor: int | None = None
     performance: dict[str, Scores] | None = None
     weights_license: str | None = None
@@ -94,7 +101,6 @@ class ModelZoo:
     recipe: of the task's recipes.py; recipe_source: where its numbers are from.
     build_network: builds the torch module of a model, with random weights; imports torch.
     load_metrics: returns the task's MetricSpecs, the one that picks best/ first; imports torch.
-    use_cases: of every released model that has none of its own.
     """
 
     value: str
@@ -110,7 +116,6 @@ class ModelZoo:
     models: tuple[Model, ...]
     build_network: Callable[[Model], nn.Module]
     load_metrics: Callable[[], tuple[MetricSpec, ...]]
-    use_cases: tuple[UseCase, ...]
 
     def as_json(self) -> JsonObject:
         """Return the task as `models tasks --json` prints it."""
@@ -124,7 +129,6 @@ class ModelZoo:
 
     def row(self, model: Model) -> JsonObject:
         """Return the row of a model, with exactly the keys that platforms read."""
-        released = self.is_released(model)
         settings = resolve(
             (self.config_class, TrainConfig), {"model": model.model_id}, recipe=self.recipe
         )
@@ -133,7 +137,6 @@ class ModelZoo:
             for name, model_id in self.model_names.names().items()
             if model_id == model.model_id != name
         ]
-        use_cases = model.use_cases or (self.use_cases if released else ())
         recommended = dict.fromkeys(
             ("recommended_batch_size", "recommended_lr"), self.recipe_source
         )
@@ -146,14 +149,14 @@ class ModelZoo:
             "params": model.params,
             "input_size": model.input_size,
             "upscale_factor": model.upscale_factor,
-            "pretrained_available": released,
+            "pretrained_available": self.is_released(model),
             "recommended_batch_size": settings["batch_size"].value,
             "recommended_lr": settings["lr"].value,
             "tags": list(model.tags),
             "priority": model.priority,
             "architecture": model.architecture,
             "performance": model.performance,
-            "use_cases": [use_case.as_json() for use_case in use_cases],
+            "use_cases": [use_case.as_json() for use_case in model.use_cases],
             "aliases": aliases,
             "weights_license": model.weights_license,
             "sources": recommended | model.sources,
@@ -169,7 +172,50 @@ class ModelZoo:
         return next((model for model in self.models if model.model_id == model_id), None)
 
 
-def counted(classes: int | None = None, queries: int | None = None) -> str:
+@cache
+def read_models(task: str) -> JsonObject:
+    """Read the models.toml of a task, by the name of its folder. Read-only: callers share it."""
+    path = Path(__file__).parent / task / "models.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def released_weights(task: str) -> dict[str, str]:
+    """Return {hub id: architecture} of the released weights, in the order of models.toml."""
+    return {
+        model["model_id"]: model["architecture_name"]
+        for model in read_models(task)["models"]
+        if _is_released(model)
+    }
+
+
+def zoo_fields(task: str) -> JsonObject:
+    """Return the fields of ModelZoo that are data: all but the names and functions of the task."""
+    tables = read_models(task)
+    models = tuple(_model(table, tables["defaults"]) for table in tables["models"])
+    data_layout = tuple(tables["task"]["data_layout"])
+    return tables["task"] | {"command": task, "data_layout": data_layout, "models": models}
+
+
+def _is_released(table: JsonObject) -> bool:
+    return bool(table["model_id"] != table["architecture_name"])
+
+
+def _model(table: JsonObject, defaults: JsonObject) -> Model:
+    """Return a model of models.toml; `defaults` are for those with released weights."""
+    if not _is_released(table):
+        defaults = {}
+    fields = defaults | table
+    fields["sources"] = (
+        {"params": _source_of_params(fields.get("classes"), fields.get("queries"))}
+        | defaults.get("sources", {})
+        | table.get("sources", {})
+    )
+    fields["tags"] = tuple(fields["tags"])
+    fields["use_cases"] = tuple(UseCase(**case) for case in fields.get("use_cases", ()))
+    return Model(**fields)
+
+
+def _source_of_params(classes: int | None, queries: int | None) -> str:
     """Return the source of `params`. classes, queries: of the head that is counted too."""
     head = (f" with {classes} classes" if classes else "") + (
         f" and {queries} queries" if queries else ""

@@ -95,7 +95,7 @@ class Predictor:
 
         Returns:
             One dict for each image, in order: its row of predictions.jsonl ({"file", "error"} for
-            an image that cannot be read), and arrays of uint8 beside it: with `draw` "image"
+            an image that cannot be read), and arrays of uint8 with it: with `draw` "image"
             [H, W, 3], the image with its predictions; predictions that are images under the name of
             the command's folder, "ids" and "colors" of segmentation, "results" of super-resolution.
             "file" is None for an image that is no file.
@@ -124,7 +124,7 @@ class Predictor:
 
 
 def add_images(predicted: PredictedBatch) -> list[JsonObject]:
-    """Return the rows of a batch with the images of each readable file beside them."""
+    """Return the rows of a batch, with the images of each readable file added."""
     readable = iter([row for row in predicted.rows if "error" not in row])
     images = {
         "image" if kind == "images" else kind: arrays

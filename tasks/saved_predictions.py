@@ -24,7 +24,7 @@ def predictions_error(path: str | Path, why: str) -> UserError:
 
 
 def read_lines(path: str | Path) -> list[Row]:
-    """Read a file of JSON lines, as `predict` writes it; empty lines are passed over.
+    """Read a file of JSON lines, as `predict` writes it; empty lines are skipped.
 
     Raises UserError for a file that cannot be read, and for a line that is no JSON object.
     """
@@ -66,7 +66,7 @@ def match_images(files: Sequence[object], names: Sequence[str]) -> NDArray[np.in
     a folder on: `predict` writes paths relative to its own --input, which may be above or below the
     data's folder of images.
     """
-    whole = {name: i for i, name in enumerate(names)}
+    index_of = {name: i for i, name in enumerate(names)}
     ends: dict[str, int] = {}
     for i, name in enumerate(names):
         for end in list(_path_ends(name))[1:]:
@@ -75,7 +75,7 @@ def match_images(files: Sequence[object], names: Sequence[str]) -> NDArray[np.in
     def match(file: object) -> int:
         if not isinstance(file, str):
             return UNMATCHED
-        hits = (whole[end] for end in _path_ends(file) if end in whole)
+        hits = (index_of[end] for end in _path_ends(file) if end in index_of)
         return next(hits, ends.get(file, UNMATCHED))
 
     return np.array([match(file) for file in files], dtype=np.int64)

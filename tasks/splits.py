@@ -76,14 +76,14 @@ def train_and_val(
     Args:
         data: the data folder, for messages.
         val_split: share of `train` that becomes the validation split, chosen by the hash of the
-            path; 0 where the data has a validation split of its own.
+            path; 0 where the data has its own validation split.
         train: index of the training split.
         val: index of the validation split, or None.
         missing: message of `no_validation`.
         strata: index -> a label for each image; the share is then taken within each label.
 
     Raises:
-        UserError: `val_split` is set beside a validation split, or there is neither.
+        UserError: `val_split` is set although there is a validation split, or there is neither.
     """
     if val is not None:
         if val_split:

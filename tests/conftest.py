@@ -1,4 +1,4 @@
-"""Which tests run: those that need much time or special equipment only when they are asked for."""
+"""Selection of tests: slow ones, and those that need special equipment, only on request."""
 
 import pytest
 

@@ -111,7 +111,10 @@ def test_the_wheel_holds_the_product_only(wheel):
         for kind in ("css", "html", "js", "json")
         for path in (ROOT / "bin/reports").glob(f"*.{kind}")
     }
-    assert names == {f"visionloop/{path.relative_to(ROOT)}" for path in modules | markers | page}
+    zoos = set((ROOT / "tasks").glob("*/models.toml"))
+    assert names == {
+        f"visionloop/{path.relative_to(ROOT)}" for path in modules | markers | page | zoos
+    }
 
 
 def test_the_wheel_carries_license_and_notice(wheel):

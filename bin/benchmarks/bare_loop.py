@@ -120,8 +120,10 @@ class InterleavedLoops:
         self.pending, self._began = [], 0.0
 
     def whole_blocks(self, together: int = 1) -> list[TimedBlock]:
-        """Return sums over so many successive blocks, without the first two, which warm up, and
-        without an incomplete sum at the end."""
+        """Return sums over `together` successive blocks.
+
+        The first two blocks, which warm up, and an incomplete sum at the end are left out.
+        """
         timed = self.blocks[2:]
         groups = [timed[i : i + together] for i in range(0, len(timed), together)]
         sums = [TimedBlock(*map(sum, zip(*group, strict=True))) for group in groups]

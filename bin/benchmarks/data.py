@@ -27,7 +27,7 @@ COLUMNS = {
     " low-resolution images too)",
     "transform": "of it: augmentation to uint8 images of the training size",
     "collate": "of it: samples stacked to a batch",
-    "to_input": "of it: uint8 to normalised floats, on the device in a run",
+    "to_input": "of it: uint8 to normalized floats, on the device in a run",
     "times_the_stages": "CPU time relative to the engine's stages for the same batches (loaders:"
     " wall-clock time, without to_input), median",
     "interval": "its 95 % interval",

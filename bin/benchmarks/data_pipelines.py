@@ -163,7 +163,7 @@ def make_detection(task: Value, dataset: Value) -> Make:
     ])  # fmt: skip
 
     def make(i: int) -> Row:
-        """Boxes are cxcywh in 0..1; pixels are not normalised beyond 0..1, as for D-FINE."""
+        """Return a sample: boxes cxcywh in 0..1, pixels in 0..1 without mean and std."""
         image = v2.functional.to_image(Image.open(index.path(i)).convert("RGB"))
         boxes, ids, crowd, _ = index.boxes_of(i)
         size = dict(format="XYWH", canvas_size=image.shape[-2:], dtype=torch.float32)
@@ -192,7 +192,7 @@ def make_segmentation(task: Value, dataset: Value) -> Make:
     ])  # fmt: skip
 
     def make(i: int) -> Row:
-        """Mask values are taken for class ids as they stand; the engine maps them to ids."""
+        """Return a sample whose mask values are taken as class ids; the engine maps them to ids."""
         with Image.open(index.mask_path(i)) as mask:
             ids = tv_tensors.Mask(np.array(mask))
         pixels, ids = transform(

@@ -98,12 +98,15 @@ def run_overfit(
         assert metric is not None, "an evaluation that was stopped"
         result.scores[done] = score = metric.compute()[key]
         result.goal = task.reference_scores(metric)[goal] if isinstance(goal, str) else goal
-        shown = f"{spec.label} {spec.show(score)}"
+        score_text = f"{spec.label} {spec.show(score)}"
         seconds = time.perf_counter() - began
-        print_line(f"{done} steps, {seconds:.0f} s: loss {result.losses[-1]:.3f}, {shown}")
+        print_line(f"{done} steps, {seconds:.0f} s: loss {result.losses[-1]:.3f}, {score_text}")
         if result.reached_goal:
             reference = f"; {goal}: {spec.show(result.goal)}" if isinstance(goal, str) else ""
-            return f"{len(subset)} images overfitted: {shown} after {done} steps{reference}", None
+            return (
+                f"{len(subset)} images overfitted: {score_text} after {done} steps{reference}",
+                None,
+            )
     return None, explain_overfit_failure(result, spec, len(subset))
 
 

@@ -222,7 +222,7 @@ def begin(job: PredictJob) -> list[int]:
     result = broadcast_object(job.world, result)
     if isinstance(result, UserError):
         raise result
-    folder = job.unfinished.shown
+    folder = job.unfinished.display_path
     if not job.unfinished.folder.exists():
         why = "rank 0 made this folder and this process does not see it: all need one file system"
         raise UserError(f"--output {folder}: {why}", field="output", file=str(folder))
@@ -275,7 +275,7 @@ def end(job: PredictJob, reporter: ProgressReporter) -> int:
     if missing:
         done = total - count_images(job, missing)
         if job.world.is_main:
-            where = f"in {unfinished.shown}; {RESUMES}"
+            where = f"in {unfinished.display_path}; {RESUMES}"
             print(f"stopped: {done} of {total} images are done, {where}", file=sys.stderr)
         return STOPPED
     if not job.world.is_main:

@@ -62,7 +62,7 @@ class UnfinishedPredictions:
         self.output, self.num_batches = Path(output), num_batches
         self.inputs = inputs | {"schema": SCHEMA}
         self.folder = unfinished_folder(output)
-        self.shown = self.output.with_name(self.folder.name)  # as messages name the folder
+        self.display_path = self.output.with_name(self.folder.name)  # for messages
         self.predictions = self.folder / "predictions"
         self.batches = self.folder / "batches"
         self.claimed = self.folder / "claimed"
@@ -108,10 +108,12 @@ class UnfinishedPredictions:
         except (OSError, ValueError):
             pass
         why = (
-            f"{self.shown} is in the way: it holds no unfinished predictions of this command (no "
+            f"{self.display_path} is in the way: it holds no unfinished predictions of this command (no "
             f"readable {PROGRESS} in it)"
         )
-        raise UserError(f"--output {self.output}: {why}", field="output", file=str(self.shown))
+        raise UserError(
+            f"--output {self.output}: {why}", field="output", file=str(self.display_path)
+        )
 
     def _is_from_start(self, path: Path) -> bool:
         """True for what a start that was cut short leaves: empty folders, a lock, half a file."""
@@ -125,10 +127,12 @@ class UnfinishedPredictions:
         changed = [name for name in names if stored.get(name) != self.inputs.get(name)]
         other = ", ".join(INPUT_NAMES.get(name, flag_of(name)) for name in changed)
         why = (
-            f"{self.shown} holds unfinished predictions with another {other}; repeat that command "
+            f"{self.display_path} holds unfinished predictions with another {other}; repeat that command "
             "to resume them, or remove this folder to start again"
         )
-        raise UserError(f"--output {self.output}: {why}", field="output", file=str(self.shown))
+        raise UserError(
+            f"--output {self.output}: {why}", field="output", file=str(self.display_path)
+        )
 
     def missing(self) -> list[int]:
         """Return the number of each batch that is not done.

@@ -119,7 +119,7 @@ def open_image_cache(index: ImageFiles, min_side: int | None = None) -> DecodedI
 
     Args:
         index: the images.
-        min_side: see DecodedImages; images of another `min_side` lie in another folder.
+        min_side: see DecodedImages; images of another `min_side` are in another folder.
 
     Raises:
         CacheError: when the disk cannot take the images.

@@ -24,14 +24,14 @@ class InMemoryCache:
             read: the function; its errors are not cached.
             size: number of different arguments.
             budget: bytes for one machine, divided among its training processes and their workers,
-                each of which has a cache of its own.
+                each of which has its own cache.
         """
         self.read, self.size, self.budget = read, size, budget
         self.results: dict[int, Tensors] = {}
         self.used_bytes = 0
 
     def __getstate__(self) -> dict[str, object]:
-        # a worker gets no results: tensors travel there by file descriptors
+        # a worker gets no results: tensors are passed there by file descriptors
         return self.__dict__ | {"results": {}, "used_bytes": 0}
 
     def __call__(self, i: int) -> Tensors:

@@ -1,7 +1,7 @@
 """Decoded images on disk: a training crop costs 10 us instead of the decoding of a file.
 
-Each image is one raw file, uint8 [H, W, 3], with a JSON file beside it that describes its source.
-They lie in the user's cache folder, `$XDG_CACHE_HOME/visionloop/images` or
+Each image is one raw file, uint8 [H, W, 3], with a JSON file next to it that describes its source.
+They are in the user's cache folder, `$XDG_CACHE_HOME/visionloop/images` or
 `~/.cache/visionloop/images`, in one folder for each source folder and kind of image; any of it may
 be deleted at any time and is then decoded again. All workers and all ranks of a machine share one
 copy of the files in memory, which the system drops when memory is short.

@@ -104,7 +104,7 @@ class ClassificationEvalPreset:
 
         Args:
             size: side of the center crop in pixels.
-            resize: (height, width) whatever the image's shape, as the ViT processor of transformers
+            resize: (height, width) for any shape of the image, as the ViT processor of transformers
                 does, or one number for the shorter side. The two differ by a point of accuracy on
                 the same weights: use the checkpoint's.
             interpolation: "bilinear" or "bicubic".

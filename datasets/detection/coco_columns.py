@@ -31,7 +31,7 @@ from visionloop.datasets.io.layout import shorten
 from visionloop.datasets.io.paths import Column
 
 SECTIONS = ("images", "annotations", "categories")
-# in place of an image's row or a class's label: there is none; the entry has an error of its own
+# in place of an image's row or a class's label: there is none; the entry is reported separately
 UNKNOWN, REJECTED = -1, -2
 
 # (class names, ids) in order of label
@@ -150,13 +150,13 @@ def read_categories(
     if not ids:
         return None
     names = [entry.get("name") for entry in entries]
-    nameless = [
+    name_errors = [
         (f"category {key!r}", f"name is {show(name)}")
         for key, name in zip(ids, names, strict=True)
         if not is_text(name)
     ]
-    if nameless:
-        report.error_each(nameless)
+    if name_errors:
+        report.error_each(name_errors)
         return None
     report.error_each(
         [

@@ -2,7 +2,7 @@
 
 - `train.json` with the images in `train/` (or `images/train/`, `images/`, or with names relative
   to the data folder);
-- one json in the split's folder, beside the images, as Roboflow writes it:
+- one json in the split's folder, next to the images, as Roboflow writes it:
   `train/_annotations.coco.json`;
 - COCO's own: `annotations/instances_train2017.json` with the images in `train2017/` or
   `images/train2017/`;
@@ -115,8 +115,11 @@ def find_annotations(data: str | os.PathLike[str], split: str) -> Path | None:
     for name in SPLIT_FOLDERS[split]:
         candidates += [data / f"{name}.json", data / "annotations" / f"{name}.json"]
         candidates += sorted((data / "annotations").glob(f"instances_{name}*.json"))
-        beside = data / name / ROBOFLOW
-        candidates += [beside] if beside.is_file() else sorted((data / name).glob("*.json"))
+        roboflow_json = data / name / ROBOFLOW
+        if roboflow_json.is_file():
+            candidates.append(roboflow_json)
+        else:
+            candidates += sorted((data / name).glob("*.json"))
     candidates += [data / name for name in DESCRIPTIONS if _names_split(data / name, split)]
     # instances_val* matches instances_validation.json too
     files = [

@@ -53,7 +53,7 @@ class Distortion:
         """Distort an image, uint8 [3, H, W]; contrast is relative to its own mean luma."""
         if (self.brightness, self.contrast, self.saturation, self.hue) != (None,) * 4:
             pixels = self._distort(image.float())
-            # all values lie in 0..255: truncation rounds; numpy does it 6 times faster than torch
+            # all values are in 0..255: truncation rounds; numpy does it 6 times faster than torch
             image = torch.from_numpy(pixels.add_(0.5).numpy().astype(np.uint8))
         if self.channels is None:
             return image

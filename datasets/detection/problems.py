@@ -109,7 +109,7 @@ def _listing(folder: str) -> set[str]:
 
 
 def _is_other_format(index: DetectionIndex, rows: NDArray[np.int64], report: Report) -> bool:
-    """Return whether the numbers are not xywh in pixels; the error says what they look like."""
+    """Return whether the numbers are not xywh in pixels; the error names the likely format."""
     boxes, sizes_wh = index.boxes, index.sizes_hw[rows, ::-1]
     has_size = sizes_wh.all(axis=1)
     if (

@@ -164,7 +164,7 @@ class WindowPlacement:
         Args:
             image: uint8 [3, H, W].
             full_hw: of a reduced image, the (height, width) of the full one.
-            distortion: of the colors; what lies beyond the image stays black.
+            distortion: of the colors; pixels outside of the image stay black.
         """
         height, width = self.last_y - self.first_y, self.last_x - self.first_x
         if full_hw is None:

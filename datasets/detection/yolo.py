@@ -2,7 +2,7 @@
 
 A line is `class cx cy w h` in shares of the image, or `class x y x y x y ...`, an outline, of
 which the bounding box is taken. The text of `.../images/a/x.jpg` is `.../labels/a/x.txt`; where no
-folder is called images, it lies beside the image. An image without one has no boxes.
+folder is called images, it is next to the image. An image without one has no boxes.
 """
 
 import math

@@ -50,7 +50,7 @@ class YoloDescription:
         return next((path for path in inside if os.path.exists(path)), inside[-1])
 
     def contains(self, path: str) -> bool:
-        """Return whether an absolute path lies below the root or the folder of the description.
+        """Return whether an absolute path is below the root or the folder of the description.
 
         Only its name is compared: where links lead is the owner's decision.
         """
@@ -130,7 +130,7 @@ def _class_names(source: str, data: YamlObject) -> tuple[str, ...]:
         raise DataLayoutError(source, f"names is {show(names)}, expected a list of the classes")
     names = [str(name) if type(name) is int else name for name in names]
     for label, name in enumerate(names):
-        if not is_text(name):  # in yaml a bare `yes` is a truth value and 1.0 a number
+        if not is_text(name):  # in yaml a bare `yes` is a boolean and 1.0 a number
             raise DataLayoutError(
                 source,
                 f"the name of class {label} is {show(name)}, expected text; put it in quotes",

@@ -36,7 +36,7 @@ MAX_PIXELS = 178_956_970
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 TRUNCATED = "truncated: the end of the file is missing"
-# JPEG frame headers hold the size. 0xC4, 0xC8 and 0xCC lie between them and are tables.
+# JPEG frame headers hold the size. 0xC4, 0xC8 and 0xCC between them are tables.
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 EXIF_ORIENTATION = 0x0112

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden
 
 Rows: TypeAlias = Sequence[int] | NDArray[np.int64]
-# a column of an index; its docstring says shape and dtype
+# a column of an index; shape and dtype: see its docstring
 Column: TypeAlias = NDArray[Any]  # type: ignore[explicit-any]
 
 

@@ -97,7 +97,7 @@ def _decode_reduced(
     try:
         file = JpegImageFile(io.BytesIO(data))
         orientation = orientation_of(file)
-        # the pixels lie where those of the full image lie only when counted from the upper left
+        # pixel positions match those of the full image only when counted from the upper left
         # corner of the file
         if file.mode not in ("RGB", "L") or (
             orientation > 1 and (height % factor or width % factor)

@@ -14,7 +14,7 @@ mask is the position; in an object it is the key, and the class ids 0, 1, ... ar
   "cityscapes", its label ids of the 19 classes, which need not be listed then.
 - `colors`, by name or as a list in order of id, are for drawing, and for masks that are color
   images. `ignore_colors` lists colors that are ignored there, or is "others": all that no class
-  has. `palette` says what counts in palette files: "values" or "colors".
+  has. `palette` decides what counts in palette files: "values" or "colors".
 """
 
 import hashlib

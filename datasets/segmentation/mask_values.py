@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from visionloop.datasets.io.json_columns import show
 from visionloop.datasets.io.layout import shorten
 
-IGNORED = 255  # class id of ignored pixels in memory, whatever the files have
+IGNORED = 255  # class id of ignored pixels in memory, for any value in the files
 NUM_VALUES = 65536  # a mask file has at most 16 bits a pixel
 
 # label ids of the 19 classes of Cityscapes, in the order of their train ids

@@ -5,7 +5,7 @@
 - An RGB file is read by the colors of the classes. Alpha is ignored.
 - A palette file holds values too. But a program that saves color images with few colors makes
   palette files whose values mean nothing: where a value has the color of another class,
-  `classes.json` must say which of them counts ("palette": "values" or "colors").
+  `classes.json` must define which of them counts ("palette": "values" or "colors").
 
 EXIF orientation is not applied. Everything goes through Pillow: a 480 x 360 PNG takes 0.7 ms, its
 image 4.8 ms.
@@ -134,7 +134,7 @@ def _refuse(values: Sequence[int], count: int, class_file: ClassFile) -> NoRetur
         )
     what = f"the value {listed}" if len(values) == 1 else f"{len(values)} values ({listed})"
     raise ValueError(
-        f"holds {what} in {count} pixels, {class_file.path} knows "
+        f"holds {what} in {count} pixels, {class_file.path} defines "
         f"{class_file.describe_values()}{hint}"
     )
 
@@ -172,8 +172,8 @@ def _compare_colors(
         red, green, blue = (*palette[3 * value : 3 * value + 3], *3 * [-1])[:3]
         by_value = class_file.table[value]
         by_color = class_file.color_ids.get((red, green, blue), IGNORED)
-        both_have_class = IGNORED not in (by_value, by_color)
-        if class_file.is_valid[value] and both_have_class and by_value != by_color:
+        both_valid = IGNORED not in (by_value, by_color)
+        if class_file.is_valid[value] and both_valid and by_value != by_color:
             raise ValueError(
                 f"the value {value} means {class_file.classes[by_value]!r} and has the color of "
                 f'{class_file.classes[by_color]!r}; say "palette": "values" or "colors" in '

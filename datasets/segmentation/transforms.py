@@ -4,7 +4,7 @@ Scaling to floats happens on the device. Image and mask go through the same geom
 of the file land on whole pixels of the result. The image is resized bilinearly, where a pixel of
 the result is sampled at its center. So is the mask: nearest to the center, which torchvision calls
 NEAREST_EXACT. Its NEAREST takes the upper left corner instead, and a mask made four times smaller
-would lie 1.5 pixels of the file beside its image.
+would be shifted by 1.5 pixels of the file against its image.
 
 Random numbers come from `random`, which must be seeded before a sample.
 """
@@ -23,9 +23,9 @@ from visionloop.datasets.segmentation.mask_values import IGNORED
 
 @dataclass(frozen=True)
 class Placement:
-    """The part of an image that is shown, and its size in the result.
+    """The visible part of an image, and its size in the result.
 
-    Rows top:bottom and columns left:right become height x width pixels. They lie in the upper left
+    Rows top:bottom and columns left:right become height x width pixels. They are in the upper left
     corner of the result, the rest of which is black and ignored.
 
     Attributes:
@@ -50,7 +50,7 @@ class Placement:
         Args:
             image: the image.
             size: side of the result.
-            distortion: of the colors; what lies beyond the image stays black.
+            distortion: of the colors; pixels outside of the image stay black.
         """
         # cut out as a view; contiguous in the end, because images with the decoder's strides are
         # stacked much slower
@@ -185,7 +185,7 @@ def scaled_sides(height: int, width: int, factor: float) -> tuple[int, int]:
 
 
 def _random_span(side: int, scaled: int, size: int) -> tuple[int, int, int]:
-    """Draw the part of a side that is shown.
+    """Draw the visible part of a side.
 
     Args:
         side: length in pixels of the image.

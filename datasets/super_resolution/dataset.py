@@ -30,7 +30,7 @@ from visionloop.datasets.super_resolution.transforms import (
 CACHES = ("disk", "none")
 # Low-resolution pixels around a crop from which it is computed; the kernel reaches 2. The crop then
 # equals that of the whole image, bit for bit: at x2, x4 and x8 all sums are exact, and at x3 they
-# are whole numbers over 81, so that none lies where rounding changes direction.
+# are whole numbers over 81, so that none is where rounding changes direction.
 MARGIN = 4
 
 Sample: TypeAlias = dict[str, torch.Tensor]

@@ -150,7 +150,7 @@ def lr_folder_name(scale: int) -> str:
 
 
 def other_lr_folders(index: SuperResolutionIndex) -> list[str]:
-    """Return the folders beside HR/ that hold low-resolution images of another scale."""
+    """Return the folders next to HR/ that hold low-resolution images of another scale."""
     names = sorted(
         entry.name for entry in os.scandir(Path(index.folder).parent) if os.path.isdir(entry.path)
     )

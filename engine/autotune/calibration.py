@@ -1,9 +1,9 @@
-"""A calibration run measures how long a step, an evaluation and a checkpoint take on this machine.
+"""Calibration run: measure the time of a step, an evaluation and a checkpoint on this machine.
 
-It is a short run made of the same calls as the run itself, in a folder of its own beside the run's
-files, which is deleted. Since schedules are functions of the step and of the number of steps, a few
-steps go through all of them. The run afterwards draws its weights and its noise anew from its own
-seeds, so it is the run that it would have been without a calibration.
+It is a short run made of the same calls as the run itself, in a temporary folder inside the run's
+folder. Since schedules are functions of the step and of the number of steps, a few steps pass
+through all of them. The run afterwards draws weights and noise from its own seeds, so it equals a
+run without a calibration.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class CalibrationRun:
         sizes: dict[str, int],
     ) -> None:
         self.start, self.evaluations, self.sizes = start_seconds, sorted(evaluations), sizes
-        # on a GPU the host waits anyway
+        # on a GPU the host waits in any case
         wall, busy = run.clock.seconds["compute"], run.clock.busy["compute"]
         on_cpu = run.world.device.type == "cpu" and busy > 0
         self.contention = max(1.0, wall / busy) if on_cpu else 1.0
@@ -83,7 +83,7 @@ class CalibrationRun:
         return undisturbed(self.steps[max(WARM_UP_STEPS, len(self.steps) // 3) :])
 
     def evaluation(self, images: int) -> float:
-        """Estimate the seconds of an evaluation of so many images.
+        """Estimate the seconds of an evaluation of `images` images.
 
         A constant part plus a part for each image; at most what it would be without the first.
         """
@@ -111,13 +111,13 @@ def calibrate(spec: RunSpec, stop: Callable[[], bool]) -> CalibrationRun | None:
 
     Args:
         spec: of the calibration run, with the run's own output folder.
-        stop: asked at each step whether to stop.
+        stop: called at each step; True stops.
 
     Returns:
         The measurements, None when it was stopped.
 
     Raises:
-        UserError: whatever the run itself would raise.
+        UserError: any that the run itself would raise.
     """
     set_process(spec.config)
     folder, world = spec.output / CALIBRATION_FOLDER, spec.world
@@ -140,7 +140,7 @@ def calibrate(spec: RunSpec, stop: Callable[[], bool]) -> CalibrationRun | None:
             raise run.ending.failure
     finally:
         if run is not None:
-            with contextlib.suppress(Exception):  # the error that matters is on its way
+            with contextlib.suppress(Exception):  # another error is raised already
                 run.writer.wait()
             run.data.close()
             with quiet():
@@ -162,8 +162,8 @@ def calibrate(spec: RunSpec, stop: Callable[[], bool]) -> CalibrationRun | None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Drop what is printed inside the context."""
-    nowhere = io.StringIO()
-    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    discarded = io.StringIO()
+    with contextlib.redirect_stdout(discarded), contextlib.redirect_stderr(discarded):
         yield
 
 
@@ -234,7 +234,7 @@ def read_rows(folder: Path) -> list[JsonObject]:
 
 
 def part_of(dataset: SampleDataset, num_samples: int) -> SampleDataset:
-    """Return at most so many samples of a dataset, evenly spread over it."""
+    """Return at most `num_samples` samples of a dataset, evenly spaced."""
     if num_samples >= len(dataset):
         return dataset
     return Subset(dataset, evenly_spaced(len(dataset), max(1, num_samples)))

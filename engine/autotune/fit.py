@@ -29,8 +29,8 @@ def resolve_budget(
 ) -> Budget | None:
     """Return the budget of this start, None for a run without --budget.
 
-    All ranks, though the clock of the main one alone counts. Without a checkpoint the steps of an
-    earlier start are kept if nothing else has changed.
+    All ranks; only the clock of the main rank counts. Without a checkpoint the steps of an earlier
+    start are reused if nothing else has changed.
 
     Args:
         raw_settings: of the command line.
@@ -62,7 +62,7 @@ def autotune_settings(
     *,
     budget: Budget | None,
     stop: Callable[[], bool],
-    say: Callable[[str], object],
+    report: Callable[[str], object],
 ) -> dict[str, object] | None:
     """Measure what is to be measured of "micro_batch" and "steps". All ranks agree.
 
@@ -72,8 +72,8 @@ def autotune_settings(
         stored: the run's settings.json, {} for a new run.
         resolve: resolves the settings with measured values; changes nothing.
         budget: of the run, None without one.
-        stop: asked again and again whether to stop.
-        say: prints a line, on the main rank.
+        stop: called repeatedly; True stops the measurement.
+        report: prints a line, on the main rank.
 
     Returns:
         {setting: value}, None after a stop.
@@ -83,7 +83,7 @@ def autotune_settings(
     if raw_settings["micro_batch"].value == AUTO and first.get("source") != SettingSource.AUTO:
         size, reason = find_micro_batch(spec)
         measured["micro_batch"] = size
-        say(f"micro-batch auto: {size} ({reason})")
+        report(f"micro-batch auto: {size} ({reason})")
     if budget and budget.steps:
         return measured | ({} if stored else {"steps": budget.steps})
     if budget:
@@ -97,6 +97,6 @@ def autotune_settings(
             return None
         measured["steps"] = steps
         if own_budget:
-            say(budget_message(steps, own_budget))
+            report(budget_message(steps, own_budget))
             own_budget.write()
     return measured

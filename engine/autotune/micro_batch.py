@@ -1,6 +1,6 @@
 """`--micro-batch auto`: the largest micro-batch whose step fits into memory.
 
-It is found once, before the first step, by real steps on growing micro-batches.
+It is measured once, before the first step, by real steps on growing micro-batches.
 """
 
 from __future__ import annotations
@@ -117,13 +117,13 @@ def largest_fitting(
     while True:
         larger = [size for size in candidates if not fitting or size > fitting[-1][0]]
         near = [size for size in larger if fitting and size <= MAX_GROWTH * fitting[-1][0]]
-        # sizes may lie further apart
-        promising = [
+        # sizes may be further apart
+        next_sizes = [
             size for size in near or larger[:1] if expected_bytes(fitting, size) <= available
         ]
-        if not promising:
+        if not next_sizes:
             return fitting[-1][0] if fitting else None
-        size = promising[-1]
+        size = next_sizes[-1]
         num_bytes = step_bytes(size)
         if num_bytes is None or num_bytes > available:
             candidates = [other for other in candidates if other < size]
@@ -169,7 +169,7 @@ class MicroBatchProbe:
     def step_bytes(self, size: int) -> int | None:
         """Measure the bytes of a step, None when they are not available.
 
-        The first call finds the heaviest of several steps of the run.
+        The first call selects the one of several steps of the run that takes most memory.
         """
         heaviest = self.steps[0]
         try:

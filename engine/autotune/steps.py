@@ -40,9 +40,9 @@ def estimate_steps(
 
     Args:
         spec: the inputs of the run.
-        resolve: the settings of a run of so many steps; changes nothing.
+        resolve: returns the settings of a run of a number of steps; changes nothing.
         budget: on the main rank, None elsewhere; its figures and steps are set.
-        stop: asked at each step whether to stop.
+        stop: called at each step; True stops.
 
     Returns:
         The number of steps, None after a stop.
@@ -92,7 +92,7 @@ def estimate_steps(
 
 
 def figures_of(calibration: CalibrationRun, num_images: int) -> Figures:
-    """Return the durations of a run whose evaluations score so many images."""
+    """Return the durations of a run whose evaluations score `num_images` images."""
     return Figures(
         start=calibration.start,
         first_step=calibration.first_step,
@@ -172,10 +172,10 @@ def plan_calibration(
 def steps_within(
     config_for: Callable[[int], TrainConfig], figures: Figures, num_samples: int, seconds: float
 ) -> int:
-    """Return the most steps that take at most so many seconds and SLACK more; 0 if none does.
+    """Return the most steps that fit into `seconds`, with SLACK added; 0 if none does.
 
     Args:
-        config_for: the settings of a run of so many steps.
+        config_for: returns the settings of a run of a number of steps.
         figures: measured durations.
         num_samples: training samples.
         seconds: what is left of the budget.
@@ -216,7 +216,7 @@ def run_seconds(config: TrainConfig, figures: Figures, num_samples: int) -> floa
 
 
 def num_events(steps: int, every: int) -> int:
-    """Count what happens every so many steps and at the end.
+    """Count the events that happen every `every` steps and at the end.
 
     One right before the end is left out when the time is short.
     """

@@ -1,4 +1,4 @@
-"""Atomic writes: files and folders that a reader sees as the old or the new one, never half."""
+"""Atomic writes: a reader sees the old or the new file or folder, never a partial one."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Write a small file beside `path` and rename it. Raises OSError, then `path` is as it was."""
+    """Write a small file under a temporary name and rename it. On OSError `path` is unchanged."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -22,16 +22,16 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def replace_folder(target: Path, *, suffix: str = "writing") -> Iterator[Path]:
-    """Yield a new folder beside `target`, and rename it to `target` when the block ends well.
+    """Yield a temporary folder next to `target`; rename it to `target` if the block succeeds.
 
     The parents of `target` are created. When the block raises, the new folder is removed and
-    `target` is as it was.
+    `target` is unchanged.
 
     Args:
         target: a folder that exists already is replaced, see `move_folder`.
         suffix: the new folder is called .NAME.SUFFIX; one that an earlier write has left under this
-            name is removed first. Where several processes may write the same target, pass a
-            suffix of their own, such as the process id.
+            name is removed first. Where several processes may write the same target, pass
+            different suffixes, such as the process id.
     """
     temporary = target.with_name(f".{target.name}.{suffix}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -40,7 +40,7 @@ def replace_folder(target: Path, *, suffix: str = "writing") -> Iterator[Path]:
         yield temporary
         move_folder(temporary, target)
     except BaseException:
-        # on a full disk it would be in the way of what comes next
+        # on a full disk it would take the space that later writes need
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
@@ -48,13 +48,12 @@ def replace_folder(target: Path, *, suffix: str = "writing") -> Iterator[Path]:
 def move_folder(source: Path, target: Path, *, trash: Path | None = None) -> None:
     """Rename `source` to `target`; a folder that is there already is moved to the trash first.
 
-    After a crash between the two renames the old folder is still whole, under the name of the
-    trash.
+    After a crash between the two renames the complete old folder is in the trash.
 
     Args:
         source: the new folder, on the file system of `target`.
         target: its new path.
-        trash: where the old folder waits to be removed, .NAME.removed beside `target` by default.
+        trash: path of the old folder until it is removed (default: .NAME.removed next to `target`).
     """
     trash = trash or trash_of(target)
     replaces = target.exists()
@@ -67,28 +66,28 @@ def move_folder(source: Path, target: Path, *, trash: Path | None = None) -> Non
             os.rename(trash, target)
         raise
     fsync(target.parent)
-    shutil.rmtree(trash, ignore_errors=True)  # also that of an earlier move that was cut short
+    shutil.rmtree(trash, ignore_errors=True)  # also the trash of an earlier, interrupted move
 
 
 def move_to_trash(folder: Path, trash: Path | None = None) -> Path:
-    """Rename a folder that is to be removed: half a removal must not look like a whole folder.
+    """Rename a folder before its removal, so that a partly removed folder never looks complete.
 
     Args:
         folder: the folder.
-        trash: its new path on the same file system, .NAME.removed beside it by default.
+        trash: its new path on the same file system (default: .NAME.removed next to it).
 
     Returns:
         The new path.
     """
     trash = trash or trash_of(folder)
-    # of a removal that was cut short: while `folder` is there, nobody needs it
+    # left by an interrupted removal; not needed while `folder` exists
     shutil.rmtree(trash, ignore_errors=True)
     os.rename(folder, trash)
     return trash
 
 
 def trash_of(folder: Path) -> Path:
-    """Return the path beside a folder under which it waits to be removed."""
+    """Return the path that a folder is renamed to before its removal."""
     return folder.with_name(f".{folder.name}.removed")
 
 

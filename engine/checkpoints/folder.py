@@ -1,8 +1,8 @@
-"""Checkpoint folders on disk: how one is written whole, found again, and removed.
+"""Checkpoint folders on disk: atomic writing, listing, choice of the newest valid one, removal.
 
 A folder holds safetensors and JSON files and a manifest.json with their hashes. It is written under
-another name, synced, and renamed when whole: a crash at any moment leaves the older folders valid.
-What a checkpoint of a run holds is in save.py.
+another name, synced, and renamed when complete: a crash at any moment leaves older folders valid.
+The content of a checkpoint is described in save.py.
 """
 
 import json
@@ -72,12 +72,12 @@ def read_state(folder: Path) -> JsonObject:
 def latest_valid(
     checkpoints: Path, warn: Callable[[str], object] = lambda message: None
 ) -> Path | None:
-    """Return the newest folder whose manifest holds, or None; warn of the ones passed over."""
+    """Return the newest folder that matches its manifest, or None; warn of damaged ones."""
     for _, folder in reversed(step_folders(checkpoints)):
         damage = problems(folder)
         if not damage:
             return folder
-        warn(f"{folder}: damaged, passed over ({damage[0]})")
+        warn(f"{folder}: damaged, skipped ({damage[0]})")
     return None
 
 
@@ -93,7 +93,7 @@ def finish_rewrites(checkpoints: Path) -> None:
 def finish_rewrite(target: Path) -> None:
     """At start-up: complete the rewriting of one folder, or undo it, and remove what is left of it.
 
-    Where `target` is missing, the new folder takes its place if it is whole, else the old one.
+    Where `target` is missing, the new folder takes its place if it is complete, else the old one.
     """
     new, old = (target.with_name(f".{target.name}.{suffix}") for suffix in ("writing", "removed"))
     if not target.exists():

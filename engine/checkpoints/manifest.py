@@ -64,7 +64,7 @@ def problems(folder: Path) -> list[str]:
 
 
 def _damage_of(folder: Path, name: str, size: int, digest: str) -> str | None:
-    """Describe the damage of one file, None for a whole one."""
+    """Describe the damage of one file; None for an intact one."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         return "named by the manifest, outside of the folder"
     path = folder / name

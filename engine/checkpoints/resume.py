@@ -1,4 +1,4 @@
-"""Resuming from a checkpoint; save.py says what one holds.
+"""Resuming from a checkpoint; its content is described in save.py.
 
 start.py chooses the folder. `TrainState.from_json` reads the progress of the run from state.json,
 `prepare_run` builds data and log from that step on, and `resume_from` loads the rest.

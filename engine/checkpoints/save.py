@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(run: Run, task: Task) -> None:
-    """Save the run as it is now; best/ before it when the best score is of this step.
+    """Save a checkpoint of this step, and best/ before it if this step has the best score.
 
     All ranks; the main rank writes. The loop continues once everything is copied to host memory;
-    the last write of a run is waited for. `run.ending.failure` is set on all ranks when this write
-    or the one before it failed. After one that failed nothing newer is written: it may have held
-    the best weights, which a newer checkpoint relies on.
+    at the end of the run it waits for the write. `run.ending.failure` is set on all ranks when this
+    write or the one before it failed. After a failed write no newer checkpoint is written: the
+    failed one may have held the best weights, which a newer checkpoint relies on.
     """
     with run.clock.measure("checkpointing"):
         names_of_ranks = gather_objects(run.world, run.data.skipped)
@@ -62,21 +62,21 @@ def save_checkpoint(run: Run, task: Task) -> None:
         error = write_on_main_rank(run, task, skipped) if run.world.is_main else None
         run.last_save.step, run.last_save.time = run.state.step, time.monotonic()
         run.last_save.is_outdated = False
-        errors = [failed for failed in gather_objects(run.world, error) if failed]
-        # of all ranks together; each has checked its own already
-        too_many = too_many_skipped(skipped, len(run.data.dataset))
+        errors = [disk_error for disk_error in gather_objects(run.world, error) if disk_error]
+        # over all ranks; each rank has checked its own samples already
+        data_error = too_many_skipped(skipped, len(run.data.dataset))
         if run.ending.failure is None:
             if errors:
                 run.ending.failure = cannot_write(run.checkpoints, errors[0])
-            elif too_many:
-                run.ending.failure = too_many.as_user_error()
+            elif data_error:
+                run.ending.failure = data_error.as_user_error()
 
 
 def write_on_main_rank(run: Run, task: Task, skipped: Sequence[str]) -> Exception | None:
     """Start the write of a checkpoint; return the disk error of this write or the one before."""
     try:
         run.log.flush()
-        run.writer.wait()  # one write at a time, and one copy in memory
+        run.writer.wait()  # one write at a time, and one copy in host memory
         run.writer.start(prepare_write(run, task, state_content(run, task, skipped)))
         if run.is_ending or run.state.step == run.config.steps:
             run.writer.wait()
@@ -101,7 +101,7 @@ def state_content(run: Run, task: Task, skipped: Sequence[str]) -> JsonObject:
 
 
 def prepare_write(run: Run, task: Task, state: JsonObject) -> Callable[[], None]:
-    """Copy all that training changes; return a function that writes the copies.
+    """Copy everything that training changes to the host; return a function that writes it.
 
     state: the content of state.json.
     """
@@ -123,7 +123,7 @@ def prepare_write(run: Run, task: Task, state: JsonObject) -> Callable[[], None]
         write_json(folder / "state.json", state)
 
     def write() -> None:
-        # best/ first: a checkpoint that knows a best score never has an older best/ beside it
+        # best/ first, so that it is never older than the best score in state.json
         if best is not None and best["step"] == step:
             write_folder(
                 output / "best",

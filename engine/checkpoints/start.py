@@ -29,7 +29,7 @@ OWN_FILES = (
 
 
 def check_output(output: Path) -> None:
-    """Raise UserError for a folder that is neither empty nor a run of ours."""
+    """Raise UserError for a folder that is neither empty nor the folder of a run."""
     if output.exists() and not output.is_dir():
         raise UserError(
             f"--output {output}: is a file, expected a folder", file=str(output), field="output"
@@ -38,7 +38,7 @@ def check_output(output: Path) -> None:
         foreign = [path.name for path in output.iterdir() if not path.name.startswith(OWN_FILES)]
         if foreign:
             raise UserError(
-                f"--output {output}: not empty and not a run of ours (found {min(foreign)})",
+                f"--output {output}: not empty and not the folder of a run (found {min(foreign)})",
                 file=str(output),
                 field="output",
             )
@@ -49,20 +49,20 @@ def find_start(output: Path, resume: str | None, warn: Callable[[str], object]) 
 
     In this order: 1 the newest valid checkpoint of this run, 2 --resume; otherwise the task's
     weights are used, 3 those of --model or 4 random ones. Raises UserError for a --resume that is
-    not a whole checkpoint.
+    not a complete checkpoint.
     """
     finish_rewrite(output / "best")
     checkpoints = output / "checkpoints"
     finish_rewrites(checkpoints)
     folder = latest_valid(checkpoints, warn)
     if folder is None and step_folders(checkpoints):
-        warn(f"{checkpoints}: no checkpoint there is whole")
+        warn(f"{checkpoints}: no checkpoint there is complete")
     if folder is None and resume:
         folder = Path(resume)
         damage = problems(folder)
         if damage:
             raise UserError(
-                f"--resume {folder}: not a whole checkpoint ({damage[0]})",
+                f"--resume {folder}: not a complete checkpoint ({damage[0]})",
                 file=str(folder),
                 field="resume",
             )

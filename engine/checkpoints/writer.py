@@ -20,7 +20,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES,
 class CheckpointWriter:
     """Does one write at a time, in a thread or at once; the next call raises a write's error.
 
-    The thread only writes copies of its own, so the bytes are the same either way.
+    The thread writes copies that nothing else changes, so the bytes are the same either way.
     """
 
     def __init__(self, in_background: bool) -> None:
@@ -34,7 +34,7 @@ class CheckpointWriter:
         return self._error is not None
 
     def start(self, write: Callable[[], None]) -> None:
-        """Call write(), which reads nothing that training changes. `wait` must come before."""
+        """Start write(), which must read nothing that training changes. Call `wait` before."""
         assert self._thread is None, "one write at a time"
         if not self._in_background:
             write()
@@ -76,14 +76,14 @@ def is_disk_error(error: Exception, folder: Path | None = None) -> bool:
 def cannot_write(folder: Path, error: Exception) -> UserError:
     """Return the UserError for a disk error in `folder`."""
     why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-    hint = "older checkpoints are whole: once there is room, the same command resumes the run"
+    hint = "older checkpoints are intact: once there is room, the same command resumes the run"
     return UserError(
         f"{folder}: cannot write ({why}); {hint}", code="cannot_write", file=str(folder), hint=hint
     )
 
 
 def copy_to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copy tensors to host memory of their own; names that share a tensor share the copy.
+    """Copy tensors to new host memory; names that share a tensor share the copy.
 
     Waits for the device.
     """

@@ -1,10 +1,10 @@
 """The fork server of data workers, started before a run has threads.
 
-A fork beside threads can hang for ever: CPython 3.11 takes a lock of the interpreter in the child
-of a fork before it renews that lock (`PyOS_AfterFork_Child`), so a worker forked at the moment in
+A fork in a process with threads can hang forever: CPython 3.11 takes a lock of the interpreter in
+the child before it renews that lock (`PyOS_AfterFork_Child`), so a worker forked at the moment in
 which another thread holds it never starts. Such threads are gloo's, which end a collective by
 giving tensors back to Python. The server is that of `multiprocessing`, forked from the run instead
-of started anew: it has imported everything already, and holds no thread.
+of a new interpreter: it has imported everything already, and has no threads.
 
 It is started through private parts of `multiprocessing.forkserver`, which Python 3.14 changes;
 `tests/engine/data/test_forkserver.py` fails where they are missing.
@@ -17,7 +17,7 @@ from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, NoReturn
 
 _server: Any = forkserver._forkserver  # type: ignore[explicit-any]  # private attributes
-_owner: int | None = None  # id of the process that started the server it knows of
+_owner: int | None = None  # id of the process that started the server
 
 
 def start_fork_server() -> None:
@@ -45,7 +45,7 @@ def _serve(listener: socket.socket, alive_read: int, alive_write: int) -> NoRetu
     """Fork workers until the run is gone. Does not return."""
     try:
         os.close(alive_write)
-        # torchrun sends SIGTERM to the whole process group; stopping is the run's business
+        # torchrun sends SIGTERM to the whole process group; stopping is left to the run
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         forkserver.main(listener.fileno(), alive_read, [])
     finally:

@@ -20,7 +20,7 @@ from visionloop.engine.task import Task
 from visionloop.engine.types import Sample, SampleDataset
 
 NO_INDEX = -1
-# of the samples: more than that, and it is not the odd broken file
+# of the samples: more than single broken files
 MAX_SKIPPED_SHARE = 0.01
 
 
@@ -74,7 +74,7 @@ class SeededDataset(torch.utils.data.Dataset[LoadedSample]):
     ) -> None:
         self.dataset, self.sampler = dataset, sampler
         self.before_sample, self.skip_unreadable = before_sample, skip_unreadable
-        # the index that each worker is reading, for whoever waits for it
+        # the index that each worker is reading, for messages of the training process
         self._index_in_progress = torch.full((workers,), NO_INDEX).share_memory_()
 
     def __getitem__(self, key: SampleKey) -> LoadedSample:
@@ -232,7 +232,7 @@ class TrainingData:
     def fetch(self, should_stop: Callable[[], bool]) -> list[Batch] | None:
         """Return this rank's CPU batches of the next step.
 
-        None when `should_stop()` came true first, or when a sample cannot be read (see `error`).
+        None when `should_stop()` is True first, or when a sample cannot be read (see `error`).
         """
         fetched = self._prefetcher.fetch(self._per_step, should_stop)
         if fetched is None:
@@ -284,7 +284,7 @@ def evaluation_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader[LoadedSample]:
-    """Build a loader of (Batch or DataError, ()); batch j goes whole to rank j mod W.
+    """Build a loader of (Batch or DataError, ()); rank j mod W gets batch j.
 
     Batches are cut from one fixed, shuffled order: an index is often sorted by class, and the first
     batch is the one that is drawn.

@@ -23,7 +23,7 @@ SLOW_SECONDS = 60
 
 @dataclass(frozen=True)
 class DataError:
-    """A sample that could not be read; it travels in the place of a batch.
+    """A sample that could not be read; it is passed on in place of a batch.
 
     Attributes:
         name: the path of the sample.
@@ -148,17 +148,17 @@ class Prefetcher:
         iterator = self._iterator
         # not when the workers ended by themselves, after the last batch
         if getattr(iterator, "_worker_pids_set", False):
-            # The loader would ask them with SIGTERM, which they ignore, and then wait for them as
-            # long as they live. Its SIGCHLD handler raises in the main thread for a worker that is
-            # killed, unless it has been told to forget them.
+            # The loader would send them SIGTERM, which they ignore, and then wait without a limit.
+            # Its SIGCHLD handler raises in the main thread for a worker that is killed, unless the
+            # process ids are removed first.
             _utils.signal_handling._remove_worker_pids(id(iterator))
             iterator._worker_pids_set = False
             for worker in iterator._workers:
                 worker.kill()
             for worker in iterator._workers:
                 worker.join()
-            # Its own end would now take a lock that a process killed in the wrong microsecond holds
-            # for ever.
+            # The iterator's own shutdown would wait for a lock, which a worker killed while holding
+            # it never releases.
             iterator._shutdown = True
             for indices in iterator._index_queues:
                 indices.cancel_join_thread()

@@ -11,7 +11,7 @@ from visionloop.engine.types import Sample, SampleDataset
 
 
 class Subset(torch.utils.data.Dataset[Sample]):
-    """The samples at some indices, numbered anew: for `--overfit` and for calibration runs."""
+    """The samples at some indices, numbered from 0: for `--overfit` and for calibration runs."""
 
     def __init__(self, dataset: SampleDataset, indices: Sequence[int] | NDArray[np.int64]) -> None:
         self.dataset, self.indices = dataset, indices

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(run: Run, task: Task) -> None:
-    """Score the weights of this step, with EMA and without; remember the best; log and record.
+    """Score the weights of this step, with and without EMA; update the best score; log and record.
 
-    All ranks. After a stop it is dropped at a batch border: `evaluated_at` stays behind, and the
-    resumed run evaluates first.
+    All ranks. A stop ends it between two batches without a result: `evaluated_at` does not change,
+    and the resumed run evaluates first.
     """
     with run.clock.measure("evaluation"):
         raw_metric = None
@@ -151,7 +151,7 @@ def evaluate_dataset(
 ) -> Metric | None:
     """Evaluate a module on every sample of a dataset, once, in fp32. All ranks.
 
-    Batch j goes whole to rank j mod W, so no image counts twice and the result is the same on any
+    Rank j mod W gets batch j, so no image counts twice and the result is the same on any
     number of ranks.
 
     Args:
@@ -161,7 +161,7 @@ def evaluate_dataset(
         batch_size: samples in a batch.
         workers: number of workers that read them.
         world: this process and its peers; the default is one process alone.
-        stop: asked at each batch; all ranks leave at the same batch border.
+        stop: called at each batch; all ranks stop after the same batch.
         advance: called after each batch with its size.
 
     Returns:
@@ -214,7 +214,7 @@ def leave_evaluation(world: World, batches: Sequence[object], *, stops: bool) ->
 
 
 def update_best(run: Run) -> None:
-    """Remember a better score, or count the evaluations without one. All ranks decide alike.
+    """Update the best score, or count the evaluations without a better one. The same on all ranks.
 
     The save that follows writes best/.
     """

@@ -45,7 +45,7 @@ CURVE_DIGITS = 5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of one evaluation; the module docstring says what the fields mean.
+    """The results of one evaluation; the module docstring describes the fields.
 
     Attributes:
         per_class: the result of `Task.per_class_scores`.
@@ -118,7 +118,7 @@ def confusion_of(task: Task, metric: Metric) -> JsonObject | None:
 
 
 def curve_of(curve: JsonObject) -> JsonObject:
-    """Return a curve rounded to the digits that can be seen."""
+    """Return a curve rounded to the digits that are visible in a chart."""
     lines = [
         {"name": line["name"]}
         | {
@@ -136,10 +136,10 @@ def image_name(kind: str, place: int) -> str:
 
 
 def write_record(output: Path, record: JsonObject, samples: SelectedSamples) -> str | None:
-    """Write a record with its images, whole or not at all. Main rank only.
+    """Write a record with its images atomically. Main rank only.
 
     Returns:
-        A warning when the disk refuses, else None: a run is not lost for want of a record.
+        A warning when the disk refuses, else None: a run does not fail for a missing record.
     """
     target = output / FOLDER / step_folder_name(record["step"])
     try:

@@ -131,7 +131,7 @@ def draw_selected_samples(
     """Add images to the selected samples; None after a stop.
 
     Main rank only, while the module has the weights that are evaluated. One forward for each sample
-    alone, so that no prediction depends on a neighbour; read and seeded as the evaluation did.
+    alone, so that no prediction depends on other samples; read and seeded as in the evaluation.
     """
     if type(task).draw_samples is Task.draw_samples:
         return selected

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from visionloop.engine.metric import MetricSpec
 
-# Unicode categories of letters that stand above or beside others
+# Unicode categories of letters that are combined with others
 ZERO_WIDTH_CATEGORIES = ("Mn", "Me", "Cf")
 MOST_CLASSES = 100  # rows of a table on the console
 
@@ -88,7 +88,7 @@ def show(spec: MetricSpec, value: float) -> str:
 
 
 def is_watched() -> bool:
-    """Return True when somebody sees a progress bar: in a terminal and in a notebook.
+    """Return True where progress bars are visible: in a terminal and in a notebook.
 
     The stderr of a notebook's kernel is no terminal.
     """
@@ -97,5 +97,5 @@ def is_watched() -> bool:
 
 
 def bar(*, total: int, desc: str, unit: str, leave: bool) -> tqdm:
-    """Return a progress bar, which shows nothing where nobody watches; arguments as of tqdm."""
+    """Return a progress bar, disabled where it is not visible; arguments as of tqdm."""
     return tqdm(total=total, desc=desc, unit=unit, leave=leave, disable=not is_watched())

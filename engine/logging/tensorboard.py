@@ -160,7 +160,7 @@ def score_groups(
     Args:
         metrics: {key: MetricSpec}.
         charts: {title: patterns of metric keys}, see `Task.score_charts`. A score that is in none
-            of them gets a chart of its own.
+            of them gets its own chart.
     """
     grouped = {
         title: [key for key in metrics for pattern in patterns if re.fullmatch(pattern, key)]

@@ -1,6 +1,6 @@
-"""Memory of a training process: what it may still take, and what something took.
+"""Memory of a training process: available bytes and peak usage, for `--micro-batch auto`.
 
-`--micro-batch auto` weighs the two. The allocator's use of freed memory is set here as well.
+The reuse of freed memory by the allocator is set here as well.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def keep_freed_memory() -> None:
-    """Keep what a step frees for the next one, which asks for the same.
+    """Let glibc keep memory that a step frees for the next step, which allocates the same.
 
     By default glibc gives large tensors back to the system page by page, and each step touches some
     thousand new pages: 2 to 8 % of the time of a step of the tiny models on a CPU (measured;
@@ -41,7 +41,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give free memory back to the system, for example what no step will ask for again."""
+    """Return free memory to the system, for example after a calibration run."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim:
         malloc_trim(0)
@@ -69,7 +69,7 @@ class HostMemory:
         return max(0, int(USABLE_SHARE * min(free)))
 
     def peak_growth(self) -> int:
-        """Return the bytes by which the peak lies above what was in use at first."""
+        """Return the bytes by which the peak is above the usage at the construction."""
         grown = peak_bytes() - self._resident
         # RLIMIT_AS counts addresses, touched or not
         limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
@@ -78,7 +78,7 @@ class HostMemory:
     @staticmethod
     @contextlib.contextmanager
     def limit_growth(num_bytes: int) -> Iterator[None]:
-        """Inside, fail an allocation beyond `num_bytes` more instead of making the host swap."""
+        """Make allocations beyond `num_bytes` more fail inside the context, instead of swapping."""
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         limit = virtual_bytes() + num_bytes
         if sys.platform != "linux" or (soft != resource.RLIM_INFINITY and soft <= limit):
@@ -105,11 +105,11 @@ class DeviceMemory:
         return int(USABLE_SHARE * torch.cuda.mem_get_info(self._device)[0])
 
     def peak_growth(self) -> int:
-        """Return the bytes by which the peak lies above what was reserved at first."""
+        """Return the bytes by which the peak is above the reserved memory at the construction."""
         return torch.cuda.max_memory_reserved(self._device) - self._reserved
 
     def limit_growth(self, num_bytes: int) -> contextlib.AbstractContextManager[None]:
-        """Do nothing: the device refuses by itself, and nobody else is harmed."""
+        """Do nothing: an allocation beyond the device's memory fails by itself."""
         return contextlib.nullcontext()
 
 
@@ -189,11 +189,11 @@ def peak_bytes() -> int:
 
 
 def resident_bytes() -> int:
-    """Return the resident memory of this process, or its peak where the system does not tell."""
+    """Return the resident memory of this process, or its peak where that is not available."""
     resident = _status_bytes("VmRSS")
     return peak_bytes() if resident is None else resident
 
 
 def virtual_bytes() -> int:
-    """Return the size of this process's address space; 0 where the system does not tell."""
+    """Return the size of this process's address space; 0 where the system does not report it."""
     return _status_bytes("VmSize") or 0

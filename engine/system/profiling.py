@@ -15,12 +15,12 @@ PARTS = ("compute", "data_wait", "logging", "evaluation", "checkpointing")
 
 
 class Clock:
-    """Wall time by part since the start. On CUDA it is the host's time: what the loop waits for.
+    """Wall time by part since the start. On CUDA it is host time, which includes waits for the GPU.
 
     Attributes:
         seconds: {part: seconds} in total.
-        last: {part: seconds} of the last time alone.
-        busy: {part: seconds} during which this thread had a core.
+        last: {part: seconds} of the last measurement.
+        busy: {part: seconds} of CPU time of this thread.
     """
 
     def __init__(self, start_step: int = 0) -> None:
@@ -53,7 +53,7 @@ class Clock:
         return 1000 * total / max(1, step - marked_step), waited / total if total else 0.0
 
     def time_breakdown(self) -> dict[str, dict[str, float]]:
-        """Return {part: {"seconds", "share"}}; "other" is start-up and all that no part claims."""
+        """Return {part: {"seconds", "share"}}; "other" is all time outside the parts."""
         total = time.perf_counter() - self.began
         rows = self.seconds | {"other": max(0.0, total - sum(self.seconds.values()))}
         return {
@@ -75,14 +75,14 @@ class StepProfiler:
     Args:
         span: (first step, number of steps), or None for no trace.
         folder: where the trace is written.
-        world: each rank writes a trace of its own, the main rank prints.
+        world: each rank writes its own trace, the main rank prints.
     """
 
     def __init__(self, span: tuple[int, int] | None, folder: Path, world: World) -> None:
         self.span, self.folder, self.world = span, folder, world
         self._profiler: torch.profiler.profile | None = None
 
-    def at(self, step: int) -> None:
+    def update(self, step: int) -> None:
         """Start or end the trace. Call it before each step and after the last."""
         if self.span is None:
             return

@@ -16,7 +16,7 @@ class StopFlag:
     """A flag raised by SIGTERM or SIGINT; the loop reads it in the step's collective.
 
     Repeated SIGTERM changes nothing. A second SIGINT at least 1 s after the first is from a person
-    who does not want to wait for the save; sooner ones are the same key press seen twice. It raises
+    who does not want to wait for the save; sooner ones are the same key press. It raises
     KeyboardInterrupt, which a notebook survives; with `ends_process` it exits at once with 130.
     """
 
@@ -57,7 +57,7 @@ class StopFlag:
 def end_process(code: int) -> NoReturn:
     """Flush the output, kill this process's own workers by id, and exit at once.
 
-    sys.exit would wait for threads and queues (seen: 90 s).
+    sys.exit would wait for threads and queues (measured: 90 s).
     """
     for child in multiprocessing.active_children():
         child.kill()

@@ -29,8 +29,8 @@ from visionloop.engine.testing.short_runs import (
     train_steps,
 )
 
-# a forked process need not import everything anew, and the checks are on the CPU; elsewhere a fork
-# is not safe beside system libraries
+# a forked process need not import everything again, and the checks are on the CPU; elsewhere a fork
+# is not safe with system libraries
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 

@@ -156,18 +156,18 @@ def first_step(make_task: MakeTask, config: TrainConfig) -> StepResult:
     gradient: list[float] = []
     count_normalizers = task.count_normalizers
 
-    def count_and_note(micro_batches: Sequence[Batch]) -> dict[str, float]:
+    def record_sample_ids(micro_batches: Sequence[Batch]) -> dict[str, float]:
         ids.extend(index for batch in micro_batches for index in batch["sample_ids"].tolist())
         return count_normalizers(micro_batches)
 
-    def note_gradients(optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+    def record_gradients(optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         gradient[:] = torch.cat([p.grad.flatten() for p in parameters]).tolist()
 
-    task.count_normalizers = count_and_note  # type: ignore[method-assign]
+    task.count_normalizers = record_sample_ids  # type: ignore[method-assign]
     config = replace(config, steps=1, eval_every=0, save_every=0, ema=False)
     with shared_folder(world) as output:
-        train_steps(task, output, config=config, on_gradients=note_gradients)
+        train_steps(task, output, config=config, on_gradients=record_gradients)
         row = json.loads((output / "metrics.jsonl").read_text().splitlines()[0])
     return {"ids": ids, "loss": row["loss"], "gradient": gradient}
 
@@ -178,7 +178,7 @@ def score(make_task: MakeTask, device: str = "cpu") -> Scores:
     _, val_set = task.build_datasets()
     module = seeded_model(task).to(world.device)
     metric = evaluate_dataset(task, module, val_set, batch_size=3, world=world)
-    assert metric is not None, "nobody stops this evaluation"
+    assert metric is not None, "this evaluation is never stopped"
     return metric.compute()
 
 
@@ -233,7 +233,7 @@ def logged(output: Path) -> list[JsonObject]:
 
 
 def free_port() -> int:
-    """Return a TCP port of this machine that nobody listens on now."""
+    """Return a free TCP port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Architectures of image classification and their released weights.
+"""Architectures of image classification, and their released weights, which models.toml lists.
 
 Imports no torch, since recipes read the table before a model exists.
 """
@@ -6,6 +6,7 @@ Imports no torch, since recipes read the table before a model exists.
 from typing import NamedTuple
 
 from visionloop.tasks.huggingface.hub import ModelNames
+from visionloop.tasks.model_zoo import released_weights
 
 
 class Architecture(NamedTuple):
@@ -27,17 +28,10 @@ ARCHITECTURES = {
     "vit-small": Architecture(384, 12, 6, 1536, 16, 224),
     "vit-base": Architecture(768, 12, 12, 3072, 16, 224),
 }
-# {architecture: hub id of its released weights}
-PRETRAINED = {
-    "vit-tiny": "facebook/deit-tiny-patch16-224",
-    "vit-small": "facebook/deit-small-patch16-224",
-    "vit-base": "google/vit-base-patch16-224",
-}
 
 MODEL_NAMES = ModelNames(
     architectures=tuple(ARCHITECTURES),
-    pretrained=PRETRAINED,
     default="tiny",
-    example=PRETRAINED["vit-base"],
-    architecture_of={hub_id: name for name, hub_id in PRETRAINED.items()},
+    example="google/vit-base-patch16-224",
+    architecture_of=released_weights("classification"),
 )

@@ -22,7 +22,7 @@ SIDE = 320  # longer side of a drawn image, in pixels
 def attention_rollout(attentions: Sequence[torch.Tensor]) -> torch.Tensor:
     """Multiply the attention of all layers, with half of each replaced by the identity.
 
-    The identity stands for the residual branch; rows are normalized before the product.
+    The identity represents the residual branch; rows are normalized before the product.
 
     Args:
         attentions: one tensor [B, heads, T, T] per layer whose rows sum to 1.
@@ -75,7 +75,7 @@ def attention_maps(module: PreTrainedModel, pixel_values: torch.Tensor) -> torch
 def draw_attention(
     module: PreTrainedModel, pixel_values: torch.Tensor, images: torch.Tensor
 ) -> list[NDArray[np.uint8]]:
-    """Draw each image beside its attention rollout.
+    """Draw each image next to its attention rollout.
 
     Args:
         pixel_values: the normalized input, [B, 3, S, S].

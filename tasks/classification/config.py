@@ -1,4 +1,4 @@
-"""Settings of image classification beside those of every task.
+"""Settings of image classification, in addition to those of every task.
 
 Imports no torch, so that `--help` starts quickly.
 """

@@ -47,7 +47,7 @@ def save_folder(
 
     Args:
         tensors: {name in memory: tensor}; transformers writes them under names that its older
-            versions know too.
+            versions read too.
         transform: the evaluation transform.
     """
     weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}

@@ -120,5 +120,5 @@ class Mixing:
 
 
 def mixing_enabled_at(step: int, steps: int, off_share: float) -> bool:
-    """Return True unless a step lies in the last share `off_share` of the run's steps."""
+    """Return True unless a step is in the last share `off_share` of the run's steps."""
     return step < (1 - off_share) * steps

@@ -46,7 +46,7 @@ UNSUPPORTED = (
 )  # fmt: skip
 # parts that a checkpoint may lack, or have too many of; never one of the trunk
 OUTSIDE_TRUNK = ("pooler.", "mask_token", "lm_head.", "decoder.", "classifier.")
-# parameters without weight decay, beside norms and biases
+# parameters without weight decay, besides norms and biases
 NO_DECAY = (
     "cls_token", "distillation_token", "mask_token", "position_embedding",
     "relative_position_bias_table",
@@ -247,8 +247,8 @@ def set_drop_path(module: PreTrainedModel, rate: float) -> None:
     """Set stochastic depth (arXiv:1603.09382), linear from 0 at the first layer to `rate`.
 
     Model types with a rate in their config got it when they were built. ViT and DeiT have none,
-    but both residual branches of a layer pass through `layer.dropout`, and they have no hidden
-    dropout of their own, so this is exact.
+    but both residual branches of a layer pass through `layer.dropout`, and they have no other
+    hidden dropout, so this is exact.
     """
     config = module.config
     if rate == 0 or hasattr(config, "drop_path_rate"):

@@ -87,7 +87,7 @@ def recipe(values: JsonObject) -> JsonObject:
 
 
 def width_of(model: str) -> int | None:
-    """Return the hidden size that a model's name or local config tells; None for any other."""
+    """Return the hidden size of a model by its name or local config; None if unknown."""
     name = MODEL_NAMES.architecture_of.get(model, model)
     if name in ARCHITECTURES:
         return ARCHITECTURES[name].hidden_size
@@ -95,7 +95,7 @@ def width_of(model: str) -> int | None:
 
 
 def model_type_of(model: str) -> str | None:
-    """Return the model_type that a model's name or local config tells; None for any other."""
+    """Return the model_type of a model by its name or local config; None if unknown."""
     if MODEL_NAMES.architecture_of.get(model, model) in ARCHITECTURES:
         return "vit"
     return local_config(model).get("model_type") or next(

@@ -49,7 +49,7 @@ def score_saved_predictions(
 
     Every image of the split must have a line. Unless all lines have "top5" there is no top-5
     accuracy, and there is never a validation loss. A label that is no class of the data is a wrong
-    prediction, as with a model that knows more classes; at least one must be a class of the data.
+    prediction, as with a model that has more classes; at least one must be a class of the data.
 
     Returns:
         (class names: those of the data, then the other labels of the file; metric).

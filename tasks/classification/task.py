@@ -1,4 +1,4 @@
-"""The classification task: its hooks call the functions of the files beside this one."""
+"""The classification task: its hooks call the functions of the other files of this folder."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class ClassificationTask(Task):
 
     def __init__(self, config: ClassificationConfig, classes: Sequence[str] | None = None) -> None:
         super().__init__(config)
-        self.model_classes, self.mixing_now = classes, True
+        self.model_classes, self.mixing_active = classes, True
         self.class_weights: dict[torch.device, torch.Tensor | None] = {}
 
     # data --------------------
@@ -132,7 +132,8 @@ class ClassificationTask(Task):
 
     def build_eval_dataset(self, split: str) -> ImageFolderDataset:
         if self.config.val_split and split != "test":
-            index = self.splits[split == "val"]
+            train, val = self.splits
+            index = val if split == "val" else train
         else:
             index = index_split(self.config.data, split, self.classes)
         return ImageFolderDataset(index, self.eval_transform)
@@ -235,7 +236,7 @@ class ClassificationTask(Task):
         return {"samples": sum(len(batch) for batch in micro_batches)}
 
     def before_step(self, module: PreTrainedModel, step: int, steps: int) -> None:
-        self.mixing_now = mixing_enabled_at(step, steps, self.config.mixup_off)
+        self.mixing_active = mixing_enabled_at(step, steps, self.config.mixup_off)
 
     def min_micro_batch_size(self, module: PreTrainedModel) -> int:
         return 2 if self.mixing.enabled else super().min_micro_batch_size(module)
@@ -244,7 +245,7 @@ class ClassificationTask(Task):
         self, model: nn.Module, batch: Batch, normalizers: Normalizers
     ) -> dict[str, torch.Tensor]:
         pixel_values, targets = self.to_input(batch), batch["labels"]
-        if self.mixing_now:
+        if self.mixing_active:
             pixel_values, targets = self.mixing(pixel_values, targets)
         return classification_loss(
             model(pixel_values=pixel_values).logits,

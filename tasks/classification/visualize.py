@@ -37,7 +37,7 @@ def draw_samples(
 ) -> list[NDArray[np.uint8]]:
     """Draw evaluated images with the prediction below, and the ground truth where it differs.
 
-    The color behind the prediction says whether it is right.
+    The color behind the prediction shows whether it is correct.
 
     Returns:
         One uint8 array [h, w, 3] per image.

@@ -163,7 +163,7 @@ def _check_sizes(
 ) -> None:
     """Report the sizes of boxes, in their images and in the input of the model.
 
-    A warning tells when many of them are tiny there.
+    Many tiny boxes there are a warning.
     """
     sizes_hw = np.where(train.sizes_hw > 0, train.sizes_hw, sizes_hw)
     image_hw = sizes_hw[np.repeat(np.arange(len(train)), np.diff(train.offsets))]  # of each box

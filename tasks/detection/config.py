@@ -1,4 +1,4 @@
-"""Settings of object detection beside those of every task.
+"""Settings of object detection, in addition to those of every task.
 
 Imports no torch, so that `--help` starts quickly.
 """

@@ -127,7 +127,7 @@ def describe(
     columns = (*(predictions[key].cpu() for key in ("boxes", "scores", "labels")), sizes.cpu())
     for name, boxes, scores, labels, (height, width) in zip(names, *columns, strict=True):
         is_kept = scores >= min_score
-        kept = (column[is_kept].tolist() for column in (boxes, scores, labels))
+        selected = (column[is_kept].tolist() for column in (boxes, scores, labels))
         detections = [
             {
                 "label": classes[i],
@@ -135,7 +135,7 @@ def describe(
                 "score": round(score, 6),
                 "box": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
             }
-            for (x1, y1, x2, y2), score, i in zip(*kept, strict=True)
+            for (x1, y1, x2, y2), score, i in zip(*selected, strict=True)
         ]
         rows.append(
             {"file": name, "width": int(width), "height": int(height), "detections": detections}

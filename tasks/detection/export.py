@@ -210,20 +210,22 @@ def without_level_check() -> Iterator[None]:
 
 
 def align_queries(
-    theirs: Sequence[torch.Tensor], ours: Sequence[torch.Tensor]
+    onnx_outputs: Sequence[torch.Tensor], torch_outputs: Sequence[torch.Tensor]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Put the outputs of onnxruntime and PyTorch into one order, query beside nearest query.
+    """Reorder the outputs of onnxruntime and PyTorch so that each query is paired with the nearest.
 
-    Queries stand in the order of the proposals' scores: rounding swaps neighbors, and at the end
-    of the list one proposal may give way to another whose score is the same but for rounding.
-    Therefore the twentieth of the queries that agrees least is left out.
+    Queries are sorted by the scores of their proposals: rounding swaps neighbors, and the last
+    proposal may be another one whose score differs by rounding only. Therefore the twentieth of the
+    queries with the largest distance is left out.
     """
-    our_rows, their_rows = (torch.cat([*outputs], dim=-1)[0] for outputs in (ours, theirs))
+    torch_rows, onnx_rows = (
+        torch.cat([*outputs], dim=-1)[0] for outputs in (torch_outputs, onnx_outputs)
+    )
     # [Q, Q] of rows [Q, C + 4]; the faster way, by matrix multiplication, is off by 1e-3
-    distances = torch.cdist(our_rows, their_rows, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = torch.cdist(torch_rows, onnx_rows, compute_mode="donot_use_mm_for_euclid_dist")
     distance, nearest = distances.min(dim=1)
     closest = distance.argsort()[: len(distance) - len(distance) // 20]
     return (
-        [tensor[:, nearest[closest]] for tensor in theirs],
-        [tensor[:, closest] for tensor in ours],
+        [tensor[:, nearest[closest]] for tensor in onnx_outputs],
+        [tensor[:, closest] for tensor in torch_outputs],
     )

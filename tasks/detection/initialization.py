@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def initialize(module: DFineForObjectDetection, class_prior: float = 0.01) -> None:
-    """Draw all weights of a D-FINE anew, from torch's default generator.
+    """Draw new weights for a whole D-FINE from torch's default generator.
 
     Args:
         module: the model, changed in place.
         class_prior: the score that every class starts with, in 0..1.
     """
     model, decoder = module.model, module.model.decoder
-    already_right = _already_right(model)
+    excluded = _layers_like_transformers(model)
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d) and layer not in already_right:
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer not in excluded:
             layer.reset_parameters()
     encoder_layers = [layer for stack in model.encoder.aifi for layer in stack.layers]
     for block in [*decoder.layers, *encoder_layers]:
@@ -51,8 +51,8 @@ def initialize(module: DFineForObjectDetection, class_prior: float = 0.01) -> No
         model.denoising_class_embed.weight[-1].zero_()  # the row of padding
 
 
-def _already_right(model: DFineModel) -> set[nn.Module]:
-    """Return the layers that transformers draws as the authors do.
+def _layers_like_transformers(model: DFineModel) -> set[nn.Module]:
+    """Return the layers that transformers initializes as the authors do.
 
     These are gates, sampling offsets, attention weights and the estimators of localization
     quality.

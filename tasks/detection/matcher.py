@@ -49,7 +49,7 @@ class HungarianMatcher:
     ) -> Matching:
         """Match all heads of a batch.
 
-        All costs go to the host in one copy, the only host sync; results go back without one.
+        All costs are copied to the host at once, the only host sync; results go back without one.
         """
         device, num_heads = outputs.logits.device, outputs.logits.shape[1]
         images, denoising_images, denoising_boxes = to_device(
@@ -164,7 +164,7 @@ def hungarian_matches(costs: NDArray[np.float32], sizes: Sequence[int]) -> Match
 
 
 def union_over_heads(matches: Matches) -> Matches:
-    """Return every matched query with the box that most heads gave it; ties go to the first box.
+    """Return every matched query with the box that most heads matched it to; ties: the first box.
 
     This is the "global optimal" set of D-FINE (`_get_go_indices`): a box may have several queries,
     a query has one box.
@@ -192,7 +192,7 @@ class Matching:
     per_head: (images, heads, queries, boxes) of each head's own matches, those of the decoder
         first and those of the encoder last.
     num_decoder: how many of them belong to the decoder.
-    shared: (images, queries, boxes) that hold for all heads: the union, then denoising.
+    shared: (images, queries, boxes) that all heads use: the union, then denoising.
     num_union: how many of them belong to the union.
     """
 
@@ -238,7 +238,7 @@ class ModelOutputs:
         proposals = outputs.enc_topk_logits
         if proposals is not None:
             proposals = proposals.float()
-            # as one more head; twelve bytes a query are cheaper than a second round of everything
+            # as one more head: 12 bytes per query cost less than a second pass of all operations
             proposal_boxes = F.pad(outputs.enc_topk_bboxes.float(), (0, 0, num_denoising, 0))
             boxes = torch.cat([boxes, proposal_boxes[:, None]], 1)
         references = outputs.initial_reference_points[:, 0].detach().float()
@@ -247,12 +247,12 @@ class ModelOutputs:
 
     @property
     def num_queries(self) -> int:
-        """Q, the queries without those of denoising."""
+        """Return Q, the number of queries without those of denoising."""
         return self.logits.shape[2] - self.num_denoising
 
     @property
     def layer_heads(self) -> slice[int, int, None]:
-        """The heads, of H, that are decoder layers."""
+        """Return the slice of the H heads that are decoder layers."""
         return slice(self.logits.shape[1] - self.corners.shape[1], self.logits.shape[1])
 
     def matched_heads(self) -> list[HeadOutputs]:
@@ -340,9 +340,9 @@ class DenoisingQueries:
             ValueError: the queries were made from other boxes.
         """
         if not meta:
-            none = Targets.concatenate([{name: rows[:0] for name, rows in targets[0].items()}])
+            empty = [{name: rows[:0] for name, rows in targets[0].items()}]
             no_pairs = np.zeros(0, np.int64)
-            return cls(none, no_pairs, no_pairs, None, 1)
+            return cls(Targets.concatenate(empty), no_pairs, no_pairs, None, 1)
         all_targets, groups = Targets.concatenate(targets), meta["dn_num_group"]
         counts = [len(queries) for queries in meta["dn_positive_idx"]]
         if counts != [size * groups for size in all_targets.sizes]:

@@ -98,7 +98,7 @@ def build_model(
 ) -> DFineForObjectDetection:
     """Build the model of `--model` with one class row per name, in fp32 on the CPU, in train mode.
 
-    Weights of classes whose names the loaded model knows are carried over.
+    Weights of classes that the loaded model has by name are carried over.
 
     Args:
         source: of `MODEL_NAMES.find`.

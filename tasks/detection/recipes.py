@@ -141,7 +141,7 @@ def size_of(model: str) -> str:
         width, layers = config["d_model"], config["decoder_layers"]
         encoder_width = config["encoder_hidden_dim"]
     except (OSError, ValueError, KeyError, TypeError):
-        return "dfine-small"  # loading the model will say what is wrong
+        return "dfine-small"  # loading the model will raise the error
     if width < 128:
         return "tiny"
     if width < 256:

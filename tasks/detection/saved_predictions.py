@@ -176,7 +176,7 @@ def metric_state(
 ) -> Columns:
     """Return a state of `DetectionMetric` with all images of the index, without losses.
 
-    Boxes are in float64 as read. Equal scores stand in the order of image ids, then as in the
+    Boxes are in float64 as read. Equal scores are in the order of image ids, then as in the
     file, as in pycocotools: scores in files are often rounded.
     """
     order = np.argsort(images, kind="stable")
@@ -229,13 +229,12 @@ def save_scored_predictions(
 
 
 def write_predictions(folder: str | Path, rows: Iterable[JsonObject]) -> None:
-    """Write `coco_results.json` beside predictions.jsonl.
+    """Write `coco_results.json` next to predictions.jsonl.
 
     An entry is {"image_id", "file_name", "category_id", "category_name", "bbox", "score"}.
-    image_id is the number that the name of the file is, where each file has a number of its own
-    (as in COCO), otherwise 1, 2, .. in the order of predictions.jsonl. category_id is the label in
-    the model's config.json, from 0 on. A dataset may have other ids, hence the names, by which
-    `score_file` matches.
+    image_id is the file name as a number, where all names are different numbers (as in COCO),
+    otherwise 1, 2, .. in the order of predictions.jsonl. category_id is the label in the model's
+    config.json, from 0 on. A dataset may have other ids, so `score_file` matches by the names.
     """
     files = [row["file"] for row in rows]
     stems = [Path(file).stem for file in files]

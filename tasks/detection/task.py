@@ -1,4 +1,4 @@
-"""Object detection as a Task: the hooks that call the other files of this folder."""
+"""The detection task: its hooks call the functions of the other files of this folder."""
 
 from __future__ import annotations
 
@@ -115,22 +115,22 @@ class DetectionTask(Task):
     # data --------------------
     @cached_property
     def splits(self) -> tuple[DetectionIndex, DetectionIndex]:
-        """(training index, validation index)."""
+        """Return (training index, validation index)."""
         return training_splits(self.config.data, self.config.val_split, self.trained_classes)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Class names in order of label."""
+        """Return the class names in order of label."""
         return tuple(self.trained_classes or self.splits[0].classes)
 
     @cached_property
     def source(self) -> ModelSource:
-        """The start of the model."""
+        """Return the architecture or the folder that `--model` names."""
         return MODEL_NAMES.find(self.config.model, self.config.from_scratch)
 
     @cached_property
     def image_size(self) -> int:
-        """Side of the input of the model in pixels."""
+        """Return the side of the model's input in pixels."""
         if self.config.image_size:
             return self.config.image_size
         if self.source.folder:
@@ -139,7 +139,7 @@ class DetectionTask(Task):
 
     @cached_property
     def train_transform(self) -> DetectionTrainPreset:
-        """The augmentation of training images."""
+        """Return the augmentation of training images."""
         return DetectionTrainPreset(
             size=self.image_size,
             photometric=self.config.photometric,
@@ -193,7 +193,7 @@ class DetectionTask(Task):
 
     @cached_property
     def loss_weights(self) -> dict[str, float]:
-        """{term: weight} of the loss terms vfl, bbox, giou, fgl and ddf."""
+        """Return {term: weight} of the loss terms vfl, bbox, giou, fgl and ddf."""
         return {name: getattr(self.config, f"weight_{name}") for name in TERMS}
 
     def parameter_groups(self, module: DFineForObjectDetection) -> list[ParameterGroup]:
@@ -267,7 +267,7 @@ class DetectionTask(Task):
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Sides of the input that multi-scale training draws from, in pixels."""
+        """Return the input sides that multi-scale training draws from, in pixels."""
         return multi_scale_sizes(self.image_size, self.config.multi_scale)
 
     def _is_final_part(self, step: int, steps: int) -> bool:

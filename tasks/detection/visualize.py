@@ -93,11 +93,11 @@ def draw_samples(
     images, drawn = batch["pixel_values"].permute(0, 2, 3, 1).cpu().numpy(), []
     for i, (pixels, size_hw) in enumerate(zip(images, batch["sizes"].tolist(), strict=True)):
         is_drawn = host["scores"][i] >= DRAWING_SCORE
-        shown = {key: values[i][is_drawn] for key, values in host.items()}
-        shown["labels"] = shown["labels"].astype(np.int64)
+        detections = {key: values[i][is_drawn] for key, values in host.items()}
+        detections["labels"] = detections["labels"].astype(np.int64)
         ground_truth = batch["ground_truth"][i]
-        pair = draw_pair(pixels, size_hw, ground_truth, shown, classes)
-        labels = np.concatenate([ground_truth["labels"], shown["labels"]])
+        pair = draw_pair(pixels, size_hw, ground_truth, detections, classes)
+        labels = np.concatenate([ground_truth["labels"], detections["labels"]])
         counts = np.bincount(labels, minlength=len(classes))
         pair = pad_to_width(pair, NARROWEST_PAIR)
         colors = class_colors(len(classes))
@@ -172,23 +172,23 @@ def draw_prediction(image: torch.Tensor, row: JsonObject) -> NDArray[np.uint8]:
     """
     longest = int(np.clip(max(image.shape[1:]), MIN_DRAWING_SIDE, MAX_DRAWING_SIDE))
     resized = fit_to(image.permute(1, 2, 0).numpy(), longest=longest)
-    shown = [one for one in row["detections"] if one["score"] >= DRAWING_SCORE]
-    boxes = np.array([one["box"] for one in shown], dtype=np.float64).reshape(-1, 4)
+    detections = [one for one in row["detections"] if one["score"] >= DRAWING_SCORE]
+    boxes = np.array([one["box"] for one in detections], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes *= np.tile([resized.shape[1] / image.shape[2], resized.shape[0] / image.shape[1]], 2)
-    labels = [one["id"] for one in shown]
+    labels = [one["id"] for one in detections]
     classes = [""] * (max(labels, default=-1) + 1)
-    for one in shown:
+    for one in detections:
         classes[one["id"]] = one["label"]
-    names = len(shown) <= SPARSE or not is_color_enough(labels)
+    names = len(detections) <= SPARSE or not is_color_enough(labels)
     drawn = draw_boxes(
-        resized, boxes, labels, classes, [one["score"] for one in shown], names=names
+        resized, boxes, labels, classes, [one["score"] for one in detections], names=names
     )
     return with_legend(
         drawn,
         np.bincount(labels, minlength=len(classes)) if labels else np.zeros(0, dtype=np.int64),
         classes,
         class_colors(len(classes)),
-        words=() if shown else [f"no detection with a score of at least {DRAWING_SCORE}"],
+        words=() if detections else [f"no detection with a score of at least {DRAWING_SCORE}"],
         counted=True,
     )

@@ -28,9 +28,9 @@ COLORS = (
     (70, 225, 215),
     (250, 150, 185),
 )
-EDGE = (20, 20, 20)  # a dark line beside a color, which then shows on any image
+EDGE = (20, 20, 20)  # a dark line next to a color, which is then visible on any image
 GOLDEN_TURN = 0.618034
-SPARSE = 25  # up to so many boxes a tag may lie on a neighboring box
+SPARSE = 25  # up to this number of boxes a tag may overlap a neighboring box
 MANY = 100  # of more boxes the frames are thinner
 MOST_COVERED = 1 / 8  # of the image, by all tags together
 
@@ -66,7 +66,7 @@ def draw_boxes(
 
     Args:
         image: uint8 [H, W, 3].
-        boxes: [N, 4], xyxy in pixels of the image; what lies beyond its border is cut.
+        boxes: [N, 4], xyxy in pixels of the image; parts beyond its border are cut off.
         labels: int [N].
         classes: names by label.
         scores: [N] in 0..1.

@@ -12,9 +12,9 @@ from visionloop.tasks.drawing.confusion_matrix import draw_confusion
 
 PLOT = 420  # side of the plotting square, in pixels
 LEFT, TOP, LEGEND, BOTTOM = 56, 34, 250, 52  # margins
-MOST_NAMED = 12  # classes by name beside the curves; of more, the best and the worst
+MOST_NAMED = 12  # classes by name next to the curves; of more, the best and the worst
 FINE = 3  # curves are drawn so much larger and then reduced, which makes them smooth
-GREY, PALE, LINES = (150, 150, 150), (195, 195, 195), (228, 228, 228)
+GRAY, PALE, LINES = (150, 150, 150), (195, 195, 195), (228, 228, 228)
 
 MOST_BARS = 40  # of more classes, the best and the worst
 NAMES, WIDTH, NUMBERS = 170, 360, 290  # pixels: the columns of a bar chart
@@ -42,7 +42,7 @@ def draw_precision_recall(
         (precision[i], class_color(i) if i in named else PALE, 2 if i in named else 1)
         for i in best_first
     ]
-    lines.sort(key=lambda line: line[2])  # named classes lie over the grey of the rest
+    lines.sort(key=lambda line: line[2])  # named classes are drawn over the gray ones
     if len(best_first) > 1:
         lines.append((precision[best_first].mean(axis=0), INK, 3))
     image = Image.new("RGB", (LEFT + PLOT + LEGEND, TOP + PLOT + BOTTOM), PAPER)
@@ -154,7 +154,7 @@ def draw_bars(
         classes: names by label.
         scores: float [C] in 0..1, nan for a class without one.
         loose_scores: float [C], a paler bar behind the first.
-        describe: label -> the numbers that stand behind the bars.
+        describe: label -> the numbers that are written behind the bars.
         title: of the chart.
     """
     labels = np.arange(len(scores))
@@ -177,7 +177,7 @@ def draw_bars(
             if score > 0:
                 box = (NAMES, top + 3, NAMES + WIDTH * score, top + ROW - 4)
                 draw.rectangle(box, fill=color)
-        ink = GREY if np.isnan(scores[label]) else INK
+        ink = GRAY if np.isnan(scores[label]) else INK
         text_on(draw, (NAMES + WIDTH + 8, middle), describe(label), anchor="lm", color=ink)
     if not len(labels):
         text_on(draw, (NAMES, FIRST_ROW + 2), "no class has a score")
@@ -211,7 +211,7 @@ def _plot(
     for precision, color, width in lines:
         points = np.stack([recall, 1 - precision], axis=1) * (side - 1)
         draw.line([tuple(point) for point in points], fill=color, width=width * FINE, joint="curve")
-    draw.rectangle((0, 0, side - 1, side - 1), outline=GREY, width=FINE)
+    draw.rectangle((0, 0, side - 1, side - 1), outline=GRAY, width=FINE)
     return image.resize((PLOT, PLOT), Image.Resampling.BOX)
 
 
@@ -235,4 +235,4 @@ def _write_legend(
         if color:
             draw.line((left, middle, left + 22, middle), fill=color, width=4)
             text_on(draw, (right, middle), f"{score:.3f}", anchor="rm")
-        text_on(draw, (left + 30, middle), name, anchor="lm", color=INK if color else GREY)
+        text_on(draw, (left + 30, middle), name, anchor="lm", color=INK if color else GRAY)

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from visionloop.tasks.drawing.canvas import INK, PAPER, class_label, text_length, text_on
 
-MOST_ROOM = 170  # pixels for a class name beside the matrix
+MOST_ROOM = 170  # pixels for a class name next to the matrix
 MOST_NAMED = 100  # classes; of more the names would overlap
 CORNER = 40  # pixels of height for the two lines in the upper left corner
 DARK = np.array((8, 48, 107))  # color of a cell that holds its whole row

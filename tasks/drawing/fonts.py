@@ -22,7 +22,7 @@ FONTS = (
 NO_GLYPH = "\U0010fffe"  # a code point that no font draws
 # for `fc-list`, which may have to build its index the first time
 TIMEOUT_SECONDS = 10
-# categories of letters that join, mark or turn others and need no glyph of their own
+# categories of letters that join, mark or turn others and need no own glyph
 UNDRAWN = ("Cf", "Mn", "Me")
 STYLES = ("regular", "book", "medium", "roman", "")
 

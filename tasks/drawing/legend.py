@@ -50,7 +50,7 @@ def with_legend(
             255 for the ignored ones.
         classes: names by label.
         colors: uint8 [C, 3].
-        words: remarks that stand first.
+        words: remarks before the classes.
         counted: write the count behind a class.
         shares: write the share of all pixels behind a class.
     """

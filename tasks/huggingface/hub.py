@@ -53,19 +53,23 @@ class ModelNames:
     """The names that `--model` of a task accepts besides folders and hub ids.
 
     architectures: names that can be built without weights.
-    pretrained: {name: hub id} of the names with released weights.
     default: the name without `--model`.
     example: a hub id, for messages.
     aliases: {other name: hub id or name}.
-    architecture_of: {hub id: name} of weights whose architecture is built without asking the hub.
+    architecture_of: {hub id: name} of released weights; their architecture is built without asking
+        the hub, and the first of a name are those that it stands for.
     """
 
     architectures: tuple[str, ...]
-    pretrained: dict[str, str]
     default: str
     example: str
     aliases: dict[str, str] = field(default_factory=dict)
     architecture_of: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pretrained(self) -> dict[str, str]:
+        """Return {name: hub id} of the names with released weights."""
+        return {name: hub_id for hub_id, name in reversed(self.architecture_of.items())}
 
     def model_id(self, name: str) -> str:
         """Return the hub id of a name's weights, or the architecture that has none.
@@ -77,12 +81,7 @@ class ModelNames:
 
     def names(self) -> dict[str, str]:
         """Return {name: model id} of all names, sorted."""
-        names = {
-            *self.architectures,
-            *self.pretrained.values(),
-            *self.aliases,
-            *self.architecture_of,
-        }
+        names = {*self.architectures, *self.aliases, *self.architecture_of}
         return {name: self.model_id(name) for name in sorted(names)}
 
     def is_from_scratch(self, name: str | None, from_scratch: bool) -> bool:

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from visionloop.engine.errors import UserError
 
-# keys of a config.json whose model has code of its own in the repository
+# keys of a config.json whose model has custom code in the repository
 CODE_KEYS = ("auto_map", "trust_remote_code")
 GENERIC_NAME = re.compile(r"LABEL_\d+")  # the name that transformers gives to an unnamed class
 

@@ -51,7 +51,7 @@ def mimetic_layers(layers: Iterable[PreTrainedModel], num_heads: int, output: st
 def mimetic_embeddings(patches: torch.Tensor, positions: torch.Tensor) -> None:
     """Initialize the patch filter and the position embeddings of a ViT in place.
 
-    Positions start as sines and cosines, so that patches that are alike also are near.
+    Positions start as sines and cosines, so that similar patches are near each other.
 
     Args:
         patches: patch filter [hidden, 3, patch, patch].

@@ -1,4 +1,4 @@
-"""ONNX export beside a Hugging Face folder, checked against PyTorch."""
+"""ONNX export into a Hugging Face folder, checked against PyTorch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,8 +63,8 @@ def _write(
 ) -> None:
     """Export with images of another batch size than in the check."""
     try:
-        import onnxruntime  # noqa: F401  asked for before the export, which takes long
-        import onnxscript  # noqa: F401  the exporter needs it and says so less clearly
+        import onnxruntime  # noqa: F401  checked before the export, which takes long
+        import onnxscript  # noqa: F401  needed by the exporter, whose error is less clear
     except ImportError as error:
         raise UserError(
             f"--onnx: {error.name} is not installed; pip install -e '.[onnx]'", field="onnx"

@@ -1,4 +1,4 @@
-"""Architectures of EoMT, and the names of their released weights.
+"""Architectures of EoMT, and the names of their released weights, which models.toml lists.
 
 Imports no torch: recipes are asked before there is a model. Widths, depths, query blocks and
 queries: configs/** of `tue-mps/eomt` and the released config.json files; the fields are those of
@@ -8,6 +8,7 @@ tokens, MLP of 4 widths).
 
 from visionloop.engine.types import JsonObject
 from visionloop.tasks.huggingface.hub import ModelNames
+from visionloop.tasks.model_zoo import released_weights
 
 SIDE = 512  # of the training images in pixels
 
@@ -45,45 +46,20 @@ ARCHITECTURES: dict[str, tuple[JsonObject, int]] = {
     "eomt-giant": (_vit(1536, 40, 24, 5) | {"use_swiglu_ffn": True}, SIDE),
 }
 
-OWNER = "tue-mps/"
-# released weights of each size; the first are those of the size's own name. Only the semantic ones
-# of ADE20K and Cityscapes are of our task; from the others the ViT and the queries are a good
-# start. The DINOv3 releases are differences to weights that are not free: not here.
-RELEASED = {
-    "eomt-small": [f"{OWNER}coco_panoptic_eomt_small_640_2x"],
-    "eomt-base": [f"{OWNER}coco_panoptic_eomt_base_640_2x"],
-    "eomt-large": [
-        f"{OWNER}ade20k_semantic_eomt_large_512",
-        f"{OWNER}cityscapes_semantic_eomt_large_1024",
-        f"{OWNER}coco_panoptic_eomt_large_640",
-        f"{OWNER}coco_panoptic_eomt_large_1280",
-        f"{OWNER}ade20k_panoptic_eomt_large_640",
-        f"{OWNER}ade20k_panoptic_eomt_large_1280",
-        f"{OWNER}coco_instance_eomt_large_640",
-        f"{OWNER}coco_instance_eomt_large_1280",
-    ],
-    "eomt-giant": [
-        f"{OWNER}coco_panoptic_eomt_giant_640",
-        f"{OWNER}coco_panoptic_eomt_giant_1280",
-        f"{OWNER}ade20k_panoptic_eomt_giant_640",
-        f"{OWNER}ade20k_panoptic_eomt_giant_1280",
-    ],
-}
+RELEASED = released_weights("segmentation")
 # names in use that no hub id has: `tue-mps/eomt-vit-large` is in old guides, but never was an id
 ALIASES = {
-    "eomt-vit-large": RELEASED["eomt-large"][0],
-    f"{OWNER}eomt-vit-large": RELEASED["eomt-large"][0],
-    "eomt-large-cityscapes": RELEASED["eomt-large"][1],
-    "eomt-large-panoptic": RELEASED["eomt-large"][2],
-    "eomt-giant-panoptic": RELEASED["eomt-giant"][0],
+    "eomt-vit-large": "tue-mps/ade20k_semantic_eomt_large_512",
+    "tue-mps/eomt-vit-large": "tue-mps/ade20k_semantic_eomt_large_512",
+    "eomt-large-cityscapes": "tue-mps/cityscapes_semantic_eomt_large_1024",
+    "eomt-large-panoptic": "tue-mps/coco_panoptic_eomt_large_640",
+    "eomt-giant-panoptic": "tue-mps/coco_panoptic_eomt_giant_640",
 }
 
 MODEL_NAMES = ModelNames(
     architectures=tuple(ARCHITECTURES),
-    pretrained={size: hub_ids[0] for size, hub_ids in RELEASED.items()},
     default="tiny",
-    example=RELEASED["eomt-large"][0],
-    aliases=ALIASES
-    | {hub_id.removeprefix(OWNER): hub_id for hub_ids in RELEASED.values() for hub_id in hub_ids},
-    architecture_of={hub_id: size for size, hub_ids in RELEASED.items() for hub_id in hub_ids},
+    example="tue-mps/ade20k_semantic_eomt_large_512",
+    aliases=ALIASES | {hub_id.removeprefix("tue-mps/"): hub_id for hub_id in RELEASED},
+    architecture_of=RELEASED,
 )

@@ -26,8 +26,8 @@ from visionloop.tasks.segmentation.positions import resample_patches, resize_tab
 MODEL_TYPES = ("dinov2", "dinov2_with_registers", "vit", "dinov3_vit")
 NUM_QUERIES = 100
 MIN_SIDE = 196  # a ViT of smaller images than that keeps its number of patches
-# weights that a folder may lack or have beside the trunk: of classifiers and of pretraining
-AROUND_THE_TRUNK = re.compile(r"pooler\.|mask_token|classifier\.|lm_head\.|decoder\.")
+# weights outside the trunk that a folder may have or lack: of classifiers and of pretraining
+OUTSIDE_TRUNK = re.compile(r"pooler\.|mask_token|classifier\.|lm_head\.|decoder\.")
 TRUNK = ("embeddings.", "layers.", "layernorm.")
 # fields of a DINOv3 config that EoMT's has too
 DINOV3_FIELDS = (
@@ -99,7 +99,7 @@ def load_backbone(folder: str | Path) -> PreTrainedModel:
     Raises UserError when a weight of the trunk is missing.
     """
     return load_weights(
-        AutoModel, folder, load_config(folder), lambda _, name: bool(AROUND_THE_TRUNK.search(name))
+        AutoModel, folder, load_config(folder), lambda _, name: bool(OUTSIDE_TRUNK.search(name))
     )
 
 
@@ -137,7 +137,7 @@ def trunk_weights(backbone: PreTrainedModel, module: PreTrainedModel) -> dict[st
     # [1, 1 + h*w, C]; DINOv3 has none
     positions = weights.pop("embeddings.position_embeddings", None)
     if positions is not None:
-        # EoMT's class token has no position of its own
+        # EoMT's class token has no position embedding
         weights["embeddings.cls_token"] = weights["embeddings.cls_token"] + positions[:, :1]
         patch_hw, size_hw = _pair(config.patch_size), _pair(config.image_size)
         grid_hw = (size_hw[0] // patch_hw[0], size_hw[1] // patch_hw[1])

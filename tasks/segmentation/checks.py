@@ -49,8 +49,8 @@ def check_segmentation_data(data: str | None, val_split: float, image_size: int)
         image_size: side of the network's input in pixels.
 
     Returns:
-        A report, see tasks/checks.py: "classes" is {name: pixels in train}; "lines" tell how many
-        classes an image has, the share of each class in the pixels of train, and the classes that
+        A report, see tasks/checks.py: "classes" is {name: pixels in train}; "lines" are the number
+        of classes per image, the share of each class in the pixels of train, and the classes that
         vanish when whole images are resized to `image_size` pixels.
     """
     data = require_data(data)

@@ -1,4 +1,4 @@
-"""Settings of semantic segmentation beside those of every task.
+"""Settings of semantic segmentation, in addition to those of every task.
 
 Imports no torch, so that `--help` starts quickly.
 """

@@ -57,7 +57,7 @@ def collate(samples: Sequence[Sample], step: int = 0, offset: int = 0) -> Batch:
     """Collate training samples.
 
     Pixels and class ids stay uint8: the network's input, and one mask per class, are made on the
-    device. The labels are computed here, because on the device that would make the host wait.
+    device. The labels are computed here, because computing them on the device would be a host sync.
 
     Returns:
         A Batch with pixel_values uint8 [B, 3, S, S], ids uint8 [B, S, S] with 255 ignored,

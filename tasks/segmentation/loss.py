@@ -31,10 +31,10 @@ class EomtCriterion:
     """Compute class, mask cross-entropy and dice losses of all levels, each matched by itself.
 
     Masks may overlap, and several may have one class: semantic, instance and panoptic targets are
-    alike here.
+    computed in the same way.
 
-    The gradient of sampled points has no fixed order of its sums on CUDA, unless torch is asked for
-    deterministic algorithms (see `points.point_sample`). With points=0 nothing is sampled.
+    The gradient of sampled points has no fixed order of its sums on CUDA, unless deterministic
+    algorithms are enabled in torch (see `points.point_sample`). With points=0 nothing is sampled.
 
     Args:
         num_classes: number of classes K.
@@ -44,7 +44,7 @@ class EomtCriterion:
             candidates (see `points.SharedPoints`).
         mask_ignore: ignored pixels count nowhere, instead of as pixels outside of every mask.
         no_object_weight: weight of a query without a mask in the class loss.
-        weights: of the three terms, in matching costs and loss alike.
+        weights: of the three terms, in the matching costs and in the loss.
         draw: (rows, number, device) -> points in 0..1, [rows, number, 2], (x, y); a row is an
             image, or a pair (see `points.OwnPoints`). The default draws from torch's generator.
     """

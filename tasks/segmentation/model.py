@@ -35,7 +35,7 @@ NETWORKS = {"eomt": EomtForUniversalSegmentation, "eomt_dinov3": EomtDinov3ForUn
 # weights that a folder may lack: the class head, those of the loss of transformers, and the
 # probabilities of masks
 MAY_BE_MISSING = ("class_predictor.", "criterion.", "attn_mask_probs")
-# weights that a folder may have beside the network's: numbers that follow from the config, and
+# weights that a folder may have in excess: numbers that follow from the config, and
 # DINOv3's token of pretraining
 MAY_BE_UNEXPECTED = ("embeddings.mask_token", "embeddings.position_ids", "rope_embeddings.")
 # a SwiGLU layer that older files of EoMT store as one weight
@@ -90,7 +90,7 @@ def source_config(
     num_queries: int | None = None,
     num_blocks: int | None = None,
 ) -> PretrainedConfig:
-    """Return the config of the EoMT that a ModelSource stands for.
+    """Return the config of the EoMT of a ModelSource.
 
     Settings that are None keep the model's own. Raises UserError for one that the model cannot
     have.
@@ -124,7 +124,7 @@ def new_model(config: PretrainedConfig, classes: Sequence[str]) -> PreTrainedMod
 
 
 def init_mimetic(module: PreTrainedModel) -> None:
-    """Initialize the ViT of a new EoMT as tasks/huggingface/mimetic_init.py says.
+    """Initialize the ViT of a new EoMT, see tasks/huggingface/mimetic_init.py.
 
     Raises UserError for DINOv3 and for SwiGLU layers.
     """

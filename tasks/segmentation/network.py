@@ -19,7 +19,7 @@ FEW_TOKENS = 640
 
 
 class PredictionHeads(nn.Module):
-    """The final norm and `predict` of an EoMT, as a module without weights of its own.
+    """The final norm and `predict` of an EoMT, as a module without own weights.
 
     Gradient checkpointing wraps modules; this one makes the heads one.
     """
@@ -278,7 +278,7 @@ def upscale(scale_block: PreTrainedModel, maps: torch.Tensor) -> torch.Tensor:
 
     The same numbers as transformers' in half the time on a CPU: patches are tokens, so their
     channels are last already, and a transposed convolution of 2 x 2 pixels with stride 2 is a
-    linear layer whose result is laid out anew.
+    linear layer whose result is rearranged.
     """
     maps = maps.contiguous(memory_format=torch.channels_last)
     for layer in scale_block.block:

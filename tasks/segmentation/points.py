@@ -39,7 +39,7 @@ class MaskSampler(Protocol):
         ...
 
     def for_loss(self, maps: torch.Tensor, matches: Matches) -> Samples:
-        """Sample matched masks at points of their own.
+        """Sample each matched mask at its own points.
 
         Args:
             maps: mask logits of the N pairs, [N, h, w].
@@ -194,9 +194,9 @@ def uniform_points(rows: int, number: int, device: torch.device) -> torch.Tensor
 def point_sample(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Interpolate maps bilinearly at points; beyond the border they are zero.
 
-    CUDA has no deterministic backward of `grid_sample`. Where deterministic algorithms are asked
-    for, values with a gradient are gathered instead, which has one; that takes more memory and
-    time, hence not always.
+    CUDA has no deterministic backward of `grid_sample`. Where deterministic algorithms are
+    enabled, values with a gradient are gathered instead, which has one, but takes more memory and
+    time.
 
     Args:
         maps: [N, C, h, w].
@@ -255,7 +255,7 @@ def sample_valid(valid: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """
     valid = valid.float()
     shares, inside = point_sample(torch.stack([valid, torch.ones_like(valid)], 1), points).unbind(1)
-    return shares / inside  # a point at the border lies half beyond it
+    return shares / inside  # a point at the border is half outside
 
 
 def least_certain(logits: torch.Tensor, valid: torch.Tensor | None, number: int) -> torch.Tensor:

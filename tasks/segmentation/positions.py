@@ -12,8 +12,8 @@ from visionloop.tasks.huggingface.positions import check_patch, resize_grid
 def set_image_size(module: PreTrainedModel, size: int) -> None:
     """Make an EoMT read images of size x size.
 
-    The network of transformers has one size, and loading a table of another would draw all
-    positions anew. Raises UserError when the size is no multiple of the patch size.
+    The network of transformers has one size, and loading a table of another size would replace all
+    positions by random ones. Raises UserError when the size is no multiple of the patch size.
     """
     config = module.config
     check_patch(config, size)

@@ -109,8 +109,8 @@ def is_trained_eomt(model: str) -> bool:
     False for a plain ViT, which has everything to learn.
     """
     name = MODEL_NAMES.aliases.get(model, model)
-    released = {hub_id for ids in RELEASED.values() for hub_id in ids} | set(MODEL_NAMES.pretrained)
-    return name in released or str(_local_config(model).get("model_type", "")).startswith("eomt")
+    is_released = name in RELEASED or name in MODEL_NAMES.pretrained
+    return is_released or str(_local_config(model).get("model_type", "")).startswith("eomt")
 
 
 def _local_config(model: str) -> JsonObject:

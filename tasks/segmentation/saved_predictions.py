@@ -133,7 +133,7 @@ def find_masks(path: str | Path, index: SegmentationIndex) -> list[str]:
 def read_values(path: str | Path, index: SegmentationIndex) -> ClassFile:
     """Return the meaning of the masks' values.
 
-    They are ids of the data's classes, or of the labels in the predictions.jsonl beside ids/.
+    They are ids of the data's classes, or of the labels in the predictions.jsonl next to ids/.
     """
     folder = ids_folder(path)
     lines = folder.parent / LINES

@@ -133,8 +133,8 @@ def resized_argmax(scores: torch.Tensor, size_hw: Sequence[int]) -> torch.Tensor
     """Return the class with the highest bilinearly resized score at every pixel.
 
     Strip by strip, so that the scores of an image of 4096 px are never in memory at its full size.
-    Scores, not classes, are resized, as the authors do; rows by hand, because a strip must be cut
-    where the whole would have been.
+    Scores, not classes, are resized, as the authors do. Rows are interpolated explicitly, because
+    the strips must have the sample positions of the whole image.
 
     Args:
         scores: [K, h, w], at most 255 classes.

@@ -1,4 +1,4 @@
-"""Semantic segmentation: the engine's task interface, wired to the files beside this one."""
+"""The segmentation task: its hooks call the functions of the other files of this folder."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class SegmentationTask(Task):
     metrics = evaluate.METRICS
     config_class = SegmentationConfig
     normalizer_names = ("masks", "class_weight")
-    # what is thin in a street at 96 px has no pixel of its own: four of them give 0.79 at most
+    # thin objects in a street at 96 px are smaller than a pixel: four images give 0.79 at most
     overfit_goal = ("miou", 0.7)
     sample_score = visualize.SAMPLE_SCORE
     score_charts: ClassVar[dict[str, tuple[str, ...]]] = visualize.SCORE_CHARTS
@@ -90,23 +90,23 @@ class SegmentationTask(Task):
         self.model_classes = classes
         # levels that are scored besides the last
         self.num_levels = self.model_config.num_blocks if config.score_levels else 0
-        # of this object: the class has no levels
+        # set on the instance: the class has no levels
         self.metrics = evaluate.METRICS + evaluate.level_metrics(self.num_levels)  # type: ignore[misc]
 
     # data --------------------
     @cached_property
     def splits(self) -> tuple[SegmentationIndex, SegmentationIndex]:
-        """(training index, validation index)."""
+        """Return (training index, validation index)."""
         return training_splits(self.config.data, self.config.val_split, self.model_classes)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names in order of id."""
+        """Return the class names in order of id."""
         return tuple(self.model_classes or self.splits[0].classes)
 
     @cached_property
     def colors(self) -> NDArray[np.uint8]:
-        """uint8 [K, 3]: the data's own where it has some, else ours."""
+        """Return the class colors, uint8 [K, 3]: of the data, else of a fixed list."""
         has_own_data = self.config.data and not self.model_classes
         colors = self.splits[0].colors if has_own_data else None
         return visualize.class_colors(self.classes, colors)
@@ -145,12 +145,12 @@ class SegmentationTask(Task):
     # model --------------------
     @cached_property
     def source(self) -> ModelSource:
-        """The start of the model."""
+        """Return the architecture or the folder that `--model` names."""
         return MODEL_NAMES.find(self.config.model, self.config.from_scratch)
 
     @cached_property
     def model_config(self) -> PretrainedConfig:
-        """The config of the model as it will be built, but for the classes."""
+        """Return the config of the model to build, without the classes."""
         config = self.config
         return source_config(
             self.source,
@@ -161,13 +161,13 @@ class SegmentationTask(Task):
 
     @property
     def image_size(self) -> int:
-        """Side of the network's input in pixels."""
+        """Return the side of the network's input in pixels."""
         side: int = self.model_config.image_size
         return side
 
     @cached_property
     def pixel_statistics(self) -> MeanStd:
-        """Mean and std of the images that the model was trained with."""
+        """Return mean and std of the images that the model was trained with."""
         return pixel_statistics(self.source)
 
     def build_model(self) -> PreTrainedModel:
@@ -237,7 +237,7 @@ class SegmentationTask(Task):
     # training --------------------
     @cached_property
     def normalize(self) -> Normalize:
-        """Normalization of uint8 pixels."""
+        """Return the normalization of uint8 pixels."""
         return Normalize(*self.pixel_statistics)
 
     def to_input(self, batch: Batch) -> torch.Tensor:
@@ -245,7 +245,7 @@ class SegmentationTask(Task):
 
     @cached_property
     def criterion(self) -> EomtCriterion:
-        """The loss."""
+        """Return the criterion."""
         config = self.config
         return EomtCriterion(
             len(self.classes),

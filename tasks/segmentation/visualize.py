@@ -33,7 +33,7 @@ SIDE = 300  # longer side of an image in a grid, in pixels
 PART_SIDE = 317  # of each of the four parts of a sample
 MAX_TRAINING_IMAGES = 12  # in a grid
 SAMPLE_LEGEND = ("above: image, wrong pixels in red", "below: ground truth, prediction")
-SAMPLE_STRENGTH = 0.75  # of colors beside the bare image
+SAMPLE_STRENGTH = 0.75  # of colors over the image
 MIN_DRAWING_SIDE, MAX_DRAWING_SIDE = 640, 1600  # longer side in pixels
 GAP = 6
 
@@ -139,7 +139,7 @@ def draw_comparison(
     """Draw the image and its wrong pixels in red, below ground truth and prediction.
 
     Ignored pixels are black among the wrong ones, correct ones gray. The share of correct pixels
-    stands below.
+    is written below.
 
     Args:
         image: uint8 [H, W, 3].
@@ -149,23 +149,21 @@ def draw_comparison(
     Returns:
         uint8 [h, w, 3].
     """
-    small_truth, small_predicted = (fit_ids(ids, image) for ids in (ground_truth, predicted))
+    target_ids, predicted_ids = (fit_ids(ids, image) for ids in (ground_truth, predicted))
     mistakes = np.repeat(image.mean(axis=2, keepdims=True) / 2, 3, axis=2).astype(np.uint8)
-    mistakes[small_truth != small_predicted] = WRONG
-    mistakes[small_truth == IGNORED] = 0
-    beside = np.full((len(image), GAP, 3), 255, dtype=np.uint8)
-    between = np.full((GAP, 2 * image.shape[1] + GAP, 3), 255, dtype=np.uint8)
-    overlays = [
-        overlay(image, ids, colors, SAMPLE_STRENGTH) for ids in (small_truth, small_predicted)
-    ]
-    above = np.concatenate([image, beside, mistakes], axis=1)
-    below = np.concatenate([overlays[0], beside, overlays[1]], axis=1)
+    mistakes[target_ids != predicted_ids] = WRONG
+    mistakes[target_ids == IGNORED] = 0
+    column_gap = np.full((len(image), GAP, 3), 255, dtype=np.uint8)
+    row_gap = np.full((GAP, 2 * image.shape[1] + GAP, 3), 255, dtype=np.uint8)
+    overlays = [overlay(image, ids, colors, SAMPLE_STRENGTH) for ids in (target_ids, predicted_ids)]
+    above = np.concatenate([image, column_gap, mistakes], axis=1)
+    below = np.concatenate([overlays[0], column_gap, overlays[1]], axis=1)
     valid = ground_truth != IGNORED
     line = "no pixel with a class in the ground truth"
     if valid.any():
         correct = (ground_truth == predicted)[valid].mean()
         line = f"{100 * correct:.1f} % of the pixels correct"
-    return with_caption(np.concatenate([above, between, below]), [line], color=PLAIN)
+    return with_caption(np.concatenate([above, row_gap, below]), [line], color=PLAIN)
 
 
 def overlay(image: Pixels, ids: Pixels, colors: Pixels, strength: float = 0.55) -> Pixels:

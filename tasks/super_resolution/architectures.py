@@ -1,4 +1,4 @@
-"""Architectures of Swin2SR and their released weights.
+"""Architectures of Swin2SR, and their released weights, which models.toml lists.
 
 Imports no torch, since recipes read the table before a model exists.
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from visionloop.engine.types import JsonObject
 from visionloop.tasks.huggingface.hub import ModelNames
+from visionloop.tasks.model_zoo import read_models, released_weights
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,12 @@ SCALES_OF_HEAD = {
     "nearest+conv": (4,),
 }
 OWNER = "caidas/"
+RELEASED = released_weights("super_resolution")
 # {(architecture, scale): hub id of its released weights}
-PRETRAINED = {
-    ("classical", 2): OWNER + "swin2SR-classical-sr-x2-64",
-    ("classical", 4): OWNER + "swin2SR-classical-sr-x4-64",
-    ("lightweight", 2): OWNER + "swin2SR-lightweight-x2-64",
-    ("real-world", 4): OWNER + "swin2SR-realworld-sr-x4-64-bsrgan-psnr",
-    ("compressed", 4): OWNER + "swin2SR-compressed-sr-x4-48",
+PRETRAINED: dict[tuple[str, int], str] = {
+    (model["architecture_name"], model["upscale_factor"]): model["model_id"]
+    for model in read_models("super_resolution")["models"]
+    if model["model_id"] in RELEASED
 }
 
 
@@ -102,15 +102,10 @@ def _aliases() -> dict[str, str]:
 
 MODEL_NAMES = ModelNames(
     architectures=tuple(ARCHITECTURES),
-    pretrained={
-        architecture: hub_id
-        for (architecture, scale), hub_id in PRETRAINED.items()
-        if scale == ARCHITECTURES[architecture].scales[0]
-    },
     default="tiny",
     example=PRETRAINED["classical", 2],
     aliases=_aliases(),
-    architecture_of={hub_id: architecture for (architecture, _), hub_id in PRETRAINED.items()},
+    architecture_of=RELEASED,
 )
 
 

@@ -91,8 +91,8 @@ def check_super_resolution_data(
 
     Returns:
         {"errors": [{"path", "why"}], "warnings": [{"path", "why"}], "classes": {}, "lines": [..]}.
-        The lines tell how much there is to train on, where the small images come from and how much
-        the cache takes.
+        The lines are the amount of training data, the source of the small images and the size of
+        the cache.
     """
     folder = require_data(data)
     report: JsonObject = {"errors": [], "warnings": [], "classes": {}, "lines": []}
@@ -246,7 +246,7 @@ def _describe(train: SuperResolutionIndex, sizes: Sizes, patch: int, report: Jso
 
 
 def describe_lr_source(index: SuperResolutionIndex) -> list[str]:
-    """Return a line that says where the small images of a split come from; [] at x1."""
+    """Return a line about the source of the small images of a split; [] at x1."""
     if index.scale == 1:
         return []
     if index.lr_folder:

@@ -1,4 +1,4 @@
-"""Settings of super-resolution beside those of every task.
+"""Settings of super-resolution, in addition to those of every task.
 
 Imports no torch, so that `--help` starts quickly.
 """

@@ -171,7 +171,7 @@ def write_model_card(
     scores: Scores,
     trained_on: Sequence[int] | None,
 ) -> None:
-    """Write README.md beside config.json, which holds the scale, the window and the kind of heads.
+    """Write README.md next to config.json, which holds the scale, the window and the kind of heads.
 
     Args:
         scores: {metric key: value}.

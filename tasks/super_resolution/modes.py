@@ -32,7 +32,7 @@ def build_degradation(config: SuperResolutionConfig) -> GaussianNoise | Jpeg | N
 def write_mode(network_config: PreTrainedConfig, config: SuperResolutionConfig) -> None:
     """Write the mode and the strength of its degradation into a network's config.
 
-    An evaluation of the saved folder reads them back and degrades its input alike.
+    An evaluation of the saved folder reads them back and degrades its input in the same way.
     """
     network_config.visionloop_mode = config.mode
     if config.mode in DEGRADATIONS:

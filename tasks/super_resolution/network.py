@@ -18,7 +18,7 @@ class Swin2SRForImageSuperResolution(transformers.Swin2SRForImageSuperResolution
     Attributes:
         official_heads: compute the heads as the authors' network does where transformers differs
             (see heads.py). False computes what plain transformers does, for weights that were
-            converted for it, as config.json then says.
+            converted for it; config.json has a key for this.
     """
 
     def __init__(self, config: transformers.Swin2SRConfig) -> None:

@@ -126,7 +126,7 @@ def _refuse_other_settings(values: JsonObject) -> None:
 
 
 def _resolve_scale(scale: int | None, mode: str, model: str) -> int | None:
-    """Return the scale of a mode and a model; None where neither tells it."""
+    """Return the scale of a mode and a model; None where neither has one."""
     if not scale:
         if mode in RESTORATION:
             return 1
@@ -149,8 +149,8 @@ def resolve_defaults(values: JsonObject, steps: int) -> JsonObject:
 def mode_of(model: str) -> Mode:
     """Return the mode that a model is for.
 
-    A local folder's config says it, or its head; else the name of the architecture; else it is
-    classical.
+    It is read from a local folder's config or head, else from the name of the architecture; the
+    default is classical.
     """
     config = _local_config(model)
     candidates = (

@@ -61,7 +61,7 @@ def describe_predictions(
 def prediction_images(
     paths: Sequence[Path], predictions: Predictions, scale: int
 ) -> dict[str, Iterator[Image.Image]]:
-    """Return {"results": one Pillow image per file}, each made when it is asked for."""
+    """Return {"results": one Pillow image per file}, each made when it is iterated over."""
     pairs = zip(paths, predictions["images"], strict=True)
     return {RESULTS: (finish_image(path, image, scale) for path, image in pairs)}
 

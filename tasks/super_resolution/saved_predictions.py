@@ -90,10 +90,10 @@ def results_folder(path: str | Path) -> Path:
 def read_scale(path: str | Path, data: str, split: str) -> int:
     """Return the scale of the images.
 
-    It is that of predictions.jsonl beside results/, or of the only LR_x folder of the split.
+    It is that of predictions.jsonl next to results/, or of the only LR_x folder of the split.
 
     Raises:
-        UserError: the path is no folder, or neither tells the scale.
+        UserError: the path is no folder, or neither has the scale.
     """
     folder = results_folder(path)
     if not folder.is_dir():

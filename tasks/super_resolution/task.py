@@ -1,4 +1,4 @@
-"""The super-resolution task: its hooks call the functions of the files beside this one."""
+"""The super-resolution task: its hooks call the functions of the other files of this folder."""
 
 from __future__ import annotations
 

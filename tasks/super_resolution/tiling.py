@@ -4,7 +4,7 @@ A network of windows gives a tile the pixels of the whole image, bit for bit or 
 rounding, when (a) the image is padded once, before it is cut, (b) every tile starts and ends at a
 border between windows, (c) each side reads a halo of at least the network's reach, and (d) halos
 are cut off, never averaged. With a smaller halo the output is an approximation, and
-`Tiling.describe` says so. Which case applies depends on the model and the image alone, not on the
+`Tiling.describe` reports it. The case depends on the model and the image alone, not on the
 machine: the same command gives the same image anywhere.
 """
 
@@ -133,8 +133,8 @@ def upscale(
         ):
             into_rows, from_rows = _kept_slices(rows, height, scale)
             into_columns, from_columns = _kept_slices(columns, width, scale)
-            kept = result[:, from_rows, from_columns]
-            output[:, into_rows, into_columns] = to_bytes(kept) if as_bytes else kept
+            part = result[:, from_rows, from_columns]
+            output[:, into_rows, into_columns] = to_bytes(part) if as_bytes else part
     return output
 
 

@@ -27,7 +27,7 @@ DIFFERENCE = 4  # factor of differences that are drawn at x1
 
 
 def draw_batch(batch: Batch) -> NDArray[np.uint8]:
-    """Draw a training batch, each input beside its target.
+    """Draw a training batch, each input next to its target.
 
     Args:
         batch: "pixel_values" uint8 [3, h, w] and "hr", stacked or in lists.

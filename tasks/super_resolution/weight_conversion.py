@@ -28,7 +28,7 @@ HEADS_KEY, RANGE_KEY = "visionloop_heads", "visionloop_img_range"  # our keys in
 
 
 def is_plain(config: PreTrainedConfig) -> bool:
-    """Return True when config.json says that its weights were converted for plain transformers."""
+    """Return True for the config.json of weights that were converted for plain transformers."""
     return getattr(config, HEADS_KEY, None) == "plain"
 
 

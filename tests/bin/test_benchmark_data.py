@@ -62,7 +62,7 @@ def test_torchvision_ends_with_floats_of_the_engines_shape(built, task_name):
     make = MAKE_SAMPLES[task_name](task, dataset)
     pixels = stack_samples([make(i) for i in INDICES])["pixel_values"]
     assert pixels.shape == ours.shape and pixels.dtype == ours.dtype == torch.float32
-    # scaled and normalised alike; what is cut out differs, so do means
+    # scaled and normalized alike; what is cut out differs, so do means
     assert abs(pixels.mean() - ours.mean()) < 0.5 and pixels.max() <= 2.7 and pixels.min() >= -2.7
     assert time_samples(make, INDICES, 0)["batch"] > 0
 

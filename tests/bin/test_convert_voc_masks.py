@@ -73,7 +73,7 @@ def test_names_and_colors_are_those_of_cvats_file_or_of_classes(voc, convert, tm
         "background:0,0,0::",
         "sky:0,128,0::",
     ]
-    found = write(voc / "labelmap.txt", "\n".join(lines) + "\n")
+    color_map = write(voc / "labelmap.txt", "\n".join(lines) + "\n")
     assert convert("masks", voc, tmp_path / "out")[0] == 0
     assert classes(tmp_path / "out") == ["background", "tree", "sky"]
     assert mask(tmp_path / "out", "train/a.png")[0] == [0, 0, 1, 1, 2, 2, 1, 1]
@@ -90,7 +90,7 @@ def test_names_and_colors_are_those_of_cvats_file_or_of_classes(voc, convert, tm
     assert classes(tmp_path / "out") == ["x", "y", "z"] and mask(tmp_path / "out", "train/a.png")[
         0
     ] == [1, 1, 2, 2, 0, 0, 2, 2]
-    write(found, "tree:128,0\n")
+    write(color_map, "tree:128,0\n")
     status, _, err = convert("masks", voc, tmp_path / "out")
     assert status == 2 and "labelmap.txt: line 1: 'tree:128,0', expected name:red,green,blue" in err
 

@@ -13,7 +13,7 @@ from visionloop.engine.testing.short_runs import logged
 
 KILLED_AT = 5  # with checkpoints after 2, 4, 6 and 8 steps
 LOST = (
-    r"error( \(process 1\))?: another process of this run is gone or does not answer \(.+\); "
+    r"error( \(process 1\))?: another process of this run is gone or does not respond \(.+\); "
     r"the same command resumes from the newest "
 )
 

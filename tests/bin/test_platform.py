@@ -103,7 +103,7 @@ def test_tables_fit_the_schema():
 def test_a_platform_plays_a_job_from_the_table_to_predictions(tmp_path, task):
     data = tmp_path / "data"
     data.mkdir()
-    WRITERS[task](data, 0, images={"train": 12, "val": 4})
+    WRITERS[task](data, 0, images={"train": 12, "val": 4}, sides=(96, 128))
     rows = models_json("list", "--task", TASK_TYPES[task])
     chosen = next(row for row in rows if row["model_id"] == "tiny")
     folder, batch = tmp_path / "jobs" / "17", 4

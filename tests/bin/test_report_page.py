@@ -99,10 +99,11 @@ def test_a_page_requests_nothing_from_outside(command, run):
 def test_the_script_never_reads_texts_as_html():
     for name in SCRIPTS:
         text = (HERE / name).read_text()
-        assert not re.search(
-            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|</script",
-            text,
-        ), name
+        unsafe = (
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function"
+            r"|</script"
+        )
+        assert not re.search(unsafe, text), name
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium: the page's script is not run")

@@ -72,14 +72,14 @@ def test_an_unreadable_status_is_not_queued_again(job, text):
 def test_a_start_that_wrote_no_status_is_not_queued_again(job):
     code, requeues, output = job.outcome(text=None)
     assert (code, requeues) == (1, 0)
-    assert "not queued again (no word of this start" in output
+    assert "not queued again (this start wrote no status" in output
 
 
 def test_the_status_of_an_earlier_start_does_not_speak_for_this_one(job):
     assert job.outcome(text=status("stopped"))[:2] == (75, 1)
     code, requeues, output = job.outcome(text=None)
     assert (code, requeues) == (1, 1), "queued again for what the start before had written"
-    assert "no word of this start" in output
+    assert "this start wrote no status" in output
 
 
 def test_term_reaches_torchrun_on_each_node_once_and_the_script_waits_for_the_checkpoint(job):

@@ -16,7 +16,7 @@ def build_model(seed=0):
 
 
 def disturb(module, seed):
-    """What an optimizer step and a forward do: other weights, other statistics, one more batch."""
+    """Change weights, statistics and counters as an optimizer step and a forward do."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in module.state_dict().values():

@@ -86,7 +86,7 @@ def test_resume_starts_a_new_folder_from_a_checkpoint_of_another_run(tmp_path):
     assert [row for row in logged(tmp_path / "first") if row["step"] > 4] == logged(
         tmp_path / "second"
     )
-    with pytest.raises(UserError, match=r"--resume .*not a whole checkpoint"):
+    with pytest.raises(UserError, match=r"--resume .*not a complete checkpoint"):
         train(ToyTask, output=str(tmp_path / "third"), resume=str(tmp_path), **SETTINGS)
 
 

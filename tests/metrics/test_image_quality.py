@@ -162,28 +162,28 @@ def test_the_order_of_the_two_images_is_no_matter():
         assert measure(a, b) == pytest.approx(measure(b, a), abs=1e-14)
 
 
-GREY, COLOUR = np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.uint8)
+GRAY, COLOR = np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("prediction", "target", "options", "words"),
     [
-        (GREY, COLOUR, {}, r"differ in shape: \(20, 30\) and \(20, 30, 3\)"),
-        (GREY, GREY[:19], {}, r"differ in shape: \(20, 30\) and \(19, 30\)"),
-        (GREY.astype(float), GREY, {}, "prediction: expected uint8 .* got float64"),
-        (COLOUR, torch.zeros(20, 30, 3), {}, "target: expected uint8 .* got torch.float32"),
-        (GREY.tolist(), GREY, {}, "prediction: expected uint8 .* got list"),
+        (GRAY, COLOR, {}, r"differ in shape: \(20, 30\) and \(20, 30, 3\)"),
+        (GRAY, GRAY[:19], {}, r"differ in shape: \(20, 30\) and \(19, 30\)"),
+        (GRAY.astype(float), GRAY, {}, "prediction: expected uint8 .* got float64"),
+        (COLOR, torch.zeros(20, 30, 3), {}, "target: expected uint8 .* got torch.float32"),
+        (GRAY.tolist(), GRAY, {}, "prediction: expected uint8 .* got list"),
         (
-            COLOUR.transpose(2, 0, 1),
-            COLOUR.transpose(2, 0, 1),
+            COLOR.transpose(2, 0, 1),
+            COLOR.transpose(2, 0, 1),
             {},
             r"expected \[H, W, 3\] or \[H, W\], got \(3, 20, 30\)",
         ),
-        (COLOUR[None], COLOUR[None], {}, r"got \(1, 20, 30, 3\)"),
-        (COLOUR, COLOUR, {"border": 10}, "border 10: leaves less than .* of 20 x 30"),
-        (COLOUR, COLOUR, {"border": -1}, "border -1"),
-        (COLOUR, COLOUR, {"channel": "cb"}, "channel: expected one of y, rgb, got 'cb'"),
-        (GREY, GREY, {"channel": "rgb"}, r'channel="rgb": expected images \[H, W, 3\]'),
+        (COLOR[None], COLOR[None], {}, r"got \(1, 20, 30, 3\)"),
+        (COLOR, COLOR, {"border": 10}, "border 10: leaves less than .* of 20 x 30"),
+        (COLOR, COLOR, {"border": -1}, "border -1"),
+        (COLOR, COLOR, {"channel": "cb"}, "channel: expected one of y, rgb, got 'cb'"),
+        (GRAY, GRAY, {"channel": "rgb"}, r'channel="rgb": expected images \[H, W, 3\]'),
     ],
 )
 def test_what_cannot_be_compared_is_named(prediction, target, options, words):
@@ -193,9 +193,9 @@ def test_what_cannot_be_compared_is_named(prediction, target, options, words):
 
 
 def test_a_side_below_the_window_has_psnr_and_no_ssim():
-    assert psnr(GREY, GREY + 1, border=5) > 0 and ssim(GREY, GREY + 1, border=4) > 0
+    assert psnr(GRAY, GRAY + 1, border=5) > 0 and ssim(GRAY, GRAY + 1, border=4) > 0
     with pytest.raises(ValueError, match="border 5: leaves less than 11 x 11 of 20 x 30"):
-        ssim(GREY, GREY, border=5)
+        ssim(GRAY, GRAY, border=5)
 
 
 def hr_of(name, scale):
@@ -209,9 +209,9 @@ def to_uint8(values):
 
 def old_papers(hr, lr, scale):
     """Y rounded to 8 bits, resized down and up without rounding, rounded."""
-    truth = to_uint8(luma(hr))
-    small = matlab_resize(truth, 1 / scale, "float")
-    return to_uint8(matlab_resize(small, scale, "float")), truth
+    target = to_uint8(luma(hr))
+    small = matlab_resize(target, 1 / scale, "float")
+    return to_uint8(matlab_resize(small, scale, "float")), target
 
 
 def of_8_bits(hr, lr, scale):
@@ -245,8 +245,8 @@ def test_bicubic_on_set5_has_the_published_scores(route, scale, expected):
     scores = []
     for name in NAMES:
         lr = read_image(SET5 / f"LR_x{scale}" / f"{name}.png").permute(1, 2, 0).numpy()
-        enlarged, truth = route(hr_of(name, scale), lr, scale)
-        scores.append([measure(enlarged, truth, border=scale) for measure in (psnr, ssim)])
+        enlarged, target = route(hr_of(name, scale), lr, scale)
+        scores.append([measure(enlarged, target, border=scale) for measure in (psnr, ssim)])
     decibels, similarity = np.mean(scores, axis=0)
     assert decibels == pytest.approx(expected[0], abs=5e-4) and similarity == pytest.approx(
         expected[1], abs=5e-5

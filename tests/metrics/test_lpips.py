@@ -27,9 +27,9 @@ def random_tensors(seed=0):
 def images(count=2, height=75, width=64, seed=0):
     """Two batches of uint8 [B, 3, H, W]."""
     generator = np.random.default_rng(seed)
-    truth = generator.integers(0, 256, (count, 3, height, width))
-    close = (truth + generator.normal(0, 30, truth.shape)).clip(0, 255)
-    return torch.tensor(close, dtype=torch.uint8), torch.tensor(truth, dtype=torch.uint8)
+    target = generator.integers(0, 256, (count, 3, height, width))
+    close = (target + generator.normal(0, 30, target.shape)).clip(0, 255)
+    return torch.tensor(close, dtype=torch.uint8), torch.tensor(target, dtype=torch.uint8)
 
 
 def plain_distance(tensors, x, y):

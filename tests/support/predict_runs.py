@@ -165,7 +165,7 @@ def _predict(task_class, environment, log, arguments):
 
 
 def rows_differ(rows):
-    """Whether not all rows say the same: else a comparison proves nothing."""
+    """Return True unless all rows are equal, in which case a comparison proves nothing."""
     return (
         len(
             {

@@ -82,7 +82,7 @@ def to_corners(boxes_cxcywh, size):
 
 
 def painted_corners(pixels, color):
-    """Where a color is, at half its strength: float [4] xyxy."""
+    """Return the box of the pixels of a color, at half its strength: float [4] xyxy."""
     ys, xs = ((pixels.int() - color.int()[:, None, None]).abs().amax(0) < 64).nonzero(as_tuple=True)
     return torch.tensor([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
 

@@ -163,7 +163,7 @@ def test_the_same_box_is_drawn_and_cut_to_fractions_of_a_pixel(
 
 
 def test_a_box_one_pixel_beside_its_place_would_be_seen(tmp_path):
-    """What the bound of the test above is worth."""
+    """The bound of the test above detects a shift of one pixel."""
     path = save(tmp_path / "x.jpg", waves(389, 515))
     scaled, full_hw = read_reduced_image(path, 90)
     parts = [resized_part(scaled, full_hw, (20, left, 200, 220), 48, 48) for left in (30, 31)]
@@ -189,7 +189,7 @@ def test_boxes_of_objects_and_pixels_of_a_scaled_image_are_where_they_were(tmp_p
 
 
 def test_a_part_of_a_scaled_image_is_that_of_the_image_resized(tmp_path):
-    """Where the box lies on whole pixels of the scaled one, nothing is new: crop and resize."""
+    """A box on whole pixels of the scaled image needs only a crop and a resize."""
     scaled = torch.from_numpy(waves(60, 80)).permute(2, 0, 1)
     part = resized_part(scaled, (120, 159), (20, 40, 60, 80), 16, 24)
     expected = Image.fromarray(waves(60, 80)[10:40, 20:60]).resize(

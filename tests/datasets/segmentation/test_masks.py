@@ -111,7 +111,7 @@ def test_sixteen_bits_may_hold_values_beyond_a_byte(mask, class_file):
     assert read_mask(mask(values), class_file(content)).tolist() == [[255, 1, 0]]
     with pytest.raises(
         UnreadableMask,
-        match=r"holds 2 values \(1000, 65535\) in 2 pixels, .*classes\.json knows 0 to 1 and 255",
+        match=r"holds 2 values \(1000, 65535\) in 2 pixels, .*classes\.json defines 0 to 1 and 255",
     ):
         read_mask(mask(values), class_file({"classes": ["a", "b"]}))
 
@@ -148,7 +148,7 @@ def test_values_without_a_class_are_named_with_the_file(mask, values):
     with pytest.raises(UnreadableMask) as caught:
         read_mask(path, plain_class_file([f"{i}" for i in range(11)]))
     assert caught.value.path == str(path) and caught.value.why.endswith(
-        "classes.json knows 0 to 10 and 255 (ignored)"
+        "classes.json defines 0 to 10 and 255 (ignored)"
     ) == (len(values) > 1)
     assert all(str(value) in caught.value.why for value in values)
     assert ("shift" in caught.value.why) == (

@@ -124,15 +124,15 @@ def test_classes_are_shared_out_so_that_each_can_be_learned():
 
 
 def test_an_image_holds_a_few_shapes_most_of_them_apart():
-    counts = [count_pieces((ids > BAND) & (ids != IGNORED)) for _, ids in scenes(60)]
+    counts = [count_components((ids > BAND) & (ids != IGNORED)) for _, ids in scenes(60)]
     assert max(counts) <= SHAPES[1] and np.mean(counts) > SHAPES[0]
 
 
-def count_pieces(region):
-    """How many connected pieces a mask has, by flooding."""
-    region, pieces = region.copy(), 0
+def count_components(region):
+    """Count the connected components of a mask by flood fill."""
+    region, components = region.copy(), 0
     while region.any():
-        pieces += 1
+        components += 1
         front = [tuple(np.argwhere(region)[0])]
         region[front[0]] = False
         while front:
@@ -145,7 +145,7 @@ def count_pieces(region):
                 ):
                     region[near] = False
                     front.append(near)
-    return pieces
+    return components
 
 
 def test_ignored_pixels_lie_around_shapes_alone():

@@ -122,7 +122,7 @@ def test_no_two_images_are_the_same(written):
 
 
 def test_there_is_detail_to_be_learned(written):
-    """What halving takes away is more than a gray level or two in most images."""
+    """Halving removes more than a gray level or two in most images."""
     lost = []
     for path in sorted((written / "train/HR").iterdir()):
         with Image.open(path) as image:

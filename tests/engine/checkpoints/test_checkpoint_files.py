@@ -68,7 +68,7 @@ def test_the_newest_valid_one_is_taken_and_the_damaged_are_named(tmp_path):
         str(tmp_path / "step_00000010"),
         str(tmp_path / "step_00000009"),
     ]
-    assert "damaged, passed over (state.json" in warnings[0]
+    assert "damaged, skipped (state.json" in warnings[0]
 
 
 def test_without_a_valid_one_there_is_none(tmp_path):

@@ -195,7 +195,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_a_resume_gives_the_same_byte
     settings = SETTINGS | dict(save_async=save_async)
     fault_injection.arm(fail_at(point, 4, errno.ENOSPC, times=9))
     with pytest.raises(
-        UserError, match=r"checkpoints: cannot write \(the disk\); older checkpoints are whole"
+        UserError, match=r"checkpoints: cannot write \(the disk\); older checkpoints are intact"
     ):
         train(ToyTask, output=str(tmp_path), **settings)
     status = json.loads((tmp_path / "status.json").read_text())

@@ -57,7 +57,7 @@ def layout_of(board):
 
 @pytest.fixture(scope="module")
 def stopped_and_resumed(tmp_path_factory):
-    """What TensorBoard reads of a run of eight steps that was started twice."""
+    """Return what TensorBoard reads of a run of eight steps, stopped and resumed once."""
     output = tmp_path_factory.mktemp("run")
     settings = dict(
         data="toy",

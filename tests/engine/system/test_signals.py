@@ -137,6 +137,6 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     from visionloop.engine.errors import UserError
 
     (tmp_path / "thesis.txt").write_text("two years of work")
-    with pytest.raises(UserError, match="not empty and not a run of ours"):
+    with pytest.raises(UserError, match="not empty and not the folder of a run"):
         train(ToyTask, output=str(tmp_path), **SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -50,7 +50,7 @@ def test_every_unreadable_or_wrong_file_is_named(data):
     write_pair(data, "val", "val03", np.array([[3, 7] * 12] * 20, dtype=np.uint8))
     Image.new("L", (24, 21)).save(data / "masks" / "val" / "val04.png")
     Image.new("L", (20, 24)).save(data / "masks" / "val" / "val05.png")
-    values = f"{data}/classes.json knows 0 to 2 and 255 (ignored)"
+    values = f"{data}/classes.json defines 0 to 2 and 255 (ignored)"
     assert dict(whys(check(data))) == {
         "train00.png": "empty file",
         "train01.png": "no PNG, TIFF or BMP file; other formats do not keep class ids",

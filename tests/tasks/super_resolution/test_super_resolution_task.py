@@ -376,7 +376,7 @@ def test_an_ensemble_and_tiles_are_used_in_evaluation(data):
 
 @pytest.fixture(scope="module")
 def lpips_file(tmp_path_factory):
-    """What bin/convert.py makes of random weights."""
+    """Write the file that bin/convert.py makes, with random weights."""
     folder, generator = tmp_path_factory.mktemp("lpips"), torch.Generator().manual_seed(0)
     tensors = {key: 0.05 * torch.rand(shape, generator=generator) for key, shape in SHAPES.items()}
     save_file(
