@@ -307,7 +307,7 @@ def test_no_file_names_a_folder_of_somebodys_machine():
     machine_path = re.compile(
         r"(?<![\w./}~$-])/(" + "|".join(("work", "root", "home")) + r")(?![\w-])"
     )
-    found = []
+    violations = []
     for name in sorted(filter(None, listing.stdout.split("\0"))):
         try:
             lines = read(ROOT / name).splitlines()
@@ -316,9 +316,9 @@ def test_no_file_names_a_folder_of_somebodys_machine():
             FileNotFoundError,
         ):  # an image; a file that is deleted but not yet committed so
             continue
-        found += [
+        violations += [
             f"{name}:{number}: {line.strip()[:80]}"
             for number, line in enumerate(lines, 1)
             if machine_path.search(line)
         ]
-    assert found == []
+    assert violations == []

@@ -82,29 +82,29 @@ def played_for(task):
 def options_of(launcher):
     """The options of all commands of a launcher."""
     module = importlib.import_module(f"visionloop.bin.{launcher}")
-    known, left = (
+    options, pending = (
         set(),
         [value for value in vars(module).values() if isinstance(value, click.Command)],
     )
-    while left:
-        command = left.pop()
-        left += getattr(command, "commands", {}).values()
-        known |= {
+    while pending:
+        command = pending.pop()
+        pending += getattr(command, "commands", {}).values()
+        options |= {
             name for option in command.params for name in (*option.opts, *option.secondary_opts)
         }
-    return known
+    return options
 
 
 @pytest.mark.parametrize(
     "launcher", sorted({command.launcher() for command in COMMANDS} - {None, "x"})
 )
 def test_every_option_that_a_page_shows_exists(launcher):
-    known = options_of(launcher)
+    options = options_of(launcher)
     for command in (command for command in COMMANDS if command.launcher() == launcher):
         after = command.line.split(f"bin/{launcher}.py", 1)[1].split()
-        strange = [word for word in after if word.startswith("--") and word not in known]
+        unknown = [word for word in after if word.startswith("--") and word not in options]
         # a back end's own arguments are forwarded, the rest is the task's
-        assert not strange or launcher == "train", f"{command.page}: {command.line}: {strange}"
+        assert not unknown or launcher == "train", f"{command.page}: {command.line}: {unknown}"
 
 
 def test_no_required_option_of_a_benchmark_is_left_out():
@@ -119,7 +119,7 @@ def test_no_required_option_of_a_benchmark_is_left_out():
         assert not missing, f"{command}: {missing}"
 
 
-def test_every_command_is_played_here_or_has_tests_of_its_tool_or_says_that_it_was_not_run():
+def test_every_command_is_run_here_or_has_tests_of_its_tool_or_is_marked_as_not_run():
     played = {tuple(command.words()) for task in WRITERS for command in played_for(task)}
     for command in COMMANDS:
         if command.run and not command.line.startswith(NOT_PLAYED):

@@ -1,4 +1,4 @@
-"""What is installed: the product alone, under its own names, beside Hugging Face `datasets`."""
+"""The installed distribution: only the product, next to Hugging Face `datasets`."""
 
 import configparser
 import shutil
@@ -31,13 +31,13 @@ def console_scripts(setup):
 
 
 def test_every_package_of_the_five_folders_is_listed(setup):
-    found = {
+    packages = {
         "visionloop." + ".".join(path.relative_to(ROOT).parent.parts)
         for folder in FOLDERS
         for path in (ROOT / folder).rglob("*.py")
         if "__pycache__" not in path.parts
     }
-    assert set(lines(setup, "options", "packages")) == found
+    assert set(lines(setup, "options", "packages")) == packages
     assert set(lines(setup, "options", "package_dir")) == {
         f"visionloop.{folder} = {folder}" for folder in FOLDERS
     }
@@ -64,10 +64,10 @@ def test_the_lock_holds_every_dependency_and_the_dev_extra(setup):
         if not line.startswith("#")
     ]
     locked = {name.lower().replace("_", "-") for name in pinned}
-    wanted = lines(setup, "options", "install_requires") + lines(
+    requirements = lines(setup, "options", "install_requires") + lines(
         setup, "options.extras_require", "dev"
     )
-    assert {requirement.split(">=")[0].lower() for requirement in wanted} - locked == set()
+    assert {requirement.split(">=")[0].lower() for requirement in requirements} - locked == set()
 
 
 @pytest.fixture(scope="module")

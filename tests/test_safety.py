@@ -137,11 +137,11 @@ class Trained:
 @pytest.fixture(scope="module", params=list(COMMANDS))
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    found = Trained(request.param, folder / "data", folder / "run")
-    found.data.mkdir()
-    WRITERS[request.param](found.data)
-    found.train(found.run, model="tiny", from_scratch=True)
-    return found
+    model_run = Trained(request.param, folder / "data", folder / "run")
+    model_run.data.mkdir()
+    WRITERS[request.param](model_run.data)
+    model_run.train(model_run.run, model="tiny", from_scratch=True)
+    return model_run
 
 
 class Trap:
@@ -194,7 +194,7 @@ def test_pickles_and_code_beside_the_weights_are_never_opened(trained, tmp_path,
             "--input",
             trained.images,
             "--output",
-            tmp_path / "answers",
+            tmp_path / "predictions",
             "--device",
             "cpu",
         )
@@ -217,7 +217,7 @@ def test_pickles_and_code_beside_the_weights_are_never_opened(trained, tmp_path,
     ]
 
 
-def test_a_run_goes_on_beside_planted_pickles(trained, tmp_path):
+def test_a_run_resumes_beside_planted_pickles(trained, tmp_path):
     run, marker = shutil.copytree(trained.run, tmp_path / "run"), tmp_path / "sprung"
     shutil.rmtree(run / "checkpoints" / "step_00000002")
     for name in PICKLES:
@@ -236,11 +236,11 @@ def test_a_run_goes_on_beside_planted_pickles(trained, tmp_path):
     assert again.read_bytes() == straight.read_bytes() and not marker.exists()
 
 
-@pytest.mark.parametrize("spoil", ["weights", "model_type"])
-def test_a_model_of_pickles_or_code_alone_is_one_line(trained, tmp_path, capsys, spoil):
+@pytest.mark.parametrize("case", ["weights", "model_type"])
+def test_a_model_of_pickles_or_code_alone_is_one_line(trained, tmp_path, capsys, case):
     model, marker = shutil.copytree(trained.run / "best", tmp_path / "model"), tmp_path / "sprung"
     plant(model, marker)
-    if spoil == "weights":
+    if case == "weights":
         (model / "model.safetensors").unlink()
     else:
         config = json.loads((model / "config.json").read_text())
@@ -256,7 +256,7 @@ def test_a_model_of_pickles_or_code_alone_is_one_line(trained, tmp_path, capsys,
             "--input",
             trained.images,
             "--output",
-            tmp_path / "answers",
+            tmp_path / "predictions",
         ),
         ("export", "--model", model, "--output", tmp_path / "exported"),
     ):
@@ -268,7 +268,7 @@ def test_a_model_of_pickles_or_code_alone_is_one_line(trained, tmp_path, capsys,
         trained.train(tmp_path / "run", model=str(model))
     assert (
         not marker.exists()
-        and not (tmp_path / "answers").exists()
+        and not (tmp_path / "predictions").exists()
         and not (tmp_path / "exported").exists()
     )
 
@@ -288,7 +288,7 @@ ODD_NAMES = (
 )
 
 
-def test_answers_lie_in_the_output_folder_whatever_the_images_are_called(trained, tmp_path):
+def test_predictions_stay_in_the_output_folder_whatever_the_images_are_called(trained, tmp_path):
     image = next(path for path in trained.images.rglob("*") if path.suffix in (".png", ".jpg"))
     for name in ODD_NAMES:
         path = tmp_path / "in" / "deep" / name
@@ -380,14 +380,16 @@ def test_predictions_about_other_files_are_one_line(tmp_path, capsys, task, name
     data = tmp_path / "data"
     data.mkdir()
     WRITERS[task](data)
-    answers = tmp_path / "x.jsonl"
-    answers.write_text(
+    predictions = tmp_path / "x.jsonl"
+    predictions.write_text(
         json.dumps({"file": name, "label": "dark", "score": 1.0, "detections": []}) + "\n"
     )
-    assert Trained(task, data, tmp_path)("evaluate", "--predictions", answers, "--data", data) == 2
+    assert (
+        Trained(task, data, tmp_path)("evaluate", "--predictions", predictions, "--data", data) == 2
+    )
     errors = capsys.readouterr().err
     assert (
-        errors.startswith(f"error: --predictions {answers}: line 1: file is ")
+        errors.startswith(f"error: --predictions {predictions}: line 1: file is ")
         and errors.count("\n") == 1
     )
 

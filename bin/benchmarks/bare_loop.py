@@ -72,12 +72,12 @@ class BareLoop:
 
 
 class InterleavedLoops:
-    """Lets the bare loop take the same batches after each block of the engine's steps.
+    """Run the bare loop on the same batches after each block of the engine's steps.
 
     It wraps `task.count_normalizers` and `task.before_step`, so `fit` is run unchanged. The loops
-    alternate in the middle between two multiples of `block`: what is written at such a step falls
-    into the engine's time, and a writing thread has half a block of the engine's steps to slow down. What it
-    needs beyond that the engine waits for.
+    alternate in the middle between two multiples of `block`, so the time of writes at such a step
+    counts as the engine's: a writing thread overlaps half a block of the engine's steps, and the
+    engine waits for the rest.
 
     earlier_processes: child processes that are not data workers of this run.
     """

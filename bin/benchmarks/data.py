@@ -1,8 +1,8 @@
-"""The `data` benchmark: training batches per second, by stage, by data workers, beside torchvision.
+"""The `data` benchmark: training batches per second by stage and workers, also for torchvision.
 
 Figures are per core: one process with one thread, or as many data workers as a row says. The engine
-leaves normalisation to the device (`to_input`); beside torchvision's pipeline it is counted, on the
-CPU, so that neither side wins by computing less.
+leaves normalization to the device (`to_input`); for the comparison with torchvision it is counted,
+on the CPU, so that neither side wins by computing less.
 """
 
 import os

@@ -119,7 +119,7 @@ def time_loader(
 ) -> Row:
     """Return {"batch": seconds} of the engine's TrainingData; its order does not depend on turn.
 
-    Started anew in each round: idle data workers would work ahead of the clock.
+    Started again in each round: idle data workers would work ahead of the clock.
     """
     world = World(0, 0, 1, torch.device("cpu"))
     loader = TrainingData(task, dataset, replace(config, workers=workers), world, 0)

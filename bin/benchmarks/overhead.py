@@ -1,4 +1,4 @@
-"""The `overhead` benchmark: the engine beside a bare loop of the same model, level by level."""
+"""The `overhead` benchmark: the engine against a bare loop of the same model, level by level."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from visionloop.bin.benchmarks.tasks import build_steady_task, prepare_steady_ru
 LEVELS = {
     "memory": "samples from memory; step time and overhead without the time spent making batches",
     # counted although any loop has to load: the bare loop is handed its batches, and no worker
-    # runs beside it
+    # runs at the same time
     "loader": "samples from disk by --workers; from here on with waiting for batches, and with what"
     " the workers take from the machine",
     "logging": "metrics.jsonl and TensorBoard once per block",

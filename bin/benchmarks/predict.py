@@ -50,8 +50,8 @@ IMAGES = {
 )  # fmt: skip
 @click.option(
     "--tile", "tiles", type=click.IntRange(0), multiple=True,
-    help="super_resolution: side of a tile as in `predict`, beside whole images, can be repeated"
-    " (default: 128)",
+    help="super_resolution: side of a tile in pixels as in `predict`, measured in addition to"
+    " whole images, can be repeated (default: 128)",
 )  # fmt: skip
 @shared_options("threads", "device", "json", repeats=3)
 def predict(

@@ -124,9 +124,9 @@ class TimedTask:
         self.marks[-1].append(self.now())
         return predictions
 
-    def write_predictions(self, folder: Path, answers: Value) -> None:
+    def write_predictions(self, folder: Path, rows: Value) -> None:
         self.marks.append([self.now()])
-        self._write(folder, answers)
+        self._write(folder, rows)
 
     def forward(self, *args: torch.Tensor, **named: torch.Tensor) -> Value:
         self.inputs += len(args[0] if args else named["pixel_values"])

@@ -142,7 +142,7 @@ def saved_storages(
 ) -> Iterator[dict[int, int]]:
     """Yield {key: bytes} of the storages that autograd saves for backward, each counted once.
 
-    key_of(storage): what tells storages apart; excluded: keys that are not counted, e.g. weights.
+    key_of(storage): identifies a storage; excluded: keys that are not counted, e.g. weights.
     """
     sizes: dict[int, int] = {}
     storages = []  # held, or the key of one could be given to another

@@ -1,4 +1,4 @@
-"""Result rows: the environment beside them, tables for people, JSON lines for programs."""
+"""Result rows: their environment, tables for people, JSON lines for programs."""
 
 import json
 import os
@@ -36,8 +36,8 @@ def write_results(
     name: of the benchmark; keys: columns that name the case; columns: {column: meaning}, of which
     the table has those of the first row; context: values that belong to all rows.
     """
-    shown = [*keys, *(column for column in columns if column in rows[0])]
-    print_table([{column: row[column] for column in shown} for row in rows])
+    printed_columns = [*keys, *(column for column in columns if column in rows[0])]
+    print_table([{column: row[column] for column in printed_columns} for row in rows])
     for row in rows:
         append_line(json_file, {"benchmark": name, **context, **row})
     for label, value in {**columns, **context}.items():

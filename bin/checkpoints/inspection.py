@@ -71,8 +71,8 @@ def describe(folder: CheckpointFolder) -> JsonObject:
 
 def total_or_none(counts: list[int | None]) -> int | None:
     """Return the sum, or None if there is nothing to add or a count is unknown."""
-    known = [count for count in counts if count is not None]
-    return sum(known) if known and len(known) == len(counts) else None
+    numbers = [count for count in counts if count is not None]
+    return sum(numbers) if numbers and len(numbers) == len(counts) else None
 
 
 def describe_files(folder: CheckpointFolder) -> dict[str, JsonObject]:

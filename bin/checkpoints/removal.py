@@ -28,16 +28,16 @@ def run_prune(path: str, *, keep: int, dry_run: bool) -> None:
     """
     places = find_places(path)
     if dry_run:
-        stale, kept = choose(places.checkpoints, keep)
+        stale, retained = choose(places.checkpoints, keep)
         for folder in stale:
             print(f"would remove {describe(folder)}")
-        print(summary(stale, kept, "would be freed"))
+        print(summary(stale, retained, "would be freed"))
         return
     try:
         with locked(places.run):
             # as at the start of a run: a folder whose rewriting was interrupted is needed
             finish_rewrites(places.checkpoints)
-            stale, kept = choose(places.checkpoints, keep)
+            stale, retained = choose(places.checkpoints, keep)
             for folder in stale:
                 remove(folder.path)
                 print(f"removed {describe(folder)}")
@@ -45,7 +45,7 @@ def run_prune(path: str, *, keep: int, dry_run: bool) -> None:
         raise UserError(
             f"{error.filename or path}: {error.strerror or error}", file=str(error.filename or path)
         ) from None
-    print(summary(stale, kept, "freed"))
+    print(summary(stale, retained, "freed"))
 
 
 @contextmanager
@@ -71,8 +71,10 @@ def choose(checkpoints: Path, keep: int) -> tuple[list[CheckpointFolder], list[C
     # the checkpoint that the run resumes from says which one is the best
     best_step = newest.best["step"] if newest.best else None
     newest_steps = [folder.step for folder in folders if folder.condition == VALID][-keep:]
-    kept = [folder for folder in folders if folder.step in (*newest_steps, best_step)]
-    return [folder for folder in folders if folder not in kept] + leftovers(checkpoints), kept
+    retained = [folder for folder in folders if folder.step in (*newest_steps, best_step)]
+    return [folder for folder in folders if folder not in retained] + leftovers(
+        checkpoints
+    ), retained
 
 
 def leftovers(checkpoints: Path) -> list[CheckpointFolder]:
@@ -92,12 +94,12 @@ def describe(folder: CheckpointFolder) -> str:
     return f"{folder.path} ({folder.condition}, {format_size(folder.size)})"
 
 
-def summary(stale: list[CheckpointFolder], kept: list[CheckpointFolder], freed: str) -> str:
+def summary(stale: list[CheckpointFolder], retained: list[CheckpointFolder], freed: str) -> str:
     """Return the last line: bytes freed and steps kept."""
     total = sum(folder.size for folder in stale)
     steps = ", ".join(
         str(folder.step) + ("" if folder.condition == VALID else f" ({folder.condition})")
-        for folder in kept
+        for folder in retained
     )
     return f"{total} bytes {freed} ({format_size(total)}); kept: step {steps}"
 

@@ -307,6 +307,6 @@ def explain_error(error: Exception, output: str | Path) -> Exception:
         )
     if is_lost_process(error):
         reason = lost_process_reason(error)
-        why = f"another process is gone or does not answer ({reason}); {RESUMES}"
+        why = f"another process is gone or does not respond ({reason}); {RESUMES}"
         return LostProcess(why, code="lost_process")
     return error

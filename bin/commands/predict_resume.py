@@ -108,8 +108,8 @@ class UnfinishedPredictions:
         except (OSError, ValueError):
             pass
         why = (
-            f"{self.display_path} is in the way: it holds no unfinished predictions of this command (no "
-            f"readable {PROGRESS} in it)"
+            f"{self.display_path} is in the way: it holds no unfinished predictions of this "
+            f"command (no readable {PROGRESS} in it)"
         )
         raise UserError(
             f"--output {self.output}: {why}", field="output", file=str(self.display_path)
@@ -127,8 +127,8 @@ class UnfinishedPredictions:
         changed = [name for name in names if stored.get(name) != self.inputs.get(name)]
         other = ", ".join(INPUT_NAMES.get(name, flag_of(name)) for name in changed)
         why = (
-            f"{self.display_path} holds unfinished predictions with another {other}; repeat that command "
-            "to resume them, or remove this folder to start again"
+            f"{self.display_path} holds unfinished predictions with another {other}; repeat that "
+            "command to resume them, or remove this folder to start again"
         )
         raise UserError(
             f"--output {self.output}: {why}", field="output", file=str(self.display_path)

@@ -1,6 +1,6 @@
 """Architectures of D-FINE and their released weights: the tables of models.toml.
 
-Imports no torch: recipes are asked before there is a model.
+Imports no torch, since recipes read the table before a model exists.
 """
 
 from visionloop.engine.types import JsonObject

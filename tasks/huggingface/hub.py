@@ -57,7 +57,7 @@ class ModelNames:
     example: a hub id, for messages.
     aliases: {other name: hub id or name}.
     architecture_of: {hub id: name} of released weights; their architecture is built without asking
-        the hub, and the first of a name are those that it stands for.
+        the hub. `--model NAME` loads the first hub id listed for the name.
     """
 
     architectures: tuple[str, ...]

@@ -1,8 +1,8 @@
 """Architectures of EoMT, and the names of their released weights, which models.toml lists.
 
-Imports no torch: recipes are asked before there is a model. Widths, depths, query blocks and
-queries: configs/** of `tue-mps/eomt` and the released config.json files; the fields are those of
-transformers' EomtConfig. A field that is not listed has its default there (patch 16, 4 register
+Imports no torch, since recipes read the table before a model exists. Widths, depths, query blocks
+and queries: configs/** of `tue-mps/eomt` and the released config.json files; the fields are those
+of transformers' EomtConfig. A field that is not listed has its default there (patch 16, 4 register
 tokens, MLP of 4 widths).
 """
 

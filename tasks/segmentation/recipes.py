@@ -118,5 +118,5 @@ def _local_config(model: str) -> JsonObject:
     try:
         config = json.loads((Path(model).expanduser() / "config.json").read_text())
     except (OSError, ValueError):
-        return {}  # loading it will say what is wrong
+        return {}  # loading the model reports what is wrong
     return config if isinstance(config, dict) else {}

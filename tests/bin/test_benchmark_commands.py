@@ -83,7 +83,7 @@ def test_every_command_is_run_here_or_in_a_file_of_its_own():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_rows_say_their_benchmark_options_versions_machine_and_load(rows_of, name):
+def test_rows_hold_their_benchmark_options_versions_machine_and_load(rows_of, name):
     rows, output = rows_of(name)
     for row in rows:
         assert (

@@ -35,19 +35,19 @@ def test_check_of_detection_prints_what_a_run_costs_and_writes_the_sheet(command
     code, printed, errors = command(
         "check", "--data", data, *SMALL.split(), "--json", "--sheet", tmp_path / "new" / "sheet.png"
     )
-    found = json.loads(printed)
-    assert code == 0 and set(found) == {"errors", "warnings", "classes", "estimate"}
-    assert found["errors"] == [] and set(found["classes"]) == {
+    report = json.loads(printed)
+    assert code == 0 and set(report) == {"errors", "warnings", "classes", "estimate"}
+    assert report["errors"] == [] and set(report["classes"]) == {
         "cross",
         "ring",
         "square",
         "triangle",
     }
-    assert set(found["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(
-        value > 0 for value in found["estimate"].values()
+    assert set(report["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(
+        value > 0 for value in report["estimate"].values()
     )
     assert all(
-        errors.count(f"warning: {row['path']}: {row['why']}") == 1 for row in found["warnings"]
+        errors.count(f"warning: {row['path']}: {row['why']}") == 1 for row in report["warnings"]
     )
     sheet = np.array(Image.open(tmp_path / "new" / "sheet.png"))
     left, right = np.array_split(sheet, 2, axis=1)
@@ -179,11 +179,11 @@ def learn(capsys):
 
 
 def test_overfitted_images_are_no_error(learn, capsys):
-    code, found, errors = learn(Learner)
+    code, report, errors = learn(Learner)
     assert (
         code == 0
-        and found["errors"] == []
-        and set(found) == {"errors", "warnings", "classes", "estimate"}
+        and report["errors"] == []
+        and set(report) == {"errors", "warnings", "classes", "estimate"}
     )
     assert errors.startswith("25 steps, ") and "accuracy 100.00 %" in errors
     flags = {
@@ -210,8 +210,8 @@ FAILURES = {
 @pytest.mark.parametrize(("expected", "case"), FAILURES.items())
 def test_a_failure_to_overfit_names_its_likely_cause(expected, case, learn):
     task_class, flags = case
-    code, found, errors = learn(task_class, **flags)
-    (row,) = found["errors"]
+    code, report, errors = learn(task_class, **flags)
+    (row,) = report["errors"]
     assert code == 2 and row["path"] == "toy" and expected in row["why"] and "\n" not in row["why"]
     assert f"error: toy: {row['why']}" in errors
 
@@ -221,8 +221,8 @@ class Greedy(Learner):
 
 
 def test_images_that_are_not_overfitted_are_reported_with_the_best_score(learn):
-    code, found, errors = learn(Greedy)
-    why = found["errors"][0]["why"]
+    code, report, errors = learn(Greedy)
+    why = report["errors"][0]["why"]
     assert code == 2 and why.startswith(
         "6 images are not overfitted in 600 steps: accuracy 100.00 % at best, expected 150.00 %"
     )
@@ -265,8 +265,8 @@ def test_a_goal_may_be_the_score_of_a_trivial_predictor_on_the_images_that_are_s
     ]
     assert line.endswith(" steps; a coin: 75.00 %") and float(line.split()[4]) >= 75
     monkeypatch.setattr(BetterThanOthers, "coin", 1.01)
-    code, found, _ = learn(BetterThanOthers)
-    assert code == 2 and "expected 101.00 %" in found["errors"][0]["why"]
+    code, report, _ = learn(BetterThanOthers)
+    assert code == 2 and "expected 101.00 %" in report["errors"][0]["why"]
 
 
 class Useless(Learner):
@@ -275,8 +275,8 @@ class Useless(Learner):
 
 
 def test_samples_that_cannot_be_overfitted_are_an_error_of_the_data(learn):
-    code, found, errors = learn(Useless)
-    assert code == 2 and found["errors"] == [
+    code, report, errors = learn(Useless)
+    assert code == 2 and report["errors"] == [
         {"path": "toy", "why": "these samples cannot be overfitted"}
     ]
     assert "error: toy: these samples cannot be overfitted" in errors

@@ -130,24 +130,24 @@ def test_list_shows_each_folder_with_condition_score_and_the_best(command, run):
     )
 
 
-def test_list_as_json_says_the_same_of_the_run_and_of_its_checkpoints_folder(command, run):
+def test_list_as_json_is_the_same_for_the_run_and_for_its_checkpoints_folder(command, run):
     code, printed, _ = command("list", run, "--json")
-    found = json.loads(printed)
+    report = json.loads(printed)
     state = json.loads((step(run, 6) / "state.json").read_text())
-    assert code == 0 and found["best_step"] == 6 and found["metric"] == "val_loss"
-    assert [row["step"] for row in found["checkpoints"]] == list(STEPS)
-    assert [row["is_best"] for row in found["checkpoints"]] == [False, False, True]
-    last = found["checkpoints"][-1]
+    assert code == 0 and report["best_step"] == 6 and report["metric"] == "val_loss"
+    assert [row["step"] for row in report["checkpoints"]] == list(STEPS)
+    assert [row["is_best"] for row in report["checkpoints"]] == [False, False, True]
+    last = report["checkpoints"][-1]
     assert (
         last["score"] == state["scores"]["val_loss"]
         and last["evaluated_at"] == 6
         and last["condition"] == "valid"
     )
     assert last["bytes"] == sum(map(len, read_files(step(run, 6)).values()))
-    assert json.loads(command("list", run / "checkpoints", "--json")[1]) == found
+    assert json.loads(command("list", run / "checkpoints", "--json")[1]) == report
 
 
-def test_a_score_between_two_evaluations_says_of_which_step_it_is(command, run):
+def test_a_score_between_two_evaluations_names_its_step(command, run):
     lines = command("list", run)[1].splitlines()
     assert lines[2].split()[0] == "4" and lines[2].endswith("as of step 3")
 
@@ -222,14 +222,14 @@ def test_inspect_names_the_condition_of_each_file(command, run):
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "corrupt",
     [
         lambda folder: (folder / "manifest.json").unlink(),
         lambda folder: damage(folder, "state.json"),
     ],
 )
-def test_inspect_trusts_no_state_that_may_have_changed(command, run, spoil):
-    spoil(step(run, 4))
+def test_inspect_trusts_no_state_that_may_have_changed(command, run, corrupt):
+    corrupt(step(run, 4))
     code, printed, _ = command("inspect", step(run, 4))
     assert (
         code == 0
@@ -260,9 +260,9 @@ def test_verify_names_every_damaged_file_and_why_with_exit_code_1(command, run):
     lines = printed.splitlines()
     assert code == 1 and len(lines) == 4 and sum(": damaged" in line for line in lines) == 2
     assert "model.safetensors: content changed (SHA-256 differs); state.json: missing" in lines[0]
-    found = json.loads(command("verify", run, "--json")[1])
-    assert found["damaged"] == 2 and len(found["folders"]) == 4
-    assert all(row["problems"] == problems(Path(row["folder"])) for row in found["folders"])
+    report = json.loads(command("verify", run, "--json")[1])
+    assert report["damaged"] == 2 and len(report["folders"]) == 4
+    assert all(row["problems"] == problems(Path(row["folder"])) for row in report["folders"])
 
 
 @pytest.mark.parametrize("name", ["checkpoints/step_00000004", "best"])
@@ -277,7 +277,7 @@ def test_verify_of_one_folder_looks_at_it_alone(command, run, name):
 # prune --------------------
 
 
-def test_prune_keeps_the_newest_and_says_what_went(command, run):
+def test_prune_keeps_the_newest_and_lists_what_was_removed(command, run):
     size = sum(
         len(content) for number in (2, 4) for content in read_files(step(run, number)).values()
     )
@@ -331,7 +331,7 @@ def test_without_a_valid_one_nothing_is_removed(command, run):
 
 
 def test_the_best_stays_beside_the_newest(command, run):
-    """As the newest valid one knows it: that is where the run goes on."""
+    """The newest valid checkpoint records the best step: the run resumes from that checkpoint."""
     folder = step(run, 6)
     state = json.loads((folder / "state.json").read_text())
     state["best"]["step"] = 2
@@ -384,7 +384,7 @@ def test_nothing_is_removed_while_a_run_holds_the_lock(command, run):
     assert command("prune", run, "--keep", "1")[0] == 0 and steps_of(run) == [6]
 
 
-def test_a_pruned_run_goes_on(command, run):
+def test_a_pruned_run_resumes(command, run):
     damage(step(run, 6))
     assert command("prune", run, "--keep", "1")[0] == 0
     result = train(ToyTask, config_file=str(run / "settings.json"), output=str(run))

@@ -21,7 +21,7 @@ from visionloop.tasks.classification.task import ClassificationTask
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Six classes of flat colours, train and val."""
+    """Six classes of uniform colors, train and val."""
     folder = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for split, number in (("train", 10), ("val", 2)):
@@ -144,7 +144,7 @@ def test_evaluate_shows_intervals_and_the_baseline_on_few_images(command, best, 
     assert len({len(line) for line in lines}) == 1  # aligned
 
 
-def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path):
+def test_saved_predictions_have_the_scores_of_the_model(command, best, data, tmp_path):
     scores = json.loads(
         command("evaluate --json", model=best, data=data, save_predictions=tmp_path / "x.jsonl")[1]
     )
@@ -160,7 +160,9 @@ def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path
     assert code == 0 and "12 images" in printed and "class 3" in printed
 
 
-def test_predict_answers_in_input_order_and_goes_on_after_a_broken_image(command, best, tmp_path):
+def test_predictions_are_in_input_order_and_a_broken_image_does_not_stop_predict(
+    command, best, tmp_path
+):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for i, name in enumerate(("b.jpg", "a.png", "deep/c.webp")):
         Image.fromarray(np.full((30, 60, 3), 70 * i, dtype=np.uint8)).save(tmp_path / "in" / name)
@@ -195,7 +197,7 @@ def test_predict_answers_in_input_order_and_goes_on_after_a_broken_image(command
     assert (tmp_path / "out" / "contact_sheet.png").exists() and (
         tmp_path / "out" / "attention_sheet.png"
     ).exists()
-    # its own folder is written again; the answers are those of the library
+    # its own folder is written again; the predictions are those of transformers
     (tmp_path / "in" / "broken.jpg").unlink()
     assert command(*arguments)[0] == 0
     model, processor = (
@@ -234,7 +236,7 @@ def test_predict_leaves_a_foreign_folder_alone(command, best, data, tmp_path):
     assert [path.name for path in (tmp_path / "letters").iterdir()] == ["mine.txt"]
 
 
-def test_export_gives_the_library_the_same_logits(command, best, data, tmp_path):
+def test_export_gives_transformers_the_same_logits(command, best, data, tmp_path):
     code, printed, _ = command("export", "--model", best, "--output", tmp_path / "out")
     assert code == 0 and "read back bit for bit" in printed
     card = (tmp_path / "out" / "README.md").read_text()
@@ -281,10 +283,10 @@ def test_check_reports_the_first_loss_and_what_the_run_costs(command, data):
         "cpu",
     )
     code, printed, _ = command(*arguments, "--precision", "fp32", "--json")
-    found = json.loads(printed)
-    assert code == 0 and found["errors"] == [] and found["classes"]["class 0"] == 10
-    assert set(found["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(
-        value > 0 for value in found["estimate"].values()
+    report = json.loads(printed)
+    assert code == 0 and report["errors"] == [] and report["classes"]["class 0"] == 10
+    assert set(report["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(
+        value > 0 for value in report["estimate"].values()
     )
     code, printed, _ = command(*arguments, "--precision", "fp32")
     assert "expected 1.792" in printed  # ln 6

@@ -46,12 +46,12 @@ def test_folders_are_splits_and_classes_are_those_of_all(convert, tmp_path):
         imagePath="..\\..\\deep\\a.jpg",
     )
     labelme(tmp_path / "me", "valid/v", [("a", "rectangle", [[0, 0], [8, 6]])])
-    image(tmp_path / "me/train/unlabelled.jpg")
+    image(tmp_path / "me/train/unlabeled.jpg")
     write(tmp_path / "me/train/package.json", {"name": "x"})
     status, _, err = convert("masks", tmp_path / "me", tmp_path / "out")
     assert (
         status == 0
-        and "unlabelled.jpg: image without annotations" in err
+        and "unlabeled.jpg: image without annotations" in err
         and "package.json: not a labelme json, skipped" in err
     )
     assert files_below(tmp_path / "out/masks") == ["train/deep/a.png", "val/v.png"] and classes(

@@ -77,10 +77,10 @@ def test_real_masks_survive_the_way_through_run_lengths(convert, tmp_path):
     if not CAMVID.is_dir():
         pytest.skip("no camvid-mini beside the repository")
     index = require_segmentation_split(CAMVID, "val").subset([0, 1, 2])
-    images, annotations, truth = [], [], {}
+    images, annotations, expected_ids = [], [], {}
     for i in range(len(index)):
         ids = read_mask(index.mask_path(i), read_class_file(CAMVID / "classes.json")).numpy()
-        truth[index.name(i)] = ids
+        expected_ids[index.name(i)] = ids
         images.append({"id": i, "file_name": index.name(i)})
         for label in sorted({*ids.ravel().tolist()} - {255}):
             counts = coco_mask.encode(np.asfortranarray(ids == label))["counts"].decode()
@@ -98,7 +98,7 @@ def test_real_masks_survive_the_way_through_run_lengths(convert, tmp_path):
     )
     assert convert("masks", tmp_path / "coco", tmp_path / "out", "--background", "ignore")[0] == 0
     assert tuple(classes(tmp_path / "out")) == index.classes and len(annotations) > 15
-    for name, ids in truth.items():
+    for name, ids in expected_ids.items():
         assert mask(tmp_path / "out", Path("train", name).with_suffix(".png")) == ids.tolist()
 
 

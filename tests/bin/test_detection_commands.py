@@ -74,9 +74,9 @@ def test_evaluate_prints_what_the_run_had_scored(command, best, data, tmp_path):
     per_class = json.loads(
         (tmp_path / "out" / "scores_per_class.json").read_text(), parse_constant=pytest.fail
     )
-    truth = json.loads((data / "val.json").read_text())
-    assert list(per_class) == [category["name"] for category in truth["categories"]]
-    assert sum(row["boxes"] for row in per_class.values()) == len(truth["annotations"])
+    annotations = json.loads((data / "val.json").read_text())
+    assert list(per_class) == [category["name"] for category in annotations["categories"]]
+    assert sum(row["boxes"] for row in per_class.values()) == len(annotations["annotations"])
     for tag in ("precision_recall", "average_precision", "confusion"):
         assert (tmp_path / "out" / f"scores_{tag}.png").exists()
 
@@ -130,7 +130,7 @@ def test_saved_predictions_score_the_same_without_model_and_images(command, best
     assert {row["category_id"] for row in json.loads(saved.read_text())} <= ids
 
 
-def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path):
+def test_saved_predictions_have_the_scores_of_the_model(command, best, data, tmp_path):
     code, _, errors = command(
         "predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out"
     )
@@ -142,17 +142,17 @@ def test_what_predict_writes_scores_like_the_model(command, best, data, tmp_path
         with Image.open(data / "val" / row["file"]) as image:
             assert image.size == (row["width"], row["height"])
         assert (tmp_path / "out" / "images" / row["file"]).exists()
-    found = []
+    scores_of_files = []
     for name in ("predictions.jsonl", "coco_results.json"):
         code, printed, _ = command(
             "evaluate", "--predictions", tmp_path / "out" / name, "--data", data, "--json"
         )
         assert code == 0
-        found.append(json.loads(printed))
+        scores_of_files.append(json.loads(printed))
     scores = json.loads(command("evaluate", "--model", best, "--data", data, "--json")[1])
-    assert found[0] == found[1]
+    assert scores_of_files[0] == scores_of_files[1]
     # boxes are written with 3 digits, scores with 6
-    assert [found[0][key] for key in SCORE_KEYS] == pytest.approx(
+    assert [scores_of_files[0][key] for key in SCORE_KEYS] == pytest.approx(
         [scores[key] for key in SCORE_KEYS], abs=2e-3, nan_ok=True
     )
 
@@ -165,7 +165,7 @@ def test_coco_results_carry_the_number_in_the_file_name(command, best, data, tmp
     )
 
 
-def test_predict_goes_on_after_a_broken_image(command, best, data, tmp_path):
+def test_a_broken_image_does_not_stop_predict(command, best, data, tmp_path):
     shutil.copytree(data / "val", tmp_path / "in")
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     code, _, errors = command(
@@ -180,16 +180,18 @@ def test_predict_goes_on_after_a_broken_image(command, best, data, tmp_path):
     }
 
 
-def test_export_gives_the_library_the_same_boxes(command, best, data, tmp_path):
+def test_export_gives_transformers_the_same_boxes(command, best, data, tmp_path):
     code, printed, _ = command("export", "--model", best, "--output", tmp_path / "out")
     assert code == 0 and "read back bit for bit" in printed
     model, processor = (
         LibraryDetector.from_pretrained(tmp_path / "out").eval(),
         AutoImageProcessor.from_pretrained(tmp_path / "out"),
     )
-    command("predict", "--model", best, "--input", data / "val", "--output", tmp_path / "answers")
+    command(
+        "predict", "--model", best, "--input", data / "val", "--output", tmp_path / "predictions"
+    )
     compared = 0
-    for row in read_rows(tmp_path / "answers" / "predictions.jsonl"):
+    for row in read_rows(tmp_path / "predictions" / "predictions.jsonl"):
         image = Image.open(data / "val" / row["file"]).convert("RGB")
         with torch.no_grad():
             outputs = model(**processor(image, return_tensors="pt"))
@@ -244,7 +246,7 @@ def test_evaluate_refuses_what_does_not_go_together(command, data, arguments, me
     assert code == 2 and errors.startswith(f"error: {message}") and errors.count("\n") == 1
 
 
-def test_a_backend_that_is_not_installed_is_told_before_training(data, tmp_path, monkeypatch):
+def test_a_backend_that_is_not_installed_is_reported_before_training(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UserError, match=r"--metric-backend: .*fasteval"):
         train(

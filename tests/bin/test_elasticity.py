@@ -22,10 +22,10 @@ LOST = (
 def runs(tmp_path_factory):
     """A folder of runs, with undisturbed runs of one and of two processes: `one` and `two`."""
     folder = tmp_path_factory.mktemp("elasticity")
-    found = Runs(folder, write_classification(folder / "images"))
-    assert found.forked("one", 1)[0] == [0]
-    assert found.forked("two", 2)[0] == [0, 0]
-    return found
+    runs_of_folder = Runs(folder, write_classification(folder / "images"))
+    assert runs_of_folder.forked("one", 1)[0] == [0]
+    assert runs_of_folder.forked("two", 2)[0] == [0, 0]
+    return runs_of_folder
 
 
 def state_of(output):

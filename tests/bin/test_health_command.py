@@ -22,7 +22,7 @@ def test_every_task_has_it():
     assert all("health" in launcher.commands.commands for launcher in LAUNCHERS)
 
 
-def test_a_usable_machine_is_told_with_exit_code_0(command):
+def test_a_usable_machine_is_reported_with_exit_code_0(command):
     code, out, err = command("health", "--device", "cpu", "--json")
     report = json.loads(out)
     assert (code, err) == (0, "") and report["usable"] is True and report["errors"] == []
@@ -57,7 +57,7 @@ def test_people_read_the_same_in_lines(command):
     assert sum(" GiB free" in line for line in lines) >= 3
 
 
-def test_a_device_that_is_not_there_is_an_error_and_the_rest_is_still_told(command):
+def test_a_missing_device_is_an_error_and_the_rest_is_still_reported(command):
     absent = "mps" if torch.cuda.is_available() else "cuda"
     code, out, _ = command("health", "--device", absent, "--json")
     report = json.loads(out)
@@ -78,12 +78,12 @@ def test_a_broken_an_absent_and_a_wrong_library_are_each_named(tmp_path):
         "Metadata-Version: 2.1\nName: safetensors\nVersion: 0.1\n"
     )
     (tmp_path / "visionloop-9.dist-info").mkdir()
-    wanted = "".join(
+    requirements = "".join(
         f"Requires-Dist: {name}\n"
         for name in ("pycocotools>=2", "safetensors>=0.6", "no-such-library>=3")
     )
     (tmp_path / "visionloop-9.dist-info" / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: visionloop\nVersion: 9\n{wanted}"
+        f"Metadata-Version: 2.1\nName: visionloop\nVersion: 9\n{requirements}"
     )
     run = subprocess.run(
         [
@@ -113,7 +113,7 @@ def test_a_broken_an_absent_and_a_wrong_library_are_each_named(tmp_path):
     )
 
 
-def test_a_machine_without_torch_is_told_in_one_line(tmp_path):
+def test_a_machine_without_torch_is_reported_in_one_line(tmp_path):
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text(
         "raise ImportError('libcudart.so.12: no such file')\n"
@@ -136,11 +136,11 @@ def fresh_report():
 
 def test_a_folder_that_is_not_there_yet_is_measured_where_it_would_be(tmp_path):
     report = fresh_report()
-    found = health.check_disk(report, "cache", tmp_path / "not" / "there")
+    disk = health.check_disk(report, "cache", tmp_path / "not" / "there")
     assert (
-        found["path"] == str(tmp_path / "not" / "there")
-        and found["free_gib"] > 0
-        and found["writable"]
+        disk["path"] == str(tmp_path / "not" / "there")
+        and disk["free_gib"] > 0
+        and disk["writable"]
     )
     assert not (tmp_path / "not").exists()
 

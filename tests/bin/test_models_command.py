@@ -32,8 +32,8 @@ TASK_TYPES = [
 ]
 
 
-def as_json(answer):
-    code, out, err = answer
+def as_json(result):
+    code, out, err = result
     assert (code, err) == (0, "")
     return json.loads(out)
 
@@ -142,15 +142,15 @@ def test_columns_stay_in_line_beside_korean(command):
     assert code == 0 and len({end + wide for end, wide in zip(ends, syllables, strict=True)}) == 1
 
 
-def test_metrics_name_what_is_shown_and_what_picks_the_best(command):
-    found = as_json(command("metrics", "--json"))
-    assert {task: (scores["primary"], scores["best"]) for task, scores in found.items()} == {
+def test_metrics_name_the_primary_score_and_the_one_that_selects_the_best(command):
+    metrics = as_json(command("metrics", "--json"))
+    assert {task: (scores["primary"], scores["best"]) for task, scores in metrics.items()} == {
         "image_classification": ("accuracy", "accuracy"),
         "object_detection": ("mAP50", "mAP"),
         "semantic_segmentation": ("miou", "miou"),
         "super_resolution": ("psnr", "psnr"),
     }
-    for scores in found.values():
+    for scores in metrics.values():
         keys = [row["key"] for row in scores["metrics"]]
         assert {scores["primary"], scores["best"], "val_loss"} <= set(keys) and len(keys) == len(
             set(keys)
@@ -160,7 +160,7 @@ def test_metrics_name_what_is_shown_and_what_picks_the_best(command):
             for row in scores["metrics"]
         )
         assert {row["format"] for row in scores["metrics"]} <= {"float", "percent"}
-    (lpips,) = [row for row in found["super_resolution"]["metrics"] if row["key"] == "lpips"]
+    (lpips,) = [row for row in metrics["super_resolution"]["metrics"] if row["key"] == "lpips"]
     assert lpips["higher_is_better"] is False
 
 
@@ -173,23 +173,23 @@ def test_every_model_builds_offline_with_the_count_of_the_table(command):
 @pytest.mark.parametrize(
     ("factor", "problem"), [(1.009, None), (1.02, "-2.0 % off"), (0.5, "+100.0 % off")]
 )
-def test_a_count_more_than_a_percent_off_is_told(factor, problem):
+def test_a_count_more_than_a_percent_off_is_reported(factor, problem):
     table, model = find_model("vit-tiny")
     row = verify_model(table, replace(model, params=round(model.params * factor)))
     assert row["problem"] == problem and row["counted"] == model.params
 
 
-def test_a_model_that_does_not_build_is_told_and_the_exit_code_is_1(command, monkeypatch):
+def test_a_model_that_does_not_build_is_reported_and_the_exit_code_is_1(command, monkeypatch):
     tiny = ARCHITECTURES["tiny"]
     monkeypatch.setitem(
         ARCHITECTURES, "tiny", replace(tiny, fields=tiny.fields | {"num_heads": [7, 7]})
     )  # of width 60
     code, out, _ = command("verify", "--task", "super-resolution")
-    told = {line.split()[0]: line for line in out.splitlines()[1:]}
-    assert code == 1 and "does not build: " in told.pop("tiny")
+    lines = {line.split()[0]: line for line in out.splitlines()[1:]}
+    assert code == 1 and "does not build: " in lines.pop("tiny")
     assert (
-        all(line.endswith("ok") for line in told.values())
-        and len(told) == len(MODEL_ZOOS[3].models) - 1
+        all(line.endswith("ok") for line in lines.values())
+        and len(lines) == len(MODEL_ZOOS[3].models) - 1
     )
 
 

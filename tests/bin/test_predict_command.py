@@ -151,7 +151,7 @@ def test_any_number_of_processes_gives_the_same_folder_and_may_change_between_st
     )
     assert codes == [STOPPED, -signal.SIGKILL], text
     assert (
-        "error: another process is gone or does not answer (" in text
+        "error: another process is gone or does not respond (" in text
         and "the same command resumes" in text
     )
     codes, text = forked(task_class, 1, log, output=output, **given)
@@ -352,18 +352,18 @@ def test_thousands_of_images_need_no_more_memory_than_the_first_hundreds(
     (tmp_path / "in").mkdir()
     for i in range(2000):
         os.link(images / "deep" / "0.png", tmp_path / "in" / f"{i:04d}.png")
-    seen = []
+    memory = []
 
     class Watched(task_class):
         def predict(self, module, batch):
-            seen.append(resident_mib())
+            memory.append(resident_mib())
             return super().predict(module, batch)
 
     assert (
         predict(Watched, given["model"], tmp_path / "in", tmp_path / "out", batch_size=16)
         == FINISHED
     )
-    assert len(seen) == 125 and max(seen[-10:]) - max(seen[:10]) < 8
+    assert len(memory) == 125 and max(memory[-10:]) - max(memory[:10]) < 8
 
 
 LARGEST = {
@@ -378,15 +378,15 @@ LARGEST = {
 
 def predictions_of(task, module, root, names, batch_size):
     """{key: [array of each image]} of the predictions for the list, in batches of this size."""
-    found = {}
+    arrays = {}
     for read in read_batches(
         task, root, names, batch_size=batch_size, numbers=range(num_batches(len(names), batch_size))
     ):
         with torch.no_grad():
             predictions = task.predict(module, read.batch)
         for key in predictions.keys() & LARGEST:
-            found.setdefault(key, []).extend(one.float().numpy() for one in predictions[key])
-    return found
+            arrays.setdefault(key, []).extend(one.float().numpy() for one in predictions[key])
+    return arrays
 
 
 @pytest.mark.parametrize("task_name", TASKS)
@@ -406,7 +406,7 @@ def test_images_of_any_sizes_are_predicted_alike_in_batches_of_any_size(
 
 def test_files_of_one_stem_get_png_names_of_their_own():
     names = PngNames(["a.jpg", "a.png", "b.jpg", "d/b.jpg", "c.jpg", "c.jpg.jpg"])
-    found = [
+    png_names = [
         names.of(name) for name in ("a.jpg", "a.png", "b.jpg", "d/b.jpg", "c.jpg", "c.jpg.jpg")
     ]
-    assert found == ["a.jpg.png", "a.png.png", "b.png", "d/b.png", "c.png", "c.jpg.jpg.png"]
+    assert png_names == ["a.jpg.png", "a.png.png", "b.png", "d/b.png", "c.png", "c.jpg.jpg.png"]

@@ -148,9 +148,9 @@ def test_what_cannot_be_replayed_is_one_line(command, run, data, tmp_path, monke
             foreign,
         ),
     }
-    for wanted, (folder, step, output) in cases.items():
+    for message, (folder, step, output) in cases.items():
         code, _, errors = command("replay", "--run", folder, "--step", step, "--output", output)
-        assert (code, errors) == (2, f"error: {wanted}\n")
+        assert (code, errors) == (2, f"error: {message}\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign"]
 
 

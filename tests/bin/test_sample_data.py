@@ -55,7 +55,7 @@ def test_the_data_lies_in_its_folder_and_nothing_unfinished_beside_it(written):
     assert [path.name for path in written.parent.iterdir()] == ["data"]
 
 
-def test_running_it_again_says_so_and_touches_nothing(written, sample_data):
+def test_running_it_again_is_reported_and_changes_nothing(written, sample_data):
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
     status, out, _ = sample_data("classification", written)
     assert status == 0 and "already there" in out
@@ -102,7 +102,7 @@ def test_the_small_images_of_super_resolution_lie_beside_those_of_validation(sam
     assert sample_data("super_resolution", tmp_path / "data")[1].endswith("is already there\n")
 
 
-def test_an_unknown_task_is_told_in_one_line(sample_data, tmp_path):
+def test_an_unknown_task_is_reported_in_one_line(sample_data, tmp_path):
     status, _, err = sample_data("clasification", tmp_path / "x")
     assert (
         status == 2
@@ -112,7 +112,7 @@ def test_an_unknown_task_is_told_in_one_line(sample_data, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_place_that_cannot_be_written_is_told_in_one_line(sample_data, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_line(sample_data, tmp_path):
     (tmp_path / "file").write_text("x")
     status, _, err = sample_data("classification", tmp_path / "file" / "data")
     assert status == 2 and err.count("\n") == 1

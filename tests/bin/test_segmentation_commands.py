@@ -62,9 +62,9 @@ def masked(best, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answered(best, data, tmp_path_factory):
-    """What `predict` writes for the validation images."""
-    output = tmp_path_factory.mktemp("answers") / "out"
+def predicted(best, data, tmp_path_factory):
+    """Return the folder of `predict` for the validation images."""
+    output = tmp_path_factory.mktemp("predictions") / "out"
     with pytest.raises(SystemExit) as left:
         commands.main(
             [
@@ -145,15 +145,15 @@ def test_scores_of_every_level_stand_beside_the_last_ones(command, best, data):
     assert code == 2 and errors == "error: --score-levels: needs --model\n"
 
 
-def test_what_predict_writes_scores_like_the_model(command, best, data, answered):
+def test_saved_predictions_have_the_scores_of_the_model(command, best, data, predicted):
     scores = json.loads(command("evaluate", "--model", best, "--data", data, "--json")[1])
-    for path in (answered, answered / "ids"):
+    for path in (predicted, predicted / "ids"):
         code, printed, _ = command("evaluate", "--predictions", path, "--data", data, "--json")
-        found = json.loads(printed)
-        assert code == 0 and {key: found[key] for key in SCORES} == {
+        evaluated = json.loads(printed)
+        assert code == 0 and {key: evaluated[key] for key in SCORES} == {
             key: scores[key] for key in SCORES
         }
-        assert found.get("val_loss") is None
+        assert evaluated.get("val_loss") is None
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def test_evaluate_refuses_what_does_not_go_together(command, data, arguments, me
 # predict --------------------
 
 
-def test_predict_writes_ids_colours_images_and_shares(answered, data):
-    rows = read_rows(answered / "predictions.jsonl")
+def test_predict_writes_ids_colors_images_and_shares(predicted, data):
+    rows = read_rows(predicted / "predictions.jsonl")
     assert [row["file"] for row in rows] == [f"000{i}.jpg" for i in range(4)]
     table = class_colors(CLASSES)
     for row in rows:
         stem = row["file"].removesuffix(".jpg")
-        ids = read_ids(answered / "ids" / f"{stem}.png")
+        ids = read_ids(predicted / "ids" / f"{stem}.png")
         with Image.open(data / "images" / "val" / row["file"]) as image:
             assert image.size == (row["width"], row["height"]) == ids.shape[::-1]
         assert {one["id"]: one["label"] for one in row["classes"]} == {
@@ -195,11 +195,11 @@ def test_predict_writes_ids_colours_images_and_shares(answered, data):
         assert shares == pytest.approx(
             [(ids == one["id"]).mean() for one in row["classes"]], abs=1e-6
         )
-        with Image.open(answered / "colors" / f"{stem}.png") as image:
+        with Image.open(predicted / "colors" / f"{stem}.png") as image:
             assert np.array_equal(np.array(image), table[ids])
-        with Image.open(answered / "images" / row["file"]) as image:
+        with Image.open(predicted / "images" / row["file"]) as image:
             assert max(image.size) >= 640
-    with Image.open(answered / "contact_sheet.png") as image:
+    with Image.open(predicted / "contact_sheet.png") as image:
         assert np.array(image).std() > 10
 
 
@@ -220,7 +220,7 @@ def test_two_images_with_one_stem_get_masks_of_their_own(command, best, data, tm
     assert code == 0 and masks == {"a.jpg.png", "a.png.png", "a.jpg.jpg.png", "b.png", "deep/a.png"}
 
 
-def test_predict_goes_on_after_a_broken_image(command, best, data, tmp_path):
+def test_a_broken_image_does_not_stop_predict(command, best, data, tmp_path):
     shutil.copytree(data / "images" / "val", tmp_path / "in")
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     code, printed, errors = command(
@@ -238,7 +238,7 @@ def test_predict_goes_on_after_a_broken_image(command, best, data, tmp_path):
     assert len(list((tmp_path / "out" / "ids").iterdir())) == 4
 
 
-def test_predict_answers_large_thin_and_small_images(command, best, tmp_path):
+def test_predict_takes_large_thin_and_small_images(command, best, tmp_path):
     (tmp_path / "in").mkdir()
     sizes = {
         "large": (2048, 1536),
@@ -266,20 +266,20 @@ def test_check_prints_shares_and_costs_and_writes_the_sheet(command, data, tmp_p
     code, printed, errors = command(
         "check", "--data", data, *SMALL.split(), "--json", "--sheet", tmp_path / "new" / "sheet.png"
     )
-    found = json.loads(printed)
+    report = json.loads(printed)
     assert (
         code == 0
-        and set(found) == {"errors", "warnings", "classes", "estimate"}
-        and found["errors"] == []
+        and set(report) == {"errors", "warnings", "classes", "estimate"}
+        and report["errors"] == []
     )
-    assert list(found["classes"]) == list(CLASSES) and all(
-        number > 0 for number in found["classes"].values()
+    assert list(report["classes"]) == list(CLASSES) and all(
+        number > 0 for number in report["classes"].values()
     )
-    assert set(found["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(
-        value > 0 for value in found["estimate"].values()
+    assert set(report["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(
+        value > 0 for value in report["estimate"].values()
     )
     assert all(
-        errors.count(f"warning: {row['path']}: {row['why']}") == 1 for row in found["warnings"]
+        errors.count(f"warning: {row['path']}: {row['why']}") == 1 for row in report["warnings"]
     )
     sheet = np.array(Image.open(tmp_path / "new" / "sheet.png"))
     left, right = np.array_split(sheet, 2, axis=1)
@@ -326,7 +326,9 @@ def test_every_broken_pair_is_a_line_that_names_its_file(command, data, tmp_path
     assert code == 2 and errors.count("error: ") == 1 and str(folder) in errors
 
 
-def test_a_folder_without_masks_is_told_in_one_line_by_every_command(command, best, data, tmp_path):
+def test_a_folder_without_masks_is_reported_in_one_line_by_every_command(
+    command, best, data, tmp_path
+):
     (tmp_path / "data").mkdir()
     shutil.copytree(data / "images", tmp_path / "data" / "images")
     shutil.copy(data / "classes.json", tmp_path / "data")
@@ -362,7 +364,7 @@ def test_a_segmenter_overfits_four_images(command, data):
 
 
 @pytest.mark.parametrize("kind", ["best", "masked"])
-def test_export_gives_the_library_the_same_masks(command, kind, tmp_path, request):
+def test_export_gives_transformers_the_same_masks(command, kind, tmp_path, request):
     source = request.getfixturevalue(kind)
     code, printed, _ = command("export", "--model", source, "--output", tmp_path / "out")
     assert code == 0 and "read back bit for bit" in printed
@@ -388,9 +390,10 @@ def test_export_gives_the_library_the_same_masks(command, kind, tmp_path, reques
             tmp_path / "in" / f"{i}.png"
         )
     assert (
-        command("predict", model=source, input=tmp_path / "in", output=tmp_path / "answers")[0] == 0
+        command("predict", model=source, input=tmp_path / "in", output=tmp_path / "predictions")[0]
+        == 0
     )
-    seen = set()
+    predicted_ids = set()
     for i, (width, height) in enumerate(sizes):
         inputs = processor(
             Image.open(tmp_path / "in" / f"{i}.png").convert("RGB"), return_tensors="pt"
@@ -400,13 +403,13 @@ def test_export_gives_the_library_the_same_masks(command, kind, tmp_path, reques
         theirs = processor.post_process_semantic_segmentation(
             outputs, target_sizes=[(height, width)]
         )[0].numpy()
-        ours = read_ids(tmp_path / "answers" / "ids" / f"{i}.png")
+        ours = read_ids(tmp_path / "predictions" / "ids" / f"{i}.png")
         assert (ours != theirs).mean() <= 1e-3, (
             width,
             height,
         )  # scores of two classes may be equal to the last digit
-        seen |= set(np.unique(ours).tolist())
-    assert len(seen) > 1
+        predicted_ids |= set(np.unique(ours).tolist())
+    assert len(predicted_ids) > 1
 
 
 @pytest.mark.skipif(

@@ -77,9 +77,9 @@ def small(data):
 
 
 @pytest.fixture(scope="module")
-def answered(best, small, tmp_path_factory):
-    """What `predict` writes for them."""
-    output = tmp_path_factory.mktemp("answers") / "out"
+def predicted(best, small, tmp_path_factory):
+    """Return the folder of `predict` for the small validation images."""
+    output = tmp_path_factory.mktemp("predictions") / "out"
     with pytest.raises(SystemExit) as left:
         commands.main(
             ["predict", "--model", str(best), "--input", str(small), "--output", str(output)]
@@ -124,7 +124,7 @@ def test_evaluate_prints_what_the_run_had_scored(command, best, denoiser, kind, 
     ]
     assert scores == pytest.approx(
         logged, rel=1e-4
-    )  # corrected weights of the denoiser round a grey level differently here and there
+    )  # corrected weights of the denoiser round a gray level differently here and there
     assert (
         json.loads((tmp_path / "out" / "scores.json").read_text(), parse_constant=pytest.fail)
         == scores
@@ -152,7 +152,7 @@ def test_the_table_has_the_score_of_bicubic_beside_ours(command, best, data):
     )
 
 
-def test_evaluation_is_told_how_to_look_at_images(command, best, data):
+def test_evaluation_takes_tiles_and_ensemble_as_options(command, best, data):
     def scores(*options):
         code, printed, _ = command("evaluate", "--model", best, "--data", data, "--json", *options)
         assert code == 0
@@ -170,7 +170,7 @@ def test_evaluation_is_told_how_to_look_at_images(command, best, data):
     assert scores("--split", "train")["psnr"] != plain["psnr"]
 
 
-def test_noise_is_that_of_training_unless_told_otherwise(command, denoiser, data):
+def test_noise_is_that_of_training_by_default(command, denoiser, data):
     def score(*options):
         return json.loads(
             command("evaluate", "--model", denoiser, "--data", data, "--json", *options)[1]
@@ -180,15 +180,15 @@ def test_noise_is_that_of_training_unless_told_otherwise(command, denoiser, data
     assert score("--noise", "50") == plain != score("--noise", "15")
 
 
-def test_what_predict_writes_scores_like_the_model(command, best, data, answered):
+def test_saved_predictions_have_the_scores_of_the_model(command, best, data, predicted):
     scores = json.loads(command("evaluate", "--model", best, "--data", data, "--json")[1])
-    for path in (answered, answered / "results"):
+    for path in (predicted, predicted / "results"):
         code, printed, _ = command("evaluate", "--predictions", path, "--data", data, "--json")
-        found = json.loads(printed)
-        assert code == 0 and {key: found[key] for key in SCORES} == {
+        evaluated = json.loads(printed)
+        assert code == 0 and {key: evaluated[key] for key in SCORES} == {
             key: scores[key] for key in SCORES
         }
-        assert found.get("val_loss") is None
+        assert evaluated.get("val_loss") is None
 
 
 @pytest.mark.parametrize(
@@ -230,10 +230,10 @@ def test_evaluate_refuses_what_does_not_go_together(command, best, data, argumen
 # predict --------------------
 
 
-def test_predict_writes_results_images_and_lines(answered, best, small):
-    rows = read_rows(answered / "predictions.jsonl")
+def test_predict_writes_results_images_and_lines(predicted, best, small):
+    rows = read_rows(predicted / "predictions.jsonl")
     names = [f"v0{i}x2.png" for i in range(3)]
-    assert [row["file"] for row in rows] == names == list(results(answered))
+    assert [row["file"] for row in rows] == names == list(results(predicted))
     module = SuperResolutionTask.load_trained(best)[1]
     for row in rows:
         image = read_image(small / row["file"])
@@ -247,12 +247,12 @@ def test_predict_writes_results_images_and_lines(answered, best, small):
                 .permute(1, 2, 0)
                 .numpy()
             )
-        assert np.array_equal(pixels(answered / "results" / row["file"]), expected)
+        assert np.array_equal(pixels(predicted / "results" / row["file"]), expected)
         assert (row["height"], row["width"]) == expected.shape[:2] and row["scale"] == 2
         assert not row["tiled"] and row["exact"] and row["tiling"].startswith("whole")
-        assert pixels(answered / "images" / row["file"]).shape[1] > 700
-    assert pixels(answered / "contact_sheet.png").shape[0] > 3 * 150
-    assert {path.name for path in answered.iterdir()} == {
+        assert pixels(predicted / "images" / row["file"]).shape[1] > 700
+    assert pixels(predicted / "contact_sheet.png").shape[0] > 3 * 150
+    assert {path.name for path in predicted.iterdir()} == {
         "predictions.jsonl",
         "results",
         "images",
@@ -272,7 +272,7 @@ def test_lines_are_printed_too_and_a_single_image_is_enough(command, best, small
     )
 
 
-def test_predict_goes_on_after_a_broken_image(command, best, small, answered, tmp_path):
+def test_a_broken_image_does_not_stop_predict(command, best, small, predicted, tmp_path):
     shutil.copytree(small, tmp_path / "in")
     (tmp_path / "in" / "v01.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     code, printed, errors = command(
@@ -286,7 +286,7 @@ def test_predict_goes_on_after_a_broken_image(command, best, small, answered, tm
     rows = read_rows(tmp_path / "out" / "predictions.jsonl")
     assert [("error" in row) for row in rows] == [False, True, False, False]
     assert [json.loads(line) for line in printed.splitlines()] == rows
-    assert same(results(tmp_path / "out"), results(answered))
+    assert same(results(tmp_path / "out"), results(predicted))
 
 
 def test_tiles_with_the_models_reach_give_the_whole_image(command, best, tmp_path):
@@ -300,7 +300,7 @@ def test_tiles_with_the_models_reach_give_the_whole_image(command, best, tmp_pat
         "default": tile,
         "near": (*tile, "--halo", "8"),
     }
-    rows, found = {}, {}
+    rows, images = {}, {}
     for name, options in ways.items():
         assert (
             command(
@@ -308,7 +308,7 @@ def test_tiles_with_the_models_reach_give_the_whole_image(command, best, tmp_pat
             )[0]
             == 0
         )
-        (rows[name],), found[name] = (
+        (rows[name],), images[name] = (
             read_rows(tmp_path / name / "predictions.jsonl"),
             results(tmp_path / name)["wide.png"].astype(int),
         )
@@ -321,7 +321,7 @@ def test_tiles_with_the_models_reach_give_the_whole_image(command, best, tmp_pat
         "approximation" in rows["near"]["tiling"]
         and "the same as the whole image" in rows["exact"]["tiling"]
     )
-    differences = {name: np.abs(image - found["whole"]) for name, image in found.items()}
+    differences = {name: np.abs(image - images["whole"]) for name, image in images.items()}
     assert (
         max(differences[name].max() for name in ("exact", "default")) <= 1
     )  # the last rounding may turn
@@ -348,18 +348,18 @@ def test_an_ensemble_turns_with_its_input(command, best, tmp_path):
     )
 
 
-def test_grey_images_transparency_and_turned_photographs_stay_what_they_are(
+def test_gray_images_transparency_and_rotated_photographs_keep_their_mode_and_size(
     command, best, tmp_path
 ):
-    folder, colours = tmp_path / "in", some_image("c", 22, 35)
-    write_image(folder / "grey.png", colours[..., 0])
-    write_image(folder / "alpha.png", np.dstack([colours, np.full((22, 35), 77, dtype=np.uint8)]))
-    write_image(folder / "both.png", Image.fromarray(colours[..., 0]).convert("LA"))
-    write_image(folder / "deep.png", Image.fromarray(colours[..., 0].astype(np.uint16) * 257))
+    folder, colors = tmp_path / "in", some_image("c", 22, 35)
+    write_image(folder / "gray.png", colors[..., 0])
+    write_image(folder / "alpha.png", np.dstack([colors, np.full((22, 35), 77, dtype=np.uint8)]))
+    write_image(folder / "both.png", Image.fromarray(colors[..., 0]).convert("LA"))
+    write_image(folder / "deep.png", Image.fromarray(colors[..., 0].astype(np.uint16) * 257))
     exif = Image.Exif()
     exif[0x0112], exif[271] = 6, "a maker"
-    Image.fromarray(colours).save(folder / "photo.jpg", exif=exif)
-    write_image(folder / "line.png", colours[:1])
+    Image.fromarray(colors).save(folder / "photo.jpg", exif=exif)
+    write_image(folder / "line.png", colors[:1])
     code, _, _ = command(
         "predict --batch-size 4", model=best, input=folder, output=tmp_path / "out"
     )
@@ -373,7 +373,7 @@ def test_grey_images_transparency_and_turned_photographs_stay_what_they_are(
             if path.stem == "photo":
                 assert image.getexif().get(271) == "a maker" and 0x0112 not in image.getexif()
     assert modes == {
-        "grey": "L",
+        "gray": "L",
         "alpha": "RGBA",
         "both": "LA",
         "deep": "L",
@@ -404,14 +404,14 @@ def test_check_prints_costs_and_writes_the_sheet(command, data, tmp_path):
     code, printed, errors = command(
         "check", "--data", data, *SMALL.split(), "--json", "--sheet", tmp_path / "new" / "sheet.png"
     )
-    found = json.loads(printed)
-    assert code == 0 and set(found) == {"errors", "warnings", "classes", "estimate"}
-    assert found["errors"] == [] and found["classes"] == {}
-    assert set(found["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(
-        value > 0 for value in found["estimate"].values()
+    report = json.loads(printed)
+    assert code == 0 and set(report) == {"errors", "warnings", "classes", "estimate"}
+    assert report["errors"] == [] and report["classes"] == {}
+    assert set(report["estimate"]) == {"memory_gib", "disk_gib", "seconds"} and all(
+        value > 0 for value in report["estimate"].values()
     )
     assert all(
-        errors.count(f"warning: {row['path']}: {row['why']}") == 1 for row in found["warnings"]
+        errors.count(f"warning: {row['path']}: {row['why']}") == 1 for row in report["warnings"]
     )
     left, right = np.array_split(pixels(tmp_path / "new" / "sheet.png"), 2, axis=1)
     assert left.shape[0] > 500 and left.std() > 20 and right.std() > 20
@@ -458,7 +458,7 @@ def test_every_broken_image_is_a_line_that_names_its_file(command, data, tmp_pat
     assert code == 2 and errors.count("error: ") == 1 and "t02.png" in errors
 
 
-def test_a_folder_of_another_layout_is_told_in_one_line_by_every_command(
+def test_a_folder_of_another_layout_is_reported_in_one_line_by_every_command(
     command, best, data, tmp_path
 ):
     shutil.copytree(data / "train" / "HR", tmp_path / "data" / "train")
@@ -494,7 +494,7 @@ def test_the_command_line_shows_what_a_run_would_be(command):
 
 
 @pytest.mark.parametrize("kind", ["best", "denoiser", "checkpoint of the denoiser"])
-def test_export_gives_the_library_the_same_images(command, kind, small, tmp_path, request):
+def test_export_gives_transformers_the_same_images(command, kind, small, tmp_path, request):
     source = request.getfixturevalue(kind.split()[-1])
     if kind.startswith("checkpoint"):
         source = source.parent / "checkpoints" / "step_00000003"
@@ -503,10 +503,12 @@ def test_export_gives_the_library_the_same_images(command, kind, small, tmp_path
     assert ("is corrected for plain transformers" in printed) == kind.startswith("checkpoint")
     model = Swin2SRForImageSuperResolution.from_pretrained(tmp_path / "out").eval()
     assert (
-        command("predict", "--model", source, "--input", small, "--output", tmp_path / "answers")[0]
+        command(
+            "predict", "--model", source, "--input", small, "--output", tmp_path / "predictions"
+        )[0]
         == 0
     )
-    for name, ours in results(tmp_path / "answers").items():
+    for name, ours in results(tmp_path / "predictions").items():
         with torch.no_grad():
             theirs = model(
                 pad_to_window(read_image(small / name)[None] / 255, model.config.window_size)
@@ -535,10 +537,11 @@ def test_the_card_shows_how_to_use_the_folder_and_its_lines_run(
     exec(compile(code.replace("THIS FOLDER", str(tmp_path / "out")), "card", "exec"), {})
     assert AutoImageProcessor.from_pretrained(tmp_path / "out") is not None
     assert (
-        command("predict", "--model", best, "--input", "image.png", "--output", "answers")[0] == 0
+        command("predict", "--model", best, "--input", "image.png", "--output", "predictions")[0]
+        == 0
     )
     ours, theirs = (
-        results(tmp_path / "answers")["image.png"].astype(int),
+        results(tmp_path / "predictions")["image.png"].astype(int),
         pixels(tmp_path / "result.png"),
     )
     assert ours.shape == theirs.shape

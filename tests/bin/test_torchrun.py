@@ -59,7 +59,7 @@ def command(images, output, *options):
     ]
 
 
-def test_two_processes_under_torchrun_train_stop_at_sigterm_go_on_and_end_with_the_same_bytes(
+def test_two_processes_under_torchrun_stop_at_sigterm_resume_and_end_with_the_same_bytes(
     images, tmp_path
 ):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
@@ -79,7 +79,7 @@ def test_two_processes_under_torchrun_train_stop_at_sigterm_go_on_and_end_with_t
     assert bytes_of(stopped) == bytes_of(straight)
 
 
-def test_a_mistake_under_torchrun_is_told_in_one_line_and_leaves_nothing(images, tmp_path):
+def test_a_user_error_under_torchrun_is_one_line_and_leaves_nothing(images, tmp_path):
     done = subprocess.run(
         command(images, tmp_path / "run", "--micro-batch", "0"),
         env=ENVIRONMENT,

@@ -75,7 +75,7 @@ def test_a_start_that_wrote_no_status_is_not_queued_again(job):
     assert "not queued again (this start wrote no status" in output
 
 
-def test_the_status_of_an_earlier_start_does_not_speak_for_this_one(job):
+def test_the_status_of_an_earlier_start_does_not_count_for_this_one(job):
     assert job.outcome(text=status("stopped"))[:2] == (75, 1)
     code, requeues, output = job.outcome(text=None)
     assert (code, requeues) == (1, 1), "queued again for what the start before had written"
@@ -110,7 +110,7 @@ def test_a_stop_before_the_run_began_is_queued_again(job):
 
 
 @pytest.mark.parametrize("state", ENDED_BY_SLURM)
-def test_a_cancelled_job_is_neither_signalled_twice_nor_queued_again(job, state):
+def test_a_canceled_job_is_neither_signaled_twice_nor_queued_again(job, state):
     script = job.start(text=status("stopped"), waits=True)
     job.wait_for(lambda: len(job.calls("torchrun")) == 2)
     (job.folder / "job.txt").write_text(f"JobId=4711 {state}")

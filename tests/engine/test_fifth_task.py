@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "tests/support/fifth_task.py"
 
 
-def test_the_engine_knows_nothing_of_it_and_it_needs_no_other_task():
+def test_the_engine_does_not_name_it_and_it_needs_no_other_task():
     words = ("regression", "fifth_task", "huber")
     assert not [
         path

@@ -88,10 +88,10 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
         )
 
 
-def test_the_noise_is_the_same_wherever_the_pieces_are_equal():
-    pieces_of_two = replace(CONFIG, micro_batch=2)  # 8 = 4 x 2 = 2 ranks x 2 x 2
-    alone = first_step(noisy_toy, pieces_of_two)
-    for rank in on_ranks(2, first_step, noisy_toy, pieces_of_two, context="fork"):
+def test_the_noise_is_the_same_wherever_the_micro_batches_are_equal():
+    micro_batches_of_two = replace(CONFIG, micro_batch=2)  # 8 = 4 x 2 = 2 ranks x 2 x 2
+    alone = first_step(noisy_toy, micro_batches_of_two)
+    for rank in on_ranks(2, first_step, noisy_toy, micro_batches_of_two, context="fork"):
         assert relative_difference(alone, rank) < 1e-5
     # and it is noise: other micro-batches draw another one
     assert relative_difference(alone, first_step(noisy_toy, CONFIG)) > 1e-2

@@ -104,7 +104,7 @@ def test_a_tied_parameter_is_in_one_group():
     ) and "tied.weight/exp_avg" not in state_by_name(optimizer, module)
 
 
-def test_a_group_says_when_it_starts_and_one_that_does_not_starts_at_once():
+def test_a_group_starts_at_its_start_step_and_at_once_without_one():
     module = build_model()
     first, *others = default_parameter_groups(module)
     optimizer = build_optimizer([first | {"start": 7, "warmup": 3}, *others], module, CONFIG)
@@ -157,7 +157,7 @@ def test_fused_steps_are_those_of_the_plain_optimizer(kind):
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 @pytest.mark.parametrize("kind", KINDS)
-def test_state_by_name_comes_back_bit_for_bit_and_training_goes_on_as_if_nothing_had_happened(
+def test_state_by_name_is_restored_bit_for_bit_and_training_continues_unchanged(
     kind, momentum, tmp_path
 ):
     straight = build_model()
@@ -215,7 +215,7 @@ def test_a_skipped_step_changes_no_bit_of_weights_and_state(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_skipped_first_step_leaves_a_defined_state(kind):
-    """Fused SGD would leave its momentum buffer uninitialised."""
+    """Fused SGD would leave its momentum buffer uninitialized."""
     skipped, never = build_model(), build_model()
     optimizer, other = (optimizer_for(module, optimizer=kind) for module in (skipped, never))
     assert all(not tensor.any() for tensor in state_by_name(optimizer, skipped).values())

@@ -84,7 +84,7 @@ def test_a_step_in_bf16_is_close_to_one_in_fp32(start):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_weights_after_some_steps_are_close_to_those_of_fp32(start, precision):
-    """With SGD, whose step is proportional to the gradient: 3 % of the way walked."""
+    """With SGD, whose step is proportional to the gradient: 3 % of the distance walked."""
     ways = {}
     for name in ("fp32", precision):
         run, task = start(name, optimizer="sgd", momentum=0.0)

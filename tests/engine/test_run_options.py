@@ -90,7 +90,7 @@ def test_resume_starts_a_new_folder_from_a_checkpoint_of_another_run(tmp_path):
         train(ToyTask, output=str(tmp_path / "third"), resume=str(tmp_path), **SETTINGS)
 
 
-def test_a_task_may_go_on_from_its_best_weights(tmp_path):
+def test_a_task_may_continue_from_its_best_weights(tmp_path):
     class Reloading(ToyTask):
         def reload_best_at(self, steps):
             return 6

@@ -221,16 +221,16 @@ def test_true_positives_misses_and_false_positives_count_by_hand():
 
 
 def test_an_image_without_detections_counts():
-    seen, unseen = (
+    detected, missed = (
         image([(0, 10, 10, 50, 50)], [(0, 0.9, 10, 10, 50, 50)]),
         image([(0, 10, 10, 50, 50)]),
     )
-    assert measured([seen], 1).compute()["AR100"] == 1
-    for metric in (measured([seen, unseen], 1), measured([unseen, seen], 1)):
+    assert measured([detected], 1).compute()["AR100"] == 1
+    for metric in (measured([detected, missed], 1), measured([missed, detected], 1)):
         assert metric.compute()["AR100"] == 0.5 and len(metric) == 2
         assert metric.compute([0, 1])["mAP"] == pytest.approx(51 / 101)
-    nothing_found = measured([unseen], 1)
-    assert nothing_found.compute()["mAP"] == nothing_found.compute([0])["mAP"] == 0
+    no_detections = measured([missed], 1)
+    assert no_detections.compute()["mAP"] == no_detections.compute([0])["mAP"] == 0
 
 
 def test_a_crowd_is_neither_required_nor_a_mistake():
@@ -387,7 +387,7 @@ def test_a_box_turned_inside_out_is_a_mistake():
         assert metric.compute()["mAP"] == metric.compute([0])["mAP"] == pytest.approx(0.5)
 
 
-def test_classes_without_truth_take_no_part():
+def test_classes_without_ground_truth_take_no_part():
     metric = measured(
         [image([(1, 0, 0, 50, 50)], [(1, 0.9, 0, 0, 50, 50), (2, 0.8, 0, 0, 50, 50)], loss=1.0)],
         4,
@@ -426,7 +426,7 @@ def test_the_curve_names_the_score_at_which_a_recall_is_reached():
 
 
 @pytest.mark.filterwarnings("error")
-def test_without_images_or_truth_every_score_is_nan():
+def test_without_images_or_ground_truth_every_score_is_nan():
     metric = DetectionMetric(3)
     assert len(metric) == 0 and all(math.isnan(score) for score in metric.compute().values())
     assert np.isnan(metric.per_class()["AP"]).all() and metric.per_class()["boxes"].tolist() == [
@@ -434,9 +434,9 @@ def test_without_images_or_truth_every_score_is_nan():
         0,
         0,
     ]
-    unlabelled = measured([image([], [(0, 0.9, 0, 0, 10, 10)], loss=0.0)], 3)
-    assert all(math.isnan(unlabelled.compute()[key]) for key in SCORE_KEYS) and math.isnan(
-        unlabelled.compute([0])["mAP"]
+    unlabeled = measured([image([], [(0, 0.9, 0, 0, 10, 10)], loss=0.0)], 3)
+    assert all(math.isnan(unlabeled.compute()[key]) for key in SCORE_KEYS) and math.isnan(
+        unlabeled.compute([0])["mAP"]
     )
 
 

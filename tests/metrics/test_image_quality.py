@@ -56,9 +56,9 @@ def brute_psnr(a, b):
 
 
 def test_luma_of_white_and_black_is_235_and_16_and_not_rounded_between():
-    colours = torch.tensor([[[255] * 3, [0] * 3, [255, 0, 0], [1, 2, 3]]], dtype=torch.uint8)
+    colors = torch.tensor([[[255] * 3, [0] * 3, [255, 0, 0], [1, 2, 3]]], dtype=torch.uint8)
     expected = [235, 16, 81.481, 16 + (65.481 + 2 * 128.553 + 3 * 24.966) / 255]
-    assert to_luma(colours).flatten().tolist() == pytest.approx(expected, abs=1e-12)
+    assert to_luma(colors).flatten().tolist() == pytest.approx(expected, abs=1e-12)
 
 
 @given(

@@ -80,14 +80,14 @@ def by_hand(images, num_classes, key="prediction"):
             predicted[p] += 1
             both[t] += t == p
     present = [k for k in range(num_classes) if true[k] + predicted[k]]
-    seen = [k for k in range(num_classes) if true[k]]
+    labeled = [k for k in range(num_classes) if true[k]]
     mean = {True: lambda values: sum(values) / len(values), False: lambda values: math.nan}
     return {
         "miou": mean[bool(present)](
             [both[k] / (true[k] + predicted[k] - both[k]) for k in present]
         ),
-        "pixel_accuracy": mean[bool(seen)]([sum(both) / max(1, sum(true))]),
-        "mean_class_accuracy": mean[bool(seen)]([both[k] / true[k] for k in seen]),
+        "pixel_accuracy": mean[bool(labeled)]([sum(both) / max(1, sum(true))]),
+        "mean_class_accuracy": mean[bool(labeled)]([both[k] / true[k] for k in labeled]),
         "val_loss": mean[bool(images)]([one["loss"] for one in images]),
     }
 
@@ -209,9 +209,9 @@ def test_every_image_has_the_overlap_of_the_classes_that_are_in_it():
 
 
 def test_ignored_pixels_take_no_part_whatever_was_predicted_there():
-    seen = image([[0, 1]], [[0, 0]], 1.0)
+    counted = image([[0, 1]], [[0, 0]], 1.0)
     ignored = image(np.full((3, 4), 255), np.arange(12).reshape(3, 4) % 2, 3.0)
-    alone, both = measured([seen], 2), measured([seen, ignored], 2)
+    alone, both = measured([counted], 2), measured([counted, ignored], 2)
     assert len(both) == 2 and both.compute()["val_loss"] == 2
     assert both.compute() | {"val_loss": 1.0} == alone.compute()
     scores = measured([ignored], 2).compute()

@@ -47,12 +47,12 @@ def main():
     for task in TASKS:
         importlib.import_module(f"visionloop.tasks.{task}.task")
     importlib.import_module("torch.utils.tensorboard")
-    commands, answers = json.load(sys.stdin), []
+    commands, results = json.load(sys.stdin), []
     for words in commands:
         runs = sorted(Path().glob("*/*/settings.json"), key=lambda file: file.stat().st_mtime_ns)
         newest = str(runs[-1].parent) if runs else "RUN"
-        answers.append(play([word.replace("RUN", newest) for word in words]))
-    json.dump(answers, sys.stdout)
+        results.append(play([word.replace("RUN", newest) for word in words]))
+    json.dump(results, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def small_coco():
 
 
 def write_images(folder, content, prefix=""):
-    """The images of a json's content, each of its own size and grey."""
+    """The images of a json's content, each of its own size and gray."""
     for number, image in enumerate(content["images"]):
         path = folder / prefix / image["file_name"]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def borrow(pattern, site, shelf):
 
 def _is_ours(name, version):
     try:
-        found = metadata.distribution(name)
+        distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return False
-    return found.version == version and found.locate_file("") == OURS
+    return distribution.version == version and distribution.locate_file("") == OURS

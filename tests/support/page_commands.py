@@ -34,8 +34,8 @@ class Command:
 
     def launcher(self):
         """Return "classification" for `[python | torchrun] bin/classification.py`, or None."""
-        found = re.search(r"bin/(\w+)\.py", self.line)
-        return found and found[1]
+        match = re.search(r"bin/(\w+)\.py", self.line)
+        return match and match[1]
 
 
 def pages():
@@ -52,7 +52,7 @@ def commands_of(page):
     Lines of fenced blocks, and inline code that begins like a command and has arguments.
     """
     text = (ROOT / page).read_text()
-    shown = [
+    commands = [
         command
         for language, block in FENCE.findall(text)
         if language in SHELL
@@ -61,10 +61,10 @@ def commands_of(page):
     for paragraph in FENCE.sub("", text).split("\n\n"):
         for code in re.findall(r"`([^`\n]+)`", paragraph):
             if PROGRAM.match(code) and " " in code:
-                shown.append(
+                commands.append(
                     Command(page, INSTALLED.sub(_launcher_of, code), MARK not in paragraph)
                 )
-    return shown
+    return commands
 
 
 def _of_block(page, block):

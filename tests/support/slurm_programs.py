@@ -84,9 +84,9 @@ class Job:
     def calls(self, program):
         return [call for call in self.all_calls() if call["program"] == program]
 
-    def wait_for(self, found, seconds=60):
+    def wait_for(self, condition, seconds=60):
         deadline = time.monotonic() + seconds
-        while not found():
+        while not condition():
             assert time.monotonic() < deadline, "the run did not get so far"
             time.sleep(0.05)
 

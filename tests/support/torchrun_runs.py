@@ -184,11 +184,11 @@ def left_behind(text, seconds=20):
     """Command lines of processes that have `text` in it and do not end within so many seconds."""
     deadline = time.monotonic() + seconds
     while True:
-        found = []
+        commands = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):  # it has just ended
-                found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        found = [line for line in found if text in line]
-        if not found or time.monotonic() > deadline:
-            return found
+                commands.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        commands = [line for line in commands if text in line]
+        if not commands or time.monotonic() > deadline:
+            return commands
         time.sleep(0.1)

@@ -1,1 +1,1 @@
-"""The `peers` benchmark: transformers' Trainer and timm beside visionloop."""
+"""The `peers` benchmark: transformers' Trainer and timm against visionloop."""

@@ -44,7 +44,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def describe_case(case: Case, data: str) -> Row:
-    """Return what a row says besides figures; all but the load identify a run."""
+    """Return the description of a row, without figures; all but the load identify a run."""
     environment = describe_environment()
     environment["versions"] |= peer_versions()
     return {"benchmark": "peers", **asdict(case), "data": data, **environment}

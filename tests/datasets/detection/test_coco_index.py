@@ -377,7 +377,7 @@ def test_what_is_odd_but_usable_is_a_warning(check, tmp_path, change, why):
     assert len(read_coco(tmp_path / "train.json", tmp_path / "train")) == 3
 
 
-def test_corners_written_as_sizes_are_recognised(check):
+def test_corners_written_as_sizes_are_recognized(check):
     content = small_coco()
     for annotation in content["annotations"]:
         x, y, width, height = annotation["bbox"]
@@ -389,7 +389,7 @@ def test_corners_written_as_sizes_are_recognised(check):
     ]
 
 
-def test_shares_of_the_image_are_recognised(check):
+def test_shares_of_the_image_are_recognized(check):
     content = small_coco()
     for annotation in content["annotations"]:
         annotation["bbox"] = [0.1, 0.2, 0.5, 0.25]
@@ -414,7 +414,7 @@ def test_sizes_may_be_missing(check, tmp_path):
     assert read_coco(tmp_path / "train.json", tmp_path / "train").sizes_hw.tolist() == [[0, 0]] * 3
 
 
-def test_outlines_and_truth_values_are_no_obstacle(check, tmp_path):
+def test_outlines_and_boolean_values_are_accepted(check, tmp_path):
     content = small_coco()
     content["annotations"][0] |= {"segmentation": [[1, 2, 3, 4, 5, 6]], "iscrowd": False}
     content["annotations"][2] |= {

@@ -100,7 +100,7 @@ def painted_corners(pixels, color):
 @pytest.mark.parametrize("size", [96, 256])
 def test_every_box_surrounds_what_was_painted_in_it(painted, forced, size):
     preset = DetectionTrainPreset(size, **OFF | dict.fromkeys(forced, 1))
-    seen, changed = 0, 0
+    checked, changed = 0, 0
     for number in range(60):
         seed(number)
         pixels, boxes, keep = preset(painted, BOXES)
@@ -111,8 +111,8 @@ def test_every_box_surrounds_what_was_painted_in_it(painted, forced, size):
             if (corners[2:] - corners[:2]).min() < 4:
                 continue  # too few pixels for a clear color
             assert (painted_corners(pixels, COLORS[row]) - corners).abs().max() <= 1.5
-            seen += 1
-    assert seen > 60 and changed > 40
+            checked += 1
+    assert checked > 60 and changed > 40
 
 
 def test_a_box_whose_center_is_cut_off_is_dropped_and_no_other(painted):

@@ -116,7 +116,7 @@ def test_an_unreadable_image_is_named(data):
         training(data)[0]
 
 
-def test_a_dataset_knows_its_names_classes_and_subsets(data):
+def test_a_dataset_has_names_classes_and_subsets(data):
     dataset = evaluation(data)
     part = dataset.subset([2, 0])
     assert (

@@ -285,7 +285,7 @@ def test_a_large_image_may_be_less_than_the_scale_larger(small, large, scale, fi
     assert (why is None) == fits
 
 
-def test_the_wrong_scale_is_recognised():
+def test_the_wrong_scale_is_recognized():
     assert pair_mismatch((10, 20), (40, 80), 2, "x.png").endswith(
         "it should be 20 x 40: it looks like x4, not x2"
     )
@@ -351,7 +351,7 @@ def test_gray_palette_alpha_and_16_bit_images_become_rgb(tmp_path):
         assert np.array_equal(large, np.asarray(expected.convert("RGB")))
 
 
-def test_a_dataset_knows_its_names_and_subsets(data):
+def test_a_dataset_has_names_and_subsets(data):
     for scale in (1, 2, 4):
         for pairs in both_pairs(data, scale, "val"):
             dataset = SuperResolutionDataset(pairs, SuperResolutionEvalPreset(scale=scale))

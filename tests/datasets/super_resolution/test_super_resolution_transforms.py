@@ -53,15 +53,15 @@ def test_every_turn_is_drawn_and_the_same_for_both(scale):
     large = small.repeat(scale, axis=0).repeat(scale, axis=1)
     random.seed(0)
     preset = SuperResolutionTrainPreset(patch=8, scale=scale)
-    seen = []
+    drawn = []
     for _ in range(400):
         sample = preset(small, large)
         assert torch.equal(
             sample["hr"],
             sample["pixel_values"].repeat_interleave(scale, 1).repeat_interleave(scale, 2),
         )
-        seen.append(as_bytes(sample["pixel_values"]))
-    counts = [seen.count(way) for way in set(seen)]
+        drawn.append(as_bytes(sample["pixel_values"]))
+    counts = [drawn.count(way) for way in set(drawn)]
     assert len(counts) == 8 and min(counts) > 25
 
 
@@ -72,7 +72,7 @@ def test_without_augmentation_images_stay_upright():
     assert np.array_equal(sample["hr"].permute(1, 2, 0).numpy(), large)
 
 
-def test_only_jpeg_wants_a_margin():
+def test_only_jpeg_needs_a_margin():
     sides = [
         SuperResolutionTrainPreset(patch=16, scale=2, degradation=each).side
         for each in (None, GaussianNoise(5, 5), Jpeg(10, 10))

@@ -69,14 +69,14 @@ def test_our_readers_take_it_and_masks_are_as_large_as_their_images(written, spl
     )
 
 
-def test_a_mask_is_seen_in_the_colors_of_its_classes(written):
+def test_a_mask_is_displayed_in_the_colors_of_its_classes(written):
     with Image.open(written / "masks/train/0000.png") as image:
-        ids, seen = np.asarray(image), np.asarray(image.convert("RGB"))
+        ids, colors = np.asarray(image), np.asarray(image.convert("RGB"))
     assert json.loads((written / "classes.json").read_text())["colors"]["ground"] == list(
         COLORS[GROUND]
     )
     for value in np.unique(ids):
-        assert (seen[ids == value] == (255 if value == IGNORED else COLORS[value])).all()
+        assert (colors[ids == value] == (255 if value == IGNORED else COLORS[value])).all()
 
 
 def test_shapes_are_brighter_than_the_ground_around_them():
@@ -91,18 +91,18 @@ def test_shapes_are_brighter_than_the_ground_around_them():
 def test_the_edge_of_a_shape_lies_where_the_mask_changes():
     """Two pixels away from every border of the mask a shape is not mixed with what lies below."""
     for pixels, ids in scenes(20):
-        labelled = np.where(ids == IGNORED, GROUND, ids)
+        labels = np.where(ids == IGNORED, GROUND, ids)
         lowest = np.min(
-            [np.roll(labelled, (dy, dx), (0, 1)) for dy in range(-2, 3) for dx in range(-2, 3)],
+            [np.roll(labels, (dy, dx), (0, 1)) for dy in range(-2, 3) for dx in range(-2, 3)],
             axis=0,
         )
         highest = np.max(
-            [np.roll(labelled, (dy, dx), (0, 1)) for dy in range(-2, 3) for dx in range(-2, 3)],
+            [np.roll(labels, (dy, dx), (0, 1)) for dy in range(-2, 3) for dx in range(-2, 3)],
             axis=0,
         )
         luma = pixels @ np.array([0.299, 0.587, 0.114])
-        inner = luma[(lowest == highest) & (labelled > BAND)]
-        outer = luma[(lowest == highest) & (labelled == GROUND)]
+        inner = luma[(lowest == highest) & (labels > BAND)]
+        outer = luma[(lowest == highest) & (labels == GROUND)]
         assert inner.min() > np.median(outer) + 20
 
 

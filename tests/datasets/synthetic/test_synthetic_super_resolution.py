@@ -65,30 +65,30 @@ def test_training_and_validation_share_no_photograph_and_validation_no_pixel():
                 assert region.box[2] <= other.box[0] or other.box[2] <= region.box[0]
 
 
-def test_a_piece_is_a_part_of_its_region_and_half_of_them_are_mirrored():
+def test_a_crop_is_a_part_of_its_region_and_half_of_them_are_mirrored():
     region = REGIONS["val"][0]
     whole = np.asarray(region.load())
     mirrored = []
     for seed in range(40):
-        piece = np.asarray(random_crop(np.random.default_rng(seed), region))
-        height, width = piece.shape[:2]
+        crop = np.asarray(random_crop(np.random.default_rng(seed), region))
+        height, width = crop.shape[:2]
         places = [
             np.argwhere(
                 (
                     np.lib.stride_tricks.sliding_window_view(whole, (1, 5, 3))[:, :, 0, 0] == corner
                 ).all(axis=(-2, -1))
             )
-            for corner in (piece[0, :5], piece[0, ::-1][:5])
+            for corner in (crop[0, :5], crop[0, ::-1][:5])
         ]
         matches = [
             np.array_equal(whole[y : y + height, x : x + width], way)
-            for spots, way in zip(places, (piece, piece[:, ::-1]), strict=True)
+            for spots, way in zip(places, (crop, crop[:, ::-1]), strict=True)
             for y, x in spots
         ]
         assert any(matches)
         mirrored.append(
             any(
-                np.array_equal(whole[y : y + height, x : x + width], piece[:, ::-1])
+                np.array_equal(whole[y : y + height, x : x + width], crop[:, ::-1])
                 for y, x in places[1]
             )
         )

@@ -96,7 +96,7 @@ def test_a_patch_has_the_size_asked_for_even_beyond_the_textures():
         assert patch.shape == (*size_hw, 3) and patch.dtype == np.uint8
 
 
-def test_a_piece_as_high_as_its_texture_survives_rounding():
+def test_a_crop_as_high_as_its_texture_survives_rounding():
     assert 300 / 292 * 292 > 300 and load_texture("chelsea.png").height == 300
     for seed in range(60):  # one in eleven takes that texture
         assert random_patch(np.random.default_rng(seed), 292, 200).shape == (292, 200, 3)

@@ -352,7 +352,7 @@ class PhasedTask(ToyTask):
     ({"phase": 2}, {}, 2),
     ({}, {"phase": {"value": 9, "source": "auto"}}, 9),
 ])  # fmt: skip
-def test_a_task_knows_what_the_length_of_the_run_decided(flags, stored, expected):
+def test_a_task_receives_the_values_that_the_length_of_the_run_resolved(flags, stored, expected):
     settings = resolve_settings(PhasedTask, {"steps": 20, **flags})
     assert settings["phase"].value == flags.get("phase")
     world = World(0, 0, 1, torch.device("cpu"))
@@ -380,7 +380,7 @@ def stored_of(settings):
     return json.loads(settings_json(settings))["settings"]
 
 
-def test_automatic_values_are_resolved_once_and_kept_when_the_run_goes_on():
+def test_automatic_values_are_resolved_once_and_unchanged_when_the_run_resumes():
     first = resolved({"epochs": 20.0}, num_samples=320)
     again = resolved({"epochs": 20.0}, num_samples=320, stored=stored_of(first))
     assert values(again) == values(first)
@@ -388,8 +388,8 @@ def test_automatic_values_are_resolved_once_and_kept_when_the_run_goes_on():
         "threads": {"value": 13, "source": "auto"},
         "micro_batch": {"value": 4, "source": "auto"},
     }
-    kept = resolved({"epochs": 20.0}, num_samples=320, stored=elsewhere)
-    assert (kept["threads"].value, kept["micro_batch"].value) == (13, 4)
+    resumed = resolved({"epochs": 20.0}, num_samples=320, stored=elsewhere)
+    assert (resumed["threads"].value, resumed["micro_batch"].value) == (13, 4)
 
 
 def test_workers_and_device_belong_to_the_machine():
@@ -410,7 +410,7 @@ def test_a_value_that_was_a_flag_once_is_not_kept_without_the_flag():
     )
 
 
-def test_other_epochs_for_a_run_that_goes_on_are_other_steps():
+def test_other_epochs_for_a_run_that_resumes_are_other_steps():
     """Steps are fixed: the check that names old and new must see the new ones."""
     first = resolved({"epochs": 2.0})
     again = resolved({"epochs": 9.0}, stored=stored_of(first))

@@ -75,7 +75,7 @@ def test_the_augmentation_of_a_sample_differs_from_epoch_to_epoch():
     )
 
 
-def test_a_sample_does_not_depend_on_its_neighbours():
+def test_a_sample_does_not_depend_on_its_neighbors():
     """Other batch and micro-batch sizes: the same sample at the same place of the sequence."""
     samples = {}
     for batch_size, micro_batch in ((8, 4), (12, 12), (6, 1)):

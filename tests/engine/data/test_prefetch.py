@@ -115,7 +115,7 @@ def test_a_stop_is_seen_at_once_while_a_sample_is_slow(workers, seconds):
     assert data.error is None
     data.close()
     assert time.monotonic() - began < 6, "close does not wait for the sample"
-    # a thread of this process that goes on making samples would draw from the next test's
+    # a thread of this process that continues to build samples would draw from the next test's
     # generators
     dataset.gate.set()
     for thread in set(threading.enumerate()) - before:

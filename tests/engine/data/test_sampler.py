@@ -22,7 +22,7 @@ def test_an_epoch_is_a_permutation_of_seed_and_epoch_alone(num_samples, seed, ep
     assert np.array_equal(first, epoch_permutation(num_samples, seed, epoch))
 
 
-def test_neighbouring_seeds_and_epochs_have_other_orders():
+def test_adjacent_seeds_and_epochs_have_other_orders():
     orders = {tuple(epoch_permutation(50, seed, epoch)) for seed in range(6) for epoch in range(6)}
     assert len(orders) == 36
 

@@ -357,7 +357,7 @@ def test_a_run_ends_with_the_scores_of_each_class_and_tensorboard_has_them_of_ev
     assert "| left | 25.00 % | 23 |" in tables[-1].tensor_proto.string_val[0].decode()
 
 
-def test_tensorboard_holds_the_promised_tags(tmp_path):
+def test_tensorboard_holds_the_documented_tags(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(ToyTask, output=str(tmp_path), steps=4, log_every=2, eval_every=2, **TOY)

@@ -25,7 +25,7 @@ TOY = {
 }
 
 
-def test_a_single_process_that_sees_several_gpus_is_told_how_to_use_them_all(monkeypatch):
+def test_a_single_process_with_several_gpus_prints_how_to_use_them_all(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(sys, "argv", ["bin/classification.py", "train", "--data", "my images"])
     launch = "torchrun --nproc-per-node 2 --shutdown-timeout 120"

@@ -207,7 +207,7 @@ def test_mimetic_weights_put_attention_near_the_identity():
     assert -0.45 < value_output.diagonal().mean() < -0.35
     query_key = attention.q_proj.weight[:32].T @ attention.k_proj.weight[:32]
     assert query_key.diagonal().mean() > 5 * query_key.mean().abs()
-    # neighbours have positions more alike than unmatched_files
+    # adjacent patches have more similar position embeddings than distant ones
     places = F.normalize(module.vit.embeddings.position_embeddings[0, 1:], dim=1)
     assert places[0] @ places[1] > places[0] @ places[-1]
 

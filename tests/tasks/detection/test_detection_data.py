@@ -76,12 +76,12 @@ def test_evaluation_has_images_without_augmentation_and_with_their_ground_truth(
     for target, ground_truth, (height, width) in zip(
         batch["targets"], batch["ground_truth"], batch["sizes"].tolist(), strict=True
     ):
-        kept = ~ground_truth["crowd"]
+        single = ~ground_truth["crowd"]
         corners = target["boxes"][:, :2] - target["boxes"][:, 2:] / 2
         assert np.allclose(
-            corners * torch.tensor([width, height]), ground_truth["boxes"][kept][:, :2], atol=1e-3
+            corners * torch.tensor([width, height]), ground_truth["boxes"][single][:, :2], atol=1e-3
         )
-        assert target["class_labels"].tolist() == ground_truth["labels"][kept].tolist()
+        assert target["class_labels"].tolist() == ground_truth["labels"][single].tolist()
 
 
 def test_compiling_takes_the_backbone_alone_and_changes_no_name(tiny_module):

@@ -34,7 +34,7 @@ def ground(height=200, width=300, value=128):
 
 
 def evaluation_batch(boxes_of_images, size_hw=(60, 120), side=64):
-    """A batch of grey images; boxes_of_images: a list of (label, x, y, w, h) per image."""
+    """A batch of gray images; boxes_of_images: a list of (label, x, y, w, h) per image."""
     rows = [np.array(boxes, dtype=np.float64).reshape(-1, 5) for boxes in boxes_of_images]
     ground_truth = [
         {

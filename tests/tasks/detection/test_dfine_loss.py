@@ -128,7 +128,7 @@ def test_heads_that_disagree_share_boxes_but_not_classes():
     assert gradient_of["enc_topk_bboxes"][0].abs().sum(-1).bool().tolist() == [True, False, False]
 
 
-def test_a_student_that_is_the_teacher_learns_nothing_from_it():
+def test_a_student_equal_to_the_teacher_has_no_distillation_loss():
     outputs, targets = random_outputs((3, 1), layers=3)
     with torch.no_grad():
         outputs.intermediate_predicted_corners.copy_(outputs.intermediate_predicted_corners[:, -1:])

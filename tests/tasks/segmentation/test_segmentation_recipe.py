@@ -199,12 +199,12 @@ def test_every_size_has_a_micro_batch_and_the_batch_stays():
     assert resolved(100, model=LARGE, micro_batch=2)["micro_batch"] == 2
 
 
-# learning lrs --------------------
+# learning rates --------------------
 
 
 @pytest.fixture
 def large(tiny_module):
-    """As deep as EoMT-L."""
+    """Return a narrow network of the depth of EoMT-L."""
     return tiny_module(hidden_size=8, num_hidden_layers=24, num_blocks=4, num_register_tokens=2)
 
 

@@ -42,9 +42,9 @@ def halves(height=120, width=160, left=0, right=1):
 
 
 def batch_of(ids, side=64):
-    """Grey images of another size than their ids."""
-    grey = torch.full((3, side, side), 128, dtype=torch.uint8)
-    return {"pixel_values": [grey] * len(ids), "ids": [torch.from_numpy(one) for one in ids]}
+    """Gray images of another size than their ids."""
+    gray = torch.full((3, side, side), 128, dtype=torch.uint8)
+    return {"pixel_values": [gray] * len(ids), "ids": [torch.from_numpy(one) for one in ids]}
 
 
 def test_a_class_keeps_its_color_and_no_two_are_alike():

@@ -412,7 +412,7 @@ def test_lpips_is_scored_where_its_weights_are_given(data, lpips_file, tmp_path)
     assert result.scores["lpips"] == pytest.approx(np.mean(expected)) and min(expected) > 0
 
 
-def test_without_them_one_line_says_so_once(data, tmp_path, caplog):
+def test_without_them_one_line_is_logged_once(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         result = train_steps(small_task(data), tmp_path, config=replace(SHORT, eval_every=1))
     messages = [record.getMessage() for record in caplog.records if "LPIPS" in record.getMessage()]

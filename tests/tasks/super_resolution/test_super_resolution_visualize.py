@@ -50,7 +50,7 @@ def evaluated(scale=2, sizes=((30, 40), (100, 90))):
     }
 
 
-def test_the_busiest_part_is_where_neighbours_differ_most():
+def test_the_busiest_part_is_where_neighbors_differ_most():
     image = np.full((60, 80, 3), 128, dtype=np.uint8)
     image[32:42, 50:60] = to_array(noise(10, 10))
     rows, columns = busiest_part(image, 2, 20)
