@@ -8,10 +8,8 @@ short     like finetune, but without masks from the first step on: for runs too 
 Source: configs/**/semantic and training/lightning_module.py of `tue-mps/eomt` (commit 7bd19dd).
 """
 
-import json
-from pathlib import Path
-
 from visionloop.engine.types import JsonObject
+from visionloop.tasks.huggingface.hub import local_config
 from visionloop.tasks.segmentation.architectures import MODEL_NAMES, RELEASED
 
 PRESETS = ("finetune", "scratch", "short")
@@ -99,7 +97,7 @@ def size_of(model: str) -> str | None:
     name = MODEL_NAMES.architecture_of.get(name, name)
     if name in MODEL_NAMES.architectures:
         return name
-    width = _local_config(model).get("hidden_size", 0)
+    width = local_config(model).get("hidden_size", 0)
     return next((name for name, most in WIDTHS.items() if 0 < width <= most), None)
 
 
@@ -110,13 +108,4 @@ def is_trained_eomt(model: str) -> bool:
     """
     name = MODEL_NAMES.aliases.get(model, model)
     is_released = name in RELEASED or name in MODEL_NAMES.pretrained
-    return is_released or str(_local_config(model).get("model_type", "")).startswith("eomt")
-
-
-def _local_config(model: str) -> JsonObject:
-    """Return the config of a local folder, {} where there is none that can be read."""
-    try:
-        config = json.loads((Path(model).expanduser() / "config.json").read_text())
-    except (OSError, ValueError):
-        return {}  # loading the model reports what is wrong
-    return config if isinstance(config, dict) else {}
+    return is_released or str(local_config(model).get("model_type", "")).startswith("eomt")
