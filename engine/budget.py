@@ -83,7 +83,9 @@ class Budget:
         if time.monotonic() - self._written > WRITE_EVERY_SECONDS:
             self.write()
         assert self.figures is not None, "a budget is measured before the first step"
-        step = clock.last["compute"] + clock.last["data_wait"] or self.figures.step
+        # on CUDA the last step may only have been launched; an interval waits for the device
+        last_step = clock.last["compute"] + clock.last["data_wait"]
+        step = max(last_step, clock.step_seconds) or self.figures.step
         evaluation = clock.last["evaluation"] or self.figures.evaluation
         last_part = step + evaluation + self.figures.last_save + LEAVING_SECONDS
         after_step = self.remaining() - last_part

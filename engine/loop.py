@@ -58,18 +58,19 @@ def fit(run: Run, task: Task) -> None:
                 ending.failure = unreadable_sample(run)
                 continue
             losses, grad_norm = train_step(run, task, micro_batches, agreed.normalizers, step)
-        state.step = step = step + 1  # from here on `step` counts the steps done
+            state.step = step = step + 1  # from here on `step` counts the steps done
+            logs = due(step, config.log_every, config.steps)
+            # The only host syncs of the loop, here and below. The read waits for the device, whose
+            # steps are launched ahead: its time is that of the steps.
+            if logs or run.evaluation_due() or ending.stopping:
+                means, norm = run.read_losses(losses), float(grad_norm)
 
         run.log.advance(step)
-        # the only host syncs of the loop, here and below
-        if due(step, config.log_every, config.steps):
+        if logs:
             with run.clock.measure("logging"):
-                means = run.read_losses(losses)
-                run.log.training(step, means, float(grad_norm), lrs, run.clock, config.batch_size)
+                run.log.training(step, means, norm, lrs, run.clock, config.batch_size)
                 if step <= config.log_every and run.world.is_main:
                     run.log.images(step, task.draw(micro_batches[0]))
-        elif run.evaluation_due() or ending.stopping:
-            run.read_losses(losses)
         if due(step, min(config.log_every, CHECK_EVERY), config.steps) or ending.stopping:
             check_nonfinite_steps(run)
 

@@ -21,6 +21,7 @@ class Clock:
         seconds: {part: seconds} in total.
         last: {part: seconds} of the last measurement.
         busy: {part: seconds} of CPU time of this thread.
+        step_seconds: seconds of a step in the last interval, 0 before its end.
     """
 
     def __init__(self, start_step: int = 0) -> None:
@@ -28,6 +29,7 @@ class Clock:
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.last = dict.fromkeys(PARTS, 0.0)
         self.busy = dict.fromkeys(PARTS, 0.0)
+        self.step_seconds = 0.0
         self._marked = (0.0, 0.0, start_step)
 
     @contextmanager
@@ -44,13 +46,15 @@ class Clock:
     def interval(self, step: int) -> tuple[float, float]:
         """Return (milliseconds per step, share spent waiting for data) since the last call.
 
-        Evaluation and checkpoints are left out.
+        Evaluation and checkpoints are left out. On CUDA call it when the losses of this step have
+        been read: that waits for the device.
         """
         compute, wait, marked_step = self._marked
         spent, waited = self.seconds["compute"] - compute, self.seconds["data_wait"] - wait
         self._marked = (self.seconds["compute"], self.seconds["data_wait"], step)
         total = spent + waited
-        return 1000 * total / max(1, step - marked_step), waited / total if total else 0.0
+        self.step_seconds = total / max(1, step - marked_step)
+        return 1000 * self.step_seconds, waited / total if total else 0.0
 
     def time_breakdown(self) -> dict[str, dict[str, float]]:
         """Return {part: {"seconds", "share"}}; "other" is all time outside the parts."""

@@ -2,11 +2,20 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
-from toy_task import ToyTask
+import torch
+from toy_task import ToyConfig, ToyTask
 
+from visionloop.engine import loop
+from visionloop.engine.autotune.calibration import calibrate
+from visionloop.engine.budget import LEAVING_SECONDS, Budget, Figures, TimeLeft
+from visionloop.engine.distributed import World
+from visionloop.engine.run import RunSpec
 from visionloop.engine.system.profiling import PARTS, Clock, parse_span
+from visionloop.engine.system.signals import StopFlag
+from visionloop.engine.testing.short_runs import CONFIG
 from visionloop.engine.train import train
 
 TOY = {
@@ -133,3 +142,72 @@ def test_an_interval_is_the_time_of_a_step_without_evaluation_and_saves():
         time.sleep(0.005)
     step_ms, wait = clock.interval(5)
     assert step_ms == pytest.approx(1000 * (clock.seconds["compute"] - compute)) and wait == 0
+
+
+class DeviceQueue:
+    """A device that works behind the host: a step is launched at once, a read waits for it."""
+
+    def __init__(self, monkeypatch, seconds):
+        self.seconds, self.free_at = seconds, 0.0
+        train_step = loop.train_step
+
+        def launch(*arguments):
+            losses, grad_norm = train_step(*arguments)
+            self.free_at = max(self.free_at, time.perf_counter()) + self.seconds
+            losses = {name: Pending(value, self.free_at) for name, value in losses.items()}
+            return losses, Pending(grad_norm, self.free_at)
+
+        monkeypatch.setattr(loop, "train_step", launch)
+
+
+class Pending:
+    """A scalar that can be read once the device has computed it."""
+
+    def __init__(self, value, ready_at):
+        self.value, self.ready_at = value, ready_at
+
+    def __float__(self):
+        time.sleep(max(0.0, self.ready_at - time.perf_counter()))
+        return float(self.value)
+
+
+@pytest.mark.parametrize("log_every", [1, 3])
+def test_the_time_of_a_device_that_works_behind_the_host_is_that_of_the_steps(
+    log_every, tmp_path, monkeypatch
+):
+    device = DeviceQueue(monkeypatch, seconds=0.1)
+    train(ToyTask, output=str(tmp_path), steps=6, **TOY | {"log_every": log_every})
+    rows = list(map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()))
+    for row in (row for row in rows if row["kind"] == "train"):
+        assert row["step_ms"] >= 500 * device.seconds  # on a busy machine data is fetched meanwhile
+    (time_breakdown,) = (row for row in rows if row["kind"] == "time_breakdown")
+    assert time_breakdown["compute"]["seconds"] >= 3 * device.seconds
+
+
+def test_a_calibration_run_measures_the_time_of_the_device(tmp_path, monkeypatch):
+    DeviceQueue(monkeypatch, seconds=0.05)
+    task = ToyTask(ToyConfig())
+    train_set, val_set = task.build_datasets()
+    config = replace(CONFIG, steps=6, batch_size=8, micro_batch=8, threads=1)
+    spec = RunSpec(
+        task=task,
+        config=config,
+        world=World(0, 0, 1, torch.device("cpu")),
+        train_set=train_set,
+        val_set=val_set,
+        output=tmp_path,
+        immutable_settings={},
+    )
+    calibration = calibrate(spec, StopFlag())
+    assert min(calibration.step, calibration.first_step) >= 0.025
+
+
+def test_the_clock_of_a_budget_counts_the_steps_that_the_device_is_behind(tmp_path):
+    figures = Figures(start=0, first_step=0, step=0, evaluation=0, save=0, last_save=0)
+    seconds = LEAVING_SECONDS + 5
+    budget = Budget(tmp_path, seconds, time.monotonic(), steps=9, figures=figures)
+    clock = Clock()
+    clock.seconds["compute"] = 20.0
+    clock.interval(2)  # 10 s a step
+    clock.last["compute"] = 0.01  # of launching one
+    assert budget.time_left(clock) is TimeLeft.OVER
