@@ -157,10 +157,10 @@ class EomtCriterion:
         """Sum the weighted cross-entropy over all queries of all levels."""
         shape, device = log_probabilities.shape[:-1], log_probabilities.device
         target = torch.full(shape, self.num_classes, device=device)  # [B, S, Q]
-        weight = torch.full_like(log_probabilities[..., 0], self.no_object_weight)
         matched = matches.images, matches.levels, matches.queries
         target[matched] = labels[matches.images, matches.targets]
-        weight[matched] = 1.0
+        # `weight[matched] = 1.0` would copy the number to the device with a host sync
+        weight = torch.where(target == self.num_classes, self.no_object_weight, 1.0)
         return -(log_probabilities.gather(-1, target[..., None])[..., 0] * weight).sum()
 
 

@@ -212,9 +212,10 @@ def point_sample(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 
 def point_sample_by_gather(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Compute `point_sample` with `gather`."""
-    sizes = torch.tensor(maps.shape[:1:-1]).to(points)  # w, h
+    # made on the device: a copy of host numbers would be a host sync
+    sizes = torch.cat([points.new_full((1,), side) for side in maps.shape[:1:-1]])  # w, h
     positions = points * sizes - 0.5
-    offsets = torch.cartesian_prod(*[torch.arange(2.0)] * 2).to(points)
+    offsets = torch.cartesian_prod(*[torch.arange(2, dtype=points.dtype, device=points.device)] * 2)
     corners = positions.floor()[:, :, None] + offsets  # [N, P, 4, 2]
     weights = (1 - (positions[:, :, None] - corners).abs()).prod(-1)
     weights = weights * ((corners >= 0) & (corners < sizes)).all(-1)

@@ -12,7 +12,6 @@ import torch
 from pretended_cuda import calling_line
 
 from visionloop.tasks.detection import matcher as detection_matcher
-from visionloop.tasks.segmentation import loss as segmentation_loss
 from visionloop.tasks.segmentation import matcher as segmentation_matcher
 
 
@@ -25,9 +24,7 @@ EXPECTED_SYNCS: dict[str, dict[str, int]] = {
     "classification": {},
     "super_resolution": {},
     "detection": {file_stem(detection_matcher): 1},
-    # The second one: the weight of matched queries is assigned as a Python number. The index
-    # operation copies it to the device with a host sync; torch.where would not.
-    "segmentation": {file_stem(segmentation_matcher): 1, file_stem(segmentation_loss): 1},
+    "segmentation": {file_stem(segmentation_matcher): 1},
 }
 
 

@@ -40,8 +40,9 @@ def steps_on(
     return steps
 
 
-def syncs_of_the_loss(task_name: str, data: Path) -> dict[str, float]:
+def syncs_of_the_loss(task_name: str, data: Path, deterministic: bool) -> dict[str, float]:
     """Return {module: host syncs} of one micro-batch's loss in bf16 on a pretended CUDA."""
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
     task = tiny_task(task_name, data, **NOISY[task_name])
     batch = first_batch(task)
     with PretendedDevice("cuda") as pretended:

@@ -37,9 +37,14 @@ def test_a_step_on_the_device_is_the_step_of_the_cpu(
     torch.testing.assert_close(device[0], cpu[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("task_name", TASKS)
-def test_a_loss_on_cuda_has_host_syncs_in_the_matcher_only(task_name, in_child_process, data_of):
-    syncs = in_child_process(pretended_steps.syncs_of_the_loss, task_name, data_of(task_name))
+def test_a_loss_on_cuda_has_host_syncs_in_the_matcher_only(
+    task_name, deterministic, in_child_process, data_of
+):
+    syncs = in_child_process(
+        pretended_steps.syncs_of_the_loss, task_name, data_of(task_name), deterministic
+    )
     syncs.pop("transformers", None)  # the D-FINE of transformers reads scalars
     assert syncs == EXPECTED_SYNCS[task_name]
 
