@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionloop.datasets.io.json_columns import show
+from visionloop.datasets.io.names import composed, with_slashes
+from visionloop.datasets.io.text import NotText, read_text
 from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject
 from visionloop.tasks.splits import ImageIndex
@@ -30,12 +32,13 @@ def read_lines(path: str | Path) -> list[Row]:
     """
     rows, number = [], 0
     try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    rows.append((f"line {number}", json.loads(line)))
+        for number, line in enumerate(read_text(path).split("\n"), 1):
+            if line.strip():
+                rows.append((f"line {number}", json.loads(line)))
     except OSError as error:
         raise predictions_error(path, error.strerror or str(error)) from None
+    except NotText as error:
+        raise predictions_error(path, str(error)) from None
     except (ValueError, RecursionError) as error:
         raise predictions_error(path, f"line {number}: not json ({error})") from None
     return _require_objects(path, rows)
@@ -44,8 +47,7 @@ def read_lines(path: str | Path) -> list[Row]:
 def read_entries(path: str | Path) -> list[Row]:
     """Read a JSON list. Raises UserError for anything else, and for an entry that is no object."""
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise predictions_error(path, error.strerror or str(error)) from None
     except (ValueError, RecursionError) as error:
@@ -66,6 +68,7 @@ def match_images(files: Sequence[object], names: Sequence[str]) -> NDArray[np.in
     a folder on: `predict` writes paths relative to its own --input, which may be above or below the
     data's folder of images.
     """
+    names = [composed(name) for name in names]
     index_of = {name: i for i, name in enumerate(names)}
     ends: dict[str, int] = {}
     for i, name in enumerate(names):
@@ -75,6 +78,7 @@ def match_images(files: Sequence[object], names: Sequence[str]) -> NDArray[np.in
     def match(file: object) -> int:
         if not isinstance(file, str):
             return UNMATCHED
+        file = composed(with_slashes(file))
         hits = (index_of[end] for end in _path_ends(file) if end in index_of)
         return next(hits, ends.get(file, UNMATCHED))
 

@@ -34,7 +34,7 @@ from visionloop.datasets.detection.coco_columns import (
     read_categories,
     read_images,
 )
-from visionloop.datasets.detection.index import choose_folder
+from visionloop.datasets.detection.index import locate_images
 from visionloop.datasets.detection.layout import find_annotations
 from visionloop.datasets.detection.problems import Report
 from visionloop.datasets.io.json_columns import JsonObject, column, look_up, show
@@ -81,11 +81,11 @@ def read_coco_masks(
         check_class_count(path, classes)
         names, background_id = add_background(classes, background)
         value_of = {key: names.index(name) for name, key in zip(classes, category_ids, strict=True)}
-        files = [os.fsdecode(name) for name in images["names"]]
+        folder, names_on_disk = locate_images(images["names"], _image_folders(path, split))
+        files = [os.fsdecode(name) for name in names_on_disk]
         by_image = _group_by_image(sections["annotations"], row_of, len(files), path, report)
         entries = list(zip(files, by_image, images["sizes_hw"].tolist(), strict=True))
         draw = partial(_draw, json_file=path, value_of=value_of, background_id=background_id)
-        folder = choose_folder(images["names"], _image_folders(path, split))
         splits[split] = MaskSplit(folder, files, entries, draw, names, background_id)
     return splits
 

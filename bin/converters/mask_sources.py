@@ -106,6 +106,7 @@ def detect_json_kind(path: str | os.PathLike[str]) -> str | None:
             text = file.read(PROBED_BYTES)
             file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - PROBED_BYTES))
             text += file.read(PROBED_BYTES)
+        text = text.replace(b"\0", b"")  # of UTF-16
     except OSError:
         return None
     if LABELME_KEYS.search(text):

@@ -14,6 +14,7 @@ from visionloop.bin.converters.voc_xml import InvalidAnnotation, VocAnnotation, 
 from visionloop.datasets.detection.index import DetectionIndex
 from visionloop.datasets.io.images import IMAGE_SUFFIXES, UnreadableImage, read_size
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
+from visionloop.datasets.io.text import NotText, read_text
 from visionloop.engine.data.subsets import hash_split
 from visionloop.engine.errors import UserError
 
@@ -133,12 +134,12 @@ def image_problem(files: Sequence[str]) -> str | None:
 def _read_list(path: Path) -> list[str] | None:
     """Return the names in a list, each once, or None without the file."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         return None
-    except UnicodeDecodeError as error:
-        raise DataLayoutError(path, f"not UTF-8 at byte {error.start}") from None
-    return list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    except NotText as error:
+        raise DataLayoutError(path, str(error)) from None
+    return list(dict.fromkeys(line.strip() for line in text.split("\n") if line.strip()))
 
 
 class _Reader:

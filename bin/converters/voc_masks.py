@@ -25,6 +25,7 @@ from visionloop.bin.converters.voc import (
     list_splits,
 )
 from visionloop.datasets.io.layout import DataLayoutError
+from visionloop.datasets.io.text import NotText, read_text
 from visionloop.datasets.segmentation.class_file import (
     ClassFile,
     plain_class_file,
@@ -181,10 +182,9 @@ def _read_color_map(path: PathLike) -> tuple[tuple[str, ...], list[Color]]:
     Each line is `name:r,g,b:parts:actions`; comments begin with `#`.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file.read().splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataLayoutError(path, f"not UTF-8 at byte {error.start}") from None
+        lines = [line.strip() for line in read_text(path).split("\n")]
+    except NotText as error:
+        raise DataLayoutError(path, str(error)) from None
     except OSError as error:
         raise DataLayoutError(path, error.strerror or str(error)) from None
     color_of: dict[str, Color] = {}

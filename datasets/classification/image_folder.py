@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 
 from visionloop.datasets.cache.decoded import DecodedImageCache, DecodedImages
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
+from visionloop.datasets.io.json_columns import repeated
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
+from visionloop.datasets.io.names import composed
 from visionloop.datasets.io.paths import PathIndex, Rows, hash_columns, hash_paths
 
 # called with an image, and only for reduced images with the size of the full one
@@ -68,8 +70,12 @@ def scan(folder: str | os.PathLike[str], classes: Sequence[str] | None = None) -
     """
     folder = os.fspath(folder)
     class_folders = _class_folders(folder)
-    valid_names = tuple(class_folders) if classes is None else tuple(classes)
-    unknown = [name for name in class_folders if name not in set(valid_names)]
+    valid_names = tuple(map(composed, class_folders)) if classes is None else tuple(classes)
+    for position in repeated(valid_names):
+        why = f"two folders have the name {valid_names[position]!r}, in two Unicode forms; keep one"
+        raise DataLayoutError(folder, why)
+    label_of = {composed(name): label for label, name in enumerate(valid_names)}
+    unknown = [name for name in class_folders if composed(name) not in label_of]
     if unknown:
         raise DataLayoutError(
             os.path.join(folder, unknown[0]),
@@ -86,7 +92,7 @@ def scan(folder: str | os.PathLike[str], classes: Sequence[str] | None = None) -
         lengths = np.fromiter(map(len, class_paths), dtype=np.int64, count=len(class_paths))
         starts.append(len(paths) + lengths.cumsum() - lengths)
         sizes.append(np.array(class_sizes, dtype=np.int64))
-        labels.append(np.full(len(class_paths), valid_names.index(name), dtype=np.int64))
+        labels.append(np.full(len(class_paths), label_of[composed(name)], dtype=np.int64))
         paths += b"".join(class_paths)
     if empty and (classes is None or not paths):
         _refuse_empty(folder, empty)

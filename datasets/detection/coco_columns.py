@@ -5,6 +5,7 @@ while it parses: those of COCO's training split would take gigabytes.
 """
 
 import json
+import ntpath
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from visionloop.datasets.io.json_columns import (
     wrong_id,
 )
 from visionloop.datasets.io.layout import shorten
+from visionloop.datasets.io.names import with_slashes
 from visionloop.datasets.io.paths import Column
 
 SECTIONS = ("images", "annotations", "categories")
@@ -295,9 +297,9 @@ def _wrong_name(name: object) -> str | None:
     """Return the problem of an image's file name, or None."""
     if not isinstance(name, str) or not is_text(name):
         return f"file_name is {show(name)}"
-    if os.path.isabs(name):
+    if os.path.isabs(name) or ntpath.isabs(name) or ntpath.splitdrive(name)[0]:
         return f"file_name {show(name)} is absolute, expected is one below the folder of images"
-    if os.path.normpath(name).split(os.sep)[0] in ("..", "."):
+    if os.path.normpath(with_slashes(name)).split(os.sep)[0] in ("..", "."):
         return f"file_name {show(name)} leads out of the folder of images"
     try:
         return "file_name holds a zero byte" if b"\0" in os.fsencode(name) else None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from visionloop.datasets.detection.coco_columns import read_columns
 from visionloop.datasets.detection.problems import Problem, index_problems
 from visionloop.datasets.io.layout import DataLayoutError
+from visionloop.datasets.io.names import FileFinder, with_slashes
 from visionloop.datasets.io.paths import PathIndex, Rows, hash_columns, hash_paths, join_paths
 
 NUM_PROBES = 20  # file names that are looked up to choose the folder they are relative to
@@ -134,12 +135,14 @@ def inspect_coco(
     if columns is None:
         return None, problems
     paths = [folder] if isinstance(folder, str | os.PathLike) else folder
-    names, boxes = columns.images["names"], columns.annotations
+    folders = [os.fspath(path) for path in paths]
+    image_folder, names = locate_images(columns.images["names"], folders)
+    boxes = columns.annotations
     order = np.argsort(boxes["rows"], kind="stable")
     counts = np.bincount(boxes["rows"], minlength=len(names))
     index = DetectionIndex(
         source=json_file,
-        folder=choose_folder(names, [os.fspath(path) for path in paths]),
+        folder=image_folder,
         classes=columns.classes,
         category_ids=columns.category_ids,
         image_ids=columns.images["image_ids"],
@@ -167,11 +170,19 @@ def require_index(index: DetectionIndex | None, problems: Sequence[Problem]) -> 
     return index
 
 
-def choose_folder(names: Sequence[bytes], folders: Sequence[str]) -> str:
-    """Return the folder with most of the first files; among equals the first that exists."""
+def locate_images(names: Sequence[bytes], folders: Sequence[str]) -> tuple[str, list[bytes]]:
+    """Return (folder, names) of images as they are on disk.
 
-    def score(folder: str) -> tuple[int, bool]:
-        paths = [os.path.join(folder, os.fsdecode(name)) for name in names[:NUM_PROBES]]
-        return sum(map(os.path.exists, paths)), os.path.isdir(folder)
+    The folder is the one with most of the first files; among equals the first that exists. The name
+    of a file that is not there remains as written, with slashes.
+    """
+    texts = [os.fsdecode(name) for name in names]
 
-    return max(folders, key=score)
+    def score(finder: FileFinder) -> tuple[int, bool]:
+        count = sum(finder.find(text) is not None for text in texts[:NUM_PROBES])
+        return count, os.path.isdir(finder.folder)
+
+    finder = max(map(FileFinder, folders), key=score)
+    return finder.folder, [
+        os.fsencode(finder.find(text) or os.path.normpath(with_slashes(text))) for text in texts
+    ]

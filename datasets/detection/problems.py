@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from visionloop.datasets.io.json_columns import repeated
 from visionloop.datasets.io.layout import shorten
+from visionloop.datasets.io.names import FileFinder
 
 if TYPE_CHECKING:
     from visionloop.datasets.detection.index import DetectionIndex
@@ -84,28 +85,13 @@ def index_problems(index: DetectionIndex, need_images: bool = True) -> list[Prob
 
 
 def _check_files(index: DetectionIndex, report: Report) -> None:
-    """Check that the images exist, by listing folders: cheaper than one call for each file."""
-    listings: dict[str, set[str]] = {}
-    missing = []
-    for i in range(len(index)):
-        name = index.name(i)
-        level, file = os.path.split(name)
-        if level not in listings:
-            listings[level] = _listing(os.path.join(index.folder, level))
-        # a second look: some file systems ignore the case of names
-        if file not in listings[level] and not os.path.exists(index.path(i)):
-            missing.append(name)
+    """Check that the images exist."""
+    finder = FileFinder(index.folder)
+    missing = [name for i in range(len(index)) if finder.find(name := index.name(i)) is None]
     if missing:
         report.error(
             f"{len(missing)} of {len(index)} images are not in {index.folder}: {shorten(missing)}"
         )
-
-
-def _listing(folder: str) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except OSError:
-        return set()
 
 
 def _is_other_format(index: DetectionIndex, rows: NDArray[np.int64], report: Report) -> bool:

@@ -21,7 +21,9 @@ from visionloop.datasets.detection.yolo_description import list_images, read_des
 from visionloop.datasets.io.images import UnreadableImage, read_size
 from visionloop.datasets.io.json_columns import show
 from visionloop.datasets.io.layout import DataLayoutError, shorten
+from visionloop.datasets.io.names import FileFinder
 from visionloop.datasets.io.paths import join_paths
+from visionloop.datasets.io.text import NotText, read_text
 
 SLACK = 0.01  # shares may exceed 0..1 by this much: rounding
 
@@ -68,7 +70,7 @@ def inspect_yolo(
     label_of = {int(key): label for label, key in enumerate(category_ids) if key is not None}
     names, sizes_hw = _sizes(folder, names, report)
     here = os.path.dirname(os.path.abspath(yaml_file))
-    texts = [label_file(os.path.join(folder, name), here) for name in names]
+    texts = find_label_files([os.path.join(folder, name) for name in names], here)
     shares, labels, counts = _all_boxes(texts, label_of, len(description.classes), report)
     if not names:  # none can be read
         return None, report.problems
@@ -110,15 +112,26 @@ def label_file(image: str, root: str) -> str:
     return os.path.join(base, os.sep.join(parts) + ".txt")
 
 
+def find_label_files(images: Sequence[str], root: str) -> list[str]:
+    """Return the path of each image's text file as it is on disk, or as expected without one."""
+    finder = FileFinder(root)
+    texts = [label_file(image, root) for image in images]
+    found = [finder.find(os.path.relpath(text, root)) for text in texts]
+    return [
+        os.path.join(root, name) if name else text for name, text in zip(found, texts, strict=True)
+    ]
+
+
 def read_labels(
     path: str | os.PathLike[str], num_classes: int
 ) -> tuple[list[Box], list[tuple[int, str]]]:
     """Return (boxes, [(line number, error)]) of a text file; both empty without the file."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+        lines = read_text(path, errors="replace").split("\n")
     except FileNotFoundError:
         return [], []
+    except NotText as error:
+        return [], [(1, str(error))]
     except OSError as error:
         return [], [(1, error.strerror or str(error))]
     boxes, errors = [], []

@@ -10,6 +10,8 @@ import yaml
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import is_text, repeated, show
 from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, is_hidden, shorten
+from visionloop.datasets.io.names import FileFinder, with_slashes
+from visionloop.datasets.io.text import NotText, read_text
 
 # parsed YAML: keys and values are checked where they are used
 YamlObject: TypeAlias = dict[Any, Any]  # type: ignore[explicit-any]
@@ -40,14 +42,21 @@ class YoloDescription:
         Raises:
             DataLayoutError: for a path outside the dataset.
         """
+        entry = with_slashes(entry)
         relative = entry[3:] if entry.startswith("../") else entry
         candidates = [os.path.normpath(os.path.join(self.root, path)) for path in (entry, relative)]
+        candidates = list(map(self._on_disk, candidates))
         inside = [path for path in candidates if self.contains(path)]
         if not inside:
             raise DataLayoutError(
                 self.source, f"{entry} leads out of {self.root}; say with path: where the data is"
             )
         return next((path for path in inside if os.path.exists(path)), inside[-1])
+
+    def _on_disk(self, path: str) -> str:
+        """Return an absolute path as it is on disk, or as it is without such a file."""
+        found = FileFinder(self.root).find(os.path.relpath(path, self.root))
+        return path if found is None else os.path.normpath(os.path.join(self.root, found))
 
     def contains(self, path: str) -> bool:
         """Return whether an absolute path is below the root or the folder of the description.
@@ -62,11 +71,10 @@ def read_description(yaml_file: str | os.PathLike[str]) -> YoloDescription:
     """Read a `data.yaml`. Raises DataLayoutError."""
     source = os.fspath(yaml_file)
     try:
-        with open(source, encoding="utf-8") as file:
-            data = yaml.safe_load(file)
+        data = yaml.safe_load(read_text(source))
     except OSError as error:
         raise DataLayoutError(source, error.strerror or str(error)) from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise DataLayoutError(source, f"not yaml: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise DataLayoutError(source, f"holds {show(data)}, expected names, train and val")
@@ -174,15 +182,20 @@ def _images_below(folder: str) -> Iterator[str]:
 
 
 def _listed_images(text_file: str, description: YoloDescription) -> list[str]:
-    """Return paths from a text file, one a line, relative to the file.
+    """Return paths from a text file, one a line, relative to the file, as they are on disk.
 
     Raises:
         DataLayoutError: for a path outside the dataset.
     """
     here = os.path.dirname(text_file)
-    with open(text_file, encoding="utf-8", errors="surrogateescape") as file:
-        lines = [line.strip() for line in file if line.strip()]
-    paths = [os.path.normpath(os.path.join(here, line)) for line in lines]
+    try:
+        text = read_text(text_file, errors="surrogateescape")
+    except NotText as error:
+        raise DataLayoutError(text_file, str(error)) from None
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    finder = FileFinder(here)
+    names = [finder.find(line) or with_slashes(line) for line in lines]
+    paths = [os.path.normpath(os.path.join(here, name)) for name in names]
     for line, path in zip(lines, paths, strict=True):
         if not description.contains(path):
             raise DataLayoutError(text_file, f"{show(line)} leads out of {description.root}")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden
+from visionloop.datasets.io.names import path_stem
 
 Rows: TypeAlias = Sequence[int] | NDArray[np.int64]
 # a column of an index; shape and dtype: see its docstring
@@ -105,11 +106,6 @@ def files_below(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> di
                 relative = os.path.relpath(path, folder)
                 sizes[relative] = os.stat(path).st_size if os.path.exists(path) else -1
     return dict(sorted(sizes.items()))
-
-
-def path_stem(name: str) -> str:
-    """Return a path without its suffix."""
-    return os.path.splitext(name)[0]
 
 
 def refuse_duplicate_stems(

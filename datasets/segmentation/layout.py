@@ -18,10 +18,10 @@ from visionloop.datasets.io.layout import (
     shorten,
     suggest_folder,
 )
+from visionloop.datasets.io.names import path_stem
 from visionloop.datasets.io.paths import (
     files_below,
     join_paths,
-    path_stem,
     refuse_duplicate_stems,
 )
 from visionloop.datasets.segmentation.class_file import ClassFile, read_class_file

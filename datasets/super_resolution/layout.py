@@ -19,6 +19,7 @@ from visionloop.datasets.io.layout import (
     shorten,
     suggest_folder,
 )
+from visionloop.datasets.io.names import path_stem
 from visionloop.datasets.io.paths import (
     PathIndex,
     Rows,
@@ -26,7 +27,6 @@ from visionloop.datasets.io.paths import (
     hash_columns,
     hash_paths,
     join_paths,
-    path_stem,
     refuse_duplicate_stems,
 )
 

@@ -235,7 +235,7 @@ def read_config_file(path: str | Path) -> "JsonObject":
     Raises UserError for a file that cannot be read or holds no settings.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_bytes())  # a BOM and UTF-16 are understood
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}", file=str(path)) from None
     except ValueError as error:
