@@ -5,14 +5,16 @@ It is measured once, before the first step, by real steps on growing micro-batch
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import MicroBatchCollate, SampleKey, SeededDataset
 from visionloop.engine.data.sampler import EpochSampler, split_batch
-from visionloop.engine.distributed import barrier, gather_objects
+from visionloop.engine.distributed import World, barrier, gather_objects
 from visionloop.engine.errors import UserError
 from visionloop.engine.optim import build_optimizer
 from visionloop.engine.precision import build_precision
@@ -20,7 +22,7 @@ from visionloop.engine.prepare import build_module, set_process
 from visionloop.engine.run import RunSpec
 from visionloop.engine.seeding import STEP, seed_host
 from visionloop.engine.step import add_gradients
-from visionloop.engine.system.memory import DeviceMemory, HostMemory, is_out_of_memory
+from visionloop.engine.system.memory import is_out_of_memory, memory_of
 from visionloop.engine.task import Task
 from visionloop.engine.types import SampleDataset
 
@@ -32,7 +34,7 @@ GIB = 2**30
 
 
 def find_micro_batch(spec: RunSpec) -> tuple[int, str]:
-    """Find the largest micro-batch that fits. All ranks agree on the smallest of their results.
+    """Find the largest micro-batch that fits. All ranks, in lock step.
 
     Returns:
         (samples of a micro-batch, the measurement in words).
@@ -44,13 +46,14 @@ def find_micro_batch(spec: RunSpec) -> tuple[int, str]:
     set_process(config)
     barrier(world)  # no other rank is taking memory while the available memory is read
     probe = MicroBatchProbe(spec)
+    memory = probe.memory
     sizes = legal_sizes(config.batch_size, world.size, task.min_micro_batch_size(probe.module))
-    barrier(world)
-    own_size = largest_fitting(sizes, probe.step_bytes, probe.available)
-    smallest, available = min(gather_objects(world, (own_size or 0, probe.available)))
-    measured = probe.measured
+    available = min(gather_objects(world, probe.available))
+    found = search_in_lock_step(probe, world, sizes, available)
     del probe
-    if not smallest:
+    gc.collect()
+    memory.reset_peak()  # the peak that is logged is the run's own
+    if not found:
         raise UserError(
             f"--micro-batch auto: not even {sizes[0]} samples fit into the "
             f"{max(0, available) / GIB:.2f} GiB that may be used; "
@@ -58,10 +61,38 @@ def find_micro_batch(spec: RunSpec) -> tuple[int, str]:
             code="no_memory",
             field="micro_batch",
         )
-    size = min(size for size in sizes if size >= smallest)
-    kind = "device memory" if world.device.type == "cuda" else "memory"
-    used = measured.get(size, 0) / GIB
-    return size, f"a step takes {used:.2f} of {available / GIB:.2f} GiB available {kind}"
+    size, taken = found
+    kind = "memory" if world.device.type == "cpu" else "device memory"
+    return size, f"a step takes {taken / GIB:.2f} of {available / GIB:.2f} GiB available {kind}"
+
+
+def search_in_lock_step(
+    probe: MicroBatchProbe, world: World, sizes: Sequence[int], available: int
+) -> tuple[int, int] | None:
+    """Let all ranks try the same sizes at the same time, as they will train. All ranks.
+
+    Args:
+        probe: of this rank.
+        world: the processes.
+        sizes: micro-batch sizes, smallest first.
+        available: bytes that a step may take, the same on all ranks.
+
+    Returns:
+        (the largest size that fits, the most bytes that its step takes on a rank), None where no
+        size fits.
+    """
+    measured: dict[int, int] = {}
+
+    def step_bytes(size: int) -> int | None:
+        taken = gather_objects(world, probe.step_bytes(size))
+        fitting = [num_bytes for num_bytes in taken if num_bytes is not None]
+        if len(fitting) < world.size:
+            return None
+        measured[size] = max(fitting)
+        return measured[size]
+
+    size = largest_fitting(sizes, step_bytes, available)
+    return None if size is None else (size, measured[size])
 
 
 def legal_sizes(batch_size: int, world_size: int, smallest: int) -> list[int]:
@@ -145,26 +176,27 @@ def expected_bytes(fitting: Sequence[tuple[int, int]], size: int) -> float:
 class MicroBatchProbe:
     """Runs steps of the run's model on micro-batches of any size, in this process alone.
 
+    No step is a collective: a rank that runs out of memory leaves no other waiting. So BatchNorm
+    is not yet converted to SyncBatchNorm, and losses are summed over this rank alone.
+
     Attributes:
         available: bytes that a step may take.
-        measured: {size: bytes of its step}.
     """
 
     def __init__(self, spec: RunSpec) -> None:
         task, config, world = spec.task, spec.config, spec.world
         self.task, self.config, self.device = task, config, world.device
         self.train_set = spec.train_set
-        self.module = build_module(task, config, world)
+        self.module = build_module(task, replace(config, sync_bn=False), world)
         self.optimizer = build_optimizer(task.parameter_groups(self.module), self.module, config)
         self.precision = build_precision(config.precision, world.device, tf32=config.tf32)
         on_cuda = world.device.type == "cuda"
-        self.memory = DeviceMemory(world.device) if on_cuda else HostMemory()
+        self.memory = memory_of(world.device)
         weights = sum(tensor.nbytes for tensor in self.module.state_dict().values())
         # a checkpoint is a copy of weights, moments and EMA in host memory
         checkpoint = 0 if on_cuda else (3 + config.ema) * weights
         self.available = self.memory.available_bytes() - checkpoint - config.ema * weights
         self.steps: Sequence[int] = range(0, config.steps, max(1, config.steps // NUM_PROBED_STEPS))
-        self.measured: dict[int, int] = {}
 
     def step_bytes(self, size: int) -> int | None:
         """Measure the bytes of a step, None when they are not available.
@@ -172,6 +204,7 @@ class MicroBatchProbe:
         The first call selects the one of several steps of the run that takes most memory.
         """
         heaviest = self.steps[0]
+        self.memory.reset_peak()
         try:
             with self.memory.limit_growth(self.available):
                 for step in self.steps:
@@ -183,8 +216,8 @@ class MicroBatchProbe:
                 raise
             self.optimizer.zero_grad(set_to_none=True)
             return None
-        self.steps, self.measured[size] = [heaviest], self.memory.peak_growth()
-        return self.measured[size]
+        self.steps = [heaviest]
+        return self.memory.peak_growth()
 
     def run_step(self, step: int, size: int) -> None:
         """Run a step of the run on one micro-batch."""

@@ -20,7 +20,8 @@ MAX_THRESHOLD_OLD_GLIBC = 32 * 2**20  # up to 2.34
 
 USABLE_SHARE = 0.8  # of free memory: workers, cached images and evaluations need some too
 THREAD_STACKS = 512 * 2**20  # addresses that a run's threads reserve, counted by RLIMIT_AS
-OUT_OF_MEMORY_TEXTS = ("allocate memory", "bad_alloc", "out of memory")
+# ALLOC_FAILED: cuBLAS and cuDNN, whose workspaces do not fit
+OUT_OF_MEMORY_TEXTS = ("allocate memory", "bad_alloc", "out of memory", "ALLOC_FAILED")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -51,10 +52,15 @@ class HostMemory:
     """Memory of this process on a CPU. Growth is measured from the construction on."""
 
     def __init__(self) -> None:
+        self.reset_peak()
+        self._resident, self._virtual = resident_bytes(), virtual_bytes()
+
+    @staticmethod
+    def reset_peak() -> None:
+        """Give free memory back and let the peak count from here."""
         give_back_freed_memory()  # else what a step takes would be hidden in it
         with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-        self._resident, self._virtual = resident_bytes(), virtual_bytes()
+            Path("/proc/self/clear_refs").write_text("5")
 
     def available_bytes(self) -> int:
         """Return the bytes that this process may still take.
@@ -96,9 +102,17 @@ class DeviceMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+        self.reset_peak()
         self._reserved = torch.cuda.memory_reserved(device)
+
+    def reset_peak(self) -> None:
+        """Give free memory back and let the peak count from here.
+
+        The peak never comes down by itself: after a try that was too large, all others would look
+        as large.
+        """
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self._device)
 
     def available_bytes(self) -> int:
         """Return the bytes that this process may still take."""
@@ -113,7 +127,45 @@ class DeviceMemory:
         return contextlib.nullcontext()
 
 
-def is_out_of_memory(error: Exception) -> bool:
+class MetalMemory:
+    """Memory of Metal, which is not in the process's own: what its allocator holds.
+
+    Metal has no counter of the peak; after a step its allocator keeps about as much.
+    """
+
+    def __init__(self) -> None:
+        self.reset_peak()
+        self._allocated = torch.mps.driver_allocated_memory()
+
+    @staticmethod
+    def reset_peak() -> None:
+        """Give the memory that is kept for reuse back."""
+        torch.mps.empty_cache()
+
+    @staticmethod
+    def available_bytes() -> int:
+        """Return the bytes that this process may still take."""
+        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return max(0, int(USABLE_SHARE * free))
+
+    def peak_growth(self) -> int:
+        """Return the bytes by which the allocator has grown since the construction."""
+        return torch.mps.driver_allocated_memory() - self._allocated
+
+    @staticmethod
+    def limit_growth(num_bytes: int) -> contextlib.AbstractContextManager[None]:
+        """Do nothing: an allocation beyond Metal's own limit fails by itself."""
+        return contextlib.nullcontext()
+
+
+def memory_of(device: torch.device) -> HostMemory | DeviceMemory | MetalMemory:
+    """Return the memory that a training step on this device takes."""
+    if device.type == "cuda":
+        return DeviceMemory(device)
+    return MetalMemory() if device.type == "mps" else HostMemory()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
     """Return True for an error that a failed allocation raises."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
