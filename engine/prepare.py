@@ -1,6 +1,5 @@
 """Putting a run together. The order of wrapping is written here and nowhere else."""
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -14,6 +13,7 @@ from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import TrainingData
 from visionloop.engine.data.sampler import split_batch
+from visionloop.engine.determinism import permit_nondeterministic, use_deterministic_algorithms
 from visionloop.engine.distributed import World
 from visionloop.engine.ema import ExponentialMovingAverage, ema_decay_for
 from visionloop.engine.errors import UserError
@@ -109,6 +109,8 @@ def build_module(task: Task, config: TrainConfig, world: World) -> nn.Module:
             )
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     freeze(task, module)
+    if config.deterministic:
+        permit_nondeterministic(task.nondeterministic_ops(module), world.device)
     if config.grad_checkpointing:
         apply_grad_checkpointing(task.grad_checkpointing_blocks(module))  # 2 recompute activations
     return module
@@ -174,6 +176,4 @@ def set_process(config: TrainConfig) -> None:
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
+        use_deterministic_algorithms()

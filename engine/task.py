@@ -54,8 +54,6 @@ class Task:
     # keys of `count_normalizers`, needed before there is a batch
     normalizer_names: ClassVar[tuple[str, ...]]
 
-    # operations of the training without a deterministic backward on CUDA
-    nondeterministic_ops: ClassVar[tuple[str, ...]] = ()
     # fraction of its first loss that one batch falls below in the 60 steps of `check_task`
     overfit_loss_share: ClassVar[float] = 0.8
     # (metric key, score to reach or label of a reference score) of `check --overfit`
@@ -160,6 +158,10 @@ class Task:
     def grad_checkpointing_blocks(self, module: TaskModule) -> Sequence[nn.Module]:
         """Return submodules whose activations may be recomputed; none may train a BatchNorm."""
         return []
+
+    def nondeterministic_ops(self, module: TaskModule) -> tuple[str, ...]:
+        """Return operations of this training without a deterministic backward on CUDA."""
+        return ()
 
     def compile(self, module: TaskModule) -> nn.Module:
         """Apply `--compile`: return the compiled model that training calls."""

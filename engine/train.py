@@ -28,6 +28,7 @@ from visionloop.engine.config.resolve import (
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.forkserver import start_fork_server
 from visionloop.engine.data.subsets import Subset, evenly_spaced
+from visionloop.engine.determinism import deterministic_algorithms, nondeterministic_operation
 from visionloop.engine.distributed import (
     World,
     broadcast_object,
@@ -37,7 +38,11 @@ from visionloop.engine.distributed import (
     lost_process_reason,
 )
 from visionloop.engine.errors import LostProcess, UserError
-from visionloop.engine.logging.messages import final_summary, log_startup_summary
+from visionloop.engine.logging.messages import (
+    final_summary,
+    log_startup_summary,
+    nondeterministic_line,
+)
 from visionloop.engine.logging.run_files import stored_settings, write_run_files
 from visionloop.engine.logging.status_file import failed_at_start, stopped_at_start
 from visionloop.engine.loop import fit
@@ -111,11 +116,13 @@ def train(
         start_fork_server()
     lock = None
     try:
-        world = join_world(raw_settings["device"].value, raw_settings["process_timeout"].value)
-        if world.is_main:
-            check_output(output)
-            lock = RunLock(output)
-        return start_or_resume(task_class, raw_settings, world, output, stop=stop, began=began)
+        # around the process group too, which reads the switches once
+        with deterministic_algorithms(raw_settings["deterministic"].value):
+            world = join_world(raw_settings["device"].value, raw_settings["process_timeout"].value)
+            if world.is_main:
+                check_output(output)
+                lock = RunLock(output)
+            return start_or_resume(task_class, raw_settings, world, output, stop=stop, began=began)
     except Exception as error:
         cause = translate_error(error, output)
         if lock and isinstance(cause, UserError) and not (output / "status.json").exists():
@@ -266,6 +273,9 @@ def run_training(
     try:
         state = TrainState.from_json(content) if content else TrainState()
         run = prepare_run(spec, state=state, stop=stop, budget=budget)
+        operations = task.nondeterministic_ops(run.module) if spec.config.deterministic else ()
+        if operations:
+            run.log.info(nondeterministic_line(operations))
         if start:
             resume_from(run, task, start)
         run.log.update_status(best=state.best)
@@ -290,7 +300,7 @@ def run_training(
 
 
 def translate_error(error: Exception, output: Path) -> Exception:
-    """Return a UserError for a full disk or a lost process; any other error unchanged."""
+    """Return a UserError where a user can fix the error; any other error unchanged."""
     if is_disk_error(error, output):
         return cannot_write(output, error)
     if is_lost_process(error):
@@ -300,7 +310,7 @@ def translate_error(error: Exception, output: Path) -> Exception:
             "the same command resumes from the newest checkpoint",
             code="lost_process",
         )
-    return error
+    return nondeterministic_operation(error) or error
 
 
 def end_run(run: Run, task: Task) -> Result:

@@ -20,7 +20,15 @@ MAY_IMPORT = {
 # own alone. An import for annotations (under TYPE_CHECKING) may point the other way.
 ENGINE_LEVELS = (
     ("batch", "ema", "errors", "optim", "seeding", "types"),
-    ("distributed", "grad_checkpointing", "lr_schedule", "metric", "nonfinite", "precision"),
+    (
+        "determinism",
+        "distributed",
+        "grad_checkpointing",
+        "lr_schedule",
+        "metric",
+        "nonfinite",
+        "precision",
+    ),
     ("system",),
     ("config",),
     ("task",),

@@ -36,6 +36,7 @@ from visionloop.engine.config.resolve import (
     resolve_run,
 )
 from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.determinism import nondeterministic_operation
 from visionloop.engine.distributed import join_world, pick_device
 from visionloop.engine.errors import FINISHED, USER_ERROR, UserError
 from visionloop.engine.evaluation.samples import images_due
@@ -116,7 +117,10 @@ def estimate_run(
                 output=Path(scratch),
                 immutable_settings=settings.immutable_settings,
             ).with_settings(settings)
-            calibration = calibrate(spec, StopFlag())
+            try:
+                calibration = calibrate(spec, StopFlag())
+            except RuntimeError as error:
+                raise nondeterministic_operation(error) or error from None
         assert calibration is not None, "a calibration run that was stopped"
         return calibration
 

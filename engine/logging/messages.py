@@ -6,7 +6,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,12 +53,6 @@ def log_startup_summary(spec: RunSpec, state: JsonObject | None) -> None:
         f"{len(ranges) // world.size} micro-batch(es) of {sizes_text}), {world.device.type}, "
         f"{config.precision}, {config.threads} thread(s), {config.workers} worker(s)"
     )
-    if config.deterministic and task.nondeterministic_ops:
-        info(
-            "--deterministic: CUDA has no deterministic backward of "
-            f"{', '.join(task.nondeterministic_ops)} (torch {torch.__version__}): bytes may differ "
-            "there from run to run; samples, order and schedule do not"
-        )
     if task.config.from_scratch and not state:
         info(f"{task.config.model}: from random weights")
     for line in task.notes():
@@ -78,6 +72,15 @@ def log_startup_summary(spec: RunSpec, state: JsonObject | None) -> None:
             "model's noise depends on the number of processes; samples, order and normalization "
             "do not"
         )
+
+
+def nondeterministic_line(operations: Sequence[str]) -> str:
+    """Return the line of a run with --deterministic that has such operations on CUDA."""
+    return (
+        f"--deterministic: CUDA has no deterministic backward of {', '.join(operations)} "
+        f"(torch {torch.__version__}): bytes may differ there from run to run; samples, order and "
+        "schedule do not"
+    )
 
 
 def unused_gpus(world: World) -> str | None:

@@ -12,6 +12,18 @@ from visionloop.tasks.huggingface.positions import check_patch, resize_grid
 WITH_POSITION_GRID = ("vit", "deit")
 
 
+# they resize one learned vector per patch to the size of the images, in every forward
+RESIZING = ("dinov2", "dinov2_with_registers")
+
+
+def trains_resized_positions(module: PreTrainedModel, size: int) -> bool:
+    """Return True where the forward resizes trained position embeddings to this image size."""
+    if module.config.model_type not in RESIZING or module.config.image_size == size:
+        return False
+    positions: torch.Tensor = module.base_model.embeddings.position_embeddings
+    return positions.requires_grad
+
+
 def set_image_size(module: PreTrainedModel, size: int) -> bool:
     """Make a classifier take images of size x size pixels.
 

@@ -47,7 +47,7 @@ from visionloop.tasks.classification.model import (
     own_image_size,
     parameter_groups,
 )
-from visionloop.tasks.classification.positions import set_image_size
+from visionloop.tasks.classification.positions import set_image_size, trains_resized_positions
 from visionloop.tasks.classification.processor import EvalTransform, initial_transform
 from visionloop.tasks.drawing.confusion_matrix import draw_confusion
 from visionloop.tasks.drawing.contact_sheet import draw_gallery
@@ -170,6 +170,11 @@ class ClassificationTask(Task):
 
     def grad_checkpointing_blocks(self, module: PreTrainedModel) -> list[nn.Module]:
         return grad_checkpointing_blocks(module)
+
+    def nondeterministic_ops(self, module: PreTrainedModel) -> tuple[str, ...]:
+        if trains_resized_positions(module, self.eval_transform.size):
+            return ("upsample_bicubic2d",)
+        return ()
 
     def save(
         self, module: PreTrainedModel, tensors: Mapping[str, torch.Tensor], folder: Path

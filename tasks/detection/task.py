@@ -79,7 +79,6 @@ class DetectionTask(Task):
     config_class = DetectionConfig
     normalizer_names = ("boxes",)
     overfit_goal = ("mAP50", 0.9)
-    nondeterministic_ops = ("grid_sample",)  # of the decoder's deformable attention
     # the entropy of the distributions and the class loss, which grows with the IoU, stay
     overfit_loss_share = 0.95
     saved_predictions_suffix = ".json"
@@ -209,6 +208,9 @@ class DetectionTask(Task):
 
     def grad_checkpointing_blocks(self, module: DFineForObjectDetection) -> list[nn.Module]:
         return grad_checkpointing_blocks(module)
+
+    def nondeterministic_ops(self, module: DFineForObjectDetection) -> tuple[str, ...]:
+        return ("grid_sample",)  # of the decoder's deformable attention
 
     def compile(self, module: DFineForObjectDetection) -> nn.Module:
         """Compile the backbone; the rest breaks into dozens of graphs, by the number of boxes."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -155,6 +156,32 @@ def test_freezing_the_backbone_leaves_the_head_alone_to_learn(kind, make_task):
         parameter.shape[0] for name, parameter in module.named_parameters() if name in learning
     } == {3}
     assert len(learning) == 2
+
+
+class BicubicBackwards(TorchDispatchMode):
+    """Counts the backward of bicubic interpolation, which has no fixed order of sums on CUDA."""
+
+    number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.number += "upsample_bicubic2d_backward" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("image_size", [32, 48])
+@pytest.mark.parametrize("kind", ["vit", "dinov2"])
+def test_an_interpolation_of_trained_positions_in_each_step_is_named_as_nondeterministic(
+    kind, image_size, make_task
+):
+    task = make_task(kind, image_size=image_size)
+    module = task.build_model()
+    batch = first_batch(task)
+    with BicubicBackwards() as backwards:
+        task.loss(module, batch, task.count_normalizers([batch]))["loss"].backward()
+    named = ("upsample_bicubic2d",) if backwards.number else ()
+    assert task.nondeterministic_ops(module) == named
+    task.backbone(module).requires_grad_(False)
+    assert task.nondeterministic_ops(module) == ()
 
 
 def test_every_parameter_is_in_one_group_and_the_scale_of_the_patch_embedding_is_the_smallest(
