@@ -28,19 +28,22 @@ from visionloop.bin.converters.outlines import (
     encode_runs,
     paint,
 )
+from visionloop.datasets.detection.coco_categories import read_categories
 from visionloop.datasets.detection.coco_columns import (
     SECTIONS,
     UNKNOWN,
-    read_categories,
+    annotated_categories,
+    given,
     read_images,
 )
 from visionloop.datasets.detection.index import locate_images
 from visionloop.datasets.detection.layout import find_annotations
-from visionloop.datasets.detection.problems import Report
+from visionloop.datasets.detection.problems import CROWD_HINT, Report
 from visionloop.datasets.io.json_columns import JsonObject, column, look_up, show
 from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, shorten
 
 SPLITS = ("train", "val", "test")
+CROWD_NOTE = f"a crowd (iscrowd 1), its pixels are ignored; {CROWD_HINT}"
 USED_KEYS = ("id", "image_id", "category_id", "iscrowd", "segmentation")  # of an annotation
 
 # (name, annotations, stated (height, width)) of an image
@@ -71,10 +74,11 @@ def read_coco_masks(
     for split, path in find_jsons(source).items():
         file_report = Report(path)
         sections = _read_sections(path)
-        categories = read_categories(sections["categories"], classes, file_report)
+        annotated = annotated_categories(sections["annotations"])
+        categories = read_categories(sections["categories"], annotated, classes, file_report)
         images, row_of = read_images(sections["images"], file_report)
-        for _, place, why in file_report.problems:
-            report.add_problem(place, why)
+        for kind, place, why in file_report.problems:
+            (report.add_problem if kind == "error" else report.add_note)(place, why)
         if categories is None or not row_of:
             continue
         classes, category_ids = categories
@@ -213,6 +217,8 @@ def _draw(
         if outline is None or not area(outline):
             report.add_note(f"{json_file}: {place}", "covers no pixel, left out")
             continue
+        if value == IGNORED:
+            report.add_note(f"{json_file}: {place}", CROWD_NOTE)
         layers.append((outline, value))
     if len(report.problems) > problems_before:
         return None
@@ -225,10 +231,10 @@ def _draw(
 
 def _mask_value(annotation: JsonObject, value_of: Mapping[int | str | None, int]) -> int:
     """Return the class id of an annotation, or IGNORED for a crowd. Raises InvalidOutline."""
-    key, crowd = annotation.get("category_id"), annotation.get("iscrowd", 0)
+    key, crowd = annotation.get("category_id"), given(annotation.get("iscrowd"))
     if isinstance(key, list | dict) or key is None or key not in value_of:
         raise InvalidOutline(f"category_id {show(key)} is no category's id")
-    if crowd not in (0, 1):
+    if crowd not in (None, 0, 1):
         raise InvalidOutline(f"iscrowd is {show(crowd)}, neither 0 nor 1")
     return IGNORED if crowd else value_of[key]
 

@@ -9,35 +9,29 @@ import ntpath
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visionloop.datasets.detection.coco_categories import read_categories, read_ids
 from visionloop.datasets.detection.problems import Problem, Report
 from visionloop.datasets.io.json_columns import (
     JsonObject,
-    JsonValues,
     column,
     is_number,
     is_text,
     look_up,
     number_lists,
     numbers,
-    repeated,
     show,
-    wrong_id,
 )
-from visionloop.datasets.io.layout import shorten
 from visionloop.datasets.io.names import with_slashes
 from visionloop.datasets.io.paths import Column
 
 SECTIONS = ("images", "annotations", "categories")
 # in place of an image's row or a class's label: there is none; the entry is reported separately
 UNKNOWN, REJECTED = -1, -2
-
-# (class names, ids) in order of label
-Categories: TypeAlias = tuple[tuple[str, ...], tuple[int | str | None, ...]]
 
 
 class ImageColumns(TypedDict):
@@ -81,7 +75,8 @@ def read_columns(
     sections = _read_sections(json_file, report)
     if sections is None:
         return None, report.problems
-    categories = read_categories(sections["categories"], classes, report)
+    annotated = annotated_categories(sections["annotations"])
+    categories = read_categories(sections["categories"], annotated, classes, report)
     images, row_of = read_images(sections["images"], report)
     if categories is None or not images["names"]:
         return None, report.problems
@@ -138,69 +133,23 @@ def _drop_outline(entry: JsonObject) -> JsonObject:
     return entry
 
 
-def read_categories(
-    entries: Sequence[JsonObject], classes: Sequence[str] | None, report: Report
-) -> Categories | None:
-    """Return (names, ids) in order of label, or None.
-
-    Args:
-        entries: of the section.
-        classes: names of the training split, whose order the result has.
-        report: receives the errors.
-    """
-    ids = _read_ids(entries, "category", report)
-    if not ids:
-        return None
-    names = [entry.get("name") for entry in entries]
-    name_errors = [
-        (f"category {key!r}", f"name is {show(name)}")
-        for key, name in zip(ids, names, strict=True)
-        if not is_text(name)
-    ]
-    if name_errors:
-        report.error_each(name_errors)
-        return None
-    report.error_each(
-        [
-            (f"category {ids[k]!r}", f"another one has the name {names[k]!r} too")
-            for k in repeated(names)
-        ]
-    )
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    return match_classes(
-        tuple(str(names[k]) for k in order), tuple(ids[k] for k in order), classes, report
-    )
-
-
-def match_classes(
-    names: tuple[str, ...],
-    ids: tuple[int | str, ...],
-    classes: Sequence[str] | None,
-    report: Report,
-) -> Categories:
-    """Return (names, ids) of a split in the order of the training split's classes.
-
-    A class that the split does not have gets the id None.
-    """
-    if classes is None:
-        return names, ids
-    why = f"not one of the {len(classes)} known classes ({shorten(classes)})"
-    report.error_each([(f"category {name!r}", why) for name in names if name not in classes])
-    id_of = dict(zip(names, ids, strict=True))
-    return tuple(classes), tuple(id_of.get(name) for name in classes)
+def annotated_categories(annotations: Sequence[JsonObject]) -> set[Hashable]:
+    """Return the category ids of annotations; ids that are lists or objects are left out."""
+    ids = column(annotations, "category_id")
+    return {key for key in ids if not isinstance(key, list | dict)}
 
 
 def read_images(
     entries: Sequence[JsonObject], report: Report
 ) -> tuple[ImageColumns, dict[Hashable, int]]:
     """Return (columns, {image id: row}), both empty when the ids are wrong."""
-    ids = _read_ids(entries, "image", report)
+    ids = read_ids(entries, "image", report)
     names: list[bytes] = []
     sizes: list[tuple[int, int]] = []
     row_of: dict[Hashable, int] = {}
     name_errors, size_errors = [], []
     for key, entry in zip(ids or [], entries if ids else [], strict=True):
-        name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
+        name, height, width = (given(entry.get(key)) for key in ("file_name", "height", "width"))
         name_why, size_why = _wrong_name(name), _wrong_size(height, width)
         if name_why or size_why:
             name_errors += [(f"image {key!r}", name_why)] if name_why else []
@@ -209,7 +158,7 @@ def read_images(
             continue
         row_of[key] = len(names)
         names.append(os.fsencode(os.path.normpath(str(name))))
-        sizes.append((0, 0) if height is None or width is None else (height, width))
+        sizes.append((height, width) if height and width else (0, 0))
     report.error_each(name_errors)
     report.error_each(size_errors)
     return {
@@ -228,10 +177,11 @@ def read_annotations(
     """Return "rows", "labels", "boxes", "crowd" and "areas" of the valid annotations."""
     image_ids, category_ids = column(entries, "image_id"), column(entries, "category_id")
     rows, labels = look_up(row_of, image_ids), look_up(label_of, category_ids)
-    raw_boxes, raw_areas = column(entries, "bbox"), column(entries, "area")
+    raw_boxes, raw_areas = column(entries, "bbox"), list(map(given, column(entries, "area")))
     boxes, is_box = number_lists(raw_boxes, 4)
     flags = [
-        int(flag) if isinstance(flag, bool) else flag for flag in column(entries, "iscrowd", 0)
+        0 if flag is None else int(flag) if isinstance(flag, bool) else flag
+        for flag in map(given, column(entries, "iscrowd"))
     ]
     crowd, is_flag = numbers(flags)
     is_flag &= (crowd == 0) | (crowd == 1)
@@ -266,33 +216,6 @@ def read_annotations(
     return {name: values[valid] for name, values in columns.items()}
 
 
-def _read_ids(entries: Sequence[JsonObject], kind: str, report: Report) -> JsonValues | None:
-    """Return the ids of a section, or None when they are wrong or of different types.
-
-    Repeated ids are reported.
-    """
-    ids = column(entries, "id")
-    errors = [
-        (f"{kind} at position {position}", why)
-        for position, key in enumerate(ids)
-        if (why := wrong_id(key))
-    ]
-    if errors:
-        report.error_each(errors)
-        return None
-    if len(set(map(type, ids))) > 1:
-        texts = [repr(key) for key in ids if isinstance(key, str)]
-        report.error(f"some {kind} ids are numbers and others text ({shorten(texts, 3)})")
-        return None
-    report.error_each(
-        [
-            (f"{kind} {ids[k]!r}", f"the id is there twice, again at position {k}")
-            for k in repeated(ids)
-        ]
-    )
-    return ids
-
-
 def _wrong_name(name: object) -> str | None:
     """Return the problem of an image's file name, or None."""
     if not isinstance(name, str) or not is_text(name):
@@ -308,8 +231,8 @@ def _wrong_name(name: object) -> str | None:
 
 
 def _wrong_size(height: object, width: object) -> str | None:
-    """Return the problem of an image's size, or None; a missing size is valid."""
-    if all(side is None or _is_side(side) for side in (height, width)):
+    """Return the problem of an image's size, or None; 0 or a missing size are unknown."""
+    if all(side is None or side == 0 or _is_side(side) for side in (height, width)):
         return None
     return f"height is {show(height)} and width {show(width)}, expected are whole numbers above 0"
 
@@ -318,6 +241,11 @@ def _is_side(side: object) -> bool:
     return (
         isinstance(side, int | float) and is_number(side) and 0 < side < 2**31 and side == int(side)
     )
+
+
+def given(value: Any) -> Any:  # type: ignore[explicit-any]  # parsed JSON, checked by the caller
+    """Return an optional value, None also for the NaN that pandas writes for null."""
+    return None if value != value else value
 
 
 def _annotation_name(entry: JsonObject, position: int) -> str:

@@ -39,6 +39,7 @@ class DetectionIndex(PathIndex):
         labels: int32 [M].
         crowd: bool [M].
         areas: float64 [M] in pixels.
+        notes: what a training run says about the annotations at its start.
     """
 
     source: str
@@ -51,6 +52,7 @@ class DetectionIndex(PathIndex):
     labels: NDArray[np.int32]
     crowd: NDArray[np.bool_]
     areas: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     def boxes_of(
         self, i: int
@@ -115,7 +117,7 @@ def find_problems(
     folder: Folder | Sequence[Folder],
     classes: Sequence[str] | None = None,
 ) -> list[Problem]:
-    """Return all [("error" | "warning", path, why)] of a COCO json; see read_coco."""
+    """Return all [("error" | "warning" | "note", path, why)] of a COCO json; see read_coco."""
     return inspect_coco(json_file, folder, classes)[1]
 
 
@@ -158,7 +160,7 @@ def inspect_coco(
 
 
 def require_index(index: DetectionIndex | None, problems: Sequence[Problem]) -> DetectionIndex:
-    """Return the index.
+    """Return the index with the notes among its problems.
 
     Raises:
         DataLayoutError: for the first of the problems that is an error.
@@ -167,7 +169,7 @@ def require_index(index: DetectionIndex | None, problems: Sequence[Problem]) -> 
         if kind == "error":
             raise DataLayoutError(path, why)
     assert index is not None, "no index and no error"
-    return index
+    return replace(index, notes=tuple(why for kind, _, why in problems if kind == "note"))
 
 
 def locate_images(names: Sequence[bytes], folders: Sequence[str]) -> tuple[str, list[bytes]]:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from visionloop.datasets.detection.index import DetectionIndex
 
 MARGIN = 0.5  # pixels that a box may reach beyond its image without a warning: rounding
+USUAL_CROWDS = 0.05  # of the boxes; COCO has 1 %
+CROWD_HINT = "CVAT writes brush masks as crowds: set iscrowd to 0 where each is one object"
 LARGEST_NORMALIZED = 1.5  # in pixels, no dataset has only boxes this small
 
-# (kind, path, why)
-Problem: TypeAlias = tuple[Literal["error", "warning"], str, str]
+# (kind, path, why); a note is a warning that a training run prints at its start too
+Problem: TypeAlias = tuple[Literal["error", "warning", "note"], str, str]
 
 
 class Report:
@@ -28,7 +30,7 @@ class Report:
 
     Attributes:
         path: of the annotations, the place of problems without another path.
-        problems: [("error" | "warning", path, why)].
+        problems: [("error" | "warning" | "note", path, why)].
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -42,6 +44,10 @@ class Report:
     def warning(self, why: str) -> None:
         """Add a warning."""
         self.problems.append(("warning", self.path, why))
+
+    def note(self, why: str) -> None:
+        """Add a warning that a training run prints at its start too."""
+        self.problems.append(("note", self.path, why))
 
     def error_each(
         self, errors: Sequence[tuple[str, str]], path: str | os.PathLike[str] | None = None
@@ -68,12 +74,18 @@ def index_problems(index: DetectionIndex, need_images: bool = True) -> list[Prob
     if len(rows) and not _is_other_format(index, rows, report):
         _check_boxes(index, rows, report)
     _check_repeated_boxes(index, rows, report)
+    crowds = int(index.crowd.sum())
+    if crowds > USUAL_CROWDS * len(rows):
+        report.note(
+            f"{crowds} of {len(rows)} boxes are crowds (iscrowd 1): never trained on, ignored in "
+            f"scores; {CROWD_HINT}"
+        )
     counts = np.bincount(index.labels, minlength=len(index.classes))
     without = [
         name for name, count in zip(index.classes, counts.tolist(), strict=True) if not count
     ]
     if without:
-        report.warning(f"no boxes of {len(without)} of {len(counts)} classes: {shorten(without)}")
+        report.note(f"no boxes of {len(without)} of {len(counts)} classes: {shorten(without)}")
     names = [index.name(i) for i in range(len(index))]
     duplicates = [names[position] for position in repeated(names)]
     if duplicates:
@@ -82,6 +94,16 @@ def index_problems(index: DetectionIndex, need_images: bool = True) -> list[Prob
             f"{shorten(list(dict.fromkeys(duplicates)))}"
         )
     return report.problems
+
+
+def nothing_to_train(index: DetectionIndex) -> str | None:
+    """Return the reason why a model would learn nothing from an index, or None."""
+    if not len(index.boxes):
+        return "no boxes at all; there is nothing to detect"
+    if index.crowd.all():
+        number = len(index.boxes)
+        return f"all {number} boxes are crowds (iscrowd 1), which training leaves out; {CROWD_HINT}"
+    return None
 
 
 def _check_files(index: DetectionIndex, report: Report) -> None:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from visionloop.datasets.detection.coco_columns import match_classes
+from visionloop.datasets.detection.coco_categories import match_classes
 from visionloop.datasets.detection.index import DetectionIndex, require_index
 from visionloop.datasets.detection.problems import Problem, Report, index_problems
 from visionloop.datasets.detection.yolo_description import list_images, read_description

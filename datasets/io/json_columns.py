@@ -85,6 +85,13 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def whole_numbers(values: JsonValues) -> JsonValues:
+    """Return the values with whole numbers such as 1.0 as int, as pandas writes them with a dot."""
+    return [
+        int(value) if isinstance(value, float) and value.is_integer() else value for value in values
+    ]
+
+
 def wrong_id(value: object) -> str | None:
     """Return the problem of an id, or None: whole numbers and strings are valid."""
     if isinstance(value, str) or (

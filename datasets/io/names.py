@@ -14,6 +14,17 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def class_name(text: str) -> str:
+    """Return the name of a class as a line of text, in normal form.
+
+    Line breaks, tabs and other control characters inside become spaces; those and spaces around it
+    are removed.
+    """
+    is_control = (unicodedata.category(letter) == "Cc" for letter in text)
+    letters = (" " if control else letter for letter, control in zip(text, is_control, strict=True))
+    return composed("".join(letters).strip())
+
+
 def with_slashes(path: str) -> str:
     r"""Return a path with `/` for each `\` of Windows."""
     return path.replace("\\", "/")

@@ -17,6 +17,7 @@ from visionloop.datasets.detection.layout import (
     inspect_detection_split,
     require_detection_split,
 )
+from visionloop.datasets.detection.problems import nothing_to_train
 from visionloop.datasets.io.layout import DataLayoutError, shorten
 from visionloop.tasks.checks import add_problem, decode_all, report_copies
 from visionloop.tasks.detection.data import NO_VALIDATION, require_data
@@ -115,8 +116,8 @@ def _check_counts(train: DetectionIndex, report: JsonObject) -> None:
     """Report classes with few boxes and data without any."""
     counts = np.bincount(train.labels[~train.crowd], minlength=len(train.classes)).tolist()
     report["classes"] = dict(zip(train.classes, counts, strict=True))
-    if not any(counts):
-        add_problem(report, "errors", train.source, "no boxes at all; there is nothing to detect")
+    if why := nothing_to_train(train):
+        add_problem(report, "errors", train.source, why)
         return
     few = [
         f"{count} of {name}" for name, count in report["classes"].items() if 0 < count < FEW_BOXES

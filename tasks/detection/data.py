@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from visionloop.datasets.detection.layout import find_detection_split, require_detection_split
+from visionloop.datasets.detection.problems import nothing_to_train
 from visionloop.engine.batch import Batch
+from visionloop.engine.errors import UserError
 from visionloop.tasks import splits
 from visionloop.tasks.detection.model import STRIDE
 
@@ -56,8 +58,15 @@ def training_splits(
     Without a validation split, a share `val_split` of the training images is set aside by the hash
     of their path. The share is taken within images whose rarest class is the same, so that rare
     classes are on both sides.
+
+    Raises:
+        UserError: also when there is nothing to train on.
     """
     train = index_split(data, "train", classes)
+    if why := nothing_to_train(train):
+        raise UserError(
+            f"{train.source}: {why}", code="bad_layout", file=train.source, field="data"
+        )
     data = require_data(data)
     with splits.layout_errors():
         val = find_detection_split(data, "val", train.classes)

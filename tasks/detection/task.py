@@ -168,6 +168,13 @@ class DetectionTask(Task):
     def before_sample(self, step: int, steps: int) -> None:
         self.train_transform.strong = not self._is_final_part(step, steps)
 
+    def notes(self) -> list[str]:
+        train, val = self.splits
+        notes = {f"warning: {train.source}: train: {why}" for why in train.notes}
+        if not self.config.val_split:
+            notes |= {f"warning: {val.source}: val: {why}" for why in val.notes}
+        return sorted(notes)
+
     def check_data(self) -> JsonObject:
         return check_detection_data(self.config.data, self.config.val_split, self.image_size)
 

@@ -203,3 +203,27 @@ def test_damaged_run_lengths_never_reach_pycocotools():
         text = bytes(generator.integers(40, 120, generator.integers(1, 12)).tolist()).decode()
         with suppress(InvalidOutline):
             assert area(encode_runs({"size": [9, 11], "counts": text}, [9, 11])) <= 99
+
+
+def test_crowds_are_counted_in_a_note_and_a_missing_flag_is_none(convert, tmp_path):
+    rows = [(3, [box(0, 0, 2, 2)]), (3, [box(4, 0, 6, 2)]), (6, [box(0, 4, 2, 6)])]
+    flags = [1, 1, None]
+    annotations = [
+        {"category_id": key, "segmentation": outline, "iscrowd": flag}
+        for (key, outline), flag in zip(rows, flags, strict=True)
+    ]
+    coco(tmp_path / "coco", annotations)
+    status, out, err = convert("masks", tmp_path / "coco", tmp_path / "out")
+    assert status == 0 and "1 regions" in out
+    assert "annotation 1 on a.jpg: a crowd (iscrowd 1), its pixels are ignored; CVAT" in err
+    assert "(2 times)" in err
+
+
+def test_a_root_category_without_annotations_becomes_no_class(convert, tmp_path):
+    path = coco(tmp_path / "coco", [(3, [box(0, 0, 2, 2)])], categories=("dog",))
+    content = json.loads(path.read_text())
+    content["categories"].insert(0, {"id": 0, "name": "dog", "supercategory": "none"})
+    path.write_text(json.dumps(content))
+    status, _, err = convert("masks", tmp_path / "coco", tmp_path / "out")
+    assert status == 0 and "1 categories without annotations are no classes: 'dog' (id 0)" in err
+    assert classes(tmp_path / "out") == ["background", "dog"]

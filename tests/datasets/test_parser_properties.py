@@ -144,7 +144,7 @@ def test_any_coco_json_is_an_index_or_a_list_of_problems(folder, content):
     index, problems = inspect_coco(path, folder)
     assert isinstance(index, DetectionIndex) or any(kind == "error" for kind, _, _ in problems)
     for kind, where, why in problems:
-        assert kind in ("error", "warning") and where and why and "\n" not in why
+        assert kind in ("error", "warning", "note") and where and why and "\n" not in why
     if index is not None:
         assert len(index.fingerprint()) == 64 and index.offsets[-1] == len(index.boxes) == len(
             index.labels

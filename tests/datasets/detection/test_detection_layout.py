@@ -164,9 +164,8 @@ def test_everything_wrong_with_a_split_is_listed(tmp_path):
     content["annotations"][1]["iscrowd"] = 7
     json_file = write_coco(tmp_path, content)
     index, problems = inspect_detection_split(tmp_path, "train")
-    assert [(kind, path) for kind, path, _ in problems] == [("error", str(json_file))] * 2 and len(
-        index.boxes
-    ) == 2
+    errors = [(kind, path) for kind, path, _ in problems if kind == "error"]
+    assert errors == [("error", str(json_file))] * 2 and len(index.boxes) == 2
     with pytest.raises(DataLayoutError, match="image_id 99 is no image's id"):
         find_detection_split(tmp_path, "train")
 

@@ -103,7 +103,7 @@ BROKEN = {
     "annotation 30: area is -1, not a number of at least 0": lambda content: content["annotations"][
         6
     ].update(area=-1),
-    "image 5: height is 0 and width 64": lambda content: content["images"][5].update(height=0),
+    "image 5: height is -1 and width 64": lambda content: content["images"][5].update(height=-1),
 }
 
 

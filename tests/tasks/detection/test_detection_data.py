@@ -93,3 +93,29 @@ def test_compiling_takes_the_backbone_alone_and_changes_no_name(tiny_module):
         name for name, layer in module.named_modules() if layer._compiled_call_impl is not None
     ]
     assert compiled == ["model.backbone.model"]
+
+
+def crowd(data, split, keep_every=10**9):
+    """Make annotations of a split crowds, but for every `keep_every`th."""
+    content = json.loads((data / f"{split}.json").read_text())
+    for k, annotation in enumerate(content["annotations"], 1):
+        annotation["iscrowd"] = int(k % keep_every != 0)
+    (data / f"{split}.json").write_text(json.dumps(content))
+
+
+def test_training_starts_with_the_number_of_boxes_that_it_leaves_out(data):
+    crowd(data, "train", 2)
+    task = DetectionTask(DetectionConfig(data=str(data), model="tiny"))
+    (line,) = task.notes()
+    number = len(task.splits[0].boxes)
+    assert line.startswith(f"warning: {data}/train.json: train: {(number + 1) // 2} of {number} ")
+    assert "CVAT" in line
+    crowd(data, "val")
+    task = DetectionTask(DetectionConfig(data=str(data), model="tiny"))
+    assert [line.split(": ")[2] for line in task.notes()] == ["train", "val"]
+
+
+def test_training_on_nothing_but_crowds_is_refused(data):
+    crowd(data, "train")
+    with pytest.raises(UserError, match=r"train\.json: all \d+ boxes are crowds .* set iscrowd"):
+        training_splits(str(data), 0.0)
