@@ -9,6 +9,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all", action="store_true", help=f"also run the tests marked {', '.join(SPECIAL)}"
     )
+    parser.addoption(
+        "--gpu-minutes",
+        type=float,
+        help="skip the tests of a GPU that would start later than so many minutes",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -32,7 +32,6 @@ def test_a_usable_machine_is_reported_with_exit_code_0(command):
         "warnings",
         "python",
         "versions",
-        "precision",
         "devices",
         "disks",
         "shared_memory_gib",

@@ -10,10 +10,10 @@ from pathlib import Path
 from device_task import is_exact, size_setting
 from watched_command import read_notes
 
-from visionloop.engine.testing.short_runs import logged
+from visionloop.engine.testing.short_runs import free_port, logged
 
 STEPS, STOP_IN = 8, 4
-LONGEST = 600  # seconds of one command, the first build of torch.compile included
+LONGEST = 400  # seconds of one command, the first build of torch.compile included
 WATCHED = [str(Path(__file__).with_name("watched_command.py"))]
 OPTIONS = {
     "steps": STEPS,
@@ -52,6 +52,19 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def torchrun(processes: int, *options: str) -> list[str]:
+    """Return the arguments of python before a script that torchrun starts on this machine."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [*launch, "--shutdown-timeout", "60", *options]
+
+
+def rank_environments(number: int) -> list[dict[str, str]]:
+    """Return the environments of processes of one run that no launcher starts, by rank."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared |= {"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
 
 
 def finish(process: subprocess.Popen, *codes: int) -> str:

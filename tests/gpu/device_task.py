@@ -118,6 +118,20 @@ def take_step(run: Run, task: Task, step: int) -> tuple[float, float]:
     return float(losses["loss"]), float(grad_norm)
 
 
+def fp32_errors(device: str) -> dict[str, float]:
+    """Return the relative error of a matrix product and of a convolution in fp32 on the device."""
+    generator, errors = torch.Generator().manual_seed(0), {}
+    for name, operation, shapes in (
+        ("product", torch.matmul, ((512, 512), (512, 512))),
+        ("convolution", torch.conv2d, ((2, 64, 32, 32), (64, 64, 3, 3))),
+    ):
+        operands = [torch.randn(shape, generator=generator) for shape in shapes]
+        exact = operation(*(tensor.double() for tensor in operands))
+        result = operation(*(tensor.to(device) for tensor in operands)).cpu()
+        errors[name] = float((result - exact).norm() / exact.norm())
+    return errors
+
+
 def is_exact(task_name: str, device: str) -> bool:
     """Return whether two runs with --deterministic compute the same bytes on the device."""
     return device == "cpu" or (device == "cuda" and task_name != "detection")
@@ -134,7 +148,7 @@ def step_and_scores(make_task: Callable[[], Task], config: TrainConfig) -> dict[
     return {"step": first_step(make_task, config), "scores": score(make_task, config.device)}
 
 
-CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
+CUDA, METAL = (pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "mps"))
 on_devices = pytest.mark.parametrize("device", ["cpu", CUDA])
 
 

@@ -1,11 +1,9 @@
-"""The real commands on a GPU: stopped and resumed, under torchrun, compiled, and at full size.
+"""The real commands on a GPU: stopped and resumed, under torchrun, and on Metal.
 
 Tests with `cpu` in their name run the same check on the CPU.
 """
 
-import gc
 import json
-import statistics
 import threading
 
 import pytest
@@ -17,27 +15,15 @@ from device_commands import (
     differing_files,
     finish,
     hashes,
-    largest_loss_difference,
-    losses_of,
     start,
+    torchrun,
     train_arguments,
 )
-from device_task import SIDES, TASKS, is_exact, need_gpus, on_devices, on_tasks
+from device_task import METAL, SIDES, TASKS, is_exact, need_gpus, on_devices, on_tasks
 
-from visionloop.bin.benchmarks.repeated_step import RepeatedStep
 from visionloop.engine.errors import STOPPED
 from visionloop.engine.system import fault_injection
-from visionloop.engine.testing.short_runs import logged
 from visionloop.engine.train import train
-
-# model and samples of a step; half as many samples where the memory does not suffice
-NAMED = {
-    "classification": ("vit-base", 32),
-    "detection": ("dfine-xlarge", 8),
-    "segmentation": ("eomt-large", 8),
-    "super_resolution": ("classical", 8),
-}
-SMALLEST_BATCH = 2  # for a BatchNorm that is trained
 
 
 def precision_options(task_name, device):
@@ -67,8 +53,7 @@ def test_a_run_stopped_by_sigterm_and_resumed_writes_the_same_bytes(
 
 
 def compare_under_torchrun(task_name, device, data, folder, processes):
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    launch += ["--shutdown-timeout", "60", *WATCHED]
+    launch = [*torchrun(processes), *WATCHED]
     sizes = ["--batch-size", str(4 * processes), "--micro-batch", "2"]
     options = [*precision_options(task_name, device), *sizes]
     return compare_stopped_run(task_name, device, data, folder, launch, options, stopped_code=1)
@@ -121,57 +106,11 @@ def test_a_checkpoint_copied_while_training_continues_holds_the_same_bytes(
     assert differing_files(*runs) == []
 
 
-@on_tasks()
-def test_the_first_loss_of_a_compiled_run_is_that_of_a_plain_run(
-    task_name, device, data_of, tmp_path, record
-):
-    options = ["--precision", "fp32", "--no-tf32", "--workers", "0"]
-    options += ["--batch-size", "4", "--micro-batch", "4"]
-    processes = {}
-    for name, more in (("plain", []), ("compiled", ["--compile"])):
-        output = tmp_path / name
-        arguments = train_arguments(task_name, device, data_of(task_name), output, *options, *more)
-        processes[name] = start("-m", f"visionloop.bin.{task_name}", *arguments)
-    for process in processes.values():
-        finish(process)
-    rows = [logged(tmp_path / name) for name in processes]
-    first, compiled = (losses_of(logs)[0] for logs in rows)
-    record(loss_difference=largest_loss_difference(*rows))
-    assert abs(first - compiled) <= 1e-3 * first
-
-
-@on_tasks()
-def test_a_named_model_trains_in_bf16_at_its_own_size(task_name, device, data_of, tmp_path, record):
-    model, batch_size = NAMED[task_name]
-    flags = {"data": str(data_of(task_name)), "model": model, "precision": "bf16", "threads": 1}
-    while batch_size >= SMALLEST_BATCH:
-        sizes, output = {"batch_size": batch_size, "device": device}, tmp_path / f"{batch_size}"
-        try:
-            step = RepeatedStep(task_name, flags | sizes, output)
-            none, *_, every = step.cases
-            record(model=model, batch_size=batch_size, **throughput(step, none, batch_size))
-            figures = throughput(step, every, batch_size)
-            record(**{f"recomputing_{name}": value for name, value in figures.items()})
-            return
-        except torch.OutOfMemoryError:
-            batch_size, step = batch_size // 2, None
-        gc.collect()
-        torch.cuda.empty_cache()
-    pytest.skip(f"{model} needs more memory for {SMALLEST_BATCH} samples")
-
-
-def throughput(step, case, batch_size):
-    seconds = statistics.median([step.take(case) for _ in range(13)][3:])
-    peak_mib, _ = step.allocated_mib(case)
-    return {"samples_per_second": batch_size / seconds, "peak_gib": peak_mib / 1024}
-
-
-@pytest.mark.gpu
+@pytest.mark.parametrize("device", [METAL])
 @pytest.mark.parametrize("task_name", TASKS)
-@pytest.mark.usefixtures("metal")
-def test_a_short_run_ends_on_metal(task_name, data_of, tmp_path):
+def test_a_short_run_ends_on_metal(task_name, device, data_of, tmp_path):
     options = ["--precision", "fp32", "--workers", "0", "--batch-size", "4", "--micro-batch", "4"]
-    arguments = train_arguments(task_name, "mps", data_of(task_name), tmp_path / "run", *options)
+    arguments = train_arguments(task_name, device, data_of(task_name), tmp_path / "run", *options)
     finish(start("-m", f"visionloop.bin.{task_name}", *arguments))
 
 
