@@ -16,6 +16,7 @@ from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.config.train_config import TaskConfig
 from visionloop.engine.metric import Metric, MetricSpec
 from visionloop.engine.optim import ParameterGroup, batch_norms, default_parameter_groups
+from visionloop.engine.system.kernels import LayerWidths
 from visionloop.engine.types import (
     JsonObject,
     Predictions,
@@ -146,6 +147,10 @@ class Task:
             An nn.Module in train mode, on the CPU, in fp32.
         """
         raise NotImplementedError
+
+    def layer_widths(self) -> LayerWidths:
+        """Return the channels of the layers that `--precision auto` measures on a CPU."""
+        return LayerWidths()
 
     def parameter_groups(self, module: TaskModule) -> list[ParameterGroup]:
         """Return the parameter groups of the optimizer, with every trainable parameter once."""
@@ -310,8 +315,7 @@ class Task:
     def write_predictions(self, folder: Path, rows: Iterable[JsonObject]) -> None:
         """Write files beside predictions.jsonl in formats that other tools read.
 
-        rows: those of predictions.jsonl; they can be iterated repeatedly and are never all in
-        memory.
+        rows: those of predictions.jsonl, read anew at each iteration, never all in memory.
         """
 
     def explain(self, module: TaskModule, batch: Batch, kind: str) -> Iterable[NDArray[np.uint8]]:
@@ -342,11 +346,7 @@ class Task:
         return {}
 
     def draw_samples(self, batch: Batch, predictions: Predictions) -> Sequence[NDArray[np.uint8]]:
-        """Draw the images of an evaluation batch with prediction and ground truth side by side.
-
-        Returns:
-            One uint8 array [H, W, 3] for each image; [] for a task that draws none.
-        """
+        """Draw prediction beside ground truth: one uint8 array [H, W, 3] per image, or none."""
         return []
 
     def draw_gallery(

@@ -11,6 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from visionloop.engine.autotune.fit import autotune_settings, resolve_budget
+from visionloop.engine.autotune.precision import (
+    precision_line,
+    resolve_precision,
+    stored_at_start,
+)
 from visionloop.engine.budget import Budget, TimeLeft, read_budget
 from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.checkpoints.folder import read_state
@@ -160,9 +165,10 @@ def start_or_resume(
         start = find_start(output, raw_settings["resume"].value, report)
         stored, budget_record = stored_settings(output), read_budget(output)
     start, stored, budget_record = broadcast_object(world, (start, stored, budget_record))
-    stored = stored if start else {}
-    task, train_set, val_set, resolved = build_data(task_class, raw_settings, world, stored)
     state = read_state(start) if start else None
+    stored = stored_at_start(stored, state)
+    task, train_set, val_set, resolved = build_data(task_class, raw_settings, world, stored)
+    raw_settings = raw_settings | {"precision": resolved.settings["precision"]}
     budget = resolve_budget(
         raw_settings, resolved, state, budget_record, output=output, began=began
     )
@@ -171,6 +177,8 @@ def start_or_resume(
         if is_finished(state, resolved.settings["steps"].value, budget):
             report(f"{output}: this run is finished ({state['step']} steps); nothing to do")
             return Result("finished", state["step"], state["scores"], state["best"], output)
+    if line := precision_line(raw_settings["precision"], resumed=state is not None):
+        report(line)
 
     def resolve_measured(measured: Mapping[str, object]) -> ResolvedSettings:
         return resolve_run(task, raw_settings, train_set, world.device.type, stored, measured)
@@ -248,7 +256,8 @@ def build_data(
         chosen = evenly_spaced(len(train_set), overfit)
         train_set = Subset(train_set, chosen)
         val_set = Subset(task.build_eval_dataset("train"), chosen)
-    resolved = resolve_run(task, raw_settings, train_set, world.device.type, stored)
+    settings = resolve_precision(task, raw_settings, world, stored)
+    resolved = resolve_run(task, settings, train_set, world.device.type, stored)
     task.config = resolved.task_config
     return task, train_set, val_set, resolved
 

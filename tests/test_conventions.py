@@ -213,6 +213,13 @@ def test_nothing_trains_for_us():
     assert wrong_imports(is_wrong, but=SIDE_BY_SIDE) == []
 
 
+def test_images_are_decoded_in_one_place():
+    """torchvision.io is deprecated; what decodes JPEG otherwise may turn it otherwise, too."""
+    here = {"datasets/io/images.py", "datasets/super_resolution/degradations.py"}
+    assert wrong_imports(lambda file, name: is_in(name, "torchvision.io")) == []
+    assert wrong_imports(lambda file, name: is_in(name, "simplejpeg"), but=here) == []
+
+
 def test_nothing_read_can_run_code():
     wrong = [
         f"{file}:{node.lineno}: torch.load"

@@ -11,6 +11,7 @@ from pathlib import Path
 from visionloop.bin.commands.overfit import require_goal, run_overfit
 from visionloop.bin.commands.sheet import require_png, write_sheet
 from visionloop.engine.autotune.calibration import CalibrationRun, calibrate, part_of
+from visionloop.engine.autotune.precision import precision_line, resolve_precision
 from visionloop.engine.autotune.steps import (
     ROUGH_STEPS,
     figures_of,
@@ -92,6 +93,7 @@ def estimate_run(
     refuse.
     """
     world = join_world(raw_settings["device"].value)
+    raw_settings = resolve_precision(task, raw_settings, world, {})
     measured = {}
     if raw_settings["micro_batch"].value == AUTO:
         # measuring it may take minutes: this is a size that most machines have memory for
@@ -255,6 +257,8 @@ def check_run(
             why = f"the loss at initialization is {first:.3f}, far from {expected:.3f}, that of an "
             why += "untrained model"
             report["warnings"].append({"path": task.config.model, "why": why})
+    if line := precision_line(estimate.resolved.settings["precision"]):
+        lines.append(line)
     has_length = any(raw_settings[name].value for name in LENGTHS)
     length = "steps" if has_length else "steps (one epoch, because no length is given)"
     steps, cost = estimate.resolved.train_config.steps, estimate.as_json()

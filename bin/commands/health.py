@@ -40,7 +40,7 @@ def run_health(load_task_class: Callable[[], object], device: str | None, *, as_
     device: of `--device`; None: the first of CUDA, MPS and CPU.
     """
     report = {"usable": True, "errors": [], "warnings": [], "python": platform.python_version()}
-    report["versions"] = check_versions(report)
+    report["versions"], report["precision"] = check_versions(report), None
     check_imports(report, load_task_class)
     report["devices"] = check_devices(report, device)
     report["disks"] = {use: check_disk(report, use, folder) for use, folder in folders().items()}
@@ -111,6 +111,7 @@ def find_devices(report: "JsonObject", name: str | None) -> "list[JsonObject]":
     import torch
 
     from visionloop.engine.distributed import pick_device
+    from visionloop.engine.system.kernels import LayerWidths, choose_precision
 
     devices: list[JsonObject] = []
     for index in range(torch.cuda.device_count()):
@@ -128,6 +129,8 @@ def find_devices(report: "JsonObject", name: str | None) -> "list[JsonObject]":
         ones = torch.ones(8, 8, device=device)
         if (ones @ ones).sum().item() != 512:
             report["errors"].append(f"{device}: a product of two matrices is wrong")
+        value, reason = choose_precision(device, LayerWidths())
+        report["precision"] = {"value": value, "reason": reason}
     except UserError as error:
         report["errors"].append(str(error))
     except RuntimeError as error:
@@ -187,6 +190,8 @@ def lines_of(report: "JsonObject") -> Iterator[str]:
     for device in report["devices"]:
         memory = f", {device['memory_gib']} GiB" if device["memory_gib"] is not None else ""
         yield f"{device['kind']}: {device['name']}{memory}"
+    if precision := report["precision"]:
+        yield f"precision {precision['value']}: {precision['reason']}"
     for use, disk in report["disks"].items():
         problem = "" if disk["writable"] else ", cannot be written"
         yield f"{use} folder {disk['path']}: {disk['free_gib']} GiB free{problem}"

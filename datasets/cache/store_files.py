@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from visionloop.datasets.io.images import DECODING
+
 Decode: TypeAlias = Callable[[str], NDArray[np.uint8]]
 Measure: TypeAlias = Callable[[str], tuple[int, int]]
 # the JSON file of an image; see `make_entry`
@@ -48,7 +50,9 @@ def cache_folder() -> Path:
 
 
 def current_entry(folder: Path, name: str, path: str) -> Entry | None:
-    """Return the entry of an image, or None unless it is complete and its source is unchanged.
+    """Return the entry of an image, or None unless it is complete and would be the same today.
+
+    Its source must be unchanged, and decoded as this version decodes.
 
     Args:
         folder: of the store.
@@ -62,7 +66,8 @@ def current_entry(folder: Path, name: str, path: str) -> Entry | None:
         source, raw = os.stat(path), os.stat(folder / entry["raw"])
     except OSError:
         return None
-    is_current = (entry["bytes"], entry["mtime_ns"]) == (source.st_size, source.st_mtime_ns)
+    made_from = entry["bytes"], entry["mtime_ns"], entry.get("decoding")
+    is_current = made_from == (source.st_size, source.st_mtime_ns, DECODING)
     return entry if is_current and raw.st_size == 3 * entry["height"] * entry["width"] else None
 
 
@@ -94,11 +99,13 @@ def make_entry(
         return None
     height, width = image.shape[:2]
     # one name for each version: a process that reads the old one meanwhile sees no mixture
-    raw = f"{digest(name)}-{digest(f'{source.st_size} {source.st_mtime_ns}')}.raw"
+    version = digest(f"{source.st_size} {source.st_mtime_ns} {DECODING}")
+    raw = f"{digest(name)}-{version}.raw"
     entry: Entry = {
         "source": name,
         "bytes": source.st_size,
         "mtime_ns": source.st_mtime_ns,
+        "decoding": DECODING,
         "height": height,
         "width": width,
         "raw": raw,

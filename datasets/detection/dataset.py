@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from visionloop.datasets.cache.decoded import DecodedImageCache, DecodedImages
 from visionloop.datasets.detection.index import DetectionIndex
-from visionloop.datasets.io.images import UnreadableImage
+from visionloop.datasets.io.images import UnreadableImage, exchanged_sides
 
 # tensors, and "ground_truth": a dict of numpy arrays
 Sample: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]
@@ -144,7 +144,7 @@ def size_mismatch(index: DetectionIndex, i: int, size_hw: Sequence[int]) -> str 
     if not expected.all() or tuple(expected) == tuple(size_hw):
         return None
     is_transposed = tuple(expected[::-1]) == tuple(size_hw)
-    hint = ": the boxes were drawn before its EXIF orientation was applied" if is_transposed else ""
+    hint = f": {exchanged_sides(index.path(i), 'the boxes were')}" if is_transposed else ""
     return (
         f"is {size_hw[0]} x {size_hw[1]} (height x width), "
         f"the annotations say {expected[0]} x {expected[1]}{hint}"

@@ -5,13 +5,11 @@ that the mean over squares of pixels gives, a little sharper. The reduction of a
 header alone, not on the crop that is used: so the smaller image can be cached, and the random crop
 is drawn from the size of the full image, as without a reduction.
 
-Pillow decodes, since torchvision has no reduction, and is the slower of the two: its half of a file
-takes as long as torchvision's full image (500 x 375: 0.5 and 0.6 ms of one core). The half saves
-memory. A quarter and an eighth, and photographs from a camera, save time too: 4032 x 3024 at a
-quarter takes 12 ms and in full 41, at JPEG quality 90 20 and 49 (torch 2.14.1, Pillow 13.0).
+Of a 500 x 375 file at JPEG quality 90 the half takes three quarters of the time of the full image,
+since the entropy decoding stays; of a photograph of 12 million pixels a quarter takes half. All
+reductions save memory. bin/benchmarks/RESULTS.md has the times.
 """
 
-import io
 import math
 import os
 from collections.abc import Sequence
@@ -19,16 +17,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
-from visionloop.datasets.io.images import (
-    EXIF_TRANSPOSES,
-    JPEG_END,
+from visionloop.datasets.io.headers import (
     JPEG_START,
+    exif_orientation,
+    jpeg_frame,
+    upright,
+    upright_size,
+)
+from visionloop.datasets.io.images import (
     MAX_PIXELS,
+    SIMPLEJPEG_COMPONENTS,
     decode_bytes,
-    jpeg_size,
-    orientation_of,
+    decode_jpeg,
     read_bytes,
     read_size,
 )
@@ -54,15 +55,15 @@ def read_reduced_image(
     Returns:
         (RGB uint8 [3, h, w], upright; (H, W) of the full image). A JPEG is read by its
         `reduction`: h is H / 8, H / 4 or H / 2, rounded up, and w likewise. Read in full are other
-        files, JPEGs in CMYK, those that do not end with the end-of-image marker, and rotated ones
-        whose sides the reduction does not divide.
+        files, JPEGs in CMYK, and rotated ones whose sides the reduction does not divide.
 
     Raises:
         UnreadableImage: for the same files as `read_image`.
     """
     data = read_bytes(path)
-    size_hw = jpeg_size(data) if data.startswith(JPEG_START) and data.endswith(JPEG_END) else None
-    if size_hw and math.prod(size_hw) <= MAX_PIXELS:
+    frame = jpeg_frame(data) if data.startswith(JPEG_START) else None
+    if frame and frame[0] * frame[1] <= MAX_PIXELS and frame[2] in SIMPLEJPEG_COMPONENTS:
+        size_hw = frame[:2]
         factor = reduction(size_hw, min_side)
         reduced = _decode_reduced(data, size_hw, factor) if factor > 1 else None
         if reduced:
@@ -94,27 +95,18 @@ def _decode_reduced(
     Decoding it in full then reports what is wrong with it.
     """
     height, width = size_hw
-    try:
-        file = JpegImageFile(io.BytesIO(data))
-        orientation = orientation_of(file)
-        # pixel positions match those of the full image only when counted from the upper left
-        # corner of the file
-        if file.mode not in ("RGB", "L") or (
-            orientation > 1 and (height % factor or width % factor)
-        ):
-            return None
-        file.draft(None, (width // factor, height // factor))
-        if file.size != (-(-width // factor), -(-height // factor)):
-            return None
-        image: Image.Image = file
-        if orientation in EXIF_TRANSPOSES:
-            image = image.transpose(EXIF_TRANSPOSES[orientation])
-        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    # damaged bytes may raise anything
-    except Exception:
+    orientation = exif_orientation(data)
+    # pixel positions match those of the full image only when counted from the upper left corner
+    # of the file
+    if orientation > 1 and (height % factor or width % factor):
         return None
-    full_hw = (width, height) if orientation >= 5 else (height, width)
-    return torch.from_numpy(pixels).permute(2, 0, 1), full_hw
+    reduced_hw = -(-height // factor), -(-width // factor)
+    pixels = decode_jpeg(data, reduced_hw)
+    # a few pixels wide, another eighth of the size may be as large
+    if pixels is None or pixels.shape[:2] != reduced_hw:
+        return None
+    image = upright(torch.from_numpy(pixels), orientation).permute(2, 0, 1)
+    return image, upright_size(size_hw, orientation)
 
 
 def resized_part(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from visionloop.datasets.cache.in_memory import InMemoryCache
-from visionloop.datasets.io.images import read_image
+from visionloop.datasets.io.images import exchanged_sides, read_image
 from visionloop.datasets.io.paths import PathIndex, Rows, hash_columns, hash_paths
 from visionloop.datasets.segmentation.class_file import ClassFile
 from visionloop.datasets.segmentation.masks import UnreadableMask, read_mask
@@ -154,20 +154,26 @@ def read_pair(index: SegmentationIndex, i: int) -> tuple[torch.Tensor, torch.Ten
         UnreadableImage: for the mask UnreadableMask.
     """
     image, ids = read_image(index.path(i)), read_mask(index.mask_path(i), index.class_file)
-    why = mask_mismatch(image.shape[-2:], ids.shape)
+    why = mask_mismatch(image.shape[-2:], ids.shape, index.path(i))
     if why:
         raise UnreadableMask(index.mask_path(i), why)
     return image, ids
 
 
-def mask_mismatch(image_hw: Sequence[int], mask_hw: Sequence[int]) -> str | None:
-    """Return the problem when a mask does not have the size of its upright image, or None."""
+def mask_mismatch(
+    image_hw: Sequence[int], mask_hw: Sequence[int], image_path: str | None = None
+) -> str | None:
+    """Return the problem when a mask does not have the size of its upright image, or None.
+
+    Args:
+        image_hw, mask_hw: (height, width).
+        image_path: of the image, to tell whether EXIF turned it.
+    """
     image_hw, mask_hw = tuple(image_hw), tuple(mask_hw)
     if image_hw == mask_hw:
         return None
-    hint = ""
-    if image_hw == mask_hw[::-1]:
-        hint = ": the mask was drawn before the image's EXIF orientation was applied"
+    is_transposed = image_hw == mask_hw[::-1]
+    hint = f": {exchanged_sides(image_path, 'the mask was')}" if is_transposed else ""
     return (
         f"is {mask_hw[0]} x {mask_hw[1]} (height x width), "
         f"its image {image_hw[0]} x {image_hw[1]}{hint}"

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, overload
 
 from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.errors import UserError
@@ -26,7 +26,7 @@ T = TypeVar("T")
 # the type that a text is read as; a tuple: the choices of a Literal
 ValueType: TypeAlias = type | tuple[str, ...]
 
-AUTO = "auto"
+AUTO: Final = "auto"
 # the sections of `--help`, in their order
 GROUPS = (
     "Data",
@@ -167,16 +167,21 @@ class SettingSource(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Setting:  # type: ignore[explicit-any]  # see value
-    """A resolved value and its source. file: the `--config` file it was read from."""
+    """A resolved value and its source.
+
+    file: the `--config` file it was read from; reason: of a value that was measured.
+    """
 
     value: Any  # type: ignore[explicit-any]  # each setting has the type of its own field
     source: SettingSource
     file: str | None = None
+    reason: str | None = None
 
     def as_json(self) -> "JsonObject":
         """Return the value and its source as settings.json and `--dry-run` show them."""
         source = f"{self.source} {self.file}" if self.file is not None else str(self.source)
-        return {"value": _to_json(self.value), "source": source}
+        row: JsonObject = {"value": _to_json(self.value), "source": source}
+        return row if self.reason is None else row | {"reason": self.reason}
 
 
 Settings: TypeAlias = dict[str, Setting]

@@ -7,7 +7,7 @@ a field is the type of the resolved value, with None only where nothing is a val
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from visionloop.engine.config.options import Amount, Duration, Interval, Seconds, option
+from visionloop.engine.config.options import AUTO, Amount, Duration, Interval, Seconds, option
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,10 @@ class TrainConfig:
         group="Optimization",
         at_least=0,
     )
-    precision: Literal["fp32", "bf16", "fp16"] = option(
-        "bf16",
-        "Autocast dtype of the forward pass; weights are fp32 always",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        AUTO,
+        "Autocast dtype of the forward pass; weights are fp32 always; auto: the dtype that this "
+        "machine computes fast in, kept when the run is resumed",
         group="Precision and memory",
     )
     tf32: bool = option(

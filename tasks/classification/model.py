@@ -12,7 +12,6 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
 from torchvision.ops import StochasticDepth
 from transformers import (
     AutoModelForImageClassification,
@@ -20,12 +19,12 @@ from transformers import (
     PreTrainedModel,
     ViTConfig,
 )
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from visionloop.engine.errors import UserError
 from visionloop.engine.optim import ParameterGroup, default_parameter_groups
+from visionloop.engine.system.kernels import LayerWidths
 from visionloop.tasks.classification.architectures import ARCHITECTURES
+from visionloop.tasks.classification.attention import ATTENTION
 from visionloop.tasks.classification.attention_rollout import MODEL_TYPES as SELF_ATTENTION
 from visionloop.tasks.classification.positions import set_image_size
 from visionloop.tasks.huggingface.hub import ModelSource
@@ -58,14 +57,14 @@ TRANSFORMERS = (
 # names in memory: `vit.layers.3.mlp.fc1.weight`, `dinov2.encoder.layer.3.norm1.weight`; files keep
 # the names of older versions
 LAYER = re.compile(r"^\w+\.(?:encoder\.)?layers?\.(\d+)\.")
+# model types with stages of linear layers
+LINEAR_STAGES = ("swin", "swinv2", "convnext", "convnextv2")
 # blocks of model types with stages, in the order of the forward: layer decay falls from block to
 # block
 STAGED_BLOCKS = (
     "SwinLayer", "Swinv2Layer", "ConvNextLayer", "ConvNextV2Layer", "ResNetBasicLayer",
     "ResNetBottleNeckLayer", "MobileNetV2InvertedResidual",
 )  # fmt: skip
-ATTENTION = "fp32_on_cpu"  # the name of `attention_forward` in transformers
-MAX_FP32_TOKENS = 256
 
 Init = Literal["transformers", "mimetic"]
 
@@ -182,6 +181,20 @@ def own_image_size(source: ModelSource) -> int:
         return ARCHITECTURES[source.name].image_size
     size = getattr(read_config(source.folder), "image_size", 224)
     return size if isinstance(size, int) else size[0]
+
+
+def layer_widths(source: ModelSource) -> LayerWidths:
+    """Return the channels of the layers that a source computes in; of stages those of the first."""
+    if source.folder is None:
+        return LayerWidths(ARCHITECTURES[source.name].hidden_size, conv=None)
+    config = read_config(source.folder)
+    widths = [getattr(config, name, None) for name in ("embed_dim", "hidden_size", "hidden_sizes")]
+    width = next((width for width in widths if width), LayerWidths.linear)
+    is_convolutional = config.model_type not in (*TRANSFORMERS, *LINEAR_STAGES)
+    return LayerWidths(
+        width if isinstance(width, int) else width[0],
+        conv=LayerWidths.conv if is_convolutional else None,
+    )
 
 
 def find_heads(module: PreTrainedModel) -> list[tuple[str, nn.Linear]]:
@@ -344,50 +357,3 @@ def mimetic_init(module: PreTrainedModel) -> None:
     # the positions of special tokens come first
     positions = embeddings.position_embeddings[0, -num_patches:]
     mimetic_embeddings(embeddings.patch_embeddings.projection.weight, positions)
-
-
-def attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    scaling: float,
-    dropout: float = 0.0,
-    **others: object,
-) -> tuple[torch.Tensor, None]:
-    """Compute attention, in fp32 where autocast is bf16 on a CPU; not for causal attention.
-
-    It has the attention interface of transformers. torch's bf16 kernel for CPUs is slow in the
-    backward pass. In training, in half precision, on a CPU, with at most MAX_FP32_TOKENS tokens,
-    torch 2.14.1's fused kernel gets fp32: a step of `tiny` (65 tokens, 32 images) takes 0.6 times
-    as long, one of vit-small (197 tokens, 4 images) 0.94 times, and gradients are nearer to those
-    of fp32. Three plain products of bf16 take 0.56 times as long, but train worse: 64.8, 76.2 and
-    77.6 % of the hand signs with three seeds.
-
-    Args:
-        query, key, value: [B, heads, N, D].
-
-    Returns:
-        ([B, N, heads, D], None).
-    """
-    half_on_cpu = query.device.type == "cpu" and query.dtype != torch.float32
-    if (
-        attention_mask is None
-        and half_on_cpu
-        and torch.is_grad_enabled()
-        and key.shape[2] <= MAX_FP32_TOKENS
-    ):
-        with torch.autocast("cpu", enabled=False):
-            attended = scaled_dot_product_attention(
-                query.float(), key.float(), value.float(), dropout_p=dropout, scale=scaling
-            )
-        return attended.to(query.dtype).transpose(1, 2).contiguous(), None
-    attended, _ = sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
-    )
-    return attended, None
-
-
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attention_forward)

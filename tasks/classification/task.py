@@ -19,6 +19,7 @@ from visionloop.datasets.classification.transforms import ClassificationTrainPre
 from visionloop.datasets.io.images import read_image
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.optim import ParameterGroup
+from visionloop.engine.system.kernels import LayerWidths
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.classification import ClassificationMetric
@@ -43,6 +44,7 @@ from visionloop.tasks.classification.loss import (
 from visionloop.tasks.classification.model import (
     build_model,
     grad_checkpointing_blocks,
+    layer_widths,
     load_model,
     own_image_size,
     parameter_groups,
@@ -160,6 +162,9 @@ class ClassificationTask(Task):
             zero_head=config.zero_head,
             init=config.init,
         )
+
+    def layer_widths(self) -> LayerWidths:
+        return layer_widths(self.source)
 
     def parameter_groups(self, module: PreTrainedModel) -> list[ParameterGroup]:
         return parameter_groups(module, self.config.layer_decay)

@@ -110,8 +110,7 @@ def build_model(
     """
     prior = class_prior or (0.1 if len(classes) == 1 else 0.01)
     if not source.weights:
-        config = read_config(source.folder) if source.folder else new_config(source.name)
-        module = new_model(config, classes, backbone_bn, prior)
+        module = new_model(model_config(source), classes, backbone_bn, prior)
     else:
         assert source.folder is not None, "weights without a folder"
         module = load_model(source.folder, backbone_bn)
@@ -123,6 +122,11 @@ def build_model(
         # the authors freeze the stem of L and X too
         module.model.backbone.model.embedder.requires_grad_(False)
     return module.train()
+
+
+def model_config(source: ModelSource) -> DFineConfig:
+    """Return the config of a source."""
+    return read_config(source.folder) if source.folder else new_config(source.name)
 
 
 def new_config(name: str) -> DFineConfig:

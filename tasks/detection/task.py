@@ -17,6 +17,7 @@ from visionloop.datasets.detection.transforms import DetectionEvalPreset, Detect
 from visionloop.datasets.io.images import read_image
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.metric import MetricSpec
+from visionloop.engine.system.kernels import LayerWidths
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.detection import DetectionMetric
@@ -49,6 +50,7 @@ from visionloop.tasks.detection.model import (
     grad_checkpointing_blocks,
     has_trained_norms,
     load_model,
+    model_config,
     parameter_groups,
 )
 from visionloop.tasks.drawing.charts import draw_ap_per_class, draw_precision_recall, recall_lines
@@ -201,6 +203,10 @@ class DetectionTask(Task):
     def loss_weights(self) -> dict[str, float]:
         """Return {term: weight} of the loss terms vfl, bbox, giou, fgl and ddf."""
         return {name: getattr(self.config, f"weight_{name}") for name in TERMS}
+
+    def layer_widths(self) -> LayerWidths:
+        width = model_config(self.source).encoder_hidden_dim
+        return LayerWidths(linear=width, conv=width)
 
     def parameter_groups(self, module: DFineForObjectDetection) -> list[ParameterGroup]:
         return parameter_groups(

@@ -6,10 +6,9 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from visionloop.datasets.io.images import EXIF_ORIENTATION, EXIF_TRANSPOSES
+from visionloop.datasets.io.images import read_orientation
 from visionloop.datasets.io.layout import shorten
 from visionloop.datasets.segmentation.dataset import SegmentationIndex, mask_mismatch
 from visionloop.datasets.segmentation.layout import (
@@ -116,13 +115,12 @@ def is_rotated_in_place(path: str, size_hw: tuple[int, int]) -> bool:
     """Return True when EXIF rotates or mirrors an image in a way that its size does not show.
 
     size_hw: (height, width) of the upright image.
+
+    Raises:
+        UnreadableImage: see `read_orientation`.
     """
-    try:
-        with Image.open(path) as image:
-            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # a broken block counts as none
-        return False
-    return orientation in EXIF_TRANSPOSES and (orientation < 5 or size_hw[0] == size_hw[1])
+    orientation = read_orientation(path)
+    return 1 < orientation < 5 or (orientation >= 5 and size_hw[0] == size_hw[1])
 
 
 def _read_masks(
@@ -150,9 +148,10 @@ def _read_masks(
         except UnreadableMask as error:
             add_problem(report, "errors", path, error.why)
             continue
-        why = mask_mismatch(sizes_hw[row], ids.shape) if row in sizes_hw else None
-        if why:
-            add_problem(report, "errors", path, why)
+        if row in sizes_hw:
+            why = mask_mismatch(sizes_hw[row], ids.shape, index.path(row))
+            if why:
+                add_problem(report, "errors", path, why)
         counts[row] = np.bincount(ids.ravel(), minlength=IGNORED + 1)
         resized = fitting_placement(ids.shape[0], ids.shape[1], image_size).ids(ids, image_size)
         visible[row, np.unique(resized)] = True

@@ -24,6 +24,7 @@ from visionloop.datasets.segmentation.transforms import (
 )
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.optim import ParameterGroup
+from visionloop.engine.system.kernels import LayerWidths
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.segmentation import SegmentationMetric
@@ -175,6 +176,9 @@ class SegmentationTask(Task):
             self.config.mask_annealing or "auto", self.model_config.num_blocks
         )
         return build_model(self.source, self.classes, self.model_config, self.config.init)
+
+    def layer_widths(self) -> LayerWidths:
+        return LayerWidths(linear=self.model_config.hidden_size, conv=None)
 
     def parameter_groups(self, module: PreTrainedModel) -> list[ParameterGroup]:
         config = self.config

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from visionloop.datasets.cache.store import GIB, free_bytes, missing_bytes
 from visionloop.datasets.cache.store_files import STORAGE_HINT, cache_folder
-from visionloop.datasets.io.images import JPEG_START
+from visionloop.datasets.io.headers import JPEG_START
 from visionloop.datasets.io.layout import shorten
 from visionloop.datasets.super_resolution.dataset import DecodedPairs, pair_store_specs
 from visionloop.datasets.super_resolution.downscale import pair_mismatch, shrink, too_small

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from visionloop.datasets.io.images import EXIF_ORIENTATION, EXIF_TRANSPOSES, PILLOW_FORMATS
+from visionloop.datasets.io.headers import EXIF_ORIENTATION, upright
+from visionloop.datasets.io.images import open_with_pillow, read_orientation
 from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions
@@ -84,17 +85,19 @@ def finish_image(path: str | Path, image: torch.Tensor, scale: int) -> Image.Ima
     """
     colors = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     try:
-        with Image.open(path, formats=PILLOW_FORMATS) as source:
-            return _apply_properties(colors, source, scale)
+        with open_with_pillow(path) as source:
+            # Pillow rotates TIFF by itself
+            orientation = 1 if source.format == "TIFF" else read_orientation(path)
+            return _apply_properties(colors, source, orientation, scale)
     except (OSError, SyntaxError, ValueError):  # a broken text block of a PNG is enough
         return colors
 
 
-def _apply_properties(colors: Image.Image, source: Image.Image, scale: int) -> Image.Image:
+def _apply_properties(
+    colors: Image.Image, source: Image.Image, orientation: int, scale: int
+) -> Image.Image:
     """Return the RGB output with mode, transparency, profile and EXIF of an open image."""
     exif = read_exif(source)
-    # Pillow rotates TIFF by itself
-    orientation = 1 if source.format == "TIFF" else exif.get(EXIF_ORIENTATION, 1)
     gray = source.mode in ("1", "L", "LA", "La") or source.mode.startswith("I")
     finished = colors.convert("L") if gray else colors.copy()
     if source.has_transparency_data:
@@ -110,10 +113,8 @@ def _apply_properties(colors: Image.Image, source: Image.Image, scale: int) -> I
 
 def _enlarge_alpha(source: Image.Image, orientation: int, scale: int) -> Image.Image:
     """Return the transparency of an open image, upright and at the output size, mode L."""
-    alpha = source.convert("RGBA").getchannel("A")
-    if orientation in EXIF_TRANSPOSES:
-        alpha = alpha.transpose(EXIF_TRANSPOSES[orientation])
-    return Image.fromarray(matlab_resize(np.asarray(alpha), scale))
+    alpha = torch.from_numpy(np.array(source.convert("RGBA").getchannel("A")))
+    return Image.fromarray(matlab_resize(upright(alpha, orientation).numpy(), scale))
 
 
 def read_exif(source: Image.Image) -> Image.Exif:

@@ -26,6 +26,7 @@ from visionloop.datasets.super_resolution.transforms import (
 )
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.errors import UserError
+from visionloop.engine.system.kernels import LayerWidths
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.lpips import Lpips
@@ -196,6 +197,10 @@ class SuperResolutionTask(Task):
         )
         write_mode(module.config, self.config)
         return module
+
+    def layer_widths(self) -> LayerWidths:
+        width = self.model_config.embed_dim
+        return LayerWidths(linear=width, conv=width)
 
     def backbone(self, module: Swin2SRForImageSuperResolution) -> nn.Module:
         backbone: nn.Module = module.swin2sr

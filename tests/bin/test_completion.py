@@ -64,7 +64,7 @@ def refused(capsys, *arguments, group=commands):
 @pytest.mark.parametrize(("arguments", "expected"), [
     (("trian",), "error: No such command 'trian'. Did you mean 'train'?"),
     (("train", "--run-nam", "x"), "error: No such option '--run-nam'. Did you mean '--run-name'?"),
-    (("train", "--precision", "fp23"), "'fp23' is not one of 'fp32', 'bf16', 'fp16'."),
+    (("train", "--precision", "fp23"), "'fp23' is not one of 'auto', 'fp32', 'bf16', 'fp16'."),
     (("train", "--device", "gpu"), "'gpu' is not one of 'cuda', 'mps', 'cpu'."),
     (("train", "--precision", "nonsense"), "'fp32', 'bf16', 'fp16'."),
     (("train", "--dry-run", "--preset", "scrach"), "got 'scrach'; did you mean scratch?"),

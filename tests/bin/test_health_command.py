@@ -32,6 +32,7 @@ def test_a_usable_machine_is_reported_with_exit_code_0(command):
         "warnings",
         "python",
         "versions",
+        "precision",
         "devices",
         "disks",
         "shared_memory_gib",

@@ -12,6 +12,7 @@ import pytest
 from super_resolution_files import some_image, write_image
 
 from visionloop.datasets.cache import store as store_module
+from visionloop.datasets.cache import store_files
 from visionloop.datasets.cache.store import (
     ImageStore,
     StoreSpec,
@@ -20,7 +21,7 @@ from visionloop.datasets.cache.store import (
     open_stores,
 )
 from visionloop.datasets.cache.store_files import UNFINISHED, CacheError, cache_folder
-from visionloop.datasets.io.images import UnreadableImage, read_size
+from visionloop.datasets.io.images import DECODING, UnreadableImage, read_size
 from visionloop.datasets.super_resolution.downscale import decode
 
 NAMES = ["a.png", "below/b.png", "c.png"]
@@ -100,6 +101,20 @@ def test_a_changed_file_is_decoded_again_and_that_one_alone(source):
     assert (
         len(files_of(store)) == 6 and len(set(files_of(store)) & set(before)) == 5
     )  # the old raw file is gone
+
+
+def test_images_that_another_version_decoded_are_decoded_again(source, monkeypatch):
+    """Two versions may give different pixels of the same file."""
+    with monkeypatch.context() as patch:
+        patch.setattr(store_files, "DECODING", DECODING - 1)
+        before = open_one(source)
+        assert same_as_files(open_one(source, make=never), source)
+    changed = []
+    after = open_one(source, make=lambda path: changed.append(path) or decode(path))
+    assert len(changed) == len(NAMES) and same_as_files(after, source)
+    assert not set(before.raw_files) & set(after.raw_files)
+    entry = json.loads(next(after.folder.glob("*.json")).read_text())
+    assert entry["decoding"] == DECODING
 
 
 def test_a_touched_file_of_the_same_size_counts_as_changed(source):

@@ -96,6 +96,11 @@ def test_an_image_of_another_size_than_annotated_is_refused(dataset):
     ):
         data[0]
     Image.new("RGB", (30, 40)).save(data.name(0))
+    with pytest.raises(UnreadableImage, match=r"say 30 x 40: width and height are exchanged$"):
+        data[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(data.name(0), exif=exif)
     with pytest.raises(
         UnreadableImage,
         match=r"is 40 x 30 .* the annotations say 30 x 40: the boxes were drawn before its EXIF",

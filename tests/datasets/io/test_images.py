@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
+from visionloop.datasets.io.headers import jpeg_frame
 from visionloop.datasets.io.images import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
     UnreadableImage,
-    jpeg_size,
     read_image,
     read_size,
 )
+from visionloop.datasets.io.reduced_jpeg import read_reduced_image
 
 
 def as_array(image):
@@ -103,11 +105,55 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path):
         assert np.array_equal(
             as_array(read_image(tmp_path / name)), np.repeat(expected[..., None], 3, axis=2)
         )
-    rows = b"".join(
-        b"\0" + np.repeat(row[:, None], 3, axis=1).astype(">u2").tobytes() for row in ramp
-    )
-    (tmp_path / "rgb.png").write_bytes(png(64, 4, bits=16, rows=rows))
-    assert np.array_equal(as_array(read_image(tmp_path / "rgb.png"))[..., 1], expected)
+
+
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bits_of_every_kind_of_png_are_rounded(tmp_path, color_type, channels):
+    """Pillow alone keeps the high bytes of those with several channels: 1 too little of most."""
+    values = np.random.default_rng(0).integers(0, 65536, (6, 9, channels)).astype(np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    path = tmp_path / "x.png"
+    path.write_bytes(png(9, 6, bits=16, color_type=color_type, rows=rows))
+    colors = values[..., :3] if channels > 2 else np.repeat(values[..., :1], 3, axis=2)
+    expected = np.round(colors / 257).astype(np.uint8)
+    assert np.array_equal(as_array(read_image(path)), expected)
+
+
+def test_a_png_with_a_broken_note_is_read(tmp_path, colors):
+    """Pillow refuses a file for the checksum of a text; its pixels and orientation are whole."""
+    note = PngInfo()
+    note.add_text("comment", "hello")
+    path = tmp_path / "x.png"
+    Image.fromarray(colors).save(path, pnginfo=note, exif=with_orientation(6))
+    path.write_bytes(path.read_bytes().replace(b"hello", b"hullo"))
+    with pytest.raises(OSError):
+        Image.open(path)
+    assert np.array_equal(as_array(read_image(path)), np.rot90(colors, -1))
+    assert read_size(path) == (64, 48)
+
+
+def test_damage_that_libjpeg_skips_is_decoded_as_pillow_does(tmp_path, colors):
+    path = tmp_path / "x.jpg"
+    Image.fromarray(colors).save(path)
+    data = bytearray(path.read_bytes())
+    data[-40:-20] = bytes(20)
+    path.write_bytes(data)
+    with Image.open(path) as image:
+        expected = np.asarray(image)
+    assert np.array_equal(as_array(read_image(path)), expected)
+    reduced, full_hw = read_reduced_image(path, 16)
+    assert full_hw == (48, 64) and np.array_equal(as_array(reduced), expected)
+
+
+def test_a_thumbnail_does_not_make_a_truncated_jpeg_whole(tmp_path, colors):
+    path = tmp_path / "x.jpg"
+    buffer = io.BytesIO()
+    Image.fromarray(colors).resize((16, 16)).save(buffer, "JPEG")
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + buffer.getvalue()
+    Image.fromarray(colors).save(path, exif=exif)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UnreadableImage, match="truncated"):
+        read_image(path)
 
 
 def test_alpha_is_dropped(tmp_path, colors):
@@ -226,8 +272,8 @@ def test_the_size_in_a_jpeg_header_is_found_behind_other_segments(colors):
     for options in ({}, {"progressive": True}, segments):
         buffer = io.BytesIO()
         Image.fromarray(colors).save(buffer, "JPEG", **options)
-        assert jpeg_size(buffer.getvalue()) == (48, 64)
-    assert jpeg_size(b"\xff\xd8\xff\xd9") is None
+        assert jpeg_frame(buffer.getvalue()) == (48, 64, 3)
+    assert jpeg_frame(b"\xff\xd8\xff\xd9") is None
 
 
 def test_the_error_travels_between_processes():

@@ -5,12 +5,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from visionloop.tasks.classification.architectures import MODEL_NAMES
-from visionloop.tasks.classification.model import (
+from visionloop.tasks.classification.attention import (
     ATTENTION,
     MAX_FP32_TOKENS,
     attention_forward,
-    build_model,
 )
+from visionloop.tasks.classification.model import build_model
 
 
 def random_heads(tokens, dtype):

@@ -58,7 +58,7 @@ def test_every_unreadable_or_wrong_file_is_named(data):
         "val03.png": f"holds 2 values (3, 7) in 480 pixels, {values}",
         "val04.png": "is 21 x 24 (height x width), its image 20 x 24",
         "val05.png": "is 24 x 20 (height x width), its image 20 x 24: "
-        "the mask was drawn before the image's EXIF orientation was applied",
+        "width and height are exchanged",
     }
 
 

@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from visionloop.bin.commands.cli import run_commands
 from visionloop.bin.commands.predict_files import save_image
 from visionloop.bin.super_resolution import commands
-from visionloop.datasets.io.images import EXIF_ORIENTATION, EXIF_TRANSPOSES, read_image
+from visionloop.datasets.io.headers import EXIF_ORIENTATION
+from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.tasks.super_resolution.model import load_model
 from visionloop.tasks.super_resolution.result_images import (
@@ -132,10 +133,10 @@ def test_orientation_is_applied_once_to_colors_and_transparency(tmp_path, suffix
         **({"lossless": True, "exact": True} if suffix == ".webp" else {}),
     )
     result, _ = saved(path, scale=1)
-    upright = (
-        image.transpose(EXIF_TRANSPOSES[orientation]) if orientation in EXIF_TRANSPOSES else image
-    )
-    assert np.array_equal(np.asarray(result), np.asarray(upright))
+    stored = image.copy()
+    stored.getexif()[EXIF_ORIENTATION] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert np.array_equal(np.asarray(result), expected)
     assert EXIF_ORIENTATION not in result.getexif()
 
 
