@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, overload
 
 import torch
+
+# quoted: at run time `slice` takes no parameters
+Slice: TypeAlias = "slice[int | None, int | None, int | None]"
+
+
+class RaggedTensor(Sequence[torch.Tensor]):
+    """The tensors [N_b, ...] of B samples, joined: one copy to the device instead of B.
+
+    It is used as the list of the B tensors would be.
+
+    Args:
+        values: [sum of N_b, ...], one sample after the other.
+        sizes: N_b of each sample, on the host.
+    """
+
+    def __init__(self, values: torch.Tensor, sizes: Sequence[int]) -> None:
+        self.values, self.sizes = values, tuple(sizes)
+
+    @classmethod
+    def cat(cls, tensors: Sequence[torch.Tensor]) -> RaggedTensor:
+        """Join tensors that differ in their first dimension alone."""
+        return cls(torch.cat(list(tensors)), [len(tensor) for tensor in tensors])
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self.values.split(self.sizes))
+
+    @overload
+    def __getitem__(self, index: int) -> torch.Tensor: ...
+    @overload
+    def __getitem__(self, index: Slice) -> Sequence[torch.Tensor]: ...
+    def __getitem__(self, index: int | Slice) -> torch.Tensor | Sequence[torch.Tensor]:
+        return self.values.split(self.sizes)[index]
 
 
 class Batch(dict[str, Any]):  # type: ignore[explicit-any]  # keys differ by task
@@ -15,7 +51,7 @@ class Batch(dict[str, Any]):  # type: ignore[explicit-any]  # keys differ by tas
     (int64 [B], indices into the dataset).
 
     Args:
-        items: the content, {name: tensor, or list or dict of tensors}.
+        items: the content, {name: tensor, RaggedTensor, or list or dict of tensors}.
         step: the optimizer step that the batch belongs to.
         offset: position of its first sample in the global batch of that step.
     """
@@ -54,6 +90,8 @@ class Batch(dict[str, Any]):  # type: ignore[explicit-any]  # keys differ by tas
 def _map(value: object, function: Callable[[torch.Tensor], torch.Tensor]) -> object:
     if isinstance(value, torch.Tensor):
         return function(value)
+    if isinstance(value, RaggedTensor):
+        return RaggedTensor(function(value.values), value.sizes)
     if isinstance(value, dict):
         return {key: _map(item, function) for key, item in value.items()}
     if isinstance(value, list | tuple):

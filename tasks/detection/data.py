@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from visionloop.datasets.detection.layout import find_detection_split, require_detection_split
 from visionloop.datasets.detection.problems import nothing_to_train
-from visionloop.engine.batch import Batch
+from visionloop.engine.batch import Batch, RaggedTensor
 from visionloop.engine.errors import UserError
 from visionloop.tasks import splits
 from visionloop.tasks.detection.model import STRIDE
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from visionloop.datasets.detection.index import DetectionIndex
     from visionloop.engine.types import Sample
 
+TARGETS = ("class_labels", "boxes")  # keys of samples and of batches
 NO_VALIDATION = splits.no_validation("val.json and val/")
 
 
@@ -113,7 +114,8 @@ def cap_targets(
     for target in targets:
         number = len(target["class_labels"])
         if number > most:
-            chosen = torch.randperm(number)[:most].sort().values.to(target["boxes"].device)
+            chosen = torch.randperm(number)[:most].sort().values
+            chosen = chosen.to(target["boxes"].device, non_blocking=True)
             target = {name: rows[chosen] for name, rows in target.items()}
         capped.append(target)
     return capped
@@ -129,21 +131,26 @@ def collate(samples: Sequence[Sample], step: int = 0, offset: int = 0) -> Batch:
 
     Returns:
         {"pixel_values": uint8 [B, 3, S, S], "sample_ids": int64 [B], "sizes": int64 [B, 2], height
-        and width of the files}. Where the samples have them, also "targets": {"class_labels": int64
-        [G], "boxes": float32 [G, 4] cxcywh in 0..1} per image, and "ground_truth" of the
-        evaluation as numpy arrays, which stay on the host.
+        and width of the files}. Where the samples have them, also "class_labels": int64 [G] and
+        "boxes": float32 [G, 4] cxcywh in 0..1 of each image, both a RaggedTensor, and
+        "ground_truth" of the evaluation as numpy arrays, which stay on the host.
     """
     columns = {"pixel_values": "pixel_values", "sample_id": "sample_ids", "size": "sizes"}
     items: dict[str, object] = {
         name: torch.stack([sample[key] for sample in samples]) for key, name in columns.items()
     }
     if "boxes" in samples[0]:
-        items["targets"] = [
-            {"class_labels": sample["class_labels"], "boxes": sample["boxes"]} for sample in samples
-        ]
+        for name in TARGETS:
+            items[name] = RaggedTensor.cat([sample[name] for sample in samples])
     if "ground_truth" in samples[0]:
         items["ground_truth"] = [sample["ground_truth"] for sample in samples]
     return Batch(items, step=step, offset=offset)
+
+
+def targets_of(batch: Batch) -> list[dict[str, torch.Tensor]]:
+    """Return {"class_labels": int64 [G], "boxes": float32 [G, 4]} of each image of a batch."""
+    columns = (batch[name] for name in TARGETS)
+    return [dict(zip(TARGETS, rows, strict=True)) for rows in zip(*columns, strict=True)]
 
 
 def multi_scale_sizes(base: int, repeats: int) -> list[int]:

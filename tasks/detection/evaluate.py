@@ -14,7 +14,7 @@ from visionloop.metrics.coco_evaluation import backend_classes
 from visionloop.tasks.detection.loss import last_layer_losses
 
 if TYPE_CHECKING:
-    from visionloop.tasks.detection.model import DFineForObjectDetection
+    from visionloop.tasks.detection.network import DFineForObjectDetection
 
 MOST_DETECTIONS = 300  # of an image; COCO's metrics use the best 100 of each class
 # Score of the boxes that `predict` writes. Lower ones hardly count: on BCCD (3 classes) 0.02 leaves

@@ -20,7 +20,7 @@ from visionloop.tasks.huggingface.onnx import export_onnx
 
 if TYPE_CHECKING:
     from visionloop.engine.types import Scores
-    from visionloop.tasks.detection.model import DFineForObjectDetection
+    from visionloop.tasks.detection.network import DFineForObjectDetection
     from visionloop.tasks.detection.task import DetectionTask
 
 PROCESSOR_FILE = "preprocessor_config.json"

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import transformers
 from torch import nn
 from transformers import DFineConfig, HGNetV2Config
-from transformers.modeling_outputs import BaseModelOutput
 
 from visionloop.engine.errors import UserError
 from visionloop.tasks.detection.architectures import ARCHITECTURES
 from visionloop.tasks.detection.initialization import initialize
+from visionloop.tasks.detection.network import DFineForObjectDetection
 from visionloop.tasks.huggingface.loading import (
     class_names,
     load_config,
@@ -38,55 +37,6 @@ NORMS = (nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
 CLASS_ROWS = re.compile(
     r"(^|\.)(enc_score_head|class_embed\.\d+|denoising_class_embed)\.(weight|bias)$"
 )
-
-
-class DFineForObjectDetection(transformers.DFineForObjectDetection):
-    """D-FINE of transformers with a forward for our criterion; its own loss never runs.
-
-    The class has the name of its base, because `save_pretrained` writes the name of the class into
-    config.json.
-    """
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        labels: Sequence[Mapping[str, torch.Tensor]] | None = None,
-    ) -> transformers.models.d_fine.modeling_d_fine.DFineModelOutput:
-        """Run backbone and encoder under the autocast of the caller, and the decoder in fp32.
-
-        In bf16 transformers computes the anchors in bf16, which moves them by up to 1.5 px at
-        640 px and flips whether they are valid.
-
-        Args:
-            pixel_values: float [B, 3, H, W] in 0..1, H and W multiples of 32.
-            labels: {"class_labels": int64 [G], "boxes": float [G, 4] cxcywh} per image, from which
-                denoising queries are made in train mode; None: no denoising.
-
-        Returns:
-            DFineModelOutput in fp32: all heads in train mode, the last layer alone in eval mode.
-        """
-        model = self.model
-        features = model.backbone.model(pixel_values).feature_maps
-        levels = [
-            project(feature)
-            for project, feature in zip(model.encoder_input_proj, features, strict=True)
-        ]
-        levels = [level.float() for level in model.encoder(levels).last_hidden_state]
-        with torch.autocast(pixel_values.device.type, enabled=False):
-            # given encoder outputs, transformers reads nothing of `inputs_embeds` but the batch
-            # size and the device
-            outputs = model(
-                pixel_values=None,
-                inputs_embeds=levels[0],
-                encoder_outputs=BaseModelOutput(last_hidden_state=levels),
-                labels=labels,
-            )
-        if self.training and outputs.denoising_meta_values is None and self.config.num_denoising:
-            # a rank without a box needs a gradient for this parameter too: zero times the
-            # parameter, which is finite
-            zero = 0.0 * model.denoising_class_embed.weight.sum()
-            outputs.enc_topk_logits = outputs.enc_topk_logits + zero
-        return outputs
 
 
 def build_model(

@@ -15,7 +15,7 @@ from torch import nn
 from visionloop.datasets.detection.dataset import DetectionDataset
 from visionloop.datasets.detection.transforms import DetectionEvalPreset, DetectionTrainPreset
 from visionloop.datasets.io.images import read_image
-from visionloop.engine.batch import Batch, Normalizers
+from visionloop.engine.batch import Batch, Normalizers, RaggedTensor
 from visionloop.engine.metric import MetricSpec
 from visionloop.engine.system.kernels import LayerWidths
 from visionloop.engine.task import Task
@@ -27,12 +27,14 @@ from visionloop.tasks.detection.architectures import ARCHITECTURES, MODEL_NAMES
 from visionloop.tasks.detection.checks import check_detection_data
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.data import (
+    TARGETS,
     cap_targets,
     collate,
     draw_size,
     index_split,
     multi_scale_sizes,
     resize_batch,
+    targets_of,
     training_splits,
 )
 from visionloop.tasks.detection.export import (
@@ -44,7 +46,6 @@ from visionloop.tasks.detection.export import (
 )
 from visionloop.tasks.detection.loss import TERMS, DFineCriterion
 from visionloop.tasks.detection.model import (
-    DFineForObjectDetection,
     build_model,
     check_image_size,
     grad_checkpointing_blocks,
@@ -53,6 +54,7 @@ from visionloop.tasks.detection.model import (
     model_config,
     parameter_groups,
 )
+from visionloop.tasks.detection.network import DFineForObjectDetection
 from visionloop.tasks.drawing.charts import draw_ap_per_class, draw_precision_recall, recall_lines
 from visionloop.tasks.drawing.confusion_matrix import draw_confusion
 from visionloop.tasks.drawing.contact_sheet import draw_gallery
@@ -268,13 +270,12 @@ class DetectionTask(Task):
         return pixels.contiguous(memory_format=torch.channels_last).float().div_(255)
 
     def count_normalizers(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
-        targets = (target for batch in micro_batches for target in batch["targets"])
-        return {"boxes": sum(len(target["class_labels"]) for target in targets)}
+        return {"boxes": sum(sum(batch["boxes"].sizes) for batch in micro_batches)}
 
     def loss(
         self, model: nn.Module, batch: Batch, normalizers: Normalizers
     ) -> dict[str, torch.Tensor]:
-        pixels, targets = self.to_input(batch), batch["targets"]
+        pixels, targets = self.to_input(batch), targets_of(batch)
         denoising_targets = cap_targets(targets, self.config.denoising)
         pixels = resize_batch(pixels, self.step_size or pixels.shape[-1])
         outputs = model(pixels, labels=denoising_targets)
@@ -296,13 +297,16 @@ class DetectionTask(Task):
         return round(self.config.strong_share * steps) if 0 < self.config.strong_share < 1 else None
 
     def without_targets(self, batch: Batch) -> Batch:
-        empty = [{name: rows[:0] for name, rows in target.items()} for target in batch["targets"]]
-        return batch.replace(targets=empty)
+        no_rows = [0] * len(batch)
+        return batch.replace(
+            **{name: RaggedTensor(batch[name].values[:0], no_rows) for name in TARGETS}
+        )
 
     # predict --------------------
     def predict(self, model: DFineForObjectDetection, batch: Batch) -> Predictions:
+        targets = targets_of(batch) if "boxes" in batch else None
         return evaluate.predict(
-            model, self.to_input(batch), batch["sizes"], batch.get("targets"), self.loss_weights
+            model, self.to_input(batch), batch["sizes"], targets, self.loss_weights
         )
 
     def build_metric(self) -> DetectionMetric:

@@ -47,19 +47,20 @@ def draw_batch(batch: Batch, classes: Sequence[str]) -> NDArray[np.uint8]:
     """Draw training images with their boxes as the model sees them, uint8 [H, W, 3].
 
     Args:
-        batch: of `collate`, with "targets".
+        batch: of `collate`, with targets.
         classes: names in order of label.
     """
     tiles, labels = [], []
+    boxes_of, labels_of = (batch[name][:MOST_TRAINING] for name in ("boxes", "class_labels"))
     images = batch["pixel_values"][:MOST_TRAINING].permute(0, 2, 3, 1).cpu().numpy()
     names = not is_color_enough(range(len(classes)))
-    for pixels, target in zip(images, batch["targets"][:MOST_TRAINING], strict=True):
+    for pixels, boxes, class_labels in zip(images, boxes_of, labels_of, strict=True):
         image = fit_to(pixels, longest=SIDE)
         size_wh = np.tile([image.shape[1], image.shape[0]], 2)
-        boxes = target["boxes"].cpu().numpy().astype(np.float64) * size_wh
-        centers, half_sides = boxes[:, :2], boxes[:, 2:] / 2
+        scaled = boxes.cpu().numpy().astype(np.float64) * size_wh
+        centers, half_sides = scaled[:, :2], scaled[:, 2:] / 2
         boxes_xyxy = np.concatenate([centers - half_sides, centers + half_sides], axis=1)
-        labels.append(target["class_labels"].cpu().numpy())
+        labels.append(class_labels.cpu().numpy())
         tiles.append(draw_boxes(image, boxes_xyxy, labels[-1], classes, names=names))
     return with_legend(
         grid(tiles),

@@ -11,7 +11,7 @@ from visionloop.datasets.segmentation.layout import (
 )
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.transforms import nearest
-from visionloop.engine.batch import Batch
+from visionloop.engine.batch import Batch, RaggedTensor
 from visionloop.engine.types import Sample
 from visionloop.tasks import splits
 from visionloop.tasks.segmentation.sliding_window import cut_windows
@@ -61,13 +61,14 @@ def collate(samples: Sequence[Sample], step: int = 0, offset: int = 0) -> Batch:
 
     Returns:
         A Batch with pixel_values uint8 [B, 3, S, S], ids uint8 [B, S, S] with 255 ignored,
-        sample_ids int64 [B], and labels: the class ids in each image, sorted, int64 [T_b] each.
+        sample_ids int64 [B], and labels: the class ids in each image, sorted, int64 [T_b] each, as
+        a RaggedTensor.
     """
     items: dict[str, object] = {
         "pixel_values": _stack(samples, "pixel_values"),
         "ids": _stack(samples, "ids"),
         "sample_ids": _stack(samples, "sample_id"),
-        "labels": [present_classes(sample["ids"]) for sample in samples],
+        "labels": RaggedTensor.cat([present_classes(sample["ids"]) for sample in samples]),
     }
     return Batch(items, step=step, offset=offset)
 
@@ -79,7 +80,7 @@ def collate_eval(samples: Sequence[Sample]) -> Batch:
         A Batch with pixel_values: list of uint8 [3, h, w]; sizes: int64 [B, 2], height and width of
         the files; sample_ids: int64 [B]. With targets also ids: list of uint8 [H, W], the ground
         truth at its own size, 255 ignored; fitted: uint8 [B, 3, S, S], the image padded to a
-        square; fitted_ids: uint8 [B, S, S]; labels: the class ids in fitted_ids, int64 [T_b] each.
+        square; fitted_ids: uint8 [B, S, S]; labels: of fitted_ids, as in `collate`.
     """
     items: dict[str, object] = {
         "pixel_values": [sample["pixel_values"] for sample in samples],
@@ -91,7 +92,9 @@ def collate_eval(samples: Sequence[Sample]) -> Batch:
             "ids": [sample["ids"] for sample in samples],
             "fitted": _stack(samples, "fitted"),
             "fitted_ids": _stack(samples, "fitted_ids"),
-            "labels": [present_classes(sample["fitted_ids"]) for sample in samples],
+            "labels": RaggedTensor.cat(
+                [present_classes(sample["fitted_ids"]) for sample in samples]
+            ),
         }
     return Batch(items)
 

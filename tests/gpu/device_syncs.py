@@ -29,11 +29,10 @@ EXPECTED_SYNCS: dict[str, dict[str, int]] = {
 
 
 def count_by_module(syncs: Mapping[str, float]) -> dict[str, float]:
-    """Sum {"file:line": number} by file name; all of transformers counts as one."""
+    """Sum {"file:line": number} by file name."""
     result: dict[str, float] = defaultdict(float)
     for line, number in syncs.items():
-        file = Path(line.rpartition(":")[0])
-        result["transformers" if "transformers" in file.parts else file.stem] += number
+        result[Path(line.rpartition(":")[0]).stem] += number
     return dict(result)
 
 

@@ -9,7 +9,7 @@ import torch
 from visionloop.datasets.synthetic.detection import write_detection
 from visionloop.engine.errors import UserError
 from visionloop.tasks.detection.config import DetectionConfig
-from visionloop.tasks.detection.data import rarest_classes, training_splits
+from visionloop.tasks.detection.data import rarest_classes, targets_of, training_splits
 from visionloop.tasks.detection.task import DetectionTask
 
 
@@ -74,7 +74,7 @@ def test_evaluation_has_images_without_augmentation_and_with_their_ground_truth(
         batch["pixel_values"].shape == (4, 3, 96, 96) and batch["pixel_values"].dtype == torch.uint8
     )
     for target, ground_truth, (height, width) in zip(
-        batch["targets"], batch["ground_truth"], batch["sizes"].tolist(), strict=True
+        targets_of(batch), batch["ground_truth"], batch["sizes"].tolist(), strict=True
     ):
         single = ~ground_truth["crowd"]
         corners = target["boxes"][:, :2] - target["boxes"][:, 2:] / 2

@@ -149,10 +149,8 @@ def test_an_image_without_boxes_stays_as_it_is():
 def test_a_training_batch_shows_its_targets_in_place():
     batch = {
         "pixel_values": torch.full((2, 3, 100, 100), 128, dtype=torch.uint8),
-        "targets": [
-            {"boxes": torch.tensor([[0.5, 0.5, 0.5, 0.25]]), "class_labels": torch.tensor([1])},
-            {"boxes": torch.zeros(0, 4), "class_labels": torch.zeros(0, dtype=torch.int64)},
-        ],
+        "boxes": [torch.tensor([[0.5, 0.5, 0.5, 0.25]]), torch.zeros(0, 4)],
+        "class_labels": [torch.tensor([1]), torch.zeros(0, dtype=torch.int64)],
     }
     drawn = draw_batch(batch, CLASSES)
     assert drawn.dtype == np.uint8
@@ -282,11 +280,9 @@ def test_a_sample_is_at_most_as_wide_as_a_record_keeps_it_and_its_words_fit(size
 
 def test_many_training_images_make_a_sheet_of_bounded_size():
     batch = evaluation_batch([[]] * 40, size_hw=(100, 100))
-    targets = [
-        {"boxes": torch.tensor([[0.5, 0.5, 0.5, 0.5]]), "class_labels": torch.tensor([i % 3])}
-        for i in range(40)
-    ]
-    assert max(draw_batch(batch | {"targets": targets}, CLASSES).shape) < 2000
+    batch["boxes"] = [torch.tensor([[0.5, 0.5, 0.5, 0.5]])] * 40
+    batch["class_labels"] = [torch.tensor([i % 3]) for i in range(40)]
+    assert max(draw_batch(batch, CLASSES).shape) < 2000
 
 
 @pytest.mark.parametrize(
