@@ -173,6 +173,15 @@ def gather_objects(world: World, value: T) -> list[T]:
     return gathered
 
 
+def gather_on_main(world: World, value: T) -> list[T]:
+    """Return the values of all ranks, by rank, on the main rank; [] on the others. All ranks."""
+    if world.group is None:
+        return [value]
+    gathered = [value] * world.size if world.is_main else None
+    dist.gather_object(value, gathered, dst=0, group=world.group)
+    return gathered or []
+
+
 def broadcast_object(world: World, value: T) -> T:
     """Return rank 0's value on every rank. All ranks."""
     if world.group is None:

@@ -13,7 +13,14 @@ from torch import nn
 from visionloop.engine.budget import TimeLeft
 from visionloop.engine.data.loader import evaluation_loader
 from visionloop.engine.data.prefetch import DataError, Prefetcher
-from visionloop.engine.distributed import World, broadcast_buffers, gather_objects, sum_over_ranks
+from visionloop.engine.distributed import (
+    World,
+    broadcast_buffers,
+    broadcast_object,
+    gather_objects,
+    gather_on_main,
+    sum_over_ranks,
+)
 from visionloop.engine.errors import UserError
 from visionloop.engine.evaluation.bootstrap import FEW_IMAGES, score_intervals
 from visionloop.engine.evaluation.record import Evaluation, make_record, write_record
@@ -53,7 +60,8 @@ def evaluate(run: Run, task: Task) -> None:
         if metric is None or selected is None or (run.ema and raw_metric is None):
             run.ending.stopping = True
             return
-        run.state.evaluated_at, run.state.scores = run.state.step, metric.compute()
+        run.state.scores = compute_scores(run.world, metric)
+        run.state.evaluated_at = run.state.step
         run.last_save.step = None  # a checkpoint of this step lacks these scores
         update_best(run)
         if run.world.is_main:
@@ -165,7 +173,8 @@ def evaluate_dataset(
         advance: called after each batch with its size.
 
     Returns:
-        The metric over all ranks, or None after a stop.
+        The metric over all ranks on the main rank, and that of the own samples on the others; None
+        after a stop.
 
     Raises:
         UserError: an image cannot be read.
@@ -199,8 +208,18 @@ def evaluate_dataset(
                         advance(len(host_batch))
     finally:
         prefetcher.close()
-    metric.merge(gather_objects(world, metric.state()))
+    states = gather_on_main(world, metric.state())
+    if world.is_main:
+        metric.merge(states)
     return metric
+
+
+def compute_scores(world: World, metric: Metric) -> Scores:
+    """Return the scores of the main rank's metric on every rank. All ranks.
+
+    The other ranks wait: the boxes of COCO's validation images take more than 1 GB per process.
+    """
+    return broadcast_object(world, metric.compute() if world.is_main else {})
 
 
 def leave_evaluation(world: World, batches: Sequence[object], *, stops: bool) -> bool:

@@ -23,7 +23,7 @@ from visionloop.engine.batch import Batch
 from visionloop.engine.checkpoints.folder import latest_valid
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.distributed import World, barrier, broadcast_object, join_world, leave_world
-from visionloop.engine.evaluation.evaluate import evaluate_dataset
+from visionloop.engine.evaluation.evaluate import compute_scores, evaluate_dataset
 from visionloop.engine.run import RunSpec
 from visionloop.engine.seeding import hashed
 from visionloop.engine.system.signals import StopFlag
@@ -179,7 +179,7 @@ def score(make_task: MakeTask, device: str = "cpu") -> Scores:
     module = seeded_model(task).to(world.device)
     metric = evaluate_dataset(task, module, val_set, batch_size=3, world=world)
     assert metric is not None, "this evaluation is never stopped"
-    return metric.compute()
+    return compute_scores(world, metric)
 
 
 def assert_same_step(

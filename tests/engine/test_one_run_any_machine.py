@@ -1,11 +1,13 @@
 """Samples, order, normalization and scores are equal on any number of processes."""
 
+import math
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.utils.tensorboard
-from toy_task import ToyConfig, ToyTask
+from toy_task import ToyConfig, ToyMetric, ToyTask
 
 from visionloop.engine.distributed import join_world
 from visionloop.engine.testing.short_runs import (
@@ -95,6 +97,30 @@ def test_the_noise_is_the_same_wherever_the_micro_batches_are_equal():
         assert relative_difference(alone, rank) < 1e-5
     # and it is noise: other micro-batches draw another one
     assert relative_difference(alone, first_step(noisy_toy, CONFIG)) > 1e-2
+
+
+class MainRankMetric(ToyMetric):
+    """Refuses to merge and to compute anywhere else."""
+
+    def merge(self, states):
+        assert os.environ["RANK"] == "0" and len(states) == 2
+        super().merge(states)
+
+    def compute(self, picks=None):
+        assert os.environ["RANK"] == "0"
+        return super().compute(picks)
+
+
+def scores_of_a_run():
+    task = quiet_toy()
+    task.build_metric = MainRankMetric
+    with shared_folder(join_world("cpu")) as output:
+        return train_steps(task, output).scores
+
+
+def test_scores_are_computed_on_the_main_rank_alone_and_known_to_all():
+    first, second = on_ranks(2, scores_of_a_run, context="fork")
+    assert first == second and math.isfinite(first["val_loss"])
 
 
 def test_evaluation_gives_the_same_number_on_one_two_and_three_processes():

@@ -55,6 +55,16 @@ def brute_psnr(a, b):
     return 20 * math.log10(255) - 10 * math.log10(sum(squares) / len(squares))
 
 
+def test_float64_is_fast_on_a_cpu_and_on_data_center_gpus_alone(monkeypatch):
+    capabilities = {0: (9, 0), 1: (8, 0), 2: (8, 6), 3: (12, 0)}
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: capabilities[device.index]
+    )
+    devices = ["cpu", "mps", *(f"cuda:{index}" for index in capabilities)]
+    fast = [name for name in devices if image_quality.has_fast_float64(torch.device(name))]
+    assert fast == ["cpu", "cuda:0", "cuda:1"]
+
+
 def test_luma_of_white_and_black_is_235_and_16_and_not_rounded_between():
     colors = torch.tensor([[[255] * 3, [0] * 3, [255, 0, 0], [1, 2, 3]]], dtype=torch.uint8)
     expected = [235, 16, 81.481, 16 + (65.481 + 2 * 128.553 + 3 * 24.966) / 255]

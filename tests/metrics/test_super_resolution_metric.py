@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from host_syncs import CountReads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,6 +102,15 @@ def test_scores_are_means_of_those_of_the_single_images(count, seed, border):
         table[name].tolist() == pytest.approx([row[name] for row in rows], rel=1e-6)
         for name in rows[0]
     )
+
+
+def test_the_host_reads_all_scores_of_a_batch_at_once():
+    reads = []
+    for count in (1, 5):
+        with CountReads() as counter:
+            measured(random_images(count, 0), batch_size=count)
+        reads.append(counter.reads)
+    assert reads[0] == reads[1]
 
 
 @given(
