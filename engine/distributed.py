@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 # gloo raises a plain RuntimeError that names its source file; DDP's own collectives too
 LOST_PROCESS_MESSAGES = ("gloo/", "Connection closed by peer", "Timed out waiting")
+ABORT_SECONDS = 5.0  # for NCCL to end its kernels when another process is lost
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,24 @@ def name_start(store: dist.Store, rank: int, size: int, timeout_seconds: float) 
     return name
 
 
-def leave_world() -> None:
-    """Leave the process group, if there is one. All ranks."""
-    if dist.is_initialized():
+def leave_world(*, failed: bool = False) -> None:
+    """Leave the process group, if there is one. All ranks.
+
+    failed: an error is on its way, so another rank may be gone. Then NCCL's kernels may wait for it
+    for ever, and destroying the group would wait for them; so the kernels are aborted, and the rest
+    of the group ends with this process.
+    """
+    if not dist.is_initialized():
+        return
+    if not failed or dist.get_backend() != "nccl":
         dist.destroy_process_group()
+        return
+    assert dist.group.WORLD is not None
+    backend = dist.group.WORLD._get_backend(torch.device("cuda"))
+    # an abort too has been seen to hang, and the process ends in any case
+    aborting = threading.Thread(target=backend.abort, name="abort", daemon=True)
+    aborting.start()
+    aborting.join(ABORT_SECONDS)
 
 
 def is_lost_process(error: BaseException) -> bool:

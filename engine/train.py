@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,12 @@ from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.checkpoints.folder import read_state
 from visionloop.engine.checkpoints.lock import RunLock
 from visionloop.engine.checkpoints.resume import resume_from
-from visionloop.engine.checkpoints.start import check_output, check_unchanged, find_start
+from visionloop.engine.checkpoints.start import (
+    check_output,
+    check_unchanged,
+    find_start,
+    wait_until_visible,
+)
 from visionloop.engine.checkpoints.writer import cannot_write, is_disk_error
 from visionloop.engine.config.options import Settings, build, resolve
 from visionloop.engine.config.resolve import (
@@ -143,7 +149,7 @@ def train(
     finally:
         if lock:
             lock.release()
-        leave_world()
+        leave_world(failed=sys.exc_info()[0] is not None)
 
 
 def start_or_resume(
@@ -165,6 +171,8 @@ def start_or_resume(
         start = find_start(output, raw_settings["resume"].value, report)
         stored, budget_record = stored_settings(output), read_budget(output)
     start, stored, budget_record = broadcast_object(world, (start, stored, budget_record))
+    if start:
+        wait_until_visible(world, start)
     state = read_state(start) if start else None
     stored = stored_at_start(stored, state)
     task, train_set, val_set, resolved = build_data(task_class, raw_settings, world, stored)

@@ -128,4 +128,9 @@ def _refuse(message: str, error: Exception, arguments: Sequence[str]) -> NoRetur
     rank = os.environ.get("RANK", "0")
     prefix = "error" if rank == "0" else f"error (process {rank})"
     click.echo(f"{prefix}: {message}", err=True)
-    raise SystemExit(STOPPED if isinstance(error, LostProcess) else USER_ERROR)
+    if isinstance(error, LostProcess):
+        from visionloop.engine.system.signals import end_process
+
+        # at once: what is left of the process group may wait for the lost process
+        end_process(STOPPED)
+    raise SystemExit(USER_ERROR)

@@ -174,7 +174,7 @@ def run_predict(task_class: type[Task], options: PredictOptions) -> int:
     finally:
         if unfinished:
             unfinished.release()
-        leave_world()
+        leave_world(failed=sys.exc_info()[0] is not None)
         stop.uninstall()
 
 

@@ -1,5 +1,6 @@
 """The manifest.json of a checkpoint folder: the size and SHA-256 of every file, and of itself."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path, PurePosixPath
@@ -61,6 +62,19 @@ def problems(folder: Path) -> list[str]:
         for name, entry in files.items()
     }
     return [f"{name}: {what}" for name, what in damage.items() if what]
+
+
+def is_visible(folder: Path) -> bool:
+    """Return True when this process sees the manifest and every file with its size."""
+    content = read_manifest(folder)
+    if content is None:
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        return all(
+            (folder / name).stat().st_size == entry["size"]
+            for name, entry in content["files"].items()
+        )
+    return False
 
 
 def _damage_of(folder: Path, name: str, size: int, digest: str) -> str | None:

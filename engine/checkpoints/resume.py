@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionloop.engine.checkpoints.folder import problems, read_state, step_folder_name
+from visionloop.engine.checkpoints.start import wait_until_visible
 from visionloop.engine.checkpoints.writer import load_tensors
-from visionloop.engine.distributed import barrier
+from visionloop.engine.distributed import broadcast_object
 from visionloop.engine.errors import UserError
 from visionloop.engine.optim import load_state_by_name
 from visionloop.engine.task import Task
@@ -37,17 +38,19 @@ def reload_best(run: Run, task: Task) -> None:
     """
     if run.state.best is None:
         return
+    folder = run.checkpoints / step_folder_name(run.state.best["step"])
+    damage: list[str] = []
     if run.world.is_main:
         run.writer.wait()
-    barrier(run.world)
-    folder = run.checkpoints / step_folder_name(run.state.best["step"])
-    damage = problems(folder)
+        damage = problems(folder)
+    damage = broadcast_object(run.world, damage)
     if damage:
         raise UserError(
             f"{folder}: the best weights, to continue from, are damaged ({damage[0]})",
             code="bad_checkpoint",
             file=str(folder),
         )
+    wait_until_visible(run.world, folder)
     load_weights(run, task, folder)
 
 

@@ -1,5 +1,6 @@
 """The start of a run: its folder, its first checkpoint, and settings that must not change."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,15 @@ from visionloop.engine.checkpoints.folder import (
     problems,
     step_folders,
 )
+from visionloop.engine.checkpoints.manifest import is_visible
 from visionloop.engine.config.options import flag_of
+from visionloop.engine.distributed import World, gather_objects
 from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject
 
 CALIBRATION_FOLDER = ".calibration"  # in the folder of the run; removed when it has been measured
+# the time for which NFS may keep that a folder is missing, and some more
+VISIBLE_SECONDS = 90.0
 # what a start that failed or was killed leaves behind before there is a settings.json
 OWN_FILES = (
     ".lock",
@@ -67,6 +72,27 @@ def find_start(output: Path, resume: str | None, warn: Callable[[str], object]) 
                 field="resume",
             )
     return folder
+
+
+def wait_until_visible(world: World, folder: Path) -> None:
+    """Wait until every rank sees a checkpoint that the main rank has found. All ranks.
+
+    On a network file system another node may see a new folder up to a minute later.
+
+    Raises:
+        UserError: a rank does not see it; on all ranks.
+    """
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while not (visible := world.is_main or is_visible(folder)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    blind = [rank for rank, sees in enumerate(gather_objects(world, visible)) if not sees]
+    if blind:
+        raise UserError(
+            f"{folder}: process 0 reads this checkpoint, process {blind[0]} did not see it for "
+            f"{VISIBLE_SECONDS:.0f} s; all processes need one file system",
+            code="bad_checkpoint",
+            file=str(folder),
+        )
 
 
 def check_unchanged(old: JsonObject, new: JsonObject, folder: Path) -> None:
