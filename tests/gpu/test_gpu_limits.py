@@ -7,15 +7,18 @@ import resource
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
-from device_task import need_gpus, on_devices, started, take_step, tiny_task
+from device_task import CUDA, METAL, need_gpus, on_devices, started, take_step, tiny_task
 
 from visionloop.bin.benchmarks.measurement import synchronized_time
 from visionloop.engine.autotune.calibration import calibrate
 from visionloop.engine.autotune.micro_batch import find_micro_batch
 from visionloop.engine.distributed import join_world
+from visionloop.engine.precision import build_precision
+from visionloop.engine.system.kernels import LayerWidths, choose_precision
 from visionloop.engine.system.memory import THREAD_STACKS, virtual_bytes
 from visionloop.engine.testing.short_runs import CONFIG, on_ranks, spec_of
 
@@ -24,6 +27,7 @@ SLEEP_CYCLES = 200_000_000  # of the GPU: about 0.1 s
 CLOCK_ERROR = 0.2  # relative
 LIMIT = 2**30  # bytes that a limited process may take for its steps
 BATCH_SIZE = 64
+PRODUCT = 4096  # side of the matrices of a product
 
 
 def sleeping_task(device, data):
@@ -48,16 +52,35 @@ def test_the_step_that_a_budget_counts_with_lasts_as_long_as_on_a_synchronized_c
 ):
     task = sleeping_task(device, data_of("classification"))
     with started(task, tmp_path / "timed", device) as run:
-        times = []
-        for step in range(6):
-            began = synchronized_time(run.world.device)
-            take_step(run, task, step)
-            times.append(synchronized_time(run.world.device) - began)
+        where = run.world.device
+        times = [seconds_of(partial(take_step, run, task, step), where) for step in range(6)]
     seconds = statistics.median(times)
     spec = spec_of(task, tmp_path, config=replace(CONFIG, device=device, steps=12))
     counted = calibrate(spec, lambda: False).step
     record(clock_error=counted / seconds - 1)
     assert counted == pytest.approx(seconds, rel=CLOCK_ERROR)
+
+
+@pytest.mark.parametrize("device", [CUDA, METAL])
+def test_the_automatic_precision_multiplies_at_least_as_fast_as_fp32(device, record):
+    where = torch.device(device)
+    chosen, _ = choose_precision(where, LayerWidths())
+    seconds = {}
+    for name in ("fp32", chosen):
+        precision = build_precision(name, where)  # fp32 with TF32, as in training
+        matrix = torch.ones(PRODUCT, PRODUCT, device=where)
+        with precision.autocast():
+            times = [seconds_of(partial(torch.mm, matrix, matrix), where) for _ in range(8)]
+        seconds[name] = min(times[3:])
+    speedup = seconds["fp32"] / seconds[chosen]
+    record(precision=chosen, product_speedup=speedup)
+    assert speedup >= 1
+
+
+def seconds_of(operation, device):
+    began = synchronized_time(device)
+    operation()
+    return synchronized_time(device) - began
 
 
 @pytest.mark.gpu
