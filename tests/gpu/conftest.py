@@ -106,8 +106,10 @@ def report_lines(reports: Sequence[pytest.TestReport]) -> Iterator[str]:
     counts = ", ".join(f"{results.count(name)} {name}" for name in sorted(set(results)))
     yield f"- tests: {counts} in {time.monotonic() - BEGAN:.0f} s"
     yield ""
-    yield from table_lines(("figure", *TASKS), task_rows(reports))
-    yield ""
+    rows = list(task_rows(reports))
+    if rows:
+        yield from table_lines(("figure", *TASKS), rows)
+        yield ""
     yield from table_lines(("test", "result", "seconds", "figures"), map(row_of, reports))
 
 
