@@ -15,14 +15,20 @@ def composed(name: str) -> str:
 
 
 def class_name(text: str) -> str:
-    """Return the name of a class as a line of text, in normal form.
+    """Return the name of a class as one line of text in normal form, without space around it."""
+    return composed(one_line(text).strip())
 
-    Line breaks, tabs and other control characters inside become spaces; those and spaces around it
-    are removed.
+
+def one_line(text: str) -> str:
+    """Return a text that can be drawn and printed in one line.
+
+    Line breaks, tabs and other control characters become spaces, what stands for bytes that are no
+    UTF-8 becomes the replacement character.
     """
-    is_control = (unicodedata.category(letter) == "Cc" for letter in text)
-    letters = (" " if control else letter for letter, control in zip(text, is_control, strict=True))
-    return composed("".join(letters).strip())
+    if text.isprintable():
+        return text
+    replacement = {"Cc": " ", "Zl": " ", "Zp": " ", "Cs": "\ufffd"}
+    return "".join(replacement.get(unicodedata.category(letter), letter) for letter in text)
 
 
 def with_slashes(path: str) -> str:

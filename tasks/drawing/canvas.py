@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, features
 
+from visionloop.datasets.io.names import class_name, one_line
 from visionloop.tasks.drawing.fonts import font_for, load_fonts, warn_unwritable
 
 Color: TypeAlias = tuple[int, int, int]  # red, green, blue in 0..255
@@ -34,7 +35,7 @@ def class_label(label: int, classes: ClassNames, size: int = 12, room: int | Non
         size: height of the letters in pixels.
         room: widest text in pixels; a longer name is cut and ends in "…".
     """
-    name = unicodedata.normalize("NFC", str(classes[label]))  # some file systems decompose letters
+    name = class_name(str(classes[label]))
     font = font_for(name, size)
     if font is None:
         warn_unwritable(name, label)
@@ -53,6 +54,7 @@ def text_font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageF
 
 def text_length(text: str, size: int) -> int:
     """Return the width of a text in pixels."""
+    text = one_line(text)
     return round(text_font(text, size).getlength(text))
 
 
@@ -65,7 +67,8 @@ def text_on(
     color: Color = INK,
     anchor: str = "la",
 ) -> None:
-    """Write a text on an image; `anchor` as in Pillow."""
+    """Write a text on an image, in one line; `anchor` as in Pillow."""
+    text = one_line(text)
     draw.text(
         position,
         text,
