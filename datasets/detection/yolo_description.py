@@ -1,16 +1,18 @@
 """The `data.yaml` of a YOLO dataset: names of the classes and folders of the splits."""
 
+import ntpath
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import yaml
 
+from visionloop.datasets.detection.yolo_keypoints import KeypointShape
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import is_text, repeated, show
 from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, is_hidden, shorten
-from visionloop.datasets.io.names import FileFinder, with_slashes
+from visionloop.datasets.io.names import FileFinder, class_name, with_slashes
 from visionloop.datasets.io.text import NotText, read_text
 
 # parsed YAML: keys and values are checked where they are used
@@ -27,12 +29,14 @@ class YoloDescription:
         classes: names in order of id.
         splits: {"train" | "val" | "test": folders of images or text files that list images, as
             written}, without the splits it does not name.
+        keypoints: (number of keypoints, numbers of each) behind every box, None without the key.
     """
 
     source: str
     root: str
     classes: tuple[str, ...]
     splits: dict[str, tuple[str, ...]]
+    keypoints: KeypointShape | None = None
 
     def resolve(self, entry: str) -> str:
         """Return the path of an entry, whether or not it exists.
@@ -43,20 +47,38 @@ class YoloDescription:
             DataLayoutError: for a path outside the dataset.
         """
         entry = with_slashes(entry)
-        relative = entry[3:] if entry.startswith("../") else entry
-        candidates = [os.path.normpath(os.path.join(self.root, path)) for path in (entry, relative)]
-        candidates = list(map(self._on_disk, candidates))
-        inside = [path for path in candidates if self.contains(path)]
+        return self.locate(entry, (self.root,), self.source)
+
+    def locate(self, written: str, folders: Sequence[str], place: str) -> str:
+        """Return a path that is written in a file.
+
+        A path of another machine, absolute or with `../`, is that of its last folders that exist.
+
+        Args:
+            written: the path.
+            folders: that it may be relative to.
+            place: the file, for the message.
+
+        Raises:
+            DataLayoutError: for a path outside the dataset.
+        """
+        path = with_slashes(written)
+        inside = [found for folder in folders if self.contains(found := _on_disk(folder, path))]
+        if existing := [found for found in inside if os.path.exists(found)]:
+            return existing[0]
+        is_elsewhere = os.path.isabs(path) or bool(ntpath.splitdrive(path)[0])
+        if (is_elsewhere and not os.path.exists(path)) or path.startswith("../"):
+            parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+            for folder in (self.root, *folders):
+                ends = (_on_disk(folder, "/".join(parts[i:])) for i in range(len(parts)))
+                existing = [end for end in ends if self.contains(end) and os.path.exists(end)]
+                if existing:
+                    return existing[0]
         if not inside:
             raise DataLayoutError(
-                self.source, f"{entry} leads out of {self.root}; say with path: where the data is"
+                place, f"{written} leads out of {self.root}; say with path: where the data is"
             )
-        return next((path for path in inside if os.path.exists(path)), inside[-1])
-
-    def _on_disk(self, path: str) -> str:
-        """Return an absolute path as it is on disk, or as it is without such a file."""
-        found = FileFinder(self.root).find(os.path.relpath(path, self.root))
-        return path if found is None else os.path.normpath(os.path.join(self.root, found))
+        return inside[-1]
 
     def contains(self, path: str) -> bool:
         """Return whether an absolute path is below the root or the folder of the description.
@@ -79,7 +101,11 @@ def read_description(yaml_file: str | os.PathLike[str]) -> YoloDescription:
     if not isinstance(data, dict):
         raise DataLayoutError(source, f"holds {show(data)}, expected names, train and val")
     return YoloDescription(
-        source, _root(source, data), _class_names(source, data), _splits(source, data)
+        source,
+        _root(source, data),
+        _class_names(source, data),
+        _splits(source, data),
+        _keypoints(source, data),
     )
 
 
@@ -111,6 +137,13 @@ def list_images(description: YoloDescription, split: str) -> tuple[str, list[str
     return folder, [os.path.relpath(path, folder) for path in sorted(paths)]
 
 
+def _on_disk(folder: str, path: str) -> str:
+    """Return a path relative to a folder as it is on disk, or as written without such a file."""
+    joined = os.path.normpath(os.path.join(folder, path))
+    found = FileFinder(folder).find(os.path.relpath(joined, folder))
+    return joined if found is None else os.path.normpath(os.path.join(folder, found))
+
+
 def _root(source: str, data: YamlObject) -> str:
     """Return the folder of `path`, or that of the file.
 
@@ -127,6 +160,7 @@ def _root(source: str, data: YamlObject) -> str:
 def _class_names(source: str, data: YamlObject) -> tuple[str, ...]:
     names = data.get("names")
     if isinstance(names, dict):
+        names = {_class_id(key): name for key, name in names.items()}
         if set(names) != set(range(len(names))):
             raise DataLayoutError(
                 source,
@@ -143,12 +177,32 @@ def _class_names(source: str, data: YamlObject) -> tuple[str, ...]:
                 source,
                 f"the name of class {label} is {show(name)}, expected text; put it in quotes",
             )
+    names = [class_name(name) for name in names]
     for label in repeated(names):
         raise DataLayoutError(source, f"two classes have the name {names[label]!r}")
     count = data.get("nc", len(names))
     if count != len(names):
         raise DataLayoutError(source, f"nc is {show(count)}, but there are {len(names)} names")
     return tuple(names)
+
+
+def _class_id(key: object) -> object:
+    """Return the id of a class, also where it is in quotes."""
+    return int(key) if isinstance(key, str) and key.isdecimal() else key
+
+
+def _keypoints(source: str, data: YamlObject) -> KeypointShape | None:
+    """Return "kpt_shape", None without it."""
+    shape = data.get("kpt_shape")
+    if shape is None:
+        return None
+    is_pair = isinstance(shape, list) and len(shape) == 2
+    if not is_pair or any(type(number) is not int for number in shape):
+        raise DataLayoutError(source, f"kpt_shape is {show(shape)}, expected [keypoints, 2 or 3]")
+    count, numbers = shape
+    if count < 0 or numbers not in (2, 3):
+        raise DataLayoutError(source, f"kpt_shape is {show(shape)}, expected [keypoints, 2 or 3]")
+    return count, numbers
 
 
 def _splits(source: str, data: YamlObject) -> dict[str, tuple[str, ...]]:
@@ -182,7 +236,7 @@ def _images_below(folder: str) -> Iterator[str]:
 
 
 def _listed_images(text_file: str, description: YoloDescription) -> list[str]:
-    """Return paths from a text file, one a line, relative to the file, as they are on disk.
+    """Return paths from a text file, one a line, relative to the file or the root, as on disk.
 
     Raises:
         DataLayoutError: for a path outside the dataset.
@@ -193,10 +247,4 @@ def _listed_images(text_file: str, description: YoloDescription) -> list[str]:
     except NotText as error:
         raise DataLayoutError(text_file, str(error)) from None
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    finder = FileFinder(here)
-    names = [finder.find(line) or with_slashes(line) for line in lines]
-    paths = [os.path.normpath(os.path.join(here, name)) for name in names]
-    for line, path in zip(lines, paths, strict=True):
-        if not description.contains(path):
-            raise DataLayoutError(text_file, f"{show(line)} leads out of {description.root}")
-    return paths
+    return [description.locate(line, (here, description.root), text_file) for line in lines]

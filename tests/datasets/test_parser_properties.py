@@ -15,8 +15,9 @@ from PIL import Image
 
 from visionloop.datasets.classification.image_folder import scan
 from visionloop.datasets.detection.index import DetectionIndex, inspect_coco, read_coco
-from visionloop.datasets.detection.yolo import inspect_yolo, read_labels
+from visionloop.datasets.detection.yolo import inspect_yolo
 from visionloop.datasets.detection.yolo_description import list_images, read_description
+from visionloop.datasets.detection.yolo_labels import LabelParser
 from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.datasets.io.paths import files_below
 from visionloop.datasets.segmentation.class_file import read_class_file
@@ -216,7 +217,7 @@ def test_any_data_yaml_is_an_index_or_one_line(folder, content):
 def test_any_text_of_boxes_gives_boxes_and_complaints(folder, content, classes):
     path = folder / "x.txt"
     path.write_bytes(content)
-    boxes, wrong = read_labels(path, classes)
+    boxes, wrong = LabelParser(classes).read(path)
     assert all(
         0 <= kind < classes and all(-0.02 <= share <= 1.02 for share in shares)
         for kind, *shares in boxes

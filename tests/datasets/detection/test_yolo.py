@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visionloop.datasets.detection.yolo import inspect_yolo, label_file, read_yolo
+from visionloop.datasets.detection.yolo import inspect_yolo, read_yolo
+from visionloop.datasets.detection.yolo_files import label_file
 from visionloop.datasets.io.layout import DataLayoutError
 
 YAML = "names: [cat, dog]\ntrain: images/train\nval: images/val\n"
@@ -242,7 +243,8 @@ def test_an_unreadable_image_is_reported_and_the_others_are_read(yolo, tmp_path)
 
 def test_odd_boxes_are_warnings(yolo):
     lines = "0 0.5 0.5 0.25 0.5\n0 0.5 0.5 0.25 0.5\n0 0.5 0.5 0 0.5\n0 0.1 0.5 0.9 0.5"
-    index, problems = inspect_yolo(yolo({"labels/train/a.txt": lines}), "train")
+    texts = {"labels/train/a.txt": lines, "labels/train/b.txt": ""}
+    index, problems = inspect_yolo(yolo(texts), "train")
     assert [kind for kind, _, _ in problems] == ["warning"] * 3 and len(index.boxes) == 5
     text = " ".join(why for _, _, why in problems)
     assert (
