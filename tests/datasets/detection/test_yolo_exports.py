@@ -169,7 +169,7 @@ def test_many_images_without_a_label_file_are_a_note_with_number_share_and_name(
         "images\\train",
         "..\\images\\train",
         "D:\\data\\set\\images\\train",
-        "/home/bob/set/images/train",
+        "/mnt/bob/set/images/train",
         "../../set/images/train",
         "Images/Train",
     ],
