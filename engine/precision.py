@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +35,25 @@ class Precision:
         """Load a state of `scaler_state`; an empty one, of another precision, changes nothing."""
         if state:  # an empty state cannot be loaded into an enabled scaler
             self.scaler.load_state_dict(state)
+
+
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Compute fp32 products and convolutions on CUDA without TF32 inside the context.
+
+    Scores and predictions are then those of fp32, in training, `evaluate` and `predict` alike.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def build_precision(name: str, device: torch.device, *, tf32: bool = True) -> Precision:

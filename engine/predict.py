@@ -25,6 +25,7 @@ from visionloop.engine.data.loader import (
     worker_context,
 )
 from visionloop.engine.data.prefetch import DataError, Prefetcher
+from visionloop.engine.precision import exact_products
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Sample, TaskModule
 
@@ -211,15 +212,16 @@ def predict_batch(
     readable = [names[place] for place in read.places]
     paths = [root / name for name in readable]
     batch = read.batch.to(device)
-    predictions = task.predict(module, batch)
-    descriptions = task.describe_predictions(batch, predictions, readable)
+    with exact_products(device):
+        predictions = task.predict(module, batch)
+        descriptions = task.describe_predictions(batch, predictions, readable)
+        drawn = {
+            kind: task.draw_predictions(paths, descriptions, predictions)
+            if kind == "images"
+            else task.explain(module, batch, kind)
+            for kind in kinds
+        }
     rows |= dict(zip(read.places, descriptions, strict=True))
-    drawn = {
-        kind: task.draw_predictions(paths, descriptions, predictions)
-        if kind == "images"
-        else task.explain(module, batch, kind)
-        for kind in kinds
-    }
     return PredictedBatch(
         [rows[place] for place in sorted(rows)],
         readable,

@@ -33,6 +33,7 @@ from visionloop.engine.evaluation.samples import (
     select_samples,
 )
 from visionloop.engine.metric import Metric
+from visionloop.engine.precision import exact_products
 from visionloop.engine.task import Task
 from visionloop.engine.types import SampleDataset, Scores
 
@@ -192,7 +193,7 @@ def evaluate_dataset(
     metric = task.build_metric()
     own_rounds, rounds = len(loader), math.ceil(math.ceil(len(dataset) / batch_size) / world.size)
     try:
-        with in_eval_mode(module):
+        with in_eval_mode(module), exact_products(world.device):
             for i in range(rounds):
                 fetched = prefetcher.fetch(1, stop) if i < own_rounds else []
                 batches = [batch for batch, _ in fetched or []]

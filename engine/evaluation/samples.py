@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from visionloop.engine.metric import Metric, MetricSpec
+from visionloop.engine.precision import exact_products
 from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
 from visionloop.engine.task import Task
 from visionloop.engine.types import SampleDataset
@@ -139,6 +140,7 @@ def draw_selected_samples(
     # parts compiled in place would be compiled again for a batch of one
     with (
         in_eval_mode(run.module),
+        exact_products(run.world.device),
         torch.compiler.set_stance("force_eager") if run.config.compile else nullcontext(),
     ):
         for sample in (sample for samples in selected.values() for sample in samples):
