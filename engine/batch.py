@@ -79,8 +79,10 @@ class Batch(dict[str, Any]):  # type: ignore[explicit-any]  # keys differ by tas
         return self.replace(**{key: _map(value, function) for key, value in self.items()})
 
     def to(self, device: torch.device) -> Batch:
-        """Copy every tensor to a device; from pinned memory the copy does not block the host."""
-        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+        """Copy every tensor to a device; from pinned memory to CUDA it does not block the host."""
+        # on Metal the memory of the host might be reused before it is read
+        is_cuda = device.type == "cuda"
+        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=is_cuda))
 
     def pin_memory(self) -> Batch:
         """Copy every tensor to page-locked host memory."""

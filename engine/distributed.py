@@ -1,6 +1,7 @@
 """The processes of a run. Everything works without a process group: then there is one rank."""
 
 import os
+import platform
 import re
 import secrets
 import threading
@@ -63,10 +64,13 @@ def pick_device(name: str | None, local_rank: int = 0) -> torch.device:
             raise UserError(
                 "--device cuda: no CUDA device is visible to this process", field="device"
             )
-        if local_rank >= torch.cuda.device_count():
-            why = f"process {local_rank} has no GPU, {torch.cuda.device_count()} are visible"
+        number = torch.cuda.device_count()
+        # SLURM may show each process its own GPU only; join_world refuses one GPU of several
+        index = 0 if number == 1 else local_rank
+        if index >= number:
+            why = f"process {local_rank} has no GPU, {number} are visible"
             raise UserError(f"--nproc-per-node: {why}", field="device")
-        return torch.device("cuda", local_rank)
+        return torch.device("cuda", index)
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps: this machine has no Metal device", field="device")
     return torch.device(name)
@@ -104,7 +108,24 @@ def join_world(device_name: str | None, timeout_seconds: float = 1800) -> World:
     group: dist.ProcessGroup | None = dist.group.WORLD
     if device.type == "cuda":
         group = dist.new_group(backend="gloo", timeout=timeout)  # type: ignore[assignment]  # ours
-    return World(rank, local_rank, size, device, group)
+    world = World(rank, local_rank, size, device, group)
+    if device.type == "cuda":
+        check_own_gpu(world)
+    return world
+
+
+def check_own_gpu(world: World) -> None:
+    """Raise UserError where two processes use one GPU, which NCCL does not support. All ranks."""
+    gpu = (platform.node(), str(torch.cuda.get_device_properties(world.device).uuid))
+    gpus = gather_objects(world, gpu)
+    for rank, other in enumerate(gpus):
+        first = gpus.index(other)
+        if first != rank:
+            raise UserError(
+                f"--nproc-per-node: processes {first} and {rank} use the same GPU of {other[0]}; "
+                "start at most one process for each GPU",
+                field="device",
+            )
 
 
 def name_start(store: dist.Store, rank: int, size: int, timeout_seconds: float) -> str:

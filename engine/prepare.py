@@ -140,6 +140,8 @@ def wrap_ddp(model: nn.Module, world: World) -> DDP:
     `distributed.broadcast_buffers`.
     """
     warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    # depthwise weights [C, 1, k, k] get gradients in channels_last: other strides, the same memory
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     device_ids = [world.device.index] if world.device.type == "cuda" else None
     return DDP(
         model,

@@ -217,7 +217,9 @@ def start_or_resume(
             immutable_settings=resolved.immutable_settings,
         )
     if world.is_main:
-        write_run_files(output, resolved.settings, resolved.immutable_settings, val_set)
+        write_run_files(
+            output, resolved.settings, resolved.immutable_settings, val_set, world.device
+        )
     return run_training(spec, start=start, stop=stop, budget=budget if world.is_main else None)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from visionloop.engine.data.forkserver import start_fork_server
 from visionloop.engine.distributed import World, pick_device
 from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.logging.console import bar
@@ -46,6 +47,8 @@ class Predictor:
     ) -> None:
         self.task_class, self.folder, self.settings = task_class, folder, settings
         self.device = pick_device(device)
+        if self.device.type == "cuda":
+            start_fork_server()  # for the workers of `evaluate`, before the GPU is used
         self.task, module = task_class.load_trained(folder, **settings)  # type: ignore[arg-type]  # a task's own
         self.module = module.to(self.device)
 

@@ -37,6 +37,7 @@ from visionloop.engine.config.resolve import (
     resolve_run,
 )
 from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.data.forkserver import start_fork_server
 from visionloop.engine.determinism import nondeterministic_operation
 from visionloop.engine.distributed import join_world, pick_device
 from visionloop.engine.errors import FINISHED, USER_ERROR, UserError
@@ -92,6 +93,9 @@ def estimate_run(
     from the start of the command until it has its data. Raises UserError for what training would
     refuse.
     """
+    if raw_settings["workers"].value != 0:
+        # before the GPU is used, beside whose threads a worker must not be forked
+        start_fork_server()
     world = join_world(raw_settings["device"].value)
     raw_settings = resolve_precision(task, raw_settings, world, {})
     measured = {}

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from visionloop.engine.checkpoints.files import finite
 from visionloop.engine.config.options import flag_of
+from visionloop.engine.data.forkserver import start_fork_server
 from visionloop.engine.distributed import World, pick_device
 from visionloop.engine.errors import UserError
 from visionloop.engine.evaluation.bootstrap import FEW_IMAGES, score_intervals
@@ -95,6 +96,9 @@ def check_options(task_class: type[Task], options: EvaluateOptions) -> None:
 def score_model(task_class: type[Task], options: EvaluateOptions) -> tuple[Task, Metric]:
     """Score the model on the whole split, on one device, with a progress bar."""
     assert options.model is not None
+    if options.workers:
+        # before the GPU is used, beside whose threads a worker must not be forked
+        start_fork_server()
     task, module = task_class.load_trained(
         options.model, data=options.data, val_split=options.val_split, **options.settings
     )

@@ -225,9 +225,7 @@ class TrainingData:
             multiprocessing_context=worker_context(config.workers),
         )
         self._per_step = len(self.micro_batch_ranges) // world.size
-        self._prefetcher = Prefetcher(
-            loader, ahead=max(2, self._per_step), pin=world.device.type == "cuda"
-        )
+        self._prefetcher = Prefetcher(loader, ahead=max(2, self._per_step), device=world.device)
 
     def fetch(self, should_stop: Callable[[], bool]) -> list[Batch] | None:
         """Return this rank's CPU batches of the next step.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, _utils
 
 from visionloop.engine.errors import UserError
@@ -53,10 +54,12 @@ class Prefetcher:
         loader: yields tuples whose first item is a Batch or a DataError. `loader.dataset` is a
             `SeededDataset`, whose `samples_in_progress(workers)` names what workers are at.
         ahead: number of batches to prepare ahead, where the loader has workers.
-        pin: copy batches to page-locked memory.
+        device: of the batches' next copy; for CUDA they are put into page-locked memory.
     """
 
-    def __init__(self, loader: DataLoader, *, ahead: int, pin: bool = False) -> None:
+    def __init__(
+        self, loader: DataLoader, *, ahead: int, device: torch.device | None = None
+    ) -> None:
         self._batches: queue.SimpleQueue[Any] = queue.SimpleQueue()  # type: ignore[explicit-any]  # items differ by loader
         self._permits = threading.Semaphore(ahead if loader.num_workers else 0)
         # the workers are started here, in the main thread
@@ -65,18 +68,22 @@ class Prefetcher:
         if loader.num_workers:
             # each worker was sent a pickled dataset, as large as its index
             give_back_freed_memory()
-        self._pin, self._closed = pin, False
+        self._device = device if device is not None and device.type == "cuda" else None
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="prefetcher", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
+        if self._device is not None:
+            # a thread begins on GPU 0, where pinning might create a context
+            torch.cuda.set_device(self._device)
         while True:
             self._permits.acquire()
             if self._closed:
                 return
             try:
                 item = next(self._iterator)
-                if self._pin and not isinstance(item[0], DataError):
+                if self._device is not None and not isinstance(item[0], DataError):
                     item = (item[0].pin_memory(), item[1])
                 self._batches.put(item)
             except BaseException as error:  # any defect of a dataset belongs to the main thread

@@ -189,7 +189,7 @@ def evaluate_dataset(
         rank=world.rank,
         world_size=world.size,
     )
-    prefetcher = Prefetcher(loader, ahead=2, pin=world.device.type == "cuda")
+    prefetcher = Prefetcher(loader, ahead=2, device=world.device)
     metric = task.build_metric()
     own_rounds, rounds = len(loader), math.ceil(math.ceil(len(dataset) / batch_size) / world.size)
     try:

@@ -25,20 +25,24 @@ def stored_settings(output: Path) -> JsonObject:
 
 
 def write_run_files(
-    output: Path, settings: Settings, immutable_settings: JsonObject, val_set: SampleDataset
+    output: Path,
+    settings: Settings,
+    immutable_settings: JsonObject,
+    val_set: SampleDataset,
+    device: torch.device,
 ) -> None:
     """Write settings.json, environment.json and, with --val-split, split.json. Main rank only."""
     identity = {name: immutable_settings[name] for name in ("task", "data_fingerprint")}
     replace_file(output / "settings.json", settings_json(settings, **identity))
-    replace_file(output / "environment.json", json.dumps(environment(), indent=1) + "\n")
+    replace_file(output / "environment.json", json.dumps(environment(device), indent=1) + "\n")
     if settings["val_split"].value and not settings["overfit"].value:
         names = [val_set.name(index) for index in range(len(val_set))]
         split = {"schema": 1, "val": names}
         replace_file(output / "split.json", json.dumps(split, indent=1) + "\n")
 
 
-def environment() -> JsonObject:
-    """Return versions, device, command line and git commit of this start."""
+def environment(device: torch.device) -> JsonObject:
+    """Return versions, name of the GPU, command line and git commit of this start."""
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"],
         cwd=Path(__file__).parent,
@@ -52,7 +56,7 @@ def environment() -> JsonObject:
         "python": platform.python_version(),
         "platform": platform.platform(),
         **{name: metadata.version(name) for name in packages},
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "command": sys.argv,
         "git_commit": commit.stdout.strip() or None,

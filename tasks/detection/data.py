@@ -115,7 +115,7 @@ def cap_targets(
         number = len(target["class_labels"])
         if number > most:
             chosen = torch.randperm(number)[:most].sort().values
-            chosen = chosen.to(target["boxes"].device, non_blocking=True)
+            chosen = chosen.to(target["boxes"].device, non_blocking=target["boxes"].is_cuda)
             target = {name: rows[chosen] for name, rows in target.items()}
         capped.append(target)
     return capped

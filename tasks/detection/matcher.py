@@ -363,4 +363,6 @@ class DenoisingQueries:
 def to_device(arrays: Sequence[NDArray[np.int64]], device: torch.device) -> Sequence[torch.Tensor]:
     """Copy integer arrays to the device as int64 tensors, in one copy that does not block."""
     concatenated = torch.from_numpy(np.concatenate(arrays).astype(np.int64, copy=False))
-    return concatenated.to(device, non_blocking=True).split([len(array) for array in arrays])
+    return concatenated.to(device, non_blocking=device.type == "cuda").split(
+        [len(array) for array in arrays]
+    )

@@ -124,7 +124,7 @@ def hungarian_matches(costs: torch.Tensor, sizes: Sequence[int]) -> Matches:
             queries, targets = linear_sum_assignment(on_host[image, level, :, :size])
             images, levels = np.full_like(queries, image), np.full_like(queries, level)
             pairs.append(np.stack([images, levels, queries, targets]))
-    rows = torch.from_numpy(np.concatenate(pairs, 1)).to(costs.device, non_blocking=True)
+    rows = torch.from_numpy(np.concatenate(pairs, 1)).to(costs.device, non_blocking=costs.is_cuda)
     pair_counts = [costs.shape[1] * min(costs.shape[2], size) for size in sizes]
     images, levels, queries, targets = rows
     return Matches(images, levels, queries, targets, sizes=pair_counts)

@@ -10,6 +10,10 @@ from multiprocessing import connection, forkserver
 from pathlib import Path
 
 import pytest
+from toy_task import ToyConfig, ToyTask
+
+from visionloop.bin.commands import check, evaluate
+from visionloop.engine import train
 
 RUN = """
 import os, sys, threading, time
@@ -109,3 +113,90 @@ def test_a_signal_to_the_whole_process_group_leaves_the_workers_to_the_run(run):
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0 and out == "closed\n"
     wait_until_gone([server, *workers], 2)
+
+
+WITHOUT_SERVER = """
+import logging, torch
+from visionloop.engine.data.forkserver import start_fork_server
+logging.basicConfig()
+{before}
+torch.cuda.is_initialized = lambda: True
+start_fork_server()
+"""
+
+
+@pytest.mark.parametrize("before", ["", "start_fork_server()"])
+def test_a_server_that_is_forked_beside_cuda_is_warned_of(before):
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", WITHOUT_SERVER.format(before=before)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ("uses CUDA already" in result.stderr) == (not before)
+
+
+class UsesTheDevice(Exception):
+    """Stands for the first use of the GPU."""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("command", ["evaluate", "check", "train"])
+def test_a_command_with_workers_starts_the_server_before_it_uses_the_device(
+    command, workers, tmp_path, monkeypatch
+):
+    order = []
+
+    def use_device(*_):
+        order.append("device")
+        raise UsesTheDevice
+
+    def start_server():
+        order.append("server")
+
+    module = {"evaluate": evaluate, "check": check, "train": train}[command]
+    monkeypatch.setattr(module, "start_fork_server", start_server)
+    uses = "pick_device" if command == "evaluate" else "join_world"
+    monkeypatch.setattr(module, uses, use_device)
+    with pytest.raises(UsesTheDevice):
+        COMMANDS[command](tmp_path, workers)
+    assert order == ["server"] * bool(workers) + ["device"]
+
+
+class TrainedToy(ToyTask):
+    @classmethod
+    def load_trained(cls, folder, *, data=None, val_split=0.0):
+        task = cls(ToyConfig())
+        return task, task.build_model()
+
+
+def evaluate_toy(_output, workers):
+    options = evaluate.EvaluateOptions(
+        model="toy",
+        predictions=None,
+        data="toy",
+        split="val",
+        val_split=0.0,
+        output=None,
+        save_predictions=None,
+        batch_size=4,
+        workers=workers,
+        device="cpu",
+        as_json=False,
+        settings={},
+    )
+    evaluate.run_evaluate(TrainedToy, options)
+
+
+def check_toy(_output, workers):
+    settings = train.resolve_settings(ToyTask, {"workers": workers, "steps": 1})
+    task = ToyTask(ToyConfig())
+    check.estimate_run(task, settings, *task.build_datasets(), startup_seconds=0.0)
+
+
+def train_toy(output, workers):
+    train.train(ToyTask, output=str(output), steps=1, workers=workers)
+
+
+COMMANDS = {"evaluate": evaluate_toy, "check": check_toy, "train": train_toy}

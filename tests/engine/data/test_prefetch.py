@@ -8,12 +8,15 @@ import threading
 import time
 
 import pytest
-from torch.utils.data import _utils
+import torch
+from torch.utils.data import DataLoader, _utils
 from toy_task import ToyImages
 from toy_training_data import kill_workers_that_are_left, never_stop, training_data
 
+from visionloop.engine.batch import Batch
 from visionloop.engine.data import prefetch
 from visionloop.engine.data.loader import SeededDataset
+from visionloop.engine.data.prefetch import Prefetcher
 from visionloop.engine.data.sampler import EpochSampler
 
 
@@ -21,6 +24,26 @@ from visionloop.engine.data.sampler import EpochSampler
 def no_worker_is_left():
     with kill_workers_that_are_left():
         yield
+
+
+def test_the_thread_that_pins_memory_works_with_the_gpu_of_its_process(monkeypatch):
+    devices, pinned_by = {}, []
+
+    class HostBatch(Batch):
+        def pin_memory(self):
+            pinned_by.append(threading.get_ident())
+            return self
+
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: devices.update({threading.get_ident(): device})
+    )
+    batches = [(HostBatch({"sample_ids": torch.arange(2)}), ()) for _ in range(3)]
+    loader = DataLoader(batches, batch_size=None)
+    prefetcher = Prefetcher(loader, ahead=2, device=torch.device("cuda", 1))
+    assert len(prefetcher.fetch(3, never_stop)) == 3
+    prefetcher.close()
+    assert len(pinned_by) == 3 and devices == {pinned_by[0]: torch.device("cuda", 1)}
+    assert threading.get_ident() not in devices
 
 
 # errors --------------------
