@@ -14,8 +14,9 @@ from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
-from visionloop.datasets.io.images import read_image
+from visionloop.datasets.io.content import LostContent, lost_content
 from visionloop.datasets.io.layout import DataLayoutError, shorten
+from visionloop.datasets.io.reduced_jpeg import read_reduced_image
 from visionloop.engine.types import JsonObject
 from visionloop.tasks.splits import ImageIndex
 
@@ -90,7 +91,9 @@ def add_unmatched_files(
 def decode_all(
     indexes: Mapping[str, Index], report: JsonObject, *, skip_missing: bool = False
 ) -> Iterator[tuple[str, int, str, tuple[int, int], bytes]]:
-    """Decode every image once, and report those that cannot be read as errors.
+    """Decode every image once, and report those that cannot be read or lose their content.
+
+    JPEGs are decoded at a small size: that reads the whole file too, in 0.6 of the time.
 
     Args:
         indexes: {split: index}.
@@ -105,6 +108,7 @@ def decode_all(
     with tqdm(total=total, desc="reading images", unit="image", disable=None, leave=False) as bar:
         for split, index in indexes.items():
             processed = set()
+            lost: dict[str, LostContent] = {}  # {name: content}
             for row in range(len(index)):
                 path = index.path(row)
                 bar.update()
@@ -112,13 +116,46 @@ def decode_all(
                     continue
                 processed.add(path)
                 try:
-                    height, width = read_image(path).shape[-2:]
+                    image, size_hw = read_reduced_image(path, min_side=1)
+                    content = lost_content(path, image)
                     digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
                 except OSError as error:
                     why = getattr(error, "why", None) or error.strerror or str(error)
                     add_problem(report, "errors", path, why)
                     continue
-                yield split, row, path, (height, width), digest
+                if content:
+                    lost[index.name(row)] = content
+                yield split, row, path, size_hw, digest
+            report_lost_content(index, lost, report)
+
+
+def report_lost_content(
+    index: ImageIndex, lost: Mapping[str, LostContent], report: JsonObject
+) -> None:
+    """Add warnings about images whose content is in alpha or in the lowest of their values.
+
+    Args:
+        index: of a split.
+        lost: {name of an image: its content}.
+        report: takes the problems.
+    """
+    in_alpha = [name for name, content in lost.items() if content.in_alpha]
+    if in_alpha:
+        why = (
+            f"{len(in_alpha)} of {len(index)} images have a single color without their alpha "
+            f"channel, which is dropped: {shorten(in_alpha)}; paint them on a background"
+        )
+        add_problem(report, "warnings", index.folder, why)
+    dark = {name: content for name, content in lost.items() if not content.in_alpha}
+    for value_range in sorted({content.value_range for content in dark.values()}):
+        names = [name for name, content in dark.items() if content.value_range == value_range]
+        largest = max(dark[name].largest for name in names)
+        darkness = "nearly black" if largest * 16 <= value_range + 1 else "dark"
+        why = (
+            f"{len(names)} of {len(index)} images are {darkness}, their largest value is "
+            f"{largest} of {value_range}: {shorten(names)}; scale the values to the full range"
+        )
+        add_problem(report, "warnings", index.folder, why)
 
 
 def report_copies(copies: Sequence[tuple[str, str, str]], report: JsonObject) -> None:

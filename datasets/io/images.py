@@ -247,7 +247,7 @@ def _read_with_pillow(data: bytearray, orientation: int | None = None) -> torch.
         _check_size(image.height, image.width)
         if orientation is None:
             orientation = exif_orientation(data)  # 1 of a TIFF, which Pillow turns by itself
-        values = _read_16_bits(image, data)
+        values = read_16_bits(image, data)
         if values is None:
             pixels = torch.from_numpy(np.array(image.convert("RGB")))
         else:
@@ -258,7 +258,7 @@ def _read_with_pillow(data: bytearray, orientation: int | None = None) -> torch.
     return upright(pixels, orientation).permute(2, 0, 1)
 
 
-def _read_16_bits(image: Image.Image, data: bytearray) -> NDArray[np.uint16] | None:
+def read_16_bits(image: Image.Image, data: bytearray) -> NDArray[np.uint16] | None:
     """Return the values of an image of 16 bits, uint16 [H, W] or [H, W, 3], or None of another.
 
     Args:

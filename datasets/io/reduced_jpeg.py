@@ -73,6 +73,17 @@ def read_reduced_image(
     return image, (height, width)
 
 
+def read_image_to_draw(
+    path: str | os.PathLike[str], longest: int
+) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Read an image for a drawing whose longer side is at most `longest` pixels.
+
+    Returns, raises: see `read_reduced_image`.
+    """
+    height, width = read_size(path)
+    return read_reduced_image(path, -(-longest * min(height, width) // max(height, width)))
+
+
 def reduced_size(path: str | os.PathLike[str], min_side: int) -> tuple[int, int]:
     """Return the (height, width) of `read_reduced_image` from the header alone.
 

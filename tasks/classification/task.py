@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from visionloop.datasets.classification.image_folder import ImageFolderDataset, ImageFolderIndex
 from visionloop.datasets.classification.transforms import ClassificationTrainPreset
 from visionloop.datasets.io.images import read_image
+from visionloop.datasets.io.reduced_jpeg import read_image_to_draw
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.optim import ParameterGroup
 from visionloop.engine.system.kernels import LayerWidths
@@ -287,7 +288,7 @@ class ClassificationTask(Task):
         self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
     ) -> Iterable[NDArray[np.uint8]]:
         return (
-            visualize.draw_prediction(read_image(path), row)
+            visualize.draw_prediction(read_image_to_draw(path, visualize.PREDICTION_SIDE)[0], row)
             for path, row in zip(paths, rows, strict=True)
         )
 

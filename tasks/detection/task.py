@@ -15,6 +15,7 @@ from torch import nn
 from visionloop.datasets.detection.dataset import DetectionDataset
 from visionloop.datasets.detection.transforms import DetectionEvalPreset, DetectionTrainPreset
 from visionloop.datasets.io.images import read_image
+from visionloop.datasets.io.reduced_jpeg import read_image_to_draw
 from visionloop.engine.batch import Batch, Normalizers, RaggedTensor
 from visionloop.engine.metric import MetricSpec
 from visionloop.engine.system.kernels import LayerWidths
@@ -328,7 +329,8 @@ class DetectionTask(Task):
         self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
     ) -> Iterator[NDArray[np.uint8]]:
         for path, row in zip(paths, rows, strict=True):
-            yield visualize.draw_prediction(read_image(path), row)
+            image, full_hw = read_image_to_draw(path, visualize.MAX_DRAWING_SIDE)
+            yield visualize.draw_prediction(image, full_hw, row)
 
     def write_predictions(self, folder: Path, rows: Iterable[JsonObject]) -> None:
         saved_predictions.write_predictions(folder, rows)

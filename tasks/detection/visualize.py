@@ -162,21 +162,24 @@ def is_color_enough(labels: Iterable[int]) -> bool:
     return max(labels, default=0) < len(COLORS)
 
 
-def draw_prediction(image: torch.Tensor, row: JsonObject) -> NDArray[np.uint8]:
+def draw_prediction(
+    image: torch.Tensor, full_hw: tuple[int, int], row: JsonObject
+) -> NDArray[np.uint8]:
     """Draw the detections of an image file with a score from 0.4 on, uint8 [h, w, 3].
 
     The longer side becomes 640 to 1600 pixels. The legend counts the boxes of each class.
 
     Args:
-        image: uint8 [3, H, W].
+        image: uint8 [3, h, w], of a large JPEG perhaps at a reduced size.
+        full_hw: (height, width) of the file, to which the boxes belong.
         row: of `describe`.
     """
-    longest = int(np.clip(max(image.shape[1:]), MIN_DRAWING_SIDE, MAX_DRAWING_SIDE))
+    longest = int(np.clip(max(full_hw), MIN_DRAWING_SIDE, MAX_DRAWING_SIDE))
     resized = fit_to(image.permute(1, 2, 0).numpy(), longest=longest)
     detections = [one for one in row["detections"] if one["score"] >= DRAWING_SCORE]
     boxes = np.array([one["box"] for one in detections], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    boxes *= np.tile([resized.shape[1] / image.shape[2], resized.shape[0] / image.shape[1]], 2)
+    boxes *= np.tile([resized.shape[1] / full_hw[1], resized.shape[0] / full_hw[0]], 2)
     labels = [one["id"] for one in detections]
     classes = [""] * (max(labels, default=-1) + 1)
     for one in detections:

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from visionloop.datasets.io.images import read_image
+from visionloop.datasets.io.reduced_jpeg import read_image_to_draw
 from visionloop.datasets.segmentation.dataset import SegmentationDataset, SegmentationIndex
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.transforms import (
@@ -317,12 +318,11 @@ class SegmentationTask(Task):
     def draw_predictions(
         self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
     ) -> Iterable[NDArray[np.uint8]]:
-        return (
-            visualize.draw_prediction(
+        for path, ids in zip(paths, predictions["ids"], strict=True):
+            image, _ = read_image_to_draw(path, visualize.MAX_DRAWING_SIDE)
+            yield visualize.draw_prediction(
                 visualize.to_array(image), ids.cpu().numpy(), self.classes, self.colors
             )
-            for image, ids in zip(map(read_image, paths), predictions["ids"], strict=True)
-        )
 
     def prediction_images(
         self, paths: Sequence[Path], predictions: Predictions

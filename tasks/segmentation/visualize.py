@@ -106,7 +106,7 @@ def draw_prediction(image: Pixels, ids: Pixels, classes: Sequence[str], colors: 
     """Draw predicted classes over an image, with the share of each class below.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: uint8 [h, w, 3], perhaps of a reduced size.
         ids: uint8 [H, W].
         classes: names in order of id.
         colors: uint8 [K, 3].

@@ -18,6 +18,7 @@ from visionloop.datasets.classification.transforms import (
 from visionloop.datasets.detection.transforms import DetectionTrainPreset
 from visionloop.datasets.io.images import UnreadableImage, read_image, read_size
 from visionloop.datasets.io.reduced_jpeg import (
+    read_image_to_draw,
     read_reduced_image,
     reduced_size,
     reduction,
@@ -236,6 +237,19 @@ def test_real_images_differ_by_less_than_a_gray_level_on_average(real_data):
             seed_host(seed)
             distances.append(difference(plain, preset(scaled, full_hw)))
     assert 0 < np.mean(distances) < 1
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_image_to_draw_is_no_smaller_than_the_drawing(tmp_path, orientation):
+    path = save(tmp_path / "x.jpg", waves(240, 480), orientation)
+    for longest, sides in (
+        (120, (60, 120)),
+        (121, (120, 240)),
+        (241, (240, 480)),
+        (999, (240, 480)),
+    ):
+        image, full_hw = read_image_to_draw(path, longest)
+        assert sorted(image.shape[1:]) == sorted(sides) and full_hw == read_size(path)
 
 
 def test_the_size_of_a_scaled_image_names_a_file_that_is_none(tmp_path):

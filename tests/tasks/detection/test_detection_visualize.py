@@ -290,21 +290,38 @@ def test_many_training_images_make_a_sheet_of_bounded_size():
 )
 def test_a_prediction_is_drawn_on_images_of_any_shape(height, width):
     rows = [{"label": "bee", "id": 1, "score": 0.9, "box": [0, 0, width, height]}]
-    drawn = draw_prediction(torch.zeros(3, height, width, dtype=torch.uint8), {"detections": rows})
+    drawn = draw_prediction(
+        torch.zeros(3, height, width, dtype=torch.uint8), (height, width), {"detections": rows}
+    )
     assert 640 <= max(drawn.shape) <= 1600 + 80 and min(drawn.shape[:2]) >= 20
     assert holds(drawn, class_color(1))
     assert (
-        draw_prediction(torch.zeros(3, height, width, dtype=torch.uint8), {"detections": []}).dtype
+        draw_prediction(
+            torch.zeros(3, height, width, dtype=torch.uint8), (height, width), {"detections": []}
+        ).dtype
         == np.uint8
     )
 
 
+# of a photograph, in full and at a half
+HALVED = (1600, 3200), (800, 1600)
+
+
 def test_a_prediction_has_its_boxes_in_place():
     rows = [{"label": "ant", "id": 0, "score": 0.9, "box": [20, 10, 40, 30]}]
-    drawn = draw_prediction(torch.full((3, 80, 160), 255, dtype=torch.uint8), {"detections": rows})
+    drawn = draw_prediction(
+        torch.full((3, 80, 160), 255, dtype=torch.uint8), (80, 160), {"detections": rows}
+    )
     assert drawn.shape[1] == 640  # four times as large
     assert where(drawn[70:320], EDGE)[::2] == (79, 240)
     assert (drawn[159, 80:240] == COLORS[0]).all() and (drawn[60:159, 80] == COLORS[0]).all()
+
+
+def test_boxes_are_drawn_in_place_on_an_image_read_at_a_reduced_size():
+    rows = [{"label": "ant", "id": 0, "score": 0.9, "box": [400, 200, 800, 600]}]
+    full, half = (torch.full((3, *size_hw), 255, dtype=torch.uint8) for size_hw in HALVED)
+    expected = draw_prediction(full, HALVED[0], {"detections": rows})
+    assert np.array_equal(draw_prediction(half, HALVED[0], {"detections": rows}), expected)
 
 
 def test_a_legend_names_the_most_frequent_classes():
