@@ -37,10 +37,10 @@ from visionloop.datasets.detection.coco_columns import (
     read_images,
 )
 from visionloop.datasets.detection.index import locate_images
-from visionloop.datasets.detection.layout import find_annotations
+from visionloop.datasets.detection.layout import find_annotations, image_folders
 from visionloop.datasets.detection.problems import CROWD_HINT, Report
 from visionloop.datasets.io.json_columns import JsonObject, column, look_up, show
-from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, shorten
+from visionloop.datasets.io.layout import DataLayoutError
 
 SPLITS = ("train", "val", "test")
 CROWD_NOTE = f"a crowd (iscrowd 1), its pixels are ignored; {CROWD_HINT}"
@@ -85,7 +85,9 @@ def read_coco_masks(
         check_class_count(path, classes)
         names, background_id = add_background(classes, background)
         value_of = {key: names.index(name) for name, key in zip(classes, category_ids, strict=True)}
-        folder, names_on_disk = locate_images(images["names"], _image_folders(path, split))
+        data = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
+        folders = [os.fspath(folder) for folder in image_folders(data, path, split)]
+        folder, names_on_disk = locate_images(images["names"], folders)
         files = [os.fsdecode(name) for name in names_on_disk]
         by_image = _group_by_image(sections["annotations"], row_of, len(files), path, report)
         entries = list(zip(files, by_image, images["sizes_hw"].tolist(), strict=True))
@@ -105,33 +107,12 @@ def find_jsons(source: str) -> dict[str, Path]:
     files = {
         split: path
         for split in SPLITS
-        if (path := find_annotations(top, split)) and path.suffix == ".json"
+        if (path := find_annotations(top, split)) and path.suffix.lower() == ".json"
     }
-    if files:
-        return files
-    others = sorted([*top.glob("*.json"), *top.glob("annotations/*.json")])
-    if len(others) != 1:
-        names = shorten([path.name for path in others])
-        content = f"several json files ({names})" if others else "no json"
-        raise DataLayoutError(
-            top,
-            f"holds {content}; expected train.json, or annotations/instances_train*.json, and the "
-            "same for val",
-        )
-    return {"train": others[0]}
-
-
-def _image_folders(json_file: Path, split: str) -> list[str]:
-    """Return the folders that file names of a json may be relative to, the likeliest first."""
-    data = json_file.parent.parent if json_file.parent.name == "annotations" else json_file.parent
-    names = dict.fromkeys([json_file.stem.removeprefix("instances_"), *SPLIT_FOLDERS[split]])
-    folders = [
-        *(data / name for name in names),
-        *(data / "images" / name for name in names),
-        data / "images",
-        data,
-    ]
-    return [os.fspath(folder) for folder in folders]
+    if not files:
+        expected = "train.json, or annotations/instances_train*.json, and the same for val"
+        raise DataLayoutError(top, f"no COCO json; expected {expected}, or a single one")
+    return files
 
 
 def _read_sections(path: Path) -> dict[str, list[JsonObject]]:

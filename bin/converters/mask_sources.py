@@ -10,13 +10,13 @@ from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.labelme import read_labelme
 from visionloop.bin.converters.masks import MaskSplit
 from visionloop.bin.converters.voc_masks import MASKS, read_voc_masks
+from visionloop.datasets.detection.layout import COCO_KEYS
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
+from visionloop.datasets.io.text import read_ends
 from visionloop.engine.data.subsets import hash_split
 from visionloop.engine.errors import UserError
 
-PROBED_BYTES = 1 << 16  # at the start and end of a json: one of COCO may have gigabytes
 MAX_PROBED_FILES = 50  # of each folder
-COCO_KEYS = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[')
 LABELME_KEYS = re.compile(rb'"(?:shapes"\s*:\s*\[|imagePath"\s*:)')
 
 
@@ -101,14 +101,7 @@ def _probed_jsons(top: Path) -> Iterator[str]:
 
 def detect_json_kind(path: str | os.PathLike[str]) -> str | None:
     """Return "coco" or "labelme" by the keys near the start and the end of a json, or None."""
-    try:
-        with open(path, "rb") as file:
-            text = file.read(PROBED_BYTES)
-            file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - PROBED_BYTES))
-            text += file.read(PROBED_BYTES)
-        text = text.replace(b"\0", b"")  # of UTF-16
-    except OSError:
-        return None
+    text = read_ends(path)
     if LABELME_KEYS.search(text):
         return "labelme"
     return "coco" if COCO_KEYS.search(text) else None

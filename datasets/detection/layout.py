@@ -6,10 +6,13 @@
   `train/_annotations.coco.json`;
 - COCO's own: `annotations/instances_train2017.json` with the images in `train2017/` or
   `images/train2017/`;
-- YOLO's: `data.yaml`.
+- YOLO's: `data.yaml`;
+- a single json of any name, which is the training split: `annotations/instances_default.json` of
+  CVAT, `result.json` of Label Studio, `labels.json` of FiftyOne.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,13 +27,18 @@ from visionloop.datasets.io.layout import (
     shorten,
     suggest_folder,
 )
+from visionloop.datasets.io.names import FileFinder
+from visionloop.datasets.io.text import read_ends
 
+# of a COCO json, near its start or its end
+COCO_KEYS = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[')
+MAX_FOLDERS = 200  # that are searched for images
 DESCRIPTIONS = ("data.yaml", "data.yml")
 ROBOFLOW = "_annotations.coco.json"
 EXPECTED = (
     "{0}.json with images in {0}/, {0}/"
     + ROBOFLOW
-    + ", annotations/instances_{0}*.json, or a YOLO data.yaml with {0}"
+    + ", annotations/instances_{0}*.json, a YOLO data.yaml with {0}, or a single COCO json"
 )
 
 
@@ -98,7 +106,7 @@ def inspect_detection_split(
         return None
     if source.name in DESCRIPTIONS:
         return inspect_yolo(source, split, classes)
-    folders = _image_folders(Path(data), source, split)
+    folders = image_folders(Path(data), source, split)
     return inspect_coco(source, folders, classes, need_images=need_images)
 
 
@@ -111,20 +119,9 @@ def find_annotations(data: str | os.PathLike[str], split: str) -> Path | None:
     data = Path(data)
     if not data.is_dir():
         raise DataLayoutError(data, "not a folder" if data.exists() else "no such folder")
-    candidates: list[Path] = []
-    for name in SPLIT_FOLDERS[split]:
-        candidates += [data / f"{name}.json", data / "annotations" / f"{name}.json"]
-        candidates += sorted((data / "annotations").glob(f"instances_{name}*.json"))
-        roboflow_json = data / name / ROBOFLOW
-        if roboflow_json.is_file():
-            candidates.append(roboflow_json)
-        else:
-            candidates += sorted((data / name).glob("*.json"))
-    candidates += [data / name for name in DESCRIPTIONS if _names_split(data / name, split)]
-    # instances_val* matches instances_validation.json too
-    files = [
-        path for path in dict.fromkeys(candidates) if path.is_file() and not is_hidden(path.name)
-    ]
+    files = _files_of_split(data, split)
+    if not files and split == "train" and not _files_of_split(data, "val", "test"):
+        files = _single_json(data)
     if len(files) > 1:
         names = [str(path.relative_to(data)) for path in files]
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
@@ -132,6 +129,60 @@ def find_annotations(data: str | os.PathLike[str], split: str) -> Path | None:
             data, f"holds both {names[0]} and {names[1]}{more} for the split {split!r}; keep one"
         )
     return files[0] if files else None
+
+
+def _files_of_split(data: Path, *splits: str) -> list[Path]:
+    """Return the annotation files that are named after splits, in any case."""
+    finder = FileFinder(data)
+    annotations = finder.find("annotations") or "annotations"
+    candidates: list[str | None] = []
+    for name in (name for split in splits for name in SPLIT_FOLDERS[split]):
+        candidates += [finder.find(f"{name}.json"), finder.find(f"{annotations}/{name}.json")]
+        candidates += [
+            f"{annotations}/{file}"
+            for file in sorted(finder.names(annotations))
+            if file.lower().startswith(f"instances_{name}") and file.lower().endswith(".json")
+        ]
+        folder = finder.find(name)
+        if folder and ROBOFLOW in finder.names(folder):
+            candidates.append(f"{folder}/{ROBOFLOW}")
+        elif folder:
+            candidates += [
+                f"{folder}/{file}" for file in sorted(finder.names(folder)) if is_json(file)
+            ]
+    candidates += [
+        name for name in DESCRIPTIONS if any(_names_split(data / name, split) for split in splits)
+    ]
+    # instances_val* matches instances_validation.json too
+    paths = [data / name for name in dict.fromkeys(candidates) if name]
+    return [path for path in paths if path.is_file() and not is_hidden(path.name)]
+
+
+def _single_json(data: Path) -> list[Path]:
+    """Return the COCO json in a folder that names no split, at most one.
+
+    Raises:
+        DataLayoutError: for several.
+    """
+    finder = FileFinder(data)
+    files = [
+        data / level / name
+        for level in ("", "annotations", "images")
+        for name in sorted(finder.names(level))
+        if is_json(name)
+    ]
+    jsons = [path for path in files if COCO_KEYS.search(read_ends(path))]
+    if len(jsons) > 1:
+        names = shorten([str(path.relative_to(data)) for path in jsons])
+        raise DataLayoutError(
+            data, f"holds several COCO jsons ({names}); call them train.json and val.json"
+        )
+    return jsons
+
+
+def is_json(name: str) -> bool:
+    """Return whether a file is called a json and is not hidden."""
+    return name.lower().endswith(".json") and not is_hidden(name)
 
 
 def _names_split(yaml_file: Path, split: str) -> bool:
@@ -148,15 +199,23 @@ def _names_split(yaml_file: Path, split: str) -> bool:
     )
 
 
-def _image_folders(data: Path, json_file: Path, split: str) -> list[Path]:
+def image_folders(data: Path, json_file: Path, split: str) -> list[Path]:
     """Return folders that the file names of a json may be relative to, the likeliest first."""
-    if json_file.parent not in (data, data / "annotations"):
+    if json_file.parent != data and json_file.parent.name.lower() != "annotations":
         return [json_file.parent, json_file.parent / "images", data]
     # train2017, train
     names = dict.fromkeys([json_file.stem.removeprefix("instances_"), *SPLIT_FOLDERS[split]])
-    return [
+    folders = [
         *(data / name for name in names),
         *(data / "images" / name for name in names),
         data / "images",
         data,
     ]
+    is_of_split = any(word in json_file.stem.lower() for word in SPLIT_FOLDERS[split])
+    return folders if is_of_split else [*folders, *_folders_below(data)]
+
+
+def _folders_below(data: Path) -> list[Path]:
+    """Return the folders of the first two levels, sorted."""
+    below = sorted(path for path in [*data.glob("*/"), *data.glob("*/*/")] if path.is_dir())
+    return [path for path in below if not is_hidden(path.name)][:MAX_FOLDERS]

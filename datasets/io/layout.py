@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from visionloop.datasets.io.names import FileFinder
+
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -33,7 +35,9 @@ def find_split(data: str | os.PathLike[str], split: str) -> Path | None:
     data = Path(data)
     if not data.is_dir():
         raise DataLayoutError(data, "not a folder" if data.exists() else "no such folder")
-    folders = [data / name for name in SPLIT_FOLDERS[split] if (data / name).is_dir()]
+    finder = FileFinder(data)  # CVAT calls its splits Train, Validation and Test
+    names = [name for word in SPLIT_FOLDERS[split] if (name := finder.find(word))]
+    folders = [data / name for name in names if (data / name).is_dir()]
     if len(folders) > 1:
         raise DataLayoutError(
             data,

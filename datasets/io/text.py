@@ -13,6 +13,9 @@ ENCODINGS = (
 )
 
 
+PROBED_BYTES = 1 << 16  # at each end of a file, which may have gigabytes
+
+
 class NotText(ValueError):
     """A file that is not text in a known encoding; the message does not name the file."""
 
@@ -42,3 +45,18 @@ def read_text(path: str | os.PathLike[str], errors: str = "strict") -> str:
     if "\0" in text:
         raise NotText("holds zero bytes, so it is no UTF-8 text; save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_ends(path: str | os.PathLike[str]) -> bytes:
+    """Return the start and the end of a file, for a look at what it is; nothing if unreadable.
+
+    The zero bytes of UTF-16 are left out.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(PROBED_BYTES)
+            file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - PROBED_BYTES))
+            data += file.read(PROBED_BYTES)
+    except OSError:
+        return b""
+    return data.replace(b"\0", b"")

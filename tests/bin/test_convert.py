@@ -167,6 +167,7 @@ def test_invalid_lines_of_yolo_are_reported_and_can_be_skipped(convert, tmp_path
         image(tmp_path / "yolo/images/train" / f"{name}.jpg", 60, 80)
     write(tmp_path / "yolo/data.yaml", "train: images/train\nnames: [dog]\n")
     write(tmp_path / "yolo/labels/train/a.txt", "0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.5 0.5\n")
+    write(tmp_path / "yolo/labels/train/b.txt", "")
     status, _, err = convert("yolo", tmp_path / "yolo", tmp_path / "coco")
     assert (
         status == 2

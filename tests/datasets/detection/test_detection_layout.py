@@ -45,6 +45,18 @@ LAYOUTS = [
     ("val", "annotations/instances_valid.json", "valid"),
     ("train", "annotations/instances_train.json", "train"),
     ("train", "annotations/train.json", "images/train"),
+    # a single json, as CVAT, Label Studio, FiftyOne and others call it
+    ("train", "annotations/instances_default.json", "images/default"),
+    ("train", "result.json", "images"),
+    ("train", "labels.json", "data"),
+    ("train", "annotation.json", ""),
+    ("train", "images/annotation.json", "images"),
+    ("train", "annotations/instances_default.json", "frames/2024"),
+    # subsets of CVAT
+    ("train", "annotations/instances_Train.json", "images/Train"),
+    ("val", "annotations/instances_Validation.json", "images/Validation"),
+    ("test", "Annotations/instances_Test.json", "images/Test"),
+    ("val", "Valid/_annotations.coco.json", "Valid"),
 ]
 
 
@@ -140,7 +152,7 @@ def test_a_missing_training_split_says_what_was_expected_and_what_is_there(tmp_p
     (tmp_path / ".git").mkdir()
     with pytest.raises(
         DataLayoutError,
-        match=r"expected train\.json with images in train/, .*data\.yaml with train; found images$",
+        match=r"expected train\.json with images in .* or a single COCO json; found images$",
     ):
         require_detection_split(tmp_path, "train")
     write_coco(tmp_path)
@@ -184,3 +196,29 @@ def test_real_splits_are_found(real_data):
         index = require_detection_split(data, split)
         assert (len(index), len(index.boxes)) == (images, boxes)
         assert len(index) == len(json.loads((data / f"{split}.json").read_text())["images"])
+
+
+def test_a_single_json_of_another_kind_is_not_taken(tmp_path):
+    (tmp_path / "convert.json").write_text('{"schema": 1, "images": "copy"}')
+    assert find_detection_split(tmp_path, "train") is None
+    write_coco(tmp_path, json_name="result.json", images="images")
+    assert len(find_detection_split(tmp_path, "train")) == 3
+    assert find_detection_split(tmp_path, "val") is None
+
+
+def test_several_jsons_without_a_split_in_their_name_are_named(tmp_path):
+    for name in ("a.json", "annotations/b.json"):
+        write_coco(tmp_path, json_name=name, images="images")
+    with pytest.raises(
+        DataLayoutError,
+        match=r"several COCO jsons \(a\.json, annotations/b\.json\); call them train\.json",
+    ):
+        find_detection_split(tmp_path, "train")
+
+
+def test_a_json_without_a_split_in_its_name_is_no_training_split_beside_a_validation_split(
+    tmp_path,
+):
+    write_coco(tmp_path, json_name="result.json", images="images")
+    write_coco(tmp_path, json_name="val.json", images="val")
+    assert find_detection_split(tmp_path, "train") is None
