@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from visionloop.engine.optim import step_if_finite
+
 
 def named_state(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return every parameter and persistent buffer once, tied tensors under their first name."""
@@ -88,8 +90,7 @@ class ExponentialMovingAverage:
         for average, difference in zip(averages, differences, strict=True):
             average.grad = difference
         self._sgd.param_groups[0]["lr"] = 1 - min(self.decay, (1 + step) / (10 + step))
-        self._sgd.found_inf = nonfinite  # type: ignore[attr-defined]  # read by the fused step
-        self._sgd.step()
+        step_if_finite(self._sgd, nonfinite)
         self._sgd.zero_grad(set_to_none=True)
         is_nonfinite = nonfinite > 0
         for name, tensor in live.items():

@@ -1,6 +1,7 @@
 """Parameter groups and optimizers.
 
-All optimizers are fused: a non-finite step is skipped on the device through `found_inf`.
+All optimizers are fused: a non-finite step is skipped on the device through `found_inf`, on Metal
+by the host.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from torch import nn
 
 if TYPE_CHECKING:
     from visionloop.engine.config.train_config import TrainConfig
+
+# Devices whose fused kernels take `found_inf` and may not read it (torch's source for Metal): there
+# the host decides. Restoring weights and moments instead would copy all of them in each step.
+IGNORING_FOUND_INF = ("mps",)
 
 
 class ParameterGroup(TypedDict):
@@ -133,6 +138,22 @@ def fill_state(optimizer: torch.optim.Optimizer, config: TrainConfig) -> None:
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
             optimizer.state[parameter].update(state)
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer, nonfinite: torch.Tensor) -> None:
+    """Take a step of a fused optimizer; a non-finite one changes no weight and no moment.
+
+    No host sync, but for one on Metal.
+
+    Args:
+        optimizer: with gradients in true units.
+        nonfinite: 0 or 1, a float scalar on the device.
+    """
+    if nonfinite.device.type in IGNORING_FOUND_INF and nonfinite.item():
+        return
+    # GradScaler.step would set its own found_inf, which does not see a norm that overflows
+    optimizer.grad_scale, optimizer.found_inf = None, nonfinite  # type: ignore[attr-defined]
+    optimizer.step()
 
 
 def state_by_name(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.nn.utils import clip_grad_norm_
 
 from visionloop.engine.batch import Batch, Normalizers
+from visionloop.engine.optim import step_if_finite
 from visionloop.engine.precision import Precision
 from visionloop.engine.run import Run
 from visionloop.engine.seeding import seed_noise
@@ -20,7 +21,7 @@ def train_step(
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Run forward and backward of this rank's micro-batches, one optimizer step and the EMA.
 
-    All ranks; no host sync.
+    All ranks; no host sync, but for one on Metal.
 
     Args:
         run: the run, whose model, optimizer and EMA change.
@@ -48,12 +49,8 @@ def train_step(
     scaler.unscale_(optimizer)  # clip in true units
     grad_norm = clip_grad_norm_(run.trained_parameters, config.clip_grad)
     nonfinite = (~torch.isfinite(grad_norm)).float()
-    # The fused optimizer skips the step on the device where found_inf is 1. GradScaler.step would
-    # set its own found_inf, which does not see a norm that overflows, so we call the optimizer
-    # ourselves; update() lowers or raises the scale as usual.
-    optimizer.grad_scale, optimizer.found_inf = None, nonfinite  # type: ignore[attr-defined]
-    optimizer.step()
-    scaler.update()
+    step_if_finite(optimizer, nonfinite)
+    scaler.update()  # lowers or raises the scale as usual
     optimizer.zero_grad(set_to_none=True)
 
     is_nonfinite = nonfinite > 0

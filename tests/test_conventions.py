@@ -19,10 +19,11 @@ MAY_IMPORT = {
 # Files and packages of the engine, the lowest first: each imports at run time from rows above its
 # own alone. An import for annotations (under TYPE_CHECKING) may point the other way.
 ENGINE_LEVELS = (
-    ("batch", "ema", "errors", "optim", "seeding", "types"),
+    ("batch", "errors", "optim", "seeding", "types"),
     (
         "determinism",
         "distributed",
+        "ema",
         "grad_checkpointing",
         "lr_schedule",
         "metric",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy_task import ToyConfig, ToyTask
 
+from visionloop.engine import optim
 from visionloop.engine.checkpoints.folder import latest_valid
 from visionloop.engine.checkpoints.writer import load_tensors
 from visionloop.engine.errors import UserError
@@ -61,6 +62,30 @@ def test_a_nonfinite_step_leaves_weights_moments_ema_and_batch_norm_bit_equal(
         )
         assert torch.equal(after["model.safetensors/norm.running_var"], torch.ones(8))
     assert all(torch.isfinite(tensor).all() for tensor in tensors_at(tmp_path, 8).values())
+
+
+def ignore_found_inf(monkeypatch, optimizer_class):
+    """Let the fused kernels take `found_inf` and not read it, as those of Metal may."""
+    step = optimizer_class.step
+
+    def ignoring(self, closure=None):
+        self.found_inf = None
+        return step(self, closure)
+
+    monkeypatch.setattr(optimizer_class, "step", ignoring)
+
+
+@pytest.mark.parametrize("ignoring", [("mps",), ("mps", "cpu")])
+def test_a_nonfinite_step_changes_nothing_where_the_kernels_ignore_found_inf(
+    ignoring, tmp_path, monkeypatch
+):
+    for optimizer_class in (torch.optim.AdamW, torch.optim.SGD):  # of the weights and of the EMA
+        ignore_found_inf(monkeypatch, optimizer_class)
+    monkeypatch.setattr(optim, "IGNORING_FOUND_INF", ignoring)
+    train(ToyTask, output=str(tmp_path), poison="3", **SETTINGS)
+    before, after = tensors_at(tmp_path, 3), tensors_at(tmp_path, 4)
+    kept = all(same_bits(before[name], after[name]) for name in before)
+    assert kept == ("cpu" in ignoring), "the stand-in must fail where the host does not decide"
 
 
 def test_a_nonfinite_step_is_reported_with_its_number_and_sample_ids(tmp_path, capfd):

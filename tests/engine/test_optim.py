@@ -14,6 +14,7 @@ from visionloop.engine.optim import (
     default_parameter_groups,
     load_state_by_name,
     state_by_name,
+    step_if_finite,
 )
 
 CONFIG = TrainConfig(steps=10, lr=1e-2, weight_decay=0.1)
@@ -37,8 +38,7 @@ def give_gradients(module, seed):
 
 def take_step(module, optimizer, seed, *, nonfinite=0.0):
     give_gradients(module, seed)
-    optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(nonfinite)
-    optimizer.step()
+    step_if_finite(optimizer, torch.tensor(nonfinite))
 
 
 def layer_of(name):
