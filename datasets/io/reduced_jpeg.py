@@ -113,7 +113,7 @@ def _decode_reduced(
         return None
     reduced_hw = -(-height // factor), -(-width // factor)
     pixels = decode_jpeg(data, reduced_hw)
-    # a few pixels wide, another eighth of the size may be as large
+    # a second frame header with another size, which Pillow refuses
     if pixels is None or pixels.shape[:2] != reduced_hw:
         return None
     image = upright(torch.from_numpy(pixels), orientation).permute(2, 0, 1)

@@ -145,6 +145,14 @@ def test_damage_that_libjpeg_skips_is_decoded_as_pillow_does(tmp_path, colors):
     assert full_hw == (48, 64) and np.array_equal(as_array(reduced), expected)
 
 
+@pytest.mark.parametrize("size_hw", [(1, 1), (2, 2), (5, 7), (7, 7), (3, 30), (8, 8)])
+def test_jpegs_of_a_few_pixels_are_decoded_in_full(tmp_path, colors, size_hw):
+    path = tmp_path / "x.jpg"
+    Image.fromarray(colors[: size_hw[0], : size_hw[1]]).save(path, quality=95)
+    with Image.open(path) as image:
+        assert np.array_equal(as_array(read_image(path)), np.asarray(image))
+
+
 def test_a_thumbnail_does_not_make_a_truncated_jpeg_whole(tmp_path, colors):
     path = tmp_path / "x.jpg"
     buffer = io.BytesIO()
