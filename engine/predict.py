@@ -22,6 +22,7 @@ from visionloop.engine.data.loader import (
     SampleKey,
     SeededDataset,
     init_worker,
+    share_batch,
     worker_context,
 )
 from visionloop.engine.data.prefetch import DataError, Prefetcher
@@ -160,15 +161,21 @@ def read_batches(
                 return
             if fetched is None:
                 return
-            if isinstance(fetched[0][0], DataError):  # a worker is gone
+            if isinstance(fetched[0][0], DataError):  # a worker is gone, or cannot pass it on
                 raise fetched[0][0].as_user_error()
             yield fetched[0]
     finally:
         prefetcher.close()
 
 
-def collate_readable(task: Task, loaded: Sequence[LoadedSample]) -> ReadBatch:
-    """Collate the samples of one batch that could be read."""
+def collate_readable(
+    task: Task, loaded: Sequence[LoadedSample]
+) -> ReadBatch | tuple[DataError, tuple[()]]:
+    """Collate the samples of one batch that could be read.
+
+    Returns:
+        (DataError, ()) where a worker cannot pass the batch on.
+    """
     samples: list[Sample] = []
     places: list[int] = []
     errors: dict[int, str] = {}
@@ -178,7 +185,9 @@ def collate_readable(task: Task, loaded: Sequence[LoadedSample]) -> ReadBatch:
         else:
             samples.append(sample)
             places.append(key.position)
-    batch = task.collate_eval(samples) if samples else None
+    batch = share_batch(task.collate_eval(samples)) if samples else None
+    if isinstance(batch, DataError):
+        return batch, ()
     return ReadBatch(batch, loaded[0].key.step, places, errors)
 
 

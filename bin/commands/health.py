@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from packaging.requirements import Requirement
 
 from visionloop.engine.errors import DEFECT, FINISHED, UserError
+from visionloop.engine.system.shared_memory import FOLDER, low_shared_memory, shared_memory_gib
 
 if TYPE_CHECKING:
     from visionloop.engine.types import JsonObject
@@ -30,8 +31,6 @@ MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}
 # GiB in the current folder: less holds no checkpoint of any model but the tiny ones
 MIN_FREE_DISK = 0.1
 LOW_FREE_DISK = 5  # GiB: a few checkpoints of the larger models
-# GiB; a container without --shm-size has 1/16, and a worker that finds it full is killed
-LOW_SHARED_MEMORY = 1
 
 
 def run_health(load_task_class: Callable[[], object], device: str | None, *, as_json: bool) -> int:
@@ -169,18 +168,15 @@ def check_disk(report: "JsonObject", use: str, folder: Path) -> "JsonObject":
     return {"path": str(folder), "free_gib": round(free, 1), "writable": writable}
 
 
-def check_shared_memory(report: "JsonObject", folder: str = "/dev/shm") -> float | None:
+def check_shared_memory(report: "JsonObject", folder: str = FOLDER) -> float | None:
     """Return the size in GiB of the folder through which workers pass images.
 
     None where the system has no such folder.
     """
-    if not os.path.isdir(folder):
-        return None
-    size = shutil.disk_usage(folder).total / GIB
-    if size < LOW_SHARED_MEMORY:
-        advice = "start the container with --shm-size 8g, or train with --workers 0"
-        report["warnings"].append(f"{folder}: {size:.2f} GiB; {advice}")
-    return round(size, 2)
+    if warning := low_shared_memory(folder):
+        report["warnings"].append(warning)
+    size = shared_memory_gib(folder)
+    return None if size is None else round(size, 2)
 
 
 def lines_of(report: "JsonObject") -> Iterator[str]:

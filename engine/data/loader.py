@@ -1,9 +1,12 @@
 """Loaders of micro-batches for training and evaluation, in the order of engine/data/sampler.py."""
 
+import os
 import signal
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from multiprocessing.queues import Queue
+from typing import NamedTuple, NoReturn, Protocol
 
 import torch
 from torch.utils.data import DataLoader
@@ -11,11 +14,13 @@ from torch.utils.data import DataLoader
 from visionloop.engine.batch import Batch
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.forkserver import detach_fork_server, start_fork_server
-from visionloop.engine.data.prefetch import DataError, Prefetcher
+from visionloop.engine.data.prefetch import SENDING_FAILED, DataError, Prefetcher, no_shared_memory
 from visionloop.engine.data.sampler import EpochSampler, split_batch
 from visionloop.engine.distributed import World
+from visionloop.engine.errors import DEFECT
 from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
 from visionloop.engine.system.memory import give_back_freed_memory
+from visionloop.engine.system.shared_memory import error_number, shared_memory_errors
 from visionloop.engine.task import Task
 from visionloop.engine.types import Sample, SampleDataset
 
@@ -75,7 +80,8 @@ class SeededDataset(torch.utils.data.Dataset[LoadedSample]):
         self.dataset, self.sampler = dataset, sampler
         self.before_sample, self.skip_unreadable = before_sample, skip_unreadable
         # the index that each worker is reading, for messages of the training process
-        self._index_in_progress = torch.full((workers,), NO_INDEX).share_memory_()
+        with shared_memory_errors():
+            self._index_in_progress = torch.full((workers,), NO_INDEX).share_memory_()
 
     def __getitem__(self, key: SampleKey) -> LoadedSample:
         skipped: list[str] = []
@@ -134,8 +140,30 @@ class MicroBatchCollate:
             samples.append(sample)
         key = loaded[0].key
         seed_host(COLLATE, self.seed, key.step, key.offset)
-        batch = self.collate(samples, key.step, key.offset)
+        batch = share_batch(self.collate(samples, key.step, key.offset))
+        if isinstance(batch, DataError):
+            return batch, ()
         return batch, tuple(name for _, _, skipped in loaded for name in skipped)
+
+
+def share_batch(batch: Batch) -> Batch | DataError:
+    """Move the tensors of a batch to shared memory, in a worker; nothing in the main process.
+
+    The worker's queue would do so in a thread, which prints an error and goes on: the batch would
+    never arrive.
+
+    Returns:
+        The batch, or a DataError where there is no room for it.
+    """
+    if torch.utils.data.get_worker_info() is None:
+        return batch
+    try:
+        return batch.map_tensors(torch.Tensor.share_memory_)
+    except RuntimeError as error:
+        number = error_number(error)
+        if number is None:
+            raise
+        return no_shared_memory(number)
 
 
 class MicroBatchSampler:
@@ -179,9 +207,21 @@ def init_worker(_worker_id: int) -> None:
     """Let a worker leave stopping to the training process and use one thread."""
     give_back_freed_memory()  # of the dataset's pickle
     detach_fork_server()
+    Queue._on_queue_feeder_error = staticmethod(end_worker)  # type: ignore[attr-defined]  # private
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def end_worker(error: Exception, _batch: object) -> NoReturn:
+    """End a worker that cannot send its batch; `Prefetcher` reports the number in its exit code.
+
+    By default the thread that sends prints the error and goes on: the batch would never arrive.
+    """
+    number = error_number(error)
+    if number is None:  # a defect
+        traceback.print_exception(error)
+    os._exit(DEFECT if number is None else SENDING_FAILED + number)
 
 
 class TrainingData:

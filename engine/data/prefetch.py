@@ -10,12 +10,21 @@ from multiprocessing.connection import wait
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, _utils
+from torch.utils.data import DataLoader, _utils, dataloader
 
 from visionloop.engine.errors import UserError
+from visionloop.engine.system import shared_memory
 from visionloop.engine.system.memory import give_back_freed_memory
+from visionloop.engine.system.shared_memory import (
+    error_number,
+    shared_memory_errors,
+    shared_memory_problem,
+)
 
 log = logging.getLogger(__name__)
+# an iterator whose start fails would raise another error when it is deleted
+dataloader._MultiProcessingDataLoaderIter._shutdown = True  # private
+SENDING_FAILED = 128  # exit code of a worker that cannot send a batch, plus the number of the error
 EXIT_CODE_SECONDS = 5  # to wait for the exit code of a worker whose connection has broken
 # to wait for one batch before a warning names the samples in progress; again each time the wait has
 # doubled
@@ -44,6 +53,11 @@ class DataError:
         return UserError(f"{self.name}: {self.why}", code=self.code, file=self.name, hint=hint)
 
 
+def no_shared_memory(number: int) -> DataError:
+    """Return the error of workers that cannot pass batches on. number: the system's."""
+    return DataError(shared_memory.FOLDER, shared_memory_problem(number), code=shared_memory.CODE)
+
+
 class Prefetcher:
     """A thread that takes batches from a loader; the main thread polls and sees a stop in 0.2 s.
 
@@ -63,7 +77,8 @@ class Prefetcher:
         self._batches: queue.SimpleQueue[Any] = queue.SimpleQueue()  # type: ignore[explicit-any]  # items differ by loader
         self._permits = threading.Semaphore(ahead if loader.num_workers else 0)
         # the workers are started here, in the main thread
-        self._iterator: Any = iter(loader)  # type: ignore[explicit-any]  # private attributes
+        with shared_memory_errors():
+            self._iterator: Any = iter(loader)  # type: ignore[explicit-any]  # private attributes
         self._dataset: Any = loader.dataset  # type: ignore[explicit-any]  # a SeededDataset
         if loader.num_workers:
             # each worker was sent a pickled dataset, as large as its index
@@ -91,7 +106,7 @@ class Prefetcher:
                 return
 
     def _lost_worker(self, error: BaseException) -> tuple[DataError, tuple[()]] | None:
-        """Return (DataError, ()) when a worker was killed, else None."""
+        """Return (DataError, ()) when a worker was killed or cannot send its batch, else None."""
         workers = getattr(self._iterator, "_workers", ())
         # the connection that hands over a batch's memory closes before the process has ended
         if workers and isinstance(error, EOFError | OSError):
@@ -100,6 +115,8 @@ class Prefetcher:
                 if worker.sentinel in ended:
                     worker.join()  # the sentinel too may be sooner than the exit code
         for number, worker in enumerate(workers):
+            if worker.exitcode is not None and worker.exitcode >= SENDING_FAILED:
+                return no_shared_memory(worker.exitcode - SENDING_FAILED), ()
             if worker.exitcode is not None and worker.exitcode < 0:
                 why = (
                     f"the worker that was reading it was killed by signal {-worker.exitcode}; "
@@ -107,7 +124,8 @@ class Prefetcher:
                 )
                 names = ", ".join(self._dataset.samples_in_progress([number])) or "no sample"
                 return DataError(names, why, code="lost_worker"), ()
-        return None
+        refused = error_number(error) if isinstance(error, RuntimeError) else None
+        return None if refused is None else (no_shared_memory(refused), ())
 
     def fetch(self, number: int, should_stop: Callable[[], bool]) -> list[Any] | None:  # type: ignore[explicit-any]  # items differ by loader
         """Return the next `number` items of the loader.

@@ -18,6 +18,7 @@ from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.sampler import split_batch
 from visionloop.engine.distributed import World
 from visionloop.engine.evaluation.record import FOLDER
+from visionloop.engine.system.shared_memory import low_shared_memory
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject
 
@@ -57,6 +58,8 @@ def log_startup_summary(spec: RunSpec, state: JsonObject | None) -> None:
         info(f"{task.config.model}: from random weights")
     for line in task.notes():
         info(line)
+    if config.workers and (warning := low_shared_memory()):
+        info(f"warning: {warning}")
     if unused := unused_gpus(world):
         info(unused)
     if state:

@@ -12,6 +12,7 @@ import torch
 
 from visionloop.bin import classification, detection, segmentation, super_resolution
 from visionloop.bin.commands import health
+from visionloop.engine.system import shared_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS = (classification, detection, segmentation, super_resolution)
@@ -164,7 +165,7 @@ def test_little_shared_memory_is_a_warning_that_says_what_to_do(monkeypatch, tmp
         health.check_shared_memory(report, str(tmp_path / "absent")) is None
         and report == fresh_report()
     )
-    monkeypatch.setattr(health, "LOW_SHARED_MEMORY", 1e9)
+    monkeypatch.setattr(shared_memory, "LOW_SHARED_MEMORY", 1e9)
     assert health.check_shared_memory(report, str(tmp_path)) > 0
     (warning,) = report["warnings"]
     assert "--shm-size" in warning and "--workers 0" in warning and report["errors"] == []
