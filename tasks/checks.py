@@ -8,7 +8,7 @@ a user sees everything at once.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -18,9 +18,10 @@ from visionloop.datasets.io.content import LostContent, lost_content
 from visionloop.datasets.io.layout import DataLayoutError, shorten
 from visionloop.datasets.io.reduced_jpeg import read_reduced_image
 from visionloop.engine.types import JsonObject
-from visionloop.tasks.splits import ImageIndex
+from visionloop.tasks.splits import ImageIndex, SplitIndex, passed_over_files
 
 Index = TypeVar("Index", bound=ImageIndex)
+Listed = TypeVar("Listed", bound=SplitIndex)
 
 
 def add_problem(
@@ -35,10 +36,11 @@ def find_splits(
     val_split: float,
     report: JsonObject,
     *,
-    find: Callable[[str], Index | None],
-    require: Callable[[str], Index],
+    find: Callable[[str], Listed | None],
+    require: Callable[[str], Listed],
     missing: str,
-) -> dict[str, Index]:
+    convert_to: str = ".jpg",
+) -> dict[str, Listed]:
     """Index the splits of a data folder that can be read, and report problems of its layout.
 
     Args:
@@ -49,11 +51,12 @@ def find_splits(
         find: split -> its index, or None where there is no such split. Raises DataLayoutError.
         require: like `find`, but a missing split is a DataLayoutError.
         missing: message for a missing validation split.
+        convert_to: suffix of the format that images in other formats should be converted to.
 
     Returns:
         {split: index}, of "train", "val" and "test".
     """
-    indexes: dict[str, Index] = {}
+    indexes: dict[str, Listed] = {}
     absent, is_elsewhere = [], False
     for split in ("train", "val", "test"):
         try:
@@ -71,9 +74,18 @@ def find_splits(
             absent.append(split)
         else:
             indexes[split] = index
+    add_passed_over(report, indexes.values(), convert_to)
     if "val" in absent and not val_split and not is_elsewhere:
         add_problem(report, "errors", data, missing)
     return indexes
+
+
+def add_passed_over(
+    report: JsonObject, indexes: Iterable[SplitIndex], convert_to: str = ".jpg"
+) -> None:
+    """Add a warning for each folder with files that are no images; see `passed_over_files`."""
+    for folder, why in passed_over_files(indexes, convert_to):
+        add_problem(report, "warnings", folder, why)
 
 
 def add_unmatched_files(

@@ -2,23 +2,37 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from visionloop.datasets.io.folders import (
+    count_suffixes,
+    no_images,
+    passed_over_warning,
+    walk_folder,
+)
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.engine.errors import UserError
+from visionloop.tasks.splits import layout_errors
 
 
-def find_images(input_path: str | Path, *, without: Collection[str] = ()) -> tuple[Path, list[str]]:
-    """List the images of a file or folder, at any depth.
+def find_images(
+    input_path: str | Path,
+    *,
+    without: Collection[str] = (),
+    warn: Callable[[str], object] | None = None,
+) -> tuple[Path, list[str]]:
+    """List the images of a file or folder, at any depth, see `walk_folder`.
 
     Args:
         input_path: an image file, or a folder.
         without: absolute paths of folders to skip, since predictions may be written among the
             images.
+        warn: called with a line about files that are no images, if there are any.
 
     Returns:
-        (root folder, names relative to it, sorted). Hidden files and folders are skipped.
+        (root folder, names relative to it, sorted).
 
     Raises:
         UserError: no such file or folder, or no image in it.
@@ -28,26 +42,21 @@ def find_images(input_path: str | Path, *, without: Collection[str] = ()) -> tup
         return path.parent, [path.name]
     if not path.is_dir():
         raise UserError(f"--input {path}: no such file or folder", field="input", file=str(path))
-    names = []
-    for parent, folders, files in os.walk(path):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")
-            and os.path.abspath(os.path.join(parent, name)) not in without
-        ]
-        images = [
-            name
-            for name in files
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-        ]
-        names += [os.path.relpath(os.path.join(parent, name), path) for name in images]
+    names, others = [], Counter[str]()
+    with layout_errors("input"):
+        for parent, files in walk_folder(path, without):
+            images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+            names += [os.path.relpath(os.path.join(parent, name), path) for name in images]
+            others += count_suffixes(set(files).difference(images))
     if not names:
         raise UserError(
-            f"--input {path}: no images in it ({' '.join(IMAGE_SUFFIXES)})",
+            f"--input {path}: {no_images(others, path, IMAGE_SUFFIXES)}",
             field="input",
             file=str(path),
         )
+    warning = passed_over_warning(others, path, IMAGE_SUFFIXES)
+    if warn and warning:
+        warn(f"--input {path}: {warning}")
     return path, sorted(names)
 
 

@@ -1,12 +1,14 @@
 """Choice of the images to train on and to evaluate on, shared by the tasks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visionloop.datasets.io.folders import SuffixCounts, passed_over_warning
+from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.engine.data.subsets import hash_split
 from visionloop.engine.errors import UserError
@@ -35,6 +37,15 @@ class ImageIndex(Protocol):
         ...
 
 
+class SplitIndex(ImageIndex, Protocol):
+    """An index that was made by listing a folder."""
+
+    @property
+    def passed_over(self) -> SuffixCounts:
+        """Files of the folder that are no images, by suffix."""
+        ...
+
+
 Index = TypeVar("Index", bound=ImageIndex)
 
 
@@ -46,12 +57,15 @@ def require_data(data: str | None, expected: str) -> str:
 
 
 @contextmanager
-def layout_errors() -> Iterator[None]:
-    """Turn a DataLayoutError inside the block into a UserError: users can fix a data folder."""
+def layout_errors(field: str = "data") -> Iterator[None]:
+    """Turn a DataLayoutError inside the block into a UserError: users can fix a data folder.
+
+    field: the setting that names the folder.
+    """
     try:
         yield
     except DataLayoutError as error:
-        raise UserError(str(error), code="bad_layout", file=error.path, field="data") from None
+        raise UserError(str(error), code="bad_layout", file=error.path, field=field) from None
 
 
 def no_validation(expected: str) -> str:
@@ -60,6 +74,23 @@ def no_validation(expected: str) -> str:
         f"no validation split ({expected}); add one, or set a share of the training images aside "
         "with --val-split 0.2"
     )
+
+
+def passed_over_files(
+    indexes: Iterable[SplitIndex], target: str = ".jpg"
+) -> Iterator[tuple[str, str]]:
+    """Yield (folder, warning) of each folder with files that are no images.
+
+    target: suffix of the format that the warning advises to convert them to.
+    """
+    for folder, counts in {index.folder: index.passed_over for index in indexes}.items():
+        if warning := passed_over_warning(counts, folder, IMAGE_SUFFIXES, target):
+            yield folder, warning
+
+
+def passed_over_notes(indexes: Iterable[SplitIndex], target: str = ".jpg") -> list[str]:
+    """Return the lines of `passed_over_files` for the start of a run."""
+    return [f"warning: {folder}: {why}" for folder, why in passed_over_files(indexes, target)]
 
 
 def train_and_val(
@@ -96,4 +127,13 @@ def train_and_val(
         raise UserError(f"{data}: {missing}", code="bad_layout", file=str(data), field="val_split")
     names = [train.name(i) for i in range(len(train))]
     train_rows, val_rows = hash_split(names, strata(train) if strata else None, val_split)
+    if not len(train_rows) or not len(val_rows):
+        kind = "validation" if len(train_rows) else "training"
+        of_each = ", which are divided class by class" if strata else ""
+        raise UserError(
+            f"--val-split {val_split:g}: leaves no {kind} images of the {len(names)} in "
+            f"{train.folder}{of_each}; add images, or a validation split",
+            field="val_split",
+            file=train.folder,
+        )
     return train.subset(train_rows), train.subset(val_rows)

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -183,7 +184,8 @@ def prepare_job(task_class: type[Task], options: PredictOptions) -> PredictJob:
     world = join_world(options.device)
     output = options.output
     own_folders = (os.path.abspath(output), str(unfinished_folder(output)))
-    root, names = find_images(str(options.input_path), without=own_folders)
+    warn = partial(print, "warning:", file=sys.stderr) if world.is_main else None
+    root, names = find_images(str(options.input_path), without=own_folders, warn=warn)
     task, module = task_class.load_trained(options.model, **options.settings)
     # what decides the predictions: nothing else may resume them
     inputs = {

@@ -12,8 +12,9 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 from tqdm import tqdm
 
 from visionloop.bin.commands.output import output_folder
+from visionloop.datasets.io.folders import walk_folder
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
-from visionloop.datasets.io.layout import DataLayoutError, is_hidden
+from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.engine.errors import UserError
 
 SUMMARY = "convert.json"  # in the output folder; marks it as one that may be replaced
@@ -226,9 +227,9 @@ def refuse_unmatched_files(index: ConvertedSplit) -> None:
     own_images = {os.path.normpath(index.path(i)) for i in range(len(index))}
     files = (
         os.path.normpath(os.path.join(level, name))
-        for level, _, names in os.walk(index.folder)
+        for level, names in walk_folder(index.folder)
         for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
+        if name.lower().endswith(IMAGE_SUFFIXES)
     )
     unmatched_files = [path for path in files if path not in own_images]
     if unmatched_files:

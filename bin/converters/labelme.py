@@ -27,9 +27,10 @@ from visionloop.bin.converters.outlines import (
     encode_polygons,
     paint,
 )
+from visionloop.datasets.io.folders import walk_folder
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import JsonObject, is_text, show
-from visionloop.datasets.io.layout import DataLayoutError, find_split, is_hidden
+from visionloop.datasets.io.layout import DataLayoutError, find_split
 
 SPLITS = ("train", "val", "test")
 IGNORE_LABEL, BACKGROUND_LABEL = "__ignore__", "_background_"  # as labelme names them
@@ -93,9 +94,7 @@ def read_labelme(source: str, report: ConversionReport, *, background: str) -> d
 def _read_folder(top: Path, report: ConversionReport) -> dict[str, LabelmeEntry]:
     """Return {path of the image relative to the folder: LabelmeEntry}."""
     entries: dict[str, LabelmeEntry] = {}
-    for level, folders, files in os.walk(top):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        files = sorted(name for name in files if not is_hidden(name))
+    for level, files in walk_folder(top):
         jsons = [name for name in files if name.lower().endswith(".json")]
         annotated: set[str] = set()
         for name in jsons:

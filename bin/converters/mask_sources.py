@@ -11,6 +11,7 @@ from visionloop.bin.converters.labelme import read_labelme
 from visionloop.bin.converters.masks import MaskSplit
 from visionloop.bin.converters.voc_masks import MASKS, read_voc_masks
 from visionloop.datasets.detection.layout import COCO_KEYS
+from visionloop.datasets.io.folders import walk_folder
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
 from visionloop.datasets.io.text import read_ends
 from visionloop.engine.data.subsets import hash_split
@@ -75,7 +76,8 @@ def detect_kind(source: str) -> str:
             return "coco"
         why = "not a folder, and no COCO json" if top.exists() else "no such file or folder"
         raise DataLayoutError(top, why)
-    folders = (top, *top.glob("*"), *top.glob("VOCdevkit/*"))
+    below = (*top.glob("*"), *top.glob("VOCdevkit/*"))
+    folders = (top, *(folder for folder in below if not is_hidden(folder.name)))
     if any((folder / MASKS).is_dir() for folder in folders):
         return "voc"
     kinds = {kind for path in _probed_jsons(top) if (kind := detect_json_kind(path))}
@@ -91,11 +93,8 @@ def detect_kind(source: str) -> str:
 
 def _probed_jsons(top: Path) -> Iterator[str]:
     """Yield the first json files of each folder."""
-    for level, folders, files in os.walk(top):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        names = sorted(
-            name for name in files if name.lower().endswith(".json") and not is_hidden(name)
-        )
+    for level, files in walk_folder(top):
+        names = [name for name in files if name.lower().endswith(".json")]
         yield from (os.path.join(level, name) for name in names[:MAX_PROBED_FILES])
 
 

@@ -78,7 +78,8 @@ def find_voc_root(source: str, annotations: str = XML, suffix: str = ".xml") -> 
     top = Path(source)
     if not top.is_dir():
         raise DataLayoutError(top, "not a folder" if top.exists() else "no such folder")
-    candidates = (top, *sorted(top.glob("*")), *sorted(top.glob("VOCdevkit/*")))
+    below = (*sorted(top.glob("*")), *sorted(top.glob("VOCdevkit/*")))
+    candidates = (top, *(folder for folder in below if not is_hidden(folder.name)))
     roots = [folder for folder in candidates if (folder / annotations).is_dir()]
     if not roots:
         content = shorten(sorted(name for name in os.listdir(top) if not is_hidden(name)))

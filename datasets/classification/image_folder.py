@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from visionloop.datasets.cache.decoded import DecodedImageCache, DecodedImages
+from visionloop.datasets.io.folders import (
+    conversion_hint,
+    count_suffixes,
+    describe_suffixes,
+    walk_folder,
+)
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import repeated
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
@@ -83,10 +89,12 @@ def scan(folder: str | os.PathLike[str], classes: Sequence[str] | None = None) -
         )
 
     paths, starts, sizes, labels, empty = bytearray(), [], [], [], []
+    passed_over = Counter[str]()
     for name in class_folders:
-        class_paths, class_sizes, other_suffixes = _images_below(folder, name)
+        class_paths, class_sizes, others = _images_below(folder, name)
+        passed_over += others
         if not class_paths:
-            empty.append((name, other_suffixes))
+            empty.append((name, others))
         # arrays class by class: Python objects for a million paths would not be small even for a
         # moment
         lengths = np.fromiter(map(len, class_paths), dtype=np.int64, count=len(class_paths))
@@ -105,6 +113,7 @@ def scan(folder: str | os.PathLike[str], classes: Sequence[str] | None = None) -
         classes=valid_names,
         labels=np.concatenate(labels),
         sizes=np.concatenate(sizes),
+        passed_over=passed_over,
     )
 
 
@@ -126,27 +135,19 @@ def _images_below(folder: str, class_name: str) -> tuple[list[bytes], list[int],
     """List the images of one class, sorted by folder, then by name.
 
     Returns:
-        (paths relative to `folder`, file sizes, suffixes of the other files).
+        (paths relative to `folder`, file sizes, other files by suffix, see `count_suffixes`).
     """
-    levels, visited = [], set()
-    for level, folders, files in os.walk(os.path.join(folder, class_name), followlinks=True):
-        real = os.path.realpath(level)
-        if real in visited:  # a link to a folder above
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        levels.append((level, sorted(name for name in files if not is_hidden(name))))
-    paths, sizes, other_suffixes = [], [], Counter[str]()
-    for level, names in sorted(levels):
+    paths, sizes, others = [], [], Counter[str]()
+    # torchvision's order: of whole paths, in which "a-b" comes before "a/b"
+    for level, names in sorted(walk_folder(os.path.join(folder, class_name))):
         relative = os.path.relpath(level, folder)
-        for name in names:
-            if not _is_image(name):
-                other_suffixes[os.path.splitext(name)[1].lower() or "without suffix"] += 1
-                continue
+        images = [name for name in names if _is_image(name)]
+        for name in images:
             paths.append(os.fsencode(os.path.join(relative, name)))
             sizes.append(_file_size(os.path.join(level, name)))
-    return paths, sizes, other_suffixes
+        if len(images) < len(names):
+            others += count_suffixes(set(names).difference(images))
+    return paths, sizes, others
 
 
 def _refuse_empty(folder: str, empty: Sequence[tuple[str, Counter[str]]]) -> NoReturn:
@@ -154,16 +155,18 @@ def _refuse_empty(folder: str, empty: Sequence[tuple[str, Counter[str]]]) -> NoR
 
     Args:
         folder: of the split.
-        empty: (class name, suffixes of its other files) of each.
+        empty: (class name, other files by suffix) of each.
     """
     name, suffixes = empty[0]
-    content = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
+    class_folder = os.path.join(folder, name)
+    content = describe_suffixes(suffixes)
+    hint = conversion_hint(suffixes, class_folder, ".jpg")
     others = [other for other, _ in empty[1:]]
     more = f"; so are {len(others)} more classes: {shorten(others)}" if others else ""
     raise DataLayoutError(
-        os.path.join(folder, name),
+        class_folder,
         f"class without images, it holds {content or 'nothing'}{more}; "
-        f"supported are {' '.join(IMAGE_SUFFIXES)}",
+        f"supported are {' '.join(IMAGE_SUFFIXES)}{hint}",
     )
 
 

@@ -51,7 +51,7 @@ def inspect_yolo(
     report = Report(yaml_file)
     try:
         description = read_description(yaml_file)
-        folder, names = list_images(description, split)
+        folder, names, others = list_images(description, split)
     except DataLayoutError as error:
         report.error(error.why, error.path)
         return None, report.problems
@@ -83,6 +83,7 @@ def inspect_yolo(
         crowd=np.zeros(len(boxes), dtype=bool),
         areas=boxes[:, 2:].clip(0).prod(axis=1),
         **join_paths([os.fsencode(name) for name in names]),
+        passed_over=others,
     )
     return index, report.problems + index_problems(index)
 

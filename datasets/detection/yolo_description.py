@@ -2,17 +2,20 @@
 
 import ntpath
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import yaml
 
 from visionloop.datasets.detection.yolo_keypoints import KeypointShape
+from visionloop.datasets.io.folders import no_images
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import is_text, repeated, show
-from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, is_hidden, shorten
+from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, shorten
 from visionloop.datasets.io.names import FileFinder, class_name, with_slashes
+from visionloop.datasets.io.paths import list_files
 from visionloop.datasets.io.text import NotText, read_text
 
 # parsed YAML: keys and values are checked where they are used
@@ -109,8 +112,11 @@ def read_description(yaml_file: str | os.PathLike[str]) -> YoloDescription:
     )
 
 
-def list_images(description: YoloDescription, split: str) -> tuple[str, list[str]]:
-    """Return (folder, names relative to it) of a split's images, sorted by path.
+def list_images(description: YoloDescription, split: str) -> tuple[str, list[str], Counter[str]]:
+    """Return the images of a split.
+
+    Returns:
+        (folder, names relative to it, sorted by path; other files by suffix, see `count_suffixes`).
 
     Raises:
         DataLayoutError: without images.
@@ -118,10 +124,13 @@ def list_images(description: YoloDescription, split: str) -> tuple[str, list[str
     if split not in description.splits:
         raise DataLayoutError(description.source, f"names no folder for {split}")
     paths: set[str] = set()
+    others = Counter[str]()
     places = [description.resolve(entry) for entry in description.splits[split]]
     for entry, place in zip(description.splits[split], places, strict=True):
         if os.path.isdir(place):
-            paths.update(_images_below(place))
+            names, more = list_files(place, IMAGE_SUFFIXES)
+            paths.update(os.path.join(place, name) for name in names)
+            others += more
         elif os.path.isfile(place):
             paths.update(_listed_images(place, description))
         else:
@@ -129,12 +138,10 @@ def list_images(description: YoloDescription, split: str) -> tuple[str, list[str
                 description.source, f"{split}: {entry} leads to {place}, and nothing is there"
             )
     if not paths:
-        raise DataLayoutError(
-            description.source,
-            f"{split}: no images in {shorten(places)}; supported are {' '.join(IMAGE_SUFFIXES)}",
-        )
+        why = no_images(others, places[0], IMAGE_SUFFIXES, where=shorten(places))
+        raise DataLayoutError(description.source, f"{split}: {why}")
     folder = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return folder, [os.path.relpath(path, folder) for path in sorted(paths)]
+    return folder, [os.path.relpath(path, folder) for path in sorted(paths)], others
 
 
 def _on_disk(folder: str, path: str) -> str:
@@ -223,16 +230,6 @@ def _splits(source: str, data: YamlObject) -> dict[str, tuple[str, ...]]:
             )
         splits[split] = tuple(entries)
     return splits
-
-
-def _images_below(folder: str) -> Iterator[str]:
-    for level, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        yield from (
-            os.path.join(level, name)
-            for name in files
-            if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
-        )
 
 
 def _listed_images(text_file: str, description: YoloDescription) -> list[str]:

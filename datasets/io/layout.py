@@ -8,6 +8,28 @@ from pathlib import Path
 from visionloop.datasets.io.names import FileFinder
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+# files and folders, in lower case, that no user has made: thumbnails, trash, index files
+ADDED_BY_SYSTEMS = frozenset(
+    {
+        "__macosx",  # in archives that macOS has written
+        "icon\r",
+        "network trash folder",
+        "temporary items",
+        "@eadir",  # Synology
+        "@tmp",
+        "#recycle",
+        "#snapshot",
+        "@recycle",  # QNAP
+        "@recently-snapshot",
+        "$recycle.bin",  # Windows
+        "system volume information",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "lost+found",  # file systems of Linux
+        "__pycache__",
+    }
+)
 
 
 class DataLayoutError(ValueError):
@@ -105,8 +127,8 @@ def has_classes(folder: Path | None) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a name holds no data: dotfiles, and the folder macOS adds to archives."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Return whether a name holds no data: dotfiles, and what systems and file servers add."""
+    return name.startswith(".") or name.lower() in ADDED_BY_SYSTEMS
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:

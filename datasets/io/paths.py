@@ -2,14 +2,16 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visionloop.datasets.io.layout import DataLayoutError, is_hidden
+from visionloop.datasets.io.folders import SuffixCounts, count_suffixes, walk_folder
+from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.datasets.io.names import path_stem
 
 Rows: TypeAlias = Sequence[int] | NDArray[np.int64]
@@ -37,12 +39,14 @@ class PathIndex:
         paths: all paths relative to the folder, as bytes one after the other; the path of row i is
             starts[i]:stops[i].
         starts, stops: int64 [N].
+        passed_over: files of the folder that are no images, by suffix, see `count_suffixes`.
     """
 
     folder: str
     paths: bytes
     starts: NDArray[np.int64]
     stops: NDArray[np.int64]
+    passed_over: SuffixCounts = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -87,25 +91,30 @@ def join_paths(names: Sequence[bytes]) -> JoinedPaths:
     return {"paths": b"".join(names), "starts": stops - lengths, "stops": stops}
 
 
-def files_below(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> dict[str, int]:
-    """Return {path relative to the folder: file size in bytes}, at any depth, sorted by path.
+def list_files(
+    folder: str | os.PathLike[str], suffixes: tuple[str, ...]
+) -> tuple[dict[str, int], Counter[str]]:
+    """Return the files of a folder at any depth, see `walk_folder`.
 
-    Hidden names are left out; the size of a dangling link is -1.
+    Returns:
+        ({path relative to the folder: file size in bytes}, sorted by path; other files by suffix,
+        see `count_suffixes`). The size of a dangling link is -1.
     """
-    sizes, visited = {}, set()
-    for level, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(level)
-        if real in visited:  # a link to a folder above
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        for name in files:
-            if name.lower().endswith(suffixes) and not is_hidden(name):
-                path = os.path.join(level, name)
-                relative = os.path.relpath(path, folder)
-                sizes[relative] = os.stat(path).st_size if os.path.exists(path) else -1
-    return dict(sorted(sizes.items()))
+    sizes, others = {}, Counter[str]()
+    for level, names in walk_folder(folder):
+        chosen = [name for name in names if name.lower().endswith(suffixes)]
+        for name in chosen:
+            path = os.path.join(level, name)
+            relative = os.path.relpath(path, folder)
+            sizes[relative] = os.stat(path).st_size if os.path.exists(path) else -1
+        if len(chosen) < len(names):
+            others += count_suffixes(set(names).difference(chosen))
+    return dict(sorted(sizes.items())), others
+
+
+def files_below(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> dict[str, int]:
+    """Return {path relative to the folder: file size in bytes}; see `list_files`."""
+    return list_files(folder, suffixes)[0]
 
 
 def refuse_duplicate_stems(

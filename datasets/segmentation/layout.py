@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from visionloop.datasets.io.folders import describe_suffixes, no_images
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.layout import (
     SPLIT_FOLDERS,
@@ -22,6 +23,7 @@ from visionloop.datasets.io.names import path_stem
 from visionloop.datasets.io.paths import (
     files_below,
     join_paths,
+    list_files,
     refuse_duplicate_stems,
 )
 from visionloop.datasets.segmentation.class_file import ClassFile, read_class_file
@@ -95,15 +97,18 @@ def masks_without_image(index: SegmentationIndex) -> list[str]:
 
 def _match_masks(folder: Path, mask_folder: Path, class_file: ClassFile) -> SegmentationIndex:
     """Return the index of two folders. A mask has the path of its image but for the suffix."""
-    images, masks = files_below(folder, IMAGE_SUFFIXES), files_below(mask_folder, MASK_SUFFIXES)
+    images, others = list_files(folder, IMAGE_SUFFIXES)
+    masks, other_masks = list_files(mask_folder, MASK_SUFFIXES)
     if not images:
-        raise DataLayoutError(folder, f"no images in it; supported are {' '.join(IMAGE_SUFFIXES)}")
+        raise DataLayoutError(folder, no_images(others, folder, IMAGE_SUFFIXES))
     refuse_duplicate_stems(folder, images, "have one mask")
     mask_of = refuse_duplicate_stems(mask_folder, masks, "are masks of one image")
     missing = [name for name in images if path_stem(name) not in mask_of]
     if missing:
         expected = os.path.join(mask_folder, path_stem(missing[0]) + ".png")
         present = shorten(sorted(masks), 2) if masks else f"no {' '.join(MASK_SUFFIXES)}"
+        if other_masks:
+            present += f", and {describe_suffixes(other_masks)}"
         many = (
             f"{len(missing)} of {len(images)} images have no mask; the first is"
             if len(missing) > 1
@@ -124,4 +129,5 @@ def _match_masks(folder: Path, mask_folder: Path, class_file: ClassFile) -> Segm
         mask_starts=mask_paths["starts"],
         mask_stops=mask_paths["stops"],
         **join_paths([os.fsencode(name) for name in images]),
+        passed_over=others,
     )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from visionloop.datasets.io.images import UnreadableImage, read_image, read_size
 from visionloop.datasets.io.matlab_resize import matlab_resize
-from visionloop.datasets.super_resolution.layout import SuperResolutionIndex
+from visionloop.datasets.super_resolution.layout import SuperResolutionIndex, pair_mismatch
 
 
 class MismatchedPair(UnreadableImage):
@@ -80,30 +80,6 @@ def require_match(
     why = pair_mismatch(lr_hw, hr_hw, index.scale, index.path(i))
     if why:
         raise MismatchedPair(index.lr_path(i), why)
-
-
-def pair_mismatch(
-    lr_hw: Sequence[int], hr_hw: Sequence[int], scale: int, hr_path: str
-) -> str | None:
-    """Return the problem when the sizes of a pair do not match, or None.
-
-    Args:
-        lr_hw, hr_hw: (height, width) of the low and the high-resolution image.
-        scale: high over low resolution.
-        hr_path: of the high-resolution image, for the message.
-    """
-    if all(0 <= hr - scale * lr < scale for lr, hr in zip(lr_hw, hr_hw, strict=True)):
-        return None
-    ratios = {hr // lr for lr, hr in zip(lr_hw, hr_hw, strict=True)}
-    hint = (
-        f": it looks like x{ratios.pop()}, not x{scale}"
-        if len(ratios) == 1 and not ratios & {0, scale}
-        else ""
-    )
-    return (
-        f"is {lr_hw[0]} x {lr_hw[1]} (height x width), for {hr_path} of {hr_hw[0]} x {hr_hw[1]} "
-        f"it should be {hr_hw[0] // scale} x {hr_hw[1] // scale}{hint}"
-    )
 
 
 def too_small(height: int, width: int, side: int, scale: int) -> str:

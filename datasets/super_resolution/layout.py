@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
+from visionloop.datasets.io.folders import no_images
+from visionloop.datasets.io.images import IMAGE_SUFFIXES, read_size
 from visionloop.datasets.io.layout import (
     SPLIT_FOLDERS,
     DataLayoutError,
@@ -27,10 +28,18 @@ from visionloop.datasets.io.paths import (
     hash_columns,
     hash_paths,
     join_paths,
+    list_files,
     refuse_duplicate_stems,
 )
+from visionloop.datasets.super_resolution.lr_folders import (
+    HR,
+    LrFolder,
+    choose_lr_folder,
+    find_lr_folders,
+    hr_folder_name,
+    lr_folder_name,
+)
 
-HR = "HR"
 SAME_IMAGE = "belong to one large image"
 
 
@@ -94,7 +103,7 @@ def find_super_resolution_split(
         data: the data folder.
         split: "train", "val" or "test".
         scale: 1 reads the high-resolution images alone; any other takes the low-resolution ones of
-            `LR_x<scale>/`, if there is such a folder.
+            `LR_x<scale>/` or a folder of another such name, if there is one; see lr_folders.py.
 
     Raises:
         DataLayoutError: one line with the first error.
@@ -102,23 +111,26 @@ def find_super_resolution_split(
     folder = find_split(data, split)
     if folder is None:
         return None
-    hr_folder, lr_folder = folder / HR, folder / lr_folder_name(scale)
+    hr_folder = folder / hr_folder_name(folder)
     if not hr_folder.is_dir():
         raise DataLayoutError(folder, f"expected {HR}/x.png in it, found {_list_folder(folder)}")
-    images = files_below(hr_folder, IMAGE_SUFFIXES)
+    images, others = list_files(hr_folder, IMAGE_SUFFIXES)
     if not images:
-        raise DataLayoutError(
-            hr_folder, f"no images in it; supported are {' '.join(IMAGE_SUFFIXES)}"
-        )
+        raise DataLayoutError(hr_folder, no_images(others, hr_folder, IMAGE_SUFFIXES, ".png"))
     index = SuperResolutionIndex(
         folder=os.fspath(hr_folder),
         scale=scale,
         sizes=np.fromiter(images.values(), dtype=np.int64, count=len(images)),
         **join_paths([os.fsencode(name) for name in images]),
+        passed_over=others,
     )
-    if scale == 1 or not lr_folder.is_dir():
+    lr_folder = choose_lr_folder(folder, scale) if scale > 1 else None
+    if lr_folder is None:
         return index
-    return _match_lr_images(index, list(images), os.fspath(lr_folder))
+    index = _match_lr_images(index, list(images), os.path.join(folder, lr_folder.name))
+    if lr_folder.name != lr_folder_name(scale):
+        _compare_first_pair(index, lr_folder)
+    return index
 
 
 def require_super_resolution_split(
@@ -135,7 +147,7 @@ def require_super_resolution_split(
 
     def has_hr(folder: Path) -> bool:
         split_folder = find_split(folder, split)
-        return split_folder is not None and (split_folder / HR).is_dir()
+        return split_folder is not None and (split_folder / hr_folder_name(split_folder)).is_dir()
 
     raise DataLayoutError(
         data,
@@ -144,20 +156,13 @@ def require_super_resolution_split(
     )
 
 
-def lr_folder_name(scale: int) -> str:
-    """Return the name of the folder of the low-resolution images."""
-    return f"LR_x{scale}"
-
-
-def other_lr_folders(index: SuperResolutionIndex) -> list[str]:
-    """Return the folders next to HR/ that hold low-resolution images of another scale."""
-    names = sorted(
-        entry.name for entry in os.scandir(Path(index.folder).parent) if os.path.isdir(entry.path)
-    )
+def unused_lr_folders(index: SuperResolutionIndex) -> list[LrFolder]:
+    """Return the folders next to HR/ that hold low-resolution images, but for the one in use."""
+    split_folder = Path(index.folder).parent
     return [
-        name
-        for name in names
-        if re.fullmatch(r"LR_x\d+", name) and name != lr_folder_name(index.scale)
+        folder
+        for folder in find_lr_folders(split_folder)
+        if os.path.join(split_folder, folder.name) != index.lr_folder
     ]
 
 
@@ -171,6 +176,30 @@ def lr_without_hr(index: SuperResolutionIndex) -> list[str]:
         for name in files_below(index.lr_folder, IMAGE_SUFFIXES)
         if name not in used
     ]
+
+
+def pair_mismatch(
+    lr_hw: Sequence[int], hr_hw: Sequence[int], scale: int, hr_path: str
+) -> str | None:
+    """Return the problem when the sizes of a pair do not match, or None.
+
+    Args:
+        lr_hw, hr_hw: (height, width) of the low and the high-resolution image.
+        scale: high over low resolution.
+        hr_path: of the high-resolution image, for the message.
+    """
+    if all(0 <= hr - scale * lr < scale for lr, hr in zip(lr_hw, hr_hw, strict=True)):
+        return None
+    ratios = {hr // lr for lr, hr in zip(lr_hw, hr_hw, strict=True)}
+    hint = (
+        f": it looks like x{ratios.pop()}, not x{scale}"
+        if len(ratios) == 1 and not ratios & {0, scale}
+        else ""
+    )
+    return (
+        f"is {lr_hw[0]} x {lr_hw[1]} (height x width), for {hr_path} of {hr_hw[0]} x {hr_hw[1]} "
+        f"it should be {hr_hw[0] // scale} x {hr_hw[1] // scale}{hint}"
+    )
 
 
 def _match_lr_images(
@@ -206,6 +235,27 @@ def _match_lr_images(
         lr_stops=lr_paths["stops"],
         lr_sizes=np.array([files[name] for name in matched], dtype=np.int64),
     )
+
+
+def _compare_first_pair(index: SuperResolutionIndex, lr_folder: LrFolder) -> None:
+    """Raise DataLayoutError where the first pair that can be read has sizes of another scale.
+
+    The folder has a name that is not ours: it may be something else.
+    """
+    for i in range(len(index)):
+        try:
+            lr_hw, hr_hw = read_size(index.lr_path(i)), read_size(index.path(i))
+        except OSError:
+            continue  # reported when the sample is read
+        why = pair_mismatch(lr_hw, hr_hw, index.scale, index.path(i))
+        if why:
+            raise DataLayoutError(
+                index.lr_path(i),
+                f"{why}; the small images of {lr_folder.name}/ do not fit --scale {index.scale}. "
+                f"Name the folder by its scale, such as {lr_folder_name(4)}, or move it away: "
+                f"small images are then made from {HR}/",
+            )
+        return
 
 
 def _partners(

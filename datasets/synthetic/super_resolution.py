@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from visionloop.datasets.super_resolution.downscale import shrink
-from visionloop.datasets.super_resolution.layout import HR, lr_folder_name
+from visionloop.datasets.super_resolution.lr_folders import HR, lr_folder_name
 from visionloop.datasets.synthetic.textures import load_texture
 
 SPLITS = {"train": 40, "val": 6}  # images

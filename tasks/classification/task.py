@@ -58,6 +58,7 @@ from visionloop.tasks.huggingface.hub import ModelSource, check_folder
 from visionloop.tasks.huggingface.loading import class_names
 from visionloop.tasks.image_cache import training_images
 from visionloop.tasks.normalize import Normalize
+from visionloop.tasks.splits import passed_over_notes
 from visionloop.tasks.visualize import class_table, per_image_scores
 
 
@@ -143,6 +144,9 @@ class ClassificationTask(Task):
 
     def collate(self, samples: Sequence[Sample], step: int, offset: int) -> Batch:
         return collate(samples, step, offset)
+
+    def notes(self) -> list[str]:
+        return passed_over_notes(self.splits)
 
     def check_data(self) -> JsonObject:
         return check_classification_data(self.config.data, self.config.val_split)

@@ -19,7 +19,7 @@ from visionloop.datasets.detection.layout import (
 )
 from visionloop.datasets.detection.problems import nothing_to_train
 from visionloop.datasets.io.layout import DataLayoutError, shorten
-from visionloop.tasks.checks import add_problem, decode_all, report_copies
+from visionloop.tasks.checks import add_passed_over, add_problem, decode_all, report_copies
 from visionloop.tasks.detection.data import NO_VALIDATION, require_data
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def _inspect_splits(data: str, val_split: float, report: JsonObject) -> dict[str
             indexes[split] = index
     if "train" in indexes and "val" in absent and not val_split:
         add_problem(report, "errors", data, NO_VALIDATION)
+    add_passed_over(report, indexes.values())
     return indexes
 
 

@@ -62,6 +62,7 @@ from visionloop.tasks.drawing.contact_sheet import draw_gallery
 from visionloop.tasks.huggingface.hub import ModelSource, check_folder
 from visionloop.tasks.huggingface.loading import class_names
 from visionloop.tasks.image_cache import training_images
+from visionloop.tasks.splits import passed_over_notes
 from visionloop.tasks.visualize import class_table, per_image_scores
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ class DetectionTask(Task):
         notes = {f"warning: {train.source}: train: {why}" for why in train.notes}
         if not self.config.val_split:
             notes |= {f"warning: {val.source}: val: {why}" for why in val.notes}
-        return sorted(notes)
+        return sorted(notes) + passed_over_notes(self.splits)
 
     def check_data(self) -> JsonObject:
         return check_detection_data(self.config.data, self.config.val_split, self.image_size)

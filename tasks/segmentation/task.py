@@ -60,6 +60,7 @@ from visionloop.tasks.segmentation.model import (
     parameter_groups,
     source_config,
 )
+from visionloop.tasks.splits import passed_over_notes
 from visionloop.tasks.visualize import class_table, per_image_scores
 
 
@@ -134,6 +135,9 @@ class SegmentationTask(Task):
         return SegmentationDataset(
             index, transform, with_ground_truth=True, memory=self.config.memory_bytes
         )
+
+    def notes(self) -> list[str]:
+        return passed_over_notes(self.splits)
 
     def check_data(self) -> JsonObject:
         return check_segmentation_data(self.config.data, self.config.val_split, self.image_size)

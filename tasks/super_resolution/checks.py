@@ -1,5 +1,6 @@
 """Checks of a super-resolution data folder: all problems of large and small images at once."""
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,16 @@ from visionloop.datasets.cache.store_files import STORAGE_HINT, cache_folder
 from visionloop.datasets.io.headers import JPEG_START
 from visionloop.datasets.io.layout import shorten
 from visionloop.datasets.super_resolution.dataset import DecodedPairs, pair_store_specs
-from visionloop.datasets.super_resolution.downscale import pair_mismatch, shrink, too_small
+from visionloop.datasets.super_resolution.downscale import shrink, too_small
 from visionloop.datasets.super_resolution.layout import (
     SuperResolutionIndex,
     find_super_resolution_split,
-    lr_folder_name,
     lr_without_hr,
-    other_lr_folders,
+    pair_mismatch,
     require_super_resolution_split,
+    unused_lr_folders,
 )
+from visionloop.datasets.super_resolution.lr_folders import lr_folder_name
 from visionloop.engine.types import JsonObject
 from visionloop.tasks.checks import (
     add_problem,
@@ -113,9 +115,17 @@ def _find_splits(
     find = partial(find_super_resolution_split, data, scale=scale)
     require = partial(require_super_resolution_split, data, scale=scale)
     indexes = find_splits(
-        data, val_split, report, find=find, require=require, missing=NO_VALIDATION
+        data,
+        val_split,
+        report,
+        find=find,
+        require=require,
+        missing=NO_VALIDATION,
+        convert_to=".png",
     )
     for index in indexes.values():
+        if "train" in indexes and (why := compare_lr_sources(indexes["train"], index)):
+            add_problem(report, "warnings", index.folder, why)
         if index.lr_folder is not None:
             unmatched = lr_without_hr(index)
             add_unmatched_files(
@@ -246,18 +256,38 @@ def _describe(train: SuperResolutionIndex, sizes: Sizes, patch: int, report: Jso
 
 
 def describe_lr_source(index: SuperResolutionIndex) -> list[str]:
-    """Return a line about the source of the small images of a split; [] at x1."""
+    """Return a line about the source of the small images of a split; [] at x1 without any."""
+    unused = [
+        folder.name
+        for folder in unused_lr_folders(index)
+        if index.scale > 1 or folder.scale in (None, 1)
+    ]
+    beside = f"{', '.join(unused)} beside it {'is' if len(unused) == 1 else 'are'} not used"
     if index.scale == 1:
-        return []
+        return [f"large images alone are read, the scale is 1; {beside}"] if unused else []
     if index.lr_folder:
-        return [f"small images are read from {lr_folder_name(index.scale)}/"]
-    others = other_lr_folders(index)
-    unused = f"{', '.join(others)} beside it {'is' if len(others) == 1 else 'are'} not used"
-    beside = unused if others else f"there is no {lr_folder_name(index.scale)}/ beside it"
+        name = os.path.relpath(index.lr_folder, Path(index.folder).parent)
+        return [f"small images are read from {name}/" + (f"; {beside}" if unused else "")]
+    absent = f"there is no {lr_folder_name(index.scale)}/ beside it"
     return [
         f"small images are made from {Path(index.folder).name}/ with MATLAB's bicubic,"
-        f" x{index.scale}; {beside}"
+        f" x{index.scale}; {beside if unused else absent}"
     ]
+
+
+def compare_lr_sources(train: SuperResolutionIndex, other: SuperResolutionIndex) -> str | None:
+    """Return the warning for a split whose small images have another source than those of train."""
+    if (train.lr_folder is None) == (other.lr_folder is None):
+        return None
+    return (
+        f"its small images are {_made(other)}, those that are trained on are {_made(train)}: "
+        "scores are of another task"
+    )
+
+
+def _made(index: SuperResolutionIndex) -> str:
+    """Return where the small images of a split come from, for a message."""
+    return f"read from {index.lr_folder}" if index.lr_folder else f"made from {index.folder}"
 
 
 def _describe_cache(indexes: Sequence[SuperResolutionIndex], report: JsonObject) -> None:

@@ -13,7 +13,7 @@ from visionloop.datasets.io.images import IMAGE_SUFFIXES, UnreadableImage, read_
 from visionloop.datasets.io.json_columns import show
 from visionloop.datasets.io.paths import files_below
 from visionloop.datasets.super_resolution.dataset import DecodedPairs, SuperResolutionDataset
-from visionloop.datasets.super_resolution.layout import SuperResolutionIndex, other_lr_folders
+from visionloop.datasets.super_resolution.layout import SuperResolutionIndex, unused_lr_folders
 from visionloop.datasets.super_resolution.transforms import SuperResolutionEvalPreset
 from visionloop.engine.batch import Batch
 from visionloop.engine.errors import UserError
@@ -101,15 +101,17 @@ def read_scale(path: str | Path, data: str, split: str) -> int:
     lines = folder.parent / LINES if folder.name == RESULTS else folder / LINES
     if lines.is_file():
         return scale_of_lines(lines)
-    names = other_lr_folders(index_split(data, split, 1))
-    if len(names) != 1:
-        folders = f"the data has {', '.join(names)}" if names else "the data has no LR_x folder"
+    lr_folders = unused_lr_folders(index_split(data, split, 1))
+    scales = {folder.scale for folder in lr_folders if folder.scale is not None}
+    if len(scales) != 1:
+        names = ", ".join(folder.name for folder in lr_folders)
+        folders = f"the data has {names}" if names else "the data has no LR_x folder"
         raise predictions_error(
             path,
             f'unknown scale: expected {LINES} with lines {{"file": .., "scale": 2}}, since'
             f" {folders}",
         )
-    return int(names[0].removeprefix("LR_x"))
+    return scales.pop()
 
 
 def scale_of_lines(path: Path) -> int:

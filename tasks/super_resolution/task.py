@@ -33,6 +33,7 @@ from visionloop.metrics.lpips import Lpips
 from visionloop.metrics.super_resolution import SuperResolutionMetric
 from visionloop.tasks.drawing.contact_sheet import draw_gallery
 from visionloop.tasks.huggingface.hub import ModelSource, check_folder
+from visionloop.tasks.splits import passed_over_notes
 from visionloop.tasks.super_resolution import (
     evaluate,
     recipes,
@@ -43,6 +44,7 @@ from visionloop.tasks.super_resolution import (
 from visionloop.tasks.super_resolution.architectures import MODEL_NAMES, pretrained_name
 from visionloop.tasks.super_resolution.checks import (
     check_super_resolution_data,
+    compare_lr_sources,
     describe_lr_source,
 )
 from visionloop.tasks.super_resolution.config import RESTORATION, SuperResolutionConfig
@@ -160,7 +162,11 @@ class SuperResolutionTask(Task):
         return SuperResolutionDataset(open_images(index, self.config.cache), transform)
 
     def notes(self) -> list[str]:
-        return describe_lr_source(self.splits[0])
+        train, val = self.splits
+        lines = describe_lr_source(train)
+        if why := compare_lr_sources(train, val):
+            lines.append(f"warning: {val.folder}: {why}")
+        return lines + passed_over_notes(self.splits, ".png")
 
     def check_data(self) -> JsonObject:
         config, side = self.config, self.train_transform.side

@@ -24,8 +24,8 @@ from visionloop.datasets.segmentation.class_file import read_class_file
 from visionloop.datasets.super_resolution.layout import (
     find_super_resolution_split,
     lr_without_hr,
-    other_lr_folders,
     require_super_resolution_split,
+    unused_lr_folders,
 )
 
 COCO_KEYS = "images annotations categories id file_name height width name bbox image_id category_id"
@@ -323,7 +323,8 @@ def test_any_names_of_large_and_small_images_are_pairs_or_one_line(
     except DataLayoutError as error:
         assert error.why and error.path
         return
-    assert len(index.fingerprint()) == 64 and set(other_lr_folders(index)) <= {"LR_x2", "LR_x3"}
+    names = {folder.name for folder in unused_lr_folders(index)}
+    assert len(index.fingerprint()) == 64 and names <= {"LR_x2", "LR_x3"}
     assert [index.name(i) for i in range(len(index))] == list(
         files_below(data / "train" / "HR", (".jpg", ".png"))
     )

@@ -71,7 +71,9 @@ def test_a_folder_without_images_says_what_was_expected(tmp_path):
     (tmp_path / "images" / "train").mkdir(parents=True)
     (tmp_path / "masks" / "train").mkdir(parents=True)
     (tmp_path / "classes.json").write_text('["a"]')
-    with pytest.raises(DataLayoutError, match=r"train: no images in it; supported are \.jpg"):
+    with pytest.raises(
+        DataLayoutError, match=r"train: no images in it, it holds nothing; supported are \.jpg"
+    ):
         require_segmentation_split(tmp_path, "train")
 
 

@@ -9,9 +9,10 @@ from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.datasets.super_resolution.layout import (
     find_super_resolution_split,
     lr_without_hr,
-    other_lr_folders,
     require_super_resolution_split,
+    unused_lr_folders,
 )
+from visionloop.datasets.super_resolution.lr_folders import LrFolder
 
 IMAGE = some_image("any", 16, 16)
 
@@ -75,8 +76,10 @@ def test_without_small_images_of_the_scale_they_are_to_be_made(data):
             and index.lr_paths == b""
             and lr_without_hr(index) == []
         )
-    assert other_lr_folders(require_super_resolution_split(data, "train", 3)) == ["LR_x2"]
-    assert other_lr_folders(require_super_resolution_split(data, "train", 2)) == []
+    assert unused_lr_folders(require_super_resolution_split(data, "train", 3)) == [
+        LrFolder("LR_x2", 2)
+    ]
+    assert unused_lr_folders(require_super_resolution_split(data, "train", 2)) == []
 
 
 @pytest.mark.parametrize("word", ["val", "valid", "validation"])
@@ -100,7 +103,9 @@ def test_a_split_without_large_images_says_what_was_expected(data):
     ):
         find_super_resolution_split(data, "train", 2)
     (data / "train/HR").mkdir()
-    with pytest.raises(DataLayoutError, match=r"train/HR: no images in it; supported are \.jpg"):
+    with pytest.raises(
+        DataLayoutError, match=r"train/HR: no images in it, it holds nothing; supported are \.jpg"
+    ):
         find_super_resolution_split(data, "train", 2)
 
 
