@@ -79,8 +79,9 @@ val_split_option = click.option(
 
 @conversion(
     "voc",
-    "Convert Pascal VOC boxes: Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt. Without "
-    "lists every annotation is in train.",
+    "Convert Pascal VOC boxes: Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt; an xml "
+    "beside each image (labelImg); or these in train/, valid/ and test/ (Roboflow). Without lists "
+    "or such folders every annotation is in train.",
 )
 @click.option(
     "--difficult",

@@ -17,11 +17,11 @@ from PIL import Image
 
 from visionloop.bin.converters.conversion import ConversionReport, PathLike
 from visionloop.bin.converters.masks import IGNORED, Mask, MaskSplit, add_background
-from visionloop.bin.converters.voc import (
-    IMAGES,
+from visionloop.bin.converters.voc_layout import (
+    ImageFiles,
     find_voc_root,
+    image_folder,
     image_problem,
-    list_images,
     list_splits,
 )
 from visionloop.datasets.io.layout import DataLayoutError
@@ -77,7 +77,9 @@ def read_voc_masks(
     class_file = read_class_names(classes_file)
     classes, background_id = _with_background_first(class_file.classes, background)
     new_ids = _new_ids(class_file.classes, classes, background_id)
-    files = list_images(root)
+    folder = image_folder(root)
+    assert folder is not None, "of find_voc_root"
+    files = ImageFiles(folder)
     draw = partial(
         _draw,
         root=root,
@@ -86,16 +88,16 @@ def read_voc_masks(
         allow_gray=classes_file is not None,
     )
     splits = {}
-    for split, stems in list_splits(root, LISTS, MASKS, ".png").items():
+    for split, stems in list_splits(root, root / MASKS, LISTS, ".png").items():
         valid_stems = []
         for stem in stems:
-            if why := image_problem(files.get(stem, [])):
+            if why := image_problem(files.find(stem), folder):
                 report.add_problem(root / MASKS / f"{stem}.png", why)
             else:
                 valid_stems.append(stem)
         splits[split] = MaskSplit(
-            folder=os.fspath(root / IMAGES),
-            names=[files[stem][0] for stem in valid_stems],
+            folder=os.fspath(folder),
+            names=[files.find(stem)[0] for stem in valid_stems],
             entries=valid_stems,
             draw=draw,
             classes=classes,

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+ENCODING = re.compile(rb"""\s*<\?xml[^>]*encoding=["']([\w.-]+)""")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -39,19 +41,33 @@ class VocAnnotation:
         """Return the boxes clipped to an image.
 
         The pixels xmin..xmax are counted from 1 and all belong to the box: x = xmin - 1, w = xmax -
-        xmin + 1.
+        xmin + 1. Exchanged corners are put in order.
 
         Returns:
             (boxes float64 [G, 4] xywh in pixels, 0-based; inside bool [G], False where the box of
             the file reaches beyond the image).
         """
-        top_left, bottom_right = self.corners[:, :2] - 1, self.corners[:, 2:]
+        corners = np.where(self.exchanged()[:, None], _in_order(self.corners), self.corners)
+        top_left, bottom_right = corners[:, :2] - 1, corners[:, 2:]
         clipped_top_left = top_left.clip(0)
         clipped_bottom_right = np.minimum(bottom_right, (width, height))
         inside = (clipped_top_left == top_left).all(1)
         inside &= (clipped_bottom_right == bottom_right).all(1)
         sizes = clipped_bottom_right - clipped_top_left
         return np.concatenate([clipped_top_left, sizes], axis=1), inside
+
+    def exchanged(self) -> NDArray[np.bool_]:
+        """Return whether a minimum of each object is above the maximum by more than rounding."""
+        is_exchanged: NDArray[np.bool_] = np.any(
+            self.corners[:, :2] > self.corners[:, 2:] + 1, axis=1
+        )
+        return is_exchanged
+
+
+def _in_order(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return corners, float64 [G, 4] xyxy, with the minima first."""
+    first, second = corners[:, :2], corners[:, 2:]
+    return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
 
 
 def read_voc_xml(path: str | os.PathLike[str]) -> VocAnnotation:
@@ -81,8 +97,10 @@ def read_voc_xml(path: str | os.PathLike[str]) -> VocAnnotation:
 
 def _parse(path: str | os.PathLike[str]) -> "Element":
     """Return the <annotation> element of a file."""
+    with open(path, "rb") as file:
+        data = file.read()
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(_decoded(data))
     except ElementTree.ParseError as error:
         line, column = error.position
         message = str(error).split(": line")[0]
@@ -92,6 +110,13 @@ def _parse(path: str | os.PathLike[str]) -> "Element":
     if root.tag != "annotation":
         raise InvalidAnnotation(f"<{root.tag}>: expected <annotation>")
     return root
+
+
+def _decoded(data: bytes) -> bytes | str:
+    """Return an xml as text where its encoding is of several bytes, which the parser refuses."""
+    match = ENCODING.match(data)
+    name = match[1].decode() if match else "utf-8"
+    return data if name.lower().startswith(("utf", "ascii", "iso")) else data.decode(name)
 
 
 def _size_hw(root: "Element") -> tuple[int, int] | None:
