@@ -18,6 +18,7 @@ from visionloop.engine.autotune.precision import (
     stored_at_start,
 )
 from visionloop.engine.budget import Budget, TimeLeft, read_budget
+from visionloop.engine.checkpoints.dataset_record import require_same_data, write_dataset_record
 from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.checkpoints.folder import read_state
 from visionloop.engine.checkpoints.lock import RunLock
@@ -181,6 +182,13 @@ def start_or_resume(
         raw_settings, resolved, state, budget_record, output=output, began=began
     )
     if start and state:
+        require_same_data(
+            state["settings"].get("data_fingerprint"),
+            train_set,
+            data=task.config.data,
+            run=start.parent.parent,
+            checkpoint=start,
+        )
         check_unchanged(state["settings"], resolved.immutable_settings, start)
         if is_finished(state, resolved.settings["steps"].value, budget):
             report(f"{output}: this run is finished ({state['step']} steps); nothing to do")
@@ -220,6 +228,7 @@ def start_or_resume(
         write_run_files(
             output, resolved.settings, resolved.immutable_settings, val_set, world.device
         )
+        write_dataset_record(output, train_set, task.config.data)
     return run_training(spec, start=start, stop=stop, budget=budget if world.is_main else None)
 
 
