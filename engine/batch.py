@@ -111,7 +111,8 @@ class Normalizers(dict[str, float]):
         values: {name: number}, the same on all ranks (see `distributed.agree`).
         sum_over_ranks: element-wise sum of a list of host numbers over all ranks, for a normalizer
             that is known only after the forward (the union of D-FINE's matches). It is a
-            collective: all ranks call it equally often. The default is one process alone.
+            collective: all ranks call it equally often, with at most 255 numbers. The default is
+            one process alone.
     """
 
     def __init__(

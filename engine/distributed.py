@@ -21,6 +21,9 @@ from visionloop.engine.errors import UserError
 
 T = TypeVar("T")
 
+# that a loss may sum over ranks at once: a message of 2 KiB, which takes as long as an empty one
+LOSS_NUMBERS = 255
+
 # gloo raises a plain RuntimeError that names its source file; DDP's own collectives too
 LOST_PROCESS_MESSAGES = ("gloo/", "Connection closed by peer", "Timed out waiting")
 ABORT_SECONDS = 5.0  # for NCCL to end its kernels when another process is lost
@@ -201,6 +204,35 @@ def sum_over_ranks(world: World, numbers: Sequence[float]) -> list[float]:
     return sums
 
 
+class PeerOutOfMemory(Exception):
+    """Some rank has no memory for its part of the step in progress; raised on all ranks."""
+
+
+def sum_in_step(world: World, numbers: Sequence[float], *, failed: bool = False) -> list[float]:
+    """Sum host numbers over ranks while a step runs, as a loss needs them. All ranks.
+
+    All messages have one size and say whether their rank goes on, so that a rank that cannot is
+    understood by the others, whatever they were about to sum.
+
+    Args:
+        world: the processes.
+        numbers: at most LOSS_NUMBERS.
+        failed: this rank has no memory for its part of the step.
+
+    Raises:
+        PeerOutOfMemory: a rank has failed.
+    """
+    if world.group is None:
+        return list(numbers)
+    if len(numbers) > LOSS_NUMBERS:
+        raise ValueError(f"a loss sums at most {LOSS_NUMBERS} numbers over ranks at once")
+    padding = [0.0] * (LOSS_NUMBERS - len(numbers))
+    *sums, failures = sum_over_ranks(world, [*numbers, *padding, float(failed)])
+    if failures:
+        raise PeerOutOfMemory
+    return sums[: len(numbers)]
+
+
 def gather_objects(world: World, value: T) -> list[T]:
     """Return the values of all ranks, by rank, on every rank. All ranks."""
     if world.group is None:
@@ -291,7 +323,7 @@ def agree(
         for name, total in zip(names, totals, strict=True)
     }
     return Agreed(
-        Normalizers(agreed, sum_over_ranks=partial(sum_over_ranks, world)),
+        Normalizers(agreed, sum_over_ranks=partial(sum_in_step, world)),
         stops > 0,
         saves > 0,
         int(left),

@@ -40,8 +40,12 @@ class UserError(ValueError):
         }
 
 
-class LostProcess(UserError):
-    """Another process of the run is gone or does not respond; not a mistake of the user.
+class RunAgain(UserError):
+    """The run cannot go on in these processes, though its folder can; not a mistake of the user.
 
-    The exit code is STOPPED: run the same command again.
+    Nothing is saved. The exit code is STOPPED: run the same command again.
     """
+
+
+class LostProcess(RunAgain):
+    """Another process of the run is gone or does not respond."""

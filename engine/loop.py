@@ -3,11 +3,11 @@
 from visionloop.engine.budget import TimeLeft
 from visionloop.engine.checkpoints.resume import reload_best
 from visionloop.engine.checkpoints.save import save_checkpoint
-from visionloop.engine.distributed import agree, gather_objects
-from visionloop.engine.errors import UserError
+from visionloop.engine.distributed import agree
 from visionloop.engine.evaluation.evaluate import evaluate
 from visionloop.engine.lr_schedule import due, set_lr
 from visionloop.engine.nonfinite import CHECK_EVERY, check_nonfinite_steps
+from visionloop.engine.out_of_memory import halve_micro_batch
 from visionloop.engine.run import Run
 from visionloop.engine.seeding import STEP, seed_host
 from visionloop.engine.step import train_step
@@ -38,6 +38,7 @@ def fit(run: Run, task: Task) -> None:
         # random choices of the task in a step are the same on all ranks
         seed_host(STEP, config.seed, step)
         task.before_step(run.module, step, config.steps)
+        run.log.halvings(step, run.data.plan.halvings)
         # CPU batches of the whole step; the loop never blocks in a loader
         with run.clock.measure("data_wait"):
             micro_batches = run.data.fetch(should_stop=run.stop)
@@ -55,9 +56,13 @@ def fit(run: Run, task: Task) -> None:
             ending.stopping, ending.time_left = agreed.stop, TimeLeft(agreed.time_left)
             run.last_save.is_outdated = agreed.save
             if micro_batches is None or agreed.data_missing:
-                ending.failure = unreadable_sample(run)
+                ending.failure = run.unreadable_sample()
                 continue
-            losses, grad_norm = train_step(run, task, micro_batches, agreed.normalizers, step)
+            done = train_step(run, task, micro_batches, agreed.normalizers, step)
+            if done is None:  # a rank is out of memory: the same step again, in smaller parts
+                halve_micro_batch(run)
+                continue
+            losses, grad_norm = done
             state.step = step = step + 1  # from here on `step` counts the steps done
             logs = due(step, config.log_every, config.steps)
             # The only host syncs of the loop, here and below. The read waits for the device, whose
@@ -73,9 +78,3 @@ def fit(run: Run, task: Task) -> None:
                     run.log.images(step, task.draw(micro_batches[0]))
         if due(step, min(config.log_every, CHECK_EVERY), config.steps) or ending.stopping:
             check_nonfinite_steps(run)
-
-
-def unreadable_sample(run: Run) -> UserError | None:
-    """Return the error for a sample that a rank could not read, None after a stop. All ranks."""
-    errors = [error for error in gather_objects(run.world, run.data.error) if error]
-    return errors[0].as_user_error() if errors else None

@@ -12,6 +12,7 @@ from visionloop.engine.checkpoints.writer import CheckpointWriter
 from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import TrainingData
+from visionloop.engine.data.micro_batches import MicroBatchPlan
 from visionloop.engine.data.sampler import split_batch
 from visionloop.engine.determinism import permit_nondeterministic, use_deterministic_algorithms
 from visionloop.engine.distributed import World
@@ -50,13 +51,20 @@ def prepare_run(
     optimizer = build_optimizer(task.parameter_groups(module), module, config)  # 5 optimizer
     micro_batch_ranges = split_batch(config.batch_size, world.size, config.micro_batch)
     check_micro_batch_size(task, module, micro_batch_ranges)
+    plan = MicroBatchPlan(
+        config.batch_size,
+        world.size,
+        config.micro_batch,
+        spec.halvings,
+        smallest=task.min_micro_batch_size(module),
+    )
     ema = None
     if config.ema:
         ema = ExponentialMovingAverage(module, ema_decay_for(config.ema_decay, config.steps))
     best_metric = pick_metric(task, config.best_metric)
     profiled_span = parse_span(config.profile) if config.profile else None
     # last, when nothing can be wrong any more: these two start threads and processes
-    data = TrainingData(task, spec.train_set, config, world, state.step)
+    data = TrainingData(task, spec.train_set, config, world, state.step, plan)
     log = RunLog(
         output,
         world,

@@ -17,7 +17,8 @@ from visionloop.engine.config.options import Seconds
 from visionloop.engine.config.resolve import ResolvedSettings
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import TrainingData
-from visionloop.engine.distributed import World, sum_over_ranks
+from visionloop.engine.data.micro_batches import Halving
+from visionloop.engine.distributed import World, gather_objects, sum_over_ranks
 from visionloop.engine.ema import ExponentialMovingAverage
 from visionloop.engine.errors import UserError
 from visionloop.engine.logging.run_log import RunLog
@@ -43,6 +44,7 @@ class RunSpec:
         output: the folder of the run.
         immutable_settings: {name: value} of the settings that must not change when the run resumes,
             with the fingerprint of the data.
+        halvings: the steps at which earlier starts ran out of memory.
     """
 
     task: Task
@@ -52,6 +54,7 @@ class RunSpec:
     val_set: SampleDataset
     output: Path
     immutable_settings: JsonObject
+    halvings: tuple[Halving, ...] = ()
 
     def with_settings(self, resolved: ResolvedSettings) -> RunSpec:
         """Return the inputs of a run with other settings, and a copy of the task that has them."""
@@ -219,6 +222,11 @@ class Run:
     def time_left(self) -> TimeLeft:
         """Return what is left of --budget; ENOUGH off the main rank, as clocks differ."""
         return self.budget.time_left(self.clock) if self.budget else TimeLeft.ENOUGH
+
+    def unreadable_sample(self) -> UserError | None:
+        """Return the error for a sample that a rank cannot read, None after a stop. All ranks."""
+        errors = [error for error in gather_objects(self.world, self.data.error) if error]
+        return errors[0].as_user_error() if errors else None
 
     def read_losses(self, losses: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Read the losses of a step, averaged over ranks, to the host. All ranks; a host sync."""

@@ -1,6 +1,6 @@
 """One optimizer step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.optim import step_if_finite
+from visionloop.engine.out_of_memory import OutOfMemoryGuard, undo_step
 from visionloop.engine.precision import Precision
 from visionloop.engine.run import Run
 from visionloop.engine.seeding import seed_noise
@@ -18,7 +19,7 @@ from visionloop.engine.task import Task
 
 def train_step(
     run: Run, task: Task, micro_batches: Sequence[Batch], normalizers: Normalizers, step: int
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+) -> tuple[dict[str, torch.Tensor], torch.Tensor] | None:
     """Run forward and backward of this rank's micro-batches, one optimizer step and the EMA.
 
     All ranks; no host sync, but for one on Metal.
@@ -31,21 +32,46 @@ def train_step(
         step: the optimizer step, 0-based.
 
     Returns:
-        ({loss term: scalar on the device}, gradient norm before clipping).
+        ({loss term: scalar on the device}, gradient norm before clipping); None on all ranks, and
+        nothing has changed, where a rank ran out of memory.
+
+    Raises:
+        RunAgain: a rank ran out of memory where the step cannot be repeated.
+    """
+    buffers_before = [buffer.clone() for buffer in run.trained_buffers]
+    with OutOfMemoryGuard(run, step, len(micro_batches)) as guard:
+        totals = add_gradients(
+            task,
+            run.model,
+            micro_batches,
+            normalizers,
+            step,
+            seed=run.config.seed,
+            precision=run.precision,
+            device=run.world.device,
+            before_last=guard.before_last_micro_batch,
+        )
+        guard.before_update()
+        return totals, update_weights(run, totals, buffers_before, step)
+    undo_step(run, buffers_before)
+    return None
+
+
+def update_weights(
+    run: Run, totals: Mapping[str, torch.Tensor], buffers_before: Sequence[torch.Tensor], step: int
+) -> torch.Tensor:
+    """Clip the gradients; update weights and EMA, unless the gradients are not finite.
+
+    Args:
+        run: the run, with the gradients of the step.
+        totals: {loss term: scalar on the device}.
+        buffers_before: copies of `run.trained_buffers` from before the step.
+        step: the optimizer step, 0-based.
+
+    Returns:
+        The gradient norm before clipping.
     """
     config, optimizer, scaler = run.config, run.optimizer, run.precision.scaler
-    buffers_before = [buffer.clone() for buffer in run.trained_buffers]
-    totals = add_gradients(
-        task,
-        run.model,
-        micro_batches,
-        normalizers,
-        step,
-        seed=config.seed,
-        precision=run.precision,
-        device=run.world.device,
-    )
-
     scaler.unscale_(optimizer)  # clip in true units
     grad_norm = clip_grad_norm_(run.trained_parameters, config.clip_grad)
     nonfinite = (~torch.isfinite(grad_norm)).float()
@@ -62,7 +88,11 @@ def train_step(
     # not counted before. Without a scaler the scale is 1.
     at_least_scale = (scaler.scale(torch.ones_like(nonfinite)) <= 1).float()
     run.nonfinite_steps.record(nonfinite * at_least_scale, step, totals)
-    return totals, grad_norm
+    return grad_norm
+
+
+def go_on() -> None:
+    """Do nothing before the last micro-batch, as where no other rank is waiting."""
 
 
 def add_gradients(
@@ -75,18 +105,23 @@ def add_gradients(
     seed: int,
     precision: Precision,
     device: torch.device,
+    before_last: Callable[[], object] = go_on,
 ) -> dict[str, torch.Tensor]:
     """Add the gradients of this rank's micro-batches, scaled by `precision.scaler`.
+
+    before_last: called before the last micro-batch, in whose backward gradients cross ranks.
 
     Returns:
         {loss term: scalar on the device}, summed over the micro-batches.
     """
     totals: dict[str, torch.Tensor] = {}
     for i, cpu_batch in enumerate(micro_batches):
+        is_last = i == len(micro_batches) - 1
+        if is_last:
+            before_last()
         batch = cpu_batch.to(device)  # one micro-batch at a time on the device
         # right before the forward: the same noise on any rank
         seed_noise(seed, step, cpu_batch.offset)
-        is_last = i == len(micro_batches) - 1
         # gradients cross ranks only on the last micro-batch
         with model.no_sync() if isinstance(model, DDP) and not is_last else nullcontext():
             with precision.autocast():

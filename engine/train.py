@@ -58,8 +58,10 @@ from visionloop.engine.logging.messages import (
 from visionloop.engine.logging.run_files import stored_settings, write_run_files
 from visionloop.engine.logging.status_file import failed_at_start, stopped_at_start
 from visionloop.engine.loop import fit
+from visionloop.engine.out_of_memory import SMALLER, read_halvings
 from visionloop.engine.prepare import prepare_run, set_process
 from visionloop.engine.run import Run, RunSpec, TrainState
+from visionloop.engine.system.memory import is_out_of_memory
 from visionloop.engine.system.signals import StopFlag
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, SampleDataset, Scores
@@ -293,6 +295,8 @@ def run_training(
         budget: of a run with --budget, on the main rank.
     """
     task, output = spec.task, spec.output
+    halvings = read_halvings(output) if spec.world.is_main else ()
+    spec = replace(spec, halvings=broadcast_object(spec.world, halvings))
     set_process(spec.config)
     content = read_state(start) if start else None
     log_startup_summary(spec, content)
@@ -338,6 +342,9 @@ def translate_error(error: Exception, output: Path) -> Exception:
             "the same command resumes from the newest checkpoint",
             code="lost_process",
         )
+    if is_out_of_memory(error):
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return UserError(f"out of memory ({reason}); {SMALLER}", code="no_memory", hint=SMALLER)
     return nondeterministic_operation(error) or error
 
 

@@ -39,6 +39,7 @@ ENGINE_LEVELS = (
     ("evaluation",),
     ("logging",),
     ("run",),
+    ("out_of_memory",),
     ("prepare", "step"),
     ("loop",),
     ("autotune",),

@@ -45,7 +45,9 @@ class RepeatedStep:
         """Take one step and return its seconds."""
         with recomputed(self.cases[case]):
             began = self.clock()
-            train_step(self.run, self.task, self.micro_batches, self.normalizers, 0)
+            done = train_step(self.run, self.task, self.micro_batches, self.normalizers, 0)
+            if done is None:
+                raise MemoryError("out of memory: --batch-size or --micro-batch is too large")
             return self.clock() - began
 
     def clock(self) -> float:

@@ -30,7 +30,8 @@ class RankStep:
         self.run, self.task, self.world = self.step.run, self.step.task, self.step.run.world
         self.batches, self.clock = self.step.micro_batches, self.step.clock
         # the module inside DDP: gradients stay on this rank
-        self.local_run = replace(self.run, model=self.run.module)
+        local_world = replace(self.world, size=1, group=None)
+        self.local_run = replace(self.run, model=self.run.module, world=local_world)
 
     def synchronized(self) -> float:
         """Take one step as the loop does, with the collectives of counts and gradients; seconds."""

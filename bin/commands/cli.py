@@ -22,7 +22,7 @@ from visionloop.bin.commands.definitions import (
     train_command,
 )
 from visionloop.engine.config.options import Recipe
-from visionloop.engine.errors import STOPPED, USER_ERROR, LostProcess, UserError
+from visionloop.engine.errors import STOPPED, USER_ERROR, RunAgain, UserError
 
 SHELLS = ("bash", "zsh", "fish")
 COMPLETION_HELP = """Print the script that makes a shell complete this command. Use it as
@@ -128,9 +128,9 @@ def _refuse(message: str, error: Exception, arguments: Sequence[str]) -> NoRetur
     rank = os.environ.get("RANK", "0")
     prefix = "error" if rank == "0" else f"error (process {rank})"
     click.echo(f"{prefix}: {message}", err=True)
-    if isinstance(error, LostProcess):
+    if isinstance(error, RunAgain):
         from visionloop.engine.system.signals import end_process
 
-        # at once: what is left of the process group may wait for the lost process
+        # at once: what is left of the process group may wait for another process
         end_process(STOPPED)
     raise SystemExit(USER_ERROR)

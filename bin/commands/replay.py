@@ -38,12 +38,14 @@ from visionloop.engine.data.loader import (
     SampleKey,
     SeededDataset,
 )
+from visionloop.engine.data.micro_batches import Halving, MicroBatchPlan
 from visionloop.engine.data.prefetch import DataError
-from visionloop.engine.data.sampler import EpochSampler, split_batch
+from visionloop.engine.data.sampler import EpochSampler
 from visionloop.engine.distributed import World, agree, pick_device
 from visionloop.engine.errors import UserError
 from visionloop.engine.logging.run_files import stored_settings
 from visionloop.engine.optim import build_optimizer
+from visionloop.engine.out_of_memory import read_halvings
 from visionloop.engine.precision import build_precision
 from visionloop.engine.prepare import build_module, set_process
 from visionloop.engine.seeding import STEP, seed_host
@@ -96,7 +98,9 @@ def run_replay(
             raise changed_data(task, run)
         config = resolved.train_config
         set_process(config)
-        micro_batches = make_micro_batches(task, train_set, config, step, num_processes_of(run))
+        micro_batches = make_micro_batches(
+            task, train_set, config, step, num_processes_of(run), read_halvings(run)
+        )
         report: JsonObject = {"schema": 1, "task": task.name, "run": str(run), "step": step}
         report |= describe_micro_batches(train_set, micro_batches)
         report |= measure(task, config, run, step, [item.batch for item in micro_batches], world)
@@ -154,7 +158,12 @@ def num_processes_of(run: Path) -> int:
 
 
 def make_micro_batches(
-    task: Task, train_set: SampleDataset, config: TrainConfig, step: int, num_processes: int
+    task: Task,
+    train_set: SampleDataset,
+    config: TrainConfig,
+    step: int,
+    num_processes: int,
+    halvings: Sequence[Halving],
 ) -> list[ReplayedMicroBatch]:
     """Return the micro-batches of a step, of all processes in order.
 
@@ -168,11 +177,11 @@ def make_micro_batches(
         skip_unreadable=config.skip_unreadable,
     )
     collate = MicroBatchCollate(task.collate, config.seed)
-    ranges = split_batch(config.batch_size, num_processes, config.micro_batch)
+    plan = MicroBatchPlan(config.batch_size, num_processes, config.micro_batch, tuple(halvings))
     single = World(0, 0, 1, torch.device("cpu"))
     loaded = [
         [samples[key] for key in keys]
-        for keys in MicroBatchSampler(sampler, ranges, single, step - 1, step)
+        for keys in MicroBatchSampler(sampler, plan, single, step - 1, step)
     ]
     unreadable = [
         f"{row.sample.name}: {row.sample.why}"

@@ -24,9 +24,10 @@ import torch
 from visionloop.engine.checkpoints.folder import step_folders
 from visionloop.engine.checkpoints.start import CALIBRATION_FOLDER
 from visionloop.engine.data.subsets import Subset, evenly_spaced
-from visionloop.engine.distributed import barrier
+from visionloop.engine.distributed import barrier, broadcast_object
 from visionloop.engine.evaluation.evaluate import evaluate
 from visionloop.engine.loop import fit
+from visionloop.engine.out_of_memory import carry_halvings, read_halvings
 from visionloop.engine.prepare import prepare_run, set_process
 from visionloop.engine.run import Run, RunSpec, TrainState
 from visionloop.engine.system.memory import give_back_freed_memory
@@ -128,7 +129,15 @@ def calibrate(spec: RunSpec, stop: Callable[[], bool]) -> CalibrationRun | None:
     config = replace(
         spec.config, log_every=1, eval_every=0, save_every=0, patience=0, profile=None, resume=None
     )
-    spec = replace(spec, config=config, output=folder, immutable_settings={"task": spec.task.name})
+    output = spec.output
+    halvings = broadcast_object(world, read_halvings(output) if world.is_main else ())
+    spec = replace(
+        spec,
+        config=config,
+        output=folder,
+        immutable_settings={"task": spec.task.name},
+        halvings=halvings,
+    )
     run = None
     try:
         with quiet():
@@ -147,6 +156,7 @@ def calibrate(spec: RunSpec, stop: Callable[[], bool]) -> CalibrationRun | None:
                 run.log.close()
         rows = read_rows(folder)
         if world.is_main:
+            carry_halvings(folder, output)
             shutil.rmtree(folder, ignore_errors=True)
     result = None
     if not run.ending.stopping:

@@ -13,7 +13,7 @@ from functools import partial
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import MicroBatchCollate, SampleKey, SeededDataset
-from visionloop.engine.data.sampler import EpochSampler, split_batch
+from visionloop.engine.data.sampler import EpochSampler, legal_sizes
 from visionloop.engine.distributed import World, barrier, gather_objects
 from visionloop.engine.errors import UserError
 from visionloop.engine.optim import build_optimizer
@@ -93,42 +93,6 @@ def search_in_lock_step(
 
     size = largest_fitting(sizes, step_bytes, available)
     return None if size is None else (size, measured[size])
-
-
-def legal_sizes(batch_size: int, world_size: int, smallest: int) -> list[int]:
-    """Return the micro-batch sizes that split a global batch differently, smallest first.
-
-    Args:
-        batch_size: samples of the global batch.
-        world_size: number of processes.
-        smallest: fewest samples that the training needs in a micro-batch.
-
-    Raises:
-        UserError: there is no such size.
-    """
-    sizes: set[int] = set()
-    for number in range(1, batch_size + 1):
-        size = -(-batch_size // (world_size * number))
-        try:
-            ranges = split_batch(batch_size, world_size, size)
-        except UserError:
-            if size == 1:
-                break
-            continue
-        lengths = [stop - start for start, stop in ranges]
-        if min(lengths) >= smallest:
-            sizes.add(max(lengths))
-        if size == 1:
-            break
-    if not sizes:
-        # raises when there are fewer samples than processes
-        split_batch(batch_size, world_size, batch_size)
-        raise UserError(
-            f"--batch-size {batch_size}: this training needs at least {smallest} samples "
-            "in each process",
-            field="batch_size",
-        )
-    return sorted(sizes)
 
 
 def largest_fitting(

@@ -9,12 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def replace_file(path: Path, content: str | bytes) -> None:
-    """Write a small file under a temporary name and rename it. On OSError `path` is unchanged."""
+def replace_file(path: Path, content: str | bytes, *, durable: bool = False) -> None:
+    """Write a small file under a temporary name and rename it. On OSError `path` is unchanged.
+
+    Args:
+        path: the file.
+        content: all of it.
+        durable: return only when the file is on the disk.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        if durable:
+            fsync(temporary)
         os.replace(temporary, path)
+        if durable:
+            fsync(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

@@ -9,8 +9,8 @@ changes, in safetensors and JSON files, so reading one cannot run code:
   not depend on the parameter groups;
 - ema.safetensors: the EMA weights, of a run with --ema;
 - state.json: the progress of the run (`TrainState`), the state of the fp16 scaler, the samples
-  skipped as unreadable, the settings that must not change, and how the global batch was split into
-  micro-batches;
+  skipped as unreadable, the settings that must not change, and how the global batch of the last
+  step was split into micro-batches;
 - manifest.json: size and SHA-256 of every file.
 
 No generator state is saved: order, augmentation and noise are functions of (seed, epoch, index) and
@@ -96,7 +96,7 @@ def state_content(run: Run, task: Task, skipped: Sequence[str]) -> JsonObject:
         "scaler": run.precision.scaler_state(),
         "skipped": skipped,
         "settings": run.immutable_settings,
-        "micro_batches": run.data.micro_batch_ranges,
+        "micro_batches": run.data.plan.ranges(max(0, run.state.step - 1)),
     }
 
 

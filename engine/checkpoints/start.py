@@ -29,6 +29,8 @@ OWN_FILES = (
     ".environment.json",
     "budget.json",
     ".budget.json",
+    "micro_batches.json",
+    ".micro_batches.json",
     CALIBRATION_FOLDER,
 )
 

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from visionloop.engine.batch import Batch
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.forkserver import detach_fork_server, start_fork_server
+from visionloop.engine.data.micro_batches import MicroBatchPlan
 from visionloop.engine.data.prefetch import SENDING_FAILED, DataError, Prefetcher, no_shared_memory
-from visionloop.engine.data.sampler import EpochSampler, split_batch
+from visionloop.engine.data.sampler import EpochSampler
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import DEFECT
 from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
@@ -171,7 +172,7 @@ class MicroBatchSampler:
 
     Args:
         sampler: the order of samples.
-        ranges: the micro-batches of a global batch, see `split_batch`.
+        plan: how each step's global batch is split into micro-batches.
         world: this process and how many there are.
         start: first step.
         stop: step to stop before.
@@ -180,18 +181,18 @@ class MicroBatchSampler:
     def __init__(
         self,
         sampler: EpochSampler,
-        ranges: Sequence[tuple[int, int]],
+        plan: MicroBatchPlan,
         world: World,
         start: int,
         stop: int,
     ) -> None:
-        self.sampler, self.ranges, self.world = sampler, ranges, world
+        self.sampler, self.plan, self.world = sampler, plan, world
         self.start, self.stop = start, stop
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         for step in range(self.start, self.stop):
             places = self.sampler.batch(step)
-            for first, last in self.ranges[self.world.rank :: self.world.size]:
+            for first, last in self.plan.ranges(step)[self.world.rank :: self.world.size]:
                 yield [SampleKey(step, first, *place) for place in places[first:last]]
 
 
@@ -229,7 +230,7 @@ class TrainingData:
 
     Attributes:
         sampler: the order of samples.
-        micro_batch_ranges: [(start, stop)] of the micro-batches of a global batch, of all ranks.
+        plan: how each step's global batch is split into micro-batches.
         skipped: names of the unreadable samples that this rank has left out.
         error: the DataError that `fetch` has stopped at, or None.
     """
@@ -241,38 +242,57 @@ class TrainingData:
         config: TrainConfig,
         world: World,
         start_step: int,
+        plan: MicroBatchPlan | None = None,
     ) -> None:
         self.dataset = dataset
         self.sampler = EpochSampler(len(dataset), config.batch_size, config.seed)
-        self.micro_batch_ranges = split_batch(config.batch_size, world.size, config.micro_batch)
+        self.plan = plan or MicroBatchPlan(config.batch_size, world.size, config.micro_batch)
         self.skipped: list[str] = []
         self.error: DataError | None = None
+        self._task, self._config, self._world = task, config, world
+        self._start(start_step)
+
+    def _start(self, step: int) -> None:
+        """Start the workers and the fetching thread, at the first micro-batch of a step."""
+        config = self._config
         loader = DataLoader(
             SeededDataset(
-                dataset,
+                self.dataset,
                 self.sampler,
-                before_sample=partial(task.before_sample, steps=config.steps),
+                before_sample=partial(self._task.before_sample, steps=config.steps),
                 skip_unreadable=config.skip_unreadable,
                 workers=config.workers,
             ),
             batch_sampler=MicroBatchSampler(
-                self.sampler, self.micro_batch_ranges, world, start_step, config.steps
+                self.sampler, self.plan, self._world, step, config.steps
             ),
-            collate_fn=MicroBatchCollate(task.collate, config.seed),
+            collate_fn=MicroBatchCollate(self._task.collate, config.seed),
             num_workers=config.workers,
             worker_init_fn=init_worker,
             generator=torch.Generator(),  # else every iter() draws from the main generator
             multiprocessing_context=worker_context(config.workers),
         )
-        self._per_step = len(self.micro_batch_ranges) // world.size
-        self._prefetcher = Prefetcher(loader, ahead=max(2, self._per_step), device=world.device)
+        self._next_step = step
+        self._prefetcher = Prefetcher(
+            loader, ahead=max(2, self.plan.per_rank(step)), device=self._world.device
+        )
+
+    def restart(self, step: int, plan: MicroBatchPlan) -> None:
+        """Go back to the first micro-batch of a step, split by another plan.
+
+        Batches in other sizes that were prepared ahead are discarded: mixing and other work of
+        `Task.collate` depends on the size.
+        """
+        self._prefetcher.close()
+        self.plan = plan
+        self._start(step)
 
     def fetch(self, should_stop: Callable[[], bool]) -> list[Batch] | None:
         """Return this rank's CPU batches of the next step.
 
         None when `should_stop()` is True first, or when a sample cannot be read (see `error`).
         """
-        fetched = self._prefetcher.fetch(self._per_step, should_stop)
+        fetched = self._prefetcher.fetch(self.plan.per_rank(self._next_step), should_stop)
         if fetched is None:
             return None
         for batch, skipped in fetched:
@@ -285,6 +305,7 @@ class TrainingData:
         self.error = too_many_skipped(self.skipped, len(self.dataset))
         if self.error:
             return None
+        self._next_step += 1
         return [batch for batch, _ in fetched]
 
     def close(self) -> None:

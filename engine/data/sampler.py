@@ -44,6 +44,42 @@ def split_batch(batch_size: int, world_size: int, micro_batch: int) -> list[tupl
     return [(i * batch_size // number, (i + 1) * batch_size // number) for i in range(number)]
 
 
+def legal_sizes(batch_size: int, world_size: int, smallest: int) -> list[int]:
+    """Return the micro-batch sizes that split a global batch differently, smallest first.
+
+    Args:
+        batch_size: samples of the global batch.
+        world_size: number of processes.
+        smallest: fewest samples that the training needs in a micro-batch.
+
+    Raises:
+        UserError: there is no such size.
+    """
+    sizes: set[int] = set()
+    for number in range(1, batch_size + 1):
+        size = -(-batch_size // (world_size * number))
+        try:
+            ranges = split_batch(batch_size, world_size, size)
+        except UserError:
+            if size == 1:
+                break
+            continue
+        lengths = [stop - start for start, stop in ranges]
+        if min(lengths) >= smallest:
+            sizes.add(max(lengths))
+        if size == 1:
+            break
+    if not sizes:
+        # raises when there are fewer samples than processes
+        split_batch(batch_size, world_size, batch_size)
+        raise UserError(
+            f"--batch-size {batch_size}: this training needs at least {smallest} samples "
+            "in each process",
+            field="batch_size",
+        )
+    return sorted(sizes)
+
+
 class EpochSampler:
     """The endless sequence of samples, divided into global batches."""
 

@@ -34,6 +34,7 @@ from visionloop.engine.evaluation.samples import (
 )
 from visionloop.engine.metric import Metric
 from visionloop.engine.precision import exact_products
+from visionloop.engine.system.memory import is_out_of_memory
 from visionloop.engine.task import Task
 from visionloop.engine.types import SampleDataset, Scores
 
@@ -55,7 +56,8 @@ def evaluate(run: Run, task: Task) -> None:
                 selected = None if metric is None else show_samples(run, task, metric)
             if run.ema and selected is not None:
                 raw_metric = evaluate_module(run, task)
-        except UserError as error:  # an unreadable image: the loop saves, then fails with it
+        except UserError as error:
+            # an unreadable image, or too little memory: the loop saves, then fails with it
             run.ending.failure, run.ending.stopping = error, True
             return
         if metric is None or selected is None or (run.ema and raw_metric is None):
@@ -99,9 +101,22 @@ def show_samples(run: Run, task: Task, metric: Metric) -> SelectedSamples | None
         if run.ending.time_left is TimeLeft.OVER or images_due(
             run.state.step, config.eval_every, config.steps, config.batch_size
         ):
-            selected = draw_selected_samples(run, task, selected)
+            selected = draw_where_memory_allows(run, task, selected)
     (stops,) = sum_over_ranks(run.world, [float(selected is None)])
     return None if stops else selected
+
+
+def draw_where_memory_allows(
+    run: Run, task: Task, selected: SelectedSamples
+) -> SelectedSamples | None:
+    """Add images to the selected samples, or leave them out with a warning. Main rank only."""
+    try:
+        return draw_selected_samples(run, task, selected)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    run.log.warn("out of memory while the samples were drawn: this evaluation has no images")
+    return selected
 
 
 def log_evaluation(
@@ -178,7 +193,7 @@ def evaluate_dataset(
         after a stop.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: an image cannot be read, or a rank runs out of memory.
     """
     world = world or World(0, 0, 1, torch.device("cpu"))
     loader = evaluation_loader(
@@ -191,6 +206,7 @@ def evaluate_dataset(
     )
     prefetcher = Prefetcher(loader, ahead=2, device=world.device)
     metric = task.build_metric()
+    failure: UserError | None = None
     own_rounds, rounds = len(loader), math.ceil(math.ceil(len(dataset) / batch_size) / world.size)
     try:
         with in_eval_mode(module), exact_products(world.device):
@@ -198,15 +214,21 @@ def evaluate_dataset(
                 fetched = prefetcher.fetch(1, stop) if i < own_rounds else []
                 batches = [batch for batch, _ in fetched or []]
                 # all ranks leave at the same batch border
-                if leave_evaluation(world, batches, stops=fetched is None or stop()):
+                if leave_evaluation(world, batches, failure, stops=fetched is None or stop()):
                     return None
                 for host_batch in batches:
-                    batch = host_batch.to(world.device)
-                    with torch.no_grad():
-                        predictions = task.predict(module, batch)
-                    metric.update(predictions, batch)
+                    try:
+                        batch = host_batch.to(world.device)
+                        with torch.no_grad():
+                            predictions = task.predict(module, batch)
+                        metric.update(predictions, batch)
+                    except Exception as error:
+                        if not is_out_of_memory(error):
+                            raise
+                        failure = no_memory_to_evaluate(batch_size)
                     if advance:
                         advance(len(host_batch))
+            leave_evaluation(world, (), failure, stops=False)
     finally:
         prefetcher.close()
     states = gather_on_main(world, metric.state())
@@ -223,13 +245,39 @@ def compute_scores(world: World, metric: Metric) -> Scores:
     return broadcast_object(world, metric.compute() if world.is_main else {})
 
 
-def leave_evaluation(world: World, batches: Sequence[object], *, stops: bool) -> bool:
-    """Return True when a rank stops. Raises UserError when a rank has a DataError. All ranks."""
-    error = next((batch for batch in batches if isinstance(batch, DataError)), None)
+def no_memory_to_evaluate(batch_size: int) -> UserError:
+    """Return the error of an evaluation that does not fit into memory."""
+    hint = (
+        "stop other programs on this device, or take fewer images at once (--batch-size of "
+        "evaluate; --eval-batch-size of another run)"
+    )
+    return UserError(
+        f"out of memory in the evaluation of {batch_size} images at once; {hint}",
+        code="no_memory",
+        field="eval_batch_size",
+        hint=hint,
+    )
+
+
+def leave_evaluation(
+    world: World, batches: Sequence[object], failure: UserError | None, *, stops: bool
+) -> bool:
+    """Return True when a rank stops. All ranks.
+
+    Args:
+        world: the processes.
+        batches: the next batches of this rank.
+        failure: the error of the batches before on this rank.
+        stops: this rank wants to stop.
+
+    Raises:
+        UserError: a rank has a failure or a DataError.
+    """
+    error = next((batch.as_user_error() for batch in batches if isinstance(batch, DataError)), None)
+    error = failure or error
     num_stops, num_errors = sum_over_ranks(world, [float(stops), float(error is not None)])
     if num_errors:
-        errors = [failed for failed in gather_objects(world, error) if failed]
-        raise errors[0].as_user_error()
+        raise next(failed for failed in gather_objects(world, error) if failed)
     return num_stops > 0
 
 

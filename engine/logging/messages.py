@@ -15,7 +15,7 @@ import torch
 
 from visionloop.engine.checkpoints.folder import step_folder_name
 from visionloop.engine.config.train_config import TrainConfig
-from visionloop.engine.data.sampler import split_batch
+from visionloop.engine.data.micro_batches import Halving, MicroBatchPlan
 from visionloop.engine.distributed import World
 from visionloop.engine.evaluation.record import FOLDER
 from visionloop.engine.system.shared_memory import low_shared_memory
@@ -45,7 +45,8 @@ def log_startup_summary(spec: RunSpec, state: JsonObject | None) -> None:
     if not world.is_main:
         return
     info = partial(print, flush=True)
-    ranges = split_batch(config.batch_size, world.size, config.micro_batch)
+    plan = MicroBatchPlan(config.batch_size, world.size, config.micro_batch, spec.halvings)
+    ranges = plan.ranges(state["step"] if state else 0)
     sizes = sorted({stop - start for start, stop in ranges})
     sizes_text = " or ".join(map(str, sizes))
     info(
@@ -64,12 +65,19 @@ def log_startup_summary(spec: RunSpec, state: JsonObject | None) -> None:
         info(unused)
     if state:
         info(f"resuming after step {state['step']}")
-        if [list(bounds) for bounds in ranges] != state["micro_batches"]:
+        last_ranges = plan.ranges(max(0, state["step"] - 1))
+        if [list(bounds) for bounds in last_ranges] != state["micro_batches"]:
             info(
                 "the model's noise differs from here on: the global batch is split into other "
                 "micro-batches than before; samples, order and normalization are the same"
             )
-    if world.size > 1 and sizes != [config.micro_batch]:
+    if plan.size(config.steps) < config.micro_batch:
+        info(
+            f"micro-batches of at most {plan.size(config.steps)}, not of --micro-batch "
+            f"{config.micro_batch}, from step {spec.halvings[0].step + 1} on, where memory ran "
+            f"out; without {spec.output / 'micro_batches.json'} the run would try again"
+        )
+    elif world.size > 1 and sizes != [config.micro_batch]:
         info(
             f"micro-batches of {sizes_text}, not of --micro-batch {config.micro_batch}: the "
             "model's noise depends on the number of processes; samples, order and normalization "
@@ -86,6 +94,20 @@ def nondeterministic_line(operations: Sequence[str]) -> str:
     )
 
 
+def halving_line(halving: Halving, *, is_first: bool) -> str:
+    """Return the line that tells of a halving; the first one says what changes with it."""
+    line = (
+        f"step {halving.step + 1}: out of memory with micro-batches of {halving.before}; this "
+        f"step and those after it use {halving.micro_batch}"
+    )
+    if is_first:
+        line += (
+            ". The model's noise and BatchNorm statistics follow the micro-batches; samples, "
+            "order and normalization do not change"
+        )
+    return line
+
+
 def unused_gpus(world: World) -> str | None:
     """Return a line for a single process that sees several GPUs and uses one; else None."""
     number = torch.cuda.device_count() if world.device.type == "cuda" and world.size == 1 else 1
@@ -100,6 +122,8 @@ def final_summary(run: Run, task: Task) -> Iterator[str]:
     best = shlex.quote(str(run.output / "best"))
     command = launcher_command(task.name)
     yield best_line(run)
+    if halvings := run.data.plan.halvings:
+        yield memory_line(halvings)
     yield f"predict:  {command} predict --model {best} --input IMAGES --output PREDICTIONS"
     if not run.config.overfit:
         yield f"evaluate: {command} evaluate --model {best}{evaluation_options(run, task)}"
@@ -120,6 +144,15 @@ def best_line(run: Run) -> str:
     return (
         f"finished: best {spec.label} {score} at step {best['step']} of {run.state.step}"
         f"{score_range}, in {run.output / 'best'}"
+    )
+
+
+def memory_line(halvings: Sequence[Halving]) -> str:
+    """Return the line of the summary about the steps that did not fit into memory."""
+    parts = (f"{halving.micro_batch} from step {halving.step + 1} on" for halving in halvings)
+    return (
+        f"memory:   micro-batches of {halvings[0].before} did not fit, so they had at most "
+        f"{', then '.join(parts)}"
     )
 
 

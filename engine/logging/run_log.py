@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -21,9 +21,11 @@ from tqdm.auto import tqdm
 from visionloop.engine.budget import Budget
 from visionloop.engine.checkpoints.files import finite, replace_file
 from visionloop.engine.config.options import duration_text
+from visionloop.engine.data.micro_batches import Halving
 from visionloop.engine.distributed import World
 from visionloop.engine.evaluation.record import cut_records
 from visionloop.engine.logging.console import class_table, is_watched
+from visionloop.engine.logging.messages import halving_line
 from visionloop.engine.logging.status_file import StatusFile
 from visionloop.engine.logging.tensorboard import TensorBoardWriter
 from visionloop.engine.metric import MetricSpec
@@ -76,6 +78,7 @@ class RunLog:
         self._second_step_began: float | None = None
         self._class_lines: list[str] = []
         self._scores: Scores = {}
+        self._logged_halvings: set[Halving] = set()
         self._bar: tqdm | None = None
         self._outputs: _Outputs | None = None
         if not world.is_main:
@@ -137,6 +140,21 @@ class RunLog:
             seconds_per_step = step_ms / 1000
         left = (self.steps - step) * seconds_per_step
         return left if self.budget is None else max(0.0, min(left, self.budget.remaining()))
+
+    def halvings(self, step: int, halvings: Sequence[Halving]) -> None:
+        """Log those of the halvings of the micro-batch that are at this step, each once.
+
+        A resumed run comes to the same steps again and logs the same lines.
+        """
+        for halving in halvings:
+            if halving.step != step or halving in self._logged_halvings:
+                continue
+            self._logged_halvings.add(halving)
+            self.warn(halving_line(halving, is_first=halving == halvings[0]))
+            if self._outputs:
+                sizes = {"before": halving.before, "micro_batch": halving.micro_batch}
+                self._line(step, "out_of_memory", **sizes)
+                self._outputs.board.scalars(step, {"memory/micro_batch": halving.micro_batch})
 
     def _best_score_text(self) -> str:
         """Format the score that picks best/, of the last evaluation and of the best."""
@@ -316,7 +334,12 @@ def cut_lines(path: Path, step: int, evaluated_at: int) -> None:
     """
     if not path.exists():
         return
-    last = {"train": step, "eval": evaluated_at, "time_breakdown": step - 1}
+    last = {
+        "train": step,
+        "eval": evaluated_at,
+        "time_breakdown": step - 1,
+        "out_of_memory": step - 1,
+    }
     retained = []
     for line in path.read_text().splitlines():
         try:

@@ -158,6 +158,15 @@ class MetalMemory:
         return contextlib.nullcontext()
 
 
+def release_memory(device: torch.device) -> None:
+    """Give back what the allocator of a device keeps for reuse."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+    give_back_freed_memory()
+
+
 def memory_of(device: torch.device) -> HostMemory | DeviceMemory | MetalMemory:
     """Return the memory that a training step on this device takes."""
     if device.type == "cuda":

@@ -12,6 +12,7 @@ from toy_task import ToyConfig, ToyImages, ToyTask
 from visionloop.engine.batch import Batch
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import TrainingData
+from visionloop.engine.data.micro_batches import MicroBatchPlan
 from visionloop.engine.distributed import World
 
 CPU = torch.device("cpu")
@@ -31,6 +32,7 @@ def training_data(
     rank: int = 0,
     size: int = 1,
     start_step: int = 0,
+    plan: MicroBatchPlan | None = None,
     **changes: object,
 ) -> TrainingData:
     """Build the training data of one rank; 21 augmented images by default.
@@ -39,7 +41,7 @@ def training_data(
     """
     dataset = dataset or ToyImages(21, split="train", augment=True)
     config = replace(CONFIG, **changes)
-    return TrainingData(task, dataset, config, World(rank, rank, size, CPU), start_step)
+    return TrainingData(task, dataset, config, World(rank, rank, size, CPU), start_step, plan)
 
 
 def content_of(batch: Batch) -> tuple[int, int, list[int], bytes, list[int]]:

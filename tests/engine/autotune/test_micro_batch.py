@@ -6,8 +6,8 @@ import pytest
 import torch
 from hungry_toy import MIB, SETTINGS, HungryToy, micro_batch_of_poor_ranks
 
-from visionloop.engine.autotune.micro_batch import expected_bytes, largest_fitting, legal_sizes
-from visionloop.engine.data.sampler import split_batch
+from visionloop.engine.autotune.micro_batch import expected_bytes, largest_fitting
+from visionloop.engine.data.sampler import legal_sizes, split_batch
 from visionloop.engine.errors import UserError
 from visionloop.engine.system import memory
 from visionloop.engine.system.memory import HostMemory, group_free, is_out_of_memory
