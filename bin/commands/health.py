@@ -100,20 +100,23 @@ def _try(report: "JsonObject", name: str, action: Callable[[], T]) -> T | None:
 def check_devices(report: "JsonObject", name: str | None) -> "list[JsonObject]":
     """Return [{"name", "kind", "memory_gib"}] of every device that torch finds.
 
-    The chosen one multiplies two matrices, to see that it works.
+    With "cpu" GPUs are left out. The chosen one multiplies two matrices, to see that it works.
     """
     return _try(report, "devices", lambda: find_devices(report, name)) or []
 
 
 def find_devices(report: "JsonObject", name: str | None) -> "list[JsonObject]":
-    """Return the devices; an error for a chosen one that is not there. Needs torch."""
+    """Return the devices; an error for a chosen one that is not there. Needs torch.
+
+    name: of --device; with "cpu" no GPU is looked at, since that would take some of its memory.
+    """
     import torch
 
     from visionloop.engine.distributed import pick_device
     from visionloop.engine.system.kernels import LayerWidths, choose_precision
 
     devices: list[JsonObject] = []
-    for index in range(torch.cuda.device_count()):
+    for index in range(torch.cuda.device_count() if name != "cpu" else 0):
         properties = torch.cuda.get_device_properties(index)
         memory = round(properties.total_memory / GIB, 1)
         devices.append({"name": properties.name, "kind": "cuda", "memory_gib": memory})

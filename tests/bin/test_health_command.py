@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +58,15 @@ def test_people_read_the_same_in_lines(command):
     assert code == 0 and lines[-1] == "usable" and f"torch {metadata.version('torch')}" in lines[0]
     assert [line for line in lines if line.startswith("error")] == []
     assert sum(" GiB free" in line for line in lines) >= 3
+
+
+def test_a_check_on_the_cpu_looks_at_no_gpu(monkeypatch):
+    """That would make a CUDA context, and a training may need the memory."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    properties = SimpleNamespace(total_memory=2**34, name="a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    kinds = [device["kind"] for device in health.find_devices({"errors": []}, "cpu")]
+    assert "cuda" not in kinds and kinds[-1] == "cpu"
 
 
 def test_a_missing_device_is_an_error_and_the_rest_is_still_reported(command):

@@ -6,6 +6,7 @@ import shlex
 import pytest
 import yaml
 from environments import ROOT
+from torch.distributed.run import get_args_parser
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,18 @@ def test_compose_trains_on_read_only_data_and_writes_runs(compose):
     )[-1]
     assert runs["target"] == f"{workspace}/runs", "the default --output is runs/ in there"
     command = shlex.split(compose["services"]["train"]["command"])
-    assert command[:4] == ["visionloop-classification", "train", "--data", "/data"]
+    ours = command.index("visionloop-classification")
+    assert command[ours : ours + 4] == ["visionloop-classification", "train", "--data", "/data"]
+
+
+def test_compose_starts_a_process_for_each_gpu_and_ends_it_within_the_grace_period(compose):
+    train = compose["services"]["train"]
+    launcher, _, _ = train["command"].partition(" --no-python ")
+    arguments = get_args_parser().parse_args([*shlex.split(launcher)[1:], "command"])
+    assert launcher.startswith("torchrun ") and arguments.standalone
+    assert arguments.nproc_per_node == "gpu"
+    assert arguments.shutdown_timeout < int(train["stop_grace_period"].removesuffix("s"))
+    assert train["ulimits"] == {"memlock": -1}
 
 
 def test_compose_gives_a_stop_the_time_that_a_checkpoint_takes(compose):

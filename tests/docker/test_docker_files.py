@@ -151,6 +151,8 @@ def test_every_command_of_ours_is_one_that_is_installed():
         assert words_of(health[health.index("CMD ") + 4 :]) == [
             "visionloop-classification",
             "health",
+            "--device",
+            "cpu",
         ]
 
 

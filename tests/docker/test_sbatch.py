@@ -43,6 +43,20 @@ def test_a_run_that_was_stopped_or_lost_a_process_is_queued_again(job, text):
     assert "queued again, restart 1 of at most 20" in output
 
 
+@pytest.mark.parametrize(
+    ("cores", "is_warned"),
+    [
+        ({"SLURM_CPUS_PER_TASK": "31"}, True),
+        ({"SLURM_CPUS_ON_NODE": "1"}, True),
+        ({"SLURM_CPUS_PER_TASK": "32", "SLURM_CPUS_ON_NODE": "1"}, False),
+        ({}, False),
+    ],
+)
+def test_too_few_cores_for_eight_gpus_are_warned_of(job, cores, is_warned):
+    _, _, output = job.outcome(text=status("stopped"), **cores)
+    assert ("ask for --cpus-per-task 64" in output) == is_warned
+
+
 @pytest.mark.parametrize("error", ["bad_input", "nonfinite_steps", "unreadable_sample", "defect"])
 def test_a_run_that_failed_is_not_queued_again_and_its_exit_code_is_kept(job, error):
     code, requeues, output = job.outcome(text=status("failed", error), code=7)
