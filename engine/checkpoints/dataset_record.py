@@ -1,4 +1,4 @@
-"""What the training data of a run was: dataset.jsonl.gz in its folder, to say later what changed.
+"""Record of the training data of a run: dataset.jsonl.gz in its folder, to say later what changed.
 
 The first line is {"schema", "fingerprint", "images", "classes"}, each other line the name of an
 image relative to --data, in order. A million names of 30 bytes take about 5 MB.
