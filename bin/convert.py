@@ -125,7 +125,7 @@ def imagefolder(source: str, output: str, images: str, skip_broken: bool) -> Non
     "masks",
     "Convert outlines or colored masks into masks of class ids, for segmentation. SOURCE is COCO "
     "json with polygons or run lengths; Pascal VOC with SegmentationClass/*.png, JPEGImages/ and "
-    "ImageSets/Segmentation/*.txt; or labelme with one json beside each image.",
+    "ImageSets/Segmentation/*.txt; or labelme with one json for each image.",
 )
 @click.option(
     "--from",

@@ -1,9 +1,8 @@
-"""Reader of labelme annotations, one json beside each image, as masks of class ids."""
+"""Reader of labelme annotations, one json for each image, as masks of class ids."""
 
 import json
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -11,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from visionloop.bin.converters.conversion import ConversionReport
+from visionloop.bin.converters.image_files import ImageFiles
 from visionloop.bin.converters.masks import (
     IGNORED,
     Mask,
@@ -24,13 +24,14 @@ from visionloop.bin.converters.outlines import (
     InvalidOutline,
     check_corners,
     circle,
+    encode_bitmap,
     encode_polygons,
     paint,
 )
-from visionloop.datasets.io.folders import walk_folder
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import JsonObject, is_text, show
 from visionloop.datasets.io.layout import DataLayoutError, find_split
+from visionloop.datasets.io.names import path_stem, with_slashes
+from visionloop.datasets.io.paths import files_below
 
 SPLITS = ("train", "val", "test")
 IGNORE_LABEL, BACKGROUND_LABEL = "__ignore__", "_background_"  # as labelme names them
@@ -94,56 +95,28 @@ def read_labelme(source: str, report: ConversionReport, *, background: str) -> d
 def _read_folder(top: Path, report: ConversionReport) -> dict[str, LabelmeEntry]:
     """Return {path of the image relative to the folder: LabelmeEntry}."""
     entries: dict[str, LabelmeEntry] = {}
-    for level, files in walk_folder(top):
-        jsons = [name for name in files if name.lower().endswith(".json")]
-        annotated: set[str] = set()
-        for name in jsons:
-            path = os.path.join(level, name)
-            try:
-                image, entry = _read_entry(path, files, annotated)
-            except InvalidFile as error:
-                report.add_problem(path, str(error))
-                continue
-            if entry is None:
+    images = ImageFiles(top)
+    jsons = list(files_below(top, (".json",)))
+    for name in jsons:
+        path = os.path.join(top, name)
+        try:
+            data = _read_json(path)
+            if data is None:
                 report.add_note(path, "not a labelme json, skipped")
                 continue
-            annotated.add(image)
-            key = os.path.normpath(os.path.join(os.path.relpath(level, top), image))
-            entries[key] = entry
-        stems = {_stem(name) for name in jsons}
-        for name in files:
-            is_image = name.lower().endswith(IMAGE_SUFFIXES)
-            if is_image and name not in annotated and _stem(name) not in stems:
-                path = os.path.join(level, name)
-                report.add_note(path, "image without annotations, left out")
+            image = _find_image(name, data, images)
+            if image in entries:
+                raise InvalidFile(f"{image} has annotations in another json too")
+        except InvalidFile as error:
+            report.add_problem(path, str(error))
+            continue
+        stated_hw = data.get("imageHeight"), data.get("imageWidth")
+        entries[image] = (path, data["shapes"], stated_hw)
+    stems = {path_stem(os.path.basename(name)) for name in jsons}
+    for name in images.names:
+        if name not in entries and path_stem(os.path.basename(name)) not in stems:
+            report.add_note(os.path.join(top, name), "image without annotations, left out")
     return entries
-
-
-def _read_entry(
-    path: str, files: Sequence[str], annotated: set[str]
-) -> tuple[str, LabelmeEntry | None]:
-    """Return (image name, entry) of a json, ("", None) for another kind of json.
-
-    Args:
-        path: of the json.
-        files: names of the files beside it.
-        annotated: names of the images that have annotations already.
-
-    Raises:
-        InvalidFile: for a json that cannot be used.
-    """
-    data = _read_json(path)
-    if data is None:
-        return "", None
-    image = _find_image(os.path.basename(path), data.get("imagePath"), files)
-    if image in annotated:
-        raise InvalidFile(f"{image} has annotations in another json too")
-    return image, (path, data["shapes"], (data.get("imageHeight"), data.get("imageWidth")))
-
-
-def _stem(name: str) -> str:
-    """Return a file name without its suffix."""
-    return os.path.splitext(name)[0]
 
 
 def _read_json(path: str) -> JsonObject | None:
@@ -165,24 +138,29 @@ def _read_json(path: str) -> JsonObject | None:
     return data
 
 
-def _find_image(json_name: str, image_path: object, files: Sequence[str]) -> str:
-    """Return the name of the image beside a json.
+def _find_image(json_name: str, data: JsonObject, images: ImageFiles) -> str:
+    """Return the path of the image of a json, both relative to one folder.
 
-    It is the last part of `imagePath`, or else the image that is named like the json. Raises
-    InvalidFile.
+    It is the last part of `imagePath` beside the json, or all of it, or the image that is named
+    like the json, or the only image of one of these names in any folder. Raises InvalidFile.
     """
+    level, image_path = os.path.dirname(json_name), data.get("imagePath")
+    stem = os.path.splitext(json_name)[0]
+    candidates = [images.find(stem)]
     if isinstance(image_path, str) and is_text(image_path):
-        name = re.split(r"[/\\]", image_path)[-1]  # written on Windows, it has backslashes
-        if name in files:
-            return name
-    same_stem = [
-        name
-        for name in files
-        if _stem(name) == _stem(json_name) and name.lower().endswith(IMAGE_SUFFIXES)
-    ]
-    if len(same_stem) != 1:
-        raise InvalidFile(f"its image {show(image_path)} is not beside it")
-    return same_stem[0]
+        image_path = with_slashes(image_path)  # written on Windows, it has backslashes
+        for path in (os.path.basename(image_path), image_path):
+            if image := images.find_path(os.path.join(level, path)):
+                return image
+        name = os.path.splitext(os.path.basename(image_path))[0]
+        candidates.append(images.find(os.path.join(level, name)))
+    for found in candidates:
+        if len(found) == 1:
+            return found[0]
+    where = f"is not beside it, nor the only one of its name below {images.folder}"
+    if data.get("imageData"):
+        where += ", but embedded as imageData: write it as a file beside the json"
+    raise InvalidFile(f"its image {show(data.get('imagePath'))} {where}")
 
 
 def _draw(
@@ -208,7 +186,12 @@ def _draw(
             report.add_note(f"{path}: {place}", f"a {kind} covers no pixel, left out")
             continue
         try:
-            outline = encode_polygons([corners_of(kind, shape.get("points"), size_hw)], size_hw)
+            corners = corners_of(kind, shape.get("points"), size_hw)
+            outline = (
+                encode_bitmap(shape.get("mask"), corners, size_hw)
+                if kind == "mask"
+                else encode_polygons([corners], size_hw)
+            )
         except InvalidOutline as error:
             report.add_problem(path, f"{place}: {error}")
             continue
@@ -217,20 +200,24 @@ def _draw(
 
 
 def corners_of(kind: object, points: object, size_hw: tuple[int, int]) -> Corners:
-    """Return a shape as a polygon, float64 [N, 2] in pixels. Raises InvalidOutline."""
+    """Return a shape as a polygon, float64 [N, 2] in pixels; of a mask the two corners.
+
+    Raises InvalidOutline.
+    """
     if not isinstance(points, list) or not all(
         isinstance(point, list) and len(point) == 2 for point in points
     ):
         raise InvalidOutline(f"points is {show(points)}, expected a list of [x, y]")
     corners = check_corners([value for point in points for value in point], size_hw)
     is_rotated = kind == "rectangle" and len(corners) == 4  # of newer versions
-    if is_rotated or (kind == "polygon" and len(corners) >= 3):
+    is_bitmap = kind == "mask" and len(corners) == 2
+    if is_rotated or is_bitmap or (kind == "polygon" and len(corners) >= 3):
         return corners
     if kind == "rectangle" and len(corners) == 2:
         (left, top), (right, bottom) = corners
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     if kind == "circle" and len(corners) == 2:
         return circle(*corners)
-    if kind in ("polygon", "rectangle", "circle"):
+    if kind in ("polygon", "rectangle", "circle", "mask"):
         raise InvalidOutline(f"a {kind} with {len(corners)} points")
-    raise InvalidOutline(f"shape_type is {show(kind)}, expected polygon, rectangle or circle")
+    raise InvalidOutline(f"shape_type is {show(kind)}, expected polygon, rectangle, circle or mask")

@@ -1,11 +1,14 @@
 """Rasterization of outlines with pycocotools."""
 
+import base64
+import io
 import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from visionloop.datasets.io.json_columns import JsonObject, is_number, show
@@ -57,6 +60,39 @@ def encode_polygons(polygons: Sequence[Corners], size_hw: Sequence[int]) -> RunL
     """
     numbers = [polygon.reshape(-1).tolist() for polygon in polygons]
     encoded: RunLengths = coco_mask.merge(coco_mask.frPyObjects(numbers, *size_hw))
+    return encoded
+
+
+def encode_bitmap(text: object, corners: Corners, size_hw: Sequence[int]) -> RunLengths:
+    """Return the run lengths of a mask that labelme cuts out of an image.
+
+    Args:
+        text: a PNG in base64, whose pixels above 0 are covered.
+        corners: float64 [2, 2], its first and its last pixel.
+        size_hw: (height, width) of the image.
+
+    Raises:
+        InvalidOutline: for a mask that cannot be read, or of another size than the corners say.
+    """
+    try:
+        data = base64.b64decode(text if isinstance(text, str) else "", validate=True)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            bitmap = np.asarray(image) > 0
+    except (ValueError, OSError, SyntaxError):
+        raise InvalidOutline(f"mask is {show(text)}, expected a PNG in base64") from None
+    (left, top), (right, bottom) = corners.astype(int).tolist()
+    expected = (bottom - top + 1, right - left + 1)
+    if bitmap.shape != expected:
+        raise InvalidOutline(
+            f"mask has the shape {list(bitmap.shape)}, its points say {list(expected)} (height, "
+            "width)"
+        )
+    padded = np.zeros(size_hw, dtype=np.uint8)
+    rows, columns = (slice(max(0, start), None) for start in (top, left))
+    inside = bitmap[max(0, -top) :, max(0, -left) :]
+    target = padded[rows, columns][: inside.shape[0], : inside.shape[1]]
+    target[:] = inside[: target.shape[0], : target.shape[1]]
+    encoded: RunLengths = coco_mask.encode(np.asfortranarray(padded))
     return encoded
 
 

@@ -6,38 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
+from visionloop.bin.converters.image_files import ImageFiles
 from visionloop.datasets.io.layout import DataLayoutError, find_split, is_hidden, shorten
-from visionloop.datasets.io.names import FileFinder, path_stem
+from visionloop.datasets.io.names import FileFinder
 from visionloop.datasets.io.paths import files_below
 from visionloop.datasets.io.text import NotText, read_text
 
 SPLITS = ("train", "val", "test")
 XML, IMAGES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 IMAGE_FOLDERS = (IMAGES, "images")  # in any case
-
-
-class ImageFiles:
-    """Images at any depth below a folder, found by the stem of another file.
-
-    Attributes:
-        folder: of the images.
-        names: paths relative to it, sorted.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.names = list(files_below(folder, IMAGE_SUFFIXES))
-        self._by_path: dict[str, list[str]] = {}
-        self._by_name: dict[str, list[str]] = {}
-        for name in self.names:
-            self._by_path.setdefault(path_stem(name), []).append(name)
-            self._by_name.setdefault(path_stem(os.path.basename(name)), []).append(name)
-
-    def find(self, stem: str) -> list[str]:
-        """Return the images of a path without suffix, or else of its last part alone."""
-        key = path_stem(f"{stem}.")
-        return self._by_path.get(key) or self._by_name.get(os.path.basename(key), [])
 
 
 @dataclass(frozen=True)

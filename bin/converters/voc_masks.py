@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visionloop.bin.converters.conversion import ConversionReport, PathLike
+from visionloop.bin.converters.image_files import ImageFiles
 from visionloop.bin.converters.masks import IGNORED, Mask, MaskSplit, add_background
 from visionloop.bin.converters.voc_layout import (
-    ImageFiles,
     find_voc_root,
     image_folder,
     image_problem,
