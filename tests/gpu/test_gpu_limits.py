@@ -25,7 +25,7 @@ from visionloop.engine.testing.short_runs import CONFIG, on_ranks, spec_of
 SLEEP_SECONDS = 0.2  # of the CPU
 SLEEP_CYCLES = 200_000_000  # of the GPU: about 0.1 s
 CLOCK_ERROR = 0.2  # relative
-LIMIT = 2**30  # bytes that a limited process may take for its steps
+LIMIT = 2**29  # bytes that a limited process may take for its steps
 BATCH_SIZE = 64
 PRODUCT = 4096  # side of the matrices of a product
 

@@ -16,6 +16,7 @@ from device_commands import (
 from device_task import TASKS, on_tasks
 
 from visionloop.bin.benchmarks.repeated_step import RepeatedStep
+from visionloop.engine.errors import RunAgain
 from visionloop.engine.testing.short_runs import logged
 
 # model and samples of a step; half as many samples where the memory does not suffice
@@ -41,7 +42,7 @@ def test_a_named_model_trains_in_bf16_at_its_own_size(task_name, device, data_of
             figures = throughput(step, every, batch_size)
             record(**{f"recomputing_{name}": value for name, value in figures.items()})
             return
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, MemoryError, RunAgain):
             batch_size, step = batch_size // 2, None
         gc.collect()
         torch.cuda.empty_cache()
