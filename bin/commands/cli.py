@@ -21,6 +21,7 @@ from visionloop.bin.commands.definitions import (
     replay_command,
     train_command,
 )
+from visionloop.bin.commands.habits import explain_usage
 from visionloop.engine.config.options import Recipe
 from visionloop.engine.errors import STOPPED, USER_ERROR, RunAgain, UserError
 
@@ -109,7 +110,7 @@ def run_commands(group: click.Command, arguments: Sequence[str] | None = None) -
         click.echo(error.format_message(), err=True)  # the help, line by line
         raise SystemExit(USER_ERROR) from None
     except click.UsageError as error:
-        _refuse(" ".join(error.format_message().split()), error, arguments)
+        _refuse(explain_usage(error, arguments), error, arguments)
     except click.Abort as error:
         if not isinstance(error.__cause__, KeyboardInterrupt) or "--traceback" in arguments:
             # click takes an EOFError, a defect of ours, for a wish to stop

@@ -24,6 +24,7 @@ from visionloop.datasets.io.layout import (
     SPLIT_FOLDERS,
     DataLayoutError,
     is_hidden,
+    require_folder,
     shorten,
     suggest_folder,
 )
@@ -117,8 +118,7 @@ def find_annotations(data: str | os.PathLike[str], split: str) -> Path | None:
         DataLayoutError: when there is more than one.
     """
     data = Path(data)
-    if not data.is_dir():
-        raise DataLayoutError(data, "not a folder" if data.exists() else "no such folder")
+    require_folder(data)
     files = _files_of_split(data, split)
     if not files and split == "train" and not _files_of_split(data, "val", "test"):
         files = _single_json(data)

@@ -48,6 +48,19 @@ class DataLayoutError(ValueError):
         return type(self), (self.path, self.why)
 
 
+def require_folder(data: Path) -> None:
+    """Raise DataLayoutError unless a data folder is there, with what to do about a file."""
+    if data.is_dir():
+        return
+    suffix, is_file = data.suffix.lower(), data.exists()
+    why = "not a folder" if is_file else "no such folder"
+    if suffix in (".yaml", ".yml", ".json", ".txt", ".csv"):
+        why += f"; expected is the folder of the data: {data.parent}"
+    elif suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        why += "; extract the archive and give its folder"
+    raise DataLayoutError(data, why)
+
+
 def find_split(data: str | os.PathLike[str], split: str) -> Path | None:
     """Return the folder of a split ("train", "val" or "test"), or None without one.
 
@@ -55,8 +68,7 @@ def find_split(data: str | os.PathLike[str], split: str) -> Path | None:
         DataLayoutError: when `data` is no folder, or holds two folders for the split.
     """
     data = Path(data)
-    if not data.is_dir():
-        raise DataLayoutError(data, "not a folder" if data.exists() else "no such folder")
+    require_folder(data)
     finder = FileFinder(data)  # CVAT calls its splits Train, Validation and Test
     names = [name for word in SPLIT_FOLDERS[split] if (name := finder.find(word))]
     folders = [data / name for name in names if (data / name).is_dir()]

@@ -16,6 +16,7 @@ from visionloop.datasets.io.layout import (
     DataLayoutError,
     find_split,
     is_hidden,
+    require_folder,
     shorten,
     suggest_folder,
 )
@@ -47,8 +48,7 @@ def find_segmentation_split(
         DataLayoutError: one line with the first error.
     """
     data = Path(data)
-    if not data.is_dir():
-        raise DataLayoutError(data, "not a folder" if data.exists() else "no such folder")
+    require_folder(data)
     folder = find_split(data / IMAGES, split) if (data / IMAGES).is_dir() else None
     if folder is None:
         return None

@@ -66,6 +66,15 @@ def find_start(output: Path, resume: str | None, warn: Callable[[str], object]) 
         warn(f"{checkpoints}: no checkpoint there is complete")
     if folder is None and resume:
         folder = Path(resume)
+        if not folder.is_dir():
+            why = "is a file" if folder.exists() else "no such folder"
+            raise UserError(
+                f"--resume {folder}: {why}, expected a checkpoint such as "
+                "runs/NAME/checkpoints/step_00000100; to go on with the run in --output, repeat "
+                "its command without --resume",
+                file=str(folder),
+                field="resume",
+            )
         damage = problems(folder)
         if damage:
             raise UserError(

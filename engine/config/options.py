@@ -244,7 +244,8 @@ def read_config_file(path: str | Path) -> "JsonObject":
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}", file=str(path)) from None
     except ValueError as error:
-        raise UserError(f"--config {path}: not a json file ({error})", file=str(path)) from None
+        why = f"not a json file ({error}); a settings.json of a run is one"
+        raise UserError(f"--config {path}: {why}", file=str(path)) from None
     if isinstance(content, dict) and "settings" in content:
         content = content["settings"]
     if not isinstance(content, dict):

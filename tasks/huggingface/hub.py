@@ -24,6 +24,19 @@ HUB_FILES = [
     "model*.safetensors.index.json",
 ]
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar", ".pyth")
+EXPORTS = (
+    ".onnx",
+    ".engine",
+    ".tflite",
+    ".pb",
+    ".h5",
+    ".keras",
+    ".gguf",
+    ".mlmodel",
+    ".torchscript",
+)
+MODEL_FILES = (".safetensors", *PICKLES, *EXPORTS)
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -115,6 +128,7 @@ class ModelNames:
         name = name or self.default
         scratch = self.is_from_scratch(name, from_scratch)
         path = Path(name).expanduser()
+        refuse_file(path)
         if (path.exists() and name not in self.architectures) or name.startswith((".", "/", "~")):
             return ModelSource(name, check_folder(path, weights=not scratch), weights=not scratch)
         alias = self.aliases.get(name, name)
@@ -177,9 +191,29 @@ class ModelNames:
             ) from None
 
 
+def refuse_file(path: Path) -> None:
+    """Raise UserError for a file of weights, there or not, where a folder is expected."""
+    if path.suffix.lower() not in MODEL_FILES or path.is_dir():
+        return
+    if path.suffix.lower() == ".safetensors":
+        why = f"is a file, expected its folder with config.json: --model {path.parent}"
+    elif path.suffix.lower() in PICKLES:
+        why = (
+            "a pickle, which can run code and is not opened; expected a folder with config.json and"
+            " model.safetensors, as save_pretrained of transformers writes it and best/ of a run is"
+        )
+    else:
+        why = (
+            "an exported model, which cannot be loaded; expected a folder with config.json and "
+            "model.safetensors, such as best/ of a run"
+        )
+    raise UserError(f"--model {path}: {why}", field="model", file=str(path))
+
+
 def check_folder(folder: str | Path, *, weights: bool = True) -> Path:
     """Return the folder if it holds a config and, with `weights`, safetensors; else UserError."""
     folder = Path(folder)
+    refuse_file(folder)
     if not folder.is_dir():
         raise UserError(f"--model {folder}: no such folder", field="model", file=str(folder))
     if not (folder / "config.json").exists():
