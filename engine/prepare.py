@@ -63,6 +63,8 @@ def prepare_run(
         ema = ExponentialMovingAverage(module, ema_decay_for(config.ema_decay, config.steps))
     best_metric = pick_metric(task, config.best_metric)
     profiled_span = parse_span(config.profile) if config.profile else None
+    # cuDNN then measures its kernels once for each shape of a convolution
+    torch.backends.cudnn.benchmark = task.has_fixed_size() and not config.deterministic
     # last, when nothing can be wrong any more: these two start threads and processes
     data = TrainingData(task, spec.train_set, config, world, state.step, plan)
     log = RunLog(

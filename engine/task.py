@@ -240,7 +240,7 @@ class Task:
         Args:
             model: what training calls, perhaps wrapped by DDP or torch.compile.
             batch: one micro-batch on the device.
-            normalizers: numbers of the whole step, by which sums are divided.
+            normalizers: of the whole step, by which sums are divided.
 
         Returns:
             {"loss": total, "loss_<term>": ...}, scalars; only "loss" gets a gradient.
@@ -252,6 +252,10 @@ class Task:
 
         The host's generators are seeded by (seed, step) here.
         """
+
+    def has_fixed_size(self) -> bool:
+        """Return True where the images of all training batches have one size."""
+        return True
 
     def min_micro_batch_size(self, module: TaskModule) -> int:
         """Return the smallest micro-batch: 2 with a trained BatchNorm or mixed images."""
@@ -372,10 +376,9 @@ class Task:
         return {}
 
     def confusion(self, metric: TaskMetric) -> tuple[Sequence[str], NDArray[np.int64], str] | None:
-        """Return the confusion matrix, None for a task without one.
+        """Return (class names, integers [C, C] with the ground truth in rows, the unit) or None.
 
-        Returns:
-            (class names, integers [C, C] with the ground truth in rows, the unit, e.g. "images").
+        The unit is of the integers, e.g. "images".
         """
         return None
 

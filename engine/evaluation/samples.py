@@ -207,12 +207,15 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def in_eval_mode(module: nn.Module) -> Iterator[None]:
     """Put every layer in eval mode inside the context, and back as it was afterwards.
 
-    A frozen backbone stays in eval mode.
+    A frozen backbone stays in eval mode. cuDNN does not measure its kernels meanwhile: images are
+    of many sizes, and each would take longer than it gains.
     """
     modes = [(layer, layer.training) for layer in module.modules()]
+    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     module.eval()
     try:
         yield
     finally:
+        torch.backends.cudnn.benchmark = benchmark
         for layer, training in modes:
             layer.training = training

@@ -1,4 +1,11 @@
-"""Choices between forms of a computation by how fast this machine does each, never by its name."""
+"""Choices between forms of a computation by how fast a machine does each, never by its name.
+
+The precision is measured when a run begins. The other choices follow from device and dtype alone,
+so a resumed run makes them again: each form was the fastest on one core with AVX-512 and bf16 units
+in fp32 and bf16 and on the same core with AVX2 alone in fp32 (`ATEN_CPU_CAPABILITY=avx2
+ONEDNN_MAX_CPU_ISA=AVX2`; torch 2.14.1, CPU time of the thread), unless a figure there says
+otherwise.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +61,6 @@ def choose_precision(device: torch.device, widths: LayerWidths) -> tuple[str, st
             return "bf16", "this GPU computes in bf16"
         return "fp16", "this GPU computes in fp16 and only emulates bf16"
     kind = "CPU" if device.type == "cpu" else "GPU"
-    # fp16 on MPS would rely on optimizer kernels that skip overflows, see engine/step.py
     try:
         speedups = bf16_speedups(device, widths)
     except (RuntimeError, TypeError):  # no kernel for it, or no such type
@@ -135,3 +141,43 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+# forms that depend on device and dtype --------------------
+
+
+def is_half_on_cpu(tensor: torch.Tensor) -> bool:
+    """Return True for half precision on a CPU, where torch's fused attention is slow.
+
+    Forward and backward of 65 tokens (8 images, 3 heads), 197 (4, 6) and 601 (2, 6) in bf16 take
+    3.0, 13.7 and 49 ms with it, 0.9, 10.5 and 43 ms in fp32, and 0.6, 3.4 and 16 ms as plain
+    products in bf16. In fp32 it takes 0.9 to 1.2 times as long as plain products up to 577 tokens,
+    and half to 0.9 times from there on.
+    """
+    return tensor.device.type == "cpu" and tensor.dtype != torch.float32
+
+
+def multiplies_for_transposed_conv(device: torch.device) -> bool:
+    """Return True where a product is faster than a transposed convolution of stride and kernel 2.
+
+    In bf16 the upsampling of EoMT tiny and small takes 0.7 and 0.8 times as long as a product. In
+    fp32 it takes 1.5 times as long with AVX-512, and 1.0 (tiny) and 0.85 times with AVX2: 4 % of a
+    step of `tiny` is won, 5 % of a step of small is lost with AVX2.
+    """
+    return torch.is_autocast_enabled(device.type)
+
+
+def layout_for_convolutions(pixels: torch.Tensor, *, everywhere: bool = False) -> torch.Tensor:
+    """Return images [B, C, H, W] in the memory layout that a convolutional network is fast in.
+
+    On CUDA that is channels last. On a CPU it depends on the network: with channels last a step
+    takes 0.82 times as long for D-FINE tiny, 0.65 for MobileNetV1 and V2, 1.0 for ConvNeXt and
+    Swin2SR, and 0.85 (bottlenecks) to 1.8 times (basic blocks) for ResNet.
+
+    Args:
+        pixels: of any dtype; uint8 costs least.
+        everywhere: channels last on every device.
+    """
+    if everywhere or pixels.device.type == "cuda":
+        return pixels.contiguous(memory_format=torch.channels_last)
+    return pixels

@@ -6,6 +6,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from visionloop.engine.system.kernels import is_half_on_cpu
+
 ATTENTION = "fp32_on_cpu"  # the name of `attention_forward` in transformers
 MAX_FP32_TOKENS = 256
 
@@ -36,10 +38,9 @@ def attention_forward(
     Returns:
         ([B, N, heads, D], None).
     """
-    half_on_cpu = query.device.type == "cpu" and query.dtype != torch.float32
     if (
         attention_mask is None
-        and half_on_cpu
+        and is_half_on_cpu(query)
         and torch.is_grad_enabled()
         and key.shape[2] <= MAX_FP32_TOKENS
     ):

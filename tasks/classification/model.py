@@ -57,6 +57,8 @@ TRANSFORMERS = (
 # names in memory: `vit.layers.3.mlp.fc1.weight`, `dinov2.encoder.layer.3.norm1.weight`; files keep
 # the names of older versions
 LAYER = re.compile(r"^\w+\.(?:encoder\.)?layers?\.(\d+)\.")
+# convolutional model types that are faster with channels last on a CPU too
+DEPTHWISE = ("mobilenet_v1", "mobilenet_v2")
 # model types with stages of linear layers
 LINEAR_STAGES = ("swin", "swinv2", "convnext", "convnextv2")
 # blocks of model types with stages, in the order of the forward: layer decay falls from block to
@@ -181,6 +183,11 @@ def own_image_size(source: ModelSource) -> int:
         return ARCHITECTURES[source.name].image_size
     size = getattr(read_config(source.folder), "image_size", 224)
     return size if isinstance(size, int) else size[0]
+
+
+def model_type(source: ModelSource) -> str:
+    """Return the type of a source's network, as transformers names it."""
+    return "vit" if source.folder is None else str(read_config(source.folder).model_type)
 
 
 def layer_widths(source: ModelSource) -> LayerWidths:

@@ -20,7 +20,7 @@ from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.reduced_jpeg import read_image_to_draw
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.optim import ParameterGroup
-from visionloop.engine.system.kernels import LayerWidths
+from visionloop.engine.system.kernels import LayerWidths, layout_for_convolutions
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.classification import ClassificationMetric
@@ -43,10 +43,13 @@ from visionloop.tasks.classification.loss import (
     mixing_enabled_at,
 )
 from visionloop.tasks.classification.model import (
+    DEPTHWISE,
+    TRANSFORMERS,
     build_model,
     grad_checkpointing_blocks,
     layer_widths,
     load_model,
+    model_type,
     own_image_size,
     parameter_groups,
 )
@@ -244,8 +247,16 @@ class ClassificationTask(Task):
             self.class_weights[device] = weights.to(device)
         return self.class_weights[device]
 
+    @cached_property
+    def model_type(self) -> str:
+        """Return the type of the network, as transformers names it."""
+        return model_type(self.source)
+
     def to_input(self, batch: Batch) -> torch.Tensor:
-        return self.normalize(batch["pixel_values"])
+        pixels: torch.Tensor = batch["pixel_values"]
+        if self.model_type not in TRANSFORMERS:
+            pixels = layout_for_convolutions(pixels, everywhere=self.model_type in DEPTHWISE)
+        return self.normalize(pixels)
 
     def count_normalizers(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
         return {"samples": sum(len(batch) for batch in micro_batches)}

@@ -14,6 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from visionloop.engine.system.kernels import is_half_on_cpu, multiplies_for_transposed_conv
+
 SPLIT_ATTENTION = "eomt_split"
 FEW_TOKENS = 640
 
@@ -228,10 +230,9 @@ def split_attention(
     Returns:
         ([B, N, heads, D], None).
     """
-    half_on_cpu = query.device.type == "cpu" and query.dtype != torch.float32
     attend = (
         plain_attention
-        if half_on_cpu and key.shape[2] <= FEW_TOKENS and not dropout
+        if is_half_on_cpu(query) and key.shape[2] <= FEW_TOKENS and not dropout
         else scaled_dot_product_attention
     )
     if attention_mask is None:
@@ -276,13 +277,15 @@ ALL_ATTENTION_FUNCTIONS.register(SPLIT_ATTENTION, split_attention)
 def upscale(scale_block: PreTrainedModel, maps: torch.Tensor) -> torch.Tensor:
     """Run an EomtScaleBlock of n layers with channels last: [B, C, h, w] to [B, C, 2^n h, 2^n w].
 
-    The same numbers as transformers' in half the time on a CPU: patches are tokens, so their
-    channels are last already, and a transposed convolution of 2 x 2 pixels with stride 2 is a
-    linear layer whose result is rearranged.
+    Patches are tokens, so their channels are last already. A transposed convolution of 2 x 2 pixels
+    with stride 2 is a linear layer whose result is rearranged: it is computed so where that is
+    faster.
     """
     maps = maps.contiguous(memory_format=torch.channels_last)
+    as_product = multiplies_for_transposed_conv(maps.device)
     for layer in scale_block.block:
-        maps = layer.layernorm2d(layer.conv2(layer.activation(transposed_conv(layer.conv1, maps))))
+        maps = transposed_conv(layer.conv1, maps) if as_product else layer.conv1(maps)
+        maps = layer.layernorm2d(layer.conv2(layer.activation(maps)))
     return maps
 
 

@@ -26,7 +26,7 @@ from visionloop.datasets.super_resolution.transforms import (
 )
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.errors import UserError
-from visionloop.engine.system.kernels import LayerWidths
+from visionloop.engine.system.kernels import LayerWidths, layout_for_convolutions
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.lpips import Lpips
@@ -278,8 +278,7 @@ class SuperResolutionTask(Task):
         )
 
     def to_input(self, batch: Batch) -> torch.Tensor:
-        pixel_values: torch.Tensor = batch["pixel_values"].float() / 255
-        return pixel_values
+        return layout_for_convolutions(batch["pixel_values"]).float() / 255
 
     def count_normalizers(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
         pixels = sum(

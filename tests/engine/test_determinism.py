@@ -131,3 +131,29 @@ def test_an_algorithm_of_nccl_that_was_chosen_stays(monkeypatch):
     monkeypatch.setenv("NCCL_ALGO", "Ring")
     with deterministic_algorithms(True):
         assert os.environ["NCCL_ALGO"] == "Ring"
+
+
+@pytest.mark.parametrize(("deterministic", "fixed", "expected"), [
+    (False, True, True), (True, True, False), (False, False, False),
+])  # fmt: skip
+def test_cudnn_measures_its_kernels_in_steps_of_one_image_size_and_never_in_evaluations(
+    deterministic, fixed, expected, tmp_path
+):
+    class Watched(ToyTask):
+        trained, evaluated = set(), set()
+
+        def has_fixed_size(self):
+            return fixed
+
+        def loss(self, model, batch, normalizers):
+            self.trained.add(torch.backends.cudnn.benchmark)
+            return super().loss(model, batch, normalizers)
+
+        def predict(self, model, batch):
+            self.evaluated.add(torch.backends.cudnn.benchmark)
+            return super().predict(model, batch)
+
+    flags = {"batch_size": 8, "steps": 2, "eval_every": 1, "workers": 0, "precision": "fp32"}
+    train(Watched, output=str(tmp_path), device="cpu", deterministic=deterministic, **flags)
+    assert (Watched.trained, Watched.evaluated) == ({expected}, {False})
+    assert not torch.backends.cudnn.benchmark

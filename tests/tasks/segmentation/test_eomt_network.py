@@ -10,7 +10,11 @@ from transformers import EomtDinov3Config
 
 from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
 from visionloop.tasks.segmentation.model import new_model
-from visionloop.tasks.segmentation.network import EomtForUniversalSegmentation, plain_attention
+from visionloop.tasks.segmentation.network import (
+    EomtForUniversalSegmentation,
+    plain_attention,
+    transposed_conv,
+)
 
 DINOV3 = {
     "hidden_size": 32,
@@ -160,6 +164,13 @@ def test_plain_attention_equals_the_kernel():
         torch.testing.assert_close(
             plain_attention(query, key, value, one, scale=0.25), theirs, atol=1e-5, rtol=1e-5
         )
+
+
+def test_the_product_is_the_transposed_convolution():
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(6, 5, kernel_size=2, stride=2)
+    maps = torch.randn(2, 6, 3, 4).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(transposed_conv(layer, maps), layer(maps))
 
 
 def test_bf16_stays_near_fp32(tiny_module):
