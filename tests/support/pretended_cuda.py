@@ -4,10 +4,9 @@ An operation on tensors of two devices raises as CUDA would, and every host sync
 line that calls it. This shows without a GPU what a CPU run cannot: a constant that was left on the
 host, a copy inside the training loop.
 
-Two device types are offered. `cuda` follows the dispatch of CUDA (autocast lists, kernels chosen by
-device), but has no backward: the autograd engine refuses a CUDA device without a driver. `TWIN` is
-a PrivateUse1 backend that has a backward, with some decompositions of its own. Both change the
-process for good, so use them in a child process.
+The dispatch is that of CUDA: autocast lists, decompositions by device. The kernels and the random
+numbers are those of the CPU, the backward is that of `python_autograd`. All of this changes the
+process, so use it in a child process.
 """
 
 import contextlib
@@ -17,16 +16,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import python_autograd
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.backend_registration import (
-    _DummyBackendModule,
-    _setup_privateuseone_for_python_backend,
-)
 
 aten = torch.ops.aten
-TWIN = "pretended"
 INDEXING = {
     aten.index.Tensor,
     aten.index_put.default,
@@ -45,7 +40,12 @@ DATA_DEPENDENT = {
     aten.repeat_interleave.Tensor,
     aten.unique_dim.default,
 }
-NOT_THE_CALLER = (str(Path(torch.__file__).parent), __file__, contextlib.__file__)
+NOT_THE_CALLER = (
+    str(Path(torch.__file__).parent),
+    __file__,
+    contextlib.__file__,
+    python_autograd.__file__,
+)
 
 
 def calling_line(*files: str) -> str:
@@ -86,6 +86,9 @@ class DeviceTensor(torch.Tensor):
         _active().note("tolist")
         return self.host.tolist()
 
+    def backward(self, gradient=None, *_args, **_kwargs):
+        python_autograd.backward(self, torch.ones_like(self) if gradient is None else gradient)
+
     def untyped_storage(self):
         return self.host.untyped_storage()
 
@@ -107,25 +110,30 @@ def _active() -> "PretendedDevice":
 
 
 class PretendedDevice(TorchDispatchMode):
-    """Inside the block tensors can be sent to `device`. device_type: "cuda" or `TWIN`.
+    """Inside the block tensors can be sent to `device`, and `torch.cuda` says that there is one.
 
-    syncs: {(operation, "file:line"): number of host syncs}.
+    Args:
+        capability: the compute capability of the device.
+
+    Attributes:
+        device: cuda:0.
+        syncs: {(operation, "file:line"): number of host syncs}.
     """
 
-    def __init__(self, device_type: str):
+    def __init__(self, capability: tuple[int, int] = (9, 0)):
         super().__init__()
-        if device_type == "cuda":
-            torch._C._ensureCUDADeviceGuardSet()
-        elif torch._C._get_privateuse1_backend_name() != device_type:
-            _setup_privateuseone_for_python_backend(device_type, backend_module=_Backend())
-        self.device = torch.device(device_type, 0)
+        torch._C._ensureCUDADeviceGuardSet()
+        self.device = torch.device("cuda", 0)
+        self.capability = capability
         self.syncs: Counter[tuple[str, str]] = Counter()
 
     def __enter__(self):
         _devices.append(self)
         self._patches = contextlib.ExitStack()
-        if self.device.type == "cuda":
-            self._patches.enter_context(mock.patch.multiple(torch.cuda, **CUDA_MODULE))
+        self._patches.enter_context(mock.patch.multiple(torch.cuda, **CUDA_MODULE))
+        self._patches.enter_context(mock.patch.object(torch.accelerator, "is_available", always))
+        # called by a thread, in which this mode is not active
+        self._patches.enter_context(mock.patch.object(torch.Tensor, "pin_memory", pinned_copy))
         # parameters become tensors of another class, which Module.to refuses otherwise
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         return super().__enter__()
@@ -227,6 +235,11 @@ def _compute(function, args, kwargs):
     """Call an operation on host tensors, with the CPU's kernel in the place of cuDNN's."""
     if function is aten.cudnn_batch_norm.default:
         return (*aten.native_batch_norm.default(*args), torch.empty(0, dtype=torch.uint8))
+    if function is aten.cudnn_batch_norm_backward.default:
+        inputs, gradient, *statistics, eps, _ = args
+        return aten.native_batch_norm_backward.default(
+            gradient, inputs, *statistics, True, eps, [True] * 3
+        )
     if function is aten._to_copy.default:
         keeps_dtype = kwargs.get("dtype") in (None, args[0].dtype)
         keeps_layout = kwargs.get("memory_format") in (None, torch.preserve_format)
@@ -246,11 +259,17 @@ def _mutated(function, args, kwargs, result):
     return tuple(written) if isinstance(result, tuple) else written[0]
 
 
-class _Backend(_DummyBackendModule):
-    """The methods that torch calls on a PrivateUse1 backend."""
+def always() -> bool:
+    return True
 
-    def get_amp_supported_dtype(self):
-        return [torch.float16, torch.bfloat16]
+
+def pinned_copy(tensor, *_):
+    return tensor.clone()
+
+
+def describe(*_):
+    major, minor = _active().capability
+    return SimpleNamespace(total_memory=80 * 2**30, name="pretended", major=major, minor=minor)
 
 
 # the functions of torch.cuda that our code and torch call
@@ -258,14 +277,18 @@ CUDA_MODULE = {
     "_lazy_init": lambda: None,
     "current_device": lambda: 0,
     "device_count": lambda: 1,
-    "get_device_capability": lambda *_: (9, 0),
+    "empty_cache": lambda: None,
+    "get_device_capability": lambda *_: _active().capability,
     "get_device_name": lambda *_: "pretended",
-    "get_device_properties": lambda *_: SimpleNamespace(
-        total_memory=80 * 2**30, name="pretended", major=9, minor=0
-    ),
-    "is_available": lambda: True,
-    "is_bf16_supported": lambda *_, **__: True,
+    "get_device_properties": describe,
+    "is_available": always,
+    "is_bf16_supported": lambda *_, **__: _active().capability >= (8, 0),
     "manual_seed_all": lambda _: None,
+    "max_memory_allocated": lambda *_: 0,
+    "max_memory_reserved": lambda *_: 0,
+    "mem_get_info": lambda *_: (80 * 2**30, 80 * 2**30),
+    "memory_reserved": lambda *_: 0,
+    "reset_peak_memory_stats": lambda *_: None,
     "set_device": lambda _: None,
-    "synchronize": lambda *_: None,
+    "synchronize": lambda *_: _active().note("synchronize"),
 }
