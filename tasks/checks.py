@@ -124,7 +124,7 @@ def decode_all(
             for row in range(len(index)):
                 path = index.path(row)
                 bar.update()
-                if path in processed or (skip_missing and not os.path.exists(path)):
+                if path in processed or (skip_missing and not os.path.lexists(path)):
                     continue
                 processed.add(path)
                 try:

@@ -129,8 +129,23 @@ def _read_sections(
 
 
 def _drop_outline(entry: JsonObject) -> JsonObject:
-    entry.pop("segmentation", None)
+    """Return an object without its outline, around which a missing box is put."""
+    outline = entry.pop("segmentation", None)
+    if outline and entry.get("bbox") in (None, []):
+        entry["bbox"] = _box_around(outline)
     return entry
+
+
+def _box_around(polygons: object) -> list[float] | None:
+    """Return the box xywh around the polygons of an annotation, None for anything else."""
+    if not isinstance(polygons, list) or not all(isinstance(each, list) for each in polygons):
+        return None
+    corners = [value for polygon in polygons for value in polygon]
+    is_valid = len(corners) >= 6 and all(len(polygon) % 2 == 0 for polygon in polygons)
+    if not is_valid or not all(map(is_number, corners)):
+        return None
+    left, top = min(corners[::2]), min(corners[1::2])
+    return [left, top, max(corners[::2]) - left, max(corners[1::2]) - top]
 
 
 def annotated_categories(annotations: Sequence[JsonObject]) -> set[Hashable]:

@@ -34,7 +34,11 @@ from visionloop.datasets.io.text import read_ends
 # of a COCO json, near its start or its end
 COCO_KEYS = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[')
 MAX_FOLDERS = 200  # that are searched for images
-DESCRIPTIONS = ("data.yaml", "data.yml")
+DESCRIPTIONS = ("data.yaml", "data.yml")  # go before others
+YAML_SUFFIXES = (".yaml", ".yml")
+YOLO_KEY = re.compile(rb"^names\s*:", re.MULTILINE)
+# class names that labelImg, Label Studio and Darknet write without a description
+NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
 ROBOFLOW = "_annotations.coco.json"
 EXPECTED = (
     "{0}.json with images in {0}/, {0}/"
@@ -82,6 +86,9 @@ def require_detection_split(
         present = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
         name = SPLIT_FOLDERS[split][0]
         hint = suggest_folder(data, lambda folder: find_annotations(folder, split))
+        finder = FileFinder(data)
+        if lists := [file for file in NAME_FILES if finder.find(file)]:
+            hint = f"; for YOLO labels put the names of {lists[0]} into a data.yaml: names, train"
         raise DataLayoutError(
             data, f"expected {EXPECTED.format(name)}; found {shorten(present) or 'nothing'}{hint}"
         )
@@ -105,7 +112,7 @@ def inspect_detection_split(
     source = find_annotations(data, split)
     if source is None:
         return None
-    if source.name in DESCRIPTIONS:
+    if source.suffix.lower() in YAML_SUFFIXES:
         return inspect_yolo(source, split, classes)
     folders = image_folders(Path(data), source, split)
     return inspect_coco(source, folders, classes, need_images=need_images)
@@ -151,11 +158,26 @@ def _files_of_split(data: Path, *splits: str) -> list[Path]:
                 f"{folder}/{file}" for file in sorted(finder.names(folder)) if is_json(file)
             ]
     candidates += [
-        name for name in DESCRIPTIONS if any(_names_split(data / name, split) for split in splits)
+        name
+        for name in _descriptions(finder)
+        if any(_names_split(data / name, split) for split in splits)
     ]
     # instances_val* matches instances_validation.json too
     paths = [data / name for name in dict.fromkeys(candidates) if name]
     return [path for path in paths if path.is_file() and not is_hidden(path.name)]
+
+
+def _descriptions(finder: FileFinder) -> list[str]:
+    """Return the names of the YOLO descriptions in a folder: data.yaml, or any with class names."""
+    names = sorted(finder.names(""))
+    usual = [name for name in names if name in DESCRIPTIONS]
+    return usual or [
+        name
+        for name in names
+        if name.lower().endswith(YAML_SUFFIXES)
+        and not is_hidden(name)
+        and YOLO_KEY.search(read_ends(os.path.join(finder.folder, name)))
+    ]
 
 
 def _single_json(data: Path) -> list[Path]:

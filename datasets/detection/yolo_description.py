@@ -50,33 +50,45 @@ class YoloDescription:
             DataLayoutError: for a path outside the dataset.
         """
         entry = with_slashes(entry)
-        return self.locate(entry, (self.root,), self.source)
+        return self.locate(entry, (FileFinder(self.root),), self.source)
 
-    def locate(self, written: str, folders: Sequence[str], place: str) -> str:
+    def locate(
+        self,
+        written: str,
+        finders: Sequence[FileFinder],
+        place: str,
+        *,
+        may_have_moved: bool = False,
+    ) -> str:
         """Return a path that is written in a file.
 
-        A path of another machine, absolute or with `../`, is that of its last folders that exist.
+        Where nothing is there, the path of another machine, absolute or with `../`, is that of its
+        last folders that are there.
 
         Args:
             written: the path.
-            folders: that it may be relative to.
+            finders: of the folders that it may be relative to.
             place: the file, for the message.
+            may_have_moved: take the last folders of any relative path too.
 
         Raises:
             DataLayoutError: for a path outside the dataset.
         """
         path = with_slashes(written)
-        inside = [found for folder in folders if self.contains(found := _on_disk(folder, path))]
-        if existing := [found for found in inside if os.path.exists(found)]:
-            return existing[0]
+        for finder in finders:
+            if (found := _find(finder, path)) and self.contains(found):
+                return found
         is_elsewhere = os.path.isabs(path) or bool(ntpath.splitdrive(path)[0])
-        if (is_elsewhere and not os.path.exists(path)) or path.startswith("../"):
+        if is_elsewhere:
+            may_have_moved = not os.path.exists(path)
+        if may_have_moved or path.startswith("../"):
             parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-            for folder in (self.root, *folders):
-                ends = (_on_disk(folder, "/".join(parts[i:])) for i in range(len(parts)))
-                existing = [end for end in ends if self.contains(end) and os.path.exists(end)]
-                if existing:
+            for finder in finders:
+                ends = (_find(finder, "/".join(parts[i:])) for i in range(len(parts)))
+                if existing := [end for end in ends if end and self.contains(end)]:
                     return existing[0]
+        joined = [os.path.normpath(os.path.join(finder.folder, path)) for finder in finders]
+        inside = [path for path in joined if self.contains(path)]
         if not inside:
             raise DataLayoutError(
                 place, f"{written} leads out of {self.root}; say with path: where the data is"
@@ -144,11 +156,11 @@ def list_images(description: YoloDescription, split: str) -> tuple[str, list[str
     return folder, [os.path.relpath(path, folder) for path in sorted(paths)], others
 
 
-def _on_disk(folder: str, path: str) -> str:
-    """Return a path relative to a folder as it is on disk, or as written without such a file."""
-    joined = os.path.normpath(os.path.join(folder, path))
-    found = FileFinder(folder).find(os.path.relpath(joined, folder))
-    return joined if found is None else os.path.normpath(os.path.join(folder, found))
+def _find(finder: FileFinder, path: str) -> str | None:
+    """Return the absolute path of a file as it is on disk, None without it."""
+    joined = os.path.normpath(os.path.join(finder.folder, path))
+    found = finder.find(os.path.relpath(joined, finder.folder))
+    return None if found is None else os.path.normpath(os.path.join(finder.folder, found))
 
 
 def _root(source: str, data: YamlObject) -> str:
@@ -244,4 +256,5 @@ def _listed_images(text_file: str, description: YoloDescription) -> list[str]:
     except NotText as error:
         raise DataLayoutError(text_file, str(error)) from None
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    return [description.locate(line, (here, description.root), text_file) for line in lines]
+    finders = [FileFinder(folder) for folder in (here, description.root)]
+    return [description.locate(line, finders, text_file, may_have_moved=True) for line in lines]

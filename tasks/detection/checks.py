@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from visionloop.datasets.detection.dataset import size_mismatch
 from visionloop.datasets.detection.layout import (
-    DESCRIPTIONS,
+    YAML_SUFFIXES,
     inspect_detection_split,
     require_detection_split,
 )
@@ -80,7 +80,7 @@ def _inspect_splits(data: str, val_split: float, report: JsonObject) -> dict[str
         for kind, path, why in problems:
             severity: Literal["errors", "warnings"] = "errors" if kind == "error" else "warnings"
             # the description of a YOLO dataset is one file for all splits
-            is_shared = Path(path).name in DESCRIPTIONS
+            is_shared = Path(path).suffix.lower() in YAML_SUFFIXES
             add_problem(report, severity, path, f"{split}: {why}" if is_shared else why)
         if index is not None:
             indexes[split] = index

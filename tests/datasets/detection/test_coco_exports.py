@@ -147,3 +147,24 @@ def test_an_absolute_path_is_an_error(read, tmp_path):
     read(content)
     with pytest.raises(DataLayoutError, match="is absolute"):
         read_coco(tmp_path / "train.json", tmp_path / "train")
+
+
+@pytest.mark.parametrize("absent", [None, []])
+def test_a_missing_box_is_put_around_its_polygons(read, absent):
+    content = small_coco()
+    expected, _ = read(content)
+    for annotation in content["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        right, bottom = x + width, y + height
+        annotation["segmentation"] = [[x, y, right, y, right, y + 1], [x, bottom, x, y, right, y]]
+        annotation["bbox"] = absent
+    index, _ = read(content)
+    assert index.boxes.tolist() == expected.boxes.tolist()
+
+
+@pytest.mark.parametrize("outline", [None, [], [[1, 2]], [["a"] * 6], {"size": [2, 2]}, [1, 2, 3]])
+def test_a_missing_box_without_polygons_is_an_error(read, outline):
+    content = small_coco()
+    content["annotations"][0] |= {"bbox": None, "segmentation": outline}
+    why = "annotation 1: bbox is missing, not four finite numbers"
+    assert ("error", why) in read(content)[1]

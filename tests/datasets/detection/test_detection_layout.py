@@ -222,3 +222,20 @@ def test_a_json_without_a_split_in_its_name_is_no_training_split_beside_a_valida
     write_coco(tmp_path, json_name="result.json", images="images")
     write_coco(tmp_path, json_name="val.json", images="val")
     assert find_detection_split(tmp_path, "train") is None
+
+
+@pytest.mark.parametrize("name", ["data.yml", "dataset.yaml", "coco128.yaml"])
+def test_a_yolo_description_may_have_any_name(tmp_path, name):
+    write_yolo(tmp_path, "train")
+    (tmp_path / "data.yaml").rename(tmp_path / name)
+    (tmp_path / "settings.yaml").write_text("lr: 0.1\n")
+    index = find_detection_split(tmp_path, "train")
+    assert index.source == str(tmp_path / name) and len(index.boxes) == 2
+
+
+def test_yolo_labels_without_a_description_say_how_to_write_one(tmp_path):
+    write_yolo(tmp_path, "train")
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataLayoutError, match=r"names of classes\.txt into a data\.yaml"):
+        require_detection_split(tmp_path, "train")

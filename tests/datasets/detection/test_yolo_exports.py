@@ -181,7 +181,12 @@ def test_a_folder_as_another_machine_called_it_is_found(yolo, entry):
 
 @pytest.mark.parametrize(
     "line",
-    ["/content/set/images/train/a.jpg", "C:\\set\\images\\train\\a.jpg", "images/train/a.jpg"],
+    [
+        "/content/set/images/train/a.jpg",
+        "C:\\set\\images\\train\\a.jpg",
+        "images/train/a.jpg",
+        "data/images/train/a.jpg",
+    ],
 )
 def test_a_list_of_another_machine_names_the_same_images(yolo, line):
     texts = {"lists/train.txt": f"{line}\n", "labels/train/a.txt": lines(BOXES)}

@@ -330,3 +330,11 @@ def test_shares_of_sides_add_up():
         describe_sides(np.array([1.0, 8.0, 20.0, 500.0]), (8, 32))
         == "25 % smaller than 8 px, 50 % 8 to 32, 25 % larger"
     )
+
+
+def test_a_link_to_an_image_that_is_gone_is_an_error(data):
+    path = data / "train" / "train3.png"
+    path.unlink()
+    path.symlink_to(data / "gone.png")
+    (row,) = check(data)["errors"]
+    assert row["path"] == str(path) and "No such file" in row["why"]
