@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from visionloop.engine.budget import Budget
-from visionloop.engine.checkpoints.writer import CheckpointWriter
+from visionloop.engine.checkpoints.writer import CheckpointWriter, host_buffers
 from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import TrainingData
@@ -93,7 +93,7 @@ def prepare_run(
         data=data,
         val_set=spec.val_set,
         log=log,
-        writer=CheckpointWriter(config.save_async),
+        writer=CheckpointWriter(config.save_async, host_buffers(world.device)),
         clock=clock,
         stop=stop,
         nonfinite_steps=NonFiniteSteps(world.device),

@@ -107,9 +107,12 @@ def prepare_write(run: Run, task: Task, state: JsonObject) -> Callable[[], None]
     """
     # a task may write plain attributes too; a shallow copy keeps those of this moment
     module = copy(run.module)
-    weights = copy_to_host(run.module.state_dict())
-    optimizer = copy_to_host(state_by_name(run.optimizer, run.module))
-    ema = copy_to_host(run.ema.tensors) if run.ema else None
+    buffers = run.writer.buffers
+    if buffers:
+        buffers.rewind()  # the write before is over
+    weights = copy_to_host(run.module.state_dict(), buffers)
+    optimizer = copy_to_host(state_by_name(run.optimizer, run.module), buffers)
+    ema = copy_to_host(run.ema.tensors, buffers) if run.ema else None
     best_weights = weights if ema is None else ema_state(run.module, ema)
     step, best = run.state.step, run.state.best
     keep, output, checkpoints = run.config.keep, run.output, run.checkpoints

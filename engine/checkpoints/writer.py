@@ -3,30 +3,40 @@
 The conversion of tensors to safetensors files and back is here as well.
 """
 
+from __future__ import annotations
+
 import errno
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from visionloop.engine.errors import UserError
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+CHUNK_BYTES = 2**26  # of page-locked memory
+ALIGNMENT = 64  # bytes, of a copy in it
 
 
 class CheckpointWriter:
     """Does one write at a time, in a thread or at once; the next call raises a write's error.
 
     The thread writes copies that nothing else changes, so the bytes are the same either way.
+
+    Attributes:
+        buffers: memory for the copies, None for new memory at each save.
     """
 
-    def __init__(self, in_background: bool) -> None:
+    def __init__(self, in_background: bool, buffers: HostBuffers | None = None) -> None:
         self._in_background = in_background
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self.buffers = buffers
 
     @property
     def failed(self) -> bool:
@@ -82,10 +92,61 @@ def cannot_write(folder: Path, error: Exception) -> UserError:
     )
 
 
-def copy_to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copy tensors to new host memory; names that share a tensor share the copy.
+class HostBuffers:
+    """Page-locked host memory for the copies of one checkpoint, which the next one uses again.
+
+    CUDA copies there several times as fast as to other memory, and without a wait for each tensor;
+    locking pages takes longer than copying, so they are kept. They are locked in chunks, since
+    torch rounds each request up to a power of two.
+
+    Args:
+        pinned: lock the pages.
+    """
+
+    def __init__(self, *, pinned: bool = True) -> None:
+        self._pinned = pinned
+        self._chunks: list[NDArray[np.uint8]] = []
+        self._number = self._used = 0
+
+    def rewind(self) -> None:
+        """Use all memory again. Nothing may read the copies of the checkpoint before."""
+        self._number = self._used = 0
+
+    def empty_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return uninitialized, contiguous memory for a copy, in a storage of its own."""
+        num_bytes = -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+        while True:
+            if self._number == len(self._chunks):
+                self._chunks.append(self._allocate(max(num_bytes, CHUNK_BYTES)))
+            if self._used + num_bytes <= len(self._chunks[self._number]):
+                break
+            self._number, self._used = self._number + 1, 0
+        memory = self._chunks[self._number][self._used : self._used + tensor.nbytes]
+        self._used += num_bytes
+        return torch.from_numpy(memory).view(tensor.dtype).view(tensor.shape)
+
+    def _allocate(self, num_bytes: int) -> NDArray[np.uint8]:
+        try:
+            return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=self._pinned).numpy()
+        except RuntimeError:  # the system locks no more pages: slower, and the same bytes
+            return torch.empty(num_bytes, dtype=torch.uint8).numpy()
+
+
+def host_buffers(device: torch.device) -> HostBuffers | None:
+    """Return the memory for copies from CUDA; None elsewhere, where nothing is won by keeping."""
+    return HostBuffers() if device.type == "cuda" else None
+
+
+def copy_to_host(
+    tensors: Mapping[str, torch.Tensor], buffers: HostBuffers | None = None
+) -> dict[str, torch.Tensor]:
+    """Copy tensors to host memory; names that share a tensor share the copy.
 
     Waits for the device.
+
+    Args:
+        tensors: {name: tensor}.
+        buffers: memory for the copies, new memory by default.
     """
     copies: dict[object, torch.Tensor] = {}
     result = {}
@@ -95,8 +156,14 @@ def copy_to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
             storage = tensor.untyped_storage().data_ptr()
             key = (storage, tensor.storage_offset(), tensor.shape, tensor.stride())
         if key not in copies:
-            copies[key] = tensor.detach().to("cpu", copy=True).contiguous()
+            source = tensor.detach()
+            if buffers is None or not tensor.numel():
+                copies[key] = source.to("cpu", copy=True).contiguous()
+            else:
+                copies[key] = buffers.empty_like(source).copy_(source, non_blocking=True)
         result[name] = copies[key]
+    for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+        torch.cuda.synchronize(device)
     return result
 
 

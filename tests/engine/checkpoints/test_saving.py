@@ -9,6 +9,8 @@ import pytest
 import torch.utils.tensorboard
 from toy_task import ToyTask
 
+from visionloop.engine import prepare
+from visionloop.engine.checkpoints import writer as writer_module
 from visionloop.engine.checkpoints.files import write_json
 from visionloop.engine.checkpoints.folder import (
     latest_valid,
@@ -19,7 +21,9 @@ from visionloop.engine.checkpoints.folder import (
 )
 from visionloop.engine.checkpoints.writer import (
     CheckpointWriter,
+    HostBuffers,
     copy_to_host,
+    host_buffers,
     load_tensors,
     save_tensors,
 )
@@ -128,7 +132,8 @@ def test_one_write_at_a_time_and_its_error_comes_once():
     assert order == ["first", "second"] and not writer.failed
 
 
-def test_copies_are_of_this_moment_and_shared_where_the_tensors_are():
+@pytest.mark.parametrize("buffers", [None, HostBuffers(pinned=False)])
+def test_copies_are_of_this_moment_and_shared_where_the_tensors_are(buffers):
     weight = torch.arange(6.0).reshape(2, 3)
     tensors = {
         "a": weight,
@@ -137,7 +142,7 @@ def test_copies_are_of_this_moment_and_shared_where_the_tensors_are():
         "turned": weight.t(),
         "empty": torch.zeros(0),
     }
-    copies = copy_to_host(tensors)
+    copies = copy_to_host(tensors, buffers)
     weight.add_(100)
     assert copies["a"] is copies["tied"] and copies["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert copies["part"].tolist() == [[0, 1, 2]] and copies["turned"].tolist() == [
@@ -146,6 +151,54 @@ def test_copies_are_of_this_moment_and_shared_where_the_tensors_are():
         [2, 5],
     ]
     assert copies["turned"].is_contiguous() and copies["empty"].data_ptr() == 0
+
+
+def test_kept_memory_holds_the_tensors_of_each_save_in_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "CHUNK_BYTES", 4096)
+    buffers = HostBuffers(pinned=False)
+    addresses = []
+    for save in range(2):
+        torch.manual_seed(save)
+        tensors = {
+            "large": torch.randn(50, 50),
+            "half": torch.randn(3).bfloat16(),
+            "moments": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+            "step": torch.tensor(float(save)),
+            "count": torch.tensor([save]),
+            "empty": torch.zeros(0),
+            **{f"weight {i}": torch.randn(7, 11) for i in range(30)},
+        }
+        buffers.rewind()
+        copies = copy_to_host(tensors, buffers)
+        addresses.append([copy.data_ptr() for copy in copies.values()])
+        save_tensors(tmp_path / "kept", copies)
+        save_tensors(tmp_path / "new", copy_to_host(tensors))
+        assert (tmp_path / "kept").read_bytes() == (tmp_path / "new").read_bytes()
+        assert len({copy.untyped_storage().data_ptr() for copy in copies.values()}) == len(copies)
+    assert addresses[0] == addresses[1], "locked memory is taken once"
+
+
+def test_memory_that_cannot_be_locked_is_used_unlocked(monkeypatch):
+    empty = torch.empty
+
+    def refusing(*size, pin_memory=False, **options):
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return empty(*size, **options)
+
+    monkeypatch.setattr(torch, "empty", refusing)
+    copies = copy_to_host({"weight": torch.ones(3)}, HostBuffers())
+    assert copies["weight"].tolist() == [1, 1, 1]
+
+
+def test_a_run_that_keeps_the_memory_of_its_copies_writes_the_same_bytes(
+    straight, tmp_path, monkeypatch
+):
+    assert host_buffers(torch.device("cpu")) is None
+    assert isinstance(host_buffers(torch.device("cuda")), HostBuffers)
+    monkeypatch.setattr(prepare, "host_buffers", lambda device: HostBuffers(pinned=False))
+    train(ToyTask, output=str(tmp_path), **SETTINGS)
+    assert hashes(tmp_path) == straight
 
 
 def test_tensors_come_back_bit_for_bit(tmp_path):
