@@ -1,4 +1,4 @@
-"""A GPU whose memory runs out after the first steps of a run.
+"""A GPU whose memory runs out after the first steps of a run; copies to page-locked memory.
 
 Tests with `cpu` in their name run the same check on the CPU.
 """
@@ -8,8 +8,10 @@ import os
 import pytest
 import torch
 from device_commands import losses_of
-from device_task import TASKS, need_gpus
+from device_task import TASKS, need_gpus, on_devices
 
+from visionloop.bin.benchmarks.measurement import synchronized_time
+from visionloop.engine.checkpoints.writer import HostBuffers, copy_to_host
 from visionloop.engine.data.micro_batches import Halving
 from visionloop.engine.out_of_memory import read_halvings
 from visionloop.engine.testing.short_runs import logged, on_ranks
@@ -20,6 +22,7 @@ SCARCE_IN = 4  # step, 0-based
 # of the memory that a micro-batch takes above that of weights and optimizer: enough for a half
 SCARCE_SHARE = 0.75
 SIDES = {"cpu": 32, "cuda": 192}  # pixels; on the GPU activations outweigh all else
+COPIED_BYTES = 2**28
 LOSS_ERROR = 1e-3  # relative, of sums over other micro-batches
 
 
@@ -89,3 +92,18 @@ def test_a_step_without_memory_is_done_again_in_halves_and_the_run_ends(
     assert read_halvings(outputs[0]) == ()
     assert read_halvings(outputs[1]) == (Halving(SCARCE_IN, MICRO_BATCH, MICRO_BATCH // 2),)
     assert scarce == pytest.approx(plenty, rel=LOSS_ERROR)
+
+
+@on_devices
+def test_a_checkpoint_is_copied_to_page_locked_memory_that_is_kept(device, record):
+    buffers = HostBuffers(pinned=device == "cuda")
+    for save in range(2):  # the first takes the memory
+        numbers = torch.arange(COPIED_BYTES // 4, device=device).float().add_(save)
+        tensors = {str(i): part for i, part in enumerate(numbers.split(2**20))}
+        buffers.rewind()
+        began = synchronized_time(torch.device(device))
+        copies = copy_to_host(tensors, buffers)
+        seconds = synchronized_time(torch.device(device)) - began
+        assert all(torch.equal(copies[name], part.cpu()) for name, part in tensors.items())
+    assert {copy.is_pinned() for copy in copies.values()} == {device == "cuda"}
+    record(copied_gib_per_second=COPIED_BYTES / 2**30 / seconds)

@@ -155,7 +155,7 @@ def test_batches_are_pinned_and_arrive_whole_on_a_busy_device(
             del batch, tensors  # the pinned memory may be reused from here on
             assert all(torch.equal(before, after.cpu()) for before, after in sent)
             num_bytes += sum(before.nbytes for before, _ in sent)
-    record(mib=num_bytes / 2**20)
+    record(copied_mib=num_bytes / 2**20)
 
 
 @on_devices
