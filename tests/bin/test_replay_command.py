@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from toy_task import ToyTask
 
@@ -89,6 +90,34 @@ def test_loss_and_gradient_are_those_that_the_run_logged_bit_for_bit(
         json.loads((tmp_path / "out" / "replay.json").read_text()) == report
         and bytes_below(run) == before
     )
+
+
+def test_a_step_that_ran_out_of_memory_is_replayed_in_its_smaller_micro_batches(
+    command, data, tmp_path, monkeypatch
+):
+    loss = ClassificationTask.loss
+
+    def scarce_loss(task, model, batch, normalizers):
+        if batch.step == 2 and len(batch) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss(task, model, batch, normalizers)
+
+    output = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTask, "loss", scarce_loss)
+        more = dict(batch_size=6, micro_batch=3, drop_path=0.5)
+        train(ClassificationTask, data=str(data), output=str(output), steps=4, **SHORT | more)
+    for step, number in ((2, 2), (3, 6), (4, 6)):
+        folder = tmp_path / f"step_{step}"
+        _, printed, _ = command(
+            "replay", "--run", output, "--step", step, "--output", folder, "--json"
+        )
+        report, row = json.loads(printed.splitlines()[-1]), logged(output, step)
+        assert len({sample["micro_batch"] for sample in report["samples"]}) == number
+        assert (report["losses"]["loss"], report["gradient_norm"]) == (
+            row["loss"],
+            row["grad_norm"],
+        )
 
 
 def test_the_sheet_shows_every_sample_and_the_lines_name_it(command, run, tmp_path):

@@ -20,11 +20,12 @@ from visionloop.engine.distributed import World
 from visionloop.engine.errors import RunAgain, UserError
 from visionloop.engine.out_of_memory import OutOfMemoryGuard, read_halvings, write_halvings
 from visionloop.engine.system.memory import virtual_bytes
-from visionloop.engine.testing.short_runs import logged
+from visionloop.engine.testing.short_runs import logged, on_ranks
 from visionloop.engine.train import train
 
 STEPS = SETTINGS["steps"]
 HALVED = (Halving(3, 12, 6),)
+HALVED_AT_START = (Halving(0, 12, 6),)
 QUIET = {"dropout": 0.0}
 
 
@@ -211,6 +212,35 @@ def test_memory_that_runs_out_in_the_update_ends_the_process_and_the_next_goes_o
 # ---- several processes
 
 
+def collectives_of_a_step(output, micro_batch):
+    """Number of collectives on host numbers in the second step of this rank."""
+    calls, counts = [], []
+    all_reduce = torch.distributed.all_reduce
+
+    def counted(*arguments, **options):
+        calls.append(None)
+        return all_reduce(*arguments, **options)
+
+    class CountingToy(ToyTask):
+        def before_step(self, module, step, steps):
+            super().before_step(module, step, steps)
+            counts.append(len(calls))
+
+    torch.distributed.all_reduce = counted
+    settings = SETTINGS | {"micro_batch": micro_batch, "log_every": 100}
+    train(CountingToy, output=output, **settings)
+    return counts[2] - counts[1]
+
+
+@pytest.mark.parametrize(("micro_batch", "expected"), [(6, 1), (3, 2)])
+def test_a_step_has_one_collective_and_one_more_before_the_last_of_several_micro_batches(
+    tmp_path, micro_batch, expected
+):
+    output = str(tmp_path / "run")
+    counts = on_ranks(2, collectives_of_a_step, output, micro_batch, context="fork")
+    assert counts == [expected, expected]
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("task", [ScarceToy, SummingToy])
 def test_a_rank_without_memory_before_the_last_micro_batch_halves_that_of_all(tmp_path, rank, task):
@@ -254,6 +284,17 @@ def test_synchronized_batch_norm_leaves_no_way_back(tmp_path):
 
 
 # ---- elsewhere
+
+
+def test_a_calibration_run_that_runs_out_of_memory_decides_for_the_run(tmp_path):
+    class FullToy(ScarceToy):
+        def is_full(self, step, samples):
+            return samples > 6
+
+    budget = {"task": FullToy, "steps": None, "budget": "8s", "save_every": 0, "eval_every": 0}
+    assert start(tmp_path, **budget) == [0, "finished"]
+    assert read_halvings(tmp_path) == HALVED_AT_START
+    assert not (tmp_path / ".calibration").exists()
 
 
 @pytest.mark.parametrize("processes", [1, 2])

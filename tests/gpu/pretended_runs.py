@@ -3,6 +3,7 @@
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,8 +15,10 @@ from device_syncs import count_by_module
 from device_task import NOISY, TASKS, started, tiny_task
 from pretended_cuda import PretendedDevice
 
+from visionloop.engine.data.micro_batches import Halving
 from visionloop.engine.determinism import deterministic_algorithms
 from visionloop.engine.loop import fit
+from visionloop.engine.out_of_memory import write_halvings
 from visionloop.engine.testing.short_runs import CONFIG, logged, train_steps
 from visionloop.engine.types import JsonObject, Scores
 from visionloop.tasks.predictor import Predictor
@@ -75,6 +78,33 @@ def whole_run(device: str, task_name: str, data: Path, folder: Path) -> RunResul
         predictions = model.predict(names)
     assert result.state == "finished"
     return {"log": logged(folder), "scores": scores, "predictions": predictions}
+
+
+def halved_runs(task_name: str, data: Path, folder: Path) -> list[list[JsonObject]]:
+    """Return the log of a run whose second step does not fit, and of one that knows it before.
+
+    The error comes when gradients and BatchNorm statistics are there.
+    """
+    config = replace(CONFIG, device="cuda", steps=3, batch_size=4, micro_batch=4, eval_every=0)
+    logs = []
+    with PretendedDevice():
+        for is_known in (False, True):
+            task, output = noisy_task(task_name, data), folder / str(is_known)
+            if is_known:
+                output.mkdir()
+                write_halvings(output, [Halving(1, 4, 2)])
+            task.loss = partial(scarce_loss, task.loss)
+            train_steps(task, output, config=config)
+            logs.append(logged(output))
+    return logs
+
+
+def scarce_loss(loss, model, batch, normalizers):
+    losses = loss(model, batch, normalizers)
+    if batch.step == 1 and len(batch) > 2:
+        losses["loss"].backward()
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return losses
 
 
 def syncs_of_a_step(

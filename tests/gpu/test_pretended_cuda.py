@@ -51,6 +51,17 @@ def test_a_run_on_cuda_is_the_run_of_the_cpu(task_name, in_child_process, data_o
                 assert value.shape == other.shape and value.dtype == other.dtype
 
 
+@on_every_task
+def test_a_step_that_does_not_fit_on_cuda_is_that_of_a_smaller_micro_batch(
+    task_name, in_child_process, data_of, tmp_path
+):
+    surprised, informed = in_child_process(
+        pretended_runs.halved_runs, task_name, data_of(task_name), tmp_path
+    )
+    assert surprised == informed
+    assert [row["kind"] for row in surprised].count("out_of_memory") == 1
+
+
 @pytest.mark.parametrize(("precision", "deterministic"), [("bf16", False), ("fp16", True)])
 @on_every_task
 def test_between_log_steps_on_cuda_only_the_matcher_has_host_syncs(
