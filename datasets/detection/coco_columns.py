@@ -236,9 +236,13 @@ def _wrong_name(name: object) -> str | None:
     if not isinstance(name, str) or not is_text(name):
         return f"file_name is {show(name)}"
     if os.path.isabs(name) or ntpath.isabs(name) or ntpath.splitdrive(name)[0]:
-        return f"file_name {show(name)} is absolute, expected is one below the folder of images"
+        return (
+            f"file_name {show(name)} is absolute, expected is one below the folder of images; "
+            "remove the folders before it"
+        )
     if os.path.normpath(with_slashes(name)).split(os.sep)[0] in ("..", "."):
-        return f"file_name {show(name)} leads out of the folder of images"
+        why = f"file_name {show(name)} leads out of the folder of images"
+        return f"{why}; remove the folders before it"
     try:
         return "file_name holds a zero byte" if b"\0" in os.fsencode(name) else None
     except UnicodeEncodeError:

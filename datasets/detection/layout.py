@@ -89,6 +89,9 @@ def require_detection_split(
         finder = FileFinder(data)
         if lists := [file for file in NAME_FILES if finder.find(file)]:
             hint = f"; for YOLO labels put the names of {lists[0]} into a data.yaml: names, train"
+        levels = ("", "annotations", *SPLIT_FOLDERS["train"])
+        if any(file.endswith(".xml") for level in levels for file in finder.names(level)):
+            hint = "; for Pascal VOC run bin/convert.py voc first"
         raise DataLayoutError(
             data, f"expected {EXPECTED.format(name)}; found {shorten(present) or 'nothing'}{hint}"
         )

@@ -199,7 +199,7 @@ def _class_names(source: str, data: YamlObject) -> tuple[str, ...]:
     names = [class_name(name) for name in names]
     for label in repeated(names):
         raise DataLayoutError(source, f"two classes have the name {names[label]!r}")
-    count = data.get("nc", len(names))
+    count = _class_id(data.get("nc", len(names)))
     if count != len(names):
         raise DataLayoutError(source, f"nc is {show(count)}, but there are {len(names)} names")
     return tuple(names)
@@ -240,6 +240,10 @@ def _splits(source: str, data: YamlObject) -> dict[str, tuple[str, ...]]:
             raise DataLayoutError(
                 source, f"{keys[0]} is {show(value)}, expected a folder or a list of folders"
             )
+        for entry in entries:
+            if not entry.isprintable():  # "images\train"
+                why = f"{keys[0]} is {show(entry)}: in double quotes a backslash is no separator"
+                raise DataLayoutError(source, f"{why}; write / for it")
         splits[split] = tuple(entries)
     return splits
 

@@ -99,7 +99,8 @@ def _number(word: str) -> float:
     try:
         return float(word)
     except ValueError:
-        raise ValueError(f"{show(word)} is no number") from None
+        hint = "; numbers have a point and spaces between them" if "," in word else ""
+        raise ValueError(f"{show(word)} is no number{hint}") from None
 
 
 def _what_follows(shares: Sequence[float]) -> str:

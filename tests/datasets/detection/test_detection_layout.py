@@ -239,3 +239,11 @@ def test_yolo_labels_without_a_description_say_how_to_write_one(tmp_path):
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     with pytest.raises(DataLayoutError, match=r"names of classes\.txt into a data\.yaml"):
         require_detection_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["a.xml", "train/a.xml", "annotations/a.xml"])
+def test_annotations_of_voc_name_their_converter(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("<annotation/>")
+    with pytest.raises(DataLayoutError, match=r"run bin/convert\.py voc first"):
+        require_detection_split(tmp_path, "train")

@@ -80,6 +80,7 @@ def test_images_rotated_by_exif_have_their_upright_size(yolo, tmp_path):
     [
         "names: {0: cat, 1: dog}\ntrain: images/train\n",
         "names: {1: dog, 0: cat}\nnc: 2\ntrain: images/train/\n",
+        "names: [cat, dog]\nnc: '2'\ntrain: images/train/\n",
         "names: [cat, dog]\ntrain: ./images/train\n",
         "names: [cat, dog]\ntrain: ../images/train\n",
         "names: [cat, dog]\npath: .\ntrain: images/train\n",
@@ -142,6 +143,7 @@ def test_labels_of_another_split_go_by_name(yolo):
         ("0 0.5 0.5 0.25", "line 2: 4 numbers, expected are 5"),
         ("0 0.5 0.5 0.25 0.5 0.9", "line 2: 6 numbers, expected are 5"),
         ("0 0.5 0.5 0.25 x", "line 2: 'x' is no number"),
+        ("0 0,5 0,5 0,2 0,5", "line 2: '0,5' is no number; numbers have a point and spaces"),
         ("2 0.5 0.5 0.25 0.5", "line 2: class 2, expected 0 to 1"),
         ("-1 0.5 0.5 0.25 0.5", "line 2: class -1, expected 0 to 1"),
         ("0.5 0.5 0.5 0.25 0.5", "line 2: class 0.5, expected 0 to 1"),
@@ -196,6 +198,10 @@ def test_many_wrong_lines_are_one_error_with_their_number(yolo, tmp_path):
         ("names: [cat, dog]\nnc: 3\ntrain: images/train\n", "nc is 3, but there are 2 names"),
         ("names: [cat, dog]\npath: 3\ntrain: images/train\n", "path is 3"),
         ("names: [cat, dog]\ntrain: 3\n", "train is 3, expected a folder"),
+        (
+            'names: [cat, dog]\ntrain: "images\\train"\n',
+            "train is .* in double quotes a backslash is no separator; write / for it",
+        ),
         ("names: [cat, dog]\ntrain: images/train\nval: x\nvalid: y\n", "holds both val and valid"),
         (
             "names: [cat, dog]\ntrain: images/tarin\n",
