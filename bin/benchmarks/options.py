@@ -16,6 +16,8 @@ PRECISION = click.Choice(["fp32", "bf16"])
 FP16_PRECISION = click.Choice(["fp32", "bf16", "fp16"])
 POSITIVE = click.IntRange(1)
 JSON_FILE = click.Path(dir_okay=False, path_type=Path)
+PRECISION_HELP = "Autocast precision (default: that of `train`)"
+PRECISIONS_HELP = "Autocast precision, can be repeated (default: fp32 and that of `train`)"
 SIZE_HELP = (
     "Side of the training images in pixels; super-resolution: of the input crops"
     " (default: the model's)"

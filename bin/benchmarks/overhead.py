@@ -10,9 +10,19 @@ from typing import NamedTuple
 import click
 
 from visionloop.bin.benchmarks.measurement import median_ms, ratio_with_interval
-from visionloop.bin.benchmarks.options import FP16_PRECISION, POSITIVE, shared_options
+from visionloop.bin.benchmarks.options import (
+    FP16_PRECISION,
+    POSITIVE,
+    PRECISION_HELP,
+    shared_options,
+)
 from visionloop.bin.benchmarks.results import Row, Value, describe_environment, write_results
-from visionloop.bin.benchmarks.tasks import build_steady_task, prepare_steady_run, sample_data
+from visionloop.bin.benchmarks.tasks import (
+    build_steady_task,
+    default_precision,
+    prepare_steady_run,
+    sample_data,
+)
 
 # each level has all that those before it have
 LEVELS = {
@@ -45,7 +55,7 @@ LEVEL_HELP = "Level to measure, can be repeated; each includes those before it (
 )
 @shared_options("task", "data", "model", "image-size", batch_size=32)
 @click.option("--micro-batch", type=int, help=MICRO_BATCH_HELP)
-@click.option("--precision", type=FP16_PRECISION, default="bf16", help="Autocast precision")
+@click.option("--precision", type=FP16_PRECISION, help=PRECISION_HELP)
 @click.option("--steps", type=POSITIVE, default=240, help="Steps of each level")
 @click.option(
     "--block", type=click.IntRange(2), default=10, help="Steps before the loops alternate"
@@ -69,6 +79,8 @@ def overhead(
         from visionloop.engine.data.forkserver import start_fork_server
 
         start_fork_server()  # before this process has threads
+    if options["precision"] is None:
+        options["precision"] = default_precision(task_name, options["model"], options["device"])
     context = describe_environment(task=task_name, **options)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

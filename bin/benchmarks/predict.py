@@ -7,9 +7,14 @@ from pathlib import Path
 import click
 
 from visionloop.bin.benchmarks.measurement import in_new_process
-from visionloop.bin.benchmarks.options import POSITIVE, PRECISION, shared_options
+from visionloop.bin.benchmarks.options import (
+    POSITIVE,
+    PRECISION,
+    PRECISIONS_HELP,
+    shared_options,
+)
 from visionloop.bin.benchmarks.results import Value, describe_environment, write_results
-from visionloop.bin.benchmarks.tasks import sample_data
+from visionloop.bin.benchmarks.tasks import default_precision, sample_data
 
 COLUMNS = {
     "batch_ms": "from the first file of a batch to its last result written, median",
@@ -45,8 +50,7 @@ IMAGES = {
 )  # fmt: skip
 @click.option(
     "--precision", "precisions", type=PRECISION, multiple=True,
-    help="Autocast precision of the model, can be repeated; `predict` itself always uses fp32"
-    " (default: both; super_resolution: fp32)",
+    help=f"{PRECISIONS_HELP}; `predict` itself always uses fp32",
 )  # fmt: skip
 @click.option(
     "--tile", "tiles", type=click.IntRange(0), multiple=True,
@@ -71,7 +75,9 @@ def predict(
     )
 
     sizes = sorted(set(batch_sizes or ((1,) if single else (1, 8, 32))))
-    precisions = precisions or (("fp32",) if single else ("fp32", "bf16"))
+    if not precisions:
+        device = options["device"]
+        precisions = "fp32", in_new_process(default_precision, task_name, "tiny", device)
     sides = sorted({0, *(tiles or (128,))}) if single else [None]
     cases = list(starmap(Case, product(sorted(set(precisions), reverse=True), sides, sizes)))
     with tempfile.TemporaryDirectory() as name:

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from visionloop.bin.benchmarks.measurement import in_new_process
-from visionloop.bin.benchmarks.options import FP16_PRECISION, shared_options
+from visionloop.bin.benchmarks.options import FP16_PRECISION, PRECISIONS_HELP, shared_options
 from visionloop.bin.benchmarks.results import Value, describe_environment, write_results
-from visionloop.bin.benchmarks.tasks import sample_data
+from visionloop.bin.benchmarks.tasks import default_precision, sample_data
 
 COLUMNS = {
     "forward_ms": "forward pass of the model",
@@ -38,8 +38,7 @@ COLUMNS = {
 )
 @shared_options("task", "data", "model", "image-size", batch_size=8)
 @click.option(
-    "--precision", "precisions", type=FP16_PRECISION, multiple=True, default=["fp32", "bf16"],
-    help="Autocast precision, can be repeated",
+    "--precision", "precisions", type=FP16_PRECISION, multiple=True, help=PRECISIONS_HELP
 )  # fmt: skip
 @click.option(
     "--grad-checkpointing/--no-grad-checkpointing", "recomputation", default=None,
@@ -54,6 +53,9 @@ def step(
     from visionloop.bin.benchmarks.step_timing import Case, measure_cases
 
     recomputations = [False, True] if recomputation is None else [recomputation]
+    if not precisions:
+        model, device = options["model"], options["device"]
+        precisions = "fp32", in_new_process(default_precision, task_name, model, device)
     cases = list(starmap(Case, product(dict.fromkeys(precisions), recomputations)))
     with tempfile.TemporaryDirectory() as scratch:
         flags = options | {"ema": True, "data": data or sample_data(task_name, Path(scratch))}

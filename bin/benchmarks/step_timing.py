@@ -19,6 +19,9 @@ from visionloop.engine.precision import DTYPES, build_precision
 
 WARM_STEPS = 3
 # so large that a larger matrix would not be multiplied at a higher rate
+# a product that takes longer is not followed by one of twice the side: emulated bf16 would take
+# minutes
+LONG_PRODUCT = 0.05  # seconds
 MATRIX_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 # FlopCounterMode knows the attention kernels of CUDA alone; these two are the CPU's
 CPU_ATTENTION = {
@@ -107,17 +110,25 @@ class MatmulRate:
     """Times products of two square random matrices. rates: FLOP per second of each so far."""
 
     def __init__(self, dtype: torch.dtype, step: RepeatedStep) -> None:
-        self.side, self.clock = MATRIX_SIDE[step.device.type], step.clock
+        self.clock, largest = step.clock, MATRIX_SIDE[step.device.type]
         self.rates: list[float] = []
-        self.matrix = torch.randn(self.side, self.side, device=step.device).to(dtype)
-        torch.matmul(self.matrix, self.matrix)  # warm-up
+        matrix = torch.randn(largest, largest, device=step.device).to(dtype)
+        self.side, seconds = largest // 32, 0.0
+        while self.side < largest and seconds < LONG_PRODUCT:
+            self.side *= 2
+            self.matrix = matrix[: self.side, : self.side].contiguous()
+            seconds = self.measure_seconds()  # also the warm-up of the side that stays
 
     def measure(self) -> float:
         """Return FLOP per second of one product: 2 n^3 operations divided by its time."""
+        self.rates.append(2 * self.side**3 / self.measure_seconds())
+        return self.rates[-1]
+
+    def measure_seconds(self) -> float:
+        """Return the seconds of one product."""
         began = self.clock()
         torch.matmul(self.matrix, self.matrix)
-        self.rates.append(2 * self.side**3 / (self.clock() - began))
-        return self.rates[-1]
+        return self.clock() - began
 
 
 def count_flops(call: Callable[[], Value]) -> int:

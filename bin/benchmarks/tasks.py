@@ -77,6 +77,21 @@ def build_task(task_name: str, flags: Row) -> BuiltTask:
     return BuiltTask(world, *build_data(task_class, settings, world, {}))
 
 
+def default_precision(task_name: str, model: str, device: str | None) -> str:
+    """Return the precision of `train` without --precision, from random weights on a device."""
+    from visionloop.engine.config.options import AUTO, build
+    from visionloop.engine.distributed import pick_device
+    from visionloop.engine.system.kernels import choose_precision
+    from visionloop.engine.train import resolve_settings
+
+    task_class = load_task_class(task_name)
+    settings = resolve_settings(task_class, {"model": model, "from_scratch": True})
+    if settings["precision"].value != AUTO:
+        return str(settings["precision"].value)  # of the recipe
+    task = task_class(build(task_class.config_class, settings))
+    return choose_precision(pick_device(device), task.layer_widths())[0]
+
+
 def build_steady_task(task_name: str, flags: Row) -> BuiltTask:
     """Build a task whose steps are all equal work."""
     return build_task(task_name, flags | STEADY[task_name])

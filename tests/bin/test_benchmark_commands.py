@@ -39,7 +39,20 @@ COMMANDS = {
         "1",
     ],
     "on-paper": ["--model", "tiny"],
-    "predict": ["--batch-size", "2", "--repeats", "1", "--device", "cpu"],
+    "predict": (
+        [
+            "--batch-size",
+            "2",
+            "--repeats",
+            "1",
+            "--device",
+            "cpu",
+            "--precision",
+            "fp32",
+            "--precision",
+            "bf16",
+        ]
+    ),
 }
 WITHOUT_DATA = ("on-paper", "predict")
 

@@ -59,7 +59,7 @@ def invoke(tmp_path, *words):
 
 
 def test_implementations_are_interleaved_seed_by_seed():
-    cases = plan_cases("classification", (SAME_RECIPE, OWN_PRESET), 2, steps=None)
+    cases = plan_cases("classification", (SAME_RECIPE, OWN_PRESET), 2, steps=None, precision="fp32")
     order = [
         ("trainer", SAME_RECIPE),
         ("timm", SAME_RECIPE),
@@ -74,7 +74,7 @@ def test_implementations_are_interleaved_seed_by_seed():
 
 @pytest.mark.parametrize("task_name", DEFAULTS)
 def test_a_speed_comparison_runs_visionloop_with_and_without_its_cache(task_name):
-    cases = plan_cases(task_name, (SPEED,), 1, steps=None)
+    cases = plan_cases(task_name, (SPEED,), 1, steps=None, precision="fp32")
     assert [case.cached for case in cases][-2:] == [False, True] and {
         case.steps for case in cases
     } == {60}

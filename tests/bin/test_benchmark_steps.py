@@ -28,9 +28,11 @@ from visionloop.bin.benchmarks.step_timing import (
     measure_cases,
     time_parts,
 )
+from visionloop.bin.benchmarks.tasks import default_precision
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.engine import step as engine_step
 from visionloop.engine.batch import Normalizers
+from visionloop.engine.system import kernels
 
 PARTS = {"forward", "loss", "backward", "clipping", "optimizer", "ema", "rest"}
 
@@ -162,6 +164,22 @@ def test_the_matmul_rate_is_operations_by_seconds(step):
     rate = MatmulRate(torch.float32, step)
     rate.clock = lambda: next(ticks)
     assert rate.measure() == rate.rates[0] == rate.side**3
+
+
+@pytest.mark.parametrize(
+    ("task_name", "expected"), [("segmentation", "fp16"), ("detection", "fp32")]
+)
+def test_the_default_precision_is_that_of_train(task_name, expected, monkeypatch):
+    """Detection's recipe for `tiny` names one."""
+    monkeypatch.setattr(kernels, "choose_precision", lambda device, widths: ("fp16", "why"))
+    assert default_precision(task_name, "tiny", "cpu") == expected
+
+
+def test_a_matrix_is_not_doubled_once_its_product_takes_long(step, monkeypatch):
+    """bf16 is emulated on many CPUs: 2048 x 2048 numbers would take half a minute each time."""
+    ticks = iter(range(1000))
+    monkeypatch.setattr(step, "clock", lambda: next(ticks))
+    assert MatmulRate(torch.float32, step).side == step_timing.MATRIX_SIDE["cpu"] // 16
 
 
 def test_each_case_has_all_figures(flags, monkeypatch):

@@ -19,12 +19,13 @@ from visionloop.bin.benchmarks.peers.recipes import (
 from visionloop.bin.benchmarks.peers.runner import describe_case, peer_versions, read_rows, run_case
 from visionloop.bin.benchmarks.peers.tables import group_runs, ratio_rows, run_rows
 from visionloop.bin.benchmarks.results import Row, Value, append_line, print_table
-from visionloop.bin.benchmarks.tasks import sample_data
+from visionloop.bin.benchmarks.tasks import default_precision, sample_data
 
 COMPARISON_HELP = (
     "same-recipe: the Trainer's recipe in all implementations; own-preset: visionloop's preset"
     " against it; speed: short runs without scores; can be repeated"
 )
+PEERS_PRECISION_HELP = "Autocast precision (default: classification as `train`, else fp32)"
 STEPS_HELP = "Training steps (default: by task; speed: 60)"
 JSON_HELP = "File to append each run to, one JSON object per line; the same command resumes there"
 
@@ -50,7 +51,7 @@ JSON_HELP = "File to append each run to, one JSON object per line; the same comm
 @click.option("--steps", type=click.IntRange(WARM_STEPS + 1), help=STEPS_HELP)
 @click.option("--batch-size", type=POSITIVE, help="Samples per step (default: by task)")
 @shared_options("image-size")
-@click.option("--precision", type=PRECISION, help="Autocast precision (default: by task)")
+@click.option("--precision", type=PRECISION, help=PEERS_PRECISION_HELP)
 @click.option("--hflip/--no-hflip", default=True, help="Flip half of the training images")
 @click.option("--workers", type=click.IntRange(0), default=0, help="Data workers")
 @shared_options("threads")
@@ -69,7 +70,10 @@ def peers(
             images = {"train": 600, "val": 60} if sample_side else None
             folder = data or sample_data(name, Path(scratch), images, sample_side)
             title = data or f"sample data, {sample_side or 'mixed'} px"
-            cases = plan_cases(name, **{"steps": None} | given)
+            shared = {"steps": None} | given
+            if "precision" not in given | DEFAULTS[name]:
+                shared["precision"] = default_precision(name, "tiny", options["device"])
+            cases = plan_cases(name, **shared)
             print_runs(name, run_cases(cases, title, str(Path(folder).resolve()), json_file))
 
 

@@ -14,7 +14,7 @@ WARM_STEPS = 10  # that no throughput counts
 LOG_EVERY = 5
 # of `tiny`; image_size: of super-resolution's input crops
 DEFAULTS: dict[str, Row] = {
-    "classification": dict(steps=1000, batch_size=32, image_size=64, precision="bf16"),
+    "classification": dict(steps=1000, batch_size=32, image_size=64),
     "detection": dict(steps=1500, batch_size=8, image_size=256, precision="fp32"),
     "segmentation": dict(steps=400, batch_size=8, image_size=96, precision="fp32"),
     "super_resolution": dict(steps=3000, batch_size=4, image_size=24, precision="fp32"),
