@@ -3,6 +3,7 @@
 `run_commands` runs them, and those of the other launchers, as a program.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -102,6 +103,9 @@ def run_commands(group: click.Command, arguments: Sequence[str] | None = None) -
     line too, and exit code 75. arguments: those of this process by default.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a file name may be no valid UTF-8: it is printed as stderr does
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         group.main(args=list(arguments), prog_name=program_of(group), standalone_mode=False)
     except UserError as error:

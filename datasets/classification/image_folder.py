@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from visionloop.datasets.io.folders import (
 from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import repeated
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
-from visionloop.datasets.io.names import composed
+from visionloop.datasets.io.names import composed, is_unicode
 from visionloop.datasets.io.paths import PathIndex, Rows, hash_columns, hash_paths
 
 # called with an image, and only for reduced images with the size of the full one
@@ -128,6 +129,14 @@ def _class_folders(folder: str) -> list[str]:
         loose = sum(_is_image(entry.name) for entry in entries)
         content = f"{loose} images lie directly in it" if loose else "no class folder in it"
         raise DataLayoutError(folder, f"{content}; expected one folder per class: <class>/*.jpg")
+    undecodable = [name for name in names if not is_unicode(name)]
+    if undecodable:
+        raise DataLayoutError(
+            folder,
+            f"{len(undecodable)} of {len(names)} class folders have names that are not UTF-8, "
+            f"first {os.fsencode(undecodable[0])!r}; rename them, for example with "
+            f"convmv -f latin1 -t utf8 --notest {shlex.quote(folder)}/*",
+        )
     return names
 
 

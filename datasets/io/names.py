@@ -31,6 +31,15 @@ def one_line(text: str) -> str:
     return "".join(replacement.get(unicodedata.category(letter), letter) for letter in text)
 
 
+def is_unicode(name: str) -> bool:
+    """Return whether a name from the file system is valid Unicode, which logs and JSON need."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8 are escaped as surrogates
+        return False
+    return True
+
+
 def with_slashes(path: str) -> str:
     r"""Return a path with `/` for each `\` of Windows."""
     return path.replace("\\", "/")

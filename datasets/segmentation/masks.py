@@ -181,6 +181,33 @@ def _compare_colors(
             )
 
 
+def gray_palette_mismatch(path: str | os.PathLike[str], class_file: ClassFile) -> str | None:
+    """Return the warning for a palette file whose grays are other values than its indices.
+
+    Programs that save a gray mask with few values as a palette keep the grays and renumber the
+    indices, which are what is read. None for any other file, and where `classes.json` chooses.
+    """
+    if class_file.palette is not None or class_file.color_ids:
+        return None
+    with Image.open(path, formats=MASK_FORMATS) as image:
+        if image.mode != "P":
+            return None
+        palette = np.array(image.getpalette("RGB") or [], dtype=np.int64).reshape(-1, 3)
+        used = np.unique(np.array(image))
+    colors = palette[used[used < len(palette)]]
+    if not len(colors) or (colors != colors[:, :1]).any():
+        return None
+    grays = colors[:, 0]
+    both = class_file.is_valid[grays].all() and class_file.is_valid[used].all()
+    if not both or (grays == used[: len(grays)]).all():
+        return None
+    pairs = [f"{value} is gray {gray}" for value, gray in zip(used, grays, strict=False)]
+    return (
+        f"its values and the grays of its palette differ ({shorten(pairs, 3)}); the values count. "
+        'Say "palette": "values" in classes.json if that is right, or save the mask as gray'
+    )
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "no PNG, TIFF or BMP file; other formats do not keep class ids"

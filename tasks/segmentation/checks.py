@@ -17,7 +17,7 @@ from visionloop.datasets.segmentation.layout import (
     require_segmentation_split,
 )
 from visionloop.datasets.segmentation.mask_values import IGNORED
-from visionloop.datasets.segmentation.masks import UnreadableMask, read_mask
+from visionloop.datasets.segmentation.masks import UnreadableMask, gray_palette_mismatch, read_mask
 from visionloop.datasets.segmentation.transforms import fitting_placement
 from visionloop.engine.types import JsonObject
 from visionloop.tasks.checks import (
@@ -140,6 +140,7 @@ def _read_masks(
     """
     counts = np.zeros((len(index), IGNORED + 1), dtype=np.int64)
     visible = np.zeros((len(index), IGNORED + 1), dtype=np.bool_)
+    mismatches: list[tuple[str, str]] = []
     for row in range(len(index)):
         advance()
         path = index.mask_path(row)
@@ -152,9 +153,15 @@ def _read_masks(
             why = mask_mismatch(sizes_hw[row], ids.shape, index.path(row))
             if why:
                 add_problem(report, "errors", path, why)
+        if warning := gray_palette_mismatch(path, index.class_file):
+            mismatches.append((path, warning))
         counts[row] = np.bincount(ids.ravel(), minlength=IGNORED + 1)
         resized = fitting_placement(ids.shape[0], ids.shape[1], image_size).ids(ids, image_size)
         visible[row, np.unique(resized)] = True
+    if mismatches:
+        path, why = mismatches[0]
+        many = f"{len(mismatches)} of {len(index)} masks, this one first: "
+        add_problem(report, "warnings", path, many + why)
     return counts, visible
 
 

@@ -1,5 +1,9 @@
 """Files and folders beside the images, the same in every task and command."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -134,3 +138,24 @@ def test_a_share_that_leaves_one_side_empty_is_one_line(tmp_path, share, kind):
         (data / name).rmdir()
     with pytest.raises(UserError, match=f"--val-split {share}: leaves no {kind} images of the 2"):
         training_splits(str(data), share)
+
+
+def test_class_folders_whose_names_are_not_utf8_are_one_line_before_the_first_step(tmp_path):
+    data = write_classes(tmp_path)
+    os.rename(os.fsencode(data / "train" / "ants"), os.fsencode(data / "train") + b"/caf\xe9")
+    with pytest.raises(UserError, match=r"1 of 2 class folders .* not UTF-8, first b'caf.xe9'"):
+        training_splits(str(data), 0)
+
+
+def test_names_of_images_may_be_any_bytes(tmp_path):
+    data = write_classes(tmp_path)
+    os.rename(
+        os.fsencode(data / "val/ants/0.jpg"), os.fsencode(data / "val/ants") + b"/caf\xe9.jpg"
+    )
+    index = training_splits(str(data), 0)[1]
+    assert any(os.fsencode(index.path(i)).endswith(b"/caf\xe9.jpg") for i in range(len(index)))
+    code = "import click; from visionloop.bin.commands.cli import run_commands as run;"
+    code += "run(click.command('x')(lambda: print('caf\\udce9')), [])"
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    ended = subprocess.run([sys.executable, "-P", "-c", code], env=strict, capture_output=True)
+    assert (ended.returncode, ended.stdout) == (0, b"caf\\udce9\n"), ended.stderr

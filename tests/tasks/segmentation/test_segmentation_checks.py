@@ -194,3 +194,17 @@ def test_classes_that_vanish_at_the_image_size_are_reported(data):
     )
     assert ("train", why) in whys(report, "warnings")
     assert not any("vanish" in line for line in check(data, image_size=240)["lines"])
+
+
+def test_a_gray_palette_in_another_order_than_the_values_is_warned_of(data):
+    for number, path in enumerate(sorted((data / "masks" / "train").iterdir())[:3]):
+        mask = Image.open(path)
+        mask = Image.fromarray(np.where(np.array(mask) > 2, 0, np.array(mask))).convert("P")
+        order = (2, 0, 1) if number < 2 else (0, 1, 2)
+        mask.putpalette([gray for gray in order for _ in range(3)])
+        mask.save(path)
+    ((name, why),) = whys(check(data), "warnings")
+    assert name.endswith("00.png") and why.startswith("2 of 12 masks, this one first: ")
+    assert "0 is gray 2, 1 is gray 0, 2 is gray 1" in why and '"palette": "values"' in why
+    rewrite(data, classes=["sky", "road", "car"], palette="values")
+    assert check(data)["warnings"] == []
