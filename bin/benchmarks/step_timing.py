@@ -18,10 +18,10 @@ from visionloop.engine import step as engine_step
 from visionloop.engine.precision import DTYPES, build_precision
 
 WARM_STEPS = 3
-# so large that a larger matrix would not be multiplied at a higher rate
 # a product that takes longer is not followed by one of twice the side: emulated bf16 would take
 # minutes
 LONG_PRODUCT = 0.05  # seconds
+# so large that a larger matrix would not be multiplied at a higher rate
 MATRIX_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 # FlopCounterMode knows the attention kernels of CUDA alone; these two are the CPU's
 CPU_ATTENTION = {

@@ -147,22 +147,21 @@ def one_thread() -> Iterator[None]:
 
 
 def is_half_on_cpu(tensor: torch.Tensor) -> bool:
-    """Return True for half precision on a CPU, where torch's fused attention is slow.
+    """Return True for bf16 and fp16 on a CPU, where torch's fused attention is slow.
 
     Forward and backward of 65 tokens (8 images, 3 heads), 197 (4, 6) and 601 (2, 6) in bf16 take
     3.0, 13.7 and 49 ms with it, 0.9, 10.5 and 43 ms in fp32, and 0.6, 3.4 and 16 ms as plain
     products in bf16. In fp32 it takes 0.9 to 1.2 times as long as plain products up to 577 tokens,
     and half to 0.9 times from there on.
     """
-    return tensor.device.type == "cpu" and tensor.dtype != torch.float32
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.bfloat16, torch.float16)
 
 
 def multiplies_for_transposed_conv(device: torch.device) -> bool:
     """Return True where a product is faster than a transposed convolution of stride and kernel 2.
 
-    In bf16 the upsampling of EoMT tiny and small takes 0.7 and 0.8 times as long as a product. In
-    fp32 it takes 1.5 times as long with AVX-512, and 1.0 (tiny) and 0.85 times with AVX2: 4 % of a
-    step of `tiny` is won, 5 % of a step of small is lost with AVX2.
+    With 96 and 384 channels the product takes 0.7 and 0.8 times as long as the convolution in bf16.
+    In fp32 it takes 1.5 times as long with AVX-512, and 1.0 and 0.85 times with AVX2.
     """
     return torch.is_autocast_enabled(device.type)
 
@@ -170,13 +169,12 @@ def multiplies_for_transposed_conv(device: torch.device) -> bool:
 def layout_for_convolutions(pixels: torch.Tensor, *, everywhere: bool = False) -> torch.Tensor:
     """Return images [B, C, H, W] in the memory layout that a convolutional network is fast in.
 
-    On CUDA that is channels last. On a CPU it depends on the network: with channels last a step
-    takes 0.82 times as long for D-FINE tiny, 0.65 for MobileNetV1 and V2, 1.0 for ConvNeXt and
-    Swin2SR, and 0.85 (bottlenecks) to 1.8 times (basic blocks) for ResNet.
+    On CUDA that is channels last. On a CPU it depends on the network: with channels last steps take
+    0.65 (depthwise convolutions) to 1.8 times as long (blocks of two wide ones).
 
     Args:
         pixels: of any dtype; uint8 costs least.
-        everywhere: channels last on every device.
+        everywhere: channels last on every device, for a network that gains on a CPU.
     """
     if everywhere or pixels.device.type == "cuda":
         return pixels.contiguous(memory_format=torch.channels_last)

@@ -122,7 +122,7 @@ def png(*lines):
     return base64.b64encode(file.getvalue()).decode()
 
 
-def test_a_mask_of_labelme_covers_the_pixels_of_its_picture(convert, tmp_path):
+def test_a_mask_of_labelme_covers_the_pixels_of_its_bitmap(convert, tmp_path):
     shapes = [
         {"label": "x", "shape_type": "mask", "points": [[2, 1], [4, 2]], "mask": png("101", "011")},
         # it reaches one pixel beyond the image

@@ -35,9 +35,15 @@ def job(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", [status("stopped"), status("failed", "lost_process"), status("running")]
+    "text",
+    [
+        status("stopped"),
+        status("failed", "lost_process"),
+        status("failed", "out_of_memory"),
+        status("running"),
+    ],
 )
-def test_a_run_that_was_stopped_or_lost_a_process_is_queued_again(job, text):
+def test_a_run_that_the_same_command_resumes_is_queued_again(job, text):
     code, requeues, output = job.outcome(text=text)
     assert (code, requeues) == (75, 1), output
     assert "queued again, restart 1 of at most 20" in output

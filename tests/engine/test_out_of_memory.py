@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.utils.tensorboard
+from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
 from scarce_toy import SETTINGS, ScarceToy, SummingToy, start, start_processes
 from toy_task import ToyTask
@@ -27,6 +28,8 @@ STEPS = SETTINGS["steps"]
 HALVED = (Halving(3, 12, 6),)
 HALVED_AT_START = (Halving(0, 12, 6),)
 QUIET = {"dropout": 0.0}
+SCHEMA = json.loads((Path(__file__).parents[2] / "bin/platform_contract/schema.json").read_text())
+METRICS_LINE = Draft202012Validator({"$ref": "#/$defs/metrics_line", "$defs": SCHEMA["$defs"]})
 
 
 def files_of(output, pattern="checkpoints/*/*"):
@@ -136,6 +139,7 @@ def test_the_log_the_summary_and_the_next_start_tell_of_it(tmp_path, capsys):
     assert "micro-batches of 12 did not fit, so they had at most 6 from step 4 on" in out
     (row,) = rows(tmp_path, "out_of_memory")
     assert (row["step"], row["before"], row["micro_batch"]) == (3, 12, 6)
+    METRICS_LINE.validate(row | {"time": 0.0})
     assert any("events" in path.name for path in (tmp_path / "tensorboard").iterdir())
     for name in ("step_00000005", "step_00000004"):
         (tmp_path / "checkpoints" / name / "manifest.json").unlink()
