@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, features
+from PIL import Image, ImageDraw, ImageFont
 
 from visionloop.datasets.io.names import class_name, one_line
 from visionloop.tasks.drawing.fonts import font_for, load_fonts, warn_unwritable
@@ -69,14 +69,11 @@ def text_on(
 ) -> None:
     """Write a text on an image, in one line; `anchor` as in Pillow."""
     text = one_line(text)
-    draw.text(
-        position,
-        text,
-        fill=color,
-        font=text_font(text, size),
-        anchor=anchor,
-        direction="ltr" if features.check("raqm") else None,
-    )
+    font = text_font(text, size)
+    # Pillow's own font has the basic layout on every machine, which refuses a direction
+    has_directions = getattr(font, "layout_engine", None) == ImageFont.Layout.RAQM
+    direction = "ltr" if has_directions else None
+    draw.text(position, text, fill=color, font=font, anchor=anchor, direction=direction)
 
 
 def with_caption(

@@ -64,6 +64,11 @@ def drawn(text):
     return np.array(image)
 
 
+@pytest.mark.parametrize("text", ["cat 1.jpg", UNWRITABLE, "\U0001f638"])
+def test_text_is_drawn_with_the_only_font_there_is(latin_alone, text):
+    assert (drawn(text) != 255).any()
+
+
 def test_a_number_stays_behind_a_name_that_is_written_from_right_to_left():
     label = class_label(0, ["عربي"])
     if label.startswith("#"):
