@@ -54,10 +54,8 @@ class BareLoop:
         """Take one step. lrs: {name of a parameter group: learning rate}."""
         for group in self.optimizer.param_groups:
             group["lr"] = lrs[group["name"]]
-        normalizers, scaler = (
-            Normalizers(self.count_normalizers(micro_batches)),
-            self.precision.scaler,
-        )
+        normalizers = Normalizers(self.count_normalizers(micro_batches))
+        scaler = self.precision.scaler
         for cpu_batch in micro_batches:
             batch = cpu_batch.to(self.device)
             seed_noise(self.config.seed, batch.step, batch.offset)  # for equal weights at the end
@@ -135,14 +133,14 @@ def paused_workers(earlier_processes: Processes) -> Iterator[None]:
     """Suspend the data workers within the block: they neither take a core nor work ahead."""
     children = multiprocessing.active_children()
     workers = [child.pid for child in children if child.pid and child not in earlier_processes]
-    _send(workers, signal.SIGSTOP)
+
+    def send(signal_number: int) -> None:
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):  # the worker has ended
+                os.kill(pid, signal_number)
+
+    send(signal.SIGSTOP)
     try:
         yield
     finally:
-        _send(workers, signal.SIGCONT)
-
-
-def _send(pids: Sequence[int], signal_number: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):  # the worker has ended
-            os.kill(pid, signal_number)
+        send(signal.SIGCONT)

@@ -37,9 +37,8 @@ DOES = {
     "super_resolution": "equal work: PIL: decode, crop, bicubic where there is no low-resolution"
     " image (the engine: MATLAB's, exact), flips and a rotation; then ToTensor",
 }
-Make = Callable[
-    [int], Row
-]  # of the functions below; tasks and datasets have attributes of their own
+# of the functions below; tasks and datasets have attributes of their own
+Make = Callable[[int], Row]
 
 
 def build_training_data(task_name: str, flags: Row) -> tuple[Value, Value, TrainConfig]:
@@ -195,10 +194,8 @@ def make_segmentation(task: Value, dataset: Value) -> Make:
         """Return a sample whose mask values are taken as class ids; the engine maps them to ids."""
         with Image.open(index.mask_path(i)) as mask:
             ids = tv_tensors.Mask(np.array(mask))
-        pixels, ids = transform(
-            v2.functional.to_image(Image.open(index.path(i)).convert("RGB")), ids
-        )
-        pixels, ids = pixels.as_subclass(torch.Tensor), ids.as_subclass(torch.Tensor)
+        image = v2.functional.to_image(Image.open(index.path(i)).convert("RGB"))
+        pixels, ids = (part.as_subclass(torch.Tensor) for part in transform(image, ids))
         return {"pixel_values": pixels, "ids": ids}
 
     return make

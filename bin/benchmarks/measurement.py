@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
-from visionloop.bin.benchmarks.tasks import STEADY
+from visionloop.bin.benchmarks.tasks import STEADY, default_precision
 from visionloop.engine.errors import USER_ERROR, UserError
 from visionloop.engine.system.memory import peak_bytes
 
@@ -94,6 +94,13 @@ def run_python(arguments: Sequence[str], folder: Path, title: str = "", **env: s
     return done.stdout
 
 
-def peak_resident_mib() -> float:
-    """Return the peak of this process's resident memory so far in MiB."""
-    return peak_bytes() / MIB
+def default_precisions(task_name: str, model: str, device: str | None) -> tuple[str, str]:
+    """Return fp32 and the precision of `train`, without an import of torch in this process."""
+    return "fp32", in_new_process(default_precision, task_name, model, device)
+
+
+def resident_growth_mib(call: Callable[[], object]) -> float:
+    """Return MiB by which a call raises the peak of this process's resident memory."""
+    before = peak_bytes()
+    call()
+    return round((peak_bytes() - before) / MIB, 1)

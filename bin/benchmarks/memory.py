@@ -1,12 +1,16 @@
 """The `memory` benchmark: what a training step keeps in memory, with and without recomputation."""
 
-import statistics
 import tempfile
 from pathlib import Path
 
 import click
 
-from visionloop.bin.benchmarks.measurement import in_new_process, interleaved, median_ms
+from visionloop.bin.benchmarks.measurement import (
+    in_new_process,
+    interleaved,
+    median_ms,
+    ratio_with_interval,
+)
 from visionloop.bin.benchmarks.options import shared_options
 from visionloop.bin.benchmarks.results import Row, Value, describe_environment, write_results
 from visionloop.bin.benchmarks.tasks import sample_data
@@ -39,9 +43,8 @@ def memory(
         flags = options | {"data": data or sample_data(task_name, Path(scratch))}
         context, rows = in_new_process(measure_cases, task_name, flags, repeats)
         for row in rows if context["device"] == "cpu" else ():
-            row["resident_mib"] = in_new_process(
-                measure_resident_mib, task_name, flags, row["recomputed"]
-            )
+            case = row["recomputed"]
+            row["resident_mib"] = in_new_process(measure_resident_mib, task_name, flags, case)
     context |= describe_environment(task=task_name, **options, repeats=repeats)
     write_results("memory", rows, json_file, ["recomputed"], COLUMNS, context)
 
@@ -66,9 +69,8 @@ def measure_cases(task_name: str, flags: Row, repeats: int) -> tuple[Row, list[R
     for case in interleaved(rows, repeats):
         seconds[case].append(step.take(case))
     for case, row in rows.items():
-        ratios = [own / base for own, base in zip(seconds[case], seconds["none"], strict=True)]
         row["step_ms"] = median_ms(seconds[case], 1)
-        row["times_as_long"] = round(statistics.median(ratios), 2)
+        row["times_as_long"] = round(ratio_with_interval(seconds[case], seconds["none"])[0], 2)
     gradients = "equal" if difference == 0 else f"equal to {difference:.1g}"
     context = {"device": step.device.type, "weights_mib": round(step.weights_mib(), 1)}
     return context | {"gradients": gradients}, list(rows.values())

@@ -15,6 +15,7 @@ import click
 
 from visionloop.bin.benchmarks.options import shared_options
 from visionloop.bin.benchmarks.results import Row, describe_environment, write_results
+from visionloop.bin.benchmarks.tasks import new_task
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS, find_model
 
 if TYPE_CHECKING:
@@ -85,16 +86,7 @@ def memory_figures(num_weights: int, saved: Mapping[tuple[bool, int], int]) -> R
 
 def blocks_of(task_name: str) -> "BlocksOf":
     """Return the function from a module to the blocks that --grad-checkpointing recomputes."""
-    from visionloop.tasks.classification.model import grad_checkpointing_blocks as vit_blocks
-    from visionloop.tasks.super_resolution.network import (
-        grad_checkpointing_blocks as swin2sr_blocks,
-    )
-
-    return {
-        "classification": vit_blocks,
-        "segmentation": lambda module: [*module.layers, module.heads],
-        "super_resolution": swin2sr_blocks,
-    }[task_name]
+    return new_task(task_name, "tiny")[0].grad_checkpointing_blocks
 
 
 def saved_bytes(
@@ -111,6 +103,7 @@ def saved_bytes(
 
     from visionloop.bin.benchmarks.repeated_step import saved_storages
     from visionloop.engine.grad_checkpointing import apply_grad_checkpointing
+    from visionloop.engine.precision import DTYPES
 
     with nullcontext() if real else torch.device("meta"):
         module = build()
@@ -118,10 +111,8 @@ def saved_bytes(
         module = (module if real else module.to_empty(device="cpu")).train()
         if grad_checkpointing_blocks:
             apply_grad_checkpointing(grad_checkpointing_blocks(module))
-        # a storage without contents has no address
-        weights = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
-        autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
-        with saved_storages(lambda storage: storage._cdata, weights) as sizes, autocast:
+        autocast = torch.autocast("cpu", DTYPES[precision], enabled=precision != "fp32")
+        with saved_storages(module) as sizes, autocast:
             outputs = module(torch.zeros(shape))
         del outputs
     return sum(sizes.values())

@@ -12,8 +12,7 @@ from visionloop.bin.commands.options import device_option
 # the parameters of a command are those of its options
 Command = Callable[..., Value]  # type: ignore[explicit-any]
 TASK = click.Choice(list(STEADY))
-PRECISION = click.Choice(["fp32", "bf16"])
-FP16_PRECISION = click.Choice(["fp32", "bf16", "fp16"])
+PRECISION = click.Choice(["fp32", "bf16", "fp16"])
 POSITIVE = click.IntRange(1)
 JSON_FILE = click.Path(dir_okay=False, path_type=Path)
 PRECISION_HELP = "Autocast precision (default: that of `train`)"

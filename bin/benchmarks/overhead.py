@@ -10,12 +10,7 @@ from typing import NamedTuple
 import click
 
 from visionloop.bin.benchmarks.measurement import median_ms, ratio_with_interval
-from visionloop.bin.benchmarks.options import (
-    FP16_PRECISION,
-    POSITIVE,
-    PRECISION_HELP,
-    shared_options,
-)
+from visionloop.bin.benchmarks.options import POSITIVE, PRECISION, PRECISION_HELP, shared_options
 from visionloop.bin.benchmarks.results import Row, Value, describe_environment, write_results
 from visionloop.bin.benchmarks.tasks import (
     build_steady_task,
@@ -55,7 +50,7 @@ LEVEL_HELP = "Level to measure, can be repeated; each includes those before it (
 )
 @shared_options("task", "data", "model", "image-size", batch_size=32)
 @click.option("--micro-batch", type=int, help=MICRO_BATCH_HELP)
-@click.option("--precision", type=FP16_PRECISION, help=PRECISION_HELP)
+@click.option("--precision", type=PRECISION, help=PRECISION_HELP)
 @click.option("--steps", type=POSITIVE, default=240, help="Steps of each level")
 @click.option(
     "--block", type=click.IntRange(2), default=10, help="Steps before the loops alternate"
@@ -70,10 +65,8 @@ def overhead(
     **options: Value,
 ) -> None:  # fmt: skip
     if options["steps"] < 6 * options["block"]:
-        expected = (
-            f"expected at least six blocks of {options['block']} steps: the first two warm up"
-        )
-        raise click.BadParameter(expected, param_hint="--steps")
+        why = f"expected at least six blocks of {options['block']} steps: the first two warm up"
+        raise click.BadParameter(why, param_hint="--steps")
     chosen = [level for level in LEVELS if not levels or level in levels]
     if chosen != ["memory"]:
         from visionloop.engine.data.forkserver import start_fork_server
@@ -110,7 +103,6 @@ def measure_level(
     from visionloop.engine.loop import fit
 
     active = list(LEVELS)[: list(LEVELS).index(level) + 1]
-
     settings = dict(
         workers=workers if "loader" in active else 0,
         log_every=block if "logging" in active else steps,

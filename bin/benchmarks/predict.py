@@ -6,15 +6,10 @@ from pathlib import Path
 
 import click
 
-from visionloop.bin.benchmarks.measurement import in_new_process
-from visionloop.bin.benchmarks.options import (
-    POSITIVE,
-    PRECISION,
-    PRECISIONS_HELP,
-    shared_options,
-)
+from visionloop.bin.benchmarks.measurement import default_precisions, in_new_process
+from visionloop.bin.benchmarks.options import POSITIVE, PRECISION, PRECISIONS_HELP, shared_options
 from visionloop.bin.benchmarks.results import Value, describe_environment, write_results
-from visionloop.bin.benchmarks.tasks import default_precision, sample_data
+from visionloop.bin.benchmarks.tasks import sample_data
 
 COLUMNS = {
     "batch_ms": "from the first file of a batch to its last result written, median",
@@ -66,20 +61,12 @@ def predict(
     single = task_name == "super_resolution"  # takes images one by one
     if tiles and not single:
         raise click.BadParameter("--tile: only super_resolution has tiles")
-    from visionloop.bin.benchmarks.predict_timing import (
-        Case,
-        Setup,
-        measure_cases,
-        measure_resident_mib,
-        write_random_model,
-    )
+    from visionloop.bin.benchmarks import predict_timing as timing
 
     sizes = sorted(set(batch_sizes or ((1,) if single else (1, 8, 32))))
-    if not precisions:
-        device = options["device"]
-        precisions = "fp32", in_new_process(default_precision, task_name, "tiny", device)
+    precisions = precisions or default_precisions(task_name, "tiny", options["device"])
     sides = sorted({0, *(tiles or (128,))}) if single else [None]
-    cases = list(starmap(Case, product(sorted(set(precisions), reverse=True), sides, sizes)))
+    cases = list(starmap(timing.Case, product(dict.fromkeys(precisions), sides, sizes)))
     with tempfile.TemporaryDirectory() as name:
         scratch, folder = Path(name), Path(model)
         # super-resolution: so large that tiles save memory, since the model takes as many at once
@@ -89,11 +76,11 @@ def predict(
         images = Path(input_path) if input_path else Path(data) / IMAGES[task_name]
         if not folder.is_dir():
             folder = scratch / "model"
-            in_new_process(write_random_model, task_name, model, data, folder)
-        setup = Setup(task_name, folder, images, scratch / "output", **options)
-        device, number, rows = in_new_process(measure_cases, setup, cases, repeats)
+            in_new_process(timing.write_random_model, task_name, model, data, folder)
+        setup = timing.Setup(task_name, folder, images, scratch / "output", **options)
+        device, number, rows = in_new_process(timing.measure_cases, setup, cases, repeats)
         for case, row in zip(cases, rows, strict=True) if device == "cpu" else ():
-            row["resident_mib"] = in_new_process(measure_resident_mib, setup, case)
+            row["resident_mib"] = in_new_process(timing.measure_resident_mib, setup, case)
     context = describe_environment(
         task=task_name, **options, model=model, repeats=repeats, input=input_path
     )

@@ -14,7 +14,7 @@ import torch
 from visionloop.bin.benchmarks.measurement import (
     MIB,
     interleaved,
-    peak_resident_mib,
+    resident_growth_mib,
     synchronized_time,
 )
 from visionloop.bin.benchmarks.results import Row, Value
@@ -91,20 +91,15 @@ class TimedTask:
 
     def run(self, case: Case) -> PredictRun:
         """Run `predict`. Raises UserError where an image cannot be read."""
-        self.marks, self.inputs = [], 0
+        self.marks, self.inputs, setup = [], 0, self.setup
         self.precision = build_precision(case.precision, self.device)
         began = self.now()
         with redirect_stderr(io.StringIO()):  # its progress bar and its last line
             options = PredictOptions(
-                model=self.setup.model,
-                input_path=self.setup.images,
-                output=self.setup.output,
-                batch_size=case.batch_size,
-                device=self.setup.device,
-                as_json=False,
-                explanations=(),
+                model=setup.model, input_path=setup.images, output=setup.output,
+                batch_size=case.batch_size, device=setup.device, as_json=False, explanations=(),
                 settings={},
-            )
+            )  # fmt: skip
             code = run_predict(self, options)  # type: ignore[arg-type]  # stands for a task class
         seconds = self.now() - began
         if code == USER_ERROR:
@@ -183,7 +178,4 @@ def time_figures(runs: Sequence[PredictRun], number: int, batch_size: int) -> Ro
 
 def measure_resident_mib(setup: Setup, case: Case) -> float:
     """Return MiB by which one run raises the peak of this process, with the model loaded before."""
-    task = TimedTask(setup, case.tile)
-    before = peak_resident_mib()
-    task.run(case)
-    return round(peak_resident_mib() - before, 1)
+    return resident_growth_mib(partial(TimedTask(setup, case.tile).run, case))

@@ -1,6 +1,6 @@
 """One training step of a task, repeated on one batch, with any of its blocks recomputed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from visionloop.bin.benchmarks.measurement import MIB, peak_resident_mib, synchronized_time
+from visionloop.bin.benchmarks.measurement import MIB, resident_growth_mib, synchronized_time
 from visionloop.bin.benchmarks.results import Row, Value
 from visionloop.bin.benchmarks.tasks import build_steady_task, prepare_steady_run
 from visionloop.engine.batch import Batch
@@ -70,8 +70,7 @@ class RepeatedStep:
 
     def saved_mib(self, case: str) -> float:
         """Take one step; return MiB that autograd saves for backward, without weights."""
-        weights = {p.untyped_storage().data_ptr() for p in self.run.module.parameters()}
-        with saved_storages(lambda storage: storage.data_ptr(), weights) as sizes:
+        with saved_storages(self.run.module) as sizes:
             self.take(case)
         return sum(sizes.values()) / MIB
 
@@ -99,10 +98,7 @@ def measure_resident_mib(task_name: str, flags: Row, case: str) -> float:
     """
     with TemporaryDirectory() as scratch:
         step = RepeatedStep(task_name, flags, Path(scratch) / "run")
-    before = peak_resident_mib()
-    for _ in range(3):
-        step.take(case)
-    return round(peak_resident_mib() - before, 1)
+    return resident_growth_mib(lambda: [step.take(case) for _ in range(3)])
 
 
 def fetch(data: TrainingData) -> list[Batch]:
@@ -139,20 +135,20 @@ def recomputed(blocks: Blocks) -> Iterator[None]:
 
 
 @contextmanager
-def saved_storages(
-    key_of: Callable[[torch.UntypedStorage], int], excluded: set[int]
-) -> Iterator[dict[int, int]]:
+def saved_storages(module: torch.nn.Module) -> Iterator[dict[int, int]]:
     """Yield {key: bytes} of the storages that autograd saves for backward, each counted once.
 
-    key_of(storage): identifies a storage; excluded: keys that are not counted, e.g. weights.
+    module: whose weights are not counted.
     """
+    # not the address of the contents, which a fake tensor does not have
+    weights = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
     sizes: dict[int, int] = {}
     storages = []  # held, or the key of one could be given to another
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if key_of(storage) not in excluded:
-            sizes[key_of(storage)] = storage.nbytes()
+        if storage._cdata not in weights:
+            sizes[storage._cdata] = storage.nbytes()
             storages.append(storage)
         return tensor
 

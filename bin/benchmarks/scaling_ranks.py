@@ -14,12 +14,11 @@ import numpy as np
 from visionloop.bin.benchmarks.measurement import median_ms, ratio_with_interval
 from visionloop.bin.benchmarks.repeated_step import RepeatedStep
 from visionloop.bin.benchmarks.results import Row
+from visionloop.bin.benchmarks.step_timing import WARM_STEPS
 from visionloop.engine.batch import Normalizers
 from visionloop.engine.distributed import agree, barrier, gather_objects
 from visionloop.engine.errors import UserError
 from visionloop.engine.step import train_step
-
-WARM_STEPS = 3
 
 
 class RankStep:

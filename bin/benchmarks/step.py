@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from visionloop.bin.benchmarks.measurement import in_new_process
-from visionloop.bin.benchmarks.options import FP16_PRECISION, PRECISIONS_HELP, shared_options
+from visionloop.bin.benchmarks.measurement import default_precisions, in_new_process
+from visionloop.bin.benchmarks.options import PRECISION, PRECISIONS_HELP, shared_options
 from visionloop.bin.benchmarks.results import Value, describe_environment, write_results
-from visionloop.bin.benchmarks.tasks import default_precision, sample_data
+from visionloop.bin.benchmarks.tasks import sample_data
 
 COLUMNS = {
     "forward_ms": "forward pass of the model",
@@ -37,9 +37,7 @@ COLUMNS = {
     " at which this machine multiplies large matrices."
 )
 @shared_options("task", "data", "model", "image-size", batch_size=8)
-@click.option(
-    "--precision", "precisions", type=FP16_PRECISION, multiple=True, help=PRECISIONS_HELP
-)  # fmt: skip
+@click.option("--precision", "precisions", type=PRECISION, multiple=True, help=PRECISIONS_HELP)
 @click.option(
     "--grad-checkpointing/--no-grad-checkpointing", "recomputation", default=None,
     help="Measure one of the two alone (default: both)",
@@ -53,17 +51,14 @@ def step(
     from visionloop.bin.benchmarks.step_timing import Case, measure_cases
 
     recomputations = [False, True] if recomputation is None else [recomputation]
-    if not precisions:
-        model, device = options["model"], options["device"]
-        precisions = "fp32", in_new_process(default_precision, task_name, model, device)
+    precisions = precisions or default_precisions(task_name, options["model"], options["device"])
     cases = list(starmap(Case, product(dict.fromkeys(precisions), recomputations)))
     with tempfile.TemporaryDirectory() as scratch:
         flags = options | {"ema": True, "data": data or sample_data(task_name, Path(scratch))}
         context, rows = in_new_process(measure_cases, task_name, flags, cases, repeats)
         for row in rows if context["device"] == "cpu" else ():
             own = flags | {"precision": row["precision"]}
-            row["peak_mib"] = in_new_process(
-                measure_resident_mib, task_name, own, row["recomputed"]
-            )
+            case = row["recomputed"]
+            row["peak_mib"] = in_new_process(measure_resident_mib, task_name, own, case)
     context |= describe_environment(task=task_name, **options, repeats=repeats)
     write_results("step", rows, json_file, ["case"], COLUMNS, context)

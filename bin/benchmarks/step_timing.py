@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -163,7 +164,7 @@ def timed_calls(
     owner: Value, name: str, clock: Callable[[], float], seconds: dict[str, float], part: str
 ) -> Iterator[None]:
     """Add the time of calls of owner.name to seconds[part] within the block."""
-    call, is_own = getattr(owner, name), name in vars(owner)
+    call = getattr(owner, name)
     seconds[part] = 0.0
 
     def timed_call(*args: Value, **kwargs: Value) -> Value:
@@ -172,11 +173,5 @@ def timed_calls(
         seconds[part] += clock() - began
         return result
 
-    setattr(owner, name, timed_call)
-    try:
+    with patch.object(owner, name, timed_call):
         yield
-    finally:
-        if is_own:
-            setattr(owner, name, call)
-        else:
-            delattr(owner, name)  # the attribute of the class is used again

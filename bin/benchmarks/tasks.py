@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from visionloop.bin.benchmarks.results import Row, Value
 
 if TYPE_CHECKING:
+    from visionloop.engine.config.options import Settings
     from visionloop.engine.config.resolve import ResolvedSettings
     from visionloop.engine.distributed import World
     from visionloop.engine.run import Run
@@ -77,19 +78,23 @@ def build_task(task_name: str, flags: Row) -> BuiltTask:
     return BuiltTask(world, *build_data(task_class, settings, world, {}))
 
 
-def default_precision(task_name: str, model: str, device: str | None) -> str:
-    """Return the precision of `train` without --precision, from random weights on a device."""
-    from visionloop.engine.config.options import AUTO, build
-    from visionloop.engine.distributed import pick_device
-    from visionloop.engine.system.kernels import choose_precision
+def new_task(task_name: str, model: str) -> "tuple[Task, Settings]":
+    """Return a task without data, with random weights to come, and its settings."""
+    from visionloop.engine.config.options import build
     from visionloop.engine.train import resolve_settings
 
     task_class = load_task_class(task_name)
     settings = resolve_settings(task_class, {"model": model, "from_scratch": True})
-    if settings["precision"].value != AUTO:
-        return str(settings["precision"].value)  # of the recipe
-    task = task_class(build(task_class.config_class, settings))
-    return choose_precision(pick_device(device), task.layer_widths())[0]
+    return task_class(build(task_class.config_class, settings)), settings
+
+
+def default_precision(task_name: str, model: str, device: str | None) -> str:
+    """Return the precision of `train` without --precision, from random weights on a device."""
+    from visionloop.engine.autotune.precision import resolve_precision
+    from visionloop.engine.distributed import World, pick_device
+
+    world = World(0, 0, 1, pick_device(device))
+    return str(resolve_precision(*new_task(task_name, model), world, {})["precision"].value)
 
 
 def build_steady_task(task_name: str, flags: Row) -> BuiltTask:
@@ -110,12 +115,7 @@ def prepare_steady_run(built: BuiltTask, output: Path, **changes: Value) -> "Run
     set_process(config)
     output.mkdir(parents=True)
     spec = RunSpec(
-        task=built.task,
-        config=config,
-        world=built.world,
-        train_set=built.train_set,
-        val_set=built.val_set,
-        output=output,
-        immutable_settings=built.resolved.immutable_settings,
-    )
+        built.task, config, built.world, built.train_set, built.val_set, output,
+        built.resolved.immutable_settings,
+    )  # fmt: skip
     return prepare_run(spec, state=TrainState(), stop=StopFlag())

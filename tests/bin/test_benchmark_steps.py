@@ -31,8 +31,8 @@ from visionloop.bin.benchmarks.step_timing import (
 from visionloop.bin.benchmarks.tasks import default_precision
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.engine import step as engine_step
+from visionloop.engine.autotune import precision as autotuned
 from visionloop.engine.batch import Normalizers
-from visionloop.engine.system import kernels
 
 PARTS = {"forward", "loss", "backward", "clipping", "optimizer", "ema", "rest"}
 
@@ -171,7 +171,7 @@ def test_the_matmul_rate_is_operations_by_seconds(step):
 )
 def test_the_default_precision_is_that_of_train(task_name, expected, monkeypatch):
     """Detection's recipe for `tiny` names one."""
-    monkeypatch.setattr(kernels, "choose_precision", lambda device, widths: ("fp16", "why"))
+    monkeypatch.setattr(autotuned, "choose_precision", lambda device, widths: ("fp16", "why"))
     assert default_precision(task_name, "tiny", "cpu") == expected
 
 

@@ -6,16 +6,8 @@ from pathlib import Path
 
 import click
 
-from visionloop.bin.benchmarks.options import JSON_FILE, POSITIVE, PRECISION, shared_options
-from visionloop.bin.benchmarks.peers.recipes import (
-    COMPARISONS,
-    DEFAULTS,
-    SAME_RECIPE,
-    SPEED,
-    WARM_STEPS,
-    Case,
-    plan_cases,
-)
+from visionloop.bin.benchmarks.options import JSON_FILE, POSITIVE, shared_options
+from visionloop.bin.benchmarks.peers import recipes
 from visionloop.bin.benchmarks.peers.runner import describe_case, peer_versions, read_rows, run_case
 from visionloop.bin.benchmarks.peers.tables import group_runs, ratio_rows, run_rows
 from visionloop.bin.benchmarks.results import Row, Value, append_line, print_table
@@ -25,7 +17,7 @@ COMPARISON_HELP = (
     "same-recipe: the Trainer's recipe in all implementations; own-preset: visionloop's preset"
     " against it; speed: short runs without scores; can be repeated"
 )
-PEERS_PRECISION_HELP = "Autocast precision (default: classification as `train`, else fp32)"
+PRECISION_HELP = "Autocast precision (default: classification bf16 where `train` has it, else fp32)"
 STEPS_HELP = "Training steps (default: by task; speed: 60)"
 JSON_HELP = "File to append each run to, one JSON object per line; the same command resumes there"
 
@@ -36,7 +28,7 @@ JSON_HELP = "File to append each run to, one JSON object per line; the same comm
     " process of its own. Needs the extra `compare`."
 )
 @click.option(
-    "--task", "task_name", type=click.Choice([*DEFAULTS, "all"]), default="classification",
+    "--task", "task_name", type=click.Choice([*recipes.DEFAULTS, "all"]), default="classification",
     help="Task",
 )  # fmt: skip
 @shared_options("data")
@@ -44,14 +36,14 @@ JSON_HELP = "File to append each run to, one JSON object per line; the same comm
     "--sample-side", type=click.IntRange(16), help="Side of generated sample images in pixels"
 )
 @click.option(
-    "--comparison", "comparisons", multiple=True, type=click.Choice(COMPARISONS),
-    default=COMPARISONS[:2], help=COMPARISON_HELP,
+    "--comparison", "comparisons", multiple=True, type=click.Choice(recipes.COMPARISONS),
+    default=recipes.COMPARISONS[:2], help=COMPARISON_HELP,
 )  # fmt: skip
 @click.option("--repeats", type=POSITIVE, default=3, help="Runs of each implementation, by seed")
-@click.option("--steps", type=click.IntRange(WARM_STEPS + 1), help=STEPS_HELP)
+@click.option("--steps", type=click.IntRange(recipes.WARM_STEPS + 1), help=STEPS_HELP)
 @click.option("--batch-size", type=POSITIVE, help="Samples per step (default: by task)")
 @shared_options("image-size")
-@click.option("--precision", type=PRECISION, help=PEERS_PRECISION_HELP)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help=PRECISION_HELP)
 @click.option("--hflip/--no-hflip", default=True, help="Flip half of the training images")
 @click.option("--workers", type=click.IntRange(0), default=0, help="Data workers")
 @shared_options("threads")
@@ -65,19 +57,20 @@ def peers(
         expected = "expected an existing folder, one --task and no --sample-side"
         raise click.BadParameter(expected, param_hint="--data")
     given = {name: value for name, value in options.items() if value is not None}
-    for name in DEFAULTS if task_name == "all" else [task_name]:
+    for name in recipes.DEFAULTS if task_name == "all" else [task_name]:
         with tempfile.TemporaryDirectory() as scratch:
             images = {"train": 600, "val": 60} if sample_side else None
             folder = data or sample_data(name, Path(scratch), images, sample_side)
             title = data or f"sample data, {sample_side or 'mixed'} px"
             shared = {"steps": None} | given
-            if "precision" not in given | DEFAULTS[name]:
-                shared["precision"] = default_precision(name, "tiny", options["device"])
-            cases = plan_cases(name, **shared)
+            if "precision" not in given | recipes.DEFAULTS[name]:
+                is_bf16 = default_precision(name, "tiny", options["device"]) == "bf16"
+                shared["precision"] = "bf16" if is_bf16 else "fp32"  # the others have no fp16 here
+            cases = recipes.plan_cases(name, **shared)
             print_runs(name, run_cases(cases, title, str(Path(folder).resolve()), json_file))
 
 
-def run_cases(cases: Sequence[Case], title: str, data: str, json_file: Path) -> list[Row]:
+def run_cases(cases: Sequence[recipes.Case], title: str, data: str, json_file: Path) -> list[Row]:
     """Return the row of each case: from the file, or run now and appended to it."""
     from tqdm import tqdm
 
@@ -98,7 +91,7 @@ def run_cases(cases: Sequence[Case], title: str, data: str, json_file: Path) -> 
 def print_runs(task_name: str, rows: Sequence[Row]) -> None:
     """Print the tables of the scored runs and of the speed runs of a task."""
     for is_speed in (False, True):
-        chosen = [row for row in rows if (row["comparison"] == SPEED) == is_speed]
+        chosen = [row for row in rows if (row["comparison"] == recipes.SPEED) == is_speed]
         if not chosen:
             continue
         first, groups = chosen[0], group_runs(chosen)
@@ -107,6 +100,6 @@ def print_runs(task_name: str, rows: Sequence[Row]) -> None:
         print_table(run_rows(task_name, groups))
         click.echo()
         print_table(ratio_rows(task_name, groups))
-        same = [row["differs"] for row in chosen if row["comparison"] == SAME_RECIPE]
+        same = [row["differs"] for row in chosen if row["comparison"] == recipes.SAME_RECIPE]
         for difference in dict.fromkeys(same):
             click.echo(f"same recipe except: {difference}")

@@ -12,15 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from visionloop.bin.benchmarks.measurement import run_python
-from visionloop.bin.benchmarks.peers.recipes import (
-    DIFFERENCES,
-    SAME_RECIPE,
-    SPEED,
-    WARM_STEPS,
-    Case,
-    command_line_of,
-    visionloop_settings,
-)
+from visionloop.bin.benchmarks.peers import recipes
+from visionloop.bin.benchmarks.peers.recipes import Case
 from visionloop.bin.benchmarks.results import Row, describe_environment
 from visionloop.engine.errors import UserError
 
@@ -65,8 +58,8 @@ def run_case(case: Case, data: str, folder: Path) -> Row:
     folder: empty, for the files of the run.
     """
     if case.implementation == "visionloop":
-        settings = visionloop_settings(case, data, str(folder / "run"))
-        words = [f"visionloop.bin.{case.task}", "train", *command_line_of(settings)]
+        settings = recipes.visionloop_settings(case, data, str(folder / "run"))
+        words = [f"visionloop.bin.{case.task}", "train", *recipes.command_line_of(settings)]
         run_module(words, case, folder)
         figures = visionloop_figures(case, folder / "run")
         model = folder / "run" / "best"
@@ -76,13 +69,13 @@ def run_case(case: Case, data: str, folder: Path) -> Row:
         run_module(["visionloop.bin.benchmarks.peers.trainer_process", str(request)], case, folder)
         figures = json.loads((folder / "figures.json").read_text())
         model = folder / "model"
-    if case.comparison == SPEED:
+    if case.comparison == recipes.SPEED:
         return figures
     words = [f"visionloop.bin.{case.task}", "evaluate", "--model", str(model), "--data", data]
     words += ["--cache", "none"] if case.task == "super_resolution" else []
     output = run_module([*words, "--device", case.device, "--json"], case, folder)
     scores = json.loads(output.splitlines()[-1])
-    differs = DIFFERENCES[case.task] if case.comparison == SAME_RECIPE else "recipe"
+    differs = recipes.DIFFERENCES[case.task] if case.comparison == recipes.SAME_RECIPE else "recipe"
     return figures | {name: scores[name] for name in SCORES[case.task]} | {"differs": differs}
 
 
@@ -107,7 +100,8 @@ def seconds_of_steps(lines: Sequence[Row], steps: int) -> float:
     evaluated = [line["step"] for line in lines if line["kind"] == "eval"]
     logged = [line for line in lines if line["kind"] == "train"]
     total = 0.0
-    for before, after in pairwise(row for row in logged if WARM_STEPS <= row["step"] <= steps):
+    timed = (row for row in logged if recipes.WARM_STEPS <= row["step"] <= steps)
+    for before, after in pairwise(timed):
         if any(before["step"] <= step < after["step"] for step in evaluated):
             total += (after["step"] - before["step"]) * after["step_ms"] / 1000
         else:
@@ -120,7 +114,7 @@ def run_figures(case: Case, seconds: float, peak_mib: float) -> Row:
 
     peak_mib: of CUDA's allocator, else of the process's resident memory.
     """
-    samples = (case.steps - WARM_STEPS) * case.batch_size
+    samples = (case.steps - recipes.WARM_STEPS) * case.batch_size
     return {"samples_per_second": round(samples / seconds, 2), "peak_mib": round(peak_mib, 1)}
 
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from itertools import permutations
 
 from visionloop.bin.benchmarks.measurement import ratio_with_interval
 from visionloop.bin.benchmarks.peers.recipes import OWN_PRESET, SAME_RECIPE, SPEED
@@ -37,17 +38,12 @@ def run_rows(task_name: str, groups: Groups) -> list[Row]:
 def ratio_rows(task_name: str, groups: Groups) -> list[Row]:
     """Return visionloop relative to every other implementation, by pairs of one seed."""
     table = []
-    for (comparison, title), own in groups.items():
-        for (other_comparison, other_title), other in groups.items():
-            is_other = other[0]["implementation"] != "visionloop"
-            same_runs = SAME_RECIPE if comparison == OWN_PRESET else comparison
-            if (
-                own[0]["implementation"] == "visionloop"
-                and is_other
-                and other_comparison == same_runs
-            ):
-                names = {"comparison": comparison, "implementation": title, "against": other_title}
-                table.append(names | ratio_figures(task_name, own, other))
+    for ((comparison, title), own), ((kind, other_title), other) in permutations(groups.items(), 2):
+        is_ours, is_other = (rows[0]["implementation"] == "visionloop" for rows in (own, other))
+        same_runs = SAME_RECIPE if comparison == OWN_PRESET else comparison
+        if is_ours and not is_other and kind == same_runs:
+            names = {"comparison": comparison, "implementation": title, "against": other_title}
+            table.append(names | ratio_figures(task_name, own, other))
     return table
 
 

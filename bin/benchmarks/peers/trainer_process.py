@@ -9,11 +9,12 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from visionloop.bin.benchmarks.measurement import MIB, peak_resident_mib, synchronized_time
+from visionloop.bin.benchmarks.measurement import MIB, synchronized_time
 from visionloop.bin.benchmarks.peers.recipes import LOG_EVERY, RECIPES, SPEED, WARM_STEPS, Case
 from visionloop.bin.benchmarks.peers.runner import run_figures
 from visionloop.bin.benchmarks.results import Row, Value
 from visionloop.bin.commands.cli import run_commands
+from visionloop.engine.system.memory import peak_bytes
 
 Save = Callable[[Path], None]
 
@@ -54,8 +55,8 @@ class StepTimer(TrainerCallback):
         if steps == self.case.steps:
             seconds = synchronized_time(self.device) - self.began
             on_gpu = self.device.type == "cuda"
-            peak = torch.cuda.max_memory_allocated() / MIB if on_gpu else peak_resident_mib()
-            self.figures = run_figures(self.case, seconds, peak)
+            peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes()
+            self.figures = run_figures(self.case, seconds, peak / MIB)
 
     def on_step_end(self, args: Value, state: Value, control: Value, **_: Value) -> None:
         self.finish_step(state.global_step)

@@ -6,16 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import transformers
 from PIL import Image
 from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from transformers import (
-    DFineForObjectDetection,
-    EomtForUniversalSegmentation,
-    Swin2SRForImageSuperResolution,
-    Trainer,
-)
+from transformers import Trainer
 
 from visionloop.bin.benchmarks.peers.recipes import NUM_POINTS, SMALLEST_CROP, UPSCALE_FACTOR, Case
 from visionloop.bin.benchmarks.peers.trainer_process import Samples, Save, run_trainer
@@ -101,7 +97,7 @@ def train_detection(case: Case, data: str) -> tuple[Row, Save]:
     config.auxiliary_loss, config.freeze_backbone_batch_norms = True, False
     config.initializer_bias_prior_prob = 0.01
     name_classes(config, index.classes)
-    model = DFineForObjectDetection(config)
+    model = transformers.DFineForObjectDetection(config)
     figures = run_trainer(case, model, Samples(index, make))
     return figures, lambda folder: save_detector(model, model.state_dict(), folder, size)
 
@@ -129,14 +125,14 @@ def train_segmentation(case: Case, data: str) -> tuple[Row, Save]:
     config = new_segmentation_config("tiny")
     config.image_size, config.train_num_points = case.image_size, NUM_POINTS
     name_classes(config, index.classes)
-    model = EomtForUniversalSegmentation(config)
+    model = transformers.EomtForUniversalSegmentation(config)
     figures = run_trainer(case, model, Samples(index, make))
-    return figures, partial(save_eomt, model, case.image_size)
 
+    def save(folder: Path) -> None:
+        save_pretrained(model, folder)
+        write_processor(folder, case.image_size)
 
-def save_eomt(model: torch.nn.Module, image_size: int, folder: Path) -> None:
-    save_pretrained(model, folder)
-    write_processor(folder, image_size)
+    return figures, save
 
 
 def save_pretrained(model: Value, folder: Path) -> None:
@@ -173,7 +169,7 @@ def train_super_resolution(case: Case, data: str) -> tuple[Row, Save]:
         return sample
 
     config = new_super_resolution_config("tiny", UPSCALE_FACTOR, case.image_size)
-    model = Swin2SRForImageSuperResolution(config)
+    model = transformers.Swin2SRForImageSuperResolution(config)
     figures = run_trainer(case, model, Samples(pairs.index, make), L1Trainer)
     return figures, partial(save_pretrained, model)
 
