@@ -22,7 +22,7 @@ from visionloop.bin.commands.definitions import (
     replay_command,
     train_command,
 )
-from visionloop.bin.commands.habits import explain_usage
+from visionloop.bin.commands.usage_hints import explain_usage
 from visionloop.engine.config.options import Recipe
 from visionloop.engine.errors import STOPPED, USER_ERROR, RunAgain, UserError
 

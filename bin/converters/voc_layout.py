@@ -55,18 +55,15 @@ def find_voc_splits(source: str) -> tuple[dict[str, VocFiles], bool]:
         DataLayoutError: for a folder without annotations.
     """
     top = Path(source)
-    all_roots = find_roots(top, XML)
+    in_datasets = find_annotations(top, XML)
     folders = {split: folder for split in SPLITS if (folder := find_split(top, split))}
-    roots = [folder for folder in all_roots if folder not in folders.values()]
-    if len(roots) == 1 and (folder := image_folder(roots[0])):
-        images = ImageFiles(folder)
-        annotations = child_folder(roots[0], XML)
-        assert annotations is not None
-        lists = list_splits(roots[0], annotations)
-        return {split: VocFiles(annotations, lists[split], images) for split in lists}, (
-            roots[0] / LISTS
-        ).is_dir()
-    require_one_root(top, roots)
+    in_datasets = [path for path in in_datasets if path.parent not in folders.values()]
+    if len(in_datasets) == 1 and (folder := image_folder(in_datasets[0].parent)):
+        (annotations,), images = in_datasets, ImageFiles(folder)
+        lists = list_splits(annotations)
+        splits = {split: VocFiles(annotations, stems, images) for split, stems in lists.items()}
+        return splits, (annotations.parent / LISTS).is_dir()
+    require_one_dataset(top, in_datasets)
     splits = {split: _files_of(folder) for split, folder in folders.items()}
     splits = {split: files for split, files in splits.items() if files.stems}
     whole = {} if splits else {"train": _files_of(top)}
@@ -86,10 +83,10 @@ def _files_of(folder: Path) -> VocFiles:
     return VocFiles(folder, stems, ImageFiles(folder))
 
 
-def find_voc_root(source: str, annotations: str, suffix: str) -> Path:
-    """Return the folder with `annotations`/ and JPEGImages/.
+def find_voc_folders(source: str, annotations: str, suffix: str) -> tuple[Path, Path]:
+    """Return the folders `annotations`/ and JPEGImages/ of a dataset.
 
-    It is `source`, or one below it such as VOCdevkit/VOC2007.
+    They are in `source`, or in a folder below it such as VOCdevkit/VOC2007.
 
     Args:
         source: folder to search.
@@ -100,30 +97,31 @@ def find_voc_root(source: str, annotations: str, suffix: str) -> Path:
         DataLayoutError: without exactly one such folder.
     """
     top = Path(source)
-    roots = find_roots(top, annotations)
-    if not roots:
+    found = find_annotations(top, annotations)
+    if not found:
         content = shorten(sorted(name for name in os.listdir(top) if not is_hidden(name)))
         expected = f"expected {annotations}/*{suffix} and {IMAGES}/"
         raise DataLayoutError(top, f"{expected}, found {content or 'nothing'}")
-    require_one_root(top, roots)
-    if image_folder(roots[0]) is None:
-        raise DataLayoutError(roots[0], f"{IMAGES}/ is missing")
-    return roots[0]
+    require_one_dataset(top, found)
+    images = image_folder(found[0].parent)
+    if images is None:
+        raise DataLayoutError(found[0].parent, f"{IMAGES}/ is missing")
+    return found[0], images
 
 
-def find_roots(top: Path, annotations: str) -> list[Path]:
-    """Return the folders with a folder of annotations. Raises DataLayoutError without `top`."""
+def find_annotations(top: Path, name: str) -> list[Path]:
+    """Return the folders of annotations of all datasets. Raises DataLayoutError without `top`."""
     if not top.is_dir():
         raise DataLayoutError(top, "not a folder" if top.exists() else "no such folder")
     below = (*sorted(top.glob("*")), *sorted(top.glob("VOCdevkit/*")))
     candidates = (top, *(folder for folder in below if not is_hidden(folder.name)))
-    return [folder for folder in candidates if child_folder(folder, annotations)]
+    return [found for folder in candidates if (found := child_folder(folder, name))]
 
 
-def require_one_root(top: Path, roots: Sequence[Path]) -> None:
-    """Raise DataLayoutError for several datasets."""
-    if len(roots) > 1:
-        names = shorten([folder.name for folder in roots])
+def require_one_dataset(top: Path, annotations: Sequence[Path]) -> None:
+    """Raise DataLayoutError for the annotations of several datasets."""
+    if len(annotations) > 1:
+        names = shorten([path.parent.name for path in annotations])
         raise DataLayoutError(top, f"holds several datasets ({names}); name one of them")
 
 
@@ -134,19 +132,21 @@ def child_folder(folder: Path, name: str) -> Path | None:
 
 
 def image_folder(root: Path) -> Path | None:
-    """Return the folder of the images of a VOC root, or None."""
+    """Return the folder of the images of a dataset, or None."""
     folders = (child_folder(root, name) for name in IMAGE_FOLDERS)
     return next((folder for folder in folders if folder), None)
 
 
 def list_splits(
-    root: Path, annotations: Path, folder: str = LISTS, suffix: str = ".xml"
+    annotations: Path, folder: str = LISTS, suffix: str = ".xml"
 ) -> dict[str, list[str]]:
     """Return {split: file names without suffix}.
 
-    They are those of the lists in `folder`; without lists, all files in `annotations` are "train".
+    They are those of the lists in `folder` of the dataset; without lists, all files in
+    `annotations` are "train".
     """
-    lists = {split: _read_list(root / folder / f"{split}.txt") for split in (*SPLITS, "trainval")}
+    lists_folder = annotations.parent / folder
+    lists = {split: _read_list(lists_folder / f"{split}.txt") for split in (*SPLITS, "trainval")}
     if lists["train"] is None and lists["trainval"] is not None:
         held_out = set(lists["val"] or [])
         lists["train"] = [stem for stem in lists["trainval"] if stem not in held_out]

@@ -19,8 +19,7 @@ from visionloop.bin.converters.conversion import ConversionReport, PathLike
 from visionloop.bin.converters.image_files import ImageFiles
 from visionloop.bin.converters.masks import IGNORED, Mask, MaskSplit, add_background
 from visionloop.bin.converters.voc_layout import (
-    find_voc_root,
-    image_folder,
+    find_voc_folders,
     image_problem,
     list_splits,
 )
@@ -71,28 +70,27 @@ def read_voc_masks(
     Raises:
         DataLayoutError: for a folder that is laid out otherwise.
     """
-    root = find_voc_root(source, MASKS, ".png")
-    if classes_file is None and (root / COLOR_MAP).is_file():
-        classes_file = root / COLOR_MAP
+    masks, folder = find_voc_folders(source, MASKS, ".png")
+    color_map = masks.parent / COLOR_MAP
+    if classes_file is None and color_map.is_file():
+        classes_file = color_map
     class_file = read_class_names(classes_file)
     classes, background_id = _with_background_first(class_file.classes, background)
     new_ids = _new_ids(class_file.classes, classes, background_id)
-    folder = image_folder(root)
-    assert folder is not None, "of find_voc_root"
     files = ImageFiles(folder)
     draw = partial(
         _draw,
-        root=root,
+        masks=masks,
         class_file=class_file,
         new_ids=new_ids,
         allow_gray=classes_file is not None,
     )
     splits = {}
-    for split, stems in list_splits(root, root / MASKS, LISTS, ".png").items():
+    for split, stems in list_splits(masks, LISTS, ".png").items():
         valid_stems = []
         for stem in stems:
             if why := image_problem(files.find(stem), folder):
-                report.add_problem(root / MASKS / f"{stem}.png", why)
+                report.add_problem(masks / f"{stem}.png", why)
             else:
                 valid_stems.append(stem)
         splits[split] = MaskSplit(
@@ -220,7 +218,7 @@ def _draw(
     size_hw: tuple[int, int],
     report: ConversionReport,
     *,
-    root: Path,
+    masks: Path,
     class_file: ClassFile,
     new_ids: NDArray[np.uint8],
     allow_gray: bool,
@@ -229,7 +227,7 @@ def _draw(
 
     allow_gray: whether values of gray files have names.
     """
-    path = root / MASKS / f"{stem}.png"
+    path = masks / f"{stem}.png"
     ids = read_mask(path, class_file).numpy()
     if not allow_gray and not _has_colors(path):
         why = "is gray, and its values have no class names; give --classes"

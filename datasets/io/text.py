@@ -11,8 +11,6 @@ ENCODINGS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-
-
 PROBED_BYTES = 1 << 16  # at each end of a file, which may have gigabytes
 
 

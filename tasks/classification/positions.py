@@ -10,8 +10,6 @@ from visionloop.tasks.huggingface.positions import check_patch, resize_grid
 # Model types that add one learned vector per patch. Others convolve, have positions relative to a
 # window, or (dinov2) interpolate in every forward.
 WITH_POSITION_GRID = ("vit", "deit")
-
-
 # they resize one learned vector per patch to the size of the images, in every forward
 RESIZING = ("dinov2", "dinov2_with_registers")
 

@@ -8,6 +8,7 @@ from click.shell_completion import get_completion_class
 
 from visionloop.bin.classification import commands
 from visionloop.bin.commands.cli import SHELLS, program_of, run_commands
+from visionloop.bin.commands.usage_hints import DEVICE
 from visionloop.bin.super_resolution import commands as super_resolution
 
 
@@ -65,7 +66,7 @@ def refused(capsys, *arguments, group=commands):
     (("trian",), "error: No such command 'trian'. Did you mean 'train'?"),
     (("train", "--run-nam", "x"), "error: No such option '--run-nam'. Did you mean '--run-name'?"),
     (("train", "--precision", "fp23"), "'fp23' is not one of 'auto', 'fp32', 'bf16', 'fp16'."),
-    (("train", "--device", "gpu"), "'gpu' is not one of 'cuda', 'mps', 'cpu'."),
+    (("train", "--device", "gpu"), "'cuda', 'mps', 'cpu'. " + DEVICE + "."),
     (("train", "--precision", "nonsense"), "'fp32', 'bf16', 'fp16'."),
     (("train", "--dry-run", "--preset", "scrach"), "got 'scrach'; did you mean scratch?"),
 ])  # fmt: skip

@@ -1,19 +1,18 @@
-"""Hints for options as other tools spell them: what to give here instead. No torch."""
+"""Hints for options as other tools spell them: what to give here instead. Imports no torch."""
 
 import re
 from collections.abc import Sequence
 
 import click
 
-OUR_COMMANDS = "train, evaluate, predict, check, replay, export, health"
+COMMANDS = ("train", "evaluate", "predict", "check", "replay", "export", "health")
 LAUNCH = (
     "no rank: start processes with torchrun --nproc-per-node N --shutdown-timeout 120 SCRIPT, "
     "which tells each its rank"
 )
 DEVICE = "CUDA_VISIBLE_DEVICES=0 in front of the command chooses a GPU"
 BATCH = "--batch-size, the samples of one step over all processes"
-PRECISION = "--precision"
-# {words of other tools: our option, or what to do}
+# {options of other tools, with - for _: our option, or what to do}
 OPTIONS = {
     "batch bs b train-batch-size per-device-train-batch-size samples-per-gpu": BATCH,
     "imgsz img img-size input-size resolution crop-size size": "--image-size",
@@ -37,7 +36,7 @@ OPTIONS = {
     "accumulate accum-iter grad-accum gradient-accumulation-steps accumulation-steps": (
         "--micro-batch, the part of a step in memory at once; --batch-size is the whole step"
     ),
-    "amp fp16 bf16 half mixed-precision use-amp": PRECISION,
+    "amp fp16 bf16 half mixed-precision use-amp": "--precision",
     "gradient-checkpointing": "--grad-checkpointing",
     "max-grad-norm clip grad-clip gradient-clip-val": "--clip-grad",
     "early-stopping early-stop": "--patience",
@@ -53,7 +52,7 @@ OPTIONS = {
     "gpus gpu ngpus num-gpus devices nproc nproc-per-node gpu-ids gpu-id": (
         f"no number of GPUs: {DEVICE}, torchrun --nproc-per-node N uses N"
     ),
-    "local-rank local_rank rank world-size dist-url nnodes nodes launcher distributed": LAUNCH,
+    "local-rank rank world-size dist-url nnodes nodes launcher distributed": LAUNCH,
     "eval evaluate test val validate only-val eval-only": "the command evaluate",
     "predict infer inference": "the command predict",
     "task": "no task: each is a program of its own, such as visionloop-detection",
@@ -68,42 +67,32 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> str:
     """Return the message of a wrong command line in one line, with what to give instead."""
     message = " ".join(error.format_message().split())
     if isinstance(error, click.NoSuchOption):
-        return _explain_option(error, arguments) or message
+        return _explain_option(error) or message
     if isinstance(error, click.BadParameter) and error.param and error.param.name == "device":
         return f"{message} {DEVICE}."
     assignments = (ASSIGNMENT.fullmatch(word) for word in arguments if word in message)
     if assignment := next(filter(None, assignments), None):
         name, value = assignment[1].rsplit(".", 1)[-1], assignment[2]
-        known = HINT_OF.get(_plain(name))
-        flag = known or f"--{_plain(name)} {value}"
-        if value in OUR_COMMANDS.split(", "):
+        flag = HINT_OF.get(_plain(name)) or f"--{_plain(name)} {value}"
+        if value in COMMANDS:
             flag = f"the command {value}"
-        return (
-            f"{assignment[0]}: settings are given as flags after a command ({OUR_COMMANDS}): {flag}"
-        )
+        known = ", ".join(COMMANDS)
+        return f"{assignment[0]}: settings are given as flags after a command ({known}): {flag}"
     return message
 
 
-def _explain_option(error: click.NoSuchOption, arguments: Sequence[str]) -> str | None:
+def _explain_option(error: click.NoSuchOption) -> str | None:
     """Return the message for an option of another tool, None for any other one."""
-    name = error.option_name.lstrip("-")
-    valid = (
-        {}
-        if error.ctx is None
-        else {
-            flag
-            for param in error.ctx.command.params
-            for flag in (*param.opts, *param.secondary_opts)
-        }
-    )
-    flag = f"--{_plain(name)}"
-    if flag in valid:
-        return f"{error.option_name}: no such option, it is written {flag}"
-    hint = HINT_OF.get(_plain(name))
-    if isinstance(getattr(error.ctx, "command", None), click.Group) and hint != LAUNCH:
-        return f"{error.option_name}: begin with a command: {OUR_COMMANDS}"
-    return f"{error.option_name}: no such option; give {hint}" if hint else None
+    given, name = error.option_name, _plain(error.option_name.lstrip("-"))
+    hint, command = HINT_OF.get(name), error.ctx.command if error.ctx else None
+    params = command.params if command else []
+    if f"--{name}" in (flag for param in params for flag in (*param.opts, *param.secondary_opts)):
+        return f"{given}: no such option, it is written --{name}"
+    if isinstance(command, click.Group) and hint != LAUNCH:
+        return f"{given}: begin with a command: {', '.join(COMMANDS)}"
+    return f"{given}: no such option; give {hint}" if hint else None
 
 
 def _plain(name: str) -> str:
+    """Return an option as click spells it: in lower case, with - for _."""
     return name.lower().replace("_", "-")

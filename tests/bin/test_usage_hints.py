@@ -5,7 +5,7 @@ import pytest
 
 from visionloop.bin import classification, detection
 from visionloop.bin.commands.cli import run_commands
-from visionloop.bin.commands.habits import HINT_OF
+from visionloop.bin.commands.usage_hints import HINT_OF
 from visionloop.engine.checkpoints.start import find_start
 from visionloop.engine.errors import UserError
 from visionloop.tasks.classification.architectures import MODEL_NAMES
