@@ -98,12 +98,35 @@ def index_problems(index: DetectionIndex, need_images: bool = True) -> list[Prob
 
 def nothing_to_train(index: DetectionIndex) -> str | None:
     """Return the reason why a model would learn nothing from an index, or None."""
-    if not len(index.boxes):
+    number = len(index.boxes)
+    if not number:
         return "no boxes at all; there is nothing to detect"
     if index.crowd.all():
-        number = len(index.boxes)
         return f"all {number} boxes are crowds (iscrowd 1), which training leaves out; {CROWD_HINT}"
+    if not _has_objects(index):
+        return (
+            f"none of {number} boxes has width and height inside its image without being a crowd; "
+            "there is nothing to detect"
+        )
     return None
+
+
+def nothing_to_score(index: DetectionIndex) -> str | None:
+    """Return the reason why a validation index has no scores, or None."""
+    if _has_objects(index):
+        return None
+    kind = "boxes inside the images but those of crowds" if len(index.boxes) else "boxes"
+    return f"no {kind} to validate with, so there is nothing to score; add images with boxes"
+
+
+def _has_objects(index: DetectionIndex) -> bool:
+    """Return whether some box has an area inside its image and is no crowd."""
+    rows = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    sizes_wh = index.sizes_hw[rows, ::-1].astype(np.float64)
+    sizes_wh[sizes_wh == 0] = np.inf
+    lows, sides = index.boxes[:, :2], index.boxes[:, 2:]
+    has_area = (np.minimum(lows + sides, sizes_wh) > np.maximum(lows, 0)).all(axis=1)
+    return bool((has_area & ~index.crowd).any())
 
 
 def _check_files(index: DetectionIndex, report: Report) -> None:

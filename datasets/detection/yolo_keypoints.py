@@ -10,6 +10,7 @@ KeypointShape: TypeAlias = tuple[int, int]  # number of keypoints, 2 or 3 number
 VISIBILITIES = (0, 1, 2)  # the third number of a keypoint: not labelled, hidden, visible
 BOX_MARGIN = 0.1  # of the sides of a box, by which its keypoints may lie outside
 MOST = 0.9  # share of the lines that fit one reading
+FEW_TRIANGLES = 3  # that may all end at the edge of their image
 FEW_ODD_OUTLINES = 0.1  # share of real outlines whose second corner is far from the others
 
 
@@ -25,11 +26,13 @@ class LineReadings:
         lengths: numbers of a line without the class.
         shapes: lines that fit as a box with such keypoints.
         odd_outlines: lines that do not look like an outline.
+        tracks: lines that fit as a box, a confidence and the number of a track.
     """
 
     lengths: Counter[int] = field(default_factory=Counter)
     shapes: Counter[KeypointShape] = field(default_factory=Counter)
     odd_outlines: int = 0
+    tracks: int = 0
 
     def add(self, shares: Sequence[float]) -> None:
         """Add a line. shares: its numbers without the class."""
@@ -38,6 +41,7 @@ class LineReadings:
             return
         self.shapes.update(keypoint_shapes(shares))
         self.odd_outlines += not _is_compact(shares)
+        self.tracks += len(shares) == 6 and shares[5] in (0, 1)
 
     def problem(self) -> str | None:
         """Return why the lines are no clear outlines, or None."""
@@ -45,6 +49,12 @@ class LineReadings:
             return None
         ((length, number),) = self.lengths.items()
         corners, columns = length // 2, length + 1
+        # a larger number of a track is no share of the image; one triangle may end at its edge
+        if self.tracks == number >= FEW_TRIANGLES:
+            return (
+                f"{number} lines of {columns} numbers all end in 0 or 1: remove a confidence and "
+                "the number of a track behind the box, or add kpt_shape: [0, 2] for outlines"
+            )
         for shape, fitting in sorted(self.shapes.items(), key=lambda item: -item[1]):
             is_odd = shape[1] == 3 or self.odd_outlines > FEW_ODD_OUTLINES * number
             if is_odd and fitting >= MOST * number:

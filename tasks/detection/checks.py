@@ -17,7 +17,7 @@ from visionloop.datasets.detection.layout import (
     inspect_detection_split,
     require_detection_split,
 )
-from visionloop.datasets.detection.problems import nothing_to_train
+from visionloop.datasets.detection.problems import nothing_to_score, nothing_to_train
 from visionloop.datasets.io.layout import DataLayoutError, shorten
 from visionloop.tasks.checks import add_passed_over, add_problem, decode_all, report_copies
 from visionloop.tasks.detection.data import NO_VALIDATION, require_data
@@ -49,12 +49,15 @@ def check_detection_data(data: str | None, val_split: float, image_size: int) ->
     data = require_data(data)
     report: JsonObject = {"errors": [], "warnings": [], "classes": {}, "lines": []}
     indexes = _inspect_splits(data, val_split, report)
+    are_read = not report["errors"]  # otherwise boxes may be missing for that reason alone
     sizes_hw = _check_images(indexes, report)
     if "train" in indexes:
         train = indexes["train"]
-        _check_counts(train, report)
+        _check_counts(train, are_read, report)
         _check_categories(indexes, report)
         _check_sizes(train, sizes_hw["train"], image_size, report)
+    if are_read and "val" in indexes and (why := nothing_to_score(indexes["val"])):
+        add_problem(report, "errors", indexes["val"].source, why)
     return report
 
 
@@ -72,7 +75,9 @@ def _inspect_splits(data: str, val_split: float, report: JsonObject) -> dict[str
                     require_detection_split(data, split)  # raises what was expected
                 continue
         except DataLayoutError as error:
-            add_problem(report, "errors", error.path, error.why)
+            # a file that describes all splits is reported once
+            if {"path": error.path, "why": error.why} not in report["errors"]:
+                add_problem(report, "errors", error.path, error.why)
             if not Path(data).is_dir():
                 return {}
             continue
@@ -113,12 +118,13 @@ def _check_images(
     return sizes_hw
 
 
-def _check_counts(train: DetectionIndex, report: JsonObject) -> None:
-    """Report classes with few boxes and data without any."""
+def _check_counts(train: DetectionIndex, are_read: bool, report: JsonObject) -> None:
+    """Report classes with few boxes, and data without any where all could be read."""
     counts = np.bincount(train.labels[~train.crowd], minlength=len(train.classes)).tolist()
     report["classes"] = dict(zip(train.classes, counts, strict=True))
     if why := nothing_to_train(train):
-        add_problem(report, "errors", train.source, why)
+        if are_read:
+            add_problem(report, "errors", train.source, why)
         return
     few = [
         f"{count} of {name}" for name, count in report["classes"].items() if 0 < count < FEW_BOXES

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from visionloop.datasets.detection.layout import find_detection_split, require_detection_split
-from visionloop.datasets.detection.problems import nothing_to_train
+from visionloop.datasets.detection.problems import nothing_to_score, nothing_to_train
 from visionloop.engine.batch import Batch, RaggedTensor
 from visionloop.engine.errors import UserError
 from visionloop.tasks import splits
@@ -61,19 +61,24 @@ def training_splits(
     classes are on both sides.
 
     Raises:
-        UserError: also when there is nothing to train on.
+        UserError: also when there is nothing to train on, or to score.
     """
+
+    def refuse(index: DetectionIndex, why: str | None) -> None:
+        if why:
+            text = f"{index.source}: {why}"
+            raise UserError(text, code="bad_layout", file=index.source, field="data")
+
     train = index_split(data, "train", classes)
-    if why := nothing_to_train(train):
-        raise UserError(
-            f"{train.source}: {why}", code="bad_layout", file=train.source, field="data"
-        )
+    refuse(train, nothing_to_train(train))
     data = require_data(data)
     with splits.layout_errors():
         val = find_detection_split(data, "val", train.classes)
-    return splits.train_and_val(
+    train, val = splits.train_and_val(
         data, val_split, train, val, missing=NO_VALIDATION, strata=rarest_classes
     )
+    refuse(val, nothing_to_score(val))
+    return train, val
 
 
 def rarest_classes(index: DetectionIndex) -> NDArray[np.int64]:

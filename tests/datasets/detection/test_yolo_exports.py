@@ -126,6 +126,12 @@ def test_predictions_as_labels_are_named(yolo, more, why):
         read_yolo(yolo({"labels/train/a.txt": lines(BOXES, *more)}), "train")
 
 
+def test_tracks_that_are_all_the_first_are_no_triangles(yolo):
+    texts = {"labels/train/a.txt": lines(BOXES, 0.93, 1) * 3}
+    with pytest.raises(DataLayoutError, match=r"all end in 0 or 1: remove .* number of a track"):
+        read_yolo(yolo(texts), "train")
+
+
 def test_two_images_with_one_label_file_are_named(yolo):
     yaml_file = yolo({"labels/train/a.txt": lines(BOXES)}, ("a.jpg", "a.png", "b.jpg"))
     with pytest.raises(DataLayoutError) as caught:

@@ -8,6 +8,7 @@ import torch
 
 from visionloop.datasets.synthetic.detection import write_detection
 from visionloop.engine.errors import UserError
+from visionloop.tasks.detection.checks import check_detection_data
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.data import rarest_classes, targets_of, training_splits
 from visionloop.tasks.detection.task import DetectionTask
@@ -110,7 +111,7 @@ def test_training_starts_with_the_number_of_boxes_that_it_leaves_out(data):
     number = len(task.splits[0].boxes)
     assert line.startswith(f"warning: {data}/train.json: train: {(number + 1) // 2} of {number} ")
     assert "CVAT" in line
-    crowd(data, "val")
+    crowd(data, "val", 2)
     task = DetectionTask(DetectionConfig(data=str(data), model="tiny"))
     assert [line.split(": ")[2] for line in task.notes()] == ["train", "val"]
 
@@ -118,4 +119,29 @@ def test_training_starts_with_the_number_of_boxes_that_it_leaves_out(data):
 def test_training_on_nothing_but_crowds_is_refused(data):
     crowd(data, "train")
     with pytest.raises(UserError, match=r"train\.json: all \d+ boxes are crowds .* set iscrowd"):
+        training_splits(str(data), 0.0)
+
+
+@pytest.mark.parametrize("box", [[10, 10, 0, 20], [-50, 10, 40, 20], [5000, 10, 40, 20]])
+def test_boxes_without_an_area_inside_are_nothing_to_train_on_or_to_score(data, box):
+    for split, why in (("val", "nothing to score"), ("train", "nothing to detect")):
+        content = json.loads((data / f"{split}.json").read_text())
+        for annotation in content["annotations"]:
+            annotation["bbox"] = box
+        (data / f"{split}.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=rf"{split}\.json: no.* {why}"):
+            training_splits(str(data), 0.0)
+        report = check_detection_data(str(data), 0.0, 96)
+        errors = [row["why"] for row in report["errors"] if row["path"].endswith(f"{split}.json")]
+        assert len(errors) == 1 and why in errors[0]
+
+
+@pytest.mark.parametrize("keep_every", [0, 10**9])
+def test_validation_images_without_a_box_to_score_are_refused(data, keep_every):
+    if keep_every:
+        crowd(data, "val", keep_every)
+    else:
+        content = json.loads((data / "val.json").read_text())
+        (data / "val.json").write_text(json.dumps(content | {"annotations": []}))
+    with pytest.raises(UserError, match=r"val\.json: no boxes .*nothing to score; add images"):
         training_splits(str(data), 0.0)
