@@ -98,7 +98,7 @@ def _read_sections(
         report.error(error.strerror or str(error))
         return None
     except UnicodeDecodeError:
-        report.error("not json: not text in UTF-8")
+        report.error("not json: not text in UTF-8; save it as UTF-8")
         return None
     except (ValueError, RecursionError) as error:
         report.error(f"not json: {error}")
@@ -235,6 +235,8 @@ def _wrong_name(name: object) -> str | None:
     """Return the problem of an image's file name, or None."""
     if not isinstance(name, str) or not is_text(name):
         return f"file_name is {show(name)}"
+    if "://" in name:
+        return f"file_name {show(name)} is a URL; download the images and write their names"
     if os.path.isabs(name) or ntpath.isabs(name) or ntpath.splitdrive(name)[0]:
         return (
             f"file_name {show(name)} is absolute, expected is one below the folder of images; "

@@ -59,8 +59,15 @@ def _walk(
     except OSError as error:
         raise DataLayoutError(folder, f"cannot be listed ({error.strerror})") from None
     folders = [entry for entry in visible if _is_folder(entry)]
-    names = {entry.name for entry in folders}
-    yield folder, [entry.name for entry in visible if entry.name not in names]
+    # a dangling link is kept, to be reported; reading a pipe would wait for ever
+    yield (
+        folder,
+        [
+            entry.name
+            for entry in visible
+            if not _is_folder(entry) and (entry.is_symlink() or entry.is_file())
+        ],
+    )
     for entry in folders:
         if without and os.path.abspath(entry.path) in without:
             continue

@@ -10,6 +10,7 @@ An image is upright by the EXIF orientation (1 to 8) in the file:
 Another value, a broken block and no block count as 1. XMP is never read.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from mmap import mmap
 from typing import Literal, TypeAlias
@@ -18,6 +19,19 @@ import torch
 
 Bytes: TypeAlias = bytes | bytearray | mmap
 
+# of files that are called .jpg or .png all the same
+FOREIGN_STARTS = (
+    (b"....ftyp(?:hei|hev|mif1|msf1)", "HEIC; convert it to JPEG"),
+    (b"....ftypavi[fs]", "AVIF; convert it to JPEG"),
+    (b"....ftyp", "a video; take images out of it"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL; convert it to JPEG"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000; convert it to PNG"),
+    (b"8BPS", "a document of Photoshop; save it as PNG"),
+    (b"%PDF", "a PDF; convert its pages to PNG"),
+    (rb"\s*<(?:svg|\?xml[^>]*>\s*<svg)", "an SVG drawing; convert it to PNG"),
+    (rb"\s*<(?:!doctype html|html)", "a web page; download it again"),
+    (b"version https://git-lfs", "a pointer of Git LFS; run git lfs pull"),
+)
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 PNG_START, PNG_HEADER, PNG_END = b"\x89PNG\r\n\x1a\n", b"IHDR", b"IEND"
 WEBP_START, WEBP_KIND = b"RIFF", b"WEBP"
@@ -82,6 +96,14 @@ def exif_orientation(data: Bytes) -> int:
             value = number(at + 8, 2) if number(at + 2, 2) == EXIF_SHORT else 1
             return value if 1 <= value <= 8 else 1
     return 1
+
+
+def foreign_content(data: Bytes) -> str:
+    """Return what a file that is no image holds and what to do, "" where it is unknown."""
+    start = bytes(data[:256])
+    return next(
+        (text for pattern, text in FOREIGN_STARTS if re.match(pattern, start, re.I | re.S)), ""
+    )
 
 
 def _exif_block(data: Bytes) -> bytes:

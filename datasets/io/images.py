@@ -35,7 +35,9 @@ from visionloop.datasets.io.headers import (
     PNG_START,
     TURNS,
     WEBP_START,
+    Bytes,
     exif_orientation,
+    foreign_content,
     has_jpeg_end,
     jpeg_frame,
     png_without_notes,
@@ -109,7 +111,7 @@ def decode_bytes(path: str | os.PathLike[str], data: bytearray) -> torch.Tensor:
         return _read_with_pillow(data)
     # a decoder given damaged bytes may raise anything: SyntaxError, struct.error, zlib.error, ...
     except Exception as error:
-        raise UnreadableImage(path, _reason(error)) from None
+        raise UnreadableImage(path, _reason(error, data)) from None
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -151,7 +153,10 @@ def _headers(path: str | os.PathLike[str]) -> Iterator[tuple[IO[bytes], mmap]]:
             if not os.fstat(file.fileno()).st_size:
                 raise ValueError(EMPTY)
             with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-                yield file, data
+                try:
+                    yield file, data
+                except Image.UnidentifiedImageError as error:
+                    raise ValueError(_reason(error, data)) from None
     except Exception as error:
         raise UnreadableImage(path, _reason(error)) from None
 
@@ -307,11 +312,12 @@ def _check_size(height: int, width: int) -> None:
         )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: Bytes = b"") -> str:
     if isinstance(error, UnreadableImage):
         return error.why
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image of a known format"
+        content = foreign_content(data)
+        return "not an image of a known format" + (f", but {content}" if content else "")
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, Image.DecompressionBombError):

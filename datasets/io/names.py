@@ -7,6 +7,7 @@ on another file system: a Mac decomposes "é" into "e" and an accent, and a zip 
 import os
 import unicodedata
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 
 def composed(name: str) -> str:
@@ -66,11 +67,19 @@ class FileFinder:
         """Return the path of a file or folder as it is on disk, None without one.
 
         An equal path comes first. Otherwise backslashes separate folders, and a name may differ in
-        its Unicode form or, where only one name is left, in its case.
+        its Unicode form or, where only one name is left, in its case. Label Studio writes names
+        as in a URL, with %20 for a space.
         """
         level, name = os.path.split(path)
         if name in self.names(level):
             return path
+        found, decoded = self._find_similar(path), unquote(path)
+        if found is None and decoded != path and os.pardir not in with_slashes(decoded).split("/"):
+            found = self._find_similar(decoded)
+        return found
+
+    def _find_similar(self, path: str) -> str | None:
+        """Return the path of a file whose names differ in their spelling alone."""
         found = ""
         for part in os.path.normpath(with_slashes(path)).split("/"):
             match = self._match(found, part)

@@ -97,8 +97,9 @@ class SeededDataset(torch.utils.data.Dataset[LoadedSample]):
                 sample = self.dataset[index]
             except OSError as error:
                 if not self.skip_unreadable:
-                    data_error = DataError(self.dataset.name(index), _reason(error))
-                    return LoadedSample(key, data_error, ())
+                    # a sample may have several files: an image and its mask
+                    path = getattr(error, "path", None) or self.dataset.name(index)
+                    return LoadedSample(key, DataError(path, _reason(error)), ())
                 skipped.append(self.dataset.name(index))
                 continue
             sample["sample_id"] = torch.tensor(index)

@@ -49,6 +49,13 @@ def test_linked_folders_are_followed_and_no_link_leads_back(tmp_path):
     assert files_of(tmp_path / "top") == ["self", "again/1.jpg", "deep/2.jpg", "linked/1.jpg"]
 
 
+def test_what_is_neither_file_nor_folder_is_left_out(tmp_path):
+    write(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "b.jpg")
+    (tmp_path / "c.jpg").symlink_to("gone.jpg")
+    assert files_of(tmp_path) == ["a.jpg", "c.jpg"]
+
+
 def test_a_walk_that_begins_at_a_link_follows_it(tmp_path):
     write(tmp_path, "real/deep/1.jpg")
     (tmp_path / "link").symlink_to("real")

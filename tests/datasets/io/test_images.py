@@ -17,6 +17,7 @@ from visionloop.datasets.io.images import (
     MAX_PIXELS,
     UnreadableImage,
     read_image,
+    read_orientation,
     read_size,
 )
 from visionloop.datasets.io.reduced_jpeg import read_reduced_image
@@ -234,6 +235,28 @@ def test_what_is_no_image_is_reported(tmp_path, content, why):
     with pytest.raises(UnreadableImage, match=why) as caught:
         read_image(path)
     assert str(caught.value) == f"{path}: {caught.value.why}"
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC; convert it"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic", "HEIC; convert it"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "AVIF; convert it"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0", "a video"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "an SVG"),
+        (b"\n<!DOCTYPE HTML><title>404</title>", "a web page; download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "a pointer .* git lfs pull"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_with_what_to_do(tmp_path, start, why):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(start + b" " * 100)
+    for read in (read_image, read_size, read_orientation):
+        with pytest.raises(UnreadableImage, match=f"not an image of a known format, but {why}"):
+            read(path)
 
 
 def test_a_file_that_vanished_and_a_folder_are_reported(tmp_path):

@@ -36,6 +36,8 @@ def image(path, side=8):
         ("a/b.jpg", "./a//b.jpg"),
         ("a\\b.jpg", "a\\b.jpg"),
         ("a/b.jpg", "A/B.JPG"),
+        ("a b/é ü.jpg", "a%20b/%C3%A9%20%C3%BC.jpg"),
+        ("a%20b.jpg", "a%20b.jpg"),
         (DECOMPOSED("é/ü.jpg"), COMPOSED("é/ü.jpg")),
         (COMPOSED("é/ü.jpg"), DECOMPOSED("É\\ü.jpg")),
     ],
@@ -56,6 +58,7 @@ def test_an_equal_name_comes_first_and_several_similar_ones_are_none(tmp_path):
     assert finder.find("a.JPG") is None
     assert finder.find("d.jpg") is None and finder.find("d/b.jpg") is None
     assert finder.find("c/b.jpg") is None and finder.find("x\0") is None
+    assert FileFinder(tmp_path / "c").find("%2e%2e/a.jpg") is None
 
 
 @pytest.mark.parametrize("need_images", [True, False])
@@ -67,6 +70,15 @@ def test_backslashes_in_a_coco_json_are_separators(tmp_path, need_images):
     json_file.write_text(json.dumps(content))
     index = read_coco(json_file, tmp_path, need_images=need_images)
     assert [index.name(i) for i in range(3)] == ["images/a.png", "images/b.png", "images/c.png"]
+
+
+def test_a_url_in_a_coco_json_is_called_one(tmp_path):
+    content = small_coco()
+    json_file = write_coco(tmp_path, content)
+    content["images"][0]["file_name"] = "https://host/a.png"
+    json_file.write_text(json.dumps(content))
+    with pytest.raises(DataLayoutError, match=r"'https://host/a\.png' is a URL; download"):
+        read_coco(json_file, tmp_path / "train")
 
 
 @pytest.mark.parametrize("name", ["C:\\data\\a.png", "\\\\server\\a.png", "d:a.png", "..\\a.png"])

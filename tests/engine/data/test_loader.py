@@ -181,6 +181,19 @@ def test_an_unreadable_sample_travels_as_a_data_error_with_name_and_reason():
     assert error == DataError("train/4.png", "broken on purpose") and skipped == ()
 
 
+def test_the_error_of_a_sample_of_several_files_names_the_one_that_is_broken():
+    class WithMasks(ToyImages):
+        def __getitem__(self, index):
+            error = OSError("mask broken")
+            error.path = f"masks/{index}.png"
+            raise error
+
+    samples = SeededDataset(WithMasks(3, split="train"), EpochSampler(3, 1, 0))
+    _, error, _ = samples[SampleKey(0, 0, 0, 0)]
+    index = samples.sampler.permutation(0)[0]
+    assert error == DataError(f"masks/{index}.png", "mask broken")
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     unreadable=st.sets(st.integers(0, 11), max_size=11),
