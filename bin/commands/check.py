@@ -4,6 +4,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,7 @@ from visionloop.engine.types import JsonObject, SampleDataset
 CALIBRATION_SECONDS = 3.0  # for the steps that are measured, and as much for the evaluation
 # share by which the first loss may differ from that of an untrained model
 MAX_LOSS_DEVIATION = 0.5
+MOST_ALIKE = 5  # problems with the same text that are printed
 GIB = 2**30
 
 
@@ -219,9 +221,8 @@ def run_check(
         except UserError as error:
             path = error.file or settings["data"].value
             report["errors"].append({"path": path, "why": str(error)})
-    for kind in ("errors", "warnings"):
-        for row in report[kind]:
-            print(f"{kind[:-1]}: {row['path']}: {row['why']}", file=sys.stderr)
+    for line in problem_lines(report):
+        print(line, file=sys.stderr)
     if as_json:
         print(json.dumps(report | {"estimate": estimate}))
     else:
@@ -229,6 +230,18 @@ def run_check(
         totals = f"{len(report['errors'])} error(s), {len(report['warnings'])} warning(s)"
         print("\n".join([*classes, *lines, totals]))
     return USER_ERROR if report["errors"] else FINISHED
+
+
+def problem_lines(report: JsonObject) -> Iterator[str]:
+    """Yield a line for each error, then for each warning; of many that are alike for the first."""
+    for kind in ("errors", "warnings"):
+        paths_of: dict[str, list[str]] = {}
+        for row in report[kind]:
+            paths_of.setdefault(row["why"], []).append(row["path"])
+        for why, paths in paths_of.items():
+            yield from (f"{kind[:-1]}: {path}: {why}" for path in paths[:MOST_ALIKE])
+            if (more := len(paths) - MOST_ALIKE) > 0:
+                yield f"{kind[:-1]}: {more} more like this, which --json lists: {why}"
 
 
 def check_run(

@@ -70,6 +70,9 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> str:
         return _explain_option(error) or message
     if isinstance(error, click.BadParameter) and error.param and error.param.name == "device":
         return f"{message} {DEVICE}."
+    given = (word for word in arguments if f"No such command '{word}'" in message)
+    if (hint := HINT_OF.get(next(given, ""), "")).startswith("the command"):
+        return f"{message} Give {hint}."
     assignments = (ASSIGNMENT.fullmatch(word) for word in arguments if word in message)
     if assignment := next(filter(None, assignments), None):
         name, value = assignment[1].rsplit(".", 1)[-1], assignment[2]

@@ -35,6 +35,7 @@ from visionloop.datasets.io.paths import files_below
 
 SPLITS = ("train", "val", "test")
 IGNORE_LABEL, BACKGROUND_LABEL = "__ignore__", "_background_"  # as labelme names them
+WITH_FOUR_CORNERS = ("rectangle", "oriented_rectangle", "rotation")  # X-AnyLabeling's name
 WITHOUT_AREA = ("point", "line", "linestrip", "points")
 
 # (json file, shapes, stated (height, width)) of an image
@@ -209,7 +210,7 @@ def corners_of(kind: object, points: object, size_hw: tuple[int, int]) -> Corner
     ):
         raise InvalidOutline(f"points is {show(points)}, expected a list of [x, y]")
     corners = check_corners([value for point in points for value in point], size_hw)
-    is_rotated = kind == "rectangle" and len(corners) == 4  # of newer versions
+    is_rotated = kind in WITH_FOUR_CORNERS and len(corners) == 4
     is_bitmap = kind == "mask" and len(corners) == 2
     if is_rotated or is_bitmap or (kind == "polygon" and len(corners) >= 3):
         return corners
@@ -218,6 +219,6 @@ def corners_of(kind: object, points: object, size_hw: tuple[int, int]) -> Corner
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     if kind == "circle" and len(corners) == 2:
         return circle(*corners)
-    if kind in ("polygon", "rectangle", "circle", "mask"):
+    if kind in ("polygon", "circle", "mask", *WITH_FOUR_CORNERS):
         raise InvalidOutline(f"a {kind} with {len(corners)} points")
     raise InvalidOutline(f"shape_type is {show(kind)}, expected polygon, rectangle, circle or mask")

@@ -36,6 +36,7 @@ from visionloop.datasets.super_resolution.lr_folders import (
     LrFolder,
     choose_lr_folder,
     find_lr_folders,
+    folders_in,
     hr_folder_name,
     lr_folder_name,
 )
@@ -163,6 +164,15 @@ def unused_lr_folders(index: SuperResolutionIndex) -> list[LrFolder]:
         folder
         for folder in find_lr_folders(split_folder)
         if os.path.join(split_folder, folder.name) != index.lr_folder
+    ]
+
+
+def other_folders(index: SuperResolutionIndex) -> list[str]:
+    """Return the names of the folders next to HR/ whose names mean nothing here."""
+    split_folder = Path(index.folder).parent
+    known = {folder.name.split("/")[0] for folder in find_lr_folders(split_folder)}
+    return [
+        name for name in folders_in(split_folder) if name not in {*known, Path(index.folder).name}
     ]
 
 

@@ -36,18 +36,18 @@ def lr_folder_name(scale: int) -> str:
 
 def hr_folder_name(split_folder: str | os.PathLike[str]) -> str:
     """Return the name of the folder of the high-resolution images, HR in any case."""
-    names = [name for name in _folders_in(split_folder) if name.upper() == HR]
+    names = [name for name in folders_in(split_folder) if name.upper() == HR]
     return names[0] if len(names) == 1 else HR
 
 
 def find_lr_folders(split_folder: str | os.PathLike[str]) -> list[LrFolder]:
     """Return all folders of low-resolution images in the folder of a split, sorted by name."""
     found = []
-    for name in _folders_in(split_folder):
+    for name in folders_in(split_folder):
         scale = scale_of(name)
         if scale is None and not LOW.search(name.lower()):
             continue
-        inner = _folders_in(os.path.join(split_folder, name)) if scale is None else []
+        inner = folders_in(os.path.join(split_folder, name)) if scale is None else []
         scaled = [(f"{name}/{folder}", scale_of(folder)) for folder in inner]
         below = [LrFolder(path, number) for path, number in scaled if number is not None]
         found += below or [LrFolder(name, scale)]
@@ -88,7 +88,7 @@ def choose_lr_folder(split_folder: str | os.PathLike[str], scale: int) -> LrFold
     return None
 
 
-def _folders_in(folder: str | os.PathLike[str]) -> list[str]:
+def folders_in(folder: str | os.PathLike[str]) -> list[str]:
     """Return the names of the folders in a folder, sorted."""
     with os.scandir(folder) as entries:
         return sorted(

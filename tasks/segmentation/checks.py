@@ -199,14 +199,18 @@ def _describe(train: SegmentationIndex, counts: PixelCounts, report: JsonObject)
     if pixels.any():
         ignored = int(counts[:, IGNORED].sum())
         shares = [
-            f"{train.classes[label]} {100 * pixels[label] / pixels.sum():.2g} %"
+            f"{train.classes[label]} {percent(pixels[label] / pixels.sum())}"
             for label in np.argsort(-pixels, kind="stable")
         ]
-        ignored_percent = 100 * ignored / (ignored + pixels.sum())
+        ignored_share = percent(ignored / (ignored + pixels.sum()))
         report["lines"].append(
-            f"pixels in train: {shorten(shares, MAX_LISTED)}; {ignored_percent:.2g} % of all are "
-            "ignored"
+            f"pixels in train: {shorten(shares, MAX_LISTED)}; {ignored_share} of all are ignored"
         )
+
+
+def percent(share: float) -> str:
+    """Return a share with two digits: "100 %", "33 %", "0.25 %"."""
+    return f"{100 * share:{'.0f' if share >= 0.1 else '.2g'}} %"
 
 
 def _check_rare_classes(train: SegmentationIndex, counts: PixelCounts, report: JsonObject) -> None:

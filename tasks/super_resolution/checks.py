@@ -21,6 +21,7 @@ from visionloop.datasets.super_resolution.layout import (
     SuperResolutionIndex,
     find_super_resolution_split,
     lr_without_hr,
+    other_folders,
     pair_mismatch,
     require_super_resolution_split,
     unused_lr_folders,
@@ -79,7 +80,7 @@ class LrImages:
 
 
 def check_super_resolution_data(
-    data: str | None, val_split: float, scale: int, patch: int
+    data: str | None, val_split: float, scale: int, patch: int, cache: str
 ) -> JsonObject:
     """Check a folder with large and, optionally, small images.
 
@@ -90,6 +91,7 @@ def check_super_resolution_data(
         val_split: share of the training images that is set aside for validation.
         scale: upscaling factor; 1 for restoration at the same size.
         patch: side of the training crops in input pixels, with the margin of a degradation.
+        cache: "disk", whose size is then reported, or "none".
 
     Returns:
         {"errors": [{"path", "why"}], "warnings": [{"path", "why"}], "classes": {}, "lines": [..]}.
@@ -105,7 +107,8 @@ def check_super_resolution_data(
         _check_sizes(split, index, sizes[split], patch, report)
     if "train" in indexes:
         _describe(indexes["train"], sizes["train"], patch, report)
-        _describe_cache([index for split, index in indexes.items() if split != "test"], report)
+        if cache == "disk":
+            _describe_cache([index for split, index in indexes.items() if split != "test"], report)
     return report
 
 
@@ -261,7 +264,7 @@ def describe_lr_source(index: SuperResolutionIndex) -> list[str]:
         folder.name
         for folder in unused_lr_folders(index)
         if index.scale > 1 or folder.scale in (None, 1)
-    ]
+    ] + other_folders(index)
     beside = f"{', '.join(unused)} beside it {'is' if len(unused) == 1 else 'are'} not used"
     if index.scale == 1:
         return [f"large images alone are read, the scale is 1; {beside}"] if unused else []

@@ -171,7 +171,9 @@ class SuperResolutionTask(Task):
     def check_data(self) -> JsonObject:
         config, side = self.config, self.train_transform.side
         assert side is not None, "training takes crops"
-        return check_super_resolution_data(config.data, config.val_split, self.scale, side)
+        return check_super_resolution_data(
+            config.data, config.val_split, self.scale, side, config.cache
+        )
 
     def overfit_samples(self, samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
         require_pairs(samples, self.border)

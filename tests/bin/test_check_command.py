@@ -8,7 +8,7 @@ from PIL import Image
 from toy_task import ToyTask
 
 from visionloop.bin import detection
-from visionloop.bin.commands.check import run_check
+from visionloop.bin.commands.check import problem_lines, run_check
 from visionloop.datasets.synthetic.detection import write_detection
 from visionloop.engine.errors import UserError
 
@@ -88,6 +88,17 @@ def test_broken_entries_are_a_line_each_with_file_and_id(command, data):
         "disk_gib": None,
         "seconds": None,
     }
+
+
+def test_problems_that_are_alike_are_printed_five_times_and_counted():
+    report = {
+        "errors": [{"path": f"{i}.jpg", "why": "empty file"} for i in range(8)],
+        "warnings": [{"path": f"{i}.jpg", "why": f"odd {i}"} for i in range(8)],
+    }
+    lines = list(problem_lines(report))
+    assert lines[:5] == [f"error: {i}.jpg: empty file" for i in range(5)]
+    assert lines[5] == "error: 3 more like this, which --json lists: empty file"
+    assert lines[6:] == [f"warning: {i}.jpg: odd {i}" for i in range(8)]
 
 
 def test_corners_instead_of_sizes_stop_check_and_train(command, data, tmp_path):

@@ -35,6 +35,16 @@ def test_the_shapes_of_labelme_are_drawn_in_their_order(convert, tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", ["rectangle", "oriented_rectangle", "rotation"])
+def test_a_turned_rectangle_has_four_corners(convert, tmp_path, kind):
+    corners = [[2, 1], [5, 1], [5, 4], [2, 4]]
+    labelme(tmp_path / "me", "a", [("x", kind, corners)])
+    convert("masks", tmp_path / "me", tmp_path / "out")
+    assert mask(tmp_path / "out", "train/a.png") == grid(
+        "00000000", *["00111000"] * 3, *["00000000"] * 2
+    )
+
+
 def test_a_circle_goes_around_its_first_point_through_the_second(convert, tmp_path):
     labelme(tmp_path / "me", "a", [("ball", "circle", [[4, 3], [4, 5]])])
     convert("masks", tmp_path / "me", tmp_path / "out")

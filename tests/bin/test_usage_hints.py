@@ -39,6 +39,8 @@ def refuse(capsys, *arguments, group=classification.commands):
         (["train", "--device", "cuda:1"], "CUDA_VISIBLE_DEVICES=0"),
         (["predict", "--source", "x"], "give --input"),
         (["mode=train"], "the command train"),
+        (["val", "--data", "x"], "No such command 'val'. Give the command evaluate."),
+        (["infer"], "the command predict"),
         (["train", "data=x", "epochs=3"], "data=x: settings are given as flags"),
         (["train", "trainer.max_epochs=3"], "--epochs"),
         (["--data", "x"], "begin with a command: train, evaluate"),

@@ -67,6 +67,14 @@ def test_our_own_name_comes_before_others_which_are_said_to_be_unused(data):
     assert describe_lr_source(index)[0].endswith("; LR_bicubic/X2 beside it is not used")
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_folder_whose_name_means_nothing_is_said_to_be_unused(data, scale):
+    rename(data, "input")
+    index = require_super_resolution_split(data, "train", scale)
+    assert index.lr_folder is None
+    assert describe_lr_source(index)[0].endswith("; input beside it is not used")
+
+
 def test_a_restoration_says_that_degraded_images_of_the_data_are_not_read(data):
     rename(data, "LQ")
     index = require_super_resolution_split(data, "train", 1)

@@ -9,7 +9,7 @@ from PIL import Image
 from segmentation_files import write_pair, write_segmentation_data
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.segmentation.checks import check_segmentation_data
+from visionloop.tasks.segmentation.checks import check_segmentation_data, percent
 
 SHAPE = (20, 24)
 
@@ -41,6 +41,13 @@ def test_a_valid_folder_has_counts_and_no_problem(data):
         "pixels in train: sky 33 %, road 33 %, car 33 %; 10 % of all are ignored",
     ]
     json.dumps(report)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(1.0, "100 %"), (0.9996, "100 %"), (0.335, "34 %"), (0.0252, "2.5 %")]
+)
+def test_a_share_has_two_digits_and_no_exponent(share, text):
+    assert percent(share) == text
 
 
 def test_every_unreadable_or_wrong_file_is_named(data):

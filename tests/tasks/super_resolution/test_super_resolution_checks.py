@@ -24,8 +24,8 @@ def data(tmp_path, monkeypatch):
     return write_super_resolution_data(tmp_path / "data", images=20, size_hw=(70, 80), given=[2])
 
 
-def check(data, val_split=0.0, scale=2, patch=16):
-    return check_super_resolution_data(str(data), val_split, scale, patch)
+def check(data, val_split=0.0, scale=2, patch=16, cache="disk"):
+    return check_super_resolution_data(str(data), val_split, scale, patch, cache)
 
 
 def whys(report, kind="errors"):
@@ -44,6 +44,7 @@ def test_a_sound_folder_has_nothing_but_its_numbers_and_nothing_is_written(data)
         report["lines"][2].endswith("--cache none writes nothing") and not cache_folder().exists()
     )
     json.dumps(report)
+    assert check(data, cache="none")["lines"] == report["lines"][:2]
 
 
 @pytest.mark.parametrize("scale", [1, 3, 4])
@@ -95,7 +96,7 @@ def test_a_folder_of_another_kind_says_what_was_expected(tmp_path):
     (row,) = check(tmp_path / "nothing")["errors"]
     assert row["why"] == "no such folder"
     with pytest.raises(UserError, match="--data"):
-        check_super_resolution_data(None, 0.0, 2, 16)
+        check_super_resolution_data(None, 0.0, 2, 16, "none")
 
 
 def test_a_missing_validation_split_is_an_error_unless_one_is_made(data):
