@@ -30,7 +30,7 @@ from visionloop.bin.converters.outlines import (
 )
 from visionloop.datasets.io.json_columns import JsonObject, is_text, show
 from visionloop.datasets.io.layout import DataLayoutError, find_split
-from visionloop.datasets.io.names import path_stem, with_slashes
+from visionloop.datasets.io.names import class_name, path_stem, with_slashes
 from visionloop.datasets.io.paths import files_below
 
 SPLITS = ("train", "val", "test")
@@ -69,7 +69,7 @@ def read_labelme(source: str, report: ConversionReport, *, background: str) -> d
     if not any(splits.values()) and not report.problems:
         raise DataLayoutError(source, "no labelme json in it; expected one beside each image")
     labels = {
-        shape["label"].strip()
+        class_name(shape["label"])
         for entries in splits.values()
         for _, shapes, _ in entries.values()
         for shape in shapes
@@ -180,7 +180,7 @@ def _draw(
         return None
     ids = np.full(size_hw, background_id, dtype=np.uint8)
     for number, shape in enumerate(shapes, 1):
-        label = shape["label"].strip()
+        label = class_name(shape["label"])
         kind = shape.get("shape_type") or "polygon"  # early versions had polygons only
         place = f"shape {number} ({label})"
         if kind in WITHOUT_AREA:

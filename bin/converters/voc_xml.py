@@ -10,6 +10,9 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from visionloop.datasets.detection.layout import CVAT_HINT
+from visionloop.datasets.io.names import class_name
+
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
@@ -81,7 +84,7 @@ def read_voc_xml(path: str | os.PathLike[str]) -> VocAnnotation:
     class_names, corners, difficult = [], [], []
     # direct children alone: <part> elements inside have a name and a box of their own
     for number, element in enumerate(root.findall("object"), 1):
-        name = (element.findtext("name") or "").strip()
+        name = class_name(element.findtext("name") or "")
         if not name:
             raise InvalidAnnotation(f"object {number}: <name> is missing or empty")
         where = f"object {number} ({name})"
@@ -108,7 +111,8 @@ def _parse(path: str | os.PathLike[str]) -> "Element":
     except (ValueError, LookupError) as error:  # an encoding that the parser does not know
         raise InvalidAnnotation(str(error)) from None
     if root.tag != "annotation":
-        raise InvalidAnnotation(f"<{root.tag}>: expected <annotation>")
+        hint = f"; {CVAT_HINT}" if root.tag == "annotations" else ""
+        raise InvalidAnnotation(f"<{root.tag}>: expected <annotation>{hint}")
     return root
 
 

@@ -29,16 +29,16 @@ from visionloop.datasets.io.layout import (
     suggest_folder,
 )
 from visionloop.datasets.io.names import FileFinder
-from visionloop.datasets.io.text import read_ends
+from visionloop.datasets.io.text import PROBED_BYTES, read_ends
 
-# of a COCO json, near its start or its end
-COCO_KEYS = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[')
+COCO_KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
 MAX_FOLDERS = 200  # that are searched for images
 DESCRIPTIONS = ("data.yaml", "data.yml")  # go before others
 YAML_SUFFIXES = (".yaml", ".yml")
 YOLO_KEY = re.compile(rb"^names\s*:", re.MULTILINE)
 # class names that labelImg, Label Studio and Darknet write without a description
 NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
+CVAT_HINT = "CVAT's own xml is not read: export the task as COCO"
 ROBOFLOW = "_annotations.coco.json"
 EXPECTED = (
     "{0}.json with images in {0}/, {0}/"
@@ -90,8 +90,10 @@ def require_detection_split(
         if lists := [file for file in NAME_FILES if finder.find(file)]:
             hint = f"; for YOLO labels put the names of {lists[0]} into a data.yaml: names, train"
         levels = ("", "annotations", *SPLIT_FOLDERS["train"])
-        if any(file.endswith(".xml") for level in levels for file in finder.names(level)):
-            hint = "; for Pascal VOC run bin/convert.py voc first"
+        files = (os.path.join(level, file) for level in levels for file in finder.names(level))
+        if xml := next((file for file in files if file.endswith(".xml")), None):
+            is_cvat = b"<annotations" in read_ends(os.path.join(data, xml))
+            hint = f"; {CVAT_HINT}" if is_cvat else "; for Pascal VOC run bin/convert.py voc first"
         raise DataLayoutError(
             data, f"expected {EXPECTED.format(name)}; found {shorten(present) or 'nothing'}{hint}"
         )
@@ -196,13 +198,23 @@ def _single_json(data: Path) -> list[Path]:
         for name in sorted(finder.names(level))
         if is_json(name)
     ]
-    jsons = [path for path in files if COCO_KEYS.search(read_ends(path))]
+    jsons = [path for path in files if is_coco(path)]
     if len(jsons) > 1:
         names = shorten([str(path.relative_to(data)) for path in jsons])
         raise DataLayoutError(
             data, f"holds several COCO jsons ({names}); call them train.json and val.json"
         )
     return jsons
+
+
+def is_coco(path: str | os.PathLike[str]) -> bool:
+    """Return whether a json has the keys of COCO, near its start or its end.
+
+    A small one with categories alone is none: Label Studio writes a notes.json beside YOLO labels.
+    """
+    content = read_ends(path)
+    keys = set(COCO_KEYS.findall(content))
+    return bool(keys - {b"categories"}) or (bool(keys) and len(content) >= 2 * PROBED_BYTES)
 
 
 def is_json(name: str) -> bool:

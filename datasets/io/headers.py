@@ -26,6 +26,7 @@ FOREIGN_STARTS = (
     (b"....ftyp", "a video; take images out of it"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL; convert it to JPEG"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000; convert it to PNG"),
+    (rb"II[*+]\0|MM\0[*+]", "a TIFF with values or channels that are not read; save it as PNG"),
     (b"8BPS", "a document of Photoshop; save it as PNG"),
     (b"%PDF", "a PDF; convert its pages to PNG"),
     (rb"\s*<(?:svg|\?xml[^>]*>\s*<svg)", "an SVG drawing; convert it to PNG"),

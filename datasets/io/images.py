@@ -278,7 +278,10 @@ def read_16_bits(image: Image.Image, data: bytearray) -> NDArray[np.uint16] | No
     if image.mode == "I" or image.mode.startswith("I;16"):
         gray = np.asarray(image).astype(np.int32)
         if gray.min() < 0 or gray.max() > 65535:
-            raise ValueError("32-bit pixels have no fixed range; save it with 8 or 16 bits")
+            raise ValueError(
+                f"gray values from {gray.min()} to {gray.max()} have no fixed range; save it with "
+                "8 or 16 bits without a sign"
+            )
         return gray.astype(np.uint16)
     if image.format != "PNG" or not isinstance(image, ImageFile.ImageFile) or not image.tile:
         return None

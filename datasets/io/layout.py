@@ -106,7 +106,7 @@ def require_split(
 
 
 def suggest_folder(data: str | os.PathLike[str], fits: Callable[[Path], object]) -> str:
-    """Return "; did you mean FOLDER?" to end a message with, or "".
+    """Return "; did you mean FOLDER?" or another hint to end a message with, or "".
 
     The folder is the only one directly below `data` that fits, or else the nearest of two above.
 
@@ -116,6 +116,10 @@ def suggest_folder(data: str | os.PathLike[str], fits: Callable[[Path], object])
             as false.
     """
     data = Path(data)
+    if any("\\" in name for name in os.listdir(data)):
+        return (
+            "; names with \\ come from a zip of Windows: extract it again, for example with unzip"
+        )
 
     def is_right(folder: Path) -> bool:
         with contextlib.suppress(DataLayoutError, OSError):

@@ -230,3 +230,18 @@ def test_real_boxes_survive_the_way_through_voc(convert, tmp_path):
     assert [rows_of(back, i) for i in range(len(back))] == [
         rows_of(cells, i) for i in range(len(cells))
     ]
+
+
+def test_cvats_own_xml_is_named_with_what_to_do(convert, tmp_path):
+    write(tmp_path / "me/annotations.xml", "<annotations><image name='a.jpg'/></annotations>")
+    status, _, err = convert("voc", tmp_path / "me", tmp_path / "out")
+    assert status == 2 and "export the task as COCO" in err
+
+
+def test_a_name_in_two_unicode_forms_is_one_class(voc, convert, tmp_path):
+    for name, written in (("a", "caf\u00e9"), ("b", "cafe\u0301\n")):
+        voc_image(voc, name, [(written, (1, 1, 9, 9))])
+    status, _, err = convert("voc", voc, tmp_path / "coco")
+    assert status == 0, err
+    assert "caf\u00e9" in read_split(tmp_path / "coco", "train").classes
+    assert "cafe\u0301" not in read_split(tmp_path / "coco", "train").classes

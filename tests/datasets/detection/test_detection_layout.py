@@ -247,3 +247,34 @@ def test_annotations_of_voc_name_their_converter(tmp_path, name):
     (tmp_path / name).write_text("<annotation/>")
     with pytest.raises(DataLayoutError, match=r"run bin/convert\.py voc first"):
         require_detection_split(tmp_path, "train")
+
+
+def test_a_json_of_categories_alone_is_no_coco_json(tmp_path):
+    write_yolo(tmp_path, "train")
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    notes = {"categories": [{"id": 0, "name": "cat"}], "info": {"contributor": "Label Studio"}}
+    (tmp_path / "notes.json").write_text(json.dumps(notes))
+    with pytest.raises(DataLayoutError, match=r"put the names of classes\.txt into a data\.yaml"):
+        require_detection_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("first", ["images", "annotations", "categories"])
+def test_a_large_coco_json_is_known_whatever_section_comes_first(tmp_path, first):
+    content = small_coco()
+    content["categories"] += [{"id": i, "name": f"{i}" * 20} for i in range(100, 1500)]
+    json_file = write_coco(tmp_path, content)
+    order = sorted(content, key=lambda name: (name != first, name))
+    json_file.unlink()
+    (tmp_path / "x.json").write_text(json.dumps({name: content[name] for name in order}))
+    assert find_annotations(tmp_path, "train") == tmp_path / "x.json"
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [("<annotations><image/>", "CVAT's own xml is not read"), ("<annotation>", "convert.py voc")],
+)
+def test_xml_is_called_by_its_kind(tmp_path, content, hint):
+    (tmp_path / "annotations.xml").write_text(content)
+    with pytest.raises(DataLayoutError, match=hint):
+        require_detection_split(tmp_path, "train")

@@ -10,7 +10,7 @@ from visionloop.datasets.io.folders import (
     passed_over_warning,
     walk_folder,
 )
-from visionloop.datasets.io.layout import DataLayoutError, is_hidden
+from visionloop.datasets.io.layout import DataLayoutError, is_hidden, require_split
 
 
 def files_of(folder, **options):
@@ -92,3 +92,9 @@ def test_files_that_are_passed_over_are_counted_by_suffix_with_a_command_for_the
 def test_what_to_do_follows_the_kind_of_file(name, hint):
     text = conversion_hint(count_suffixes([name]), "data", ".png")
     assert hint in text and bool(text) == bool(hint)
+
+
+def test_names_with_backslashes_are_explained_by_a_zip_of_windows(tmp_path):
+    write(tmp_path, "train\\ants\\0.jpg")
+    with pytest.raises(DataLayoutError, match=r"come from a zip of Windows: extract it again"):
+        require_split(tmp_path, "train")

@@ -246,6 +246,7 @@ def test_what_is_no_image_is_reported(tmp_path, content, why):
         (b"\0\0\0\x20ftypisom\0\0\2\0", "a video"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"II*\0\x08\0\0\0\0\0", "a TIFF with values or channels"),
         (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "an SVG"),
         (b"\n<!DOCTYPE HTML><title>404</title>", "a web page; download it again"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "a pointer .* git lfs pull"),
@@ -311,3 +312,10 @@ def test_the_error_travels_between_processes():
     error = pickle.loads(pickle.dumps(UnreadableImage("a/b.jpg", "empty file")))
     assert (error.path, error.why, str(error)) == ("a/b.jpg", "empty file", "a/b.jpg: empty file")
     assert isinstance(error, OSError)
+
+
+def test_values_below_zero_are_called_so(tmp_path):
+    path = tmp_path / "x.tif"
+    Image.fromarray(np.array([[-5, 300], [7, 8]], dtype=np.int32)).save(path)
+    with pytest.raises(UnreadableImage, match="gray values from -5 to 300 have no fixed range"):
+        read_image(path)
