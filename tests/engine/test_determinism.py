@@ -137,8 +137,10 @@ def test_an_algorithm_of_nccl_that_was_chosen_stays(monkeypatch):
     (False, True, True), (True, True, False), (False, False, False),
 ])  # fmt: skip
 def test_cudnn_measures_its_kernels_in_steps_of_one_image_size_and_never_in_evaluations(
-    deterministic, fixed, expected, tmp_path
+    deterministic, fixed, expected, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+
     class Watched(ToyTask):
         trained, evaluated = set(), set()
 

@@ -61,7 +61,7 @@ def test_weights_are_fine_tuned_with_the_authors_numbers():
     )
     assert (values["schedule_power"], values["precision"], values["epochs"], values["points"]) == (
         0.9,
-        "bf16",
+        "auto",
         31,
         12_544,
     )
@@ -85,7 +85,7 @@ def test_the_tiny_model_starts_from_random_weights_at_its_own_learning_rate():
         assert (values["lr"], values["batch_size"], values["precision"], values["epochs"]) == (
             1e-3,
             8,
-            "bf16",
+            "auto",
             60,
         )
         assert values["init"] == "mimetic"
