@@ -115,8 +115,8 @@ def nothing_to_score(index: DetectionIndex) -> str | None:
     """Return the reason why a validation index has no scores, or None."""
     if _has_objects(index):
         return None
-    kind = "boxes inside the images but those of crowds" if len(index.boxes) else "boxes"
-    return f"no {kind} to validate with, so there is nothing to score; add images with boxes"
+    others = " (crowds and boxes outside their images do not count)" if len(index.boxes) else ""
+    return f"no boxes to validate with{others}, so there is nothing to score; add images with boxes"
 
 
 def _has_objects(index: DetectionIndex) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,7 +136,12 @@ def best_line(run: Run) -> str:
     """Return the line of the score that picked best/, with its 95 % interval where there is one."""
     spec, best = run.best_metric, run.state.best
     assert best is not None, "a finished run has evaluated"
-    score = "none" if best["score"] is None else spec.show(best["score"])
+    if best["score"] is None or not math.isfinite(best["score"]):
+        return (
+            f"finished: no evaluation gave a number for {spec.label}: check the validation data "
+            f"and the losses; the weights of step {best['step']} are in {run.output / 'best'}"
+        )
+    score = spec.show(best["score"])
     interval = interval_of(run.output, best["step"], spec.key)
     if interval:
         score_range = f" (95 %: {spec.show(interval[0])} to {spec.show(interval[1])})"

@@ -1,12 +1,15 @@
 """The end of a run: the score with its interval, commands that work, and where the time went."""
 
+import math
 import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
 from toy_task import ToyTask
 
 from visionloop.engine.logging.messages import (
+    best_line,
     interval_of,
     launcher_command,
     slowest_part,
@@ -54,6 +57,15 @@ def test_a_finished_run_ends_with_its_score_its_commands_and_its_time(tmp_path, 
     assert words[1:] == ["bin/toy.py", "evaluate", *options]
     assert second.startswith("predict: ") and shlex.split(second)[5] == best
     assert last.startswith("time: the largest part ")
+
+
+@pytest.mark.parametrize("score", [None, math.nan])
+def test_a_run_without_any_score_says_so(tmp_path, score):
+    state = SimpleNamespace(best={"score": score, "step": 4}, step=8)
+    spec = SimpleNamespace(label="AP", show=str)
+    line = best_line(SimpleNamespace(best_metric=spec, state=state, output=tmp_path))
+    assert line.startswith("finished: no evaluation gave a number for AP: check the validation")
+    assert line.endswith(f"the weights of step 4 are in {tmp_path / 'best'}")
 
 
 @pytest.mark.parametrize(
