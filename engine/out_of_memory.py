@@ -102,6 +102,9 @@ def halve_micro_batch(run: Run) -> None:
 
     All ranks. Where the micro-batch cannot be smaller, `run.ending.failure` says so and the loop
     saves and ends.
+
+    Raises:
+        RunAgain: there is no memory to fetch it.
     """
     step, plan = run.state.step, run.data.plan
     smaller = plan.halved_at(step)
@@ -110,7 +113,12 @@ def halve_micro_batch(run: Run) -> None:
         return
     if run.world.is_main:
         write_halvings(run.output, smaller.halvings)
-    run.data.restart(step, smaller)
+    try:
+        run.data.restart(step, smaller)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise run_again(smaller.halvings[-1]) from error
 
 
 def end_and_halve(run: Run, step: int) -> UserError:
@@ -120,11 +128,15 @@ def end_and_halve(run: Run, step: int) -> UserError:
     if smaller is None:
         return no_memory(plan, step)
     write_halvings(run.output, smaller.halvings)
-    last = smaller.halvings[-1]
+    return run_again(smaller.halvings[-1])
+
+
+def run_again(halving: Halving) -> RunAgain:
+    """Return the error of a step that only another start can do again."""
     return RunAgain(
-        f"out of memory in step {step + 1} with micro-batches of {last.before}, where it cannot "
-        "be repeated; the same command resumes from the newest checkpoint, with micro-batches of "
-        f"{last.micro_batch} from that step on",
+        f"out of memory in step {halving.step + 1} with micro-batches of {halving.before}, where "
+        "it cannot be repeated; the same command resumes from the newest checkpoint, with "
+        f"micro-batches of {halving.micro_batch} from that step on",
         code="out_of_memory",
     )
 

@@ -15,6 +15,7 @@ A file that ends too early is refused, even where a decoder would fill the rest 
 the middle that the decoder can skip is not detected: libjpeg decodes on and only warns.
 """
 
+import errno
 import io
 import os
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ RAW_16_BITS = {
 
 
 class UnreadableImage(OSError):
-    """A file that cannot be read as an image.
+    """A file that cannot be read as an image; `errno` is ENOMEM where memory ran out.
 
     Attributes:
         path: the file.
@@ -111,7 +112,7 @@ def decode_bytes(path: str | os.PathLike[str], data: bytearray) -> torch.Tensor:
         return _read_with_pillow(data)
     # a decoder given damaged bytes may raise anything: SyntaxError, struct.error, zlib.error, ...
     except Exception as error:
-        raise UnreadableImage(path, _reason(error, data)) from None
+        raise _unreadable(path, error, data) from None
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -158,7 +159,7 @@ def _headers(path: str | os.PathLike[str]) -> Iterator[tuple[IO[bytes], mmap]]:
                 except Image.UnidentifiedImageError as error:
                     raise ValueError(_reason(error, data)) from None
     except Exception as error:
-        raise UnreadableImage(path, _reason(error)) from None
+        raise _unreadable(path, error) from None
 
 
 def exchanged_sides(path: str | os.PathLike[str] | None, drawn: str) -> str:
@@ -313,6 +314,17 @@ def _check_size(height: int, width: int) -> None:
             f"decompression bomb? the header says {width} x {height} pixels, "
             f"more than {MAX_PIXELS} in all"
         )
+
+
+def _unreadable(
+    path: str | os.PathLike[str], error: Exception, data: Bytes = b""
+) -> UnreadableImage:
+    unreadable = UnreadableImage(path, _reason(error, data))
+    if isinstance(error, MemoryError):
+        unreadable.errno = errno.ENOMEM
+    elif isinstance(error, OSError):
+        unreadable.errno = error.errno
+    return unreadable
 
 
 def _reason(error: Exception, data: Bytes = b"") -> str:

@@ -169,17 +169,18 @@ class MicroBatchProbe:
         """
         heaviest = self.steps[0]
         self.memory.reset_peak()
-        try:
-            with self.memory.limit_growth(self.available):
+        # an error is judged while the limit holds
+        with self.memory.limit_growth(self.available):
+            try:
                 for step in self.steps:
                     before = self.memory.peak_growth()
                     self.run_step(step, size)
                     heaviest = step if self.memory.peak_growth() > before else heaviest
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            self.optimizer.zero_grad(set_to_none=True)
-            return None
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.optimizer.zero_grad(set_to_none=True)
+                return None
         self.steps = [heaviest]
         return self.memory.peak_growth()
 

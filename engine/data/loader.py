@@ -15,12 +15,18 @@ from visionloop.engine.batch import Batch
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.forkserver import detach_fork_server, start_fork_server
 from visionloop.engine.data.micro_batches import MicroBatchPlan
-from visionloop.engine.data.prefetch import SENDING_FAILED, DataError, Prefetcher, no_shared_memory
+from visionloop.engine.data.prefetch import (
+    SENDING_FAILED,
+    UNREADABLE,
+    DataError,
+    Prefetcher,
+    no_shared_memory,
+)
 from visionloop.engine.data.sampler import EpochSampler
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import DEFECT
 from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
-from visionloop.engine.system.memory import give_back_freed_memory
+from visionloop.engine.system.memory import give_back_freed_memory, is_out_of_memory
 from visionloop.engine.system.shared_memory import error_number, shared_memory_errors
 from visionloop.engine.task import Task
 from visionloop.engine.types import Sample, SampleDataset
@@ -96,10 +102,13 @@ class SeededDataset(torch.utils.data.Dataset[LoadedSample]):
             try:
                 sample = self.dataset[index]
             except OSError as error:
-                if not self.skip_unreadable:
+                # a sample that other memory would read is no broken one: a resume would take it
+                no_memory = is_out_of_memory(error)
+                if no_memory or not self.skip_unreadable:
                     # a sample may have several files: an image and its mask
                     path = getattr(error, "path", None) or self.dataset.name(index)
-                    return LoadedSample(key, DataError(path, _reason(error)), ())
+                    code = "no_memory" if no_memory else UNREADABLE
+                    return LoadedSample(key, DataError(path, _reason(error), code), ())
                 skipped.append(self.dataset.name(index))
                 continue
             sample["sample_id"] = torch.tensor(index)

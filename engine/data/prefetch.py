@@ -24,6 +24,7 @@ from visionloop.engine.system.shared_memory import (
 log = logging.getLogger(__name__)
 # an iterator whose start fails would raise another error when it is deleted
 dataloader._MultiProcessingDataLoaderIter._shutdown = True  # private
+UNREADABLE = "unreadable_sample"
 SENDING_FAILED = 128  # exit code of a worker that cannot send a batch, plus the number of the error
 EXIT_CODE_SECONDS = 5  # to wait for the exit code of a worker whose connection has broken
 # to wait for one batch before a warning names the samples in progress; again each time the wait has
@@ -43,13 +44,11 @@ class DataError:
 
     name: str
     why: str
-    code: str = "unreadable_sample"
+    code: str = UNREADABLE
 
     def as_user_error(self) -> UserError:
         """Return the error that the run ends with, once a checkpoint is safe."""
-        hint = (
-            "--skip-unreadable continues without it" if self.code == "unreadable_sample" else None
-        )
+        hint = "--skip-unreadable continues without it" if self.code == UNREADABLE else None
         return UserError(f"{self.name}: {self.why}", code=self.code, file=self.name, hint=hint)
 
 

@@ -5,6 +5,7 @@ The reuse of freed memory by the allocator is set here as well.
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import sys
@@ -22,6 +23,9 @@ USABLE_SHARE = 0.8  # of free memory: workers, cached images and evaluations nee
 THREAD_STACKS = 512 * 2**20  # addresses that a run's threads reserve, counted by RLIMIT_AS
 # ALLOC_FAILED: cuBLAS and cuDNN, whose workspaces do not fit
 OUT_OF_MEMORY_TEXTS = ("allocate memory", "bad_alloc", "out of memory", "ALLOC_FAILED")
+# oneDNN and Python's threads give no reason; where addresses are limited, it is that
+NO_ADDRESSES_TEXTS = ("could not create a primitive", "can't start new thread")
+MMAP_BYTES = 2**20  # where addresses are limited, larger tensors are given back when freed
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -32,13 +36,23 @@ def keep_freed_memory() -> None:
     thousand new pages: 2 to 8 % of the time of a step of the tiny models on a CPU (measured;
     `bin/benchmark.py step`). ViT-B's peak at batch 4 is 1 % lower with it, ViT-Ti's at batch 64 is
     2 % higher. Other C libraries are left alone.
+
+    Where addresses are limited (RLIMIT_AS), freed tensors are given back instead: after a step that
+    ran out of memory, kept addresses would be missing for threads, kernels and evaluations.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt and (
+    if mallopt and has_limited_addresses():
+        mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
+    elif mallopt and (
         mallopt(M_MMAP_THRESHOLD, MAX_THRESHOLD)
         or mallopt(M_MMAP_THRESHOLD, MAX_THRESHOLD_OLD_GLIBC)
     ):
         mallopt(M_TRIM_THRESHOLD, MAX_THRESHOLD)
+
+
+def has_limited_addresses() -> bool:
+    """Return True where RLIMIT_AS limits the address space of this process."""
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def give_back_freed_memory() -> None:
@@ -78,8 +92,9 @@ class HostMemory:
         """Return the bytes by which the peak is above the usage at the construction."""
         grown = peak_bytes() - self._resident
         # RLIMIT_AS counts addresses, touched or not
-        limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
-        return max(grown, virtual_bytes() - self._virtual) if limited else grown
+        if not has_limited_addresses():
+            return grown
+        return max(grown, virtual_bytes() - self._virtual)
 
     @staticmethod
     @contextlib.contextmanager
@@ -178,9 +193,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return True for an error that a failed allocation raises."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        text in str(error) for text in OUT_OF_MEMORY_TEXTS
-    )
+    if isinstance(error, OSError):  # of a fork or a mapped file
+        return error.errno == errno.ENOMEM
+    texts = OUT_OF_MEMORY_TEXTS + (NO_ADDRESSES_TEXTS if has_limited_addresses() else ())
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
 def free_bytes() -> int:

@@ -1,8 +1,8 @@
 """A step that runs out of memory is done again in smaller micro-batches, also after a kill."""
 
+import errno
 import hashlib
 import json
-import resource
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,16 +11,16 @@ import torch
 import torch.utils.tensorboard
 from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
-from scarce_toy import SETTINGS, ScarceToy, SummingToy, start, start_processes
+from scarce_toy import SETTINGS, GrowingToy, ScarceToy, SummingToy, start, start_processes
 from toy_task import ToyTask
 
 from visionloop.engine import step as step_module
 from visionloop.engine.checkpoints.folder import latest_valid, read_state
+from visionloop.engine.data.loader import TrainingData
 from visionloop.engine.data.micro_batches import Halving, MicroBatchPlan
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import RunAgain, UserError
 from visionloop.engine.out_of_memory import OutOfMemoryGuard, read_halvings, write_halvings
-from visionloop.engine.system.memory import virtual_bytes
 from visionloop.engine.testing.short_runs import logged, on_ranks
 from visionloop.engine.train import train
 
@@ -149,25 +149,10 @@ def test_the_log_the_summary_and_the_next_start_tell_of_it(tmp_path, capsys):
     assert "split into other micro-batches" not in out
 
 
-class GrowingToy(ToyTask):
-    """Takes 12 MiB a sample from step 3 on, in a process that may then take 120 MiB more."""
-
-    def before_step(self, module, step, steps):
-        super().before_step(module, step, steps)
-        if step == 3 and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
-            limit = virtual_bytes() + 120 * 2**20
-            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-
-    def loss(self, model, batch, normalizers):
-        losses = super().loss(model, batch, normalizers)
-        if batch.step < 3:
-            return losses
-        activations = torch.ones(len(batch), 2**20, requires_grad=True)
-        return losses | {"loss": losses["loss"] + 0 * activations.exp().sum()}
-
-
 def test_a_limit_on_the_memory_of_a_process_is_survived(tmp_path):
-    assert forked(tmp_path / "small", task=GrowingToy, **QUIET) == [0, "finished"]
+    # a new process: it has no freed memory of earlier tests
+    growing = {"task": GrowingToy, "context": "spawn"} | QUIET
+    assert forked(tmp_path / "small", **growing) == [0, "finished"]
     first, *_ = read_halvings(tmp_path / "small")
     assert first.step >= 3 and (first.before, first.micro_batch) == (12, 6)
     assert start(tmp_path / "large", task=ToyTask, **QUIET) == [0, "finished"]
@@ -175,6 +160,21 @@ def test_a_limit_on_the_memory_of_a_process_is_survived(tmp_path):
         [row["loss"] for row in rows(tmp_path / name, "train")] for name in ("small", "large")
     )
     assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_step_that_cannot_be_fetched_again_for_memory_is_done_by_the_next_start(
+    tmp_path, monkeypatch
+):
+    def no_room(data, step, plan):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingData, "restart", no_room)
+        code, error = start(tmp_path / "ended")
+    assert code == 75 and error.startswith("out_of_memory: out of memory in step 4 with micro-")
+    assert start(tmp_path / "ended") == [0, "finished"]
+    assert start(tmp_path / "straight") == [0, "finished"]
+    assert_same_run(tmp_path / "ended", tmp_path / "straight")
 
 
 def test_one_sample_that_does_not_fit_ends_the_run_with_a_valid_checkpoint(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import time
 import traceback
@@ -13,6 +14,7 @@ from toy_task import ToyTask
 
 from visionloop.engine import out_of_memory
 from visionloop.engine.errors import RunAgain, UserError
+from visionloop.engine.system.memory import virtual_bytes
 from visionloop.engine.testing.short_runs import free_port
 from visionloop.engine.train import train
 
@@ -81,6 +83,23 @@ class SummingToy(ScarceToy):
         return losses
 
 
+class GrowingToy(ToyTask):
+    """Takes 12 MiB a sample from step 3 on, in a process that may then take 120 MiB more."""
+
+    def before_step(self, module, step, steps):
+        super().before_step(module, step, steps)
+        if step == 3 and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+            limit = virtual_bytes() + 120 * 2**20
+            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+    def loss(self, model, batch, normalizers):
+        losses = super().loss(model, batch, normalizers)
+        if batch.step < 3:
+            return losses
+        activations = torch.ones(len(batch), 2**20, requires_grad=True)
+        return losses | {"loss": losses["loss"] + 0 * activations.exp().sum()}
+
+
 def start(output, *, task=ScarceToy, scarcity=None, dies_after_record=False, **settings):
     """Train in this process; return [exit code, text of the error or state of the run]."""
     for name, value in (scarcity or {}).items():
@@ -99,13 +118,16 @@ def start(output, *, task=ScarceToy, scarcity=None, dies_after_record=False, **s
         return [75 if isinstance(error, RunAgain) else 2, f"{error.code}: {error}"]
 
 
-def start_processes(number, output, **arguments):
-    """Call `start` in joined processes; return its results by rank, None for a killed one."""
-    port, context = free_port(), multiprocessing.get_context("fork")
+def start_processes(number, output, *, context="fork", **arguments):
+    """Call `start` in joined processes; return its results by rank, None for a killed one.
+
+    context: start method of the processes.
+    """
+    port, start_method = free_port(), multiprocessing.get_context(context)
     folder = Path(output).with_suffix(f".results.{time.monotonic_ns()}")
     folder.mkdir(parents=True)
     processes = [
-        context.Process(target=_process, args=(rank, number, port, folder, output, arguments))
+        start_method.Process(target=_process, args=(rank, number, port, folder, output, arguments))
         for rank in range(number)
     ]
     for process in processes:

@@ -1,5 +1,6 @@
 """Reading one image: the pixels of every kind of file, and one error for what is none."""
 
+import errno
 import io
 import pickle
 import struct
@@ -319,3 +320,21 @@ def test_values_below_zero_are_called_so(tmp_path):
     Image.fromarray(np.array([[-5, 300], [7, 8]], dtype=np.int32)).save(path)
     with pytest.raises(UnreadableImage, match="gray values from -5 to 300 have no fixed range"):
         read_image(path)
+
+
+def test_too_little_memory_to_decode_is_told_apart_from_a_broken_file(tmp_path, monkeypatch):
+    path = tmp_path / "image.png"
+    Image.new("RGB", (3, 2)).save(path)
+
+    def no_room(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Image.Image, "convert", no_room)
+        with pytest.raises(UnreadableImage, match="not enough memory") as caught:
+            read_image(path)
+    assert caught.value.errno == errno.ENOMEM
+    path.write_bytes(b"no image")
+    with pytest.raises(UnreadableImage) as caught:
+        read_image(path)
+    assert caught.value.errno is None

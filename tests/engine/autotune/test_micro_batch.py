@@ -1,5 +1,6 @@
 """`--micro-batch auto`: legal, as large as fits, tried only if it should fit, equal on ranks."""
 
+import errno
 import resource
 
 import pytest
@@ -101,6 +102,15 @@ def test_an_allocation_beyond_the_limit_fails_and_is_recognized():
         and not is_out_of_memory(RuntimeError("shapes differ"))
         and resource.getrlimit(resource.RLIMIT_AS) == before
     )
+
+
+def test_errors_without_a_reason_are_of_memory_only_where_it_is_limited():
+    errors = [RuntimeError("could not create a primitive"), RuntimeError("can't start new thread")]
+    assert not any(map(is_out_of_memory, errors))
+    with HostMemory.limit_growth(64 * MIB):
+        assert all(map(is_out_of_memory, errors))
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert not is_out_of_memory(OSError(errno.EIO, "Input/output error"))
 
 
 def test_a_control_group_counts_files_it_has_read_as_free(tmp_path):

@@ -1,5 +1,6 @@
 """Loaders: a sample is a function of its place in the run, on any number of ranks and workers."""
 
+import errno
 import random
 import time
 
@@ -217,6 +218,19 @@ def test_the_next_readable_position_takes_the_place_and_the_skipped_are_listed(
     # and it is the very sample that stands at its own place
     own = samples[SampleKey(0, 0, epoch, (position + len(skipped)) % 12)][1]
     assert torch.equal(own["pixel_values"], sample["pixel_values"])
+
+
+def test_a_sample_that_there_is_no_memory_for_is_never_left_out():
+    class FullMemory(ToyImages):
+        def __getitem__(self, index):
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    samples = SeededDataset(
+        FullMemory(5, split="train"), EpochSampler(5, 4, 0), skip_unreadable=True
+    )
+    _, error, skipped = samples[SampleKey(0, 0, 0, 2)]
+    assert error.code == "no_memory" and error.as_user_error().hint is None
+    assert skipped == ()
 
 
 def test_a_dataset_without_a_readable_sample_is_an_error_and_not_an_endless_search():

@@ -66,3 +66,30 @@ def test_what_is_kept_can_be_given_back():
         [sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, check=True
     ).stdout
     assert float(given_back) > 75  # of 80 MiB
+
+
+LIMITED = """
+import resource
+import torch
+from visionloop.engine.system.memory import is_out_of_memory, keep_freed_memory, virtual_bytes
+
+resource.setrlimit(resource.RLIMIT_AS, (virtual_bytes() + (200 << 20), resource.RLIM_INFINITY))
+keep_freed_memory()
+tensors = []
+try:
+    while True:
+        tensors.append(torch.ones(1 << 20))
+except RuntimeError as error:
+    assert is_out_of_memory(error), error
+    pins = tensors[::2]  # the others lie between them
+    del tensors
+print((resource.getrlimit(resource.RLIMIT_AS)[0] - virtual_bytes()) / 2**20)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_where_addresses_are_limited_freed_ones_are_given_back():
+    free = subprocess.run(
+        [sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True
+    ).stdout
+    assert float(free) > 80  # of 200 MiB
