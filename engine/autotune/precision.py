@@ -53,5 +53,7 @@ def precision_line(setting: Setting, *, resumed: bool = False) -> str | None:
     """Return the line that says which precision auto is and why; None for one that was given."""
     if setting.source != SettingSource.AUTO:
         return None
-    reasons = [text for text in ("as the run began" if resumed else "", setting.reason) if text]
-    return f"precision {setting.value}: {'; '.join(reasons)}"
+    reason = setting.reason
+    if resumed:  # the reason may be about another machine
+        reason = f'as the run began ("{reason}")' if reason else "as the run began"
+    return f"precision {setting.value}: {reason}"

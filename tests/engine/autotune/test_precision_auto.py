@@ -66,7 +66,7 @@ def test_a_run_keeps_its_precision_and_the_reason_on_a_machine_that_would_choose
     choose(monkeypatch)
     assert start(tmp_path, save_every=1).state == "finished"
     assert stored(tmp_path)["value"] == "bf16" and stored(tmp_path)["source"] == "auto"
-    assert "precision bf16: as the run began; matrix products 2.0x\n" in capsys.readouterr().out
+    assert 'precision bf16: as the run began ("matrix products 2.0x")\n' in capsys.readouterr().out
 
 
 def test_the_precision_of_a_run_may_be_given_when_it_resumes_and_no_other(tmp_path, monkeypatch):
