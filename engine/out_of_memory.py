@@ -134,9 +134,9 @@ def end_and_halve(run: Run, step: int) -> UserError:
 def run_again(halving: Halving) -> RunAgain:
     """Return the error of a step that only another start can do again."""
     return RunAgain(
-        f"out of memory in step {halving.step + 1} with micro-batches of {halving.before}, where "
-        "it cannot be repeated; the same command resumes from the newest checkpoint, with "
-        f"micro-batches of {halving.micro_batch} from that step on",
+        f"out of memory in step {halving.step + 1} with micro-batches of {halving.before}, too late "
+        "to repeat the step in this process; the same command resumes from the newest checkpoint, "
+        f"with micro-batches of {halving.micro_batch} from that step on",
         code="out_of_memory",
     )
 
