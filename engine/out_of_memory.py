@@ -134,8 +134,8 @@ def end_and_halve(run: Run, step: int) -> UserError:
 def run_again(halving: Halving) -> RunAgain:
     """Return the error of a step that only another start can do again."""
     return RunAgain(
-        f"out of memory in step {halving.step + 1} with micro-batches of {halving.before}, too late "
-        "to repeat the step in this process; the same command resumes from the newest checkpoint, "
+        f"out of memory in step {halving.step + 1} with micro-batches of {halving.before}, too "
+        "late to repeat it in this process; the same command resumes from the newest checkpoint, "
         f"with micro-batches of {halving.micro_batch} from that step on",
         code="out_of_memory",
     )
