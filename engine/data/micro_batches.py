@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from visionloop.engine.data.sampler import legal_sizes, split_batch
@@ -80,10 +80,7 @@ class MicroBatchPlan:
         if not smaller:
             return None
         size = max((size for size in smaller if 2 * size <= before), default=smaller[0])
-        halvings = (*self.halvings, Halving(step, before, size))
-        return MicroBatchPlan(
-            self.batch_size, self.world_size, self.micro_batch, halvings, self.smallest
-        )
+        return replace(self, halvings=(*self.halvings, Halving(step, before, size)))
 
 
 def longest(ranges: Sequence[tuple[int, int]]) -> int:
