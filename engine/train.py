@@ -186,6 +186,7 @@ def start_or_resume(
     if start and state:
         require_same_data(
             state["settings"].get("data_fingerprint"),
+            resolved.immutable_settings["data_fingerprint"],
             train_set,
             data=task.config.data,
             run=start.parent.parent,
@@ -230,7 +231,8 @@ def start_or_resume(
         write_run_files(
             output, resolved.settings, resolved.immutable_settings, val_set, world.device
         )
-        write_dataset_record(output, train_set, task.config.data)
+        fingerprint = resolved.immutable_settings["data_fingerprint"]
+        write_dataset_record(output, train_set, task.config.data, fingerprint)
     return run_training(spec, start=start, stop=stop, budget=budget if world.is_main else None)
 
 

@@ -24,12 +24,17 @@ WHAT_TO_DO = (
 )
 
 
-def write_dataset_record(output: Path, dataset: SampleDataset, data: str | None) -> None:
+def write_dataset_record(
+    output: Path, dataset: SampleDataset, data: str | None, fingerprint: str
+) -> None:
     """Write the record of a run's training data, unless it is there already. Main rank only.
 
-    data: the folder that names are relative to.
+    Args:
+        output: the folder of the run.
+        dataset: the training data.
+        data: the folder that names are relative to.
+        fingerprint: of the dataset; hashing a large one again would take a second.
     """
-    fingerprint = dataset.fingerprint()
     path = output / RECORD
     try:
         with gzip.open(path, "rt") as lines:
@@ -65,18 +70,25 @@ def names_of(dataset: SampleDataset, data: str | None) -> Iterator[str]:
 
 
 def require_same_data(
-    old: object, dataset: SampleDataset, *, data: str | None, run: Path, checkpoint: Path
+    old: object,
+    new: object,
+    dataset: SampleDataset,
+    *,
+    data: str | None,
+    run: Path,
+    checkpoint: Path,
 ) -> None:
     """Raise a UserError that says what changed in the training data since a checkpoint.
 
     Args:
         old: the fingerprint in the checkpoint.
+        new: that of the training data of this start.
         dataset: the training data of this start.
         data: the data folder.
         run: the folder of the checkpoint's run, which has the record.
         checkpoint: the folder that the run resumes from, for the message.
     """
-    if old == dataset.fingerprint():
+    if old == new:
         return
     changes = "; ".join(describe_changes(run / RECORD, old, dataset, data))
     raise UserError(

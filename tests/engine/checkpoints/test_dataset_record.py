@@ -45,7 +45,7 @@ FIRST = Images(["a/0.jpg", "a/1.jpg", "b/0.jpg"])
     ],
 )
 def test_what_changed_is_said_with_numbers_and_the_first_name(tmp_path, second, change):
-    write_dataset_record(tmp_path, FIRST, "data")
+    write_dataset_record(tmp_path, FIRST, "data", FIRST.fingerprint())
     with pytest.raises(UserError, match=rf"^--data data: .*{change}.*--output") as raised:
         check(tmp_path, second)
     assert "\n" not in str(raised.value) and raised.value.code == "changed_data"
@@ -54,17 +54,22 @@ def test_what_changed_is_said_with_numbers_and_the_first_name(tmp_path, second, 
 def check(run, dataset, data="data"):
     """Compare a dataset with that of a run, whose fingerprint was that of FIRST."""
     require_same_data(
-        FIRST.fingerprint(), dataset, data=data, run=run, checkpoint=run / "checkpoints/step_1"
+        FIRST.fingerprint(),
+        dataset.fingerprint(),
+        dataset,
+        data=data,
+        run=run,
+        checkpoint=run / "checkpoints/step_1",
     )
 
 
 def test_the_same_data_elsewhere_is_no_change_and_the_record_has_the_same_bytes(tmp_path):
-    write_dataset_record(tmp_path, FIRST, "data")
+    write_dataset_record(tmp_path, FIRST, "data", FIRST.fingerprint())
     before = (tmp_path / RECORD).read_bytes()
     moved = Images(FIRST.names, data="/other/place")
     check(tmp_path, moved, "/other/place")
     (tmp_path / RECORD).unlink()
-    write_dataset_record(tmp_path, moved, "/other/place")
+    write_dataset_record(tmp_path, moved, "/other/place", moved.fingerprint())
     assert (tmp_path / RECORD).read_bytes() == before
 
 
@@ -74,10 +79,11 @@ def test_without_a_readable_record_the_number_of_images_is_said(tmp_path, conten
         (tmp_path / RECORD).write_bytes(content)
     with pytest.raises(UserError, match="2 images now; what there was is not on record"):
         check(tmp_path, Images(["a/0.jpg", "b/0.jpg"]))
-    write_dataset_record(tmp_path, FIRST, "data")  # in its place
+    write_dataset_record(tmp_path, FIRST, "data", FIRST.fingerprint())  # in its place
 
 
 def test_a_million_names_are_small(tmp_path):
     names = [f"n{i // 1300:08}/n{i // 1300:08}_{i}.JPEG" for i in range(20_000)]
-    write_dataset_record(tmp_path, Images(names), "data")
+    images = Images(names)
+    write_dataset_record(tmp_path, images, "data", images.fingerprint())
     assert (tmp_path / RECORD).stat().st_size < 8 * len(names)
