@@ -1,0 +1,1 @@
+"""Predictions for uploaded images, in a process of its own."""

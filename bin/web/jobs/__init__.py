@@ -1,0 +1,1 @@
+"""Jobs: the queue, detached processes and their devices."""

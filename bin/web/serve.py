@@ -1,0 +1,106 @@
+"""`visionloop-studio`: one server in this process, until Ctrl-C."""
+
+import errno
+import ipaddress
+import os
+import socket
+from pathlib import Path
+
+import uvicorn
+
+from visionloop.bin.web.app import create_app
+from visionloop.bin.web.config import StudioConfig
+from visionloop.bin.web.security.token import read_or_make_token
+from visionloop.engine.errors import UserError
+
+CLOSING_SECONDS = 3
+
+
+def run_studio(config: StudioConfig) -> None:
+    """Serve until Ctrl-C or SIGTERM; jobs go on.
+
+    Raises UserError for an address that cannot be used, or that would be reached without TLS.
+    """
+    require_safe_address(config)
+    for folder in config.runs[:1]:
+        folder.mkdir(parents=True, exist_ok=True)
+    token = read_or_make_token(config.state / "token")
+    listener = listen(config.host, config.port)
+    app = create_app(config, token)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            timeout_graceful_shutdown=CLOSING_SECONDS,
+            ssl_certfile=config.certificate,
+            ssl_keyfile=config.private_key,
+        )
+    )
+    print(f"Open {link_of(config, listener.getsockname()[1], token)}")
+    print(f"Runs: {config.runs[0]}. Ctrl-C ends the server; its jobs go on.", flush=True)
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass  # uvicorn raises the signal again after it has closed
+    finally:
+        listener.close()
+    print("Server ended. Jobs go on; start the server again to watch them.", flush=True)
+
+
+def require_safe_address(config: StudioConfig) -> None:
+    """Raise UserError for an address of the network without TLS and without the explicit flag."""
+    if is_loopback(config.host) or config.is_tls or config.insecure:
+        return
+    raise UserError(
+        f"--host {config.host}: others could read the token and the data on the way; give "
+        "--certificate and --private-key, or --insecure-http for a network that you trust",
+        field="host",
+        hint="from another machine, an SSH tunnel needs neither: ssh -L 8470:127.0.0.1:8470 SERVER",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises UserError for an address that is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        field = "port" if taken else "host"
+        why = "another program uses it" if taken else (getattr(error, "strerror", None) or error)
+        hint = "give another --port, or 0 for any free one" if taken else None
+        raise UserError(f"--{field} {host}:{port}: {why}", field=field, hint=hint) from None
+    # no job that is started may keep the port
+    os.set_inheritable(listener.fileno(), False)
+    return listener
+
+
+def link_of(config: StudioConfig, port: int, token: str) -> str:
+    """Return the link that signs a browser in. The token is in the part that is never sent."""
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    if host in ("0.0.0.0", "[::]"):
+        host = socket.gethostname()
+    return f"{'https' if config.is_tls else 'http'}://{host}:{port}/#token={token}"
+
+
+def state_folder() -> Path:
+    """Return the folder of the studio's own files, see the XDG base directory specification."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "visionloop" / "studio"

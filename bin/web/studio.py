@@ -1,0 +1,30 @@
+"""The services of a server, which its endpoints share."""
+
+from starlette.requests import Request
+
+from visionloop.bin.web.config import StudioConfig
+
+
+class Studio:
+    """Services of one server.
+
+    Args:
+        config: of the server.
+        token: of the installation.
+    """
+
+    def __init__(self, config: StudioConfig, token: str) -> None:
+        self.config, self.token = config, token
+
+    def start(self) -> None:
+        """Start the threads of the services."""
+
+    def close(self) -> None:
+        """End the threads. Jobs go on."""
+
+
+def studio_of(request: Request) -> Studio:
+    """Return the services, as a dependency of endpoints."""
+    studio = request.app.state.studio
+    assert isinstance(studio, Studio)
+    return studio
