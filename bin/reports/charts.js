@@ -1,4 +1,3 @@
-"use strict";
 // Charts, and helpers to create elements. Elements are created one by one and texts are set as text: no text of the object is interpreted as HTML.
 
 function fill(node, attributes, children) {
@@ -12,23 +11,23 @@ function fill(node, attributes, children) {
   return node;
 }
 
-const make = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+export const make = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 const SVG = "http://www.w3.org/2000/svg";
-const shape = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+export const shape = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
 const RUN_COLORS = 8, FEW_POINTS = 25; // a curve of up to this many points has a dot at each
-const colorOf = (i) => (i < RUN_COLORS ? `var(--run-${i})` : `hsl(${(i * 137.5) % 360} 60% 50%)`);
-const colorBox = (color) => make("span", { class: "swatch", style: { background: color } });
-const swatch = (i) => colorBox(colorOf(i));
+export const colorOf = (i) => (i < RUN_COLORS ? `var(--run-${i})` : `hsl(${(i * 137.5) % 360} 60% 50%)`);
+export const colorBox = (color) => make("span", { class: "swatch", style: { background: color } });
+export const swatch = (i) => colorBox(colorOf(i));
 
 // Groups items with equal keys: [[item]], in the order of the first item of each group.
-function grouped(items, keyOf) {
+export function grouped(items, keyOf) {
   const groups = new Map();
   for (const item of items) groups.set(keyOf(item), [...(groups.get(keyOf(item)) || []), item]);
   return [...groups.values()];
 }
 
-function formatValue(format, value) {
+export function formatValue(format, value) {
   if (value === null || value === undefined) return "-";
   if (format === "percent") return `${(100 * value).toFixed(2)} %`;
   if (format === "integer") return Math.round(value).toLocaleString("en");
@@ -87,7 +86,7 @@ function nearest(steps, target) {
 // Returns a line chart. lines: [{name, color, x, y, low, high, dashed, run}] with a band from low to high, or null;
 // options: called at every redraw, returns {format, log, weight (of smoothing, 0 to 1, 0: none), hidden (a Set of runs)};
 // x: label of the axis; note: tooltip of the title.
-function chart(title, lines, options, { x = "step", note = "" } = {}) {
+export function chart(title, lines, options, { x = "step", note = "" } = {}) {
   const tip = make("div", { class: "tip", hidden: true });
   const svg = shape("svg", { tabindex: 0, role: "img", "aria-label": `${title} against ${x}` });
   const figure = make("figure", { class: "chart" }, make("figcaption", { title: note || null }, title), svg, tip);

@@ -1,10 +1,12 @@
-"use strict";
+import { formatValue, grouped, make } from "./charts.js";
+import { runName, section } from "./tables.js";
+
 // Samples: fixed ones at several steps with a slider, and the worst ones.
 
 const scoreText = (kind, sample) => (kind && sample.score !== null ? `${kind.label} ${formatValue(kind.format, sample.score)}` : "");
 
 // Shows an image in its own size over the page; Escape or a click closes it.
-function enlarge(source, name) {
+export function enlarge(source, name) {
   const close = () => large.remove();
   const large = make("dialog", { close, click: close, "aria-label": name }, make("img", { src: source, alt: name }), make("p", {}, name));
   document.body.append(large);
@@ -12,7 +14,7 @@ function enlarge(source, name) {
 }
 
 // Returns the figure of a sample. label: the text before the score below the image.
-function sampleFigure(name, label) {
+export function sampleFigure(name, label) {
   const image = make("img", { alt: name }), missing = make("div", { class: "missing" }, "no image"), text = make("span");
   const button = make("button", { class: "zoom", "aria-label": `enlarge ${name}`, click: () => enlarge(image.src, name) }, image);
   const figure = make("figure", { class: "sample" }, button, missing, make("figcaption", {}, label, " ", text));
@@ -23,7 +25,7 @@ function sampleFigure(name, label) {
   return figure;
 }
 
-function fixedSamples(runs) {
+export function fixedSamples(runs) {
   const withImages = runs.filter((run) => run.fixed);
   if (!withImages.length) return null;
   const steps = [...new Set(withImages.flatMap((run) => run.fixed.selection.map(({ step }) => step)))].sort((a, b) => a - b);
@@ -65,7 +67,7 @@ function sideBySide(runs) {
   return gallery;
 }
 
-function worstSamples(runs) {
+export function worstSamples(runs) {
   const withImages = runs.filter((run) => run.worst);
   if (!withImages.length) return null;
   const gallery = (run) => {

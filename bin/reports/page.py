@@ -1,7 +1,8 @@
 """`report write`: the page of runs as one HTML file.
 
 The page is a template, a style, scripts, and the object of the runs as JSON between them. No text
-of the object is turned into HTML here.
+of the object is turned into HTML here. The scripts are ES modules, which the studio serves one by
+one; the page holds them in one script, because a file cannot import another from a disk.
 """
 
 import json
@@ -17,6 +18,9 @@ from visionloop.engine.types import JsonObject
 
 HERE = Path(__file__).parent
 SCRIPTS = ("charts.js", "tables.js", "images.js", "report.js")
+# the forms of module lines that these files use; any other would leave a broken script in the page
+IMPORT = re.compile(r'(?:import|export) \{ \w+(?:, \w+)* \} from "\./(\w+\.js)";\n')
+EXPORT = re.compile(r"export (?=(?:async )?function |const )")
 ESCAPES = {letter: f"\\u{ord(letter):04x}" for letter in "<>&"}
 
 
@@ -60,12 +64,18 @@ def make_page(report: JsonObject) -> str:
     """Return the text of the HTML file, ASCII."""
     parts = {
         "style": (HERE / "report.css").read_text(encoding="ascii"),
-        "script": "\n".join((HERE / name).read_text(encoding="ascii") for name in SCRIPTS),
+        "script": "\n".join(map(script_of, SCRIPTS)),
         "report": escape(report),
     }
     template = (HERE / "page.html").read_text(encoding="ascii")
     # one pass: a text of the object that looks like a slot is not filled
     return re.sub(r"\{\{(style|script|report)\}\}", lambda match: parts[match[1]], template)
+
+
+def script_of(name: str) -> str:
+    """Return the text of a module for one script with the others: without import and export."""
+    text = (HERE / name).read_text(encoding="ascii")
+    return re.sub(EXPORT, "", re.sub(IMPORT, "", text))
 
 
 def escape(report: JsonObject) -> str:

@@ -1,4 +1,8 @@
-"use strict";
+import { chart, colorBox, colorOf, formatValue, grouped, make } from "./charts.js";
+import { classTables, confusions, duration, environments, repeats, runName } from "./tables.js";
+import { section, settings, sum, time_breakdowns, wallTime, whole } from "./tables.js";
+import { fixedSamples, worstSamples } from "./images.js";
+
 // The page: drawReport(object) draws all of it, and may be called again with a newer object, which schema.json defines.
 
 const STATES = {

@@ -1,18 +1,19 @@
-"use strict";
+import { colorBox, colorOf, formatValue, grouped, make, shape, swatch } from "./charts.js";
+
 // Tables, bars and the confusion matrix.
 
-const section = (id, title, ...children) => make("section", { id }, make("h2", {}, title), ...children);
-const scroll = (...children) => make("div", { class: "scroll", tabindex: 0 }, ...children);
+export const section = (id, title, ...children) => make("section", { id }, make("h2", {}, title), ...children);
+export const scroll = (...children) => make("div", { class: "scroll", tabindex: 0 }, ...children);
 const PART_COLORS = 6, MAX_CONFUSIONS = 12;
-const wallTime = (time_breakdown) => sum(Object.values(time_breakdown.parts).map(({ seconds }) => seconds));
+export const wallTime = (time_breakdown) => sum(Object.values(time_breakdown.parts).map(({ seconds }) => seconds));
 const cellOf = (cell) => (cell instanceof Node ? cell : make("td", {}, cell));
-const row = (heading, cells, attributes = {}) => make("tr", attributes, make("th", { scope: "row" }, heading), ...cells.map(cellOf));
+export const row = (heading, cells, attributes = {}) => make("tr", attributes, make("th", { scope: "row" }, heading), ...cells.map(cellOf));
 const headOf = (name) => (name instanceof Node ? name : make("th", { scope: "col" }, name));
-const head = (...names) => make("thead", {}, make("tr", {}, ...names.map(headOf)));
-const runName = (run) => make("span", { class: "run" }, swatch(run.place), run.name);
+export const head = (...names) => make("thead", {}, make("tr", {}, ...names.map(headOf)));
+export const runName = (run) => make("span", { class: "run" }, swatch(run.place), run.name);
 const runHead = (run) => make("th", { scope: "col" }, runName(run));
 
-function duration(seconds) {
+export function duration(seconds) {
   if (seconds === null) return "-";
   const whole = Math.round(seconds), hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
   if (hours) return `${hours} h ${String(minutes).padStart(2, "0")} min`;
@@ -27,7 +28,7 @@ function barCell(value, format, max, color) {
 }
 
 // Returns a table that a click on a heading sorts; another click reverses the order. columns: [{name, format, values, color}].
-function sortedTable(first, rowNames, columns) {
+export function sortedTable(first, rowNames, columns) {
   const body = make("tbody"), order = rowNames.map((_, i) => i);
   const maxOf = ({ format, values }) => (format === "percent" ? 1 : Math.max(...values.map((value) => value || 0)));
   const cells = columns.map((column) => column.values.map((value) => barCell(value, column.format, maxOf(column), column.color)));
@@ -49,7 +50,7 @@ function sortedTable(first, rowNames, columns) {
   return scroll(make("table", { class: "sorted" }, head(...headings), body));
 }
 
-function time_breakdowns(runs) {
+export function time_breakdowns(runs) {
   const starts = runs.flatMap((run) => run.time_breakdowns.map((time_breakdown) => ({ run, time_breakdown, total: wallTime(time_breakdown) })));
   if (!starts.length) return null;
   const parts = [...new Set(starts.flatMap(({ time_breakdown }) => Object.keys(time_breakdown.parts)))];
@@ -78,7 +79,7 @@ function time_breakdowns(runs) {
   return section("time_breakdown", "Time breakdown", text, ...starts.map(bar), scroll(table));
 }
 
-function classTables(runs) {
+export function classTables(runs) {
   const evaluated = runs.filter((run) => run.last_evaluation && run.last_evaluation.classes);
   if (!evaluated.length) return null;
   const compared = grouped(evaluated, (run) => run.task).filter((group) => group.length > 1).map(comparedClasses);
@@ -115,7 +116,7 @@ function comparedClasses(runs) {
   return make("div", { class: "compared" }, make("label", {}, "compare ", select), place);
 }
 
-function confusions(runs) {
+export function confusions(runs) {
   const evaluated = runs.filter((run) => run.last_evaluation && run.last_evaluation.confusion);
   if (!evaluated.length) return null;
   const text = make("p", {}, "Rows are the ground truth, columns the predictions. The color of a cell is its share of the row; hover over a cell for its count.");
@@ -125,8 +126,8 @@ function confusions(runs) {
   return section("confusion", "Confusion matrix", text, make("div", { class: "beside" }, blocks));
 }
 
-const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
-const whole = (number) => number.toLocaleString("en");
+export const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
+export const whole = (number) => number.toLocaleString("en");
 const shareOf = (counts, i, j) => counts[i][j] / (sum(counts[i]) || 1);
 // characters of Korean, Chinese and Japanese are nearly twice as wide
 const places = (name) => [...name].reduce((number, letter) => number + (letter > "\u2e80" ? 1.8 : 1), 0);
@@ -188,7 +189,7 @@ function differing(runs, names, valueOf) {
   return new Set(names.filter((name) => new Set(runs.map((run) => textOf(run, name))).size > 1));
 }
 
-function settings(runs) {
+export function settings(runs) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.settings)))].sort(), several = runs.length > 1;
   if (!names.length) return null;
   const valueOf = (run, name) => run.settings[name], differs = differing(runs, names, valueOf);
@@ -204,7 +205,7 @@ function settings(runs) {
   return section("settings", "Settings", equal, part("Different between runs", [...differs], true), ...others);
 }
 
-function environments(runs) {
+export function environments(runs) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.environment)))].filter((name) => name !== "command");
   if (!names.length) return null;
   const valueOf = (run, name) => (name in run.environment ? { value: run.environment[name] } : undefined);
@@ -212,7 +213,7 @@ function environments(runs) {
 }
 
 // Returns a text with a button that selects it and copies it to the clipboard where the browser allows that.
-function copyable(text) {
+export function copyable(text) {
   const block = make("pre", { tabindex: 0 }, text);
   const button = make("button", { click: async () => {
     getSelection().selectAllChildren(block);
@@ -222,7 +223,7 @@ function copyable(text) {
   return make("div", { class: "copy" }, block, button);
 }
 
-function repeats(runs) {
+export function repeats(runs) {
   const block = (run) => {
     const { command, from_settings: fromSettings, commit } = run.repeat;
     const typed = command && [make("p", {}, "Run the same command with another output folder:"),
