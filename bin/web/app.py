@@ -13,8 +13,8 @@ from starlette.staticfiles import StaticFiles
 
 from visionloop.bin.web.api import session
 from visionloop.bin.web.config import API, StudioConfig
-from visionloop.bin.web.problems import RESPONSES, install_problem_handlers
-from visionloop.bin.web.security.guard import Guard
+from visionloop.bin.web.problems import RESPONSES, Problem, install_problem_handlers
+from visionloop.bin.web.security.guard import DOCS, Guard
 from visionloop.bin.web.studio import Studio
 
 STATIC = Path(__file__).parent / "static"
@@ -71,6 +71,8 @@ def create_app(config: StudioConfig, token: str) -> FastAPI:
     # the page's own script reads the path, so that every address can be opened and sent
     @app.get("/{path:path}", include_in_schema=False)
     async def page(request: Request, path: str) -> Response:
+        if request.url.path.startswith("/api/") and request.url.path != DOCS:
+            raise Problem(404, "not_found", f"{request.url.path}: no such endpoint")
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
     app.add_middleware(Guard, config=config, token=token)

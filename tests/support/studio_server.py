@@ -1,9 +1,9 @@
 """A studio server in a process of its own, and a browser that looks at it.
 
-    with studio_server(tmp_path) as studio:
-        studio.get("/runs")
-        with browser_page(studio) as page:
-            page.goto(studio.url + "/")
+with studio_server(tmp_path) as studio:
+    studio.get("/runs")
+    with browser_page(studio) as page:
+        page.goto(studio.url + "/")
 """
 
 import json
@@ -178,7 +178,7 @@ def browser_page(
         try:
             if is_signed_in:
                 page.goto(studio.link)
-                page.locator(".bar nav a").first.wait_for()
+                page.locator(".topbar nav a").first.wait_for()
             yield page
         finally:
             browser.close()

@@ -28,7 +28,7 @@ function drawHeader() {
   const name = make("span", {}, "visionloop");
   const brand = make("a", { class: "brand", href: "/" }, icon("brand"), name);
   const nav = make("nav", { "aria-label": word("nav") }, isSignedIn ? links : []);
-  document.querySelector(".bar").replaceChildren(brand, nav, select);
+  document.querySelector(".topbar").replaceChildren(brand, nav, select);
   document.querySelector(".skip").textContent = word("skip");
 }
 

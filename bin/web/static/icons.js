@@ -27,6 +27,6 @@ const PATHS = {
 
 // Returns an icon that is hidden from screen readers: a text stands beside it.
 export function icon(name) {
-  const attributes = { viewBox: "0 0 24 24", class: `icon ${name}`, "aria-hidden": "true" };
+  const attributes = { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" };
   return shape("svg", attributes, shape("path", { d: PATHS[name] || PATHS.models }));
 }

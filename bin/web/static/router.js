@@ -61,6 +61,7 @@ export async function render({ focus = true } = {}) {
     await module.show(view, { params, query, signal: own.signal });
   } catch (error) {
     if (own.signal.aborted || error.name === "AbortError") return;
+    for (const waiting of view.querySelectorAll(".skeleton")) waiting.remove();
     view.append(errorBox(error, { retry: () => render() }));
     main.replaceChildren(view);
   } finally {

@@ -19,7 +19,7 @@ def test_the_token_of_the_link_is_exchanged_and_leaves_the_address(studio):
     with browser_page(studio, expected_errors=NOT_THERE) as page:
         assert page.url == f"{studio.url}/"
         page.goto(f"{studio.url}/")
-        page.locator(".bar nav a").first.wait_for()
+        page.locator(".topbar nav a").first.wait_for()
         assert page.evaluate("document.cookie") == ""  # no script can read it
 
 
@@ -34,9 +34,9 @@ def test_a_browser_without_the_cookie_is_told_to_open_the_link(studio):
 
 def test_the_language_switch_changes_all_texts_and_is_kept(studio):
     with browser_page(studio, expected_errors=NOT_THERE) as page:
-        assert page.locator(".bar nav a").first.inner_text() == "Home"
+        assert page.locator(".topbar nav a").first.inner_text() == "Home"
         page.get_by_label("Language").select_option("ko")
-        assert page.locator(".bar nav a").first.inner_text() == "홈"
+        assert page.locator(".topbar nav a").first.inner_text() == "홈"
         page.reload()
         page.get_by_text("새 학습").first.wait_for()
         assert page.evaluate("document.documentElement.lang") == "ko"
@@ -44,7 +44,7 @@ def test_the_language_switch_changes_all_texts_and_is_kept(studio):
 
 def test_a_browser_in_korean_gets_korean(studio):
     with browser_page(studio, language="ko-KR", expected_errors=NOT_THERE) as page:
-        assert page.locator(".bar nav a").first.inner_text() == "홈"
+        assert page.locator(".topbar nav a").first.inner_text() == "홈"
 
 
 def test_an_unknown_address_is_an_error_that_says_so(studio):
