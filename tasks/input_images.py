@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from visionloop.datasets.io.folders import (
+    IMAGE_SUFFIXES,
     count_suffixes,
     no_images,
     passed_over_warning,
     walk_folder,
 )
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.engine.errors import UserError
 from visionloop.tasks.splits import layout_errors
 

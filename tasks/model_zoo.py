@@ -99,6 +99,7 @@ class ModelZoo:
     model_names: the names that `--model` accepts.
     config_class: the task's settings.
     recipe: of the task's recipes.py; recipe_source: where its numbers are from.
+    presets: the values of `--preset`.
     build_network: builds the torch module of a model, with random weights; imports torch.
     load_metrics: returns the task's MetricSpecs, the one that picks best/ first; imports torch.
     """
@@ -112,6 +113,7 @@ class ModelZoo:
     model_names: ModelNames
     config_class: type[TaskConfig]
     recipe: Callable[[JsonObject], JsonObject]
+    presets: tuple[str, ...]
     recipe_source: str
     models: tuple[Model, ...]
     build_network: Callable[[Model], nn.Module]

@@ -7,8 +7,11 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from visionloop.datasets.io.folders import SuffixCounts, passed_over_warning
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
+from visionloop.datasets.io.folders import (
+    IMAGE_SUFFIXES,
+    SuffixCounts,
+    passed_over_warning,
+)
 from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.engine.data.subsets import hash_split
 from visionloop.engine.errors import UserError

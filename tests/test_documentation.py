@@ -17,7 +17,7 @@ import pytest
 from page_commands import ROOT, commands_of, pages
 from small_hub import fill_hub
 
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
+from visionloop.datasets.io.folders import IMAGE_SUFFIXES
 from visionloop.datasets.synthetic.writers import WRITERS
 
 COMMANDS = [command for page in pages() for command in commands_of(page)]

@@ -28,6 +28,7 @@ from visionloop.bin.converters.outlines import (
     encode_runs,
     paint,
 )
+from visionloop.datasets.detection.annotation_files import find_annotations
 from visionloop.datasets.detection.coco_categories import read_categories
 from visionloop.datasets.detection.coco_columns import (
     SECTIONS,
@@ -37,7 +38,7 @@ from visionloop.datasets.detection.coco_columns import (
     read_images,
 )
 from visionloop.datasets.detection.index import locate_images
-from visionloop.datasets.detection.layout import find_annotations, image_folders
+from visionloop.datasets.detection.layout import image_folders
 from visionloop.datasets.detection.problems import CROWD_HINT, Report
 from visionloop.datasets.io.json_columns import JsonObject, column, look_up, show
 from visionloop.datasets.io.layout import DataLayoutError

@@ -12,8 +12,10 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 from tqdm import tqdm
 
 from visionloop.bin.commands.output import output_folder
-from visionloop.datasets.io.folders import walk_folder
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
+from visionloop.datasets.io.folders import (
+    IMAGE_SUFFIXES,
+    walk_folder,
+)
 from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.engine.errors import UserError
 

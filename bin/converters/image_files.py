@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
+from visionloop.datasets.io.folders import IMAGE_SUFFIXES
 from visionloop.datasets.io.names import FileFinder, path_stem, with_slashes
 from visionloop.datasets.io.paths import files_below
 

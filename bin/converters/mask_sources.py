@@ -10,7 +10,7 @@ from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.labelme import read_labelme
 from visionloop.bin.converters.masks import MaskSplit
 from visionloop.bin.converters.voc_masks import MASKS, read_voc_masks
-from visionloop.datasets.detection.layout import is_coco
+from visionloop.datasets.detection.annotation_files import is_coco
 from visionloop.datasets.io.folders import walk_folder
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
 from visionloop.datasets.io.text import read_ends

@@ -4,8 +4,9 @@ Training reads a YOLO folder as it is; the json is for other programs.
 """
 
 from visionloop.bin.converters.conversion import ConversionReport
+from visionloop.datasets.detection.annotation_files import find_annotations
 from visionloop.datasets.detection.index import DetectionIndex
-from visionloop.datasets.detection.layout import find_annotations, inspect_detection_split
+from visionloop.datasets.detection.layout import inspect_detection_split
 from visionloop.datasets.io.layout import DataLayoutError
 
 SPLITS = ("train", "val", "test")

@@ -3,6 +3,7 @@
 from starlette.requests import Request
 
 from visionloop.bin.web.config import StudioConfig
+from visionloop.bin.web.tables.tables import Tables
 
 
 class Studio:
@@ -15,9 +16,11 @@ class Studio:
 
     def __init__(self, config: StudioConfig, token: str) -> None:
         self.config, self.token = config, token
+        self.tables = Tables(config)
 
     def start(self) -> None:
         """Start the threads of the services."""
+        self.tables.start()
 
     def close(self) -> None:
         """End the threads. Jobs go on."""

@@ -16,12 +16,12 @@ from torch.utils.data import Dataset
 
 from visionloop.datasets.cache.decoded import DecodedImageCache, DecodedImages
 from visionloop.datasets.io.folders import (
+    IMAGE_SUFFIXES,
     conversion_hint,
     count_suffixes,
     describe_suffixes,
     walk_folder,
 )
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
 from visionloop.datasets.io.json_columns import repeated
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
 from visionloop.datasets.io.names import composed, is_unicode

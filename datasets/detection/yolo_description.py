@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 import yaml
 
 from visionloop.datasets.detection.yolo_keypoints import KeypointShape
-from visionloop.datasets.io.folders import no_images
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
+from visionloop.datasets.io.folders import (
+    IMAGE_SUFFIXES,
+    no_images,
+)
 from visionloop.datasets.io.json_columns import is_text, repeated, show
 from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, shorten
 from visionloop.datasets.io.names import FileFinder, class_name, with_slashes

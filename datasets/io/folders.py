@@ -11,6 +11,9 @@ from visionloop.datasets.io.layout import DataLayoutError, is_hidden
 
 SuffixCounts: TypeAlias = Mapping[str, int]  # {suffix in lower case, "" for none: number of files}
 
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+OTHER_SUFFIXES = (".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = JPEG_SUFFIXES + OTHER_SUFFIXES
 # suffixes of photographs, drawings and scans in formats that are not read
 FOREIGN_IMAGES = re.compile(
     r"\.(heic|heif|hif|avif|jxl|jp2|j2k|jpx|jxr|dng|cr2|cr3|nef|arw|orf|rw2|raf|raw|psd|tga|exr|hdr"

@@ -47,12 +47,8 @@ from visionloop.datasets.io.headers import (
     upright_size,
 )
 
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
-OTHER_SUFFIXES = (".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-IMAGE_SUFFIXES = JPEG_SUFFIXES + OTHER_SUFFIXES
-
-# Formats Pillow may open: those of the suffixes. Its list of all formats has some that start other
-# programs.
+# Formats Pillow may open: those of IMAGE_SUFFIXES. Its list of all formats has some that start
+# other programs.
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
 
 # A header with more pixels is taken for a decompression bomb: Pillow's limit, 512 MiB of RGB.

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from visionloop.datasets.io.folders import describe_suffixes, no_images
-from visionloop.datasets.io.images import IMAGE_SUFFIXES
+from visionloop.datasets.io.folders import (
+    IMAGE_SUFFIXES,
+    describe_suffixes,
+    no_images,
+)
 from visionloop.datasets.io.layout import (
     SPLIT_FOLDERS,
     DataLayoutError,

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from visionloop.datasets.io.folders import no_images
-from visionloop.datasets.io.images import IMAGE_SUFFIXES, read_size
+from visionloop.datasets.io.folders import (
+    IMAGE_SUFFIXES,
+    no_images,
+)
+from visionloop.datasets.io.images import read_size
 from visionloop.datasets.io.layout import (
     SPLIT_FOLDERS,
     DataLayoutError,

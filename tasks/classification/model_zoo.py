@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from visionloop.tasks.classification.architectures import MODEL_NAMES
 from visionloop.tasks.classification.config import ClassificationConfig
-from visionloop.tasks.classification.recipes import recipe
+from visionloop.tasks.classification.recipes import PRESETS, recipe
 from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.model_zoo import Model, ModelZoo, zoo_fields
 
@@ -41,6 +41,7 @@ MODEL_ZOO = ModelZoo(
     model_names=MODEL_NAMES,
     config_class=ClassificationConfig,
     recipe=recipe,
+    presets=PRESETS,
     build_network=build_network,
     load_metrics=load_metrics,
 )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from visionloop.datasets.detection.annotation_files import YAML_SUFFIXES
 from visionloop.datasets.detection.dataset import size_mismatch
 from visionloop.datasets.detection.layout import (
-    YAML_SUFFIXES,
     inspect_detection_split,
     require_detection_split,
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from visionloop.tasks.detection.architectures import MODEL_NAMES
 from visionloop.tasks.detection.config import DetectionConfig
-from visionloop.tasks.detection.recipes import recipe
+from visionloop.tasks.detection.recipes import PRESETS, recipe
 from visionloop.tasks.model_zoo import Model, ModelZoo, zoo_fields
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ MODEL_ZOO = ModelZoo(
     model_names=MODEL_NAMES,
     config_class=DetectionConfig,
     recipe=recipe,
+    presets=PRESETS,
     build_network=build_network,
     load_metrics=load_metrics,
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from visionloop.tasks.model_zoo import Model, ModelZoo, zoo_fields
 from visionloop.tasks.segmentation.architectures import MODEL_NAMES
 from visionloop.tasks.segmentation.config import SegmentationConfig
-from visionloop.tasks.segmentation.recipes import recipe
+from visionloop.tasks.segmentation.recipes import PRESETS, recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +41,7 @@ MODEL_ZOO = ModelZoo(
     model_names=MODEL_NAMES,
     config_class=SegmentationConfig,
     recipe=recipe,
+    presets=PRESETS,
     build_network=build_network,
     load_metrics=load_metrics,
 )

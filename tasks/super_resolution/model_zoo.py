@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from visionloop.tasks.model_zoo import Model, ModelZoo, zoo_fields
 from visionloop.tasks.super_resolution.architectures import MODEL_NAMES
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
-from visionloop.tasks.super_resolution.recipes import recipe
+from visionloop.tasks.super_resolution.recipes import PRESETS, recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +39,7 @@ MODEL_ZOO = ModelZoo(
     model_names=MODEL_NAMES,
     config_class=SuperResolutionConfig,
     recipe=recipe,
+    presets=PRESETS,
     build_network=build_network,
     load_metrics=load_metrics,
 )

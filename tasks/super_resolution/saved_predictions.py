@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from visionloop.datasets.io.images import IMAGE_SUFFIXES, UnreadableImage, read_image
+from visionloop.datasets.io.folders import IMAGE_SUFFIXES
+from visionloop.datasets.io.images import UnreadableImage, read_image
 from visionloop.datasets.io.json_columns import show
 from visionloop.datasets.io.paths import files_below
 from visionloop.datasets.super_resolution.dataset import DecodedPairs, SuperResolutionDataset

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from detection_files import small_coco, write_coco, write_images
 
+from visionloop.datasets.detection.annotation_files import find_annotations
 from visionloop.datasets.detection.layout import (
-    find_annotations,
     find_detection_split,
     inspect_detection_split,
     require_detection_split,

@@ -1,0 +1,70 @@
+"""`/tasks`, `/metrics`, `/models` and the settings of a task."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field
+
+from visionloop.bin.web.security.roots import resolve_below
+from visionloop.bin.web.studio import Studio, studio_of
+from visionloop.bin.web.tables.settings import SettingsTable, Value, settings_table
+from visionloop.bin.web.tables.tables import (
+    ModelRow,
+    TaskMetrics,
+    TaskRow,
+    model_name,
+    model_rows,
+    task_rows,
+    zoo_of,
+)
+
+router = APIRouter(tags=["tables"])
+TaskName = Annotated[str, Query(max_length=100, description="type or command of a task")]
+PathText = Annotated[str, Query(max_length=4096)]
+
+
+class Tasks(BaseModel):
+    """The tasks."""
+
+    tasks: list[TaskRow]
+
+
+class Models(BaseModel):
+    """The models that a training may start from."""
+
+    models: list[ModelRow] = Field(description="of the model zoo, the recommended ones first")
+
+
+@router.get("/tasks")
+def tasks() -> Tasks:
+    """Return the tasks with labels in English and Korean."""
+    return Tasks(tasks=list(task_rows()))
+
+
+@router.get("/metrics")
+def metrics(studio: Annotated[Studio, Depends(studio_of)]) -> dict[str, TaskMetrics]:
+    """Return {task type: scores}."""
+    return studio.tables.metrics()
+
+
+@router.get("/models")
+def models(task: TaskName | None = None) -> Models:
+    """Return the models of a task, or of all."""
+    return Models(models=model_rows(task))
+
+
+@router.get("/tasks/{task}/settings")
+def settings(
+    task: str,
+    studio: Annotated[Studio, Depends(studio_of)],
+    model: PathText | None = None,
+    preset: Annotated[str | None, Query(max_length=100)] = None,
+    data: PathText | None = None,
+    from_scratch: bool | None = None,
+) -> SettingsTable:
+    """Return the settings of a task, with the values that model, preset and data give them."""
+    zoo, config = zoo_of(task), studio.config
+    given: dict[str, Value] = {"preset": preset, "from_scratch": from_scratch}
+    given["model"] = model_name(zoo, model, config) if model else None
+    given["data"] = str(resolve_below(data, config.data, "data")) if data else None
+    return settings_table(zoo, given)
