@@ -17,7 +17,8 @@ from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject
 
 HERE = Path(__file__).parent
-SCRIPTS = ("charts.js", "tables.js", "images.js", "report.js")
+MODULES = ("elements", "axes", "charts", "tables", "confusion", "images", "sections", "report")
+SCRIPTS = tuple(f"{name}.js" for name in MODULES)
 # the forms of module lines that these files use; any other would leave a broken script in the page
 IMPORT = re.compile(r'(?:import|export) \{ \w+(?:, \w+)* \} from "\./(\w+\.js)";\n')
 EXPORT = re.compile(r"export (?=(?:async )?function |const )")
