@@ -20,6 +20,7 @@ class Launch:
         files: {path: text} that are written before the command runs, such as a manifest.
         stop: command that asks the job to save and stop; None: SIGTERM to the process.
         kill: command that ends the job at once; None: SIGKILL to all its processes.
+        folder: working folder of the command; None: that of the job.
         submits: the command hands the job over and ends; from then on the run folder alone says how
             it is.
     """
@@ -29,6 +30,7 @@ class Launch:
     files: Mapping[str, str] = field(default_factory=dict)
     stop: tuple[str, ...] | None = None
     kill: tuple[str, ...] | None = None
+    folder: str | None = None
     submits: bool = False
 
 
