@@ -3,6 +3,8 @@
 from starlette.requests import Request
 
 from visionloop.bin.web.config import StudioConfig
+from visionloop.bin.web.jobs.queue import JobQueue
+from visionloop.bin.web.jobs.store import JobStore
 from visionloop.bin.web.tables.tables import Tables
 
 
@@ -17,13 +19,18 @@ class Studio:
     def __init__(self, config: StudioConfig, token: str) -> None:
         self.config, self.token = config, token
         self.tables = Tables(config)
+        self.store = JobStore(config.database)
+        self.queue = JobQueue(self.store, config.jobs)
 
     def start(self) -> None:
         """Start the threads of the services."""
         self.tables.start()
+        self.queue.start()
 
     def close(self) -> None:
         """End the threads. Jobs go on."""
+        self.queue.close()
+        self.store.close()
 
 
 def studio_of(request: Request) -> Studio:

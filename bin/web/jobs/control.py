@@ -162,4 +162,3 @@ def submitted_state(job: JobRow, is_ended: bool, now: float) -> str | None:
     if job.wanted and (state == "stopped" or (is_ended and is_silent(status, now))):
         return "stopped"
     return None
-

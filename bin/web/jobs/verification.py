@@ -35,7 +35,7 @@ class Verifier:
         if not (run / "checkpoints").is_dir():
             return Verification(None)
         if job_id not in self._processes:
-            output = open(folder / "verify.json", "w+b")  # noqa: SIM115 - until it is read
+            output: IO[bytes] = open(folder / "verify.json", "w+b")  # noqa: SIM115 - until it is read
             process = subprocess.Popen(
                 python_command("checkpoint", "verify", str(run), "--json"),
                 stdin=subprocess.DEVNULL,

@@ -83,7 +83,7 @@ class ClaimMount(Options):
     """A persistent volume claim, and the folder that it is mounted at."""
 
     claim: Name
-    path: Annotated[str, Field(pattern=r"^/[^\0\n]{0,254}$")]
+    path: Annotated[str, Field(pattern=r"^/[^\x00\n]{0,254}$")]
 
 
 class KubernetesOptions(Options):
