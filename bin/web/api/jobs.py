@@ -66,7 +66,7 @@ class Mistake(BaseModel):
 
 
 class Preview(BaseModel):
-    """What a start would run, and what would keep it from starting."""
+    """Command that a start would run, and mistakes that would keep it from starting."""
 
     command: list[str]
     text: str = Field(description="the command for a shell")

@@ -1,4 +1,4 @@
-"""What a launcher makes of a job: the command that is shown, and run exactly so."""
+"""Command that a launcher makes of a job: it is shown, and run exactly so."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

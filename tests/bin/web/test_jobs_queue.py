@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from visionloop.bin.web.jobs.processes import kill_all
 from visionloop.bin.web.jobs.queue import ENDED, JobQueue
 from visionloop.bin.web.jobs.records import JobDescription
 from visionloop.bin.web.jobs.spec import JobKind, JobSpec, JobState
