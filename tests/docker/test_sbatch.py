@@ -1,4 +1,4 @@
-"""docker/train.sbatch: the requests to SLURM after each possible end of a run.
+"""train.sbatch: the requests to SLURM after each possible end of a run.
 
 SLURM's programs are stand-ins.
 """
@@ -63,11 +63,16 @@ def test_too_few_cores_for_eight_gpus_are_warned_of(job, cores, is_warned):
     assert ("ask for --cpus-per-task 64" in output) == is_warned
 
 
-@pytest.mark.parametrize("error", ["bad_input", "nonfinite_steps", "unreadable_sample", "defect"])
-def test_a_run_that_failed_is_not_queued_again_and_its_exit_code_is_kept(job, error):
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [("bad_input", 2), ("nonfinite_steps", 2), ("unreadable_sample", 2), ("defect", 1)],
+)
+def test_a_run_that_failed_is_not_queued_again_and_ends_with_the_code_of_its_error(
+    job, error, expected
+):
     code, requeues, output = job.outcome(text=status("failed", error), code=7)
-    assert (code, requeues) == (7, 0)
-    assert f"not queued again (failed {error}, exit code 7)" in output
+    assert (code, requeues) == (expected, 0)
+    assert f"not queued again (failed {error}, exit code {expected})" in output
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -118,6 +123,17 @@ def test_term_reaches_torchrun_on_each_node_once_and_the_script_waits_for_the_ch
     assert "stopped; queued again" in output
     assert job.all_calls()[-1]["arguments"] == ["requeue", "4711"], "before both nodes had ended"
     assert (job.run / "status.json").read_text() == status("stopped")
+
+
+def test_a_job_that_is_stopped_for_good_saves_and_is_not_queued_again(job):
+    script = job.start(text=status("stopped"), waits=True)
+    job.wait_for(lambda: len(job.calls("torchrun")) == 2)
+    script.send_signal(signal.SIGUSR1)
+    code, requeues, output = job.end(script)
+    assert (code, requeues) == (75, 0), output
+    received = [call["signals"] for call in job.calls("torchrun") if "signals" in call]
+    assert received == [["TERM"], ["TERM"]]
+    assert "stopped; asked to stop for good" in output
 
 
 def test_a_stop_before_the_run_began_is_queued_again(job):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 NODES = ("127.0.0.1", "second-node")
 LONGEST = 120  # seconds until a program ends whatever happens
-SCRIPT = Path(__file__).parents[2] / "docker/train.sbatch"
+SCRIPT = Path(__file__).parents[2] / "bin/launches/train.sbatch"
 FAKES = ("srun", "scontrol", "scancel", "torchrun")
 
 

@@ -3,15 +3,19 @@
 from pathlib import Path
 
 from visionloop.bin.web.jobs.spec import JobSpec
+from visionloop.bin.web.launchers.docker import docker_launch
+from visionloop.bin.web.launchers.kubernetes import kubernetes_launch
 from visionloop.bin.web.launchers.launch import (
+    DockerOptions,
     Launch,
     LauncherOptions,
     LocalOptions,
+    SlurmOptions,
     TorchrunOptions,
 )
 from visionloop.bin.web.launchers.local import local_launch
+from visionloop.bin.web.launchers.slurm import slurm_launch
 from visionloop.bin.web.launchers.torchrun import torchrun_launch
-from visionloop.bin.web.problems import Problem
 
 
 def build_launch(spec: JobSpec, options: LauncherOptions, job_folder: Path) -> Launch:
@@ -26,6 +30,8 @@ def build_launch(spec: JobSpec, options: LauncherOptions, job_folder: Path) -> L
         return local_launch(spec, options)
     if isinstance(options, TorchrunOptions):
         return torchrun_launch(spec, options)
-    raise Problem(
-        422, "bad_input", f"launcher: {options.kind} is not there yet", field="launcher.kind"
-    )
+    if isinstance(options, DockerOptions):
+        return docker_launch(spec, options, job_folder)
+    if isinstance(options, SlurmOptions):
+        return slurm_launch(spec, options, job_folder)
+    return kubernetes_launch(spec, options, job_folder)

@@ -21,8 +21,9 @@ class Launch:
         stop: command that asks the job to save and stop; None: SIGTERM to the process.
         kill: command that ends the job at once; None: SIGKILL to all its processes.
         folder: working folder of the command; None: that of the job.
-        submits: the command hands the job over and ends; from then on the run folder alone says how
-            it is.
+        submits: the command hands the job over and ends; from then on the run folder says how it
+            is, and `probe` that it is still there.
+        probe: command that prints something while the job that was handed over waits or runs.
     """
 
     command: tuple[str, ...]
@@ -32,6 +33,7 @@ class Launch:
     kill: tuple[str, ...] | None = None
     folder: str | None = None
     submits: bool = False
+    probe: tuple[str, ...] | None = None
 
 
 class Options(BaseModel):
@@ -60,14 +62,14 @@ class DockerOptions(Options):
     """A container on this machine."""
 
     kind: Literal["docker"]
-    image: Name = "visionloop"
+    image: Name = "visionloop:cuda"
     devices: list[Annotated[int, Field(ge=0, le=255)]] = Field(default=[], max_length=64)
     processes: Count = 1
     shared_memory_gib: Annotated[int, Field(ge=1, le=1024)] = 8
 
 
 class SlurmOptions(Options):
-    """A SLURM job of docker/train.sbatch."""
+    """A SLURM job of bin/launches/train.sbatch."""
 
     kind: Literal["slurm"]
     nodes: Count = 1
@@ -83,14 +85,14 @@ class ClaimMount(Options):
     """A persistent volume claim, and the folder that it is mounted at."""
 
     claim: Name
-    path: Annotated[str, Field(pattern=r"^/[^\x00\n]{0,254}$")]
+    path: Annotated[str, Field(pattern=r"^/[^\x00-\x1f]{0,254}$")]
 
 
 class KubernetesOptions(Options):
     """A Job, or with several nodes a JobSet. mounts: claims that hold data and runs."""
 
     kind: Literal["kubernetes"]
-    image: Name = "visionloop"
+    image: Name = "visionloop:cuda"
     namespace: Name = "default"
     nodes: Count = 1
     gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 0
