@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from visionloop.bin.web.api import datasets, jobs, session, tables
+from visionloop.bin.web.api import datasets, jobs, predictions, session, tables
 from visionloop.bin.web.config import API, StudioConfig
 from visionloop.bin.web.problems import RESPONSES, Problem, install_problem_handlers
 from visionloop.bin.web.security.guard import DOCS, Guard
@@ -20,7 +20,13 @@ from visionloop.bin.web.studio import Studio
 STATIC = Path(__file__).parent / "static"
 COMPONENTS = Path(__file__).parents[1] / "reports"  # charts, tables and images of the report
 PAGE_FILES = (".js", ".css", ".svg", ".png", ".html", ".webmanifest")
-ROUTERS: tuple[APIRouter, ...] = (session.router, jobs.router, tables.router, datasets.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    session.router,
+    jobs.router,
+    tables.router,
+    datasets.router,
+    predictions.router,
+)
 
 
 class Pages(StaticFiles):

@@ -3,6 +3,7 @@
 from starlette.requests import Request
 
 from visionloop.bin.web.config import StudioConfig
+from visionloop.bin.web.inference.pool import PredictorPool
 from visionloop.bin.web.jobs.queue import JobQueue
 from visionloop.bin.web.jobs.store import JobStore
 from visionloop.bin.web.tables.tables import Tables
@@ -21,14 +22,17 @@ class Studio:
         self.tables = Tables(config)
         self.store = JobStore(config.database)
         self.queue = JobQueue(self.store, config.jobs)
+        self.predictors = PredictorPool(config.state / "predictions", config.limits)
 
     def start(self) -> None:
         """Start the threads of the services."""
         self.tables.start()
         self.queue.start()
+        self.predictors.start()
 
     def close(self) -> None:
         """End the threads. Jobs go on."""
+        self.predictors.close()
         self.queue.close()
         self.store.close()
 

@@ -1,1 +1,1 @@
-"""Predictions for uploaded images, in a process of its own."""
+"""Predictions of trained models, in processes beside the server."""

@@ -1,0 +1,87 @@
+"""Lines between the server and a worker: one JSON object each, in both directions."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from visionloop.engine.types import JsonObject
+
+ImageName = Literal["ids", "result", "input", "attention"]
+MAX_TOP = 100
+
+
+class Box(BaseModel):
+    """A detected object; coordinates in pixels of the upright image."""
+
+    box: tuple[float, float, float, float] = Field(description="x0, y0, x1, y1")
+    label: str
+    id: int
+    score: float
+
+
+class ClassScore(BaseModel):
+    """A class of a classification."""
+
+    id: int
+    label: str
+    score: float = Field(description="softmax probability")
+
+
+class ClassShare(BaseModel):
+    """A class of a segmented image."""
+
+    id: int = Field(description="value in the image `ids`")
+    label: str
+    share: float = Field(description="of the pixels, 0 to 1")
+    color: tuple[int, int, int]
+
+
+class Question(BaseModel):
+    """One image to predict.
+
+    image: file; output: existing folder for the images of the answer.
+    """
+
+    image: str
+    output: str
+    top_k: int
+    attention: bool
+
+
+class Answer(BaseModel):
+    """The prediction of one image.
+
+    images: names of PNG files in the output folder.
+    """
+
+    task: str
+    width: int
+    height: int
+    prediction: JsonObject = Field(description="the row of predictions.jsonl")
+    top: list[ClassScore] | None = Field(default=None, description="of classification, best first")
+    boxes: list[Box] | None = Field(default=None, description="of detection, best first")
+    classes: list[ClassShare] | None = Field(
+        default=None, description="of segmentation, largest first"
+    )
+    explanations: list[str] = Field(
+        default=[], description="kinds that this model can be asked for"
+    )
+    images: list[ImageName] = []
+
+
+class Failure(BaseModel):
+    """Reason for no answer, as a problem object holds it."""
+
+    status: int
+    code: str
+    message: str
+    field: str | None = None
+    hint: str | None = None
+
+
+class Reply(BaseModel):
+    """A line of a worker: `ready` once the model is loaded, then one of the others a question."""
+
+    ready: bool = False
+    answer: Answer | None = None
+    failure: Failure | None = None

@@ -1,0 +1,122 @@
+"""A process that predicts images with one model: questions on stdin, replies on stdout.
+
+    python -P -m visionloop.bin.web.inference.worker TASK MODEL MAX_PIXELS
+
+Ends when stdin ends, so that it never outlives its server. An image that is made to harm a decoder
+harms this process alone. With HF_HUB_OFFLINE=1, which the server sets, nothing is downloaded.
+"""
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import TextIO
+
+from PIL import Image
+
+from visionloop.bin.web.inference.answers import LoadedModel
+from visionloop.bin.web.inference.messages import Failure, Question, Reply
+from visionloop.engine.distributed import pick_device
+from visionloop.engine.errors import UserError
+from visionloop.engine.system.memory import is_out_of_memory
+from visionloop.tasks.huggingface.hub import ModelNames
+
+DEVICE = "cpu"  # the memory of a GPU belongs to the trainings, which would end without it
+
+
+def main() -> None:
+    """Load the model, then reply to questions until stdin ends."""
+    task, model, max_pixels = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    replies = take_stdout()
+    questions: SimpleQueue[str] = SimpleQueue()
+    Thread(target=read_questions, args=(questions,), daemon=True).start()
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        loaded = load(task, model, max_pixels)
+    except Exception as error:
+        send(replies, Reply(failure=failure_of(error)))
+        return
+    send(replies, Reply(ready=True))
+    while True:
+        question = Question.model_validate_json(questions.get())
+        try:
+            reply = Reply(answer=loaded.answer(question))
+        except Exception as error:
+            reply = Reply(failure=failure_of(error))
+        send(replies, reply)
+
+
+def load(task_name: str, model: str, max_pixels: int) -> LoadedModel:
+    """Load a folder, or a model of the zoo that is in the hub's cache.
+
+    Raises UserError for a model that is not here, or not of this task.
+    """
+    task_class = import_module(f"visionloop.bin.{task_name}").load_task_class()
+    folder = model
+    if not os.path.isabs(model):
+        folder = str(released_folder(task_name, model))
+    device = pick_device(DEVICE)
+    task, module = task_class.load_trained(folder)
+    return LoadedModel(task, module.to(device), device, max_pixels)
+
+
+def released_folder(task_name: str, name: str) -> Path:
+    """Return the folder of a released model in the hub's cache.
+
+    Raises UserError for one that has to be downloaded first, and for an architecture without
+    weights.
+    """
+    names = import_module(f"visionloop.tasks.{task_name}.architectures").MODEL_NAMES
+    assert isinstance(names, ModelNames)
+    source = names.find(name, from_scratch=False)
+    if source.folder is None:
+        raise UserError(
+            f"model {name}: an architecture without trained weights; train it first", field="model"
+        )
+    return source.folder
+
+
+def take_stdout() -> TextIO:
+    """Return stdout for replies; whatever else is printed goes to stderr."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return replies
+
+
+def read_questions(questions: SimpleQueue[str]) -> None:
+    """Pass on the lines of stdin; end the process with it, in the middle of a prediction too."""
+    for line in sys.stdin:
+        questions.put(line)
+    os._exit(0)
+
+
+def send(replies: TextIO, reply: Reply) -> None:
+    """Write one line."""
+    replies.write(f"{reply.model_dump_json(exclude_none=True)}\n")
+    replies.flush()
+
+
+def failure_of(error: Exception) -> Failure:
+    """Return an error as the reply; a defect is printed with its traceback, for the log."""
+    if is_out_of_memory(error):
+        return Failure(
+            status=503,
+            code="no_memory",
+            message="image: not enough memory for this prediction",
+            field="image",
+            hint="take a smaller image, or wait until a training has ended",
+        )
+    if isinstance(error, UserError):
+        return Failure(
+            status=422, code=error.code, message=str(error), field=error.field, hint=error.hint
+        )
+    traceback.print_exception(error)
+    message = f"{type(error).__name__} during the prediction; the log has the traceback"
+    return Failure(status=500, code="defect", message=message)
+
+
+if __name__ == "__main__":
+    main()
