@@ -1,21 +1,27 @@
 """Builder of the object that a page draws; schema.json defines it."""
 
+import math
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.bin.reports.curves import MAX_POINTS, score_curves, training_curves
 from visionloop.bin.reports.labels import describe_task
+from visionloop.bin.reports.metrics_log import Column, TrainingLog
 from visionloop.bin.reports.records import (
     FIXED_SAMPLES,
     FIXED_STEPS,
     WORST_SAMPLES,
+    ImageOf,
     Intervals,
+    ReadObject,
     fixed_samples,
+    image_url,
     intervals_of,
     last_evaluation,
     read_records,
@@ -27,6 +33,7 @@ from visionloop.bin.reports.run_folder import (
     best_of,
     is_number,
     number_or_none,
+    read_object,
     read_run,
     state_of,
 )
@@ -47,25 +54,37 @@ def report_of(paths: Sequence[str | os.PathLike[str]]) -> JsonObject:
 
     Raises UserError for a path that is not a run folder.
     """
-    folders = [read_run(path) for path in paths]
+    return make_report([read_run(path) for path in paths])
+
+
+def make_report(
+    folders: Sequence[RunFolder],
+    *,
+    metrics: Mapping[str, JsonObject] | None = None,
+    describe: Callable[[RunFolder, str], JsonObject] | None = None,
+) -> JsonObject:
+    """Return the object of run folders.
+
+    Args:
+        folders: of the runs.
+        metrics: descriptions of scores, see `describe_task`.
+        describe: returns the part of a run, given its name, as `describe_run` does.
+    """
     names = names_of([folder.path for folder in folders])
-    runs = [describe_run(folder, name) for folder, name in zip(folders, names, strict=True)]
+    describe = describe or describe_run
+    runs = [describe(folder, name) for folder, name in zip(folders, names, strict=True)]
     keys: dict[str | None, dict[str, None]] = {}
     for run in runs:
         scores = dict.fromkeys(curve["key"] for curve in run["scores"])
         keys.setdefault(run["task"], {}).update(scores)
-    return as_object(
-        finite(
-            {
-                "schema": 1,
-                "created": time.time(),
-                "visionloop": metadata.version("visionloop"),
-                "limits": LIMITS,
-                "tasks": [describe_task(task, list(scores)) for task, scores in keys.items()],
-                "runs": runs,
-            }
-        )
-    )
+    return {
+        "schema": 1,
+        "created": time.time(),
+        "visionloop": metadata.version("visionloop"),
+        "limits": LIMITS,
+        "tasks": [describe_task(task, list(scores), metrics) for task, scores in keys.items()],
+        "runs": runs,
+    }
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -80,12 +99,25 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def describe_run(folder: RunFolder, name: str) -> JsonObject:
-    """Return the part of the object for one run."""
+def describe_run(
+    folder: RunFolder,
+    name: str,
+    *,
+    image_of: ImageOf = image_url,
+    read: ReadObject = read_object,
+) -> JsonObject:
+    """Return the part of the object for one run.
+
+    Args:
+        folder: of the run.
+        name: to show.
+        image_of: returns the address of an image.
+        read: reads a record.
+    """
     notes = list(folder.notes)
-    records = read_records(folder.path, notes)
+    records = read_records(folder.path, notes, read)
     intervals = intervals_of(records)
-    evaluations, training = folder.lines.get("eval", []), folder.lines.get("train", [])
+    evaluations, training = folder.log.lines("eval"), folder.log.training
     if not evaluations:
         notes.append("no evaluation yet: no scores, classes or samples")
     elif not records:
@@ -96,17 +128,15 @@ def describe_run(folder: RunFolder, name: str) -> JsonObject:
         "task": text_or_none(folder.value("task")),
         "model": text_or_none(folder.value("model")),
         "data": Path(str(data)).name if data else None,
-        **progress(folder.status, training + evaluations),
+        **as_object(finite(progress(folder.status, [training.last, *evaluations[-1:]]))),
         "best": with_interval(best_of(folder.status), intervals),
-        "seconds": training_seconds(training),
+        "seconds": finite(training_seconds(training)),
         "curves": training_curves(training),
         "scores": score_curves(evaluations, intervals),
-        "time_breakdowns": [
-            time_breakdown_of(line) for line in folder.lines.get("time_breakdown", [])
-        ],
+        "time_breakdowns": [time_breakdown_of(line) for line in folder.log.lines("time_breakdown")],
         "last_evaluation": last_evaluation(records),
-        "fixed": fixed_samples(records, notes),
-        "worst": worst_samples(records, notes),
+        "fixed": fixed_samples(records, notes, image_of),
+        "worst": worst_samples(records, notes, image_of),
         "settings": {
             key: {"value": setting["value"], "source": str(setting.get("source", ""))}
             for key, setting in folder.settings.items()
@@ -122,8 +152,7 @@ def progress(status: JsonObject, lines: Sequence[JsonObject]) -> JsonObject:
 
     Without a status.json, step and epoch are those of the last line of metrics.jsonl.
     """
-    empty: JsonObject = {}
-    last = max(lines, key=lambda line: line["step"], default=empty)
+    last = max(lines, key=lambda line: line.get("step", 0))
     numbers = {
         name: number_or_none(status.get(name))
         for name in ("step", "steps", "epoch", "heartbeat", "eta")
@@ -142,18 +171,20 @@ def with_interval(best: JsonObject | None, intervals: Intervals) -> JsonObject |
     return best | {"interval": intervals.get(best["step"], {}).get(best["metric"])}
 
 
-def training_seconds(training: Sequence[JsonObject]) -> float | None:
+def training_seconds(training: TrainingLog) -> float | None:
     """Return the seconds in training steps over all starts, without evaluations and saves.
 
     A line has the mean of the steps since the line before.
     """
     if not training:
         return None
-    starts = [0, *(line["step"] for line in training)]
+    column = training.columns.get("step_ms", Column(array("q"), array("d")))
+    step_ms = dict(zip(column.steps, column.values, strict=True))
+    starts = [0, *training.steps]
     return sum(
-        (line["step"] - start) * line["step_ms"] / 1000
-        for start, line in zip(starts, training, strict=False)
-        if is_number(line.get("step_ms"))
+        (step - start) * step_ms[step] / 1000
+        for step, start in zip(training.steps, starts, strict=False)
+        if not math.isnan(step_ms.get(step, math.nan))
     )
 
 

@@ -1,77 +1,86 @@
 """Curves of a run over its steps, reduced so that a page stays small."""
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from visionloop.bin.reports.metrics_log import TrainingLog
 from visionloop.bin.reports.records import Intervals
-from visionloop.bin.reports.run_folder import as_object, is_number, number_or_none
+from visionloop.bin.reports.run_folder import as_object, number_or_none
 from visionloop.engine.types import JsonObject
 
 MAX_POINTS = 2000
-NOT_CURVES = ("time", "step", "epoch", "kind")
 OPTIMIZER = ("lr", "grad_norm")
 SPEED = ("step_ms", "data_wait")
 
 Value = TypeVar("Value")
 
 
-def training_curves(lines: Sequence[JsonObject]) -> list[JsonObject]:
-    """Return the curves of the `train` lines.
+def training_curves(log: TrainingLog, most: int = MAX_POINTS) -> list[JsonObject]:
+    """Return the curves of the `train` lines, each of at most `most` points.
 
     Returns:
         [{"name", "group", "logged", "gaps", "steps", "values", "low", "high"}]; logged: number of
         points; gaps: number of points that are not finite; low, high: None for a curve that was not
         reduced.
     """
-    items = ((name, value) for line in lines for name, value in line.items())
-    names = dict.fromkeys(
-        name
-        for name, value in items
-        if name not in NOT_CURVES and (value is None or is_number(value))
-    )
     curves = []
-    for name in names:
-        points = [(line["step"], number_or_none(line[name])) for line in lines if name in line]
+    for name, column in log.columns.items():
+        steps, values = np.array(column.steps), np.array(column.values)
         curves.append(
             {
                 "name": name,
                 "group": group_of(name),
-                "logged": len(points),
-                "gaps": sum(value is None for _, value in points),
-                **summarize(points),
+                "logged": len(values),
+                "gaps": int(np.isnan(values).sum()),
+                **summarize(steps, values, most),
             }
         )
     return curves
 
 
-def summarize(points: Sequence[tuple[int, float | None]], most: int = MAX_POINTS) -> JsonObject:
+def summarize(
+    steps: NDArray[np.int64], values: NDArray[np.float64], most: int = MAX_POINTS
+) -> JsonObject:
     """Reduce a curve to means over at most `most` / 2 equal intervals.
 
     Means and not a selection of the points, so that smoothing them is smoothing the run.
 
     Args:
-        points: [(step, value or None)]; up to `most` points are returned as they are.
+        steps: [N] of the points.
+        values: [N], nan for a gap; up to `most` points are returned as they are.
         most: limit of the number of points.
 
     Returns:
-        {"steps", "values", "low", "high"}; low, high: minimum and maximum of each interval, so that
-        no spike is lost, or None for a curve that was not reduced.
+        {"steps", "values", "low", "high"}, None for nan; low, high: minimum and maximum of each
+        interval, so that no spike is lost, or None for a curve that was not reduced.
     """
-    if len(points) <= most:
-        return {
-            "steps": [step for step, _ in points],
-            "values": [six_digits(value) for _, value in points],
-            "low": None,
-            "high": None,
-        }
-    curve: JsonObject = {"steps": [], "values": [], "low": [], "high": []}
-    for interval in equal_intervals(len(points), most // 2):
-        numbers = [value for i in interval if (value := points[i][1]) is not None]
-        curve["steps"].append(points[interval[len(interval) // 2]][0])
-        curve["values"].append(six_digits(sum(numbers) / len(numbers)) if numbers else None)
-        curve["low"].append(six_digits(min(numbers, default=None)))
-        curve["high"].append(six_digits(max(numbers, default=None)))
-    return curve
+    number, parts = len(values), most // 2
+    if number <= most:
+        numbers = six_digits_of(values)
+        return {"steps": steps.tolist(), "values": numbers, "low": None, "high": None}
+    bounds = np.arange(parts + 1) * number // parts
+    starts, lengths = bounds[:-1], np.diff(bounds)
+    is_number = ~np.isnan(values)
+    counts = np.add.reduceat(is_number.astype(np.int64), starts)
+    filled = counts > 0
+    sums = np.add.reduceat(np.where(is_number, values, 0.0), starts)
+    low = np.minimum.reduceat(np.where(is_number, values, np.inf), starts)
+    high = np.maximum.reduceat(np.where(is_number, values, -np.inf), starts)
+    return {
+        "steps": steps[starts + lengths // 2].tolist(),
+        "values": six_digits_of(np.where(filled, sums / np.maximum(counts, 1), np.nan)),
+        "low": six_digits_of(np.where(filled, low, np.nan)),
+        "high": six_digits_of(np.where(filled, high, np.nan)),
+    }
+
+
+def six_digits_of(values: NDArray[np.float64]) -> list[float | None]:
+    """Return numbers rounded to six digits, None for those that are not finite."""
+    return [six_digits(value if isfinite(value) else None) for value in values.tolist()]
 
 
 def equal_intervals(number: int, parts: int) -> list[range]:

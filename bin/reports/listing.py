@@ -8,6 +8,7 @@ from pathlib import Path
 
 from visionloop.bin.model_zoo.listing import columns
 from visionloop.bin.reports.run_folder import (
+    RUN_FILES,
     as_object,
     best_of,
     is_run,
@@ -42,13 +43,15 @@ def run_list(folder: str, *, as_json: bool) -> None:
     print("\n".join(table(rows)) if rows else f"{folder}: no runs")
 
 
-def find_runs(top: Path) -> Iterator[Path]:
+def find_runs(top: Path, *, most_folders: int | None = None) -> Iterator[Path]:
     """Yield the run folders at or below `top`, sorted by path.
 
-    Folders inside a run and hidden ones are not searched.
+    Folders inside a run and hidden ones are not searched. most_folders: limit of those searched.
     """
-    for path, folders, _ in os.walk(top):
-        if is_run(Path(path)):
+    for number, (path, folders, files) in enumerate(os.walk(top)):
+        if number == most_folders:
+            return
+        if not set(files).isdisjoint(RUN_FILES) and is_run(Path(path)):
             folders.clear()
             yield Path(path)
         folders[:] = sorted(name for name in folders if not name.startswith("."))

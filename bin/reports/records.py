@@ -4,7 +4,7 @@ The page needs no file beside it.
 """
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,16 +18,20 @@ RECORD = "record.json"
 
 # (folder of the evaluation, content of its record.json)
 Record: TypeAlias = tuple[Path, JsonObject]
+# (folder of the evaluation, file name of an image or None, notes) -> its address or None
+ImageOf: TypeAlias = Callable[[Path, object, list[str]], str | None]
+# reads the object in a json file and adds notes about what is wrong, as `read_object`
+ReadObject: TypeAlias = Callable[[Path, list[str]], JsonObject]
 # {step: {metric key: (low, high)}} of 95 % intervals
 Intervals: TypeAlias = dict[int, dict[str, tuple[float, float]]]
 
 
-def read_records(folder: Path, notes: list[str]) -> list[Record]:
+def read_records(folder: Path, notes: list[str], read: ReadObject = read_object) -> list[Record]:
     """Read the records of a run folder in order of step; those that are not valid become notes."""
     records: list[Record] = []
     for path in sorted((folder / "evaluations").glob(f"step_*/{RECORD}")):
         problems: list[str] = []
-        record = read_object(path, problems)
+        record = read(path, problems)
         if not problems and (record.get("schema") != 1 or not is_number(record.get("step"))):
             problems = [f"{RECORD}: not of schema 1"]
         notes += [f"evaluations/{path.parent.name}/{problem}" for problem in problems]
@@ -65,7 +69,9 @@ def last_evaluation(records: Sequence[Record]) -> JsonObject | None:
     }
 
 
-def worst_samples(records: Sequence[Record], notes: list[str]) -> JsonObject | None:
+def worst_samples(
+    records: Sequence[Record], notes: list[str], image_of: ImageOf
+) -> JsonObject | None:
     """Return {"step", "score", "total", "samples"} of the last evaluation with images, or None.
 
     score: meaning of the samples' score; total: number of samples in the record.
@@ -78,11 +84,13 @@ def worst_samples(records: Sequence[Record], notes: list[str]) -> JsonObject | N
         "step": record["step"],
         "score": record.get("sample_score"),
         "total": len(record["worst"]),
-        "samples": read_samples(folder, record, "worst", WORST_SAMPLES, notes),
+        "samples": read_samples(folder, record, "worst", WORST_SAMPLES, notes, image_of),
     }
 
 
-def fixed_samples(records: Sequence[Record], notes: list[str]) -> JsonObject | None:
+def fixed_samples(
+    records: Sequence[Record], notes: list[str], image_of: ImageOf
+) -> JsonObject | None:
     """Return {"score", "total", "evaluations", "selection": [{"step", "samples"}]}, or None.
 
     evaluations: number of evaluations with images of these samples; selection: at most
@@ -100,7 +108,7 @@ def fixed_samples(records: Sequence[Record], notes: list[str]) -> JsonObject | N
         "selection": [
             {
                 "step": record["step"],
-                "samples": read_samples(folder, record, "fixed", FIXED_SAMPLES, notes),
+                "samples": read_samples(folder, record, "fixed", FIXED_SAMPLES, notes, image_of),
             }
             for folder, record in selected
         ],
@@ -127,17 +135,17 @@ def evenly_spaced(number: int, most: int) -> list[int]:
 
 
 def read_samples(
-    folder: Path, record: JsonObject, kind: str, most: int, notes: list[str]
+    folder: Path, record: JsonObject, kind: str, most: int, notes: list[str], image_of: ImageOf
 ) -> list[JsonObject]:
     """Return the first samples of a record, [{"name", "score", "image"}].
 
-    image: a `data:` URL, None without a readable file.
+    image: its address, such as a `data:` URL; None without a readable file.
     """
     return [
         {
             "name": str(row["name"]),
             "score": number_or_none(row.get("score")),
-            "image": image_url(folder, row.get("image"), notes),
+            "image": image_of(folder, row.get("image"), notes),
         }
         for row in (record.get(kind) or [])[:most]
     ]
@@ -158,9 +166,8 @@ def image_url(folder: Path, name: object, notes: list[str]) -> str | None:
         return None
     name = str(name)
     where = f"evaluations/{folder.name}/{name}"
-    media_type = MEDIA_TYPES.get(Path(name).suffix.lower())
-    # a record from elsewhere must not put other files of this machine into a page that is sent away
-    if media_type is None or Path(name).name != name or (folder / name).is_symlink():
+    media_type = media_type_of(folder, name)
+    if media_type is None:
         notes.append(f"{where}: not an image in the folder of its record")
         return None
     try:
@@ -171,4 +178,16 @@ def image_url(folder: Path, name: object, notes: list[str]) -> str | None:
     if len(content) > MAX_IMAGE_BYTES:
         notes.append(f"{where}: {len(content)} bytes, more than the {MAX_IMAGE_BYTES} of a page")
         return None
-    return f"data:image/{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def media_type_of(folder: Path, name: str) -> str | None:
+    """Return the media type of an image of an evaluation, None for any other name.
+
+    A record from elsewhere must not put other files of this machine into a page: a name with a
+    folder in it, or of a link, is none.
+    """
+    subtype = MEDIA_TYPES.get(Path(name).suffix.lower())
+    if subtype is None or Path(name).name != name or (folder / name).is_symlink():
+        return None
+    return f"image/{subtype}"

@@ -5,18 +5,21 @@ Parts that are missing or unreadable become notes: a report is most useful for a
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+from visionloop.bin.reports.metrics_log import MetricsLog
 from visionloop.engine.checkpoints.files import finite
 from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject
 
 RUN_FILES = ("settings.json", "status.json", "metrics.jsonl")  # any of them marks a run folder
 MAX_SILENCE = 60  # seconds; without a heartbeat for longer the process is gone
+LARGEST = sys.float_info.max
 LOST, UNKNOWN = "lost", "unknown"  # states that status.json never holds
 
 
@@ -29,7 +32,7 @@ class RunFolder:
         settings: {name: {"value", "source"}}.
         environment: content of environment.json.
         status: content of status.json.
-        lines: {kind: lines of metrics.jsonl in order of step}.
+        log: content of metrics.jsonl.
         notes: messages about what could not be read.
     """
 
@@ -37,7 +40,7 @@ class RunFolder:
     settings: JsonObject
     environment: JsonObject
     status: JsonObject
-    lines: dict[str, list[JsonObject]]
+    log: MetricsLog
     notes: list[str]
 
     def value(self, name: str) -> object:
@@ -76,7 +79,7 @@ def read_run(path: str | os.PathLike[str]) -> RunFolder:
         },
         environment=read_object(folder / "environment.json", notes),
         status=read_object(folder / "status.json", notes),
-        lines=read_lines(folder / "metrics.jsonl", notes),
+        log=read_log(folder / "metrics.jsonl", notes),
         notes=notes,
     )
 
@@ -91,7 +94,7 @@ def read_object(path: Path, notes: list[str]) -> JsonObject:
     except OSError as error:
         notes.append(f"{path.name}: {error.strerror}")
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         notes.append(f"{path.name}: not json ({error})")
         return {}
     if not isinstance(content, dict):
@@ -99,45 +102,18 @@ def read_object(path: Path, notes: list[str]) -> JsonObject:
     return as_object(finite(content))
 
 
-def read_lines(path: Path, notes: list[str]) -> dict[str, list[JsonObject]]:
-    """Read metrics.jsonl.
-
-    Returns {kind: lines in order of step}; of two lines of one kind and step the last one counts.
-    Adds a note about lines that cannot be read.
-    """
+def read_log(path: Path, notes: list[str]) -> MetricsLog:
+    """Read metrics.jsonl. Adds a note about lines that cannot be read."""
+    log = MetricsLog()
     try:
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        content = path.read_bytes()
     except OSError as error:
         notes.append(f"{path.name}: {error.strerror}")
-        return {}
-    kinds: dict[str, dict[int, JsonObject]] = {}
-    invalid = []
-    for number, text in enumerate(texts, 1):
-        line = parse_line(text)
-        if line is None:
-            invalid.append(number)
-        else:
-            kinds.setdefault(line["kind"], {})[line["step"]] = line
-    if invalid == [len(texts)]:
-        notes.append(f"{path.name}: the last line is incomplete and left out")
-    elif invalid:
-        count = f"{len(invalid)} lines are not valid and left out"
-        notes.append(f"{path.name}: {count}, the first is line {invalid[0]}")
-    return {kind: [by_step[step] for step in sorted(by_step)] for kind, by_step in kinds.items()}
-
-
-def parse_line(text: str) -> JsonObject | None:
-    """Return a line of metrics.jsonl, None for anything else."""
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return None
-    is_valid = (
-        isinstance(line, dict)
-        and isinstance(line.get("step"), int)
-        and isinstance(line.get("kind"), str)
-    )
-    return as_object(finite(line)) if is_valid else None
+        return log
+    if content:
+        log.feed(content)
+    notes += log.notes(path.name)
+    return log
 
 
 def state_of(status: Mapping[str, object], now: float | None = None) -> str:
@@ -179,8 +155,10 @@ def as_object(value: object) -> JsonObject:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Return whether a value is a number; a bool is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a value is a number that a float can hold; a bool is none."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return -LARGEST <= value <= LARGEST
 
 
 def number_or_none(value: object) -> int | float | None:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from visionloop.bin.web.api import datasets, jobs, predictions, session, tables
+from visionloop.bin.web.api import datasets, events, jobs, predictions, runs, session, tables
 from visionloop.bin.web.config import API, StudioConfig
 from visionloop.bin.web.problems import RESPONSES, Problem, install_problem_handlers
 from visionloop.bin.web.security.guard import DOCS, Guard
@@ -26,6 +26,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     tables.router,
     datasets.router,
     predictions.router,
+    runs.router,
+    events.router,
 )
 
 

@@ -27,7 +27,7 @@ def run_studio(config: StudioConfig) -> None:
     token = read_or_make_token(config.state / "token")
     listener = listen(config.host, config.port)
     app = create_app(config, token)
-    server = uvicorn.Server(
+    server = StudioServer(
         uvicorn.Config(
             app,
             log_level="warning",
@@ -48,6 +48,14 @@ def run_studio(config: StudioConfig) -> None:
     finally:
         listener.close()
     print("Server ended. Jobs go on; start the server again to watch them.", flush=True)
+
+
+class StudioServer(uvicorn.Server):
+    """Server that ends the event streams first: it waits for all connections to close."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.studio.streams.close()  # type: ignore[union-attr]  # our app
+        await super().shutdown(sockets)
 
 
 def require_safe_address(config: StudioConfig) -> None:

@@ -6,6 +6,9 @@ from visionloop.bin.web.config import StudioConfig
 from visionloop.bin.web.inference.pool import PredictorPool
 from visionloop.bin.web.jobs.queue import JobQueue
 from visionloop.bin.web.jobs.store import JobStore
+from visionloop.bin.web.runs.index import RunIndex
+from visionloop.bin.web.runs.reader import RunReader
+from visionloop.bin.web.runs.streams import EventStreams
 from visionloop.bin.web.tables.tables import Tables
 
 
@@ -23,6 +26,8 @@ class Studio:
         self.store = JobStore(config.database)
         self.queue = JobQueue(self.store, config.jobs)
         self.predictors = PredictorPool(config.state / "predictions", config.limits)
+        self.runs, self.reader = RunIndex(config.runs), RunReader()
+        self.streams = EventStreams(config.limits.event_streams)
 
     def start(self) -> None:
         """Start the threads of the services."""
@@ -33,6 +38,12 @@ class Studio:
     def close(self) -> None:
         """End the threads. Jobs go on."""
         self.predictors.close()
+        self.runs.start()
+
+    def close(self) -> None:
+        """End the threads. Jobs go on."""
+        self.streams.close()
+        self.runs.close()
         self.queue.close()
         self.store.close()
 

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from visionloop.bin.reports.curves import MAX_POINTS, summarize, thin
@@ -11,7 +12,7 @@ from visionloop.bin.reports.curves import MAX_POINTS, summarize, thin
 def test_a_long_curve_has_its_mean_and_its_extremes(points):
     values = noise(points)
     numbers = [value for value in values if value is not None]
-    curve = summarize(list(enumerate(values)))
+    curve = summarize(np.arange(points), np.array(values, dtype=float))
     assert (
         len({len(row) for row in curve.values() if row is not None}) == 1
         and len(curve["steps"]) <= MAX_POINTS

@@ -121,6 +121,11 @@ class Tables:
             return self._metrics
 
     @property
+    def known_metrics(self) -> dict[str, TaskMetrics]:
+        """The metrics once they are read, {} before: for a list that need not wait for them."""
+        return self._metrics or {}
+
+    @property
     def _file(self) -> Path:
         # a checkout changes without a new version
         changed = max(path.stat().st_mtime_ns for path in TASKS.glob("*/evaluate.py"))

@@ -1,0 +1,148 @@
+"""`/runs`: the runs below the roots, their report, curves and records."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Path as PathParameter
+from pydantic import BaseModel, ConfigDict, Field
+
+from visionloop.bin.reports.contents import make_report
+from visionloop.bin.web.jobs.store import RunNote
+from visionloop.bin.web.problems import Problem
+from visionloop.bin.web.runs.curves import curves_between
+from visionloop.bin.web.runs.identity import DIGITS
+from visionloop.bin.web.runs.index import IndexedRun
+from visionloop.bin.web.runs.labels import labels_of, metrics_of
+from visionloop.bin.web.runs.records import read_image, read_record
+from visionloop.bin.web.runs.rows import RunDetail, RunLabel, RunRow, RunRows, detail_of, row_of
+from visionloop.bin.web.runs.text import AsciiJson
+from visionloop.bin.web.studio import Studio, studio_of
+
+router = APIRouter(tags=["runs"])
+MOST_STEPS = 2**53
+
+TheStudio = Annotated[Studio, Depends(studio_of)]
+RunId = Annotated[str, PathParameter(pattern=rf"^[0-9a-f]{{{DIGITS}}}$", description="of a run")]
+Step = Annotated[int, PathParameter(ge=0, lt=10**15)]
+FirstStep = Annotated[int | None, Query(ge=0, lt=MOST_STEPS)]
+Text = Annotated[str | None, Query(max_length=200)]
+
+
+def run_of(studio: TheStudio, id: RunId) -> IndexedRun:
+    """Return the run of an address, as a dependency of endpoints."""
+    return studio.runs.run(id)
+
+
+TheRun = Annotated[IndexedRun, Depends(run_of)]
+
+
+class RunTexts(BaseModel):
+    """New texts of a run."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Annotated[str, Field(max_length=200)] | None = None
+    note: Annotated[str, Field(max_length=10_000)] | None = None
+
+
+class Report(BaseModel):
+    """Object of a report of one run, see bin/reports/schema.json."""
+
+    model_config = ConfigDict(extra="allow")
+    tasks: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+    cursor: str = Field(description="of the events that follow, for /events?cursor=")
+
+
+class Curves(BaseModel):
+    """Training curves between two steps, as in a report."""
+
+    curves: list[dict[str, Any]]
+
+
+@router.get("/runs", response_model=RunRows)
+def list_runs(
+    studio: TheStudio,
+    search: Text = None,
+    task: Text = None,
+    state: Text = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Query(ge=0, lt=10**9)] = 0,
+) -> RunRows:
+    """List the runs: those that run first, then the latest. search: a part of name, model, note."""
+    labels, metrics = labels_of(studio), metrics_of(studio, wait=False)
+    none = RunLabel()
+    rows = (row_of(run, labels.get(run.id, none), metrics) for run in studio.runs.runs())
+    matching = [
+        row
+        for row in rows
+        if task in (None, row.task) and state in (None, row.state) and has_text(row, search)
+    ]
+    return RunRows(runs=matching[offset : offset + limit], total=len(matching))
+
+
+def has_text(row: RunRow, search: str | None) -> bool:
+    """Return whether a text of a row contains a part, in any case."""
+    texts = (row.name, row.path, row.model, row.data, row.note)
+    return search is None or any(search.casefold() in text.casefold() for text in texts if text)
+
+
+@router.get("/runs/{id}", response_model=RunDetail)
+def read_run(studio: TheStudio, run: TheRun) -> Response:
+    """Return a run with its settings."""
+    folder, _ = studio.reader.folder(run)
+    row = row_of(run, labels_of(studio).get(run.id, RunLabel()), metrics_of(studio))
+    return AsciiJson(detail_of(row, folder).model_dump())
+
+
+@router.patch("/runs/{id}", response_model=RunDetail)
+def edit_run(studio: TheStudio, run: TheRun, body: RunTexts) -> Response:
+    """Change the name that is shown, or the note. An empty name: that of the folder again."""
+    label = labels_of(studio).get(run.id, RunLabel())
+    name = label.name if body.name is None else body.name.strip()
+    note = label.note if body.note is None else body.note
+    studio.store.set_run_note(run.id, run.path, RunNote(name or "", note))
+    return read_run(studio, run)
+
+
+@router.get("/runs/{id}/report", response_model=Report)
+def read_report(studio: TheStudio, run: TheRun) -> Response:
+    """Return the object that the report's drawing code draws."""
+    folder, part, cursor = studio.reader.part(run)
+    report = make_report([folder], metrics=metrics_of(studio), describe=lambda _, __: part)
+    return AsciiJson({**report, "cursor": cursor})
+
+
+@router.get("/runs/{id}/curves", response_model=Curves)
+def read_curves(
+    studio: TheStudio,
+    run: TheRun,
+    first: FirstStep = None,
+    last: FirstStep = None,
+    points: Annotated[int, Query(ge=2, le=10_000)] = 2000,
+) -> Response:
+    """Return the training curves between two steps, reduced to at most `points` points each."""
+    if first is not None and last is not None and first > last:
+        raise Problem(422, "bad_input", "first: expected a step before `last`", field="first")
+    folder, _ = studio.reader.folder(run)
+    return AsciiJson({"curves": curves_between(folder.log.training, first, last, points)})
+
+
+@router.get("/runs/{id}/evaluations/{step}", response_model=dict[str, Any])
+def read_evaluation(run: TheRun, step: Step) -> Response:
+    """Return the record of an evaluation, see engine/evaluation/record.py."""
+    return AsciiJson(read_record(run.path, step))
+
+
+@router.get(
+    "/runs/{id}/evaluations/{step}/images/{name}",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}, "image/png": {}}}},
+)
+def read_evaluation_image(
+    run: TheRun, step: Step, name: Annotated[str, PathParameter(max_length=255)]
+) -> Response:
+    """Return an image of an evaluation."""
+    content, media_type = read_image(run.path, step, name)
+    # a resumed run may write other images under the same names
+    headers = {"Cache-Control": "private, no-cache"}
+    return Response(content, media_type=media_type, headers=headers)

@@ -1,0 +1,1 @@
+"""Runs below the roots: their index, live events, records, weights and comparisons."""

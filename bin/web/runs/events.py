@@ -1,0 +1,134 @@
+"""Events of a run: the lines of metrics.jsonl and changes of status.json, each line exactly once.
+
+The id of a line's event is its cursor: the byte offset after the line, a dash, and a checksum of
+the bytes before that offset. A resumed run cuts its file and writes on, so that an offset alone
+could lie in the middle of another line; with the checksum this is noticed after any time, by any
+server. A plain offset is accepted as well, and checked by the size of the file alone.
+"""
+
+import json
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from visionloop.bin.reports.metrics_log import as_finite, parse_line
+from visionloop.bin.reports.run_folder import read_object, state_of
+from visionloop.bin.web.problems import Problem
+from visionloop.bin.web.runs.index import Signature, signature_of
+from visionloop.bin.web.runs.reader import CHECKED_BYTES, check_at, cursor_text
+from visionloop.engine.types import JsonObject
+
+CURSOR_PATTERN = r"^[0-9]{1,15}(-[0-9a-f]{8})?$"
+CHUNK_BYTES = 1 << 20
+
+
+class Event(NamedTuple):
+    """An event. id: cursor after it; data: JSON in one line, ASCII."""
+
+    id: str
+    event: str
+    data: str
+
+
+@dataclass
+class Tail:
+    """The events of a run after a cursor.
+
+    Args:
+        run: folder of the run.
+        cursor: of the last event that the client has, "0" for all.
+    """
+
+    run: Path
+    cursor: str = "0"
+    _lines: Signature = None
+    _status: Signature = None
+    _state: str | None = None
+    _at_end: bool = False
+
+    def events(self) -> list[Event]:
+        """Return the next events, at most one chunk of lines, then a status that has changed."""
+        path = self.run / "metrics.jsonl"
+        signature = signature_of(str(path))
+        found: list[Event] = []
+        if signature != self._lines or not self._at_end:
+            found, self.cursor, self._at_end = read_lines(path, self.cursor)
+            self._lines = signature
+        return [*found, *self._status_events()]
+
+    @property
+    def at_end(self) -> bool:
+        """True when all whole lines have been returned."""
+        return self._at_end
+
+    def _status_events(self) -> Iterator[Event]:
+        path = self.run / "status.json"
+        signature = signature_of(str(path))
+        if signature != self._status or self._state == "running":
+            status = read_object(path, [])
+            state = state_of(status)
+            if (signature, state) != (self._status, self._state):
+                yield Event(self.cursor, "status", status_text(status, state))
+            self._status, self._state = signature, state
+
+
+def status_text(status: JsonObject, state: str) -> str:
+    """Return the data of a `status` event: status.json, with a state that may be "lost"."""
+    return json.dumps(status | {"state": state, "time": time.time()})
+
+
+def read_lines(path: Path, cursor: str) -> tuple[list[Event], str, bool]:
+    """Return (events of the whole lines after a cursor, cursor after them, whether these are all).
+
+    A `reset` event comes first where the lines before the cursor are no longer the same; all lines
+    follow.
+    """
+    offset, check = parse_cursor(cursor)
+    events: list[Event] = []
+    try:
+        with open(path, "rb") as file:
+            if not is_valid(file.fileno(), offset, check):
+                offset = 0
+                events.append(Event("0", "reset", "{}"))
+            start = max(0, offset - CHECKED_BYTES)
+            before = os.pread(file.fileno(), offset - start, start)
+            content = os.pread(file.fileno(), CHUNK_BYTES, offset)
+    except OSError:
+        # the run has written nothing yet, or is gone
+        return ([Event("0", "reset", "{}")] if offset else []), "0", True
+    lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
+    if not lines and len(content) == CHUNK_BYTES:
+        lines = [content]  # no line of ours, nor is what follows
+    after = cursor
+    for line in lines:
+        offset += len(line)
+        before = (before + line)[-CHECKED_BYTES:]
+        after = cursor_text(offset, zlib.crc32(before))
+        parsed = parse_line(line.decode("utf-8", "replace"))
+        if parsed is not None:
+            events.append(Event(after, "metrics", json.dumps(as_finite(parsed))))
+    return events, after if offset else "0", len(content) < CHUNK_BYTES
+
+
+def parse_cursor(cursor: str) -> tuple[int, int | None]:
+    """Return (offset, checksum or None) of a cursor. Raises Problem (422) for another text."""
+    if not re.fullmatch(CURSOR_PATTERN, cursor, re.ASCII):
+        raise Problem(422, "bad_input", "cursor: expected the id of an event, or 0", field="cursor")
+    offset, dash, check = cursor.partition("-")
+    return int(offset), int(check, 16) if dash else None
+
+
+def is_valid(file: int, offset: int, check: int | None) -> bool:
+    """Return whether a cursor is at the end of a line of the file, as when it was given out."""
+    if offset == 0:
+        return True
+    if offset > os.fstat(file).st_size:
+        return False
+    if check is None:
+        return os.pread(file, 1, offset - 1) == b"\n"
+    return check_at(file, offset) == check

@@ -1,0 +1,182 @@
+"""Content of run folders, kept between requests: of a file that grows, only the new lines are read.
+
+The parts of a report that are drawn of a run are kept too, until one of its files changes.
+"""
+
+import os
+import threading
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from visionloop.bin.reports.contents import describe_run
+from visionloop.bin.reports.metrics_log import MetricsLog
+from visionloop.bin.reports.records import media_type_of
+from visionloop.bin.reports.run_folder import RunFolder, as_object, read_object, state_of
+from visionloop.bin.web.config import API
+from visionloop.bin.web.runs.index import IndexedRun, Signature, signature_of
+from visionloop.bin.web.runs.records import step_of
+from visionloop.engine.types import JsonObject
+
+MOST_LOG_BYTES = 512 << 20  # of the metrics.jsonl that are kept, whose columns take about half
+MOST_RECORD_BYTES = 32 << 20
+CHECKED_BYTES = 1024  # before an offset: they tell whether the file was cut and has grown again
+
+
+@dataclass
+class GrowingLog:
+    """A metrics.jsonl and how far it has been read. check: of the bytes before `offset`."""
+
+    log: MetricsLog = field(default_factory=MetricsLog)
+    offset: int = 0
+    check: int = 0
+    signature: Signature = None
+
+    def update(self, path: Path) -> None:
+        """Read the whole lines that are new; all of them where the file was cut."""
+        signature = signature_of(str(path))
+        if signature == self.signature:
+            return
+        self.signature = signature
+        try:
+            with open(path, "rb") as file:
+                if check_at(file.fileno(), self.offset) != self.check:
+                    self.log, self.offset = MetricsLog(), 0
+                file.seek(self.offset)
+                content = file.read()
+                whole = content[: content.rfind(b"\n") + 1]
+                if whole:
+                    self.log.feed(whole)
+                    self.offset += len(whole)
+                self.check = check_at(file.fileno(), self.offset)
+        except OSError:
+            self.log, self.offset, self.check, self.signature = MetricsLog(), 0, 0, None
+
+
+def check_at(file: int, offset: int) -> int:
+    """Return a checksum of the bytes before an offset.
+
+    A line begins with its time, and a line that is removed moves all that follow: equal bytes in
+    the same place mean that nothing before them has changed.
+    """
+    start = max(0, offset - CHECKED_BYTES)
+    return zlib.crc32(os.pread(file, offset - start, start))
+
+
+@dataclass
+class _Kept:
+    log: GrowingLog = field(default_factory=GrowingLog)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    key: object = None
+    part: JsonObject = field(default_factory=dict)
+
+
+class RunReader:
+    """Reader of runs that keeps what it has read."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._lock = threading.Lock()
+        self._records = RecordCache()
+
+    def folder(self, run: IndexedRun) -> tuple[RunFolder, str]:
+        """Return the content of a run and the cursor of its events after the last line."""
+        kept = self._keep(run)
+        with kept.lock:
+            return self._read(run, kept)
+
+    def part(self, run: IndexedRun) -> tuple[RunFolder, JsonObject, str]:
+        """Return (content, part of the report, cursor of its events after the last line)."""
+        kept = self._keep(run)
+        with kept.lock:
+            folder, cursor = self._read(run, kept)
+            key = (
+                kept.log.signature,
+                *(signature_of(f"{run.path}/{name}") for name in DESCRIBED),
+                state_of(folder.status),
+            )
+            if key != kept.key:
+                kept.part = describe_run(
+                    folder, run.name, image_of=ImageAddress(run.id), read=self._records.read
+                )
+                kept.key = key
+            return folder, kept.part, cursor
+
+    def _keep(self, run: IndexedRun) -> _Kept:
+        with self._lock:
+            kept = self._kept.setdefault(run.id, _Kept())
+            self._kept.move_to_end(run.id)
+            total = sum(other.log.offset for other in self._kept.values())
+            while total > MOST_LOG_BYTES and len(self._kept) > 1:
+                total -= self._kept.popitem(last=False)[1].log.offset
+            return kept
+
+    def _read(self, run: IndexedRun, kept: _Kept) -> tuple[RunFolder, str]:
+        kept.log.update(run.path / "metrics.jsonl")
+        notes: list[str] = []
+        settings = as_object(read_object(run.path / "settings.json", notes).get("settings"))
+        folder = RunFolder(
+            path=run.path,
+            settings={
+                name: setting
+                for name, setting in settings.items()
+                if isinstance(setting, dict) and "value" in setting
+            },
+            environment=read_object(run.path / "environment.json", notes),
+            status=read_object(run.path / "status.json", notes),
+            log=kept.log.log,
+            notes=[*notes, *kept.log.log.notes("metrics.jsonl")],
+        )
+        return folder, cursor_text(kept.log.offset, kept.log.check)
+
+
+DESCRIBED = ("status.json", "settings.json", "environment.json", "evaluations")
+
+
+def cursor_text(offset: int, check: int) -> str:
+    """Return the id of an event: the offset after its line, and a checksum of what is before."""
+    return f"{offset}-{check:08x}" if offset else "0"
+
+
+@dataclass(frozen=True)
+class ImageAddress:
+    """Addresses of the images of a run, for `describe_run`."""
+
+    id: str
+
+    def __call__(self, folder: Path, name: object, notes: list[str]) -> str | None:
+        """Return the address of an image in the folder of an evaluation, None without one."""
+        if name is None:
+            return None
+        step = step_of(folder.name)
+        if step is None or media_type_of(folder, str(name)) is None:
+            notes.append(f"evaluations/{folder.name}/{name}: not an image of a record")
+            return None
+        return f"{API}/runs/{self.id}/evaluations/{step}/images/{name}"
+
+
+class RecordCache:
+    """Records of evaluations, which never change once they are written."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[Signature, JsonObject, list[str]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, path: Path, notes: list[str]) -> JsonObject:
+        """Read a record, see `read_object`."""
+        name, signature = str(path), signature_of(str(path))
+        with self._lock:
+            kept = self._kept.get(name)
+        if kept is None or kept[0] != signature:
+            problems: list[str] = []
+            kept = signature, read_object(path, problems), problems
+        with self._lock:
+            self._kept[name] = kept
+            self._kept.move_to_end(name)
+            total = sum(one[0][1] for one in self._kept.values() if one[0])
+            while total > MOST_RECORD_BYTES and len(self._kept) > 1:
+                _, (removed, _, _) = self._kept.popitem(last=False)
+                total -= removed[1] if removed else 0
+        notes += kept[2]
+        return kept[1]

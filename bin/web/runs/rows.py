@@ -1,0 +1,179 @@
+"""Rows of runs as the API shows them."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from visionloop.bin.model_zoo.listing import MODEL_ZOOS
+from visionloop.bin.reports.contents import how_to_repeat
+from visionloop.bin.reports.labels import related_metric
+from visionloop.bin.reports.run_folder import RunFolder, as_object, state_of
+from visionloop.bin.web.runs.index import IndexedRun
+from visionloop.bin.web.runs.records import evaluated_steps
+from visionloop.bin.web.runs.text import float_or_none, int_or_none, text_of, text_or_none
+from visionloop.engine.types import JsonObject
+
+GIB = 2**30
+
+
+class Best(BaseModel):
+    """The best evaluation so far by the score that picks best/."""
+
+    metric: str
+    score: float | None
+    step: int | None
+
+
+class Metric(BaseModel):
+    """A score: how it is called, shown and compared."""
+
+    key: str
+    label: str
+    format: str = Field(description="percent: a share of 1, shown times 100; float; integer")
+    higher_is_better: bool | None
+    description: str
+
+
+class RunError(BaseModel):
+    """Reason of a failed run, see the platform contract."""
+
+    code: str
+    message: str
+    file: str | None = None
+    field: str | None = None
+    hint: str | None = None
+
+
+class RunRow(BaseModel):
+    """A run in a list. Times are in seconds since 1970."""
+
+    id: str
+    name: str
+    path: str
+    task: str | None
+    model: str | None
+    data: str | None = Field(description="name of the data folder")
+    state: str = Field(
+        description="running, finished, stopped, failed; lost: no heartbeat for a minute; unknown"
+    )
+    step: int | None
+    steps: int | None
+    epoch: float | None
+    eta: float | None
+    heartbeat: float | None
+    best: Best | None
+    metric: Metric | None = Field(description="of `best`")
+    started: float | None
+    age_seconds: float = Field(description="since the last heartbeat")
+    error: RunError | None
+    job: str | None = Field(description="id of the job that started it here")
+    note: str
+
+
+class RunDetail(RunRow):
+    """A run with its settings. disk_free_gib, disk_used_gib: of its file system."""
+
+    settings: dict[str, Any] = Field(description="{name: {value, source}}")
+    environment: dict[str, Any]
+    disk_free_gib: float | None
+    disk_used_gib: float | None
+    evaluations: list[int] = Field(description="steps with a record")
+    has_best: bool
+    command_text: str | None
+
+
+class RunRows(BaseModel):
+    """A page of the list of runs."""
+
+    runs: list[RunRow]
+    total: int = Field(description="number of runs that match")
+
+
+class RunLabel(BaseModel):
+    """Name, note and job that this server has for a run."""
+
+    name: str | None = None
+    note: str = ""
+    job: str | None = None
+
+
+def row_of(run: IndexedRun, label: RunLabel, metrics: Mapping[str, JsonObject]) -> RunRow:
+    """Return the row of a run. metrics: the object of `models metrics --json`."""
+    status, now = run.status, time.time()
+    task, data, best = text_or_none(run.value("task")), run.value("data"), best_of(status)
+    return RunRow(
+        id=run.id,
+        name=label.name or run.name,
+        path=text_of(run.path),
+        task=task,
+        model=text_or_none(run.value("model")),
+        data=text_of(Path(str(data)).name) if data else None,
+        state=text_of(state_of(status, now)),
+        step=int_or_none(status.get("step")),
+        steps=int_or_none(status.get("steps")),
+        epoch=float_or_none(status.get("epoch")),
+        eta=float_or_none(status.get("eta")),
+        heartbeat=float_or_none(status.get("heartbeat")),
+        best=best,
+        metric=None if best is None else metric_of(task, best.metric, metrics),
+        started=run.started,
+        age_seconds=round(max(0.0, now - run.active), 1),
+        error=error_of(status),
+        job=label.job,
+        note=label.note,
+    )
+
+
+def best_of(status: Mapping[str, object]) -> Best | None:
+    """Return the best evaluation of a status.json, None before the first one."""
+    best = as_object(status.get("best"))
+    if not isinstance(best.get("metric"), str):
+        return None
+    return Best(
+        metric=text_of(best["metric"]),
+        score=float_or_none(best.get("score")),
+        step=int_or_none(best.get("step")),
+    )
+
+
+def metric_of(task: str | None, key: str, metrics: Mapping[str, JsonObject]) -> Metric:
+    """Return the description of a score."""
+    zoo = next((zoo for zoo in MODEL_ZOOS if zoo.command == task), None)
+    rows = metrics.get(zoo.value, {}).get("metrics", []) if zoo else []
+    known = {row["key"]: row for row in rows}
+    return Metric(**(known.get(key) or related_metric(key, known)))
+
+
+def error_of(status: Mapping[str, object]) -> RunError | None:
+    """Return the error of a status.json, None without one."""
+    error = as_object(status.get("error"))
+    if not error:
+        return None
+    return RunError(
+        code=text_of(error.get("code") or "defect"),
+        message=text_of(error.get("message") or ""),
+        **{name: text_or_none(error.get(name)) for name in ("file", "field", "hint")},
+    )
+
+
+def detail_of(row: RunRow, folder: RunFolder) -> RunDetail:
+    """Return a row with the content of the run's folder."""
+    try:
+        disk = shutil.disk_usage(folder.path)
+    except OSError:
+        disk = None
+    repeat = how_to_repeat(folder)
+    return RunDetail(
+        **dict(row),
+        settings=folder.settings,
+        environment=folder.environment,
+        disk_free_gib=disk and round(disk.free / GIB, 2),
+        disk_used_gib=disk and round(disk.used / GIB, 2),
+        evaluations=evaluated_steps(folder.path),
+        has_best=(folder.path / "best").is_dir(),
+        command_text=text_or_none(repeat["command"] or repeat["from_settings"]),
+    )
