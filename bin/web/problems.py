@@ -99,7 +99,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     async def on_wrong_input(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+        place = [str(part) for part in first["loc"][1:]]  # after body, query, path or header
         name = ".".join(place) or None
         detail = f"{name}: {first['msg']}" if name else str(first["msg"])
         return Problem(422, "bad_input", detail, field=name).response()

@@ -30,25 +30,42 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def call(root, state):
-    """Return call(path, status=200, **query), which returns the answer of a server."""
+def server(root, state):
+    """A client of a server, which looks for changes of the runs before each call."""
     config = StudioConfig(data=(), runs=(root,), models=(), state=state)
     app = create_app(config, "token")
     with TestClient(app, base_url="http://127.0.0.1") as client:
-        client.headers["Authorization"] = "Bearer token"
+        client.headers.update({"Authorization": "Bearer token", "X-Visionloop": "1"})
+        # it does so by itself after a second
+        client.event_hooks["request"].append(lambda _: app.state.studio.runs.scan())
+        yield client
 
-        def call(path, /, status=200, **query):
-            app.state.studio.runs.scan()  # it does so by itself after a second
-            response = client.get(API + path, params=query)
-            assert response.status_code == status, response.text
-            return response
 
-        yield call
+@pytest.fixture
+def call(server):
+    """Return call(path, status=200, **query), which returns the answer."""
+
+    def call(path, /, status=200, **query):
+        response = server.get(API + path, params=query)
+        assert response.status_code == status, response.text
+        return response
+
+    return call
 
 
 @pytest.fixture
 def get(call):
     return lambda path, /, status=200, **query: call(path, status, **query).json()
+
+
+@pytest.fixture
+def patch(server):
+    def patch(path, body, status=200):
+        response = server.patch(API + path, json=body)
+        assert response.status_code == status, response.text
+        return response.json()
+
+    return patch
 
 
 def test_a_row_says_how_a_run_is_and_names_its_score(get, root):
@@ -200,3 +217,18 @@ def test_the_server_imports_no_torch():
     code = "import sys, visionloop.bin.web.app; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_name_and_a_note_are_kept_beside_the_run(get, patch, root):
+    folder = write_run(root / "a", points=1)
+    before = sorted(path.name for path in folder.rglob("*"))
+    address = f"/runs/{run_id(folder)}"
+    assert (get(address)["name"], get(address)["note"]) == ("a", "")
+    assert patch(address, {"note": "<b>"})["note"] == "<b>"
+    assert patch(address, {"name": " first "})["name"] == "first"
+    assert patch(address, {})["note"] == "<b>"
+    assert [row["name"] for row in get("/runs", search="FIRST")["runs"]] == ["first"]
+    assert patch(address, {"name": ""})["name"] == "a"
+    assert patch(address, {"path": "/"}, status=422)["field"] == "path"
+    assert patch(address, {"note": "x" * 10_001}, status=422)["field"] == "note"
+    assert sorted(path.name for path in folder.rglob("*")) == before
