@@ -60,6 +60,7 @@ def tool_tests(command):
         "benchmark": "test_benchmark_commands.py",
         "sample_data": "test_sample_data.py",
         "report": "test_report.py",
+        "follow": "test_follow.py",
         "convert": f"test_convert_{kind}.py" if kind in ("masks", "lpips") else "test_convert.py",
     }
     return f"tests/bin/{named[command.launcher()]}" if command.launcher() in named else None
