@@ -34,14 +34,11 @@ class Studio:
         self.tables.start()
         self.queue.start()
         self.predictors.start()
-
-    def close(self) -> None:
-        """End the threads. Jobs go on."""
-        self.predictors.close()
         self.runs.start()
 
     def close(self) -> None:
         """End the threads. Jobs go on."""
+        self.predictors.close()
         self.streams.close()
         self.runs.close()
         self.queue.close()
