@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from visionloop.bin.reports.metrics_log import parse_line
 from visionloop.bin.reports.run_folder import (
     as_object,
     best_of,
     is_number,
-    parse_line,
     read_object,
     read_run,
     state_of,
