@@ -3,14 +3,13 @@
 Nothing is remembered here that a new server needs: all is read from locks and files again.
 """
 
-import logging
+import os
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 
 from visionloop.bin.web.jobs.folder import JobFolder
-from visionloop.bin.web.jobs.outcome import fresh_status
 from visionloop.bin.web.jobs.processes import (
     Process,
     kill_all,
@@ -19,11 +18,8 @@ from visionloop.bin.web.jobs.processes import (
     torchrun_of,
 )
 from visionloop.bin.web.jobs.store import JobRow
-from visionloop.engine.types import JsonObject
 
 RUNNER = "visionloop.bin.web.jobs.runner"
-SILENT_SECONDS = 60  # after which a heartbeat means that the process is gone
-log = logging.getLogger("visionloop.studio")
 
 
 @dataclass(frozen=True)
@@ -128,37 +124,9 @@ class ProcessControl:
                     stdout=output,
                     stderr=output,
                     cwd=folder.path,
+                    env=os.environ | job.description["launch"]["environment"],
                     start_new_session=True,
                 )
             except OSError as error:
                 self._commands[key] = None
                 output.write(f"error: {error.filename}: {error.strerror}\n".encode())
-
-    def has_ended(self, job: JobRow, name: str) -> bool:
-        """Return whether the launch's command to stop or kill has succeeded."""
-        process = self._commands.get((job.id, job.attempt, name))
-        return process is not None and process.poll() == 0
-
-
-def is_silent(status: JsonObject, now: float) -> bool:
-    """Return whether a run gives no sign of life: nothing written, or not for a minute."""
-    return not status or now - float(status["heartbeat"]) > SILENT_SECONDS
-
-
-def submitted_state(job: JobRow, is_ended: bool, now: float) -> str | None:
-    """Return how a job ended that was handed over to a cluster; None: it goes on or waits there.
-
-    Its scheduler starts again what asks for it, so "stopped" is an end only if the user stopped it.
-
-    Args:
-        job: the job.
-        is_ended: the command that stops or kills it has succeeded.
-        now: seconds since 1970.
-    """
-    status = fresh_status(job.run, job.started)
-    state = status.get("state")
-    if state in ("finished", "failed"):
-        return str(state)
-    if job.wanted and (state == "stopped" or (is_ended and is_silent(status, now))):
-        return "stopped"
-    return None

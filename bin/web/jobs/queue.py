@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from visionloop.bin.web.jobs.control import ProcessControl, observe, submitted_state
+from visionloop.bin.web.jobs.control import ProcessControl, observe
 from visionloop.bin.web.jobs.devices import devices_of
 from visionloop.bin.web.jobs.folder import JobFolder
-from visionloop.bin.web.jobs.outcome import Outcome, job_error, outcome_of
+from visionloop.bin.web.jobs.handover import Handover
+from visionloop.bin.web.jobs.outcome import Outcome, fresh_status, job_error, outcome_of
 from visionloop.bin.web.jobs.processes import lock_holder
 from visionloop.bin.web.jobs.records import JobDescription, read_jobs, row_of, write_job
 from visionloop.bin.web.jobs.spec import ALIVE, WAITING, JobKind, JobState
@@ -44,7 +45,7 @@ class JobQueue:
 
     def __init__(self, store: JobStore, folder: Path) -> None:
         self.store, self.path = store, folder
-        self._control, self._verifier = ProcessControl(), Verifier()
+        self._control, self._verifier, self._handover = ProcessControl(), Verifier(), Handover()
         self._lock, self._wake, self._closing = threading.RLock(), threading.Event(), False
         self._thread: threading.Thread | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -102,6 +103,15 @@ class JobQueue:
             self.store.insert(row_of(description.as_json(), folder))
         self._wake.set()
         return self.get(description.spec.id)
+
+    def adopt(self, description: JobDescription) -> JobRow:
+        """Add a job for a run that was started elsewhere, or return the one that it has."""
+        with self._lock:
+            assert description.spec.run is not None
+            job = self.store.job_of_run(description.spec.run)
+            if job is not None and job.state not in ENDED:
+                return job
+            return self.create(description)
 
     def stop(self, job_id: str) -> JobRow:
         """Stop a job: it saves and ends. A waiting one waits no more."""
@@ -217,7 +227,7 @@ class JobQueue:
             if job.wanted:
                 self.store.update(job.id, state=JobState.STOPPING)
         elif seen.code == FINISHED and job.description["launch"]["submits"]:
-            self._follow_submitted(job, folder)
+            self._follow_handed_over(job, folder)
         elif seen.begun:
             self._settle(job, folder, seen.code)
         elif self._control.runner_state(job) is None:
@@ -227,20 +237,19 @@ class JobQueue:
             error = job_error("defect", f"cannot be started: {lines[-1] if lines else 'no reason'}")
             self._finish(job, Outcome(JobState.FAILED, error), None)
 
-    def _follow_submitted(self, job: JobRow, folder: JobFolder) -> None:
+    def _follow_handed_over(self, job: JobRow, folder: JobFolder) -> None:
         """Follow a job that a cluster runs, by the files in the folder of the run."""
         if job.wanted:
-            seen = observe(job, folder)
             act = self._control.kill if job.wanted == "kill" else self._control.stop
-            act(job, folder, seen)
-        is_ended = any(self._control.has_ended(job, name) for name in ("stop", "kill"))
-        ended = submitted_state(job, is_ended, time.time())
-        if ended is None:
-            state = JobState.STOPPING if job.wanted else JobState.RUNNING
-            if job.state is not state:
-                self.store.update(job.id, state=state)
-        else:
-            self._settle(job, folder, FINISHED if ended == "finished" else None)
+            act(job, folder, observe(job, folder))
+        if self._handover.has_ended(job):
+            status = fresh_status(job.run, job.started)
+            code = FINISHED if status.get("state") == "finished" else None
+            self._settle(job, folder, code)
+            return
+        state = JobState.STOPPING if job.wanted else JobState.RUNNING
+        if job.state is not state:
+            self.store.update(job.id, state=state)
 
     def _settle(self, job: JobRow, folder: JobFolder, code: int | None) -> None:
         """Give a job whose processes have ended its state, after its checkpoints were read."""

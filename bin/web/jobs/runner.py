@@ -70,9 +70,10 @@ def run_attempt(path: Path, attempt: int) -> None:
     folder.write_process(attempt, this, None)
     try:
         child = start_command(folder, description)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a word that no argument can be
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        print(f"error: {why}", file=sys.stderr, flush=True)
         is_absent = isinstance(error, FileNotFoundError)
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
         folder.write_exit(attempt, NO_PROGRAM if is_absent else CANNOT_START)
         return
     stop.watch(child.pid)
