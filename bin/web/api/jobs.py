@@ -8,6 +8,7 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
+from visionloop.bin.web.jobs.adoption import living_job, resume_run
 from visionloop.bin.web.jobs.creation import Texts, command_text, train_job
 from visionloop.bin.web.jobs.devices import Device, devices
 from visionloop.bin.web.jobs.folder import read_json
@@ -27,6 +28,7 @@ IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 Services: TypeAlias = Annotated[Studio, Depends(studio_of)]
 JobId: TypeAlias = Annotated[str, PathParameter(pattern=r"^[0-9A-Za-z]{1,64}$")]
+RunId: TypeAlias = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{16}$")]
 OtherId: TypeAlias = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,64}$")]
 Name: TypeAlias = Annotated[str, Field(max_length=200)]
 Note: TypeAlias = Annotated[str, Field(max_length=10_000)]
@@ -272,3 +274,24 @@ def job_file(
     if kind is None or path.is_symlink() or not path.is_file():
         raise Problem(404, "not_found", "there is no such image", field="name")
     return FileResponse(path, media_type=kind)
+
+
+@router.post("/runs/{id}/stop")
+def stop_run(id: RunId, studio: Services) -> Job:
+    """Ask a run to save and stop. One that was started elsewhere becomes a job."""
+    job = living_job(studio.runs.path_of(id), studio.queue, studio.config)
+    return view_with_position(studio.queue.stop(job.id), studio.queue)
+
+
+@router.post("/runs/{id}/kill")
+def kill_run(id: RunId, studio: Services) -> Job:
+    """End all processes of a run at once. Steps since its last checkpoint are lost."""
+    job = living_job(studio.runs.path_of(id), studio.queue, studio.config)
+    return view_with_position(studio.queue.kill(job.id), studio.queue)
+
+
+@router.post("/runs/{id}/resume")
+def resume_stopped_run(id: RunId, studio: Services) -> Job:
+    """Put a run into the queue again, with the command that it was started with."""
+    job = resume_run(studio.runs.path_of(id), studio.queue, studio.config)
+    return view_with_position(job, studio.queue)
