@@ -1,0 +1,202 @@
+// Jobs on the home page: running ones, the queue, and those that failed.
+import { formatValue, make } from "/components/charts.js";
+import { post, remove } from "../api.js";
+import { actionButton, confirmButton, confirmed, icon, keepList, progressBar } from "../parts.js";
+import { setText, stateBadge, taskIcon, taskName } from "../parts.js";
+import { clock, number, span, word } from "../words.js";
+
+const GRACE_SECONDS = 20; // before a stopping job may be killed from here
+const MAX_FAILED = 5;
+
+// Shows each device, and the job that uses it.
+export function devicesLine(place, devices, jobs) {
+  const nameOf = (id) => jobs.find((job) => job.id === id)?.name ?? id;
+  const draw = () => make("span", { class: "device" });
+  keepList(place, devices, ({ name }) => name, draw, (chip, one) => {
+    chip.classList.toggle("busy", one.job !== null);
+    chip.title = one.label;
+    setText(chip, one.job === null
+      ? word("home.device.free", { name: one.name })
+      : word("home.device.busy", { name: one.name, job: nameOf(one.job) }));
+  });
+}
+
+// Returns a section with a list; show(items) draws it and hides the section without items.
+function listPart(title, id, draw, update, keyOf, tag = "ul") {
+  const list = make(tag, { class: `plain ${id}` }), count = make("span", { class: "count" });
+  const part = make("section", { id, hidden: true }, make("h2", {}, title, count), list);
+  part.show = (items) => {
+    part.hidden = !items.length;
+    setText(count, String(items.length));
+    keepList(list, items, keyOf, draw, update);
+  };
+  return part;
+}
+
+export function progressText({ step, steps, eta }) {
+  if (step === null || step === undefined) return word("progress.none");
+  const all = steps ? ` / ${number(steps)}` : "";
+  const share = steps ? ` · ${Math.floor((100 * step) / steps)} %` : "";
+  if (!eta) return `${number(step)}${all}${share}`;
+  const left = span(Math.max(0, eta - Date.now() / 1000));
+  return `${number(step)}${all}${share} · ${word("progress.eta", { span: left, at: clock(eta) })}`;
+}
+
+export function bestText(run) {
+  if (!run?.best) return word("home.noscore");
+  const { metric, best } = run;
+  return `${metric?.label ?? best.metric} ${formatValue(metric?.format ?? "float", best.score)}`;
+}
+
+// Returns the part with a card for each training that runs; items are {job, run}, one may be null.
+export function livePart(refresh) {
+  const draw = ({ job, run }) => {
+    const path = job ? `/jobs/${job.id}` : `/runs/${run.id}`;
+    const act = (name) => async () => {
+      await post(`${path}/${name}`);
+      await refresh();
+    };
+    const parts = {
+      state: stateBadge("starting"),
+      name: make("a", { class: "name" }),
+      about: make("span", { class: "hint" }),
+      bar: progressBar(word("progress")),
+      best: make("strong"),
+      device: make("span", { class: "hint" }),
+      pause: actionButton(word("action.pause"), act("pause"), { image: "pause" }),
+      stop: actionButton(word("action.stop"), act("stop"), { image: "stop" }),
+      kill: confirmButton(word("action.kill"), word("kill.question"), act("kill"), {
+        image: "kill", kind: "danger",
+      }),
+      since: null,
+    };
+    const item = make("li", { class: "job-card" },
+      make("div", { class: "line" }, taskIcon(job?.task ?? run.task),
+        make("div", { class: "grow" }, parts.name, parts.about), parts.state),
+      parts.bar,
+      make("div", { class: "line" }, parts.best, parts.device,
+        make("div", { class: "buttons end" }, parts.pause, parts.stop, parts.kill)));
+    item.parts = parts;
+    return item;
+  };
+  const update = ({ parts }, { job, run }) => {
+    const state = job?.state ?? run.state, can = job?.can ?? { stop: true, kill: true };
+    parts.state.set(state);
+    setText(parts.name, run?.name ?? job.name);
+    parts.name.href = run || job.run_id ? `/runs/${run?.id ?? job.run_id}` : "/";
+    setText(parts.about, [run?.model, run?.data].filter(Boolean).join(" · "));
+    const now = job?.progress ?? run ?? {};
+    parts.bar.set(now.step ?? null, now.steps || 1, progressText(now));
+    setText(parts.best, bestText(run));
+    setText(parts.device, job?.devices.join(", ") ?? word("home.elsewhere"));
+    // a stop takes up to a step and a checkpoint: killing it comes after a while
+    const isEnding = state === "stopping" || state === "verifying";
+    parts.since = isEnding ? parts.since ?? Date.now() : null;
+    const waited = parts.since !== null && Date.now() - parts.since > 1000 * GRACE_SECONDS;
+    parts.pause.hidden = !can.pause || isEnding;
+    parts.stop.hidden = !can.stop || isEnding;
+    parts.kill.hidden = !can.kill || !waited;
+  };
+  const keyOf = ({ job, run }) => job?.id ?? run.id;
+  return listPart(word("home.live"), "live", draw, update, keyOf);
+}
+
+// Returns the part with the jobs that wait, in their order. show(jobs, alive).
+export function queuePart(refresh) {
+  let shown = [], running = [];
+  async function move(id, by) {
+    const from = shown.findIndex((job) => job.id === id);
+    const rest = shown.filter((job) => job.id !== id);
+    await post(`/jobs/${id}/move`, { before: rest[from + by]?.id ?? null });
+    await refresh();
+    document.querySelector(`.queue [data-key="${id}"] .move-${nameOf(by)}`)?.focus();
+  }
+  const nameOf = (by) => (by < 0 ? "up" : "down");
+  const act = (id, name, body) => async () => {
+    await post(`/jobs/${id}/${name}`, body);
+    await refresh();
+  };
+  const mover = (job, by) => {
+    const name = nameOf(by), label = word(`queue.${name}`, { name: job.name });
+    const attributes = { class: `small-button move-${name}`, "aria-label": label, title: label };
+    return make("button", { ...attributes, click: () => move(job.id, by) }, icon(name));
+  };
+  const draw = (job) => {
+    const parts = {
+      state: stateBadge(job.state),
+      name: make("span", { class: "name" }),
+      up: mover(job, -1),
+      down: mover(job, 1),
+      first: actionButton(word("queue.first"), () => {
+        const path = `/jobs/${running.find(({ can }) => can.pause).id}/pause`;
+        return post(path, { for: job.id }).then(refresh);
+      }, { image: "play" }),
+      resume: actionButton(word("queue.resume"), act(job.id, "resume"), { image: "play" }),
+      pause: actionButton(word("action.pause"), act(job.id, "pause"), { image: "pause" }),
+      remove: removeButton(job, refresh),
+    };
+    const item = make("li", { class: "line" },
+      make("div", { class: "movers" }, parts.up, parts.down),
+      taskIcon(job.task), make("div", { class: "grow" }, parts.name), parts.state,
+      make("div", { class: "buttons end" }, parts.first, parts.resume, parts.pause, parts.remove));
+    item.parts = parts;
+    return item;
+  };
+  const update = ({ parts }, job) => {
+    const i = shown.indexOf(job);
+    parts.state.set(job.state);
+    setText(parts.name, job.name);
+    [parts.up.disabled, parts.down.disabled] = [i === 0, i === shown.length - 1];
+    parts.first.hidden = job.state !== "queued" || !running.some(({ can }) => can.pause);
+    parts.resume.hidden = !job.can.resume;
+    parts.pause.hidden = !job.can.pause;
+    parts.remove.hidden = !job.can.remove;
+  };
+  const part = listPart(word("home.queue"), "queue", draw, update, (job) => job.id, "ol");
+  const draws = part.show;
+  part.show = (jobs, alive) => {
+    [shown, running] = [jobs, alive];
+    draws(jobs);
+  };
+  return part;
+}
+
+function removeButton(job, refresh) {
+  return actionButton(word("action.remove"), async () => {
+    const question = word("remove.question", { name: job.name });
+    if (!await confirmed(question, word("action.remove"))) return;
+    await remove(`/jobs/${job.id}`);
+    await refresh();
+  }, { kind: "quiet" });
+}
+
+// Returns the part with the latest jobs that failed: reason, hint, log, and how to go on.
+export function failedPart(refresh) {
+  const draw = (job) => {
+    const { error } = job, log = job.log_tail.join("\n");
+    const resume = actionButton(word("action.resume"), async () => {
+      await post(`/jobs/${job.id}/resume`);
+      await refresh();
+    }, { image: "play" });
+    resume.hidden = !job.can.resume;
+    const name = job.run_id ? make("a", { class: "name", href: `/runs/${job.run_id}` }, job.name)
+      : make("span", { class: "name" }, job.name);
+    const again = make("a", { class: "button", href: `/new?job=${encodeURIComponent(job.id)}` },
+      icon("again"), word("action.again"));
+    const reason = error?.message ?? word("failed.unknown", { code: job.exit_code ?? "-" });
+    return make("li", { class: "job-card" },
+      make("div", { class: "line" }, taskIcon(job.task),
+        make("div", { class: "grow" }, name, make("span", { class: "hint" }, taskName(job.task))),
+        stateBadge(job.state)),
+      make("p", { class: "error" }, reason),
+      error?.hint ? make("p", { class: "hint" }, error.hint) : null,
+      log ? make("details", {}, make("summary", {}, word("failed.log")),
+        make("pre", { class: "plain log", tabindex: 0 }, log)) : null,
+      make("div", { class: "buttons" }, again, resume, removeButton(job, refresh)));
+  };
+  const keyOf = (job) => `${job.id} ${job.attempt}`;
+  const part = listPart(word("home.failed"), "failed", draw, () => null, keyOf);
+  const draws = part.show;
+  part.show = (jobs) => draws(jobs.slice(0, MAX_FAILED));
+  return part;
+}
