@@ -79,8 +79,9 @@ export function query(values) {
 // closed while the page is hidden, because a browser allows six connections to a server over all
 // its windows, and goes on from the same event afterwards. Where the server refuses a stream,
 // `poll(cursor)` is called every few seconds: it returns {events: [{id, event, data}], cursor}.
-export function stream(path, handlers, signal, poll = null) {
-  let source = null, timer = null, cursor = null;
+// cursor: id of the last event that the page has.
+export function stream(path, handlers, signal, { poll = null, cursor = null } = {}) {
+  let source = null, timer = null;
   function receive(event, data, id) {
     if (id) cursor = id;
     handlers[event]?.(data, id);
@@ -106,8 +107,8 @@ export function stream(path, handlers, signal, poll = null) {
   async function refused() {
     try {
       const answer = poll ? await poll(cursor) : null;
-      for (const { event, data, id } of answer?.events || []) receive(event, data, String(id));
-      if (answer) cursor = String(answer.cursor);
+      for (const { event, data, id } of answer?.events || []) receive(event, parsed(data), id);
+      if (answer) cursor = answer.cursor;
     } catch (error) {
       if (error.status === 401 || error.status === 404) return;
     }
@@ -129,6 +130,26 @@ function parsed(text) {
   } catch {
     return text;
   }
+}
+
+// Returns a function that calls `action` at once or, within `pause` ms of the last call, after it;
+// calls in between are one call.
+export function throttled(action, pause, signal) {
+  let isBusy = false, isWaiting = false;
+  async function run() {
+    if (signal.aborted) return;
+    if (isBusy) {
+      isWaiting = true;
+      return;
+    }
+    [isBusy, isWaiting] = [true, false];
+    await action();
+    setTimeout(() => {
+      isBusy = false;
+      if (isWaiting) run();
+    }, pause);
+  }
+  return run;
 }
 
 // Calls `action` at once and then every `seconds` while the page is visible, until `signal` aborts.

@@ -1,6 +1,6 @@
 // Home: trainings that run, the queue, what failed, and the latest runs. Live without a reload.
 import { make } from "/components/charts.js";
-import { get, stream } from "../api.js";
+import { get, stream, throttled } from "../api.js";
 import { emptyState, errorBox, icon, pageHead, skeleton } from "../parts.js";
 import { word } from "../words.js";
 import { devicesLine, failedPart, livePart, queuePart } from "./home_jobs.js";
@@ -13,28 +13,6 @@ const REFRESH_MS = 1000; // at most one refresh in this time
 
 function newTraining() {
   return make("a", { class: "button primary", href: "/new" }, icon("new"), word("home.new"));
-}
-
-// Returns a function that calls `action` at once or, within `pause` ms of the last call, after it;
-// calls in between are one call.
-function throttled(action, pause, signal) {
-  let timer = null, isWaiting = false;
-  return () => {
-    if (timer !== null) {
-      isWaiting = true;
-      return;
-    }
-    const run = async () => {
-      isWaiting = false;
-      await action();
-      timer = setTimeout(() => {
-        timer = null;
-        if (isWaiting && !signal.aborted) run();
-      }, pause);
-    };
-    timer = 0;
-    run();
-  };
 }
 
 export async function show(main, { signal }) {
@@ -77,8 +55,5 @@ export async function show(main, { signal }) {
 
   await update();
   const changed = throttled(refresh, REFRESH_MS, signal);
-  stream("/events", { changed }, signal, async () => {
-    changed();
-    return { events: [], cursor: null };
-  });
+  stream("/events", { changed }, signal, { poll: async () => void changed() });
 }

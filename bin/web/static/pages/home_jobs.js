@@ -5,7 +5,7 @@ import { actionButton, confirmButton, confirmed, icon, keepList, progressBar } f
 import { setText, stateBadge, taskIcon, taskName } from "../parts.js";
 import { clock, number, span, word } from "../words.js";
 
-const GRACE_SECONDS = 20; // before a stopping job may be killed from here
+export const GRACE_SECONDS = 20; // before a stopping job may be killed from here
 const MAX_FAILED = 5;
 
 // Shows each device, and the job that uses it.
