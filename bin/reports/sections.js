@@ -239,7 +239,7 @@ export function controls(runs, redraw) {
   };
   const hasTime = runs.some((run) => run.clock);
   return make("div", { class: "controls", role: "toolbar", "aria-label": say("charts") },
-    make("div", { class: "legend" }, legend),
+    runs.length > 1 ? make("div", { class: "legend" }, legend) : null,
     make("label", {}, `${say("smoothing")} `, weight, weightText),
     check("log", say("losses on a log scale")),
     hasTime ? check("time", say("over the time in training steps")) : null);

@@ -1,9 +1,11 @@
 // Starts the studio: signs in, draws the header, and shows the page of the address.
 import { make } from "/components/charts.js";
+import { addTranslation, clearTranslation } from "/components/elements.js";
 import { connection, get, post } from "./api.js";
 import { errorBox, icon } from "./parts.js";
 import { leave, render, startRouter } from "./router.js";
 import { addWords, language, languages, setLanguage, word } from "./words.js";
+import reportKorean from "./words/report.js";
 import shellWords from "./words/shell.js";
 
 const LINKS = [
@@ -11,6 +13,12 @@ const LINKS = [
 ];
 const TOKEN = "#token=";
 let isSignedIn = false, shown = null;
+
+function choose(name) {
+  setLanguage(name);
+  clearTranslation();
+  if (name === "ko") addTranslation(reportKorean);
+}
 
 function drawHeader() {
   const links = LINKS.map(([href, page]) => {
@@ -22,7 +30,7 @@ function drawHeader() {
     return make("option", { value: name, selected: name === language(), lang: name }, label);
   });
   const select = make("select", { "aria-label": word("language"), change: () => {
-    setLanguage(select.value);
+    choose(select.value);
     draw();
   } }, options);
   const name = make("span", {}, "visionloop");
@@ -64,7 +72,7 @@ async function signIn() {
 
 async function start() {
   addWords(shellWords);
-  setLanguage(language());
+  choose(language());
   const banner = document.querySelector(".banner");
   connection.addEventListener("lost", () => {
     banner.replaceChildren(make("span", { class: "spinner" }), word("connection.lost"));

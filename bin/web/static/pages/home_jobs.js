@@ -82,7 +82,7 @@ export function livePart(refresh) {
   const update = ({ parts }, { job, run }) => {
     const state = job?.state ?? run.state, can = job?.can ?? { stop: true, kill: true };
     parts.state.set(state);
-    setText(parts.name, run?.name ?? job.name);
+    setText(parts.name, job?.name || run.name);
     parts.name.href = run || job.run_id ? `/runs/${run?.id ?? job.run_id}` : "/";
     setText(parts.about, [run?.model, run?.data].filter(Boolean).join(" · "));
     const now = job?.progress ?? run ?? {};

@@ -35,7 +35,8 @@ function drawRow(run, selected, changed) {
     make("td", { class: "check" }, make("label", { class: "hit" }, parts.check)),
     make("td", { class: "icon-cell" }, taskIcon(run.task)),
     make("th", { scope: "row" }, parts.name, parts.note),
-    parts.about, make("td", {}, parts.state), parts.step, parts.best, parts.started);
+    parts.about, make("td", { class: "state-cell" }, parts.state),
+    parts.step, parts.best, parts.started);
   row.parts = parts;
   return row;
 }

@@ -140,7 +140,8 @@ export function runHeader(path, signal, { refresh, resumed }) {
     bar.set(run.step, run.steps || 1, progressText({ ...run, eta: isAlive ? run.eta : null }));
     tiles.end.set(isAlive && run.eta ? clock(run.eta) : null,
       run.eta ? word("tile.left", { span: span(run.eta - Date.now() / 1000) }) : "");
-    tiles.heartbeat.set(isAlive || !run.heartbeat ? null : moment(run.heartbeat));
+    const seen = isAlive ? null : run.heartbeat;
+    tiles.heartbeat.set(seen && ago(seen), seen ? moment(seen) : "");
   }
 
   header.show = (nowRun, nowJob) => {
