@@ -11,7 +11,17 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from visionloop.bin.web.api import datasets, events, jobs, predictions, runs, session, tables
+from visionloop.bin.web.api import (
+    comparisons,
+    datasets,
+    events,
+    jobs,
+    predictions,
+    run_files,
+    runs,
+    session,
+    tables,
+)
 from visionloop.bin.web.config import API, StudioConfig
 from visionloop.bin.web.problems import RESPONSES, Problem, install_problem_handlers
 from visionloop.bin.web.security.guard import DOCS, Guard
@@ -27,6 +37,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     datasets.router,
     predictions.router,
     runs.router,
+    run_files.router,
+    comparisons.router,
     events.router,
 )
 

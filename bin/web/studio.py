@@ -6,6 +6,7 @@ from visionloop.bin.web.config import StudioConfig
 from visionloop.bin.web.inference.pool import PredictorPool
 from visionloop.bin.web.jobs.queue import JobQueue
 from visionloop.bin.web.jobs.store import JobStore
+from visionloop.bin.web.runs.archive import Hashes
 from visionloop.bin.web.runs.index import RunIndex
 from visionloop.bin.web.runs.reader import RunReader
 from visionloop.bin.web.runs.streams import EventStreams
@@ -27,6 +28,7 @@ class Studio:
         self.queue = JobQueue(self.store, config.jobs)
         self.predictors = PredictorPool(config.state / "predictions", config.limits)
         self.runs, self.reader = RunIndex(config.runs), RunReader()
+        self.hashes = Hashes()
         self.streams = EventStreams(config.limits.event_streams)
 
     def start(self) -> None:

@@ -24,6 +24,8 @@ from visionloop.engine.checkpoints.files import finite
 from visionloop.engine.types import JsonObject
 
 router = APIRouter(tags=["jobs"])
+# a file, perhaps in a folder
+FILE_PATTERN = r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 Services: TypeAlias = Annotated[Studio, Depends(studio_of)]
@@ -262,16 +264,18 @@ def job_result(id: JobId, studio: Services) -> JsonObject:
     return content
 
 
-@router.get("/jobs/{id}/files/{name}", response_class=FileResponse)
+@router.get("/jobs/{id}/files/{name:path}", response_class=FileResponse)
 def job_file(
     id: JobId,
-    name: Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")],
+    name: Annotated[str, PathParameter(pattern=FILE_PATTERN)],
     studio: Services,
 ) -> FileResponse:
     """Return an image that a check or replay has written."""
-    path: Path = studio.queue.folder_of(studio.queue.get(id).id).path / name
+    folder: Path = studio.queue.folder_of(studio.queue.get(id).id).path
+    path = folder / name
     kind = IMAGES.get(path.suffix.lower())
-    if kind is None or path.is_symlink() or not path.is_file():
+    # neither the file nor its folder is a link
+    if kind is None or path.resolve() != folder.resolve() / name or not path.is_file():
         raise Problem(404, "not_found", "there is no such image", field="name")
     return FileResponse(path, media_type=kind)
 

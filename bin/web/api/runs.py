@@ -1,4 +1,4 @@
-"""`/runs`: the runs below the roots, their report, curves and records."""
+"""`/runs`: the runs below the roots, their report and curves."""
 
 from typing import Annotated, Any
 
@@ -13,7 +13,6 @@ from visionloop.bin.web.runs.curves import curves_between
 from visionloop.bin.web.runs.identity import DIGITS
 from visionloop.bin.web.runs.index import IndexedRun
 from visionloop.bin.web.runs.labels import labels_of, metrics_of
-from visionloop.bin.web.runs.records import read_image, read_record
 from visionloop.bin.web.runs.rows import RunDetail, RunLabel, RunRow, RunRows, detail_of, row_of
 from visionloop.bin.web.runs.text import AsciiJson
 from visionloop.bin.web.studio import Studio, studio_of
@@ -23,7 +22,6 @@ MOST_STEPS = 2**53
 
 TheStudio = Annotated[Studio, Depends(studio_of)]
 RunId = Annotated[str, PathParameter(pattern=rf"^[0-9a-f]{{{DIGITS}}}$", description="of a run")]
-Step = Annotated[int, PathParameter(ge=0, lt=10**15)]
 FirstStep = Annotated[int | None, Query(ge=0, lt=MOST_STEPS)]
 Text = Annotated[str | None, Query(max_length=200)]
 
@@ -125,24 +123,3 @@ def read_curves(
         raise Problem(422, "bad_input", "first: expected a step before `last`", field="first")
     folder, _ = studio.reader.folder(run)
     return AsciiJson({"curves": curves_between(folder.log.training, first, last, points)})
-
-
-@router.get("/runs/{id}/evaluations/{step}", response_model=dict[str, Any])
-def read_evaluation(run: TheRun, step: Step) -> Response:
-    """Return the record of an evaluation, see engine/evaluation/record.py."""
-    return AsciiJson(read_record(run.path, step))
-
-
-@router.get(
-    "/runs/{id}/evaluations/{step}/images/{name}",
-    response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}, "image/png": {}}}},
-)
-def read_evaluation_image(
-    run: TheRun, step: Step, name: Annotated[str, PathParameter(max_length=255)]
-) -> Response:
-    """Return an image of an evaluation."""
-    content, media_type = read_image(run.path, step, name)
-    # a resumed run may write other images under the same names
-    headers = {"Cache-Control": "private, no-cache"}
-    return Response(content, media_type=media_type, headers=headers)

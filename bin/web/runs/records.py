@@ -4,8 +4,8 @@ import errno
 import os
 import re
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from visionloop.bin.reports.records import RECORD, media_type_of
 from visionloop.bin.reports.run_folder import read_object
@@ -80,7 +80,7 @@ def read_regular_file(path: Path, most: int) -> bytes:
     return content
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file. Raises OSError for a link, a folder, a pipe or a device."""
     # without blocking: a pipe would wait for its other end
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -6,66 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from fastapi.testclient import TestClient
 from report_runs import SCHEMA
 from written_runs import append, write_evaluation, write_run, write_status
 
-from visionloop.bin.web.app import create_app
-from visionloop.bin.web.config import API, StudioConfig
+from visionloop.bin.web.config import API
 from visionloop.bin.web.runs.identity import run_id
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "two\nlines", "🦊" * 60, "-rf", os.fsdecode(b"caf\xe9"))
-
-
-@pytest.fixture(scope="session")
-def state(tmp_path_factory):
-    """State of all these servers: the names of scores are read once."""
-    return tmp_path_factory.mktemp("state")
-
-
-@pytest.fixture
-def root(tmp_path):
-    (tmp_path / "runs").mkdir()
-    return (tmp_path / "runs").resolve()
-
-
-@pytest.fixture
-def server(root, state):
-    """A client of a server, which looks for changes of the runs before each call."""
-    config = StudioConfig(data=(), runs=(root,), models=(), state=state)
-    app = create_app(config, "token")
-    with TestClient(app, base_url="http://127.0.0.1") as client:
-        client.headers.update({"Authorization": "Bearer token", "X-Visionloop": "1"})
-        # it does so by itself after a second
-        client.event_hooks["request"].append(lambda _: app.state.studio.runs.scan())
-        yield client
-
-
-@pytest.fixture
-def call(server):
-    """Return call(path, status=200, **query), which returns the answer."""
-
-    def call(path, /, status=200, **query):
-        response = server.get(API + path, params=query)
-        assert response.status_code == status, response.text
-        return response
-
-    return call
-
-
-@pytest.fixture
-def get(call):
-    return lambda path, /, status=200, **query: call(path, status, **query).json()
-
-
-@pytest.fixture
-def patch(server):
-    def patch(path, body, status=200):
-        response = server.patch(API + path, json=body)
-        assert response.status_code == status, response.text
-        return response.json()
-
-    return patch
 
 
 def test_a_row_says_how_a_run_is_and_names_its_score(get, root):
@@ -219,16 +166,16 @@ def test_the_server_imports_no_torch():
     assert done.stdout == "False\n"
 
 
-def test_a_name_and_a_note_are_kept_beside_the_run(get, patch, root):
+def test_a_name_and_a_note_are_kept_beside_the_run(get, change, root):
     folder = write_run(root / "a", points=1)
     before = sorted(path.name for path in folder.rglob("*"))
     address = f"/runs/{run_id(folder)}"
     assert (get(address)["name"], get(address)["note"]) == ("a", "")
-    assert patch(address, {"note": "<b>"})["note"] == "<b>"
-    assert patch(address, {"name": " first "})["name"] == "first"
-    assert patch(address, {})["note"] == "<b>"
+    assert change("PATCH", address, {"note": "<b>"})["note"] == "<b>"
+    assert change("PATCH", address, {"name": " first "})["name"] == "first"
+    assert change("PATCH", address, {})["note"] == "<b>"
     assert [row["name"] for row in get("/runs", search="FIRST")["runs"]] == ["first"]
-    assert patch(address, {"name": ""})["name"] == "a"
-    assert patch(address, {"path": "/"}, status=422)["field"] == "path"
-    assert patch(address, {"note": "x" * 10_001}, status=422)["field"] == "note"
+    assert change("PATCH", address, {"name": ""})["name"] == "a"
+    assert change("PATCH", address, {"path": "/"}, status=422)["field"] == "path"
+    assert change("PATCH", address, {"note": "x" * 10_001}, status=422)["field"] == "note"
     assert sorted(path.name for path in folder.rglob("*")) == before
