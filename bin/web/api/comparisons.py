@@ -5,8 +5,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from visionloop.bin.web.api.jobs import Body
+from visionloop.bin.web.api.run_files import data_of, trained_task
 from visionloop.bin.web.api.runs import TheStudio
+from visionloop.bin.web.jobs.creation import service_job
+from visionloop.bin.web.jobs.devices import gpus
+from visionloop.bin.web.jobs.spec import JobKind, python_command
+from visionloop.bin.web.jobs.views import Job, view_with_position
 from visionloop.bin.web.problems import Problem
+from visionloop.bin.web.runs.archive import best_files
 from visionloop.bin.web.runs.comparison import compared
 from visionloop.bin.web.runs.identity import DIGITS
 from visionloop.bin.web.runs.labels import metrics_of
@@ -15,6 +22,7 @@ from visionloop.bin.web.runs.text import AsciiJson
 router = APIRouter(tags=["comparisons"])
 MOST_RUNS = 10
 ID = rf"[0-9a-f]{{{DIGITS}}}"
+OneId = Annotated[str, Field(pattern=rf"^{ID}$")]
 Ids = Annotated[
     str,
     Query(
@@ -34,6 +42,12 @@ class Comparison(BaseModel):
     differences: dict[str, list[Any]] = Field(description="{setting: values of the runs}")
 
 
+class NewComparison(Body):
+    """Ids of the two runs, whose best weights are compared."""
+
+    runs: Annotated[list[OneId], Field(min_length=2, max_length=2)]
+
+
 @router.get("/comparisons", response_model=Comparison)
 def compare_runs(studio: TheStudio, runs: Ids) -> Response:
     """Return the report of several runs and the settings that differ."""
@@ -42,3 +56,29 @@ def compare_runs(studio: TheStudio, runs: Ids) -> Response:
         raise Problem(422, "bad_input", "runs: a run is given twice", field="runs")
     found = [studio.runs.run(id) for id in ids]
     return AsciiJson(compared(found, studio.reader, metrics_of(studio)))
+
+
+@router.post("/comparisons", status_code=201)
+def create_comparison(studio: TheStudio, body: NewComparison) -> Job:
+    """Evaluate two runs on the same validation images as a job.
+
+    Its result is the object of `report difference --json`: the first run minus the second.
+    """
+    first, second = (studio.runs.run(id) for id in body.runs)
+    if first.id == second.id:
+        raise Problem(422, "bad_input", "runs: a run is given twice", field="runs")
+    task = trained_task(first)
+    data = str(data_of(first, studio))
+    for run in (first, second):
+        best_files(run.path)
+    device = ("--device", "cpu") if gpus() else ()  # trainings have the GPUs
+    words = ("difference", str(first.path), str(second.path), "--data", data, *device, "--json")
+    job = service_job(
+        studio.config,
+        JobKind.COMPARE,
+        task,
+        words,
+        name=f"{first.name} - {second.name}"[:200],
+        command=python_command("report", *words),
+    )
+    return view_with_position(studio.queue.create(job), studio.queue)

@@ -1,5 +1,6 @@
 """`/runs/{id}`: records of evaluations, the best weights, the log, and replays of a step."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -124,7 +125,7 @@ def read_run_log(
 def create_replay(studio: TheStudio, run: TheRun, body: NewReplay) -> Job:
     """Repeat a step of a run as a job. The images are at `/jobs/ID/files/replay/NAME`."""
     task = trained_task(run)
-    require_data(run, studio)
+    data_of(run, studio)
     words = ("--run", str(run.path), "--step", str(body.step), "--output", REPLAY, "--json")
     name = f"replay {run.name} step {body.step}"[:200]
     job = studio.queue.create(service_job(studio.config, JobKind.REPLAY, task, words, name=name))
@@ -139,6 +140,15 @@ def trained_task(run: IndexedRun) -> str:
     return str(task)
 
 
-def require_data(run: IndexedRun, studio: Studio) -> None:
-    """Raise Problem for a run whose data is outside the roots: its images would be shown."""
-    resolve_below(str(run.value("data") or ""), studio.config.data, "data")
+def data_of(run: IndexedRun, studio: Studio) -> Path:
+    """Return the data folder of a run, as it was resolved.
+
+    Raises Problem for one outside the roots, since its images would be shown, and for a relative
+    path, whose start is not recorded.
+    """
+    data = str(run.value("data") or "")
+    if not data.startswith("/"):
+        detail = f"data: the run was started with the relative path {data!a}"
+        hint = "run the command in the folder where the run was started"
+        raise Problem(409, "relative_data", detail, field="data", hint=hint)
+    return resolve_below(data, studio.config.data, "data")

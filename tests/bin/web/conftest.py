@@ -28,6 +28,7 @@ def server(root, state):
     app = create_app(config, "token")
     with TestClient(app, base_url="http://127.0.0.1") as client:
         client.headers.update({"Authorization": "Bearer token", "X-Visionloop": "1"})
+        app.state.studio.queue.close()  # jobs wait: none is needed to run here
         # it does so by itself after a second
         client.event_hooks["request"].append(lambda _: app.state.studio.runs.scan())
         yield client

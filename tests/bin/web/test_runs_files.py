@@ -126,9 +126,37 @@ def test_a_replay_is_a_job_of_the_runs_own_task_on_data_below_the_roots(change, 
     )
 
 
+def test_a_comparison_of_best_weights_is_a_job_on_the_data_of_the_first_run(change, root):
+    data = str(root.parent / "data" / "parts")
+    first, second = (write_run(root / name, points=1, data=data) for name in ("a", "b"))
+    relative = write_run(root / "c", points=1, data="parts")
+    outside = write_run(root / "d", points=1)
+    for folder in (first, second, relative, outside):
+        write_best(folder)
+    ids = [run_id(first), run_id(second)]
+    job = change("POST", "/comparisons", {"runs": ids}, status=201)
+    words = ["difference", str(first), str(second), "--data", data, "--json"]
+    assert job["kind"] == "compare" and job["command"][1].endswith("bin/report.py")
+    assert [word for word in job["command"][2:] if word not in ("--device", "cpu")] == words
+
+    def code(*runs, status):
+        return change("POST", "/comparisons", {"runs": list(runs)}, status=status)["code"]
+
+    assert code(run_id(relative), ids[0], status=409) == "relative_data"
+    assert code(run_id(outside), ids[0], status=403) == "outside_roots"
+    assert code(ids[0], ids[0], status=422) == code(ids[0], status=422) == "bad_input"
+    assert code(ids[0], "0" * 16, status=404) == "no_run"
+    (second / "best").rename(second / "gone")
+    assert code(*ids, status=404) == "no_best"
+
+
 def test_a_header_protects_what_changes(server, root):
     folder = write_run(root / "a", points=1)
     del server.headers["X-Visionloop"]
-    for method, path in (("PATCH", ""), ("POST", "/replays")):
-        answer = server.request(method, f"{API}/runs/{run_id(folder)}{path}", json={})
+    for method, path in (
+        ("PATCH", f"/runs/{run_id(folder)}"),
+        ("POST", f"/runs/{run_id(folder)}/replays"),
+        ("POST", "/comparisons"),
+    ):
+        answer = server.request(method, API + path, json={})
         assert answer.status_code == 403
