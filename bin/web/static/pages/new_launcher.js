@@ -1,0 +1,108 @@
+// Where a job runs: on this machine, in a container or on a cluster, with the options of each.
+import { make } from "/components/charts.js";
+import { get } from "../api.js";
+import { field } from "../parts.js";
+import { word } from "../words.js";
+
+// defaults of the API; null: an optional one
+const OPTIONS = {
+  local: {},
+  torchrun: { processes: 2, max_restarts: 3 },
+  docker: { image: "visionloop", processes: 1, shared_memory_gib: 8 },
+  slurm: {
+    nodes: 1, gpus_per_node: 0, processes: null, cpus_per_task: null, time: "08:00:00",
+    partition: null, account: null,
+  },
+  kubernetes: {
+    image: "visionloop", namespace: "default", nodes: 1, gpus_per_node: 0, processes: 1, cpus: 4,
+    memory_gib: 16, shared_memory_gib: 8,
+  },
+};
+const TEXTS = ["image", "time", "partition", "account", "namespace"];
+const HERE = ["local", "torchrun", "docker"]; // run on devices of this machine
+
+// Returns the form; the draft has the options as POST /jobs takes them.
+export async function launcherForm(draft, signal) {
+  const { devices } = await get("/jobs", { signal });
+  const gpus = devices.filter(({ kind }) => kind !== "cpu");
+  const options = make("div", { class: "fields" });
+  const kinds = Object.keys(OPTIONS).map((kind) => make("label", { class: "pill" },
+    make("input", {
+      type: "radio", name: "launcher", value: kind, "data-setting": `launcher.${kind}`,
+      checked: kind === draft.values.launcher.kind, change: () => choose(kind),
+    }), word(`launcher.${kind}`)));
+
+  function choose(kind) {
+    if (kind !== draft.values.launcher.kind) draft.set({ launcher: first(kind, gpus) });
+    const fields = Object.keys(OPTIONS[kind]).map((name) => optionField(name, kind, draft));
+    options.replaceChildren(
+      make("p", { class: "hint wide" }, word(`launcher.${kind}.about`)),
+      HERE.includes(kind) ? deviceField(gpus, kind, draft) : "",
+      ...fields, kind === "kubernetes" ? mountsField(draft) : "");
+  }
+  choose(draft.values.launcher.kind);
+  const legend = make("legend", {}, word("launcher.kind"));
+  return make("div", {}, make("fieldset", { class: "pills" }, legend, kinds), options);
+}
+
+function first(kind, gpus) {
+  return HERE.includes(kind) && gpus.length ? { kind, devices: [indexOf(gpus[0])] } : { kind };
+}
+
+const indexOf = ({ name }) => Number(name.replace(/\D/g, ""));
+
+function change(draft, name, value) {
+  const launcher = { ...draft.values.launcher, [name]: value };
+  if (value === null || value === undefined) delete launcher[name];
+  draft.set({ launcher });
+}
+
+function optionField(name, kind, draft) {
+  const isText = TEXTS.includes(name), usual = OPTIONS[kind][name];
+  const input = make("input", {
+    type: isText ? "text" : "number", min: 0, placeholder: usual ?? word("launcher.optional"),
+    value: draft.values.launcher[name] ?? "", "data-setting": `launcher.${kind}.${name}`,
+    input: () => {
+      const text = input.value.trim();
+      change(draft, name, text === "" ? null : isText ? text : Number(text));
+    },
+  });
+  return field(word(`launcher.option.${name}`), input);
+}
+
+function deviceField(gpus, kind, draft) {
+  if (!gpus.length) return make("p", { class: "hint wide" }, word("launcher.cpu.only"));
+  const isOne = kind === "local", chosen = draft.values.launcher.devices || [];
+  const boxes = gpus.map((gpu) => make("label", { class: "pill" },
+    make("input", {
+      type: isOne ? "radio" : "checkbox", name: "device", value: indexOf(gpu),
+      checked: chosen.includes(indexOf(gpu)), change: update,
+    }), `${gpu.label || gpu.name}${gpu.job ? ` (${word("launcher.busy")})` : ""}`));
+  const part = make("fieldset", { class: "pills wide" },
+    make("legend", {}, word("launcher.devices")), boxes, isOne ? cpuBox() : null);
+  function cpuBox() {
+    return make("label", { class: "pill" }, make("input", {
+      type: "radio", name: "device", value: "cpu", checked: !chosen.length, change: update,
+    }), "CPU");
+  }
+  function update() {
+    const on = [...part.querySelectorAll("input:checked")].map(({ value }) => value);
+    change(draft, "devices", on.filter((value) => value !== "cpu").map(Number));
+  }
+  return part;
+}
+
+// A line for each volume claim: CLAIM:/PATH.
+function mountsField(draft) {
+  const mounts = draft.values.launcher.mounts || [];
+  const area = make("textarea", { rows: 2, spellcheck: "false", placeholder: "data:/data",
+    "data-setting": "launcher.kubernetes.mounts", input: () => {
+      const lines = area.value.split("\n").map((line) => line.trim()).filter(Boolean);
+      change(draft, "mounts", lines.map((line) => {
+        const [claim, path = ""] = line.split(/:(.*)/s);
+        return { claim, path };
+      }));
+    } });
+  area.value = mounts.map(({ claim, path }) => `${claim}:${path}`).join("\n");
+  return field(word("launcher.option.mounts"), area, { hint: word("launcher.mounts.hint") });
+}

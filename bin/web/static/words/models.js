@@ -1,0 +1,41 @@
+// Texts of the models page.
+import { shared } from "./new.js";
+
+export default {
+  en: {
+    ...shared.en,
+    "models.title": "Models",
+    "models.search": "Search",
+    "models.all": "All",
+    "models.count": "{n} of {all} models",
+    "models.model": "Model",
+    "models.task": "Task",
+    "models.params": "Size",
+    "models.score": "Score",
+    "models.license": "License",
+    "models.weights": "Weights",
+    "models.actions": "Use",
+    "models.train": "Train from it",
+    "models.try": "Try it",
+    "models.none": "No model fits these filters",
+    "models.none.text": "Choose All, or search for less.",
+  },
+  ko: {
+    ...shared.ko,
+    "models.title": "모델",
+    "models.search": "검색",
+    "models.all": "모두",
+    "models.count": "모델 {all}개 중 {n}개",
+    "models.model": "모델",
+    "models.task": "작업",
+    "models.params": "크기",
+    "models.score": "점수",
+    "models.license": "라이선스",
+    "models.weights": "가중치",
+    "models.actions": "사용",
+    "models.train": "이 모델로 학습",
+    "models.try": "사용해 보기",
+    "models.none": "조건에 맞는 모델이 없습니다",
+    "models.none.text": "모두를 고르거나 검색어를 줄이세요.",
+  },
+};
