@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from visionloop.bin.web.jobs.options import NOT_SETTABLE
 from visionloop.engine.config.options import (
     GROUPS,
     Amount,
@@ -36,7 +37,7 @@ KINDS: Mapping[ValueType, Kind] = {
     Amount: "amount",
 }
 # chosen by other fields of a request than `settings`
-CHOSEN_ELSEWHERE = ("data", "model", "output", "run_name")
+CHOSEN_ELSEWHERE = ("data", "model", *NOT_SETTABLE)
 # what decides most about the result and the time, in the order of a form
 IMPORTANT = {
     "classification": ("image_size", "rand_augment_ops"),

@@ -5,7 +5,7 @@ import { actionButton, copyableCommand, errorBox } from "../parts.js";
 import { navigate } from "../router.js";
 import { word } from "../words.js";
 
-const WAIT_MS = 300, POLL_MS = 500, RUN_SECONDS = 6;
+const WAIT_MS = 300, POLL_MS = 500, RUN_SECONDS = 15;
 const SHOWN = ["task", "data", "model", "settings", "launcher", "name", "note", "runName"];
 
 // Returns the bar. showField(name): goes to the field of a setting.
@@ -71,12 +71,8 @@ export function commandBar({ draft, signal, showField }) {
       return;
     }
     draft.clear();
-    for (let i = 0; start && !job.run_id && i < (1000 * RUN_SECONDS) / POLL_MS; i++) {
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-      job = await get(`/jobs/${job.id}`, { signal });
-      if (job.state === "queued" || job.state === "failed") break;
-    }
-    if (!signal.aborted) await navigate(job.run_id ? `/runs/${job.run_id}` : "/");
+    const run = start && job.run_id ? await runOf(job, signal) : null;
+    if (!signal.aborted) await navigate(run ? `/runs/${run}` : "/");
   }
 
   draft.addEventListener("change", ({ detail }) => {
@@ -88,6 +84,17 @@ export function commandBar({ draft, signal, showField }) {
   });
   preview();
   return bar;
+}
+
+// Returns the id of a job's run once its folder is there; null for a job that waits or has failed.
+async function runOf({ id, run_id }, signal) {
+  for (let i = 0; i < (1000 * RUN_SECONDS) / POLL_MS; i++) {
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    const { state, progress } = await get(`/jobs/${id}`, { signal });
+    if (progress) return run_id;
+    if (!["queued", "starting", "running"].includes(state)) return null;
+  }
+  return null;
 }
 
 // Returns the variables and files that belong to a command, such as a manifest.
