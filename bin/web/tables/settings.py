@@ -98,6 +98,7 @@ class SettingsTable(BaseModel):
     """All settings of a task."""
 
     groups: list[SettingGroup]
+    first: list[str] = Field(description="the ten that matter first, in the order of a form")
     presets: list[PresetRow]
     model: str = Field(description="the one that is meant, also without a model in the request")
     preset: str
@@ -128,6 +129,7 @@ def settings_table(zoo: ModelZoo, given: Mapping[str, Value]) -> SettingsTable:
     ]
     return SettingsTable(
         groups=[group for group in groups if group.settings],
+        first=list(important_settings(zoo)),
         presets=[PresetRow(name=name, values=_changes(zoo, given, name)) for name in zoo.presets],
         model=str(settings["model"].value),
         preset=str(settings["preset"].value),

@@ -35,7 +35,7 @@ export function checkPanel({ draft, signal, label, hint }) {
   async function showResult(job) {
     try {
       const report = await get(`/jobs/${job.id}/result`, { signal });
-      place.replaceChildren(reportOf(report, job));
+      place.replaceChildren(reportOf(report, job, draft.values.model));
     } catch (error) {
       if (signal.aborted) return;
       place.replaceChildren(job.error ? errorBox(job.error) : errorBox(error), logOf(job));
@@ -68,7 +68,7 @@ function logOf(job) {
   return make("pre", { class: "plain" }, job.log_tail.join("\n"));
 }
 
-function reportOf(report, job) {
+function reportOf(report, job, model) {
   const { errors, warnings, classes, estimate } = report;
   const isGood = !errors.length;
   const sheet = make("img", {
@@ -81,7 +81,9 @@ function reportOf(report, job) {
     make("p", { class: isGood ? "good" : "error", role: isGood ? "status" : "alert" },
       word(isGood ? "check.good" : "check.bad", { n: errors.length })),
     problemList("errors", errors), problemList("warnings", warnings),
-    estimateOf(estimate), classCounts(classes), isGood ? figure : null);
+    estimateOf(estimate),
+    estimate.seconds !== null && !model ? make("p", { class: "hint" }, word("check.small")) : null,
+    classCounts(classes), isGood ? figure : null);
 }
 
 // Returns the problems of a kind; of many that are alike the first ones.

@@ -40,6 +40,7 @@ export function commandBar({ draft, signal, showField }) {
       command.set(answer.text);
       more.replaceChildren(...filesOf(answer));
       problems.replaceChildren(...answer.problems.map(problemOf));
+      draft.dispatchEvent(new CustomEvent("problems", { detail: answer.problems }));
       enable(!answer.problems.length);
     } catch (error) {
       if (current.aborted) return;

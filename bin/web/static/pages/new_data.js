@@ -6,8 +6,11 @@ import { word } from "../words.js";
 import { dataFacts, warningOf } from "./data_set.js";
 import { checkPanel } from "./new_check.js";
 
+const SHARE = 0.2; // that validates, where a data set does not say
+
 async function draw(place, { draft, next, signal }) {
   const list = make("div", {}, skeleton()), browser = make("div"), check = make("div");
+  const split = splitField(draft);
   const path = field(word("new.data.path"), make("input", {
     type: "text", value: draft.values.data || "", spellcheck: "false", autocomplete: "off",
   }), { hint: word("new.data.path.hint") });
@@ -18,10 +21,15 @@ async function draw(place, { draft, next, signal }) {
     make("summary", {}, word("new.data.browse")), browser);
   const onward = make("button", { class: "primary", click: next }, word("new.data.next"));
 
-  function choose(data) {
+  function choose(data, row = null) {
     input.value = data;
     path.setError("");
-    if (data !== draft.values.data) draft.set({ data, check: null });
+    if (data !== draft.values.data) {
+      const share = row?.problem === "no_validation" ? SHARE : undefined;
+      draft.setSetting("val_split", share);
+      draft.set({ data, check: null });
+    }
+    split.update();
     for (const radio of list.querySelectorAll("input")) radio.checked = radio.value === data;
     onward.disabled = false;
     check.replaceChildren(checkPanel({
@@ -34,7 +42,7 @@ async function draw(place, { draft, next, signal }) {
     try {
       const folder = await get(`/folders${query({ path: text })}`, { signal });
       if (!folder.path) throw new Error(word("new.data.path.empty"));
-      choose(folder.path);
+      choose(folder.path, folder.recognised[0]);
       if (!fits(folder.recognised, draft)) path.setError(word("new.data.unknown"));
     } catch (error) {
       if (signal.aborted) return;
@@ -46,18 +54,33 @@ async function draw(place, { draft, next, signal }) {
   async function open(folder) {
     browser.replaceChildren(skeleton(2));
     const listing = await get(`/folders${query({ path: folder })}`, { signal });
-    browser.replaceChildren(folderList(listing, draft, open, choose));
+    browser.replaceChildren(folderList(listing, draft, open, useTyped));
     browser.querySelector("button")?.focus();
   }
 
   place.replaceChildren(make("p", {}, word("new.data.text", { task: taskName(draft.values.task) })),
-    list, browse, make("div", { class: "typed" }, path, use), check,
+    list, browse, make("div", { class: "typed" }, path, use), split, check,
     make("div", { class: "buttons" }, onward));
   onward.disabled = !draft.values.data;
   if (draft.values.data) choose(draft.values.data);
   const { datasets, complete } = await get("/datasets", { signal });
   list.replaceChildren(dataSetList(datasets, draft, choose), complete ? ""
     : make("p", { class: "hint" }, word("data.incomplete")));
+}
+
+// Returns the field of the share that validates, of a data set without validation images.
+function splitField(draft) {
+  const input = make("input", { type: "number", min: 0.01, max: 0.9, step: 0.01, input: () => {
+    draft.setSetting("val_split", input.value === "" ? undefined : Number(input.value));
+  } });
+  const part = field(word("new.data.split"), input, { hint: word("new.data.split.hint") });
+  part.update = () => {
+    const { val_split } = draft.values.settings;
+    part.hidden = val_split === undefined;
+    input.value = val_split ?? "";
+  };
+  part.update();
+  return part;
 }
 
 const fits = (rows, draft) => rows.some(({ task_types }) => {
@@ -73,7 +96,7 @@ function dataSetList(datasets, draft, choose) {
   const items = rows.map((row) => make("label", { class: "choice row" },
     make("input", {
       type: "radio", name: "data", value: row.path, checked: row.path === draft.values.data,
-      change: () => choose(row.path),
+      change: () => choose(row.path, row),
     }),
     make("span", { class: "choice-name" }, row.name || row.path),
     make("span", { class: "hint" }, dataFacts(row)), warningOf(row),
@@ -82,19 +105,19 @@ function dataSetList(datasets, draft, choose) {
   return make("fieldset", { class: "choices rows" }, legend, items);
 }
 
-function folderList({ path, parent, folders, complete }, draft, open, choose) {
+function folderList({ path, parent, folders, complete }, draft, open, useTyped) {
   const up = parent === null ? null
     : make("li", {}, make("button", { class: "quiet", click: () => open(parent) }, "../"));
   const rows = folders.map(({ name, path: folder, task_types }) => {
     const isData = fits([{ task_types }], draft);
     const tasks = task_types.map((task) => make("span", { class: "tag" }, taskName(task)));
     return make("li", {},
-      make("button", { class: "quiet", click: () => open(folder) }, `${name || folder}/`), tasks,
-      isData ? make("button", { class: "small-button", click: () => choose(folder) },
+      make("button", { class: "quiet", click: () => open(folder) }, path ? `${name}/` : folder), tasks,
+      isData ? make("button", { class: "small-button", click: () => useTyped(folder) },
         word("new.data.choose")) : null);
   });
   return make("div", { class: "browser" },
-    make("p", { class: "path" }, path || word("new.data.roots")),
+    make("p", { class: path ? "path" : null }, path || word("new.data.roots")),
     make("ul", {}, up, rows),
     rows.length ? null : make("p", { class: "hint" }, word("new.data.no.folders")),
     complete ? null : make("p", { class: "hint" }, word("new.data.more.folders")));

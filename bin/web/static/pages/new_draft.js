@@ -136,14 +136,12 @@ export function settingsOfCommand(command, table) {
   return settings;
 }
 
-// Returns the value of a text for a setting of this type. Throws for a text that is no number.
+// Returns the value of a text for a setting of this type. A text that is no number stays one: the
+// server says what is wrong with it.
 export function valueOf(type, text) {
   if (type === "bool") return text === "true";
   if (type !== "int" && type !== "float") return text;
-  const isInfinite = type === "float" && /^[+-]?inf(inity)?$/i.test(text);
-  if (isInfinite) return text;
   const value = Number(text);
-  if (text.trim() === "" || !Number.isFinite(value)) throw new RangeError(text);
-  if (type === "int" && !Number.isInteger(value)) throw new RangeError(text);
-  return value;
+  const isNumber = text.trim() !== "" && Number.isFinite(value);
+  return isNumber && (type === "float" || Number.isInteger(value)) ? value : text;
 }

@@ -7,7 +7,7 @@ import { settingsPath, valueOf } from "./new_draft.js";
 import { launcherForm } from "./new_launcher.js";
 
 const CHANGE_OTHERS = ["preset", "from_scratch"]; // the values that other settings have by default
-const EXPECTED = ["int", "float", "duration", "interval", "amount"];
+const NUMBERS = ["int", "float"];
 
 async function draw(place, { draft, signal }) {
   const load = () => get(settingsPath(draft.values), { signal });
@@ -26,13 +26,13 @@ async function draw(place, { draft, signal }) {
   function row(setting) {
     const part = settingField(setting, draft, () => {
       if (CHANGE_OTHERS.includes(setting.name)) reload();
-    });
+    }, signal);
     rows.set(setting.name, part);
     return part;
   }
 
   const all = table.groups.flatMap(({ settings }) => settings);
-  const first = all.filter(({ important }) => important).map(row);
+  const first = table.first.map((name) => row(all.find((setting) => setting.name === name)));
   const groups = table.groups.map(({ name, settings }) => {
     const others = settings.filter(({ important }) => !important);
     if (!others.length) return "";
@@ -46,7 +46,7 @@ async function draw(place, { draft, signal }) {
   place.replaceChildren(problem,
     make("p", {}, word("new.settings.text", { model: table.model, preset: table.preset })),
     make("div", { class: "fields" }, first),
-    make("h3", {}, word("new.settings.others")), groups,
+    make("h3", {}, word("new.settings.others")), ...groups,
     make("h3", {}, word("new.launcher")), await launcherForm(draft, signal),
     make("h3", {}, word("new.about.run")), nameFields(draft));
 }
@@ -66,7 +66,7 @@ function nameFields(draft) {
 }
 
 // Returns the field of a setting. Empty means: by preset and model, whose value it shows.
-function settingField(setting, draft, changed) {
+function settingField(setting, draft, changed, signal) {
   const { name, type, help } = setting, given = draft.values.settings[name];
   const isChoice = type === "choice" || type === "bool";
   const input = isChoice ? make("select") : make("input", {
@@ -74,7 +74,7 @@ function settingField(setting, draft, changed) {
     autocomplete: "off", spellcheck: "false",
   });
   input.dataset.setting = name;
-  const hint = [helpOf(name, help), rangeOf(setting)].filter(Boolean).join(" ");
+  const hint = [helpOf(name, help).replace(/\.?$/, "."), rangeOf(setting)].join(" ").trim();
   const part = field(name, input, { hint });
   part.classList.add("setting");
   const flag = make("code", {}, setting.flag);
@@ -98,17 +98,20 @@ function settingField(setting, draft, changed) {
   const mark = () => part.classList.toggle("changed", name in draft.values.settings);
 
   input.addEventListener(isChoice ? "change" : "input", () => {
-    try {
-      draft.setSetting(name, input.value === "" ? undefined : valueOf(type, input.value));
-      part.setError("");
-    } catch {
-      draft.setSetting(name, undefined);
-      part.setError(word(`new.expected.${EXPECTED.includes(type) ? type : "text"}`));
-    }
+    const value = valueOf(type, input.value);
+    draft.setSetting(name, input.value === "" ? undefined : value);
+    const isText = input.value !== "" && typeof value === "string";
+    part.setError(isText && NUMBERS.includes(type) ? word(`new.expected.${type}`) : "");
     mark();
     changed();
   });
   mark();
+  // what the server says about the value
+  draft.addEventListener("problems", ({ detail }) => {
+    const problem = detail.find((one) => one.field === name);
+    if (problem && !part.querySelector(".error").textContent) part.setError(problem.message);
+    if (!problem && draft.settings[name] !== undefined) part.setError("");
+  }, { signal });
   return part;
 }
 

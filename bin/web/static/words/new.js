@@ -39,6 +39,8 @@ const en = {
   "new.data.unknown":
     "No layout of this task was recognized there. The check says what is expected.",
   "new.data.use": "Use",
+  "new.data.split": "Share of the training images that validates",
+  "new.data.split.hint": "This data set has no validation images, so some of its own are held out.",
   "new.data.next": "Go on to the model",
   "new.model.title": "Which model?",
   "new.model.search": "Search",
@@ -59,10 +61,6 @@ const en = {
   "new.range.least": "At least {low}.",
   "new.expected.int": "Expected is a whole number.",
   "new.expected.float": "Expected is a number, such as 0.001 or 1e-3.",
-  "new.expected.duration": "Expected is a time, such as 2h or 90m.",
-  "new.expected.interval": "Expected is a number of steps, or seconds such as 600s.",
-  "new.expected.amount": "Expected is a whole number or auto.",
-  "new.expected.text": "Expected is another value.",
   "new.changed": "{n} changed",
   "new.launcher": "Where it runs",
   "new.about.run": "Name and note",
@@ -126,6 +124,8 @@ const en = {
   "check.model.hint": "Trains a few steps of this model on your data, and deletes them again.",
   "check.running": "Reading images and training a few steps",
   "check.waiting": "Waiting for another check to end",
+  "check.small":
+    "Expected for the smallest model of the task. The next step estimates the model you choose.",
   "check.stop": "Stop the check",
   "check.good": "Everything fits: this training can start.",
   "check.bad": "{n} error(s): mend these first, then check again.",
@@ -155,7 +155,7 @@ export const shared = {
     "data.images.least": "at least {n} images",
     "data.classes": "{n} classes",
     "data.problem.no_validation":
-      "No validation images: set val_split, a share of the training images that validates.",
+      "No validation images: a share of the training images is held out for validation.",
     "data.problem.wrong_layout": "This folder cannot be used yet.",
     "data.incomplete":
       "The search has ended early: there are many folders. Browse, or type a path.",
