@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from visionloop.bin.web.security.roots import resolve_below
 from visionloop.bin.web.studio import Studio, studio_of
+from visionloop.bin.web.tables.local_models import LocalModel, find_local_models
 from visionloop.bin.web.tables.settings import SettingsTable, Value, settings_table
 from visionloop.bin.web.tables.tables import (
     ModelRow,
@@ -33,6 +34,7 @@ class Models(BaseModel):
     """The models that a training may start from."""
 
     models: list[ModelRow] = Field(description="of the model zoo, the recommended ones first")
+    local: list[LocalModel] = Field(description="of runs and folders below the roots, latest first")
 
 
 @router.get("/tasks")
@@ -48,9 +50,12 @@ def metrics(studio: Annotated[Studio, Depends(studio_of)]) -> dict[str, TaskMetr
 
 
 @router.get("/models")
-def models(task: TaskName | None = None) -> Models:
+def models(studio: Annotated[Studio, Depends(studio_of)], task: TaskName | None = None) -> Models:
     """Return the models of a task, or of all."""
-    return Models(models=model_rows(task))
+    config, command = studio.config, None if task is None else zoo_of(task).command
+    roots = list(dict.fromkeys((*config.models, *config.runs)))
+    local = [model for model in find_local_models(roots) if command in (None, model.task)]
+    return Models(models=model_rows(task), local=local)
 
 
 @router.get("/tasks/{task}/settings")

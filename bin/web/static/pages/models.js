@@ -12,12 +12,11 @@ const WEIGHTS = ["cached", "hub", "none"];
 export async function show(main, { query, signal }) {
   const place = make("div", {}, skeleton(6));
   main.append(pageHead(word("models.title")), place);
-  const [{ models, local = [] }, metrics] = await Promise.all([
+  const [{ models, local }, metrics] = await Promise.all([
     get("/models", { signal }), get("/metrics", { signal }),
   ]);
-  const commands = new Map(models.map(({ task_type, command }) => [task_type, command]));
   const rows = [
-    ...local.map((model) => localRow(model, commands.get(model.task_type), metrics)),
+    ...local.map((model) => localRow(model, metrics)),
     ...models.map((model) => zooRow(model, metrics)),
   ];
   const count = make("p", { class: "hint", role: "status" }), body = make("tbody");
@@ -84,7 +83,7 @@ function zooRow(model, metrics) {
   };
 }
 
-function localRow({ path, name, task_type, source, metric, score }, task, metrics) {
+function localRow({ path, name, task, task_type, source, metric, score }, metrics) {
   const spec = metrics[task_type]?.metrics.find(({ key }) => key === metric);
   const shown = spec && score !== null ? `${spec.label} ${formatValue(spec.format, score)}` : "-";
   const badge = make("span", { class: "tag weights-cached" }, word(`model.source.${source}`));

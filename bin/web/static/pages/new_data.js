@@ -6,8 +6,6 @@ import { word } from "../words.js";
 import { dataFacts, warningOf } from "./data_set.js";
 import { checkPanel } from "./new_check.js";
 
-const SHARE = 0.2; // that validates, where a data set does not say
-
 async function draw(place, { draft, next, signal }) {
   const list = make("div", {}, skeleton()), browser = make("div"), check = make("div");
   const split = splitField(draft);
@@ -21,14 +19,10 @@ async function draw(place, { draft, next, signal }) {
     make("summary", {}, word("new.data.browse")), browser);
   const onward = make("button", { class: "primary", click: next }, word("new.data.next"));
 
-  function choose(data, row = null) {
+  function choose(data, rows) {
     input.value = data;
     path.setError("");
-    if (data !== draft.values.data) {
-      const share = row?.problem === "no_validation" ? SHARE : undefined;
-      draft.setSetting("val_split", share);
-      draft.set({ data, check: null });
-    }
+    if (data !== draft.values.data) draft.chooseData(data, rows);
     split.update();
     for (const radio of list.querySelectorAll("input")) radio.checked = radio.value === data;
     onward.disabled = false;
@@ -42,7 +36,7 @@ async function draw(place, { draft, next, signal }) {
     try {
       const folder = await get(`/folders${query({ path: text })}`, { signal });
       if (!folder.path) throw new Error(word("new.data.path.empty"));
-      choose(folder.path, folder.recognised[0]);
+      choose(folder.path, folder.recognised);
       if (!fits(folder.recognised, draft)) path.setError(word("new.data.unknown"));
     } catch (error) {
       if (signal.aborted) return;
@@ -62,7 +56,7 @@ async function draw(place, { draft, next, signal }) {
     list, browse, make("div", { class: "typed" }, path, use), split, check,
     make("div", { class: "buttons" }, onward));
   onward.disabled = !draft.values.data;
-  if (draft.values.data) choose(draft.values.data);
+  if (draft.values.data) choose(draft.values.data, []);
   const { datasets, complete } = await get("/datasets", { signal });
   list.replaceChildren(dataSetList(datasets, draft, choose), complete ? ""
     : make("p", { class: "hint" }, word("data.incomplete")));
@@ -84,7 +78,7 @@ function splitField(draft) {
 }
 
 const fits = (rows, draft) => rows.some(({ task_types }) => {
-  return task_types.some((task) => task.endsWith(draft.values.task));
+  return task_types.some((type) => draft.isTask(type));
 });
 
 // Returns the data sets for the task as radio buttons, "" without one.
@@ -96,7 +90,7 @@ function dataSetList(datasets, draft, choose) {
   const items = rows.map((row) => make("label", { class: "choice row" },
     make("input", {
       type: "radio", name: "data", value: row.path, checked: row.path === draft.values.data,
-      change: () => choose(row.path, row),
+      change: () => choose(row.path, [row]),
     }),
     make("span", { class: "choice-name" }, row.name || row.path),
     make("span", { class: "hint" }, dataFacts(row)), warningOf(row),

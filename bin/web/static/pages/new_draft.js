@@ -1,5 +1,6 @@
 // The choices of a new training. They are kept in this window over a reload.
 import { get, query as queryOf } from "../api.js";
+import { taskKey } from "../parts.js";
 
 const STORED = "visionloop-new";
 const LOCAL = { kind: "local", devices: [] };
@@ -9,6 +10,7 @@ const EMPTY = {
 };
 // settings of a run that its next one must not take over
 const OWN = ["output", "run_name", "resume"];
+const VAL_SPLIT = 0.2;
 const GIVEN = ["config", "flag"];
 
 export class Draft extends EventTarget {
@@ -39,6 +41,21 @@ export class Draft extends EventTarget {
     if (task === this.values.task) return;
     const { data, model, settings, check } = EMPTY;
     this.set({ task, data, model, settings, check });
+  }
+
+  // Chooses data. rows: what the folder is recognised as; one without validation images gets a
+  // share of the training images.
+  chooseData(data, rows) {
+    const own = rows.filter(({ task_types }) => task_types.some((name) => this.isTask(name)));
+    const isShared = own.some(({ problem }) => problem === "no_validation");
+    const settings = { ...this.values.settings, val_split: VAL_SPLIT };
+    if (!isShared) delete settings.val_split;
+    this.set({ data, settings, check: null });
+  }
+
+  // Whether a task type, such as "image_classification", is the task that is chosen.
+  isTask(type) {
+    return taskKey(type) === this.values.task;
   }
 
   // Gives a setting a value; undefined takes it back.
@@ -87,17 +104,26 @@ export async function prefill(draft, query, signal) {
     draft.chooseTask(query.get("task"));
     const chosen = ["data", "model"].filter((name) => query.get(name));
     draft.set(Object.fromEntries(chosen.map((name) => [name, query.get(name)])));
+    if (draft.values.data) await takeData(draft, draft.values.data, signal);
     draft.set({ step: draft.values.data ? (draft.values.model ? 3 : 2) : 1, check: null });
   }
 }
 
+// Holds images out for validation where a data set has none of its own.
+async function takeData(draft, data, signal) {
+  const { recognised } = await get(`/folders${queryOf({ path: data })}`, { signal });
+  draft.chooseData(data, recognised);
+}
+
 async function fromJob(draft, job, signal) {
   const { launcher, name, note, task } = job;
-  draft.clear();
-  if (job.run_id) await fromRun(draft, job.run_id, signal);
-  else {
+  try {
+    await fromRun(draft, job.run_id, signal);
+  } catch (error) {
+    if (error.status !== 404) throw error; // it failed before there was a folder of the run
     const table = await get(settingsPath({ task, settings: {} }), { signal });
-    take(draft, task, settingsOfCommand(job.command, table));
+    draft.clear();
+    take(draft, task, settingsOfCommand(job.command, task, table));
   }
   draft.set({ launcher, name, note });
 }
@@ -117,20 +143,22 @@ function take(draft, task, given) {
   draft.set({ task, data, model, settings, step: 3 });
 }
 
-// Reads the settings back from the words of a command: `... train --lr 0.1 --no-ema`.
-export function settingsOfCommand(command, table) {
+// Reads the settings back from the words of a command: `... train --lr 0.1 --no-ema`, or of a
+// container or cluster, where the task stands in the place of `train`.
+export function settingsOfCommand(command, task, table) {
   const rows = table.groups.flatMap((group) => group.settings);
   const kinds = new Map([["--data", "text"], ["--model", "text"]]);
   for (const { flag, type } of rows) kinds.set(flag, type);
   const settings = {};
-  const words = command.slice(command.lastIndexOf("train") + 1);
+  const start = Math.max(command.lastIndexOf("train"), command.lastIndexOf(task));
+  const words = command.slice(start + 1);
   for (let i = 0; i < words.length; i++) {
-    const [start, inline] = words[i].split(/=(.*)/s);
-    const positive = start.startsWith("--no-") ? `--${start.slice(5)}` : start;
-    const kind = kinds.get(start) || (kinds.get(positive) === "bool" ? "bool" : null);
+    const [flag, inline] = words[i].split(/=(.*)/s);
+    const positive = flag.startsWith("--no-") ? `--${flag.slice(5)}` : flag;
+    const kind = kinds.get(flag) || (kinds.get(positive) === "bool" ? "bool" : null);
     if (!kind) continue;
-    const name = (kind === "bool" ? positive : start).slice(2).replaceAll("-", "_");
-    if (kind === "bool") settings[name] = start === positive;
+    const name = (kind === "bool" ? positive : flag).slice(2).replaceAll("-", "_");
+    if (kind === "bool") settings[name] = flag === positive;
     else settings[name] = valueOf(kind, inline ?? words[++i]);
   }
   return settings;

@@ -4,29 +4,31 @@ import { get } from "../api.js";
 import { field } from "../parts.js";
 import { word } from "../words.js";
 
-// defaults of the API; null: an optional one
-const OPTIONS = {
-  local: {},
-  torchrun: { processes: 2, max_restarts: 3 },
-  docker: { image: "visionloop", processes: 1, shared_memory_gib: 8 },
-  slurm: {
-    nodes: 1, gpus_per_node: 0, processes: null, cpus_per_task: null, time: "08:00:00",
-    partition: null, account: null,
-  },
-  kubernetes: {
-    image: "visionloop", namespace: "default", nodes: 1, gpus_per_node: 0, processes: 1, cpus: 4,
-    memory_gib: 16, shared_memory_gib: 8,
-  },
-};
-const TEXTS = ["image", "time", "partition", "account", "namespace"];
+const KINDS = ["local", "torchrun", "docker", "slurm", "kubernetes"];
+const OWN_FIELDS = ["kind", "devices", "mounts"]; // have fields of their own here
 const HERE = ["local", "torchrun", "docker"]; // run on devices of this machine
+
+// Returns {kind: {option: {isText, usual}}} from the description of the API.
+async function optionsOf(signal) {
+  const { components } = await (await fetch("/api/openapi.json", { signal })).json();
+  return Object.fromEntries(KINDS.map((kind) => {
+    const name = `${kind[0].toUpperCase()}${kind.slice(1)}Options`;
+    const properties = Object.entries(components.schemas[name].properties);
+    const rows = properties.filter(([option]) => !OWN_FIELDS.includes(option));
+    return [kind, Object.fromEntries(rows.map(([option, { type, anyOf = [], default: usual }]) => {
+      return [option, { isText: [type, ...anyOf.map((one) => one.type)].includes("string"), usual }];
+    }))];
+  }));
+}
 
 // Returns the form; the draft has the options as POST /jobs takes them.
 export async function launcherForm(draft, signal) {
-  const { devices } = await get("/jobs", { signal });
+  const [{ devices }, known] = await Promise.all([
+    get("/jobs", { signal }), optionsOf(signal),
+  ]);
   const gpus = devices.filter(({ kind }) => kind !== "cpu");
   const options = make("div", { class: "fields" });
-  const kinds = Object.keys(OPTIONS).map((kind) => make("label", { class: "pill" },
+  const kinds = KINDS.map((kind) => make("label", { class: "pill" },
     make("input", {
       type: "radio", name: "launcher", value: kind, "data-setting": `launcher.${kind}`,
       checked: kind === draft.values.launcher.kind, change: () => choose(kind),
@@ -34,7 +36,9 @@ export async function launcherForm(draft, signal) {
 
   function choose(kind) {
     if (kind !== draft.values.launcher.kind) draft.set({ launcher: first(kind, gpus) });
-    const fields = Object.keys(OPTIONS[kind]).map((name) => optionField(name, kind, draft));
+    const fields = Object.entries(known[kind]).map(([name, option]) => {
+      return optionField(name, kind, option, draft);
+    });
     options.replaceChildren(
       make("p", { class: "hint wide" }, word(`launcher.${kind}.about`)),
       HERE.includes(kind) ? deviceField(gpus, kind, draft) : "",
@@ -57,8 +61,7 @@ function change(draft, name, value) {
   draft.set({ launcher });
 }
 
-function optionField(name, kind, draft) {
-  const isText = TEXTS.includes(name), usual = OPTIONS[kind][name];
+function optionField(name, kind, { isText, usual }, draft) {
   const input = make("input", {
     type: isText ? "text" : "number", min: 0, placeholder: usual ?? word("launcher.optional"),
     value: draft.values.launcher[name] ?? "", "data-setting": `launcher.${kind}.${name}`,

@@ -10,7 +10,7 @@ const MANY = 6;
 
 async function draw(place, { draft, next, signal }) {
   const { task } = draft.values;
-  const [{ models, local = [] }, metrics] = await Promise.all([
+  const [{ models, local }, metrics] = await Promise.all([
     get(`/models${query({ task })}`, { signal }), get("/metrics", { signal }),
   ]);
   const check = make("div"), scratch = make("input", { type: "checkbox" });
@@ -51,7 +51,7 @@ async function draw(place, { draft, next, signal }) {
     draft.setSetting("from_scratch", scratch.checked || undefined);
     update();
   });
-  const ofRuns = local.filter((one) => one.task_type === models[0].task_type).map((one) => {
+  const ofRuns = local.map((one) => {
     return card(one.path, one.name, localFacts(one, ofTask));
   });
   const released = models.filter(({ weights }) => weights !== "none").map((model) => {

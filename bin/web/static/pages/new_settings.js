@@ -7,6 +7,7 @@ import { settingsPath, valueOf } from "./new_draft.js";
 import { launcherForm } from "./new_launcher.js";
 
 const CHANGE_OTHERS = ["preset", "from_scratch"]; // the values that other settings have by default
+const SETTING_OF = { runName: "run_name" };
 const NUMBERS = ["int", "float"];
 
 async function draw(place, { draft, signal }) {
@@ -54,7 +55,7 @@ async function draw(place, { draft, signal }) {
 function nameFields(draft) {
   const text = (name, tag, limit) => make(tag, {
     ...(tag === "input" ? { type: "text", value: draft.values[name] } : { rows: 2 }),
-    maxlength: limit, "data-setting": name,
+    maxlength: limit, "data-setting": SETTING_OF[name] || name,
     input: (event) => draft.set({ [name]: event.target.value }),
   });
   const note = text("note", "textarea", 10000);
@@ -135,7 +136,10 @@ function shown(value) {
 
 // Shows an error of the server at the field of its setting, as soon as the form is there.
 function focusField(place, name, signal) {
-  const find = () => place.querySelector(`[data-setting="${CSS.escape(name)}"]`);
+  const [first, option = null] = name.split(/^launcher\./);
+  const launcher = `[data-setting^="launcher."][data-setting$=".${CSS.escape(option || "")}"]`;
+  const selector = option ? launcher : `[data-setting="${CSS.escape(first)}"]`;
+  const find = () => place.querySelector(selector);
   const show = () => {
     const input = find();
     if (!input) return false;
