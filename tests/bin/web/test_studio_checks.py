@@ -1,4 +1,4 @@
-"""Checks of data, model and settings as jobs, and models of this machine among those to start from."""
+"""Checks of data, model and settings as jobs; models of this machine that may be trained on."""
 
 import json
 import time

@@ -91,7 +91,7 @@ function settingField(setting, draft, changed, signal) {
     const options = choices.map((choice) => make("option", { value: choice }, shown(choice)));
     const chosen = input.options.length ? input.value : given === undefined ? "" : String(given);
     input.replaceChildren(
-      make("option", { value: "" }, word("new.by.default", { value: byDefault })), options);
+      make("option", { value: "" }, word("new.by.default", { value: byDefault })), ...options);
     input.value = chosen;
   };
   part.update(setting);
