@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from visionloop.bin.web.api import (
+    checks,
     comparisons,
     datasets,
     events,
@@ -35,6 +36,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     jobs.router,
     tables.router,
     datasets.router,
+    checks.router,
     predictions.router,
     runs.router,
     run_files.router,
