@@ -147,6 +147,7 @@ def browser_page(
     language: str = "en",
     is_signed_in: bool = True,
     expected_errors: str | None = None,
+    flags: tuple[str, ...] = (),
 ) -> Iterator[Any]:
     """Open a page of Chromium that is signed in.
 
@@ -155,12 +156,13 @@ def browser_page(
     Args:
         expected_errors: pattern of lines in the console that belong to the test, such as the
             browser's own line for an answer 404.
+        flags: further words of Chromium's command line.
     """
     if CHROMIUM is None:
         pytest.skip("no chromium")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *flags])
         context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",

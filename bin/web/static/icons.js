@@ -22,6 +22,8 @@ const PATHS = {
   note: "M5 19l1-4L16 5l3 3L9 18zM5 19l4-1",
   compare: "M4 20V10M10 20V4M16 20v-8M22 20H2",
   search: "M10 4a6 6 0 100 12 6 6 0 000-12M15 15l5 5",
+  upload: "M12 16V5M7 10l5-5 5 5M5 20h14",
+  camera: "M4 8h3l2-3h6l2 3h3v11H4zM12 10a3.5 3.5 0 100 7 3.5 3.5 0 000-7",
   again: "M20 12a8 8 0 11-2.5-5.8M20 3v4h-4",
 };
 

@@ -1,0 +1,193 @@
+"""The page that tries a model: each kind of result, each way to give an image, and errors."""
+
+import base64
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from predict_runs import write_model
+from studio_server import browser_page, studio_server
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+TASKS = ("classification", "detection", "segmentation", "super_resolution")
+HOSTILE = "<img src=x onerror=alert(1)>"
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+SIZE_WH = (90, 60)
+# whether a canvas shows anything, by a copy that is meant to be read
+IS_DRAWN = """canvas => {
+    const copy = new OffscreenCanvas(canvas.width, canvas.height);
+    const context = copy.getContext("2d", { willReadFrequently: true });
+    context.drawImage(canvas, 0, 0);
+    return context.getImageData(0, 0, canvas.width, canvas.height).data
+        .some((value, i) => i % 4 === 3 && value > 0);
+}"""
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    """A server with a model of each task; one class has a hostile name."""
+    folder = tmp_path_factory.mktemp("studio")
+    models = folder / "models"
+    models.mkdir()
+    for task in TASKS:
+        write_model(task, folder / task)
+        shutil.move(folder / task / "model", models / task)
+    config_file = models / "classification/config.json"
+    config = json.loads(config_file.read_text())
+    config["id2label"]["0"] = HOSTILE
+    config["label2id"] = {name: int(i) for i, name in config["id2label"].items()}
+    config_file.write_text(json.dumps(config))
+    pixels = np.random.default_rng(0).integers(0, 255, (*SIZE_WH[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "image.png")
+    (folder / "notes.txt").write_text("no image")
+    with studio_server(folder, "--models", str(models)) as server:
+        server.folder = folder
+        yield server
+
+
+def open_trial(page, studio, task):
+    page.goto(f"{studio.url}/try?model={studio.folder / 'models' / task}")
+    page.get_by_label("Model").wait_for()
+
+
+def predict(page, studio, task):
+    """Try the image with a model and wait for the result."""
+    open_trial(page, studio, task)
+    page.locator("input[type=file]").set_input_files(studio.folder / "image.png")
+    page.get_by_role("progressbar").wait_for()
+    page.locator(".try-answer").wait_for()
+
+
+def test_classes_are_bars_and_the_attention_can_be_shown(studio):
+    with browser_page(studio) as page:
+        predict(page, studio, "classification")
+        labels = page.locator(".try-bars .try-label")
+        assert HOSTILE in labels.all_inner_texts()
+        page.get_by_label("Best classes").select_option("3")
+        page.wait_for_function("document.querySelectorAll('.try-bars li').length <= 3")
+        page.get_by_label("Show the attention").check()
+        page.get_by_role("img", name="attention").wait_for()
+        page.get_by_text("Prediction as JSON").click()
+        prediction = json.loads(page.locator(".try-answer pre").inner_text())
+        assert prediction["file"] == "image.png"
+        assert prediction["label"] == labels.first.inner_text()
+
+
+def test_a_slider_filters_boxes_by_their_score(studio):
+    with browser_page(studio) as page:
+        predict(page, studio, "detection")
+        slider, boxes = page.get_by_label("Lowest score"), page.locator(".try-list li")
+        slider.fill("1")
+        assert boxes.count() > 0
+        assert page.locator(".stage canvas").evaluate(IS_DRAWN)
+        scores = [float(text.split("\n")[-1].rstrip(" %")) for text in boxes.all_inner_texts()]
+        assert scores == sorted(scores, reverse=True)
+        slider.fill("100")
+        assert boxes.count() == 0
+        page.get_by_text("No box has this score").wait_for()
+        assert not page.locator(".stage canvas").evaluate(IS_DRAWN)
+
+
+def test_classes_of_a_mask_can_be_hidden_and_the_mask_faded(studio):
+    with browser_page(studio) as page:
+        predict(page, studio, "segmentation")
+        canvas = page.locator(".stage canvas")
+        assert canvas.evaluate(IS_DRAWN)
+        page.get_by_label("Opacity").fill("25")
+        assert canvas.evaluate("canvas => canvas.style.opacity") == "0.25"
+        for button in page.locator(".legend button").all():
+            button.press("Enter")
+            assert button.get_attribute("aria-pressed") == "false"
+        assert not canvas.evaluate(IS_DRAWN)
+
+
+def test_the_keyboard_moves_the_border_between_input_and_result(studio):
+    with browser_page(studio) as page:
+        predict(page, studio, "super_resolution")
+        border = page.get_by_label("Border between input and result")
+        border.focus()
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowLeft")
+        split = "stage => stage.style.getPropertyValue('--split')"
+        assert page.locator(".stage").evaluate(split) == "99%"
+        with page.expect_download() as download:
+            page.get_by_text("Download the result").click()
+        with Image.open(download.value.path()) as result:
+            scale = result.width // SIZE_WH[0]
+            assert result.size == (scale * SIZE_WH[0], scale * SIZE_WH[1]) and scale > 1
+        assert download.value.suggested_filename == f"image-x{scale}.png"
+
+
+def test_another_model_predicts_the_same_image(studio):
+    with browser_page(studio) as page:
+        predict(page, studio, "classification")
+        page.get_by_label("Model").select_option(label="detection")
+        page.get_by_label("Lowest score").wait_for()
+        assert page.url.endswith("detection")
+
+
+def test_the_camera_takes_a_picture(studio):
+    with browser_page(studio, flags=CAMERA) as page:
+        open_trial(page, studio, "classification")
+        page.get_by_role("button", name="Camera").click()
+        page.get_by_role("button", name="Take a picture").click()
+        page.locator(".try-answer").wait_for()
+        assert "640 x 480" in page.locator(".try-facts").inner_text()
+        assert page.locator("video").count() == 0
+
+
+def test_a_page_without_a_camera_says_what_to_do(studio):
+    with browser_page(studio) as page:
+        # as on an address that the browser does not trust
+        page.add_init_script("delete Navigator.prototype.mediaDevices")
+        open_trial(page, studio, "classification")
+        page.get_by_role("button", name="Camera").click()
+        assert "--certificate" in page.get_by_role("alert").inner_text()
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_an_image_can_be_dropped_and_pasted(studio, event):
+    give = """async ([event, base64]) => {
+        const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+        const options = { bubbles: true, cancelable: true };
+        document.querySelector(".try-drop").dispatchEvent(event === "drop"
+            ? new DragEvent("drop", { ...options, dataTransfer: data })
+            : new ClipboardEvent("paste", { ...options, clipboardData: data }));
+    }"""
+    image = base64.b64encode((studio.folder / "image.png").read_bytes()).decode()
+    with browser_page(studio) as page:
+        open_trial(page, studio, "classification")
+        page.evaluate(give, [event, image])
+        page.locator(".try-answer").wait_for()
+
+
+def test_a_file_that_is_no_image_is_an_error_that_says_so(studio):
+    with browser_page(studio, expected_errors="status of 422") as page:
+        open_trial(page, studio, "classification")
+        page.locator("input[type=file]").set_input_files(studio.folder / "notes.txt")
+        assert "no image" in page.get_by_role("alert").inner_text()
+        damaged = {"name": "damaged.png", "mimeType": "image/png", "buffer": b"\x89PNG no image"}
+        page.locator("input[type=file]").set_input_files(files=[damaged])
+        page.get_by_text("expected an image of JPEG, PNG, WEBP, BMP").wait_for()
+
+
+@pytest.mark.parametrize("language", ["en", "ko-KR"])
+def test_nothing_of_a_result_is_wider_than_a_phone(studio, language):
+    with browser_page(studio, width=380, language=language) as page:
+        page.goto(f"{studio.url}/try?model={studio.folder / 'models/classification'}")
+        page.locator("input[type=file]").set_input_files(studio.folder / "image.png")
+        page.locator(".try-answer").wait_for()
+        page.locator("summary").click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 380
+        assert "try." not in page.locator("main").inner_text()
+
+
+def test_a_server_without_models_leads_to_a_training(tmp_path):
+    with studio_server(tmp_path) as studio, browser_page(studio) as page:
+        page.goto(f"{studio.url}/try")
+        link = page.get_by_role("link", name="Train a model")
+        assert link.get_attribute("href") == "/new"
