@@ -1,10 +1,12 @@
 """`visionloop-studio`: one server in this process, until Ctrl-C."""
 
 import errno
+import fcntl
 import ipaddress
 import os
 import socket
 from pathlib import Path
+from typing import IO
 
 import uvicorn
 
@@ -25,6 +27,7 @@ def run_studio(config: StudioConfig) -> None:
     for folder in config.runs[:1]:
         folder.mkdir(parents=True, exist_ok=True)
     token = read_or_make_token(config.state / "token")
+    lock = hold_state(config.state)
     listener = listen(config.host, config.port)
     app = create_app(config, token)
     server = StudioServer(
@@ -47,6 +50,7 @@ def run_studio(config: StudioConfig) -> None:
         pass  # uvicorn raises the signal again after it has closed
     finally:
         listener.close()
+        lock.close()
     print("Server ended. Jobs go on; start the server again to watch them.", flush=True)
 
 
@@ -56,6 +60,23 @@ class StudioServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.config.app.state.studio.streams.close()  # type: ignore[union-attr]  # our app
         await super().shutdown(sockets)
+
+
+def hold_state(state: Path) -> IO[str]:
+    """Return the held lock of the folder of a server: two would start jobs on the same device.
+
+    Raises UserError when another server has it.
+    """
+    lock = open(state / "lock", "a")  # noqa: SIM115 - held until the server ends
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        hint = "open the link that it has printed, or give another --state"
+        raise UserError(
+            f"--state {state}: another server uses this folder", field="state", hint=hint
+        ) from None
+    return lock
 
 
 def require_safe_address(config: StudioConfig) -> None:

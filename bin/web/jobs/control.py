@@ -103,9 +103,12 @@ class ProcessControl:
 
     def kill(self, job: JobRow, folder: JobFolder, seen: Observation) -> None:
         """End all processes of a job at once. The runner stays, to write how it ended."""
-        if job.description["launch"]["kill"] is not None:
+        launch = job.description["launch"]
+        if launch["kill"] is not None:
             self._command(job, folder, "kill")
-        elif seen.runner is not None:
+            if not launch["submits"]:
+                return
+        if seen.runner is not None:
             kill_all(seen.runner.pid, group=(folder.process() or {}).get("pgid"))
         elif seen.trainer is not None:
             roots = (torchrun_of(seen.trainer), seen.trainer)

@@ -71,6 +71,7 @@ def service_job(
     task: str,
     words: tuple[str, ...],
     *,
+    launcher: LocalOptions | None = None,
     name: str = "",
     command: tuple[str, ...] | None = None,
 ) -> JobDescription:
@@ -82,16 +83,17 @@ def service_job(
         task: name of the task's command.
         words: options of the task's command of this kind. It runs in the job's folder, so that
             `--sheet sheet.png` is written there.
+        launcher: device that it computes on, beside the training there; None: the CPU.
         name: for people.
         command: argument list, where it is not a command of the task.
     """
     job_id = secrets.token_hex(ID_DIGITS // 2)
     spec = JobSpec(job_id, kind, task, None, words)
     if command is None:
-        launch = build_launch(spec, LocalOptions(), config.jobs / job_id)
+        launch = build_launch(spec, launcher or LocalOptions(), config.jobs / job_id)
     else:
         launch = Launch(command)
-    return JobDescription(spec, launch, name=name or f"{kind} {task}")
+    return JobDescription(spec, launch, launcher or LocalOptions(), name=name or f"{kind} {task}")
 
 
 def require_devices(launcher: LauncherOptions) -> None:

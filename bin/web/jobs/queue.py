@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from visionloop.bin.web.jobs.control import ProcessControl, observe
+from visionloop.bin.web.jobs.control import Observation, ProcessControl, observe
 from visionloop.bin.web.jobs.devices import devices_of
 from visionloop.bin.web.jobs.folder import JobFolder
 from visionloop.bin.web.jobs.handover import Handover
@@ -198,9 +198,8 @@ class JobQueue:
     def tick(self) -> None:
         """Do all that can be done now. Never waits for a process."""
         self._control.reap()
-        for job in self.store.jobs():
-            if job.state in (*ALIVE, JobState.VERIFYING):
-                self._guarded(job, self._follow)
+        for job in self.store.jobs((*ALIVE, JobState.VERIFYING)):
+            self._guarded(job, self._follow)
         self._start_waiting()
 
     def _guarded(self, job: JobRow, act: Callable[[JobRow], None]) -> None:
@@ -220,12 +219,8 @@ class JobQueue:
         if seen.is_alive:
             if job.state is JobState.STARTING:
                 self.store.update(job.id, state=JobState.RUNNING)
-            if job.wanted == "kill":
-                self._control.kill(job, folder, seen)
-            elif job.wanted and job.state is not JobState.STOPPING:
-                self._control.stop(job, folder, seen)
             if job.wanted:
-                self.store.update(job.id, state=JobState.STOPPING)
+                self._end(job, folder, seen)
         elif seen.code == FINISHED and job.description["launch"]["submits"]:
             self._follow_handed_over(job, folder)
         elif seen.begun:
@@ -236,6 +231,16 @@ class JobQueue:
             lines = folder.log_lines(1)
             error = job_error("defect", f"cannot be started: {lines[-1] if lines else 'no reason'}")
             self._finish(job, Outcome(JobState.FAILED, error), None)
+
+    def _end(self, job: JobRow, folder: JobFolder, seen: Observation) -> None:
+        """Do what the user wants of a job that lives."""
+        if job.wanted == "kill":
+            self._control.kill(job, folder, seen)
+        elif job.description["launch"]["submits"]:
+            return  # a cluster cannot stop what it has not got yet
+        elif job.state is not JobState.STOPPING:
+            self._control.stop(job, folder, seen)
+        self.store.update(job.id, state=JobState.STOPPING)
 
     def _follow_handed_over(self, job: JobRow, folder: JobFolder) -> None:
         """Follow a job that a cluster runs, by the files in the folder of the run."""
@@ -283,8 +288,7 @@ class JobQueue:
         """Return {device: id of the job that occupies it}."""
         return {
             device: job.id
-            for job in self.store.jobs()
-            if job.state in ALIVE
+            for job in self.store.jobs(ALIVE)
             for device in devices_of(job.kind, job.launcher)
         }
 
@@ -294,12 +298,11 @@ class JobQueue:
         A job that has to wait keeps its devices from later ones, which would else overtake it.
         """
         busy = set(self.devices_in_use())
-        for job in self.store.jobs():
-            if job.state is JobState.QUEUED:
-                needed = devices_of(job.kind, job.launcher)
-                if busy.isdisjoint(needed):
-                    self._guarded(job, self._begin)
-                busy |= set(needed)
+        for job in self.store.jobs((JobState.QUEUED,)):
+            needed = devices_of(job.kind, job.launcher)
+            if busy.isdisjoint(needed):
+                self._guarded(job, self._begin)
+            busy |= set(needed)
 
     def _begin(self, job: JobRow) -> None:
         if job.state is not JobState.QUEUED:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from visionloop.bin.web.jobs.folder import JobFolder, read_json
 from visionloop.bin.web.jobs.spec import JobKind, JobSpec, JobState
-from visionloop.bin.web.jobs.store import JobRow
+from visionloop.bin.web.jobs.store import LAUNCHER, JobRow
 from visionloop.bin.web.launchers.launch import Launch, LauncherOptions, LocalOptions
 from visionloop.bin.web.problems import Problem
 from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.types import JsonObject
 
 SCHEMA = 1
-KEYS = ("id", "kind", "task", "run", "options", "launcher", "launch", "created", "has_result")
+KEYS = ("task", "run", "name", "note", "start", "adopted", "created", "has_result")
 log = logging.getLogger("visionloop.studio")
 
 
@@ -84,11 +84,22 @@ def read_jobs(path: Path) -> dict[str, JsonObject]:
         if folder.name.startswith("."):
             continue
         content = read_json(folder / "job.json")
-        if content is None or any(key not in content for key in KEYS):
+        if content is None or not is_description(content, folder.name):
             log.error("%s: not the folder of a job: job.json is missing or damaged", folder)
-        elif content["id"] == folder.name:
+        else:
             described[folder.name] = content
     return dict(sorted(described.items(), key=lambda item: (item[1]["created"], item[0])))
+
+
+def is_description(content: JsonObject, job_id: str) -> bool:
+    """Return whether an object is the job.json of a job."""
+    try:
+        LAUNCHER.validate_python(content["launcher"])
+        Launch(**content["launch"])
+        JobKind(content["kind"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return content.get("id") == job_id and all(key in content for key in KEYS)
 
 
 def row_of(description: JsonObject, folder: JobFolder) -> JobRow:

@@ -15,9 +15,12 @@ from pydantic import TypeAdapter
 
 from visionloop.bin.web.jobs.spec import JobKind, JobState
 from visionloop.bin.web.launchers.launch import LauncherOptions
+from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject
 
 SCHEMA = 1
+# no database, or not one of ours; other errors, such as a full disk, are no reason to move it aside
+DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")
 LAUNCHER: TypeAdapter[LauncherOptions] = TypeAdapter(LauncherOptions)
 TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -120,7 +123,7 @@ class RunNote:
 class JobStore:
     """The database, for all threads of one server. path: its file.
 
-    A file that cannot be read is moved aside.
+    A damaged file is moved aside. Raises UserError for one that cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,6 +132,8 @@ class JobStore:
         try:
             self._connection = self._open()
         except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorname", DAMAGE[0]) not in DAMAGE:
+                raise UserError(f"{path}: {error}", file=str(path), field="state") from None
             aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
             log.error("%s: %s; moved to %s and built again from the jobs", path, error, aside.name)
             os.replace(path, aside)
@@ -165,11 +170,12 @@ class JobStore:
             yield self._connection
             self.revision += 1
 
-    def jobs(self) -> list[JobRow]:
-        """Return all jobs in their order."""
+    def jobs(self, states: tuple[JobState, ...] = tuple(JobState)) -> list[JobRow]:
+        """Return the jobs in these states in their order."""
         with self._lock:
-            query = f"SELECT {COLUMNS} FROM jobs ORDER BY position, created, id"
-            return [_row(values) for values in self._connection.execute(query)]
+            condition = f"state IN ({', '.join('?' * len(states))})"
+            query = f"SELECT {COLUMNS} FROM jobs WHERE {condition} ORDER BY position, created, id"
+            return [_row(values) for values in self._connection.execute(query, states)]
 
     def job(self, job_id: str) -> JobRow | None:
         """Return a job, None if there is none with this id."""

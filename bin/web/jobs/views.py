@@ -13,7 +13,7 @@ from visionloop.bin.web.jobs.store import JobRow
 from visionloop.bin.web.launchers.launch import Launch, LauncherOptions
 from visionloop.bin.web.runs.identity import run_id
 
-TAIL_LINES = 20
+TAIL_LINES, TAIL_BYTES = 20, 8 << 10
 
 
 class JobError(BaseModel):
@@ -76,6 +76,7 @@ class Job(BaseModel):
     command: list[str]
     command_text: str = Field(description="the command for a shell")
     attempt: int
+    restarts: int = Field(description="starts that the queue made by itself since the user's last")
     exit_code: int | None
     error: JobError | None
     log_tail: list[str] = Field(description="last lines of the log of a job that has failed")
@@ -87,7 +88,7 @@ def view_of(job: JobRow, queue: JobQueue, position: int | None) -> Job:
     """Return a job as the API shows it."""
     launch = launch_of(job)
     has_failed = job.state in (JobState.FAILED, JobState.LOST)
-    tail = queue.folder_of(job.id).log_lines(TAIL_LINES) if has_failed else []
+    tail = queue.folder_of(job.id).log_lines(TAIL_LINES, TAIL_BYTES) if has_failed else []
     return Job(
         id=job.id,
         kind=job.kind,
@@ -106,6 +107,7 @@ def view_of(job: JobRow, queue: JobQueue, position: int | None) -> Job:
         command=list(launch.command),
         command_text=command_text(launch),
         attempt=job.attempt,
+        restarts=job.restarts,
         exit_code=job.exit_code,
         error=None if job.error is None else JobError(**job.error),
         log_tail=tail,

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from visionloop.bin.web.jobs.processes import kill_all
 from visionloop.bin.web.jobs.queue import ENDED
 from visionloop.bin.web.jobs.spec import JobState
 from visionloop.bin.web.jobs.store import RunNote
+from visionloop.bin.web.serve import hold_state
+from visionloop.engine.errors import UserError
 
 SOURCES = str(Path(jobs.__file__).parent)
 CODE = f"{COUNTED}import time; time.sleep(0.05)"
@@ -158,3 +161,32 @@ def test_a_job_whose_folder_is_gone_is_no_job_any_more(tmp_path):
     queue.store.close()
     (queue.path / "a").rename(tmp_path / "elsewhere")
     assert new_queue(tmp_path).store.jobs() == []
+
+
+def test_a_database_that_cannot_be_opened_is_not_moved_aside(tmp_path):
+    (tmp_path / "studio.db").mkdir()
+    with pytest.raises(UserError, match="studio.db"):
+        new_queue(tmp_path)
+    assert (tmp_path / "studio.db").is_dir()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"id": "a"}', '{"id": "a", "launcher": 3}'])
+def test_a_damaged_folder_does_not_keep_other_jobs_waiting(tmp_path, content, caplog):
+    queue = new_queue(tmp_path)
+    (queue.path / "a").mkdir()
+    (queue.path / "a" / "job.json").write_text(content)
+    queue.adopt_folders()
+    queue.create(description(tmp_path, "b", ""))
+    assert follow(queue, "b", *ENDED).state is JobState.FINISHED
+    assert str(queue.path / "a") in caplog.text
+
+
+def test_two_servers_do_not_share_a_folder(tmp_path):
+    held = hold_state(tmp_path)
+    code = "import sys, pathlib; from visionloop.bin.web.serve import hold_state\n"
+    code += "hold_state(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-P", "-c", code, str(tmp_path)]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "another server uses this folder" in refused.stderr
+    held.close()
+    subprocess.run(command, check=True)

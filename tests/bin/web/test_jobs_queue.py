@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -338,23 +339,22 @@ def test_a_job_has_a_session_without_terminal_and_the_variables_of_its_launch(qu
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """cluster(script) -> the Launch of a job that a cluster runs: a process of its own."""
+    """cluster(script) -> the Launch of a job that a process of the test runs, not the queue's."""
     monkeypatch.setattr(handover, "PROBE_SECONDS", 0.1)
-    jobs = tmp_path / "cluster"
-    jobs.mkdir()
-
-    def launch(script):
-        job = f"{script}\nos.remove({str(jobs / 'a')!r})"
-        start = "subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True)"
-        submit = f"import subprocess, sys; open({str(jobs / 'a')!r}, 'w'); {start}"
-        return Launch(
-            (sys.executable, "-c", submit, job),
-            submits=True,
-            stop=("touch", str(jobs / "stop")),
-            probe=("ls", str(jobs)),
-        )
-
-    return launch
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    job, work = folder / "job", tmp_path / "jobs" / "a"
+    daemon = f"import os, time\nwhile not os.path.exists({str(job)!r}): time.sleep(0.02)\n"
+    daemon += f"time.sleep(0.1); os.chdir({str(work)!r}); exec(open({str(job)!r}).read())\n"
+    process = subprocess.Popen([sys.executable, "-c", f"{daemon}os.remove({str(job)!r})"])
+    yield lambda script: Launch(
+        (sys.executable, "-c", f"open({str(job)!r}, 'w').write({script!r})"),
+        submits=True,
+        stop=("touch", str(folder / "stop")),
+        probe=("find", str(folder), "-name", "job"),
+    )
+    process.kill()
+    process.wait()
 
 
 def test_a_job_of_a_cluster_ends_as_its_run_does(queue, create, cluster):
@@ -371,9 +371,7 @@ def test_a_job_of_a_cluster_that_disappears_is_lost(queue, create, cluster):
 
 def test_a_job_of_a_cluster_is_stopped_by_its_own_command(queue, create, cluster, tmp_path):
     wait = f"while not os.path.exists({str(tmp_path / 'cluster' / 'stop')!r}): time.sleep(0.05)\n"
-    code = f"{TRAINER}status('running')\n{wait}status('stopped')\n"
-    code += f"os.remove({str(tmp_path / 'cluster' / 'stop')!r})"
-    create("a", "", launch=cluster(code))
+    create("a", "", launch=cluster(f"{TRAINER}status('running')\n{wait}status('stopped')"))
     follow(queue, "a", RUNNING)
     queue.stop("a")
     assert follow(queue, "a", *ENDED).state is STOPPED

@@ -11,13 +11,13 @@ import pytest
 from studio_server import ApiProblem, studio_server
 from torchrun_runs import ENVIRONMENT, write_classification
 
-from visionloop.bin.web.jobs.processes import descendants, is_alive, lock_holder
+from visionloop.bin.web.jobs.processes import descendants, is_alive, kill_all, lock_holder
 from visionloop.bin.web.jobs.spec import python_command
 from visionloop.bin.web.runs.identity import run_id
 
 pytestmark = pytest.mark.slow
 LONGEST = 240  # seconds that anything may take on a busy machine
-STEPS = 120
+STEPS = 80
 SETTINGS = {
     "model": "tiny",
     "from_scratch": True,
@@ -29,8 +29,9 @@ SETTINGS = {
     "device": "cpu",
     "precision": "fp32",
     "log_every": 1,
-    "eval_every": 60,
+    "eval_every": 40,
     "save_every": 20,
+    "keep": 4,
 }
 
 
@@ -66,7 +67,10 @@ def hashes(run):
 @pytest.fixture
 def serve(tmp_path, data):
     """serve() -> a server for the same folder; those still alive at the end are ended."""
-    return lambda: studio_server(tmp_path, data=data.parent)
+    yield lambda: studio_server(tmp_path, data=data.parent)
+    for lock in tmp_path.glob("state/jobs/*/lock"):
+        if holder := lock_holder(lock):
+            kill_all(holder.pid)
 
 
 def body(**changes):
@@ -145,7 +149,7 @@ def test_a_kill_ends_data_workers_too_and_the_run_resumes(serve, expected, tmp_p
     run = tmp_path / "runs" / "a"
     with serve() as server:
         job = server.post("/jobs", body(run_name="a"))
-        wait_for(at_step(run, 50))
+        wait_for(at_step(run, 30))
         trainer = lock_holder(run / ".lock")
         processes = [trainer, *descendants(trainer.pid)]
         assert len(processes) > 1
@@ -181,7 +185,7 @@ def test_a_run_of_the_command_line_is_ended_and_resumed(serve, expected, data, t
     (tmp_path / data.name).symlink_to(data)
     process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     try:
-        wait_for(at_step(run, 50))
+        wait_for(at_step(run, 30))
         with serve() as server:
             name = run_id(run)
             with pytest.raises(ApiProblem, match="locked"):
