@@ -40,7 +40,7 @@ async function problemOf(response) {
 }
 
 // Calls an endpoint and returns its JSON, or null for an empty answer. A Blob is sent as it is.
-async function call(method, path, body, { signal } = {}) {
+async function call(method, address, body, { signal } = {}) {
   const headers = method === "GET" ? {} : { "X-Visionloop": "1" };
   const isBytes = body instanceof Blob || body instanceof ArrayBuffer;
   if (body !== undefined && !isBytes) headers["Content-Type"] = "application/json";
@@ -48,7 +48,7 @@ async function call(method, path, body, { signal } = {}) {
   const content = body === undefined || isBytes ? body : JSON.stringify(body);
   let response;
   try {
-    response = await fetch(API + path, { method, headers, body: content, signal });
+    response = await fetch(address, { method, headers, body: content, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     lost();
@@ -62,10 +62,11 @@ async function call(method, path, body, { signal } = {}) {
   return response.status === 204 ? null : response.json();
 }
 
-export const get = (path, options) => call("GET", path, undefined, options);
-export const post = (path, body = {}, options = {}) => call("POST", path, body, options);
-export const patch = (path, body, options) => call("PATCH", path, body, options);
-export const remove = (path, options) => call("DELETE", path, undefined, options);
+export const get = (path, options) => call("GET", API + path, undefined, options);
+export const post = (path, body = {}, options = {}) => call("POST", API + path, body, options);
+export const patch = (path, body, options) => call("PATCH", API + path, body, options);
+export const remove = (path, options) => call("DELETE", API + path, undefined, options);
+export const describeApi = (options) => call("GET", "/api/openapi.json", undefined, options);
 
 // Returns ?name=value for the values that are given.
 export function query(values) {

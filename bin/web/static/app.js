@@ -12,7 +12,7 @@ const LINKS = [
   ["/", "home"], ["/new", "new"], ["/try", "try"], ["/models", "models"], ["/data", "data"],
 ];
 const TOKEN = "#token=";
-let isSignedIn = false, shown = null;
+let isSignedIn = false, shown = null, server = null;
 
 function choose(name) {
   setLanguage(name);
@@ -38,6 +38,9 @@ function drawHeader() {
   const nav = make("nav", { "aria-label": word("nav") }, isSignedIn ? links : []);
   document.querySelector(".topbar").replaceChildren(brand, nav, select);
   document.querySelector(".skip").textContent = word("skip");
+  const version = server ? `visionloop ${server.visionloop}` : "";
+  const docs = make("a", { href: "/api/docs" }, word("nav.docs"));
+  document.querySelector(".foot").replaceChildren(version, isSignedIn ? docs : "");
 }
 
 // Shows what to do without a valid cookie.
@@ -67,7 +70,7 @@ async function signIn() {
     history.replaceState(null, "", location.pathname + location.search);
     await post("/session", { token });
   }
-  await get("/session");
+  server = await get("/session");
 }
 
 async function start() {

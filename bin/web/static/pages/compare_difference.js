@@ -1,0 +1,93 @@
+// The paired difference of two runs on the same validation samples, with its interval.
+import { colorOf, formatValue, make, shape } from "/components/charts.js";
+import { metricOf } from "/components/sections.js";
+import { get, post } from "../api.js";
+import { actionButton, errorBox, progressBar } from "../parts.js";
+import { localized, number, word } from "../words.js";
+import { ended } from "./run_replay.js";
+
+const WIDTH = 600, HEIGHT = 74, MARGIN = 60, MIDDLE = 26;
+
+// Returns a difference with its sign; one of shares is in points.
+function signed(format, value) {
+  const sign = value > 0 ? "+" : value < 0 ? "\u2212" : "";
+  return `${sign}${formatValue(format, Math.abs(value))}`;
+}
+
+// Returns a drawing of the interval beside zero.
+function intervalBar(format, { difference, low, high }) {
+  const reach = 1.15 * Math.max(Math.abs(low), Math.abs(high), Math.abs(difference)) || 1;
+  const toX = (value) => WIDTH / 2 + (value / reach) * (WIDTH / 2 - MARGIN);
+  const label = word("difference.bar", {
+    difference: signed(format, difference), low: signed(format, low), high: signed(format, high),
+  });
+  const text = (value, anchor) => {
+    const place = { x: toX(value), y: MIDDLE + 24, "text-anchor": anchor };
+    return shape("text", place, signed(format, value));
+  };
+  const zero = { x1: toX(0), x2: toX(0), y1: 4, y2: MIDDLE + 34, class: "zero" };
+  const box = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label };
+  return shape("svg", { ...box, class: "interval" },
+    shape("line", zero),
+    shape("text", { x: toX(0), y: HEIGHT - 4, "text-anchor": "middle" }, "0"),
+    shape("line", { x1: toX(low), x2: toX(high), y1: MIDDLE, y2: MIDDLE, class: "reach" }),
+    shape("circle", { cx: toX(difference), cy: MIDDLE, r: 7, class: "estimate" }),
+    text(low, "end"), text(high, "start"));
+}
+
+function drawResult(report, pair, result) {
+  const { label, format } = metricOf(report, pair[0], result.metric);
+  const scores = pair.map((run, i) => make("div", { class: "tile" },
+    make("span", {}, run.name),
+    make("strong", {}, formatValue(format, result.scores[i]))));
+  scores.forEach((part, i) => part.style.setProperty("border-left-color", colorOf(pair[i].place)));
+  const values = {
+    label,
+    a: pair[0].name,
+    b: pair[1].name,
+    difference: signed(format, result.difference),
+    low: signed(format, result.low),
+    high: signed(format, result.high),
+    n: number(result.images),
+  };
+  return [
+    make("p", { class: "verdict" }, localized(result.verdict)),
+    make("div", { class: "tiles pair-tiles" }, scores),
+    intervalBar(format, result),
+    make("p", { class: "hint" }, word("difference.text", values)),
+  ];
+}
+
+// Returns the part: two runs to choose, a button, and the result.
+export function differencePart(report, runs, ids, signal) {
+  const place = make("div", { class: "difference" });
+  const select = (key, chosen) => {
+    const options = runs.map((run, i) => {
+      return make("option", { value: i, selected: i === chosen }, run.name);
+    });
+    const attributes = { "aria-label": word(key), change: () => place.replaceChildren() };
+    return make("select", attributes, options);
+  };
+  const first = select("difference.first", 0), second = select("difference.second", 1);
+  const start = actionButton(word("difference.start"), async () => {
+    const chosen = [Number(first.value), Number(second.value)];
+    const pair = chosen.map((i) => runs[i]);
+    if (chosen[0] === chosen[1]) throw new Error(word("difference.same"));
+    if (pair[0].task !== pair[1].task) throw new Error(word("difference.tasks"));
+    const bar = progressBar(word("difference.busy"));
+    bar.set(null, 1, word("difference.busy"));
+    place.replaceChildren(bar);
+    try {
+      const job = await post("/comparisons", { runs: chosen.map((i) => ids[i]) });
+      await ended(job.id, signal);
+      const result = await get(`/jobs/${job.id}/result`, { signal });
+      place.replaceChildren(...drawResult(report, pair, result));
+    } catch (error) {
+      if (!signal.aborted) place.replaceChildren(errorBox(error));
+    }
+  }, { kind: "primary", image: "compare" });
+  const choice = runs.length > 2 ? [first, make("span", {}, word("difference.and")), second] : [];
+  return make("section", { id: "difference" }, make("h2", {}, word("difference.title")),
+    make("p", { class: "hint" }, word("difference.about")),
+    make("div", { class: "line wrap" }, choice, start), place);
+}
