@@ -211,7 +211,10 @@ export function chart(title, lines, options, settings = {}) {
   // Moves from point to point with the arrow keys.
   function press(event) {
     if (event.key === "Escape") leave();
-    if (event.key === "Enter") choose();
+    if (event.key === "Enter") {
+      event.preventDefault(); // else it would also press what has the focus afterwards
+      choose();
+    }
     const way = WAYS[event.key];
     if (!way || !plan) return;
     event.preventDefault();

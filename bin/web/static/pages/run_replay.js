@@ -80,4 +80,5 @@ export function openReplay(run, step, signal) {
     }
   }, { image: "play", kind: "primary" });
   body.append(make("p", {}, word("replay.text", { step })), start);
+  start.querySelector("button").focus();
 }
