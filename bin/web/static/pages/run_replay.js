@@ -39,7 +39,7 @@ function gradients({ gradient_norm: norm, gradient_norms: groups, logged }) {
 
 function draw(job, result) {
   const images = result.images.map((name, i) => {
-    const source = `${API}/jobs/${job.id}/files/${encodeURIComponent(name)}`;
+    const source = `${API}/jobs/${job.id}/files/replay/${encodeURIComponent(name)}`;
     const alt = word("replay.images", { n: i + 1 });
     const label = { class: "zoom", "aria-label": alt, click: () => enlarge(source, alt) };
     return make("button", label, make("img", { src: source, alt }));

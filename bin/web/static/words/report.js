@@ -1,5 +1,27 @@
 // Korean texts of the parts that the studio shares with the report, by their English texts.
 export default {
+  "task": "작업",
+  "model": "모델",
+  "data": "데이터",
+  "steps done": "끝난 스텝",
+  "time in training steps": "학습 스텝에 쓴 시간",
+  "time of the last start": "마지막 시작의 시간",
+  "last heartbeat": "마지막 신호",
+  "expected end": "종료 예정",
+  "running": "실행 중",
+  "finished": "완료",
+  "stopped": "멈춤",
+  "failed": "실패",
+  "lost": "끊김",
+  "unknown": "알 수 없음",
+  "still running when this page was created": "아직 실행 중입니다",
+  ["no heartbeat for over a minute: the process is gone; run the same command to resume from the "
+    + "last checkpoint"]:
+    "1분 넘게 신호가 없습니다. 같은 명령을 실행하면 마지막 체크포인트부터 계속합니다",
+  "checkpoint saved and stopped; run the same command to resume":
+    "체크포인트를 저장하고 멈췄습니다. 같은 명령을 실행하면 계속합니다",
+  "ended with an error": "오류로 끝났습니다",
+  "the folder has no readable status.json": "폴더에 읽을 수 있는 status.json이 없습니다",
   "step": "스텝",
   "step {step}": "스텝 {step}",
   "steps": "스텝",

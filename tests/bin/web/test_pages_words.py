@@ -1,0 +1,61 @@
+"""Texts of the pages: each one in English and Korean, none missing."""
+
+import re
+
+import pytest
+from studio_server import browser_page, studio_server
+
+from visionloop.bin.reports.page import HERE, MODULES
+from visionloop.bin.web.app import STATIC
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+ALL_WORDS = """async (names) => {
+  const found = {};
+  for (const name of names) found[name] = (await import(`/static/words/${name}.js`)).default;
+  return found;
+}"""
+LITERAL = re.compile(r'\bword\("([^"]+)"')
+# say("text" + "text", values)
+SAID = re.compile(r'\bsay\(\s*((?:"(?:[^"\\]|\\.)*"\s*\+?\s*)+)')
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """{name of a file: its texts}."""
+    names = sorted(path.stem for path in (STATIC / "words").glob("*.js"))
+    with (
+        studio_server(tmp_path_factory.mktemp("studio")) as studio,
+        browser_page(studio) as page,
+    ):
+        return page.evaluate(ALL_WORDS, names)
+
+
+def slots(text):
+    return sorted(re.findall(r"\{(\w+)\}", text))
+
+
+def test_each_text_is_there_in_both_languages_with_the_same_values(words):
+    pages = {name: texts for name, texts in words.items() if set(texts) == {"en", "ko"}}
+    assert {"shell", "home", "run", "compare", "docs"} <= set(pages)
+    for name, texts in pages.items():
+        assert set(texts["en"]) == set(texts["ko"]), name
+        for key, text in texts["en"].items():
+            assert slots(text) == slots(texts["ko"][key]), (name, key)
+
+
+def test_no_page_names_a_text_that_is_missing(words):
+    known = {key for texts in words.values() if "en" in texts for key in texts["en"]}
+    for path in (*STATIC.glob("*.js"), *(STATIC / "pages").glob("*.js")):
+        code = re.sub(r"^\s*//.*", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        missing = set(LITERAL.findall(code)) - known
+        assert not missing, (path.name, missing)
+
+
+def test_every_text_of_the_report_has_a_korean_one(words):
+    korean, said = words["report"], set()
+    for name in set(MODULES) - {"report"}:  # that one draws the page in a file alone
+        for literal in SAID.findall((HERE / f"{name}.js").read_text()):
+            said.add("".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literal)))
+    assert len(said) > 60 and said <= set(korean), said - set(korean)
+    for text in korean:
+        assert slots(text) == slots(korean[text]), text
