@@ -85,7 +85,7 @@ def command(
     """Run the server."""
     try:
         from visionloop.bin.web.config import StudioConfig
-        from visionloop.bin.web.serve import run_studio, state_folder
+        from visionloop.bin.web.serve import link_host, run_studio, state_folder
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("fastapi", "uvicorn", "starlette", "pydantic"):
             raise
@@ -94,7 +94,7 @@ def command(
         ) from None
     if (certificate is None) != (private_key is None):
         raise UserError("--certificate and --private-key belong together", field="certificate")
-    names = ("127.0.0.1", "localhost", "[::1]", *([host] if host not in ("0.0.0.0", "::") else []))
+    names = ("127.0.0.1", "localhost", "[::1]", link_host(host))
     run_folders = folders(runs or ("runs",))
     run_studio(
         StudioConfig(

@@ -30,7 +30,7 @@ from visionloop.bin.web.studio import Studio
 
 STATIC = Path(__file__).parent / "static"
 COMPONENTS = Path(__file__).parents[1] / "reports"  # charts, tables and images of the report
-PAGE_FILES = (".js", ".css", ".svg", ".png", ".html", ".webmanifest")
+PAGE_FILES = (".js", ".css", ".svg", ".png", ".webmanifest")
 ROUTERS: tuple[APIRouter, ...] = (
     session.router,
     jobs.router,

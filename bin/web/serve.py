@@ -3,8 +3,11 @@
 import errno
 import fcntl
 import ipaddress
+import logging
 import os
+import re
 import socket
+import ssl
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +19,7 @@ from visionloop.bin.web.security.token import read_or_make_token
 from visionloop.engine.errors import UserError
 
 CLOSING_SECONDS = 3
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # ends of lines, colours of terminals
 
 
 def run_studio(config: StudioConfig) -> None:
@@ -24,10 +28,12 @@ def run_studio(config: StudioConfig) -> None:
     Raises UserError for an address that cannot be used, or that would be reached without TLS.
     """
     require_safe_address(config)
+    require_certificate(config)
     for folder in config.runs[:1]:
         folder.mkdir(parents=True, exist_ok=True)
     token = read_or_make_token(config.state / "token")
     lock = hold_state(config.state)
+    write_log_in_lines()
     listener = listen(config.host, config.port)
     app = create_app(config, token)
     server = StudioServer(
@@ -91,6 +97,38 @@ def require_safe_address(config: StudioConfig) -> None:
     )
 
 
+def require_certificate(config: StudioConfig) -> None:
+    """Raise UserError for a certificate and a key that do not make a TLS server."""
+    if config.certificate is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(config.certificate, config.private_key, password="")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--certificate {config.certificate}, --private-key {config.private_key}: expected two "
+            f"PEM files that belong together, the key without a password ({error})",
+            file=str(config.certificate),
+            field="certificate",
+        ) from None
+
+
+class LineFormatter(logging.Formatter):
+    """Formatter that escapes control characters: a name of a file can forge no line of the log."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        text = super().formatMessage(record)
+        return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def write_log_in_lines() -> None:
+    """Write the log of the studio to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
+    log = logging.getLogger("visionloop.studio")
+    log.handlers, log.propagate = [handler], False
+
+
 def is_loopback(host: str) -> bool:
     """Return whether an address is reached from this machine alone."""
     if host == "localhost":
@@ -123,10 +161,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 def link_of(config: StudioConfig, port: int, token: str) -> str:
     """Return the link that signs a browser in. The token is in the part that is never sent."""
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    if host in ("0.0.0.0", "[::]"):
-        host = socket.gethostname()
-    return f"{'https' if config.is_tls else 'http'}://{host}:{port}/#token={token}"
+    scheme = "https" if config.is_tls else "http"
+    return f"{scheme}://{link_host(config.host)}:{port}/#token={token}"
+
+
+def link_host(host: str) -> str:
+    """Return the host of a link to a server that listens at an address, as in the Host header."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
 
 
 def state_folder() -> Path:

@@ -6,15 +6,17 @@ site that sends requests with the user's cookie; the cookie or token all others.
 """
 
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from visionloop.bin.web.config import API, COOKIE, HEADER, StudioConfig
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.security.token import cookie_of, is_equal
 
+POLICY_VIOLATION = 1008  # of RFC 6455: no endpoint speaks WebSocket, which no check here covers
+LONGEST_LENGTH = 15  # digits
 SAFE_METHODS = ("GET", "HEAD")
 SESSION = f"{API}/session"
 DOCS = "/api/docs"
@@ -51,13 +53,17 @@ class Guard:
         self.app, self.config, self.token = app, config, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        limit = self.limit_of(scope["path"])
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+            return
+        body = Body(receive, self.limit_of(scope["path"]))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                body.is_answered = True
                 headers = MutableHeaders(scope=message)
                 for name, value in RESPONSE_HEADERS.items():
                     headers[name] = value
@@ -65,19 +71,16 @@ class Guard:
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        received = 0
-
-        async def receive_within_limit() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise too_large(limit)
-            return message
+        async def send_answer(message: Message) -> None:
+            # FastAPI makes an error of its own of one that is raised while it reads a body
+            if body.is_answered or not body.is_too_large:
+                await send_with_headers(message)
 
         try:
-            self.check(scope["method"], scope["path"], Headers(scope=scope), limit)
-            await self.app(scope, receive_within_limit, send_with_headers)
+            self.check(scope["method"], scope["path"], Headers(scope=scope), body.limit)
+            await self.app(scope, body.receive, send_answer)
+            if body.is_too_large and not body.is_answered:
+                raise too_large(body.limit)
         except Problem as problem:
             await problem.response()(scope, receive, send_with_headers)
 
@@ -93,7 +96,7 @@ class Guard:
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()):
             raise Problem(400, "bad_input", "Content-Length: expected a number")
-        if int(length) > limit:
+        if len(length) > LONGEST_LENGTH or int(length) > limit:
             raise too_large(limit)
         if not path.startswith("/api/") or path == DOCS:
             return
@@ -117,11 +120,29 @@ class Guard:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return is_equal(given, self.token)
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return morsel is not None and is_equal(morsel.value, cookie_of(self.token))
+        # not http.cookies, which drops all cookies when that of another program here is malformed
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+        return cookie is not None and is_equal(cookie, cookie_of(self.token))
+
+
+class Body:
+    """The body of a request within a limit in bytes, whatever its headers say."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive, self.limit, self.size = receive, limit, 0
+        self.is_answered = False
+
+    @property
+    def is_too_large(self) -> bool:
+        return self.size > self.limit
+
+    async def receive(self) -> Message:
+        """Return the next part. Raises Problem (413) when the body grows above the limit."""
+        message = await self._receive()
+        self.size += len(message.get("body", b""))
+        if self.is_too_large:
+            raise too_large(self.limit)
+        return message
 
 
 def host_name(host: str) -> str:
