@@ -24,7 +24,12 @@ from visionloop.bin.web.api import (
     tables,
 )
 from visionloop.bin.web.config import API, StudioConfig
-from visionloop.bin.web.problems import RESPONSES, Problem, install_problem_handlers
+from visionloop.bin.web.problems import (
+    RESPONSES,
+    Problem,
+    describe_problems,
+    install_problem_handlers,
+)
 from visionloop.bin.web.security.guard import DOCS, Guard
 from visionloop.bin.web.studio import Studio
 
@@ -85,6 +90,7 @@ def create_app(config: StudioConfig, token: str) -> FastAPI:
     )
     app.state.studio = studio
     install_problem_handlers(app)
+    describe_problems(app)
     for router in ROUTERS:
         app.include_router(router, prefix=API)
     app.mount("/components", Pages(directory=COMPONENTS), name="components")

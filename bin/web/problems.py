@@ -2,6 +2,7 @@
 
 import json
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -115,3 +116,23 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_wrong_input)
     app.add_exception_handler(Exception, on_defect)
+
+
+def describe_problems(app: FastAPI) -> None:
+    """Let OpenAPI name the media type of problem objects, which FastAPI takes for plain JSON."""
+    make_description = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        is_made = app.openapi_schema is not None
+        description = make_description()
+        if not is_made:
+            for path in description["paths"].values():
+                for operation in path.values():
+                    for status, response in operation["responses"].items():
+                        if status >= "400":
+                            response["content"] = {
+                                MEDIA_TYPE: response["content"]["application/json"]
+                            }
+        return description
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's pages do it
