@@ -1,0 +1,168 @@
+"""train.sbatch on a real SLURM of two nodes, started by the command of the studio's launcher."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from slurm_cluster import SlurmCluster, reason_to_skip
+from torchrun_runs import LONGEST, OPTIONS, SIZE, left_behind, write_classification
+
+from visionloop.bin.web.jobs.spec import JobKind, JobSpec
+from visionloop.bin.web.launchers.launch import SlurmOptions
+from visionloop.bin.web.launchers.slurm import slurm_launch
+from visionloop.engine.testing.short_runs import logged
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+STEPS = 300
+LENGTH = ["--steps", str(STEPS), "--save-every", "20", "--eval-every", "100", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    if reason := reason_to_skip():
+        pytest.skip(reason)
+    # not in pytest's folder: the names of sockets are limited to 107 bytes
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    try:
+        with SlurmCluster(folder) as cluster:
+            yield cluster
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_classification(tmp_path_factory.mktemp("data") / "images")
+
+
+class Job:
+    """A training that is submitted with the command of `slurm_launch`."""
+
+    def __init__(self, cluster, images, folder, name, *options):
+        self.cluster, self.run, self.folder = cluster, folder / f"a run, {name}", folder / name
+        self.folder.mkdir()
+        words = ("--data", str(images), *SIZE["classification"], *OPTIONS, *LENGTH, *options)
+        spec = JobSpec(name, JobKind.TRAIN, "classification", self.run, words)
+        self.launch = slurm_launch(spec, SlurmOptions(kind="slurm", nodes=2), self.folder)
+        self.id = None
+
+    def submit(self):
+        environment = dict(self.launch.environment) | {"OMP_NUM_THREADS": "1"}
+        self.id = self.cluster.run(*self.launch.command, environment=environment)
+        assert self.id.isdecimal()
+        return self
+
+    def is_there(self):
+        return bool(self.cluster.run(*self.launch.probe))
+
+    def said(self):
+        log = self.folder / "log.txt"
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    def status(self):
+        try:
+            return json.loads((self.run / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def wait_for_step(self, step):
+        checkpoint = self.run / f"checkpoints/step_{step:08d}"
+        self.cluster.wait_for(checkpoint.exists, f"no step {step}\n{self.said()}", LONGEST)
+
+    def wait_until_gone(self):
+        self.cluster.wait_for(lambda: not self.is_there(), f"no end\n{self.said()}", LONGEST)
+        assert left_behind(str(self.run)) == []
+
+    def require_finished(self):
+        self.wait_until_gone()
+        assert self.cluster.field(self.id, "JobState") == "COMPLETED", self.said()
+        assert self.status()["state"] == "finished" and "2 process(es)" in self.said()
+
+    def content(self):
+        """Hashes of the last checkpoint and of best/, and the logged numbers."""
+        folders = (self.run / f"checkpoints/step_{STEPS:08d}", self.run / "best")
+        files = [path for folder in folders for path in folder.iterdir()]
+        assert len(files) >= 10
+        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        return hashes, logged(self.run)
+
+
+@pytest.fixture(scope="module")
+def straight(cluster, images, tmp_path_factory):
+    """A job that nothing disturbs."""
+    job = Job(cluster, images, tmp_path_factory.mktemp("straight"), "straight").submit()
+    assert job.is_there()
+    job.require_finished()
+    return job
+
+
+def test_two_nodes_train_to_the_end(straight):
+    assert straight.status()["step"] == STEPS
+    assert "n1" in straight.cluster.field(straight.id, "BatchHost")
+    assert straight.cluster.field(straight.id, "NumNodes") == "2"
+
+
+def test_a_job_at_its_time_limit_queues_itself_again_and_ends_with_the_same_bytes(
+    cluster, images, straight, tmp_path
+):
+    job = Job(cluster, images, tmp_path, "limited").submit()
+    job.wait_for_step(20)
+    # as `--signal=B:TERM@180` of the script does before the limit
+    cluster.run("scancel", "--signal=TERM", "--batch", job.id)
+    cluster.start_now(job.id)
+    stopped = job.status()
+    assert stopped["state"] == "stopped" and 20 <= stopped["step"] < STEPS
+    assert "stopped; queued again, restart 1 of at most 20" in job.said()
+    job.require_finished()
+    assert f"resuming after step {stopped['step']}" in job.said()
+    assert cluster.field(job.id, "Restarts") == "1"
+    assert job.content() == straight.content()
+
+
+def test_a_job_whose_node_is_lost_goes_on_when_there_is_one_again(
+    cluster, images, straight, tmp_path
+):
+    job = Job(cluster, images, tmp_path, "lost").submit()
+    job.wait_for_step(40)
+    cluster.lose_node("n2")
+    try:
+        cluster.wait_for(
+            lambda: cluster.field(job.id, "JobState") == "PENDING", "not queued again", LONGEST
+        )
+        assert job.status()["state"] in ("running", "failed") and job.status()["step"] < STEPS
+    finally:
+        cluster.start_node("n2")
+    cluster.start_now(job.id)
+    job.require_finished()
+    assert "resuming after step" in job.said()
+    assert job.content() == straight.content()
+
+
+def test_a_stop_saves_and_ends_the_job_for_good_and_the_same_command_resumes(
+    cluster, images, straight, tmp_path
+):
+    job = Job(cluster, images, tmp_path, "stopped").submit()
+    waiting = Job(cluster, images, tmp_path, "waiting").submit()
+    job.wait_for_step(20)
+    assert cluster.field(waiting.id, "JobState") == "PENDING" and waiting.is_there()
+    cluster.run(*waiting.launch.stop)
+    waiting.wait_until_gone()
+    assert not waiting.run.exists()
+
+    cluster.run(*job.launch.stop)
+    job.wait_until_gone()
+    assert job.status()["state"] == "stopped" and "stopped; asked to stop for good" in job.said()
+    job.submit().require_finished()
+    assert job.content() == straight.content()
+
+
+def test_a_kill_ends_the_job(cluster, images, tmp_path):
+    job = Job(cluster, images, tmp_path, "killed", "--steps", "100000").submit()
+    job.wait_for_step(20)
+    cluster.run(*job.launch.kill)
+    job.wait_until_gone()
+    assert cluster.field(job.id, "JobState") == "CANCELLED"
+    assert cluster.field(job.id, "Restarts") == "0"
