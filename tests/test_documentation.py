@@ -61,6 +61,7 @@ def tool_tests(command):
         "sample_data": "test_sample_data.py",
         "report": "test_report.py",
         "follow": "test_follow.py",
+        "launch": "test_launch.py",
         "convert": f"test_convert_{kind}.py" if kind in ("masks", "lpips") else "test_convert.py",
     }
     return f"tests/bin/{named[command.launcher()]}" if command.launcher() in named else None
@@ -105,7 +106,7 @@ def test_every_option_that_a_page_shows_exists(launcher):
         after = command.line.split(f"bin/{launcher}.py", 1)[1].split()
         unknown = [word for word in after if word.startswith("--") and word not in options]
         # a back end's own arguments are forwarded, the rest is the task's
-        assert not unknown or launcher == "train", f"{command.page}: {command.line}: {unknown}"
+        assert not unknown or launcher in ("train", "launch"), f"{command.page}: {command.line}: {unknown}"
 
 
 def test_no_required_option_of_a_benchmark_is_left_out():

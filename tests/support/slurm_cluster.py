@@ -195,13 +195,6 @@ class SlurmCluster:
         found = re.search(rf"\b{name}=(\S+)", shown)
         return found[1] if found else None
 
-    def start_now(self, job):
-        """Start a job that SLURM has queued again, without the two minutes that it lets pass."""
-        self.wait_for(
-            lambda: self.field(job, "JobState") == "PENDING", f"job {job} is not queued again"
-        )
-        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-
     def said(self):
         """Return the last lines of every daemon."""
         parts = [self.run("scontrol", "show", "job", check=False)]
