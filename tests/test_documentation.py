@@ -106,7 +106,9 @@ def test_every_option_that_a_page_shows_exists(launcher):
         after = command.line.split(f"bin/{launcher}.py", 1)[1].split()
         unknown = [word for word in after if word.startswith("--") and word not in options]
         # a back end's own arguments are forwarded, the rest is the task's
-        assert not unknown or launcher in ("train", "launch"), f"{command.page}: {command.line}: {unknown}"
+        assert not unknown or launcher in ("train", "launch"), (
+            f"{command.page}: {command.line}: {unknown}"
+        )
 
 
 def test_no_required_option_of_a_benchmark_is_left_out():
