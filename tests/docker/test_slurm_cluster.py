@@ -16,8 +16,8 @@ from visionloop.bin.web.launchers.slurm import slurm_launch
 from visionloop.engine.testing.short_runs import logged
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-STEPS = 160
-LENGTH = ["--steps", str(STEPS), "--save-every", "20", "--eval-every", "80", "--workers", "0"]
+STEPS = 100
+LENGTH = ["--steps", str(STEPS), "--save-every", "20", "--eval-every", "50", "--workers", "0"]
 
 
 @pytest.fixture(scope="module")

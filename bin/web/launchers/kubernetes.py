@@ -32,21 +32,28 @@ ALIVE = (
 )
 
 
-class PlainDumper(yaml.SafeDumper):
-    """Writes a value that occurs twice a second time: people read the manifest."""
+class ManifestDumper(yaml.SafeDumper):
+    """YAML that people read, and that kubectl reads as it is meant."""
 
     def ignore_aliases(self, data: object) -> bool:
-        return True
+        return True  # a value that occurs twice is written twice
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Quote all but words: 1e-4 is a text to PyYAML and a number to kubectl."""
+        is_word = text[:1].isalpha() or text[:1] == "/"
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_word else "'")
+
+
+ManifestDumper.add_representer(str, ManifestDumper.represent_text)
 
 
 def kubernetes_launch(spec: JobSpec, options: KubernetesOptions, job_folder: Path) -> Launch:
     """Return the launch of a Job or JobSet.
 
-    `command` applies the manifest in the job's folder and ends. The claims must hold the same
-    folders at the same paths as on this machine, where the state is read from the run folder.
-
-    An object of the same name that has ended must be deleted before the manifest is applied again:
-    `kill` does so, and is no error where there is none.
+    `command` hands over the manifest in the job's folder and ends. It replaces an object that has
+    ended: `kubectl apply` would leave that as it is, and a resumed job would not start. The claims
+    must hold the same folders at the same paths as on this machine, where the state is read from
+    the run folder.
 
     Raises UserError where no claim is mounted above a path that the job names.
     """
@@ -56,9 +63,9 @@ def kubernetes_launch(spec: JobSpec, options: KubernetesOptions, job_folder: Pat
     kind = "job" if options.nodes == 1 else "jobset"
     delete = (*kubectl, "delete", "--ignore-not-found", "--selector", f"{LABEL}={spec.id.lower()}")
     content = manifest(spec, options)
-    text = yaml.dump(content, Dumper=PlainDumper, sort_keys=False, width=100)
+    text = yaml.dump(content, Dumper=ManifestDumper, sort_keys=False, width=100, allow_unicode=True)
     return Launch(
-        command=(*kubectl, "apply", "--filename", path),
+        command=(*kubectl, "replace", "--force", "--filename", path),
         files={path: text},
         # its pods get SIGTERM and their grace period; it is gone after them
         stop=(*delete, "--cascade=foreground", "--wait=false", kind),

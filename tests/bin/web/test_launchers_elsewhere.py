@@ -1,7 +1,8 @@
 """Launchers of Docker, SLURM and Kubernetes: the words that the programs get, for any run name.
 
-docker, sbatch and kubectl are stand-ins that write down their arguments. Where Docker's client is
-installed, it reads the command line too, and a stand-in of the engine gets its request.
+docker, sbatch and kubectl are stand-ins that write down their arguments. Where Docker's client and
+kubectl are installed, they read the command lines too, and stand-ins of the engine and of the API
+server get their requests.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from kubernetes_api import KubernetesApi
 from recorded_programs import DockerEngine, install, rows_of
 from torchrun_runs import ROOT
 
@@ -298,3 +300,70 @@ def test_a_path_that_no_claim_holds_is_refused(tmp_path, run):
     assert run in str(caught.value) and caught.value.field == "launcher.mounts"
     with pytest.raises(UserError, match="/data/my images: expected a path below"):
         kubernetes_launch(job("/runs/a"), kubernetes_options(mounts=MOUNTS[:1]), tmp_path)
+
+
+class Kubectl:
+    """kubectl itself, with a stand-in of the server."""
+
+    def __init__(self, api, folder):
+        kubeconfig = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": api.address}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test"}}],
+            "current-context": "test",
+        }
+        (folder / "config").write_text(yaml.safe_dump(kubeconfig))
+        self.environment = os.environ | {"KUBECONFIG": f"{folder}/config", "HOME": str(folder)}
+
+    def __call__(self, command, *options):
+        done = subprocess.run(
+            (*command, *options), env=self.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.mark.parametrize(("nodes", "resource"), [(1, "jobs"), (2, "jobsets")])
+def test_kubectl_hands_a_job_over_asks_for_it_stops_and_kills_it(tmp_path, nodes, resource):
+    if not shutil.which("kubectl"):
+        pytest.skip("needs kubectl")
+    options = kubernetes_options(nodes=nodes, mounts=MOUNTS)
+    launch = kubernetes_launch(job("/runs/a $(HOME)"), options, tmp_path)
+    for path, text in launch.files.items():
+        Path(path).write_text(text)
+    with KubernetesApi() as api:
+        kubectl = Kubectl(api, tmp_path)
+        assert kubectl(launch.probe) == ""
+        # the stand-in has no schema
+        kubectl(launch.command, "--validate=false")
+        key = ("default", resource, "visionloop-j7")
+        (created,) = api.objects.values()
+        assert list(api.objects) == [key] and created["spec"] == manifest_of(launch)["spec"]
+        assert kubectl(launch.probe) == "visionloop-j7"
+
+        created["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
+        assert kubectl(launch.probe) == "", "a job that has ended"
+        kubectl(launch.command, "--validate=false")
+        assert kubectl(launch.probe) == "visionloop-j7", "a resumed job is a new one"
+
+        kubectl(launch.stop)
+        assert api.objects == {} and api.deleted[-1] == (
+            *key[1:],
+            {"propagationPolicy": "Foreground"},
+        )
+        kubectl(launch.command, "--validate=false")
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "p", "labels": created["metadata"]["labels"]},
+        }
+        api.objects["default", "pods", "p"] = pod
+        kubectl(launch.kill)
+        assert api.objects == {}
+        assert {name: options["gracePeriodSeconds"] for _, name, options in api.deleted[-2:]} == {
+            "visionloop-j7": 1,
+            "p": 1,
+        }
+        kubectl(launch.kill)
+        api.shutdown()
