@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visionloop.engine.batch import Batch
 from visionloop.engine.types import Predictions, Scores
+
+if TYPE_CHECKING:
+    from visionloop.engine.batch import Batch
 
 # {column: array}, with different dtypes
 MetricState: TypeAlias = dict[str, NDArray[Any]]  # type: ignore[explicit-any]

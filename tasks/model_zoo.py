@@ -101,7 +101,7 @@ class ModelZoo:
     recipe: of the task's recipes.py; recipe_source: where its numbers are from.
     presets: the values of `--preset`.
     build_network: builds the torch module of a model, with random weights; imports torch.
-    load_metrics: returns the task's MetricSpecs, the one that picks best/ first; imports torch.
+    metrics: the task's scores, the one that picks best/ first.
     """
 
     value: str
@@ -117,7 +117,7 @@ class ModelZoo:
     recipe_source: str
     models: tuple[Model, ...]
     build_network: Callable[[Model], nn.Module]
-    load_metrics: Callable[[], tuple[MetricSpec, ...]]
+    metrics: tuple[MetricSpec, ...]
 
     def as_json(self) -> JsonObject:
         """Return the task as `models tasks --json` prints it."""

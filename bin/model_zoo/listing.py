@@ -1,4 +1,4 @@
-"""`models list`, `show`, `tasks` and `metrics`. Imports no torch, except for the metrics."""
+"""`models list`, `show`, `tasks` and `metrics`. Imports no torch."""
 
 import json
 import textwrap
@@ -203,9 +203,8 @@ def run_metrics(*, as_json: bool) -> None:
 
 def metrics_of(zoo: ModelZoo) -> JsonObject:
     """Return {"primary", "best", "metrics"}; best: the score that picks best/ by default."""
-    specs = zoo.load_metrics()
     return {
         "primary": zoo.primary_metric,
-        "best": specs[0].key,
-        "metrics": [asdict(spec) for spec in specs],
+        "best": zoo.metrics[0].key,
+        "metrics": [asdict(spec) for spec in zoo.metrics],
     }

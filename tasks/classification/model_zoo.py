@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from visionloop.tasks.classification.architectures import MODEL_NAMES
 from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.classification.recipes import PRESETS, recipe
+from visionloop.tasks.classification.scores import METRICS
 from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.model_zoo import Model, ModelZoo, zoo_fields
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from visionloop.engine.metric import MetricSpec
 
 
 def build_network(model: Model) -> nn.Module:
@@ -29,13 +28,6 @@ def build_network(model: Model) -> nn.Module:
     return network
 
 
-def load_metrics() -> tuple[MetricSpec, ...]:
-    """Return the MetricSpecs of the task, whose import needs torch."""
-    from visionloop.tasks.classification.evaluate import METRICS
-
-    return METRICS
-
-
 MODEL_ZOO = ModelZoo(
     **zoo_fields("classification"),
     model_names=MODEL_NAMES,
@@ -43,5 +35,5 @@ MODEL_ZOO = ModelZoo(
     recipe=recipe,
     presets=PRESETS,
     build_network=build_network,
-    load_metrics=load_metrics,
+    metrics=METRICS,
 )

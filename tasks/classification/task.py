@@ -55,6 +55,7 @@ from visionloop.tasks.classification.model import (
 )
 from visionloop.tasks.classification.positions import set_image_size, trains_resized_positions
 from visionloop.tasks.classification.processor import EvalTransform, initial_transform
+from visionloop.tasks.classification.scores import METRICS, SAMPLE_SCORE
 from visionloop.tasks.drawing.confusion_matrix import draw_confusion
 from visionloop.tasks.drawing.contact_sheet import draw_gallery
 from visionloop.tasks.huggingface.hub import ModelSource, check_folder
@@ -76,12 +77,12 @@ class ClassificationTask(Task):
 
     config: ClassificationConfig
     name = "classification"
-    metrics = evaluate.METRICS
+    metrics = METRICS
     config_class = ClassificationConfig
     normalizer_names = ("samples",)
     overfit_goal = ("accuracy", 0.99)
     saved_predictions_suffix = ".jsonl"
-    sample_score = evaluate.SAMPLE_SCORE
+    sample_score = SAMPLE_SCORE
     score_charts: ClassVar[dict[str, tuple[str, ...]]] = {
         "accuracy": ("accuracy", "accuracy_top5", "mean_class_accuracy")
     }

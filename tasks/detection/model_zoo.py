@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from visionloop.tasks.detection.architectures import MODEL_NAMES
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.recipes import PRESETS, recipe
+from visionloop.tasks.detection.scores import METRICS
 from visionloop.tasks.model_zoo import Model, ModelZoo, zoo_fields
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from visionloop.engine.metric import MetricSpec
 
 
 def build_network(model: Model) -> nn.Module:
@@ -27,13 +26,6 @@ def build_network(model: Model) -> nn.Module:
     return network
 
 
-def load_metrics() -> tuple[MetricSpec, ...]:
-    """Return the MetricSpecs of the task, whose import needs torch."""
-    from visionloop.tasks.detection.evaluate import METRICS
-
-    return METRICS
-
-
 MODEL_ZOO = ModelZoo(
     **zoo_fields("detection"),
     model_names=MODEL_NAMES,
@@ -41,5 +33,5 @@ MODEL_ZOO = ModelZoo(
     recipe=recipe,
     presets=PRESETS,
     build_network=build_network,
-    load_metrics=load_metrics,
+    metrics=METRICS,
 )

@@ -17,7 +17,6 @@ from visionloop.datasets.detection.transforms import DetectionEvalPreset, Detect
 from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.reduced_jpeg import read_image_to_draw
 from visionloop.engine.batch import Batch, Normalizers, RaggedTensor
-from visionloop.engine.metric import MetricSpec
 from visionloop.engine.system.kernels import LayerWidths, layout_for_convolutions
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
@@ -56,6 +55,7 @@ from visionloop.tasks.detection.model import (
     parameter_groups,
 )
 from visionloop.tasks.detection.network import DFineForObjectDetection
+from visionloop.tasks.detection.scores import METRICS, SAMPLE_SCORE
 from visionloop.tasks.drawing.charts import draw_ap_per_class, draw_precision_recall, recall_lines
 from visionloop.tasks.drawing.confusion_matrix import draw_confusion
 from visionloop.tasks.drawing.contact_sheet import draw_gallery
@@ -81,20 +81,14 @@ class DetectionTask(Task):
     config: DetectionConfig
 
     name = "detection"
-    metrics = evaluate.METRICS
+    metrics = METRICS
     config_class = DetectionConfig
     normalizer_names = ("boxes",)
     overfit_goal = ("mAP50", 0.9)
     # the entropy of the distributions and the class loss, which grows with the IoU, stay
     overfit_loss_share = 0.95
     saved_predictions_suffix = ".json"
-    sample_score = MetricSpec(
-        "loss_per_box",
-        "loss per box",
-        "float",
-        False,
-        "the validation loss of the image over its boxes",
-    )
+    sample_score = SAMPLE_SCORE
     score_charts: ClassVar = {
         "average precision": ("mAP", "mAP50", "mAP75"),
         "average precision by size": ("mAP_small", "mAP_medium", "mAP_large"),

@@ -60,6 +60,7 @@ from visionloop.tasks.segmentation.model import (
     parameter_groups,
     source_config,
 )
+from visionloop.tasks.segmentation.scores import METRICS, SAMPLE_SCORE, level_metrics
 from visionloop.tasks.splits import passed_over_notes
 from visionloop.tasks.visualize import class_table, per_image_scores
 
@@ -74,12 +75,12 @@ class SegmentationTask(Task):
 
     config: SegmentationConfig
     name = "segmentation"
-    metrics = evaluate.METRICS
+    metrics = METRICS
     config_class = SegmentationConfig
     normalizer_names = ("masks", "class_weight")
     # thin objects in a street at 96 px are smaller than a pixel: four images give 0.79 at most
     overfit_goal = ("miou", 0.7)
-    sample_score = visualize.SAMPLE_SCORE
+    sample_score = SAMPLE_SCORE
     score_charts: ClassVar[dict[str, tuple[str, ...]]] = visualize.SCORE_CHARTS
     class_curves = visualize.CLASS_CURVES
     recipe = staticmethod(recipes.recipe)
@@ -94,7 +95,7 @@ class SegmentationTask(Task):
         # levels that are scored besides the last
         self.num_levels = self.model_config.num_blocks if config.score_levels else 0
         # set on the instance: the class has no levels
-        self.metrics = evaluate.METRICS + evaluate.level_metrics(self.num_levels)  # type: ignore[misc]
+        self.metrics = METRICS + level_metrics(self.num_levels)  # type: ignore[misc]
 
     # data --------------------
     @cached_property

@@ -11,7 +11,6 @@ from skimage.color import rgb2lab
 
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.engine.batch import Batch
-from visionloop.engine.metric import MetricSpec
 from visionloop.engine.types import Predictions
 from visionloop.tasks.drawing.canvas import PLAIN, WRONG, fit_to, grid, with_caption
 from visionloop.tasks.drawing.charts import draw_iou_per_class, draw_pixel_confusion
@@ -37,13 +36,6 @@ SAMPLE_STRENGTH = 0.75  # of colors over the image
 MIN_DRAWING_SIDE, MAX_DRAWING_SIDE = 640, 1600  # longer side in pixels
 GAP = 6
 
-SAMPLE_SCORE = MetricSpec(
-    "image_miou",
-    "mIoU",
-    "percent",
-    True,
-    "mean over the classes in the ground truth of the image",
-)
 SCORE_CHARTS: dict[str, tuple[str, ...]] = {
     "mIoU": ("miou", "miou_level_.*"),
     "accuracy of pixels and of classes": ("pixel_accuracy", "mean_class_accuracy"),

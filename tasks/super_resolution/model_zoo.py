@@ -11,11 +11,10 @@ from visionloop.tasks.model_zoo import Model, ModelZoo, zoo_fields
 from visionloop.tasks.super_resolution.architectures import MODEL_NAMES
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
 from visionloop.tasks.super_resolution.recipes import PRESETS, recipe
+from visionloop.tasks.super_resolution.scores import METRICS
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from visionloop.engine.metric import MetricSpec
 
 
 def build_network(model: Model) -> nn.Module:
@@ -27,13 +26,6 @@ def build_network(model: Model) -> nn.Module:
     return network
 
 
-def load_metrics() -> tuple[MetricSpec, ...]:
-    """Return the MetricSpecs of the task, whose import needs torch."""
-    from visionloop.tasks.super_resolution.evaluate import METRICS
-
-    return METRICS
-
-
 MODEL_ZOO = ModelZoo(
     **zoo_fields("super_resolution"),
     model_names=MODEL_NAMES,
@@ -41,5 +33,5 @@ MODEL_ZOO = ModelZoo(
     recipe=recipe,
     presets=PRESETS,
     build_network=build_network,
-    load_metrics=load_metrics,
+    metrics=METRICS,
 )

@@ -77,6 +77,7 @@ from visionloop.tasks.super_resolution.network import (
     Swin2SRForImageSuperResolution,
     grad_checkpointing_blocks,
 )
+from visionloop.tasks.super_resolution.scores import METRICS, SAMPLE_SCORE
 from visionloop.tasks.visualize import per_image_scores
 
 log = logging.getLogger(__name__)
@@ -87,12 +88,12 @@ class SuperResolutionTask(Task):
 
     config: SuperResolutionConfig
     name = "super_resolution"
-    metrics = evaluate.METRICS
+    metrics = METRICS
     config_class = SuperResolutionConfig
     normalizer_names = ("pixels",)
     sheet_side = visualize.STRIP
     overfit_goal = ("psnr", "bicubic PSNR")
-    sample_score = evaluate.SAMPLE_SCORE
+    sample_score = SAMPLE_SCORE
     score_charts: ClassVar[dict[str, tuple[str, ...]]] = {
         "PSNR": ("psnr", "psnr_rgb"),
         "SSIM": ("ssim", "ssim_rgb"),

@@ -221,10 +221,8 @@ def test_the_network_of_a_row_has_its_size_scale_and_classes(zoo):
 
 @each_zoo
 def test_the_scores_of_a_zoo_are_metrics_of_its_task(zoo):
-    keys = [spec.key for spec in zoo.load_metrics()]
-    assert zoo.primary_metric in keys and list(TASKS[zoo.command].metrics) == list(
-        zoo.load_metrics()
-    )
+    keys = [spec.key for spec in zoo.metrics]
+    assert zoo.primary_metric in keys and tuple(TASKS[zoo.command].metrics) == zoo.metrics
     own = [
         scores
         for model in zoo.models

@@ -13,8 +13,8 @@ from visionloop.datasets.io.matlab_resize import matlab_resize
 from visionloop.metrics.image_quality import psnr
 from visionloop.tasks.super_resolution import visualize
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
-from visionloop.tasks.super_resolution.evaluate import METRICS
 from visionloop.tasks.super_resolution.export import save_plain_folder, write_model_card
+from visionloop.tasks.super_resolution.scores import METRICS
 from visionloop.tasks.super_resolution.visualize import (
     PANEL,
     STRIP,
