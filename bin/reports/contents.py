@@ -60,14 +60,12 @@ def report_of(paths: Sequence[str | os.PathLike[str]]) -> JsonObject:
 def make_report(
     folders: Sequence[RunFolder],
     *,
-    metrics: Mapping[str, JsonObject] | None = None,
     describe: Callable[[RunFolder, str], JsonObject] | None = None,
 ) -> JsonObject:
     """Return the object of run folders.
 
     Args:
         folders: of the runs.
-        metrics: descriptions of scores, see `describe_task`.
         describe: returns the part of a run, given its name, as `describe_run` does.
     """
     names = names_of([folder.path for folder in folders])
@@ -82,7 +80,7 @@ def make_report(
         "created": time.time(),
         "visionloop": metadata.version("visionloop"),
         "limits": LIMITS,
-        "tasks": [describe_task(task, list(scores), metrics) for task, scores in keys.items()],
+        "tasks": [describe_task(task, list(scores)) for task, scores in keys.items()],
         "runs": runs,
     }
 

@@ -6,21 +6,16 @@ A task that is not among the four of visionloop is shown by its keys.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from visionloop.bin.commands.startup import heavy_imports
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.engine.types import JsonObject
 
 
-def describe_task(
-    name: str | None, keys: Sequence[str], metrics: Mapping[str, JsonObject] | None = None
-) -> JsonObject:
+def describe_task(name: str | None, keys: Sequence[str]) -> JsonObject:
     """Return the names and formats of a task's scores.
 
     Args:
         name: of the task as in settings.json, None for an unknown one.
         keys: of all scores to show.
-        metrics: the object of `models metrics --json`; None: the scores that the task's code
-            defines, which imports torch.
 
     Returns:
         {"name", "label", "primary", "metrics"}; metrics: [{"key", "label", "format",
@@ -35,13 +30,7 @@ def describe_task(
             "primary": None,
             "metrics": [undefined_metric(key) for key in keys],
         }
-    metric_of: dict[str, JsonObject]
-    if metrics is None:
-        # the specs are defined beside code that computes, so this imports torch: a few seconds
-        with heavy_imports():
-            metric_of = {spec.key: asdict(spec) for spec in zoo.load_metrics()}
-    else:
-        metric_of = {row["key"]: row for row in metrics[zoo.value]["metrics"]}
+    metric_of = {spec.key: asdict(spec) for spec in zoo.metrics}
     described = [metric for key, metric in metric_of.items() if key in keys]
     described += [related_metric(key, metric_of) for key in keys if key not in metric_of]
     return {

@@ -96,7 +96,7 @@ def show_step(row: JsonObject) -> str:
 
 
 def show_best(row: JsonObject) -> str:
-    """Return the best score of a run by its key: its label needs code that imports torch."""
+    """Return the best score of a run by its key, as in metrics.jsonl."""
     best = row["best"]
     if not best or best["score"] is None:
         return "-"

@@ -10,7 +10,6 @@ from visionloop.bin.web.runs.archive import Hashes
 from visionloop.bin.web.runs.index import RunIndex
 from visionloop.bin.web.runs.reader import RunReader
 from visionloop.bin.web.runs.streams import EventStreams
-from visionloop.bin.web.tables.tables import Tables
 
 
 class Studio:
@@ -23,7 +22,6 @@ class Studio:
 
     def __init__(self, config: StudioConfig, token: str) -> None:
         self.config, self.token = config, token
-        self.tables = Tables(config)
         self.store = JobStore(config.database)
         self.queue = JobQueue(self.store, config.jobs)
         self.predictors = PredictorPool(config.state / "predictions", config.limits)
@@ -33,7 +31,6 @@ class Studio:
 
     def start(self) -> None:
         """Start the threads of the services."""
-        self.tables.start()
         self.queue.start()
         self.predictors.start()
         self.runs.start()

@@ -16,7 +16,6 @@ from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.runs.archive import best_files
 from visionloop.bin.web.runs.comparison import compared
 from visionloop.bin.web.runs.identity import DIGITS
-from visionloop.bin.web.runs.labels import metrics_of
 from visionloop.bin.web.runs.text import AsciiJson
 
 router = APIRouter(tags=["comparisons"])
@@ -55,7 +54,7 @@ def compare_runs(studio: TheStudio, runs: Ids) -> Response:
     if len(set(ids)) < len(ids):
         raise Problem(422, "bad_input", "runs: a run is given twice", field="runs")
     found = [studio.runs.run(id) for id in ids]
-    return AsciiJson(compared(found, studio.reader, metrics_of(studio)))
+    return AsciiJson(compared(found, studio.reader))
 
 
 @router.post("/comparisons", status_code=201)

@@ -12,7 +12,7 @@ from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.runs.curves import curves_between
 from visionloop.bin.web.runs.identity import DIGITS
 from visionloop.bin.web.runs.index import IndexedRun
-from visionloop.bin.web.runs.labels import labels_of, metrics_of
+from visionloop.bin.web.runs.labels import labels_of
 from visionloop.bin.web.runs.rows import RunDetail, RunLabel, RunRow, RunRows, detail_of, row_of
 from visionloop.bin.web.runs.text import AsciiJson
 from visionloop.bin.web.studio import Studio, studio_of
@@ -67,9 +67,8 @@ def list_runs(
     offset: Annotated[int, Query(ge=0, lt=10**9)] = 0,
 ) -> RunRows:
     """List the runs: those that run first, then the latest. search: a part of name, model, note."""
-    labels, metrics = labels_of(studio), metrics_of(studio, wait=False)
-    none = RunLabel()
-    rows = (row_of(run, labels.get(run.id, none), metrics) for run in studio.runs.runs())
+    labels, none = labels_of(studio), RunLabel()
+    rows = (row_of(run, labels.get(run.id, none)) for run in studio.runs.runs())
     matching = [
         row
         for row in rows
@@ -88,7 +87,7 @@ def has_text(row: RunRow, search: str | None) -> bool:
 def read_run(studio: TheStudio, run: TheRun) -> Response:
     """Return a run with its settings."""
     folder, _ = studio.reader.folder(run)
-    row = row_of(run, labels_of(studio).get(run.id, RunLabel()), metrics_of(studio))
+    row = row_of(run, labels_of(studio).get(run.id, RunLabel()))
     return AsciiJson(detail_of(row, folder).model_dump())
 
 
@@ -106,7 +105,7 @@ def edit_run(studio: TheStudio, run: TheRun, body: RunTexts) -> Response:
 def read_report(studio: TheStudio, run: TheRun) -> Response:
     """Return the object that the report's drawing code draws."""
     folder, part, cursor = studio.reader.part(run)
-    report = make_report([folder], metrics=metrics_of(studio), describe=lambda _, __: part)
+    report = make_report([folder], describe=lambda _, __: part)
     return AsciiJson({**report, "cursor": cursor})
 
 

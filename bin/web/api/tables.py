@@ -13,6 +13,7 @@ from visionloop.bin.web.tables.tables import (
     ModelRow,
     TaskMetrics,
     TaskRow,
+    metrics_table,
     model_name,
     model_rows,
     task_rows,
@@ -44,9 +45,9 @@ def tasks() -> Tasks:
 
 
 @router.get("/metrics")
-def metrics(studio: Annotated[Studio, Depends(studio_of)]) -> dict[str, TaskMetrics]:
+def metrics() -> dict[str, TaskMetrics]:
     """Return {task type: scores}."""
-    return studio.tables.metrics()
+    return metrics_table()
 
 
 @router.get("/models")

@@ -1,6 +1,6 @@
 """Several runs in one report, with the settings that differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from visionloop.bin.reports.contents import make_report
 from visionloop.bin.reports.run_folder import RunFolder
@@ -12,18 +12,12 @@ from visionloop.engine.types import JsonObject
 NOT_COMPARED = ("output", "run_name", "resume", "threads", "data_fingerprint")
 
 
-def compared(
-    runs: Sequence[IndexedRun], reader: RunReader, metrics: Mapping[str, JsonObject]
-) -> JsonObject:
-    """Return the report of runs, with "differences" and "ids", in the order of `runs`.
-
-    metrics: the object of `models metrics --json`.
-    """
+def compared(runs: Sequence[IndexedRun], reader: RunReader) -> JsonObject:
+    """Return the report of runs, with "differences" and "ids", in the order of `runs`."""
     read = [reader.part(run) for run in runs]
     parts = {folder.path: part for folder, part, _ in read}
     report = make_report(
         [folder for folder, _, _ in read],
-        metrics=metrics,
         describe=lambda folder, name: parts[folder.path] | {"name": name},
     )
     return {

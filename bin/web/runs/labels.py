@@ -1,11 +1,10 @@
-"""Names, notes, jobs and descriptions of scores that this server has for runs."""
+"""Names, notes and jobs that this server has for runs."""
 
 from visionloop.bin.web.jobs.spec import JobKind
 from visionloop.bin.web.jobs.store import RunNote
 from visionloop.bin.web.runs.identity import run_id
 from visionloop.bin.web.runs.rows import RunLabel
 from visionloop.bin.web.studio import Studio
-from visionloop.engine.types import JsonObject
 
 
 def labels_of(studio: Studio) -> dict[str, RunLabel]:
@@ -27,15 +26,6 @@ def labels_of(studio: Studio) -> dict[str, RunLabel]:
     }
 
 
-def metrics_of(studio: Studio, *, wait: bool = True) -> dict[str, JsonObject]:
-    """Return the object of `models metrics --json`. wait: else {} until it has been read."""
-    tables = studio.tables
-    metrics = tables.metrics() if wait else tables.known_metrics
-    return {task: scores.model_dump() for task, scores in metrics.items()}
-
-
 def revisions_of(studio: Studio) -> dict[str, int]:
     """Return counters that grow when the lists of jobs and runs have changed."""
-    # rows are shown without the names of scores until these have been read
-    runs = studio.runs.revision + bool(studio.tables.known_metrics)
-    return {"jobs": studio.store.revision, "runs": runs}
+    return {"jobs": studio.store.revision, "runs": studio.runs.revision}

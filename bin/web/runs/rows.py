@@ -8,14 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.bin.reports.contents import how_to_repeat
-from visionloop.bin.reports.labels import related_metric
+from visionloop.bin.reports.labels import describe_task
 from visionloop.bin.reports.run_folder import RunFolder, as_object, state_of
 from visionloop.bin.web.runs.index import IndexedRun
 from visionloop.bin.web.runs.records import evaluated_steps
 from visionloop.bin.web.runs.text import float_or_none, int_or_none, text_of, text_or_none
-from visionloop.engine.types import JsonObject
 
 GIB = 2**30
 
@@ -101,8 +99,8 @@ class RunLabel(BaseModel):
     job: str | None = None
 
 
-def row_of(run: IndexedRun, label: RunLabel, metrics: Mapping[str, JsonObject]) -> RunRow:
-    """Return the row of a run. metrics: the object of `models metrics --json`."""
+def row_of(run: IndexedRun, label: RunLabel) -> RunRow:
+    """Return the row of a run."""
     status, now = run.status, time.time()
     task, data, best = text_or_none(run.value("task")), run.value("data"), best_of(status)
     return RunRow(
@@ -119,7 +117,7 @@ def row_of(run: IndexedRun, label: RunLabel, metrics: Mapping[str, JsonObject]) 
         eta=float_or_none(status.get("eta")),
         heartbeat=float_or_none(status.get("heartbeat")),
         best=best,
-        metric=None if best is None else metric_of(task, best.metric, metrics),
+        metric=None if best is None else metric_of(task, best.metric),
         started=run.started,
         age_seconds=round(max(0.0, now - run.active), 1),
         error=error_of(status),
@@ -140,12 +138,10 @@ def best_of(status: Mapping[str, object]) -> Best | None:
     )
 
 
-def metric_of(task: str | None, key: str, metrics: Mapping[str, JsonObject]) -> Metric:
+def metric_of(task: str | None, key: str) -> Metric:
     """Return the description of a score."""
-    zoo = next((zoo for zoo in MODEL_ZOOS if zoo.command == task), None)
-    rows = metrics.get(zoo.value, {}).get("metrics", []) if zoo else []
-    known = {row["key"]: row for row in rows}
-    return Metric(**(known.get(key) or related_metric(key, known)))
+    (metric,) = describe_task(task, [key])["metrics"]
+    return Metric(**metric)
 
 
 def error_of(status: Mapping[str, object]) -> RunError | None:

@@ -1,19 +1,13 @@
 """Tables of tasks, models and metrics, which do not change while a server runs."""
 
-import json
 import logging
-import os
-import subprocess
-import threading
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field
 
-from visionloop.bin.model_zoo.listing import MODEL_ZOOS, all_models, zoos_of
+from visionloop.bin.model_zoo.listing import MODEL_ZOOS, all_models, metrics_of, zoos_of
 from visionloop.bin.web.config import StudioConfig
-from visionloop.bin.web.jobs.spec import python_command
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.security.roots import resolve_below
 from visionloop.engine.errors import UserError
@@ -88,70 +82,10 @@ class TaskMetrics(BaseModel):
     metrics: list[MetricRow]
 
 
-METRICS = TypeAdapter(dict[str, TaskMetrics])
-
-
-class Tables:
-    """The tables of a server.
-
-    The metrics need torch, so a process of their own prints them once for each version; a file in
-    the state folder keeps them.
-    """
-
-    def __init__(self, config: StudioConfig) -> None:
-        self.config = config
-        self._metrics: dict[str, TaskMetrics] | None = None
-        self._lock = threading.Lock()
-
-    def start(self) -> None:
-        """Read the metrics in a thread, so that the first page need not wait for them."""
-        threading.Thread(target=self._warm_up, name="metrics", daemon=True).start()
-
-    def _warm_up(self) -> None:
-        try:
-            self.metrics()
-        except Problem as problem:
-            log.warning("metrics: %s", problem)
-
-    def metrics(self) -> dict[str, TaskMetrics]:
-        """Return {task type: scores}. Raises Problem (503) where the command fails."""
-        with self._lock:
-            if self._metrics is None:
-                self._metrics = self._stored_metrics() or self._fresh_metrics()
-            return self._metrics
-
-    @property
-    def known_metrics(self) -> dict[str, TaskMetrics]:
-        """The metrics once they are read, {} before: for a list that need not wait for them."""
-        return self._metrics or {}
-
-    @property
-    def _file(self) -> Path:
-        # a checkout changes without a new version
-        changed = max(path.stat().st_mtime_ns for path in TASKS.glob("*/evaluate.py"))
-        return self.config.state / f"metrics-{metadata.version('visionloop')}-{changed}.json"
-
-    def _stored_metrics(self) -> dict[str, TaskMetrics] | None:
-        try:
-            return METRICS.validate_json(self._file.read_bytes())
-        except (OSError, ValidationError):
-            return None
-
-    def _fresh_metrics(self) -> dict[str, TaskMetrics]:
-        command = python_command("models", "metrics", "--json")
-        try:
-            done = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT)
-            metrics = METRICS.validate_json(done.stdout)
-        except (OSError, subprocess.SubprocessError, ValidationError) as error:
-            detail = f"bin/models.py metrics failed ({type(error).__name__})"
-            raise Problem(503, "no_metrics", detail, hint="run it in a terminal") from None
-        part = self._file.with_suffix(".part")
-        try:
-            part.write_text(json.dumps(METRICS.dump_python(metrics)), encoding="ascii")
-            os.replace(part, self._file)
-        except OSError as error:
-            log.warning("%s: %s", part, error.strerror)
-        return metrics
+@cache
+def metrics_table() -> dict[str, TaskMetrics]:
+    """Return {task type: scores}."""
+    return {zoo.value: TaskMetrics(**metrics_of(zoo)) for zoo in MODEL_ZOOS}
 
 
 def zoo_of(task: str) -> ModelZoo:

@@ -12,7 +12,6 @@ from visionloop.bin.web.app import create_app
 from visionloop.bin.web.config import API, StudioConfig
 from visionloop.bin.web.jobs.spec import python_command
 from visionloop.bin.web.tables.settings import CHOSEN_ELSEWHERE, important_settings
-from visionloop.bin.web.tables.tables import Tables
 from visionloop.engine.config.options import fields_of
 from visionloop.engine.config.train_config import TrainConfig
 
@@ -83,20 +82,8 @@ def test_weights_of_a_model_are_in_the_cache_or_on_the_hub_or_nowhere(get, tmp_p
     assert {k for k in before if before[k] != after[k]} == {name}
 
 
-@pytest.mark.slow
-def test_metrics_are_computed_once_and_kept_for_the_next_server(tmp_path):
-    config = config_in(tmp_path)
-    fresh = Tables(config).metrics()
-    (file,) = config.state.glob("metrics-*.json")
-    content = json.loads(file.read_bytes())
-    content["object_detection"]["primary"] = "kept"
-    file.write_text(json.dumps(content))
-    kept = Tables(config).metrics()
-    file.write_text("damaged")
-
-    assert {task: row.model_dump() for task, row in fresh.items()} == printed("metrics", "--json")
-    assert kept["object_detection"].primary == "kept"
-    assert Tables(config).metrics() == fresh
+def test_metrics_are_those_that_the_command_prints(get):
+    assert get("/metrics") == printed("metrics", "--json")
 
 
 @pytest.mark.parametrize("zoo", MODEL_ZOOS, ids=TASKS)
