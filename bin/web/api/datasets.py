@@ -17,6 +17,7 @@ from visionloop.bin.web.tables.folders import (
     search,
 )
 from visionloop.bin.web.tables.layouts import Budget, DataSet, recognise
+from visionloop.datasets.io.names import is_unicode
 
 router = APIRouter(tags=["datasets"])
 
@@ -97,6 +98,8 @@ def folders(
     folder = resolve_below(path, roots, "path")
     if not folder.is_dir():
         raise Problem(404, "not_found", "path: no such folder", field="path")
+    if not is_unicode(str(folder)):  # a link leads to it: JSON has no text for its name
+        raise Problem(422, "bad_input", "path: expected a name in UTF-8", field="path")
     root = next(root for root in roots if folder.is_relative_to(root))
     recognised = recognise(folder, Budget(ENTRIES_OF_ONE, SECONDS_OF_ONE))
     parent = "" if folder == root else str(folder.parent)

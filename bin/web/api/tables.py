@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
 from visionloop.bin.web.security.roots import resolve_below
@@ -61,7 +62,7 @@ def models(studio: Annotated[Studio, Depends(studio_of)], task: TaskName | None 
 
 @router.get("/tasks/{task}/settings")
 def settings(
-    task: str,
+    task: Annotated[str, PathParameter(max_length=100)],
     studio: Annotated[Studio, Depends(studio_of)],
     model: PathText | None = None,
     preset: Annotated[str | None, Query(max_length=100)] = None,

@@ -26,6 +26,7 @@ from visionloop.datasets.super_resolution.lr_folders import (
 NO_VALIDATION = "no_validation"
 WRONG_LAYOUT = "wrong_layout"
 SPLITS = ("train", "val")
+COCO_LISTS = ("images", "categories")
 MAX_DESCRIPTION = 16 << 20  # bytes of a file with annotations or class names that is read
 MAX_NAMES = 10_000  # entries of a folder that may be the top of a data set
 
@@ -206,10 +207,13 @@ def _coco_counts(path: Path) -> tuple[int, int | None]:
         return 0, None
     try:
         content = json.loads(path.read_bytes())
-        return len(content["images"]), len(content["categories"])
-    except (ValueError, KeyError, TypeError) as error:
-        why = f"not a COCO json with images and categories ({type(error).__name__})"
-        raise DataLayoutError(path, why) from None
+    except ValueError as error:
+        raise DataLayoutError(path, f"not a json file ({error})") from None
+    lists = [content.get(key) for key in COCO_LISTS] if isinstance(content, dict) else []
+    counts = [len(rows) for rows in lists if isinstance(rows, list)]
+    if len(counts) < len(COCO_LISTS):
+        raise DataLayoutError(path, f"not a COCO json, which has the lists {', '.join(COCO_LISTS)}")
+    return counts[0], counts[1]
 
 
 def _require_small(path: Path) -> None:

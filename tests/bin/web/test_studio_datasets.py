@@ -120,15 +120,18 @@ def test_problems_of_a_data_set_are_named(data):
     class_folders(data / "twice", splits=("train", "val", "valid"))
     coco(data / "broken", "train", "val")
     (data / "broken" / "train.json").write_text('{"images": 3')
+    coco(data / "no-lists", "train", "val")
+    (data / "no-lists" / "train.json").write_text('{"images": 3, "categories": []}')
     touch(data / "no-classes", "images/train/1.jpg", "masks/train/1.png")
 
     problems = {name: only(data / name) for name in os.listdir(data)}
     assert problems["no-val"].problem == layouts.NO_VALIDATION
     assert "both" in problems["twice"].why
-    assert "train.json: not a COCO json" in problems["broken"].why
+    assert "train.json: not a json file" in problems["broken"].why
+    assert "train.json: not a COCO json" in problems["no-lists"].why
     assert "classes.json: no such file" in problems["no-classes"].why
     wrong = [name for name, row in problems.items() if row.problem == layouts.WRONG_LAYOUT]
-    assert sorted(wrong) == ["broken", "no-classes", "twice"]
+    assert sorted(wrong) == ["broken", "no-classes", "no-lists", "twice"]
 
 
 def test_counts_above_the_limit_say_that_they_are_not_complete(data):
@@ -203,11 +206,17 @@ def test_hostile_names_are_data(get, data):
     coco(data / "b\n", "train")
     (data / "b\n" / "train.json").write_text("{")
     os.makedirs(os.path.join(os.fsencode(data), b"\xff\xfe", b"train", b"x"))
+    os.symlink(b"\xff\xfe", os.path.join(os.fsencode(data), b"link"))
 
     rows = {row["name"]: row for row in get("/datasets")["datasets"]}
     assert set(rows) == {HOSTILE, "b\n"}
     assert "\n" not in rows["b\n"]["warning"]
-    assert [row["name"] for row in get("/folders", path=str(data))["folders"]] == [HOSTILE, "b\n"]
+    assert [row["name"] for row in get("/folders", path=str(data))["folders"]] == [
+        HOSTILE,
+        "b\n",
+        "link",
+    ]
+    assert get("/folders", status=422, path=str(data / "link"))["field"] == "path"
 
 
 def test_recognition_imports_no_torch(data):

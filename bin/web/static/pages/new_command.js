@@ -1,11 +1,12 @@
 // The exact command line of a new training, always in view, and the button that starts it.
 import { make } from "/components/charts.js";
 import { get, post } from "../api.js";
-import { actionButton, copyableCommand, errorBox } from "../parts.js";
+import { actionButton, copyableCommand, errorBox, progressBar } from "../parts.js";
 import { navigate } from "../router.js";
 import { word } from "../words.js";
 
-const WAIT_MS = 300, POLL_MS = 500, RUN_SECONDS = 15;
+const WAIT_MS = 300, POLL_MS = 500, RUN_SECONDS = 90, QUEUE_SECONDS = 5;
+const STARTING = ["queued", "starting", "running"];
 const SHOWN = ["task", "data", "model", "settings", "launcher", "name", "note", "runName"];
 
 // Returns the bar. showField(name): goes to the field of a setting.
@@ -72,7 +73,9 @@ export function commandBar({ draft, signal, showField }) {
       return;
     }
     draft.clear();
-    const run = start && job.run_id ? await runOf(job, signal) : null;
+    buttons.replaceWith(progressBar(word("new.starting")), make("p", { class: "hint" },
+      word("new.starting"), " ", make("a", { href: "/" }, word("new.starting.home"))));
+    const run = start ? await runOf(job, signal) : null;
     if (!signal.aborted) await navigate(run ? `/runs/${run}` : "/");
   }
 
@@ -87,25 +90,24 @@ export function commandBar({ draft, signal, showField }) {
   return bar;
 }
 
-// Returns the id of a job's run once its folder is there; null for a job that waits or has failed.
+// Returns the id of a job's run once it can be shown; null for a job that waits or has failed.
 async function runOf({ id, run_id }, signal) {
-  for (let i = 0; i < (1000 * RUN_SECONDS) / POLL_MS; i++) {
+  const began = Date.now(), since = () => (Date.now() - began) / 1000;
+  while (since() < RUN_SECONDS) {
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     const { state, progress } = await get(`/jobs/${id}`, { signal });
-    if (progress) return run_id;
-    if (!["queued", "starting", "running"].includes(state)) return null;
+    if (!STARTING.includes(state) || (state === "queued" && since() > QUEUE_SECONDS)) return null;
+    const { runs } = progress ? await get("/runs?limit=100", { signal }) : { runs: [] };
+    if (runs.some((run) => run.id === run_id)) return run_id;
   }
   return null;
 }
 
-// Returns the variables and files that belong to a command, such as a manifest.
-function filesOf({ files, environment, run }) {
-  const variables = Object.entries(environment || {}).map(([name, value]) => `${name}=${value}`);
+// Returns the files that belong to a command, such as a manifest, and the folder of the run.
+function filesOf({ files, run }) {
   return [
-    variables.length ? make("p", { class: "hint" }, word("new.environment"), " ",
-      make("code", {}, variables.join(" "))) : "",
-    ...Object.entries(files || {}).map(([path, text]) => make("details", {},
+    ...Object.entries(files).map(([path, text]) => make("details", {},
       make("summary", {}, path.split("/").at(-1)), copyableCommand(text))),
-    run ? make("p", { class: "hint path" }, word("new.run.folder", { path: run })) : "",
+    make("p", { class: "hint path" }, word("new.run.folder", { path: run })),
   ];
 }

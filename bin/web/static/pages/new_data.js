@@ -83,7 +83,9 @@ const fits = (rows, draft) => rows.some(({ task_types }) => {
 
 // Returns the data sets for the task as radio buttons, "" without one.
 function dataSetList(datasets, draft, choose) {
+  const isBroken = ({ problem }) => problem === "wrong_layout";
   const rows = datasets.filter((row) => fits([row], draft));
+  rows.sort((a, b) => isBroken(a) - isBroken(b));
   if (!rows.length) {
     return emptyState(word("new.data.none"), word(`new.layout.${draft.values.task}`));
   }
