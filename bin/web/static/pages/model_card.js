@@ -10,13 +10,28 @@ export function paramCount(params) {
   return `${(params / 1e3).toFixed(0)} k`;
 }
 
-// Returns "81.3 accuracy (ImageNet-1k validation)" of the first published score.
-export function publishedScore({ performance }, metrics) {
+// Returns "accuracy 81.31 % (ImageNet-1k validation)" of the first published score.
+// metrics: promise of the table of scores, which the server may need seconds for; until then the
+// plain number is shown.
+export function publishedScore({ task_type, performance }, metrics) {
   const [dataset, scores] = Object.entries(performance || {})[0] || [];
   const [key, value] = Object.entries(scores || {})[0] || [];
   if (key === undefined) return word("model.no.score");
-  const spec = metrics.find((metric) => metric.key === key);
-  return `${spec?.label || key} ${formatValue(spec?.format || "float", value)} (${dataset})`;
+  return scoreText(task_type, key, value, metrics, ` (${dataset})`);
+}
+
+// Returns the score that has picked a trained model, "-" without one.
+export function localScore({ task_type, metric, score }, metrics) {
+  return metric === null || score === null ? "-" : scoreText(task_type, metric, score, metrics, "");
+}
+
+function scoreText(task, key, value, metrics, end) {
+  const text = make("span", {}, `${key} ${formatValue("float", value)}${end}`);
+  metrics.then((known) => {
+    const spec = known[task]?.metrics.find((one) => one.key === key);
+    if (spec) text.textContent = `${spec.label} ${formatValue(spec.format, value)}${end}`;
+  }).catch(() => null); // the plain number stays
+  return text;
 }
 
 export const weightsBadge = ({ weights }) => {

@@ -1,9 +1,9 @@
 // Models: those of this machine, and all of the model zoo, with filters.
-import { formatValue, make } from "/components/charts.js";
+import { make } from "/components/charts.js";
 import { get } from "../api.js";
 import { emptyState, field, pageHead, skeleton, taskIcon, taskName } from "../parts.js";
 import { word } from "../words.js";
-import { paramCount, publishedScore, weightsBadge } from "./model_card.js";
+import { localScore, paramCount, publishedScore, weightsBadge } from "./model_card.js";
 
 export const title = "models.title";
 const TASKS = ["classification", "detection", "segmentation", "super_resolution"];
@@ -12,9 +12,8 @@ const WEIGHTS = ["cached", "hub", "none"];
 export async function show(main, { query, signal }) {
   const place = make("div", {}, skeleton(6));
   main.append(pageHead(word("models.title")), place);
-  const [{ models, local }, metrics] = await Promise.all([
-    get("/models", { signal }), get("/metrics", { signal }),
-  ]);
+  const metrics = get("/metrics", { signal });
+  const { models, local } = await get("/models", { signal });
   const rows = [
     ...local.map((model) => localRow(model, metrics)),
     ...models.map((model) => zooRow(model, metrics)),
@@ -73,7 +72,7 @@ function zooRow(model, metrics) {
     description);
   const license = model.weights === "none" ? "-"
     : model.weights_license || word("model.license.unknown");
-  const score = publishedScore(model, metrics[model.task_type].metrics);
+  const score = publishedScore(model, metrics);
   return {
     task: command, weights: model.weights,
     text: [model_id, display_name, architecture, ...aliases].join(" ").toLowerCase(),
@@ -83,9 +82,8 @@ function zooRow(model, metrics) {
   };
 }
 
-function localRow({ path, name, task, task_type, source, metric, score }, metrics) {
-  const spec = metrics[task_type]?.metrics.find(({ key }) => key === metric);
-  const shown = spec && score !== null ? `${spec.label} ${formatValue(spec.format, score)}` : "-";
+function localRow(model, metrics) {
+  const { path, name, task, source } = model, shown = localScore(model, metrics);
   const badge = make("span", { class: "tag weights-cached" }, word(`model.source.${source}`));
   return {
     task, weights: "cached", text: `${name} ${path}`.toLowerCase(),

@@ -108,7 +108,8 @@ function folderList({ path, parent, folders, complete }, draft, open, useTyped) 
     const isData = fits([{ task_types }], draft);
     const tasks = task_types.map((task) => make("span", { class: "tag" }, taskName(task)));
     return make("li", {},
-      make("button", { class: "quiet", click: () => open(folder) }, path ? `${name}/` : folder), tasks,
+      make("button", { class: "quiet", click: () => open(folder) }, path ? `${name}/` : folder),
+      tasks,
       isData ? make("button", { class: "small-button", click: () => useTyped(folder) },
         word("new.data.choose")) : null);
   });

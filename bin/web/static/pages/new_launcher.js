@@ -16,7 +16,8 @@ async function optionsOf(signal) {
     const properties = Object.entries(components.schemas[name].properties);
     const rows = properties.filter(([option]) => !OWN_FIELDS.includes(option));
     return [kind, Object.fromEntries(rows.map(([option, { type, anyOf = [], default: usual }]) => {
-      return [option, { isText: [type, ...anyOf.map((one) => one.type)].includes("string"), usual }];
+      const types = [type, ...anyOf.map((one) => one.type)];
+      return [option, { isText: types.includes("string"), usual }];
     }))];
   }));
 }

@@ -1,21 +1,19 @@
 // Third step: the model to start from, and what a training of it would cost.
-import { formatValue, make } from "/components/charts.js";
+import { make } from "/components/charts.js";
 import { get, query } from "../api.js";
 import { field } from "../parts.js";
 import { word } from "../words.js";
-import { modelFacts, weightsBadge } from "./model_card.js";
+import { localScore, modelFacts, weightsBadge } from "./model_card.js";
 import { checkPanel } from "./new_check.js";
 
 const MANY = 6;
 
 async function draw(place, { draft, next, signal }) {
   const { task } = draft.values;
-  const [{ models, local }, metrics] = await Promise.all([
-    get(`/models${query({ task })}`, { signal }), get("/metrics", { signal }),
-  ]);
+  const metrics = get("/metrics", { signal });
+  const { models, local } = await get(`/models${query({ task })}`, { signal });
   const check = make("div"), scratch = make("input", { type: "checkbox" });
   const onward = make("button", { class: "primary", click: next }, word("new.model.next"));
-  const ofTask = metrics[models[0].task_type].metrics;
   const cards = [];
 
   function card(value, name, children) {
@@ -52,13 +50,13 @@ async function draw(place, { draft, next, signal }) {
     update();
   });
   const ofRuns = local.map((one) => {
-    return card(one.path, one.name, localFacts(one, ofTask));
+    return card(one.path, one.name, localFacts(one, metrics));
   });
   const released = models.filter(({ weights }) => weights !== "none").map((model) => {
-    return card(model.model_id, model.display_name, zooFacts(model, ofTask));
+    return card(model.model_id, model.display_name, zooFacts(model, metrics));
   });
   const untrained = models.filter(({ weights }) => weights === "none").map((model) => {
-    return card(model.model_id, model.display_name, zooFacts(model, ofTask));
+    return card(model.model_id, model.display_name, zooFacts(model, metrics));
   });
   const search = make("input", { type: "search", input: () => filter(search.value) });
   const filter = (text) => {
@@ -85,13 +83,10 @@ function zooFacts(model, metrics) {
   ];
 }
 
-function localFacts({ path, source, metric, score }, metrics) {
-  const spec = metrics.find(({ key }) => key === metric);
-  const shown = score !== null && score !== undefined && spec
-    ? `${spec.label} ${formatValue(spec.format, score)}` : null;
+function localFacts(model, metrics) {
   return [
-    make("span", { class: "tag weights-cached" }, word(`model.source.${source}`)),
-    shown ? make("span", {}, shown) : null, make("small", { class: "path" }, path),
+    make("span", { class: "tag weights-cached" }, word(`model.source.${model.source}`)),
+    make("span", {}, localScore(model, metrics)), make("small", { class: "path" }, model.path),
   ];
 }
 
