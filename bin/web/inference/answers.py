@@ -119,7 +119,12 @@ def too_large(subject: str, num_pixels: int | None, max_pixels: int) -> UserErro
 
 
 def unreadable(why: str) -> UserError:
-    return UserError(f"image: {why}", code=UNREADABLE, field="image")
+    return UserError(
+        f"image: {why}",
+        code=UNREADABLE,
+        field="image",
+        hint="take another image, or open this one in a viewer and save it as PNG or JPEG",
+    )
 
 
 def fill_classification(

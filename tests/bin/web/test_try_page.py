@@ -15,6 +15,7 @@ TASKS = ("classification", "detection", "segmentation", "super_resolution")
 HOSTILE = "<img src=x onerror=alert(1)>"
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 SIZE_WH = (90, 60)
+LOADING = 120  # seconds for a model, on a loaded machine
 # whether a canvas shows anything, by a copy that is meant to be read
 IS_DRAWN = """canvas => {
     const copy = new OffscreenCanvas(canvas.width, canvas.height);
@@ -56,8 +57,7 @@ def predict(page, studio, task):
     """Try the image with a model and wait for the result."""
     open_trial(page, studio, task)
     page.locator("input[type=file]").set_input_files(studio.folder / "image.png")
-    page.get_by_role("progressbar").wait_for()
-    page.locator(".try-answer").wait_for()
+    page.locator(".try-answer").wait_for(timeout=1000 * LOADING)
 
 
 def test_classes_are_bars_and_the_attention_can_be_shown(studio):
@@ -120,11 +120,26 @@ def test_the_keyboard_moves_the_border_between_input_and_result(studio):
         assert download.value.suggested_filename == f"image-x{scale}.png"
 
 
+def test_a_wait_has_a_progress_bar(studio):
+    with browser_page(studio) as page:
+        open_trial(page, studio, "classification")
+        waiting = []
+        page.route(
+            "**/predictions?*", lambda route: waiting.append(route)
+        )  # as with a slow network
+        page.locator("input[type=file]").set_input_files(studio.folder / "image.png")
+        page.get_by_role("progressbar").wait_for()
+        page.get_by_text("Loading the model").wait_for()
+        waiting[0].continue_()
+        page.locator(".try-answer").wait_for(timeout=1000 * LOADING)
+        assert page.get_by_role("progressbar").count() == 0
+
+
 def test_another_model_predicts_the_same_image(studio):
     with browser_page(studio) as page:
         predict(page, studio, "classification")
         page.get_by_label("Model").select_option(label="detection")
-        page.get_by_label("Lowest score").wait_for()
+        page.get_by_label("Lowest score").wait_for(timeout=1000 * LOADING)
         assert page.url.endswith("detection")
 
 
@@ -133,7 +148,7 @@ def test_the_camera_takes_a_picture(studio):
         open_trial(page, studio, "classification")
         page.get_by_role("button", name="Camera").click()
         page.get_by_role("button", name="Take a picture").click()
-        page.locator(".try-answer").wait_for()
+        page.locator(".try-answer").wait_for(timeout=1000 * LOADING)
         assert "640 x 480" in page.locator(".try-facts").inner_text()
         assert page.locator("video").count() == 0
 
@@ -162,7 +177,7 @@ def test_an_image_can_be_dropped_and_pasted(studio, event):
     with browser_page(studio) as page:
         open_trial(page, studio, "classification")
         page.evaluate(give, [event, image])
-        page.locator(".try-answer").wait_for()
+        page.locator(".try-answer").wait_for(timeout=1000 * LOADING)
 
 
 def test_a_file_that_is_no_image_is_an_error_that_says_so(studio):
@@ -172,7 +187,11 @@ def test_a_file_that_is_no_image_is_an_error_that_says_so(studio):
         assert "no image" in page.get_by_role("alert").inner_text()
         damaged = {"name": "damaged.png", "mimeType": "image/png", "buffer": b"\x89PNG no image"}
         page.locator("input[type=file]").set_input_files(files=[damaged])
-        page.get_by_text("expected an image of JPEG, PNG, WEBP, BMP").wait_for()
+        page.get_by_text("expected an image of JPEG, PNG, WEBP, BMP").wait_for(
+            timeout=1000 * LOADING
+        )
+        assert "save it as PNG" in page.get_by_role("alert").inner_text()
+        assert page.get_by_role("button", name="Try again").count() == 0
 
 
 @pytest.mark.parametrize("language", ["en", "ko-KR"])
@@ -180,7 +199,7 @@ def test_nothing_of_a_result_is_wider_than_a_phone(studio, language):
     with browser_page(studio, width=380, language=language) as page:
         page.goto(f"{studio.url}/try?model={studio.folder / 'models/classification'}")
         page.locator("input[type=file]").set_input_files(studio.folder / "image.png")
-        page.locator(".try-answer").wait_for()
+        page.locator(".try-answer").wait_for(timeout=1000 * LOADING)
         page.locator("summary").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 380
         assert "try." not in page.locator("main").inner_text()

@@ -76,7 +76,9 @@ class Trial {
       if (!own.signal.aborted) this.show(drawn);
     } catch (error) {
       if (own.signal.aborted) return;
-      this.show(errorBox(error, { retry: () => this.predict() }));
+      // the same image and model give the same refusal
+      const mayPass = !(error.status >= 400 && error.status < 500) || error.status === 429;
+      this.show(errorBox(error, { retry: mayPass ? () => this.predict() : null }));
     } finally {
       stop();
     }
