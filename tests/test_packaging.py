@@ -111,6 +111,7 @@ def test_the_wheel_holds_the_product_only(wheel):
         for kind in ("css", "html", "js", "json")
         for path in (ROOT / "bin/reports").glob(f"*.{kind}")
     }
+    page |= {path for path in (ROOT / "bin/web/static").rglob("*") if path.is_file()}
     data = {*(ROOT / "tasks").glob("*/models.toml"), *(ROOT / "bin/launches").glob("*.sbatch")}
     assert names == {
         f"visionloop/{path.relative_to(ROOT)}" for path in modules | markers | page | data
