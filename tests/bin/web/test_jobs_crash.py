@@ -165,7 +165,7 @@ def test_a_job_whose_folder_is_gone_is_no_job_any_more(tmp_path):
 
 def test_a_database_that_cannot_be_opened_is_not_moved_aside(tmp_path):
     (tmp_path / "studio.db").mkdir()
-    with pytest.raises(UserError, match="studio.db"):
+    with pytest.raises(UserError, match=r"studio\.db"):
         new_queue(tmp_path)
     assert (tmp_path / "studio.db").is_dir()
 
