@@ -208,12 +208,18 @@ def verdict_texts(
     found: PairedDifference, spec: MetricSpec, names: Sequence[str], better: int | None
 ) -> dict[str, str]:
     """Return the verdict in English and Korean. better: 0 or 1, None for no difference."""
-    values = (found.difference, found.low, found.high)
-    english = "{}: {} (95 % interval {} to {}) on {} images".format(
-        spec.label, *(signed(spec, value, " points") for value in values), found.images
+    is_share = spec.format == "percent"
+    difference, low, high = (
+        f"{100 * value:+.2f}" if is_share else f"{value:+.4f}"
+        for value in (found.difference, found.low, found.high)
     )
-    korean = "{} {} (95 % 신뢰 구간 {} ~ {}), 이미지 {}장".format(
-        spec.label, *(signed(spec, value, " %p") for value in values), found.images
+    english = (
+        f"{spec.label} {difference}{' points' if is_share else ''} (95 % interval {low} to {high}) "
+        f"on {found.images} images"
+    )
+    korean = (
+        f"{spec.label} {difference}{' %p' if is_share else ''} (95 % 신뢰 구간 {low} ~ {high}), "
+        f"이미지 {found.images}장"
     )
     if better is None:
         return {
@@ -224,11 +230,6 @@ def verdict_texts(
         "en": f"{names[better]} is better than {names[1 - better]}. {english}.",
         "ko": f"{names[1 - better]}보다 {names[better]} 쪽이 더 좋습니다. {korean}.",
     }
-
-
-def signed(spec: MetricSpec, value: float, points: str) -> str:
-    """Return a difference with its sign; of shares in points of a percent, with that unit."""
-    return f"{100 * value:+.2f}{points}" if spec.format == "percent" else f"{value:+.4f}"
 
 
 def lines_of(result: JsonObject, spec: MetricSpec) -> list[str]:

@@ -66,7 +66,7 @@ def test_the_better_run_wins_from_both_sides_and_nothing_is_written(command, run
     assert result["difference"] == pytest.approx(result["scores"][0] - result["scores"][1])
     assert (result["verdict"]["code"], opposite["verdict"]["code"]) == ("a_better", "b_better")
     assert (opposite["low"], opposite["high"]) == (-result["high"], -result["low"])
-    assert result["verdict"]["en"].startswith("long is better than short. accuracy: +")
+    assert result["verdict"]["en"].startswith("long is better than short. accuracy +")
     assert "60장" in result["verdict"]["ko"]
 
 
