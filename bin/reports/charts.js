@@ -100,29 +100,49 @@ function drawing(plan, lines, weight) {
   return [...rows, ...below, inner];
 }
 
-// Returns a line chart; figure.redraw() draws it again, figure.update(lines) with other points,
-// the values under the pointer stay.
-//
-// lines: [{name, color, x, y, low, high, dashed, run, seconds}], x rising, with a band from low to
-//     high, or null; seconds: of each point, for an axis of time.
-// options: called at every redraw, returns {format, log, weight (of smoothing, 0 to 1, 0: none),
-//     hidden (a Set of runs), time (whether x is `seconds`)}.
-// x: label of the axis. note: tooltip of the title. onPoint(x, run): called for a click or Enter on
-//     a point. onRange(first, last): called for a range that is dragged over; null, null: for a
-//     double click.
-export function chart(title, lines, options, settings = {}) {
-  const { x = say("step"), note = "", onPoint = null, onRange = null } = settings;
-  const tip = make("div", { class: "tip", hidden: true });
-  const label = say("{title} against {x}", { title, x });
-  const svg = shape("svg", { tabindex: 0, role: "img", "aria-label": label });
-  const caption = make("figcaption", { title: note || null }, title);
-  const figure = make("figure", { class: onPoint ? "chart active" : "chart" }, caption, svg, tip);
-  let plan = null, width = 0, at = null, pressed = null;
+class LineChart {
+  constructor(title, lines, options, settings) {
+    this.x = settings.x ?? say("step");
+    Object.assign(this, { lines, options, settings, width: 0 });
+    this.plan = this.at = this.pressed = null;
+    const label = say("{title} against {x}", { title, x: this.x });
+    this.tip = make("div", { class: "tip", hidden: true });
+    this.svg = shape("svg", { tabindex: 0, role: "img", "aria-label": label, ...this.handlers() });
+    const caption = make("figcaption", { title: settings.note || null }, title);
+    const name = settings.onPoint ? "chart active" : "chart";
+    this.figure = make("figure", { class: name }, caption, this.svg, this.tip);
+    this.figure.redraw = () => this.width && this.redraw();
+    this.figure.update = (now) => {
+      this.lines = now;
+      this.figure.redraw();
+    };
+    new ResizeObserver(([entry]) => {
+      const now = Math.round(entry.contentRect.width);
+      if (!now || now === this.width) return;
+      this.width = now;
+      this.redraw();
+    }).observe(this.figure);
+  }
 
-  function visibleLines({ weight, hidden, time }) {
+  handlers() {
+    return {
+      pointermove: (event) => this.move(event),
+      pointerdown: (event) => {
+        if (this.plan) this.pressed = { x: event.clientX, value: this.valueAt(event) };
+        this.move(event);
+      },
+      pointerup: (event) => this.release(event),
+      pointercancel: () => (this.pressed = null),
+      pointerleave: () => this.leave(),
+      blur: () => this.leave(),
+      dblclick: () => this.settings.onRange?.(null, null),
+      keydown: (event) => this.press(event),
+    };
+  }
+
+  visibleLines({ weight, hidden, time }) {
     const isShown = (line) => !hidden.has(line.run) && line.x.length && (!time || line.seconds);
-    const shown = lines.filter(isShown);
-    return shown.map((line) => ({
+    return this.lines.filter(isShown).map((line) => ({
       ...line,
       places: line.x,
       x: time ? line.seconds : line.x,
@@ -130,120 +150,118 @@ export function chart(title, lines, options, settings = {}) {
     }));
   }
 
-  function redraw() {
-    const now = options(), visible = visibleLines(now);
+  redraw() {
+    const now = this.options(), visible = this.visibleLines(now), { svg, width } = this;
     svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
-    plan = scales(visible, now, width);
-    if (!plan) {
-      tip.hidden = true;
+    this.plan = scales(visible, now, width);
+    if (!this.plan) {
+      this.tip.hidden = true;
       const middle = { x: width / 2, y: 95, "text-anchor": "middle" };
-      return svg.replaceChildren(shape("text", middle, say("no data")));
+      svg.replaceChildren(shape("text", middle, say("no data")));
+      return;
     }
-    Object.assign(plan, { visible, time: now.time });
-    svg.replaceChildren(...drawing(plan, visible, now.weight));
-    if (!tip.hidden && at !== null) point(at);
+    Object.assign(this.plan, { visible, time: now.time });
+    svg.replaceChildren(...drawing(this.plan, visible, now.weight));
+    if (!this.tip.hidden && this.at !== null) this.point(this.at);
   }
 
-  const xText = (value) => (plan.time ? timeText(value, 0.1) : String(+value.toPrecision(7)));
+  xText(value) {
+    return this.plan.time ? timeText(value, 0.1) : String(+value.toPrecision(7));
+  }
 
-  function describe({ name, color, x: places, drawn, low, high }) {
-    const i = nearest(places, at), { format } = options();
+  describe({ name, color, x: places, drawn, low, high }) {
+    const i = nearest(places, this.at), { format } = this.options();
     const text = (values) => formatValue(format, values[i]);
     const span = low && high && low[i] !== null ? ` (${text(low)} ${say("to")} ${text(high)})` : "";
-    const far = places[i] === at ? "" : ` ${say("at")} ${xText(places[i])}`;
+    const far = places[i] === this.at ? "" : ` ${say("at")} ${this.xText(places[i])}`;
     return make("div", {}, colorBox(color), `${name} ${text(drawn)}${span}${far}`);
   }
 
   // Shows the values at the point that is nearest to `target`.
-  function point(target) {
+  point(target) {
+    const { plan, tip, settings } = this;
     if (!plan) return;
     const ends = plan.visible.map((line) => line.x[nearest(line.x, target)]);
-    at = ends.reduce((a, b) => (Math.abs(b - target) < Math.abs(a - target) ? b : a));
-    const heading = make("b", {}, `${plan.time ? say("time") : x} ${xText(at)}`);
-    tip.replaceChildren(heading, ...plan.visible.map(describe));
-    if (onPoint) tip.append(make("small", {}, settings.pointText || ""));
-    const place = plan.toX(at);
+    this.at = ends.reduce((a, b) => (Math.abs(b - target) < Math.abs(a - target) ? b : a));
+    const heading = make("b", {}, `${plan.time ? say("time") : this.x} ${this.xText(this.at)}`);
+    tip.replaceChildren(heading, ...plan.visible.map((line) => this.describe(line)));
+    if (settings.onPoint) tip.append(make("small", {}, settings.pointText || ""));
+    const place = plan.toX(this.at);
     plan.cursor.setAttribute("x1", place);
     plan.cursor.setAttribute("x2", place);
     plan.cursor.setAttribute("visibility", "visible");
     tip.hidden = false;
-    setLeft(Math.max(0, Math.min(place + 10, width - tip.offsetWidth)));
+    const left = Math.max(0, Math.min(place + 10, this.width - tip.offsetWidth));
+    tip.style.setProperty("left", `${left}px`);
   }
 
-  const setLeft = (pixels) => tip.style.setProperty("left", `${pixels}px`);
-
-  function leave() {
-    [tip.hidden, at] = [true, null];
-    if (plan) plan.cursor.setAttribute("visibility", "hidden");
+  leave() {
+    [this.tip.hidden, this.at] = [true, null];
+    if (this.plan) this.plan.cursor.setAttribute("visibility", "hidden");
   }
 
-  function choose() {
-    if (at === null || !onPoint) return;
-    const line = plan.visible.find((one) => one.x.includes(at));
-    onPoint(line.places[line.x.indexOf(at)], line.run);
+  choose() {
+    if (this.at === null || !this.settings.onPoint) return;
+    const line = this.plan.visible.find(({ x }) => x.includes(this.at));
+    this.settings.onPoint(line.places[line.x.indexOf(this.at)], line.run);
   }
 
-  const valueAt = (event) => {
-    const inside = event.clientX - svg.getBoundingClientRect().left;
-    const share = (inside - plan.left) / (plan.right - plan.left);
-    return plan.first + Math.max(0, Math.min(1, share)) * (plan.last - plan.first);
-  };
+  // Returns the place on the axis under the pointer.
+  valueAt(event) {
+    const { left, right, first, last } = this.plan;
+    const inside = event.clientX - this.svg.getBoundingClientRect().left;
+    const share = (inside - left) / (right - left);
+    return first + Math.max(0, Math.min(1, share)) * (last - first);
+  }
 
-  function move(event) {
+  move(event) {
+    const { plan, pressed } = this;
     if (!plan) return;
-    point(valueAt(event));
-    if (pressed === null || !onRange || plan.time) return;
-    const ends = [plan.toX(pressed.value), plan.toX(valueAt(event))].sort((a, b) => a - b);
+    this.point(this.valueAt(event));
+    if (pressed === null || !this.settings.onRange || plan.time) return;
+    const ends = [plan.toX(pressed.value), plan.toX(this.valueAt(event))].sort((a, b) => a - b);
     plan.range.setAttribute("x", ends[0]);
     plan.range.setAttribute("width", ends[1] - ends[0]);
     plan.range.setAttribute("visibility", "visible");
   }
 
-  function release(event) {
+  release(event) {
+    const { plan, pressed, settings } = this;
     if (pressed === null || !plan) return;
-    const { x: start, value } = pressed;
-    pressed = null;
+    this.pressed = null;
     plan.range.setAttribute("visibility", "hidden");
-    if (Math.abs(event.clientX - start) <= CLICK_PIXELS) choose();
-    else if (onRange && !plan.time) onRange(...[value, valueAt(event)].sort((a, b) => a - b));
+    const ends = [pressed.value, this.valueAt(event)].sort((a, b) => a - b);
+    if (Math.abs(event.clientX - pressed.x) <= CLICK_PIXELS) this.choose();
+    else if (settings.onRange && !plan.time) settings.onRange(...ends);
   }
 
   // Moves from point to point with the arrow keys.
-  function press(event) {
-    if (event.key === "Escape") leave();
+  press(event) {
+    if (event.key === "Escape") this.leave();
     if (event.key === "Enter") {
       event.preventDefault(); // else it would also press what has the focus afterwards
-      choose();
+      this.choose();
     }
     const way = WAYS[event.key];
-    if (!way || !plan) return;
+    if (!way || !this.plan) return;
     event.preventDefault();
-    const all = new Set(plan.visible.flatMap((line) => line.x));
+    const all = new Set(this.plan.visible.flatMap((line) => line.x));
     const places = [...all].sort((a, b) => a - b);
-    const i = at === null ? (way > 0 ? -1 : places.length) : places.indexOf(at);
-    point(places[Math.max(0, Math.min(places.length - 1, i + way))]);
+    const i = this.at === null ? (way > 0 ? -1 : places.length) : places.indexOf(this.at);
+    this.point(places[Math.max(0, Math.min(places.length - 1, i + way))]);
   }
+}
 
-  svg.addEventListener("pointermove", move);
-  svg.addEventListener("pointerdown", (event) => {
-    if (plan) pressed = { x: event.clientX, value: valueAt(event) };
-    move(event);
-  });
-  svg.addEventListener("pointerup", release);
-  svg.addEventListener("pointercancel", () => (pressed = null));
-  svg.addEventListener("dblclick", () => onRange?.(null, null));
-  for (const kind of ["pointerleave", "blur"]) svg.addEventListener(kind, leave);
-  svg.addEventListener("keydown", press);
-  new ResizeObserver(([entry]) => {
-    const now = Math.round(entry.contentRect.width);
-    if (!now || now === width) return;
-    width = now;
-    redraw();
-  }).observe(figure);
-  figure.redraw = () => width && redraw();
-  figure.update = (now) => {
-    lines = now;
-    figure.redraw();
-  };
-  return figure;
+// Returns a line chart; figure.redraw() draws it again, figure.update(lines) with other points,
+// the values under the pointer stay.
+//
+// lines: [{name, color, x, y, low, high, dashed, run, seconds}], x rising, with a band from low to
+//     high, or null; seconds: of each point, for an axis of time.
+// options: called at every redraw, returns {format, log, weight (of smoothing, 0 to 1, 0: none),
+//     hidden (a Set of runs), time (whether x is `seconds`)}.
+// settings: {x: label of the axis, note: tooltip of the title, onPoint(x, run): called for a click
+//     or Enter on a point, pointText: what that does, onRange(first, last): called for a range that
+//     is dragged over; null, null: for a double click}.
+export function chart(title, lines, options, settings = {}) {
+  return new LineChart(title, lines, options, settings).figure;
 }

@@ -4,7 +4,7 @@ import re
 
 from visionloop.bin.reports.page import EXPORT, HERE, IMPORT, SCRIPTS, script_of
 
-TOP_LEVEL = re.compile(r"^(?:async )?(?:function|const|let) (\w+)", re.MULTILINE)
+TOP_LEVEL = re.compile(r"^(?:async )?(?:function|const|let|class) (\w+)", re.MULTILINE)
 FURTHER = re.compile(r"^const .*$", re.MULTILINE)
 
 

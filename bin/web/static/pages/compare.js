@@ -12,6 +12,7 @@ export const title = "compare.title";
 
 const REFRESH_MS = 4000;
 const PARTS = ["classes", "confusion", "samples", "worst", "time_breakdown", "environment"];
+const MOST_CARDS = 4; // with more runs, a card shows its score alone
 const LIVE = ["running", "starting"];
 
 export async function show(main, { query: address, signal }) {
@@ -22,7 +23,8 @@ export async function show(main, { query: address, signal }) {
     return;
   }
   const heading = word("compare.heading", { n: ids.length });
-  const problem = make("div"), waiting = skeleton(8), cards = make("div", { class: "cards" });
+  const problem = make("div"), waiting = skeleton(8);
+  const cards = make("div", { class: ids.length > MOST_CARDS ? "cards compact" : "cards" });
   const board = chartBoard({
     detail: (first, last) => Promise.all(ids.map(async (id) => {
       const range = query({ first, last: Number.isFinite(last) ? last : null, points: 2000 });
