@@ -224,14 +224,14 @@ export function controls(runs, redraw) {
     return button;
   });
   const weightText = make("output", {}, view.weight.toFixed(2));
-  const range = { type: "range", min: 0, max: 0.99, step: 0.01, value: view.weight, id: "weight" };
+  const range = { type: "range", min: 0, max: 0.99, step: 0.01, value: view.weight };
   const weight = make("input", { ...range, input: () => {
     view.weight = Number(weight.value);
     weightText.textContent = view.weight.toFixed(2);
     redraw();
   } });
   const check = (name, text) => {
-    const box = make("input", { type: "checkbox", id: name, checked: view[name], change: () => {
+    const box = make("input", { type: "checkbox", checked: view[name], change: () => {
       view[name] = box.checked;
       redraw();
     } });

@@ -59,8 +59,9 @@ export function chartBoard({ detail, onPoint = null, pointText = "" }) {
 
   function inRange(run, i) {
     if (!isZoomed()) return run;
-    const curves = details?.[i] || run.curves.map((curve) => within(curve, first, last));
-    return { ...run, curves, scores: run.scores.map((score) => within(score, first, last)) };
+    // the server adds a point beside each end
+    const only = (curves) => curves.map((curve) => within(curve, first, last));
+    return { ...run, curves: only(details?.[i] || run.curves), scores: only(run.scores) };
   }
 
   const settingsOf = (id) => (TRAINING.includes(id) ? {
