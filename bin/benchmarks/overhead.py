@@ -4,6 +4,7 @@ import contextlib
 import io
 import multiprocessing
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ LEVELS = {
     " the workers take from the machine",
     "logging": "metrics.jsonl and TensorBoard once per block",
     "checkpoints": "a checkpoint every two blocks, written by a thread",
+    "page": "the page of the run is open: the studio's server and a client on this machine",
 }
 COLUMNS = {
     "bare_step_ms": "the bare loop, median over blocks",
@@ -99,6 +101,7 @@ def measure_level(
     import torch
 
     from visionloop.bin.benchmarks.bare_loop import BareLoop, CachedSamples, InterleavedLoops
+    from visionloop.bin.benchmarks.open_page import open_page
     from visionloop.bin.benchmarks.repeated_step import largest_difference
     from visionloop.engine.loop import fit
 
@@ -111,13 +114,14 @@ def measure_level(
     built = build_steady_task(task_name, flags | {"steps": steps})
     if "loader" not in active:
         built = built._replace(train_set=CachedSamples(built.train_set))
-    earlier_processes = multiprocessing.active_children()
+    earlier_processes = multiprocessing.active_children()  # the page's will rest as workers do
     run = prepare_steady_run(built, output, **settings)
     bare = BareLoop(built.task, run)
     loops = InterleavedLoops(built.task, run, bare, block, earlier_processes)
     # no evaluation at the end, and no checkpoint where none was asked for
     run.state.evaluated_at = run.last_save.step = steps
-    with contextlib.redirect_stdout(io.StringIO()):
+    page = open_page(output, output.parent / "studio") if "page" in active else nullcontext()
+    with contextlib.redirect_stdout(io.StringIO()), page:
         fit(run, built.task)
     loops.run_bare_block()
     run.data.close()
