@@ -25,6 +25,8 @@ COMMANDS = {
         "memory",
         "--level",
         "checkpoints",
+        "--level",
+        "page",
     ],
     "data": [
         "--batch-size",
@@ -134,13 +136,13 @@ def test_memory_has_equal_gradients_for_all_cases(rows_of):
 
 def test_overhead_ends_with_equal_weights_on_every_level(rows_of):
     rows, output = rows_of("overhead")
-    assert [row["level"] for row in rows] == ["memory", "checkpoints"]
+    assert [row["level"] for row in rows] == ["memory", "checkpoints", "page"]
     for row in rows:
         assert row["weights"] == "equal" and row["bare_step_ms"] > 0 and row["batch_wait_ms"] >= 0
         assert (
             row["overhead_low_percent"] <= row["overhead_percent"] <= row["overhead_high_percent"]
         )
-    assert [row["blocks"] for row in rows] == [5, 2]  # a checkpoint every two blocks
+    assert [row["blocks"] for row in rows] == [5, 2, 2]  # a checkpoint every two blocks
     assert "a checkpoint every two blocks" in output
 
 
