@@ -130,9 +130,10 @@ def test_the_log_of_the_server_has_one_line_for_one_message(caplog):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "127.0.0.1.org"])
 def test_another_address_needs_tls_or_the_flag(tmp_path, command, host):
-    code, out, err = command(
-        "", host=host, state=tmp_path / "state", runs=tmp_path / "runs", port=0
-    )
+    with socket.create_server(("", 0)) as taken:  # a server that came so far would end there
+        port = taken.getsockname()[1]
+        options = {"state": tmp_path / "state", "runs": tmp_path / "runs", "port": port}
+        code, out, err = command("", host=host, **options)
     assert code == 2 and f"--host {host}: " in err and "--insecure-http" in err and out == ""
     assert not (tmp_path / "state").exists()
 
