@@ -38,7 +38,8 @@ def test_each_text_is_there_in_both_languages_with_the_same_values(words):
     pages = {name: texts for name, texts in words.items() if set(texts) == {"en", "ko"}}
     assert {"shell", "home", "run", "compare", "docs"} <= set(pages)
     for name, texts in pages.items():
-        assert set(texts["en"]) == set(texts["ko"]), name
+        # the help of a setting is English from the command itself and has a Korean text alone
+        assert set(texts["en"]) <= set(texts["ko"]), name
         for key, text in texts["en"].items():
             assert slots(text) == slots(texts["ko"][key]), (name, key)
 

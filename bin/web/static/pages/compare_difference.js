@@ -11,7 +11,9 @@ const WIDTH = 600, HEIGHT = 74, MARGIN = 60, MIDDLE = 26;
 // Returns a difference with its sign; one of shares is in points.
 function signed(format, value) {
   const sign = value > 0 ? "+" : value < 0 ? "\u2212" : "";
-  return `${sign}${formatValue(format, Math.abs(value))}`;
+  const size = Math.abs(value);
+  if (format !== "percent") return `${sign}${formatValue(format, size)}`;
+  return word("difference.points", { n: `${sign}${(100 * size).toFixed(2)}` });
 }
 
 // Returns a drawing of the interval beside zero.

@@ -22,6 +22,7 @@ export default {
     "difference.busy": "Comparing the predictions of both runs",
     "difference.same": "Choose two different runs.",
     "difference.tasks": "Choose two runs of the same task: other scores cannot be compared.",
+    "difference.points": "{n} points",
     "difference.bar": "difference {difference}, 95 % interval {low} to {high}",
     "difference.text":
       "{label} of {a} minus {b}: {difference}, 95 % interval {low} to {high}, paired over {n} "
@@ -49,6 +50,7 @@ export default {
     "difference.busy": "두 실행의 예측을 비교하는 중",
     "difference.same": "서로 다른 실행을 고르세요.",
     "difference.tasks": "같은 작업의 실행 두 개를 고르세요. 작업이 다르면 점수를 비교할 수 없습니다.",
+    "difference.points": "{n} %p",
     "difference.bar": "차이 {difference}, 95 % 구간 {low} ~ {high}",
     "difference.text":
       "{label}: {a} 빼기 {b} = {difference}, 95 % 구간 {low} ~ {high}, 이미지 {n}개를 짝지어 계산.",
