@@ -14,7 +14,7 @@ from typing import NamedTuple
 from visionloop.engine.checkpoints.files import finite
 from visionloop.engine.types import JsonObject
 
-NOT_CURVES = ("time", "step", "epoch", "kind")
+NOT_CURVES = frozenset(("time", "step", "epoch", "kind"))
 MAX_STEP = 2**53  # a larger number is not exact in a browser
 NAN = math.nan
 
@@ -53,13 +53,20 @@ class TrainingLog:
         self.last = line
         columns = self.columns
         for name, value in line.items():
-            if name in NOT_CURVES or not is_point(value):
+            if name in NOT_CURVES:
                 continue
+            if type(value) is not float:  # a page reads 100,000 lines: most values are floats
+                if not is_point(value):
+                    continue
+                value = as_float(value)
+            elif not math.isfinite(value):
+                value = NAN
             column = columns.get(name)
             if column is None:
                 column = columns[name] = Column(array("q"), array("d"))
-            column.steps.append(step)
-            column.values.append(as_float(value))
+            steps, values = column
+            steps.append(step)
+            values.append(value)
 
     def _insert(self, line: JsonObject) -> None:
         """Add a line that is not the last one; it replaces the line of its step."""
