@@ -87,6 +87,7 @@ def check_nonfinite_steps(run: Run) -> None:
     report = run.nonfinite_steps.read()
     if not report.new:
         return
+    run.log.update_status(nonfinite_steps=run.nonfinite_steps.reported)
     terms = ", ".join(f"{name} {value:.4g}" for name, value in report.losses.items())
     ids = run.data.sampler.sample_ids(report.first_step)
     names = ", ".join(run.data.dataset.name(index) for index in ids[:4])

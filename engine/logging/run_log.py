@@ -189,6 +189,7 @@ class RunLog:
         step_ms, wait = clock.interval(step)
         if self._outputs is None:
             return
+        peak = peak_gib(self.world.device)
         samples_per_second, lr = 1000 * batch_size / step_ms, max(lrs.values())
         speed = {"step_ms": round(step_ms, 3), "data_wait": round(wait, 4)}
         self._line(step, "train", **losses, lr=lr, grad_norm=grad_norm, **speed)
@@ -199,11 +200,13 @@ class RunLog:
             "perf/samples_per_second": samples_per_second,
             "perf/step_ms": step_ms,
             "perf/data_wait_percent": 100 * wait,
-            "memory/peak_gib": peak_gib(self.world.device),
+            "memory/peak_gib": peak,
         }
         self._outputs.board.scalars(step, scalars)
         left = self._seconds_left(step, step_ms)
-        self.update_status(step=step, epoch=self.epoch_of(step), eta=time.time() + left)
+        self.update_status(
+            step=step, epoch=self.epoch_of(step), eta=time.time() + left, peak_gib=round(peak, 3)
+        )
         text = f"loss {losses['loss']:.4f}  lr {lr:.2e}  {samples_per_second:.1f} samples/s"
         score = self._best_score_text()
         if self._bar is not None:

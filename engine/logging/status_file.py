@@ -47,6 +47,8 @@ class StatusFile:
             "steps": steps,
             "eta": None,
             "best": None,
+            "peak_gib": None,
+            "nonfinite_steps": 0,
             "error": None,
         }
         self.update()

@@ -134,13 +134,10 @@ def test_the_command_that_shows_a_nonfinite_step_can_be_pasted_into_a_shell(tmp_
     ]
 
 
-def test_single_nonfinite_steps_do_not_end_the_run(tmp_path):
-    assert (
-        train(
-            ToyTask, output=str(tmp_path), poison="1,3,5", max_nonfinite_steps=2, **SETTINGS
-        ).state
-        == "finished"
-    )
+def test_single_nonfinite_steps_do_not_end_the_run_and_are_counted_in_its_status(tmp_path):
+    result = train(ToyTask, output=str(tmp_path), poison="1,3,5", max_nonfinite_steps=2, **SETTINGS)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (result.state, status["nonfinite_steps"]) == ("finished", 3)
 
 
 def test_an_overflow_of_fp16_counts_only_when_the_scale_is_down_to_one(tmp_path, capfd):

@@ -63,6 +63,8 @@ class RunRow(BaseModel):
     epoch: float | None
     eta: float | None
     heartbeat: float | None
+    peak_gib: float | None = Field(description="memory, of the newest start")
+    nonfinite_steps: int | None = Field(description="of the newest start, which changed nothing")
     best: Best | None
     metric: Metric | None = Field(description="of `best`")
     started: float | None
@@ -116,6 +118,8 @@ def row_of(run: IndexedRun, label: RunLabel) -> RunRow:
         epoch=float_or_none(status.get("epoch")),
         eta=float_or_none(status.get("eta")),
         heartbeat=float_or_none(status.get("heartbeat")),
+        peak_gib=float_or_none(status.get("peak_gib")),
+        nonfinite_steps=int_or_none(status.get("nonfinite_steps")),
         best=best,
         metric=None if best is None else metric_of(task, best.metric),
         started=run.started,

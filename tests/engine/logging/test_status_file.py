@@ -36,6 +36,8 @@ def test_the_status_file_has_the_place_of_the_run_and_a_heartbeat(tmp_path, quic
         "steps": 10,
         "eta": None,
         "best": None,
+        "peak_gib": None,
+        "nonfinite_steps": 0,
         "error": None,
         "heartbeat": None,
     }

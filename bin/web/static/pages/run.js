@@ -72,7 +72,6 @@ export async function show(main, { params, signal }) {
   function drawCharts() {
     if (!report) return;
     board.show(report, placed(report.runs));
-    header.showCurves(report.runs[0]);
   }
 
   async function loadHead() {

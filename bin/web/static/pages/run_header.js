@@ -24,10 +24,6 @@ function tile(label) {
   return part;
 }
 
-const lastValue = (run, name) => {
-  return run.curves.find((curve) => curve.name === name)?.values.findLast((one) => one !== null);
-};
-
 // Returns the note, which a button opens for a change.
 function notePart(path) {
   const text = make("p", { class: "note" }), place = make("div");
@@ -142,6 +138,9 @@ export function runHeader(path, signal, { refresh, resumed }) {
       run.eta ? word("tile.left", { span: span(run.eta - Date.now() / 1000) }) : "");
     const seen = isAlive ? null : run.heartbeat;
     tiles.heartbeat.set(seen && ago(seen), seen ? moment(seen) : "");
+    tiles.memory.set(run.peak_gib === null ? null : `${run.peak_gib.toFixed(2)} GiB`);
+    const bad = run.nonfinite_steps;
+    tiles.bad.set(bad === null ? null : number(bad), bad ? word("tile.bad.hint") : "");
   }
 
   header.show = (nowRun, nowJob) => {
@@ -170,10 +169,12 @@ export function runHeader(path, signal, { refresh, resumed }) {
   };
 
   // Shows the status of an event. Returns whether the state is another one than before.
-  header.progress = ({ state, step, steps, eta, heartbeat }) => {
+  header.progress = ({ state, step, steps, eta, heartbeat, peak_gib, nonfinite_steps }) => {
     if (!run) return false;
     const isNew = state !== run.state;
     Object.assign(run, { state, step, steps, eta, heartbeat });
+    run.peak_gib = peak_gib ?? null;
+    run.nonfinite_steps = nonfinite_steps ?? null;
     drawState();
     return isNew;
   };
@@ -187,13 +188,6 @@ export function runHeader(path, signal, { refresh, resumed }) {
     const interval = low ? ` · ${word("tile.interval", { low, high })}` : "";
     tiles.best.set(formatValue(format, best.score), at + interval);
     tiles.time.set(one.seconds === null ? null : span(one.seconds));
-  };
-
-  header.showCurves = (one) => {
-    const memory = lastValue(one, "peak_gib");
-    tiles.memory.set(memory === undefined ? null : `${memory.toFixed(2)} GiB`);
-    const loss = one.curves.find(({ name }) => name === "loss");
-    tiles.bad.set(loss ? number(loss.gaps) : null, loss?.gaps ? word("tile.bad.hint") : "");
   };
 
   const timer = setInterval(() => run && drawState(), TICK_MS);

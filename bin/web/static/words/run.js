@@ -17,8 +17,8 @@ export default {
     "tile.memory": "Peak memory",
     "tile.disk": "Disk left",
     "tile.used": "{gib} GiB used",
-    "tile.bad": "Losses that are not finite",
-    "tile.bad.hint": "replay such a step: click its neighbor in the loss curve",
+    "tile.bad": "Non-finite steps",
+    "tile.bad.hint": "they changed nothing; the log has the command that replays one",
     "tile.heartbeat": "Last sign of life",
     "ending.stopping":
       "Stopping: the run finishes its step and saves a checkpoint. Killing is offered after 20 s.",
@@ -83,8 +83,8 @@ export default {
     "tile.memory": "최대 메모리",
     "tile.disk": "남은 디스크",
     "tile.used": "{gib} GiB 사용 중",
-    "tile.bad": "유한하지 않은 손실",
-    "tile.bad.hint": "손실 곡선에서 이웃한 점을 클릭해 다시 실행해 보세요",
+    "tile.bad": "유한하지 않은 스텝",
+    "tile.bad.hint": "가중치는 바뀌지 않았습니다. 로그에 해당 스텝을 재현하는 명령이 있습니다",
     "tile.heartbeat": "마지막 신호",
     "ending.stopping":
       "멈추는 중: 스텝을 마치고 체크포인트를 저장합니다. 20초 뒤에 강제 종료할 수 있습니다.",
