@@ -90,7 +90,7 @@ def read_object(path: Path, notes: list[str]) -> JsonObject:
     Returns {} and adds a note without such an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = finite(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         notes.append(f"{path.name}: {error.strerror}")
         return {}
@@ -99,7 +99,7 @@ def read_object(path: Path, notes: list[str]) -> JsonObject:
         return {}
     if not isinstance(content, dict):
         notes.append(f"{path.name}: expected an object, found {type(content).__name__}")
-    return as_object(finite(content))
+    return as_object(content)
 
 
 def read_log(path: Path, notes: list[str]) -> MetricsLog:

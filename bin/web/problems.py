@@ -1,7 +1,9 @@
 """Errors of the API: RFC 9457 problem objects with `code`, `field` and `hint`."""
 
+import errno
 import json
 import logging
+import sqlite3
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -28,6 +30,8 @@ TITLES = {
     500: "A defect of visionloop",
     503: "Not available now",
 }
+# beginnings of names of errors
+UNWRITABLE = ("ENOSPC", "EDQUOT", "EROFS", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
 log = logging.getLogger("visionloop.studio")
 
 
@@ -105,6 +109,14 @@ def install_problem_handlers(app: FastAPI) -> None:
         detail = f"{name}: {first['msg']}" if name else str(first["msg"])
         return Problem(422, "bad_input", detail, field=name).response()
 
+    async def on_full_disk(_: Request, error: Exception) -> Response:
+        name = getattr(error, "sqlite_errorname", errno.errorcode.get(getattr(error, "errno", 0)))
+        if not (name or "").startswith(UNWRITABLE):
+            raise error
+        log.error("%s", error)
+        detail = "the server cannot write its files: the disk is full or read-only"
+        return Problem(503, "no_space", detail, hint="make room in the folder --state").response()
+
     async def on_defect(_: Request, error: Exception) -> Response:
         log.error("defect", exc_info=error)
         return Problem(
@@ -115,6 +127,8 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(UserError, on_user_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_wrong_input)
+    app.add_exception_handler(OSError, on_full_disk)
+    app.add_exception_handler(sqlite3.OperationalError, on_full_disk)
     app.add_exception_handler(Exception, on_defect)
 
 

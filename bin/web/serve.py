@@ -29,10 +29,14 @@ def run_studio(config: StudioConfig) -> None:
     """
     require_safe_address(config)
     require_certificate(config)
-    for folder in config.runs[:1]:
-        folder.mkdir(parents=True, exist_ok=True)
-    token = read_or_make_token(config.state / "token")
-    lock = hold_state(config.state)
+    try:
+        for folder in config.runs[:1]:
+            folder.mkdir(parents=True, exist_ok=True)
+        token = read_or_make_token(config.state / "token")
+        lock = hold_state(config.state)
+    except OSError as error:
+        hint = "the server writes to --state and to the first --runs"
+        raise UserError(f"{error.filename}: {error.strerror}", field="state", hint=hint) from None
     write_log_in_lines()
     listener = listen(config.host, config.port)
     app = create_app(config, token)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
+import anyio
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
@@ -15,9 +16,11 @@ from visionloop.bin.web.config import API
 from visionloop.bin.web.inference.messages import MAX_TOP, Answer, ImageName
 from visionloop.bin.web.inference.process import ModelKey
 from visionloop.bin.web.problems import Problem
+from visionloop.bin.web.runs.index import signature_of
 from visionloop.bin.web.security.roots import resolve_below
 from visionloop.bin.web.studio import Studio, studio_of
 from visionloop.bin.web.tables.local_models import (
+    WEIGHTS,
     LocalModel,
     TaskName,
     find_local_models,
@@ -27,6 +30,7 @@ from visionloop.bin.web.tables.local_models import (
 from visionloop.tasks.huggingface.hub import check_folder
 
 router = APIRouter(tags=["predictions"])
+UPLOAD_SECONDS = 120  # a client that has lost its network must not keep a place for ever
 Services = Annotated[Studio, Depends(studio_of)]
 
 
@@ -65,9 +69,13 @@ async def uploaded_image(request: Request, studio: Services) -> AsyncIterator[by
         )
     with studio.predictors.upload():
         try:
-            body = await request.body()
+            with anyio.fail_after(UPLOAD_SECONDS):
+                body = await request.body()
         except ClientDisconnect:
             raise Problem(400, "bad_input", "body: the upload has ended early") from None
+        except TimeoutError:
+            detail = f"body: not complete within {UPLOAD_SECONDS} s"
+            raise Problem(400, "timeout", detail, field="body") from None
         if not body:
             raise Problem(422, "bad_input", "body: expected an image, got nothing", field="body")
         yield body
@@ -139,4 +147,5 @@ def find_model(model: str, task: TaskName | None, roots: tuple[Path, ...]) -> Mo
             field="task",
             hint="give the task",
         )
-    return ModelKey(task or str(known), str(folder))
+    files = (str(folder / name) for name in ("config.json", *WEIGHTS))
+    return ModelKey(task or str(known), str(folder), tuple(map(signature_of, files)))

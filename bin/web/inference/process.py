@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 
 from visionloop.bin.web.inference.messages import Answer, Failure, Question, Reply
 from visionloop.bin.web.problems import Problem
+from visionloop.bin.web.runs.index import Signature
 
 MODULE = "visionloop.bin.web.inference.worker"
 LOG_TAIL = 4000  # characters of a worker's last words in the log of the server
@@ -21,10 +22,14 @@ log = logging.getLogger("visionloop.studio")
 
 
 class ModelKey(NamedTuple):
-    """A task, and a folder or a name of the model zoo."""
+    """A task, and a folder or a name of the model zoo.
+
+    files: signatures of a folder's files, since a run replaces its best weights.
+    """
 
     task: str
     model: str
+    files: tuple[Signature, ...] = ()
 
 
 class LostWorker(Exception):

@@ -26,7 +26,7 @@ PLACES = ("--output", "--run-name")  # options that name the run folder
 def living_job(run: Path, queue: JobQueue, config: StudioConfig) -> JobRow:
     """Return the job of a run that lives, made for one that was started elsewhere.
 
-    Raises Problem (409) for a run that no process trains.
+    Raises Problem (409) for a run that no process of this machine trains.
     """
     job = queue.store.job_of_run(run)
     if job is not None and job.state not in ENDED:
@@ -34,6 +34,9 @@ def living_job(run: Path, queue: JobQueue, config: StudioConfig) -> JobRow:
     holder = lock_holder(run / ".lock")
     if holder is None:
         raise Problem(409, "not_running", f"{run.name}: no process of this machine trains there")
+    if holder.pid == 0:
+        detail = f"{run.name}: a process of another machine or container trains there"
+        raise Problem(409, "not_possible", detail, hint="stop it there")
     return queue.adopt(description_of(run, config, holder=holder))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from visionloop.bin.web.jobs.folder import JobFolder
 from visionloop.bin.web.jobs.processes import (
     Process,
+    is_alive,
     kill_all,
     lock_holder,
     send_signal,
@@ -27,9 +28,9 @@ class Observation:
     """A job as its files and locks show it.
 
     Attributes:
-        begun: its newest attempt has begun.
+        begun: its newest attempt has begun, or can never begin, without its folder.
         runner: the process that runs it, or None.
-        trainer: without one: the process that trains in its run folder, or None.
+        trainer: without one: the process that trains in its run folder, or its command, or None.
         code: exit code of the attempt if it has ended by itself.
     """
 
@@ -47,11 +48,15 @@ def observe(job: JobRow, folder: JobFolder) -> Observation:
     """Look at a job. The order matters: a process takes the lock, begins, exits, lets go."""
     is_adopted = bool(job.description["adopted"]) and job.attempt == 0
     begun = is_adopted or (folder.process() or {}).get("attempt", -1) >= job.attempt > 0
+    begun = begun or not folder.path.is_dir()
     runner = folder.holder()
     ended = folder.exit_of(job.attempt) if runner is None else None
     trainer = None
-    if begun and runner is None and ended is None and job.run is not None:
-        trainer = lock_holder(job.run / ".lock")
+    if begun and runner is None and ended is None:
+        trainer = lock_holder(job.run / ".lock") if job.run is not None else None
+        command = folder.command()  # it takes some seconds until it has that lock
+        if trainer is None and command is not None and is_alive(command):
+            trainer = command
     code = None if ended is None else int(ended["code"])
     return Observation(begun or ended is not None, runner, trainer, code)
 
@@ -61,7 +66,7 @@ class ProcessControl:
 
     def __init__(self) -> None:
         self._runners: dict[str, subprocess.Popen[bytes]] = {}
-        self._commands: dict[tuple[str, int, str], subprocess.Popen[bytes] | None] = {}
+        self._commands: dict[tuple[str, float | None, str], subprocess.Popen[bytes] | None] = {}
 
     def start(self, job: JobRow, folder: JobFolder) -> None:
         """Start the runner of the newest attempt. It is nobody's child once this server ends."""
@@ -116,7 +121,7 @@ class ProcessControl:
 
     def _command(self, job: JobRow, folder: JobFolder, name: str) -> None:
         """Run the launch's own command to stop or kill once for each attempt."""
-        key = (job.id, job.attempt, name)
+        key = (job.id, job.started, name)  # a removed job may leave its id to another one
         if key in self._commands:
             return
         with open(folder.log, "ab") as output:

@@ -34,18 +34,25 @@ class JobFolder:
         """Return attempt, pid, pgid, started and start_ticks of the newest start."""
         return read_json(self.process_file)
 
+    def command(self) -> Process | None:
+        """Return the process of the newest start's command, which may have ended."""
+        content = self.process() or {}
+        pid = content.get("pgid")
+        return None if pid is None else Process(pid, content.get("command_start_ticks"))
+
     def exit_of(self, attempt: int) -> JsonObject | None:
         """Return code and time of the end of an attempt; None if it has not ended by itself."""
         return read_json(self.exit_file(attempt))
 
-    def write_process(self, attempt: int, process: Process, group: int | None) -> None:
-        """Record that an attempt has begun. group: process group of its command, once there."""
+    def write_process(self, attempt: int, process: Process, command: Process | None) -> None:
+        """Record that an attempt has begun. command: leader of its process group, once there."""
         before = self.process() or {}
         is_new = before.get("attempt") != attempt
         content = {
             "attempt": attempt,
             "pid": process.pid,
-            "pgid": group,
+            "pgid": command and command.pid,
+            "command_start_ticks": command and command.start_ticks,
             "started": time.time() if is_new else before["started"],
             "start_ticks": process.start_ticks,
             # where the attempt's own part of the log begins

@@ -32,7 +32,7 @@ class Handover:
     """Decides whether jobs of clusters have ended, without ever waiting for an answer."""
 
     def __init__(self) -> None:
-        self._watches: dict[tuple[str, int], Watch] = {}
+        self._watches: dict[tuple[str, float | None], Watch] = {}
 
     def has_ended(self, job: JobRow) -> bool:
         """Return whether neither the run nor the cluster will go on with a job.
@@ -52,7 +52,8 @@ class Handover:
 
     def _is_absent(self, job: JobRow) -> bool:
         """Ask the cluster from time to time. Returns True when it has lost sight of the job."""
-        watch = self._watches.setdefault((job.id, job.attempt), Watch())
+        # a removed job may leave its id to another one
+        watch = self._watches.setdefault((job.id, job.started), Watch())
         if watch.process is not None:
             if watch.process.poll() is None:
                 return False

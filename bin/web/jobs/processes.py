@@ -114,7 +114,12 @@ def send_signal(process: Process, number: int) -> bool:
 
 
 def descendants(pid: int) -> list[Process]:
-    """Return the living children of a process, their children and so on, without itself."""
+    """Return the living children of a process, their children and so on, without itself.
+
+    Empty for the processes 0 and 1, the ancestors of all others.
+    """
+    if pid <= 1:
+        return []
     children: dict[int, list[Process]] = {}
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc"):

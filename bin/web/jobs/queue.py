@@ -100,7 +100,11 @@ class JobQueue:
         with self._lock:
             write_job(self.path, description)
             folder = self.folder_of(description.spec.id)
-            self.store.insert(row_of(description.as_json(), folder))
+            try:
+                self.store.insert(row_of(description.as_json(), folder))
+            except BaseException:
+                shutil.rmtree(folder.path)  # else the next server starts what was refused
+                raise
         self._wake.set()
         return self.get(description.spec.id)
 
@@ -132,8 +136,8 @@ class JobQueue:
             other = self.get(before)
             if other.state not in WAITING or other.id == job.id:
                 raise self._refusal(other, "started next")
-            self.store.update(other.id, states=(JobState.PAUSED,), state=JobState.QUEUED)
             row = self._ask(job_id, "yield", if_waiting=JobState.QUEUED)
+            self.store.update(other.id, states=(JobState.PAUSED,), state=JobState.QUEUED)
             ids = [one.id for one in self.store.jobs() if one.id not in (job.id, other.id)]
             self.store.order([other.id, job.id, *ids])
             return row
@@ -158,9 +162,10 @@ class JobQueue:
             job = self.get(job_id)
             if job.state not in WAITING:
                 raise self._refusal(job, "moved")
-            ids = [one.id for one in self.store.jobs() if one.id != job_id]
-            ids.insert(len(ids) if before is None else ids.index(self.get(before).id), job_id)
-            self.store.order(ids)
+            if before != job_id:
+                ids = [one.id for one in self.store.jobs() if one.id != job_id]
+                ids.insert(len(ids) if before is None else ids.index(self.get(before).id), job_id)
+                self.store.order(ids)
         self._wake.set()
         return self.get(job_id)
 
@@ -171,6 +176,7 @@ class JobQueue:
             if job.state in (*ALIVE, JobState.VERIFYING):
                 raise self._refusal(job, "removed")
             trash = self.path / f".{job_id}.removed"
+            shutil.rmtree(trash, ignore_errors=True)  # of a server that was killed
             with contextlib.suppress(FileNotFoundError):
                 (self.path / job_id).rename(trash)
             self.store.remove(job_id)
@@ -240,7 +246,8 @@ class JobQueue:
             return  # a cluster cannot stop what it has not got yet
         elif job.state is not JobState.STOPPING:
             self._control.stop(job, folder, seen)
-        self.store.update(job.id, state=JobState.STOPPING)
+        if job.state is not JobState.STOPPING:
+            self.store.update(job.id, state=JobState.STOPPING)
 
     def _follow_handed_over(self, job: JobRow, folder: JobFolder) -> None:
         """Follow a job that a cluster runs, by the files in the folder of the run."""
@@ -261,7 +268,7 @@ class JobQueue:
         outcome = outcome_of(job, folder, code)
         if job.kind is JobKind.TRAIN and outcome.state in VERIFIED and not outcome.restarts:
             assert job.run is not None
-            checked = self._verifier.check(job.id, job.run, folder.path)
+            checked = self._verifier.check(job.id, job.run)
             if checked is None:
                 if job.state is not JobState.VERIFYING:
                     self.store.update(job.id, state=JobState.VERIFYING, exit_code=code)
@@ -307,10 +314,14 @@ class JobQueue:
     def _begin(self, job: JobRow) -> None:
         if job.state is not JobState.QUEUED:
             return  # the user was faster
-        if job.kind is JobKind.TRAIN and job.run is not None and lock_holder(job.run / ".lock"):
+        folder = self.folder_of(job.id)
+        if not folder.path.is_dir():
+            error = job_error("lost", f"{folder.path}: the folder of the job is gone")
+            self._finish(job, Outcome(JobState.FAILED, error), None)
+        elif job.kind is JobKind.TRAIN and job.run is not None and lock_holder(job.run / ".lock"):
             error = job_error(
                 "locked", f"{job.run}: another process is running there", file=str(job.run)
             )
             self._finish(job, Outcome(JobState.FAILED, error), None)
         elif self.store.begin_attempt(job.id):
-            self._control.start(self.get(job.id), self.folder_of(job.id))
+            self._control.start(self.get(job.id), folder)

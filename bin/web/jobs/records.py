@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from visionloop.bin.web.jobs.folder import JobFolder, read_json
+from visionloop.bin.web.jobs.outcome import MOST_RESTARTS
 from visionloop.bin.web.jobs.spec import JobKind, JobSpec, JobState
 from visionloop.bin.web.jobs.store import LAUNCHER, JobRow
 from visionloop.bin.web.launchers.launch import Launch, LauncherOptions, LocalOptions
@@ -122,7 +123,7 @@ def row_of(description: JsonObject, folder: JobFolder) -> JobRow:
         state=state,
         wanted=None,
         attempt=attempt,
-        restarts=0,
+        restarts=MOST_RESTARTS if attempt else 0,  # none goes on by itself that had ended
         position=0,
         created=description["created"],
         started=started,

@@ -77,7 +77,7 @@ def run_attempt(path: Path, attempt: int) -> None:
         folder.write_exit(attempt, NO_PROGRAM if is_absent else CANNOT_START)
         return
     stop.watch(child.pid)
-    folder.write_process(attempt, this, child.pid)
+    folder.write_process(attempt, this, process_of(child.pid))
     folder.write_exit(attempt, wait_for_all(child.pid))
 
 

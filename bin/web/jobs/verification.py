@@ -4,11 +4,14 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 from visionloop.bin.web.jobs.outcome import job_error
 from visionloop.bin.web.jobs.spec import python_command
 from visionloop.engine.types import JsonObject
+
+MOST_AT_ONCE = 2  # a server without its database finds all jobs that were ever stopped
 
 
 @dataclass(frozen=True)
@@ -24,24 +27,25 @@ class Verifier:
     def __init__(self) -> None:
         self._processes: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
 
-    def check(self, job_id: str, run: Path, folder: Path) -> Verification | None:
+    def check(self, job_id: str, run: Path) -> Verification | None:
         """Return the result for a run that has ended; None while it is checked, by repeated calls.
 
         Args:
             job_id: the job of the run.
             run: folder of the run.
-            folder: of the job, for the output of the command.
         """
         if not (run / "checkpoints").is_dir():
             return Verification(None)
         if job_id not in self._processes:
-            output: IO[bytes] = open(folder / "verify.json", "w+b")  # noqa: SIM115 - until it is read
+            if len(self._processes) >= MOST_AT_ONCE:
+                return None
+            output: IO[bytes] = TemporaryFile()  # noqa: SIM115 - until it is read
             process = subprocess.Popen(
                 python_command("checkpoint", "verify", str(run), "--json"),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                cwd=folder,
+                cwd=run,
                 start_new_session=True,
             )
             self._processes[job_id] = process, output

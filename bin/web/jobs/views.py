@@ -12,18 +12,10 @@ from visionloop.bin.web.jobs.spec import ALIVE, WAITING, JobKind, JobState
 from visionloop.bin.web.jobs.store import JobRow
 from visionloop.bin.web.launchers.launch import Launch, LauncherOptions
 from visionloop.bin.web.runs.identity import run_id
+from visionloop.bin.web.runs.rows import RunError, error_of
+from visionloop.bin.web.runs.text import float_or_none, int_or_none
 
 TAIL_LINES, TAIL_BYTES = 20, 8 << 10
-
-
-class JobError(BaseModel):
-    """Error of a job, as in status.json."""
-
-    code: str
-    message: str
-    file: str | None = None
-    field: str | None = None
-    hint: str | None = None
 
 
 class Abilities(BaseModel):
@@ -78,7 +70,7 @@ class Job(BaseModel):
     attempt: int
     restarts: int = Field(description="starts that the queue made by itself since the user's last")
     exit_code: int | None
-    error: JobError | None
+    error: RunError | None
     log_tail: list[str] = Field(description="last lines of the log of a job that has failed")
     can: Abilities
     progress: Progress | None
@@ -109,7 +101,7 @@ def view_of(job: JobRow, queue: JobQueue, position: int | None) -> Job:
         attempt=job.attempt,
         restarts=job.restarts,
         exit_code=job.exit_code,
-        error=None if job.error is None else JobError(**job.error),
+        error=error_of({"error": job.error}),
         log_tail=tail,
         can=Abilities.of(job),
         progress=progress_of(job),
@@ -126,9 +118,11 @@ def progress_of(job: JobRow) -> Progress | None:
     if job.state not in ALIVE:
         return None
     status = fresh_status(job.run, job.started)
-    if "step" not in status:
+    step = int_or_none(status.get("step"))
+    if step is None:
         return None
-    return Progress(step=status["step"], steps=status.get("steps"), eta=status.get("eta"))
+    steps, eta = int_or_none(status.get("steps")), float_or_none(status.get("eta"))
+    return Progress(step=step, steps=steps, eta=eta)
 
 
 def views_of(queue: JobQueue) -> list[Job]:

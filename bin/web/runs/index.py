@@ -128,7 +128,7 @@ class RunIndex:
                 walked = time.monotonic()
             try:
                 self.scan(walk=is_due)
-            except OSError:
+            except Exception:  # whatever is in a run folder, the others are followed
                 log.exception("cannot read the runs; trying again")
             self._wake.wait(TICK_SECONDS)
 

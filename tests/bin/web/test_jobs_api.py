@@ -1,6 +1,7 @@
 """Jobs over the API: settings become options, a preview is the start, logs are read in parts."""
 
 import json
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -203,6 +204,28 @@ def test_jobs_are_ordered_named_and_removed(call):
     call("GET", f"/jobs/{ids[0]}", status=404)
     call("GET", "/jobs/..%2f", status=404)
     call("POST", "/jobs", train(unknown=1), status=422)
+
+
+def test_a_full_disk_refuses_a_job_as_a_whole(call, app):
+    studio = app.state.studio
+    (pages,) = studio.store._connection.execute("PRAGMA page_count").fetchone()
+    studio.store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    problem = call("POST", "/jobs", train(note="x" * 9000), status=503)
+    assert (problem["code"], bool(problem["hint"])) == ("no_space", True)
+    assert list(studio.queue.path.iterdir()) == []
+    studio.store._connection.execute("PRAGMA max_page_count = 1000000")
+    call("POST", "/jobs", train(note="x" * 9000), status=201)
+
+
+def test_jobs_are_listed_whatever_is_in_the_status_of_a_run(call, app, config):
+    job = call("POST", "/jobs", train(), status=201)
+    odd = {"step": "x", "steps": [], "eta": {}, "heartbeat": 1e12, "state": "running"}
+    run = Path(job["run"])
+    run.mkdir()
+    (run / "status.json").write_text(json.dumps(odd))
+    app.state.studio.store.update(job["id"], state="running", error={"code": 3, "hint": ["x"]})
+    (listed,) = call("GET", "/jobs")["jobs"]
+    assert (listed["progress"], listed["error"]["code"]) == (None, "3")
 
 
 def test_only_images_in_the_folder_of_a_job_are_served(call, app, config):

@@ -8,13 +8,22 @@ import time
 from pathlib import Path
 
 import pytest
-from studio_jobs import COUNTED, STOPPABLE, description, follow, new_queue, wait_for_text
+from studio_jobs import (
+    COUNTED,
+    STOPPABLE,
+    TRAINER,
+    description,
+    follow,
+    new_queue,
+    wait_for_text,
+)
 
 from visionloop.bin.web import jobs
-from visionloop.bin.web.jobs.processes import kill_all
+from visionloop.bin.web.jobs.processes import descendants, kill_all
 from visionloop.bin.web.jobs.queue import ENDED
 from visionloop.bin.web.jobs.spec import JobState
 from visionloop.bin.web.jobs.store import RunNote
+from visionloop.bin.web.jobs.verification import MOST_AT_ONCE, Verifier
 from visionloop.bin.web.serve import hold_state
 from visionloop.engine.errors import UserError
 
@@ -139,6 +148,37 @@ def test_a_database_that_is_gone_or_damaged_loses_no_job(tmp_path, alive, harm, 
         assert aside.name in caplog.text
     queue.stop("alive")
     assert follow(queue, "alive", *ENDED).state is JobState.STOPPED
+
+
+def test_a_server_without_its_database_starts_no_job_that_had_ended(tmp_path):
+    error = {"code": "lost_process", "message": "gone", "file": None, "field": None, "hint": None}
+    queue = new_queue(tmp_path)
+    queue.create(
+        description(tmp_path, "a", f"{COUNTED}{TRAINER}status('failed', {error})\nsys.exit(75)")
+    )
+    attempts = follow(queue, "a", *ENDED).attempt
+    queue.store.close()
+    (tmp_path / "studio.db").unlink()
+    queue = new_queue(tmp_path)
+    job = follow(queue, "a", *ENDED)
+    assert (job.state, job.attempt) == (JobState.FAILED, attempts)
+    assert len((queue.path / "a" / "starts").read_text()) == attempts
+
+
+def test_checkpoints_of_many_runs_are_verified_a_few_at_a_time(tmp_path):
+    verifier = Verifier()
+    runs = {}
+    for number in range(6):
+        runs[str(number)] = tmp_path / str(number)
+        (runs[str(number)] / "checkpoints").mkdir(parents=True)
+    most, ended = 0, set()
+    while len(ended) < len(runs):
+        for name in runs.keys() - ended:
+            if verifier.check(name, runs[name]) is not None:
+                ended.add(name)
+        most = max(most, len(descendants(os.getpid())))
+        time.sleep(0.01)
+    assert 1 <= most <= MOST_AT_ONCE
 
 
 def test_the_order_of_the_queue_and_the_texts_survive_the_server(tmp_path):

@@ -90,6 +90,36 @@ def test_all_descendants_are_killed_and_nobody_else(start):
     assert (root.poll(), other.poll()) == (None, None)
 
 
+@pytest.mark.parametrize("pid", [0, 1])
+def test_the_ancestors_of_all_processes_have_no_descendants(pid):
+    """0 stands for a process of another machine or container."""
+    assert descendants(pid) == []
+
+
+def test_a_run_of_another_container_is_not_killed_with_all_that_runs_here(start, tmp_path):
+    """The test is the container: the process that looks at it is in a namespace of its own."""
+    alone = ("unshare", "--map-root-user", "--pid", "--fork", "--mount-proc")
+    if subprocess.run((*alone, "true"), capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces of processes here")
+    lock = tmp_path / ".lock"
+    start(f"{LOCK}; print('ready', flush=True); {SLEEP}", str(lock))
+    code = "import subprocess, sys; from pathlib import Path\n"
+    code += "from visionloop.bin.web.jobs.adoption import living_job\n"
+    code += "from visionloop.bin.web.jobs.processes import kill_all, lock_holder\n"
+    code += "from visionloop.bin.web.jobs.queue import JobQueue\n"
+    code += "from visionloop.bin.web.jobs.store import JobStore\n"
+    code += "run = Path(sys.argv[1])\n"
+    code += "other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    code += "holder = lock_holder(run / '.lock')\n"
+    code += "kill_all(holder.pid, [holder])\n"
+    code += "print(holder.pid, other.poll())\n"
+    code += "living_job(run, JobQueue(JobStore(run / 'studio.db'), run / 'jobs'), None)"
+    command = (*alone, sys.executable, "-P", "-c", code, str(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "0 None\n", done.stderr
+    assert "Problem: " in done.stderr and "another machine or container" in done.stderr
+
+
 def test_the_torchrun_of_a_process_is_its_parent_and_no_other_program(start, tmp_path):
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}]); "
     code += f"print('ready', flush=True); {SLEEP}"

@@ -1,6 +1,7 @@
 """The queue with small commands in the place of training: each job is a real detached process."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from studio_jobs import (
 
 from visionloop.bin.web.jobs import handover
 from visionloop.bin.web.jobs.outcome import MOST_RESTARTS
-from visionloop.bin.web.jobs.processes import kill_all, lock_holder, read_stat
+from visionloop.bin.web.jobs.processes import is_alive, kill_all, lock_holder, read_stat
 from visionloop.bin.web.jobs.queue import ENDED
 from visionloop.bin.web.jobs.spec import JobKind, JobState
 from visionloop.bin.web.launchers.launch import KubernetesOptions, Launch, TorchrunOptions
@@ -149,6 +150,7 @@ def test_jobs_run_one_after_the_other_in_the_order_of_the_user(queue, create, tm
     for name in "abcd":
         create(name, f"open({str(order)!r}, 'a').write({name!r})", start=False)
     queue.move("d", "a")
+    queue.move("d", "d")
     queue.move("b", None)
     for name in "abcd":
         queue.store.update(name, state=QUEUED)
@@ -260,6 +262,52 @@ def test_a_training_whose_runner_was_killed_is_followed_and_stopped(queue, creat
     assert follow(queue, "a", *ENDED).state is STOPPED
 
 
+def test_a_command_whose_runner_was_killed_is_followed_before_it_locks_its_run(queue, create):
+    create("a", STOPPABLE)
+    wait_for_text(queue, "a", "ready")
+    os.kill(queue.folder_of("a").holder().pid, 9)
+    for _ in range(20):
+        queue.tick()
+        time.sleep(0.02)
+    assert queue.get("a").state is RUNNING
+    queue.kill("a")
+    assert follow(queue, "a", *ENDED).state is STOPPED
+    assert not is_alive(queue.folder_of("a").command())
+
+
+def test_a_job_whose_folder_is_deleted_follows_its_run(queue, create, tmp_path):
+    create("a", f"{TRAINER}{STOPPABLE}")
+    create("b", "")
+    wait_for_text(queue, "a", "ready")
+    for name in "ab":
+        shutil.rmtree(queue.folder_of(name).path)
+    for _ in range(5):
+        queue.tick()
+    assert queue.get("a").state is RUNNING
+    queue.stop("a")
+    assert follow(queue, "a", *ENDED).state is STOPPED
+    job = follow(queue, "b", *ENDED)
+    assert (job.state, job.error["code"]) == (JobState.FAILED, "lost")
+    assert str(queue.path / "b") in job.error["message"]
+
+
+def test_a_job_that_is_stopping_is_written_once(queue, create):
+    """Each write reaches the disk, and tells all pages to ask again."""
+    deaf = (
+        "import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: print('no', flush=True))\n"
+    )
+    create("a", f"{deaf}print('ready', flush=True)\nwhile True: time.sleep(1)")
+    wait_for_text(queue, "a", "ready")
+    queue.stop("a")
+    wait_for_text(queue, "a", "no")
+    revision = queue.store.revision
+    for _ in range(5):
+        queue.tick()
+    assert (queue.get("a").state, queue.store.revision) == (JobState.STOPPING, revision)
+    queue.kill("a")
+    follow(queue, "a", *ENDED)
+
+
 def test_a_job_that_ends_without_a_word_is_lost_and_can_be_resumed(queue, create):
     create("a", f"{COUNTED}print('ready', flush=True)\nimport time; time.sleep(600)")
     wait_for_text(queue, "a", "ready")
@@ -298,8 +346,14 @@ def test_calls_that_make_no_sense_are_refused(queue, create):
         with pytest.raises(Problem, match="the job is running") as refused:
             call("a")
         assert refused.value.status == 409
+    create("b", "", start=False)
+    create("c", "", start=False)
+    queue.stop("b")
+    with pytest.raises(Problem, match="the job is stopped"):
+        queue.pause("b", "c")
+    assert queue.get("c").state is JobState.PAUSED
     with pytest.raises(Problem) as unknown:
-        queue.stop("b")
+        queue.stop("d")
     assert unknown.value.status == 404
     queue.kill("a")
     follow(queue, "a", *ENDED)
@@ -311,6 +365,8 @@ def test_a_removed_job_leaves_the_folder_of_its_run(queue, create, tmp_path):
     create("a", "open('../../runs/a/kept', 'w')")
     (tmp_path / "runs" / "a").mkdir(parents=True)
     follow(queue, "a", *ENDED)
+    # of a server that was killed while it removed another one
+    (queue.path / ".a.removed" / "rest").mkdir(parents=True)
     queue.remove("a")
     assert queue.store.jobs() == []
     assert list(queue.path.iterdir()) == []
@@ -367,6 +423,19 @@ def test_a_job_of_a_cluster_ends_as_its_run_does(queue, create, cluster):
 def test_a_job_of_a_cluster_that_disappears_is_lost(queue, create, cluster):
     create("a", "", launch=cluster(f"{TRAINER}status('running')"))
     assert follow(queue, "a", *ENDED).state is JobState.LOST
+
+
+def test_a_new_job_is_not_lost_because_a_removed_one_with_its_id_was(queue, create, monkeypatch):
+    monkeypatch.setattr(handover, "PROBE_SECONDS", 0.1)
+    create("a", "", launch=Launch(("true",), submits=True, probe=("true",)))
+    assert follow(queue, "a", *ENDED).state is JobState.LOST
+    queue.remove("a")
+    create("a", "", launch=Launch(("true",), submits=True, probe=("echo", "it waits")))
+    follow(queue, "a", RUNNING, JobState.LOST)
+    for _ in range(20):
+        queue.tick()
+        time.sleep(0.02)
+    assert queue.get("a").state is RUNNING
 
 
 def test_a_job_of_a_cluster_is_stopped_by_its_own_command(queue, create, cluster, tmp_path):

@@ -10,16 +10,20 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import numpy as np
 import pytest
 from PIL import Image
 from predict_runs import write_model
+from starlette.requests import Request
 from studio_client import studio_client, studio_config
 
+from visionloop.bin.web.api import predictions
 from visionloop.bin.web.config import Limits
 from visionloop.bin.web.inference.pool import PoolTimes, PredictorPool
 from visionloop.bin.web.inference.process import ModelKey
 from visionloop.bin.web.inference.worker import failure_of
+from visionloop.bin.web.problems import Problem
 
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
 WIDTH, HEIGHT = 90, 60
@@ -239,6 +243,33 @@ def test_a_killed_worker_is_started_again_once(client):
     (worker,) = [one for key, one in predictors.workers.items() if key.task == "detection"]
     os.kill(worker.process.pid, signal.SIGKILL)
     assert predict(client, "detection").status_code == 200
+
+
+def test_weights_that_were_replaced_are_loaded_again(client, folder):
+    model = folder / "models/replaced"
+    shutil.copytree(folder / "models/classification", model)
+    predict(client, "replaced")
+    before = worker_pids(client)
+    # as a run replaces best/: the new folder gets the old one's name
+    shutil.move(model, folder / "models/.old")
+    shutil.copytree(folder / "models/.old", model, copy_function=shutil.copy)
+    assert predict(client, "replaced").status_code == 200
+    assert worker_pids(client) - before
+
+
+def test_an_upload_that_does_not_end_keeps_no_place(folder, monkeypatch):
+    monkeypatch.setattr(predictions, "UPLOAD_SECONDS", 0.1)
+
+    async def ask(studio):
+        scope = {"type": "http", "headers": [(b"content-type", b"image/png")]}
+        request = Request(scope, anyio.sleep_forever)
+        await anext(predictions.uploaded_image(request, studio))
+
+    with studio_client(studio_config(folder, state=folder / "stuck")) as client:
+        studio = client.app.state.studio
+        for _ in range(studio.config.limits.waiting_uploads + 1):
+            with pytest.raises(Problem, match="not complete within"):
+                anyio.run(ask, studio)
 
 
 def test_a_worker_that_dies_at_every_start_is_a_problem(folder, monkeypatch):

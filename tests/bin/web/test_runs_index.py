@@ -110,6 +110,7 @@ def test_files_that_cannot_be_understood_hide_nothing(root):
         "half": b'{"state": "run',
         "list": b"[1, 2]",
         "deep": b"[" * 100_000,
+        "nested": b'{"state": ' + b"[" * 700 + b"]" * 700 + b"}",
         "bytes": b'{"state": "\xff"}',
         "numbers": b'{"state": 3, "step": 1e999, "heartbeat": 1' + b"0" * 400 + b"}",
     }.items():
@@ -118,7 +119,7 @@ def test_files_that_cannot_be_understood_hide_nothing(root):
         (root / name / "settings.json").write_bytes(content)
         (root / name / "metrics.jsonl").write_bytes(content)
     os.mkfifo(root / "good" / "pipe")
-    assert len(names(index_of(root))) == 7
+    assert len(names(index_of(root))) == 8
 
 
 def test_the_first_start_is_that_of_the_first_line(root):

@@ -128,6 +128,12 @@ def test_the_log_of_the_server_has_one_line_for_one_message(caplog):
     assert text.splitlines() == [text] and "\x1b" not in text and "run\\nERROR" in text
 
 
+def test_a_state_folder_that_cannot_be_made_is_one_line(tmp_path, command):
+    (tmp_path / "file").touch()
+    code, _, err = command("", state=tmp_path / "file/state", runs=tmp_path / "runs", port=0)
+    assert code == 2 and f"{tmp_path / 'file/state'}: Not a directory" in err
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "127.0.0.1.org"])
 def test_another_address_needs_tls_or_the_flag(tmp_path, command, host):
     with socket.create_server(("", 0)) as taken:  # a server that came so far would end there
