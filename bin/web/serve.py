@@ -65,10 +65,12 @@ def run_studio(config: StudioConfig) -> None:
 
 
 class StudioServer(uvicorn.Server):
-    """Server that ends the event streams first: it waits for all connections to close."""
+    """Server that ends streams and predictions first: it waits for all connections to close."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.config.app.state.studio.streams.close()  # type: ignore[union-attr]  # our app
+        studio = self.config.app.state.studio  # type: ignore[union-attr]  # our app
+        studio.streams.close()
+        studio.predictors.close()
         await super().shutdown(sockets)
 
 

@@ -56,10 +56,12 @@ class StudioServer:
         return f"{self.url}/#token={self.token}"
 
     def request(self, method: str, path: str, body: object = None) -> bytes:
-        """Return the bytes of an answer. `body`: bytes as they are, anything else as JSON."""
+        """Return the bytes of an answer. `body`: bytes as an image, anything else as JSON."""
         headers = {"Authorization": f"Bearer {self.token}", "X-Visionloop": "1"}
         content = body if isinstance(body, bytes) else None
-        if body is not None and content is None:
+        if content is not None:
+            headers["Content-Type"] = "image/png"
+        elif body is not None:
             content = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(

@@ -130,7 +130,7 @@ def find_model(model: str, task: TaskName | None, roots: tuple[Path, ...]) -> Mo
     """Return the folder of a model below the roots, or its name in the model zoo, with the task.
 
     Raises:
-        Problem: the path is outside the roots, or the task is not known.
+        Problem: the path or a file is outside the roots, or the task is not known.
         UserError: a folder without config.json and safetensors.
     """
     for zoo in MODEL_ZOOS:
@@ -147,5 +147,7 @@ def find_model(model: str, task: TaskName | None, roots: tuple[Path, ...]) -> Mo
             field="task",
             hint="give the task",
         )
+    for path in folder.iterdir():
+        resolve_below(str(path), roots, "model")
     files = (str(folder / name) for name in ("config.json", *WEIGHTS))
     return ModelKey(task or str(known), str(folder), tuple(map(signature_of, files)))

@@ -124,9 +124,10 @@ class Worker:
 
     def last_words(self) -> str:
         """Return the end of what the process has printed."""
-        with open(self.log_path, "rb") as file:
-            file.seek(max(0, self.log_path.stat().st_size - LOG_TAIL))
+        with suppress(FileNotFoundError), open(self.log_path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL))
             return file.read().decode(errors="replace").strip()
+        return ""  # the server ends
 
     def kill(self) -> None:
         """End the process and all of its group."""

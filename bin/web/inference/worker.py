@@ -9,6 +9,7 @@ harms this process alone. With HF_HUB_OFFLINE=1, which the server sets, nothing 
 import os
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,6 +31,8 @@ DEVICE = "cpu"  # the memory of a GPU belongs to the trainings, which would end 
 def main() -> None:
     """Load the model, then reply to questions until stdin ends."""
     task, model, max_pixels = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    with suppress(OSError):  # where memory runs out, this process ends, and no training
+        Path("/proc/self/oom_score_adj").write_text("1000")
     replies = take_stdout()
     questions: SimpleQueue[str] = SimpleQueue()
     Thread(target=read_questions, args=(questions,), daemon=True).start()

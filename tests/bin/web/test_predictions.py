@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Thread
 
 import anyio
 import numpy as np
@@ -17,6 +19,7 @@ from PIL import Image
 from predict_runs import write_model
 from starlette.requests import Request
 from studio_client import studio_client, studio_config
+from studio_server import ApiProblem, studio_server
 
 from visionloop.bin.web.api import predictions
 from visionloop.bin.web.config import Limits
@@ -131,6 +134,8 @@ def test_result_and_enlarged_input_of_super_resolution_have_one_size(client):
 def test_second_image_of_a_model_is_predicted_by_the_same_process(client):
     first = predict(client, "classification").json()
     before = worker_pids(client)
+    for pid in before:  # the first process to end where memory runs out
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
     second = predict(client, "classification").json()
     assert worker_pids(client) == before
     assert first["top"] == second["top"] and first["id"] != second["id"]
@@ -197,6 +202,15 @@ def test_models_are_taken_from_below_the_roots_alone(client, folder, tmp_path):
     for model in (tmp_path / "model", "link", "../../model"):
         response = predict(client, model)
         assert (response.status_code, response.json()["code"]) == (403, "outside_roots")
+
+
+def test_weights_behind_a_link_out_of_the_roots_are_refused(client, folder, tmp_path):
+    model = folder / "models/linked"
+    shutil.copytree(folder / "models/classification", model)
+    (model / "model.safetensors").rename(tmp_path / "outside")
+    (model / "model.safetensors").symlink_to(tmp_path / "outside")
+    response = predict(client, "linked")
+    assert (response.status_code, response.json()["code"]) == (403, "outside_roots")
 
 
 def test_a_pickle_is_refused_unopened(client, folder):
@@ -334,6 +348,27 @@ def test_all_workers_end_with_the_server(folder, tmp_path):
     assert len(processes) == 2
     assert all(process.returncode == -signal.SIGKILL for process in processes)
     assert not (tmp_path / "predictions").exists()
+
+
+def test_a_server_that_ends_refuses_the_prediction_that_it_waits_for(folder, tmp_path):
+    refused = []
+
+    def ask(server):
+        try:
+            server.request("POST", "/predictions?model=classification", image_bytes())
+        except ApiProblem as problem:
+            refused.append((problem.status, problem.body["code"]))
+
+    models = folder / "models"
+    with studio_server(tmp_path, "--models", str(models)) as server:
+        client = Thread(target=ask, args=(server,))
+        client.start()
+        while not list(server.state.glob("predictions/worker-*")):
+            time.sleep(0.05)
+        output = server.stop()
+        client.join()
+    assert refused == [(503, "busy")]
+    assert "Traceback" not in output
 
 
 def test_a_worker_ends_when_its_server_is_killed(folder):
