@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from visionloop.bin.reports.metrics_log import parse_line
+from visionloop.bin.reports.metrics_log import NOT_CURVES, parse_line
 from visionloop.bin.reports.run_folder import (
     as_object,
     best_of,
@@ -20,7 +20,6 @@ from visionloop.bin.reports.run_folder import (
 from visionloop.engine.types import JsonObject
 
 ENDED = ("finished", "stopped", "failed", "lost")
-PLACE = ("time", "step", "epoch", "kind")  # fields of every line
 NO_KEY = re.compile(r"[^\w/. -]")  # MLflow takes no other characters in the name of a metric
 
 
@@ -60,12 +59,12 @@ class RunSource:
 
     def settings(self) -> JsonObject:
         """Return {name: value}; {} while there is no settings.json."""
-        settings = as_object(read_object(self.folder / "settings.json", []).get("settings"))
+        settings = as_object(read_object(self.folder / "settings.json").get("settings"))
         return {name: as_object(row).get("value") for name, row in settings.items()}
 
     def state(self) -> RunState:
         """Return the state of the run."""
-        status = read_object(self.folder / "status.json", [])
+        status = read_object(self.folder / "status.json")
         message = as_object(status.get("error")).get("message")
         return RunState(
             state=state_of(status),
@@ -126,7 +125,7 @@ def row_of(line: JsonObject) -> Row | None:
     """
     kind = line.get("kind")
     if kind == "train":
-        groups = {"train": {name: line[name] for name in line.keys() - PLACE}}
+        groups = {"train": {name: line[name] for name in line.keys() - NOT_CURVES}}
     elif kind == "eval":
         losses = {"train_loss": line.get("train_loss"), "val_loss": line.get("val_loss")}
         groups = {

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from visionloop.engine.errors import DEFECT, FINISHED, STOPPED, USER_ERROR
 
-# error codes of a failed run that the same command resumes
-RESUMABLE = ("lost_process", "out_of_memory")
+# codes of the errors after which the same command resumes a run
+RESUMABLE_ERRORS = ("lost_process", "out_of_memory")
 UNREADABLE = "unreadable"
 
 
@@ -52,7 +52,7 @@ def outcome_of_status(status: bytes | None) -> Outcome:
         return Outcome(state, STOPPED)
     if state != "failed" or not isinstance(code, str):
         return Outcome(UNREADABLE, DEFECT)
-    if code in RESUMABLE:
+    if code in RESUMABLE_ERRORS:
         return Outcome(f"{state} {code}", STOPPED)
     return Outcome(f"{state} {code}", DEFECT if code == "defect" else USER_ERROR)
 

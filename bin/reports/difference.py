@@ -112,7 +112,7 @@ def require_same_output(run_a: str, run_b: str) -> None:
 
     The order of the classes may differ.
     """
-    configs = [read_object(Path(run) / "best" / "config.json", []) for run in (run_a, run_b)]
+    configs = [read_object(Path(run) / "best" / "config.json") for run in (run_a, run_b)]
     classes_a, classes_b = (
         {str(name) for name in as_object(config.get("id2label")).values()} for config in configs
     )

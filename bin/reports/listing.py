@@ -62,7 +62,7 @@ def describe(path: Path, top: Path, now: float) -> JsonObject:
 
     age_seconds: since its last heartbeat, or else since its files were last written.
     """
-    settings, status = (read_object(path / name, []) for name in ("settings.json", "status.json"))
+    settings, status = (read_object(path / name) for name in ("settings.json", "status.json"))
     task = as_object(as_object(settings.get("settings")).get("task")).get("value")
     files = [path / name for name in ACTIVITY_FILES if (path / name).is_file()]
     heartbeat = number_or_none(status.get("heartbeat"))

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
 
@@ -69,6 +69,14 @@ def read_run(path: str | os.PathLike[str]) -> RunFolder:
             field="run",
         )
     notes: list[str] = []
+    log = read_log(folder / "metrics.jsonl", notes)
+    run = read_files(folder, log)
+    return replace(run, notes=[*run.notes, *notes])
+
+
+def read_files(folder: Path, log: MetricsLog) -> RunFolder:
+    """Return the content of a run folder whose metrics.jsonl has been read already."""
+    notes: list[str] = []
     settings = read_object(folder / "settings.json", notes).get("settings")
     return RunFolder(
         path=folder,
@@ -79,16 +87,17 @@ def read_run(path: str | os.PathLike[str]) -> RunFolder:
         },
         environment=read_object(folder / "environment.json", notes),
         status=read_object(folder / "status.json", notes),
-        log=read_log(folder / "metrics.jsonl", notes),
-        notes=notes,
+        log=log,
+        notes=[*notes, *log.notes("metrics.jsonl")],
     )
 
 
-def read_object(path: Path, notes: list[str]) -> JsonObject:
+def read_object(path: Path, notes: list[str] | None = None) -> JsonObject:
     """Read the object in a json file, with None for numbers that are not finite.
 
-    Returns {} and adds a note without such an object.
+    Returns {} without such an object, and adds the reason to `notes`.
     """
+    notes = [] if notes is None else notes
     try:
         content = finite(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -112,7 +121,6 @@ def read_log(path: Path, notes: list[str]) -> MetricsLog:
         return log
     if content:
         log.feed(content)
-    notes += log.notes(path.name)
     return log
 
 

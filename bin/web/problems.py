@@ -47,6 +47,16 @@ class ProblemDetail(BaseModel):
     hint: str | None = None
 
 
+class StatusError(BaseModel):
+    """Error of a job or a run, as in status.json."""
+
+    code: str
+    message: str
+    file: str | None = None
+    field: str | None = None
+    hint: str | None = None
+
+
 class Problem(Exception):
     """An error that the client gets as a problem object."""
 
@@ -61,6 +71,11 @@ class Problem(Exception):
     ) -> None:
         super().__init__(detail)
         self.status, self.code, self.field, self.hint = status, code, field, hint
+
+    @classmethod
+    def of(cls, error: UserError) -> "Problem":
+        """Return a mistake of the user as the client gets it."""
+        return cls(422, error.code, str(error), field=error.field, hint=error.hint)
 
     def response(self) -> Response:
         body = ProblemDetail(
@@ -92,7 +107,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     async def on_user_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, UserError)
-        return Problem(422, error.code, str(error), field=error.field, hint=error.hint).response()
+        return Problem.of(error).response()
 
     async def on_http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import Field
 
-from visionloop.bin.web.api.jobs import Body, Services, SettingName, SettingValue
+from visionloop.bin.web.api.jobs import SettingName, SettingValue
+from visionloop.bin.web.api.parameters import Body, Services
 from visionloop.bin.web.jobs.creation import service_job
 from visionloop.bin.web.jobs.options import Value, task_options
 from visionloop.bin.web.jobs.spec import JobKind

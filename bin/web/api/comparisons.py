@@ -5,9 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from visionloop.bin.web.api.jobs import Body
+from visionloop.bin.web.api.parameters import RUN_ID_PATTERN, Body, Services
 from visionloop.bin.web.api.run_files import data_of, trained_task
-from visionloop.bin.web.api.runs import TheStudio
 from visionloop.bin.web.jobs.creation import service_job
 from visionloop.bin.web.jobs.devices import gpus
 from visionloop.bin.web.jobs.spec import JobKind, python_command
@@ -15,17 +14,15 @@ from visionloop.bin.web.jobs.views import Job, view_with_position
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.runs.archive import best_files
 from visionloop.bin.web.runs.comparison import compared
-from visionloop.bin.web.runs.identity import DIGITS
 from visionloop.bin.web.runs.text import AsciiJson
 
 router = APIRouter(tags=["comparisons"])
 MOST_RUNS = 10
-ID = rf"[0-9a-f]{{{DIGITS}}}"
-OneId = Annotated[str, Field(pattern=rf"^{ID}$")]
+OneId = Annotated[str, Field(pattern=f"^{RUN_ID_PATTERN}$")]
 Ids = Annotated[
     str,
     Query(
-        pattern=rf"^{ID}(,{ID}){{1,{MOST_RUNS - 1}}}$",
+        pattern=f"^{RUN_ID_PATTERN}(,{RUN_ID_PATTERN}){{1,{MOST_RUNS - 1}}}$",
         description=f"ids of two to {MOST_RUNS} runs, with commas between them",
     ),
 ]
@@ -48,17 +45,16 @@ class NewComparison(Body):
 
 
 @router.get("/comparisons", response_model=Comparison)
-def compare_runs(studio: TheStudio, runs: Ids) -> Response:
+def compare_runs(studio: Services, runs: Ids) -> Response:
     """Return the report of several runs and the settings that differ."""
     ids = runs.split(",")
     if len(set(ids)) < len(ids):
         raise Problem(422, "bad_input", "runs: a run is given twice", field="runs")
-    found = [studio.runs.run(id) for id in ids]
-    return AsciiJson(compared(found, studio.reader))
+    return AsciiJson(compared([studio.runs.run(id) for id in ids], studio.reader))
 
 
 @router.post("/comparisons", status_code=201)
-def create_comparison(studio: TheStudio, body: NewComparison) -> Job:
+def create_comparison(studio: Services, body: NewComparison) -> Job:
     """Evaluate two runs on the same validation images as a job.
 
     Its result is the object of `report difference --json`: the first run minus the second.

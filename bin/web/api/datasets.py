@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from visionloop.bin.web.api.parameters import Services
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.security.roots import resolve_below
-from visionloop.bin.web.studio import Studio, studio_of
 from visionloop.bin.web.tables.folders import (
     ENTRIES_OF_ONE,
     SECONDS_OF_ONE,
@@ -78,7 +78,7 @@ class Folder(BaseModel):
 
 
 @router.get("/datasets")
-def datasets(studio: Annotated[Studio, Depends(studio_of)]) -> DataSets:
+def datasets(studio: Services) -> DataSets:
     """Search for data sets below the roots, for a few seconds at most."""
     found = search(studio.config.data)
     rows = [DataSetRow.of(data_set) for data_set in found.data_sets]
@@ -87,7 +87,7 @@ def datasets(studio: Annotated[Studio, Depends(studio_of)]) -> DataSets:
 
 @router.get("/folders")
 def folders(
-    studio: Annotated[Studio, Depends(studio_of)],
+    studio: Services,
     path: Annotated[str, Query(max_length=4096, description="default: the list of roots")] = "",
 ) -> Folder:
     """List the folders in a folder, to choose a data set."""

@@ -5,9 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field
 
-from visionloop.bin.web.api.runs import TheRun, TheStudio
+from visionloop.bin.web.api.parameters import Services, TheRun
 from visionloop.bin.web.runs.events import CURSOR_PATTERN, Tail
-from visionloop.bin.web.runs.labels import revisions_of
 from visionloop.bin.web.runs.streams import EventStream, changes, run_events
 
 router = APIRouter(tags=["events"])
@@ -37,7 +36,7 @@ class Events(BaseModel):
 
 @router.get("/runs/{id}/events", response_class=Response, responses=STREAM)
 def stream_run(
-    studio: TheStudio,
+    studio: Services,
     run: TheRun,
     cursor: Cursor = "0",
     last_event_id: Annotated[str | None, Header(pattern=CURSOR_PATTERN)] = None,
@@ -60,6 +59,10 @@ def poll_run(run: TheRun, cursor: Cursor = "0") -> Events:
 
 
 @router.get("/events", response_class=Response, responses=STREAM)
-def stream_changes(studio: TheStudio) -> Response:
+def stream_changes(studio: Services) -> Response:
     """Stream `changed` with counters of jobs and runs, whenever one has grown."""
-    return EventStream(studio.streams, changes(studio.streams, lambda: revisions_of(studio)))
+
+    def revisions() -> dict[str, int]:
+        return {"jobs": studio.store.revision, "runs": studio.runs.revision}
+
+    return EventStream(studio.streams, changes(studio.streams, revisions))

@@ -3,13 +3,24 @@
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter
 from fastapi import Path as PathParameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.responses import FileResponse
 
+from visionloop.bin.web.api.parameters import (
+    JOB_ID_PATTERN,
+    Body,
+    JobId,
+    LogOffset,
+    Name,
+    Note,
+    RunId,
+    Services,
+    Texts,
+)
 from visionloop.bin.web.jobs.adoption import living_job, resume_run
-from visionloop.bin.web.jobs.creation import Texts, command_text, train_job
+from visionloop.bin.web.jobs.creation import JobTexts, command_text, train_job
 from visionloop.bin.web.jobs.devices import Device, devices
 from visionloop.bin.web.jobs.folder import read_json
 from visionloop.bin.web.jobs.log import LogPart, read_log
@@ -19,8 +30,7 @@ from visionloop.bin.web.jobs.spec import ALIVE
 from visionloop.bin.web.jobs.views import Job, view_with_position, views_of
 from visionloop.bin.web.launchers.launch import LauncherOptions, LocalOptions
 from visionloop.bin.web.problems import Problem
-from visionloop.bin.web.studio import Studio, studio_of
-from visionloop.engine.checkpoints.files import finite
+from visionloop.bin.web.studio import Studio
 from visionloop.engine.types import JsonObject
 
 router = APIRouter(tags=["jobs"])
@@ -28,21 +38,10 @@ router = APIRouter(tags=["jobs"])
 FILE_PATTERN = r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
-Services: TypeAlias = Annotated[Studio, Depends(studio_of)]
-JobId: TypeAlias = Annotated[str, PathParameter(pattern=r"^[0-9A-Za-z]{1,64}$")]
-RunId: TypeAlias = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{16}$")]
-OtherId: TypeAlias = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,64}$")]
-Name: TypeAlias = Annotated[str, Field(max_length=200)]
-Note: TypeAlias = Annotated[str, Field(max_length=10_000)]
+OtherId: TypeAlias = Annotated[str, Field(pattern=JOB_ID_PATTERN)]
 SettingName: TypeAlias = Annotated[str, Field(max_length=100)]
 SettingText: TypeAlias = Annotated[str, Field(max_length=4096)]
 SettingValue: TypeAlias = bool | int | float | SettingText | None
-
-
-class Body(BaseModel):
-    """A request."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class NewJob(Body):
@@ -105,13 +104,6 @@ class Jobs(BaseModel):
 
     jobs: list[Job]
     devices: list[DeviceRow]
-
-
-class JobTexts(Body):
-    """New texts of a job."""
-
-    name: Name | None = None
-    note: Note | None = None
 
 
 class PauseRequest(Body):
@@ -185,7 +177,7 @@ def description_of(body: NewJob, options: TaskOptions, studio: Studio) -> JobDes
         body.launcher,
         known_runs={job.run for job in studio.store.jobs() if job.run is not None},
         run_name=body.run_name,
-        texts=Texts(body.name or "", body.note),
+        texts=JobTexts(body.name or "", body.note),
         start=body.start,
     )
 
@@ -197,7 +189,7 @@ def get_job(id: JobId, studio: Services) -> Job:
 
 
 @router.patch("/jobs/{id}")
-def edit_job(id: JobId, body: JobTexts, studio: Services) -> Job:
+def edit_job(id: JobId, body: Texts, studio: Services) -> Job:
     """Change name or note of a job."""
     studio.queue.get(id)
     if changes := body.model_dump(exclude_none=True):
@@ -243,9 +235,7 @@ def move_job(id: JobId, body: MoveRequest, studio: Services) -> Job:
 
 
 @router.get("/jobs/{id}/log")
-def job_log(
-    id: JobId, studio: Services, offset: Annotated[int, Query(ge=-1, le=2**53)] = 0
-) -> LogPart:
+def job_log(id: JobId, studio: Services, offset: LogOffset = 0) -> LogPart:
     """Return a part of the log. offset: `next` of the part before, -1: the last part."""
     job = studio.queue.get(id)
     path, limit = studio.queue.folder_of(id).log, studio.config.limits.log_bytes
@@ -259,9 +249,7 @@ def job_result(id: JobId, studio: Services) -> JsonObject:
     result = None if job.state in ALIVE else read_json(studio.queue.folder_of(id).result)
     if result is None:
         raise Problem(404, "no_result", f"the job is {job.state} and has no result")
-    content = finite(result)
-    assert isinstance(content, dict)
-    return content
+    return result
 
 
 @router.get("/jobs/{id}/files/{name:path}", response_class=FileResponse)

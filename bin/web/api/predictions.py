@@ -12,13 +12,13 @@ from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
+from visionloop.bin.web.api.parameters import Services
 from visionloop.bin.web.config import API
 from visionloop.bin.web.inference.messages import MAX_TOP, Answer, ImageName
 from visionloop.bin.web.inference.process import ModelKey
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.runs.index import signature_of
 from visionloop.bin.web.security.roots import resolve_below
-from visionloop.bin.web.studio import Studio, studio_of
 from visionloop.bin.web.tables.local_models import (
     WEIGHTS,
     LocalModel,
@@ -31,7 +31,6 @@ from visionloop.tasks.huggingface.hub import check_folder
 
 router = APIRouter(tags=["predictions"])
 UPLOAD_SECONDS = 120  # a client that has lost its network must not keep a place for ever
-Services = Annotated[Studio, Depends(studio_of)]
 
 
 class PredictedImage(Answer):

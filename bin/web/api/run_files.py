@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
-from visionloop.bin.web.api.jobs import Body
-from visionloop.bin.web.api.runs import TheRun, TheStudio
+from visionloop.bin.web.api.parameters import MOST_STEPS, Body, LogOffset, Services, TheRun
 from visionloop.bin.web.jobs.creation import service_job
 from visionloop.bin.web.jobs.log import LogPart, read_log
 from visionloop.bin.web.jobs.spec import ALIVE, JobKind
@@ -46,7 +45,7 @@ class BestFiles(BaseModel):
 class NewReplay(Body):
     """A step to repeat. The first step is 1."""
 
-    step: Annotated[int, Field(ge=1, lt=2**53)]
+    step: Annotated[int, Field(ge=1, lt=MOST_STEPS)]
 
 
 @router.get("/runs/{id}/evaluations/{step}", response_model=dict[str, Any])
@@ -71,7 +70,7 @@ def read_evaluation_image(
 
 
 @router.get("/runs/{id}/best")
-def read_best(studio: TheStudio, run: TheRun) -> BestFiles:
+def read_best(studio: Services, run: TheRun) -> BestFiles:
     """Return the files of the best weights with their hashes, and the model card."""
     try:
         files = [
@@ -105,9 +104,7 @@ def download_best(run: TheRun) -> Response:
 
 
 @router.get("/runs/{id}/log")
-def read_run_log(
-    studio: TheStudio, run: TheRun, offset: Annotated[int, Query(ge=-1, le=2**53)] = 0
-) -> LogPart:
+def read_run_log(studio: Services, run: TheRun, offset: LogOffset = 0) -> LogPart:
     """Return a part of the log of the job that trains the run. offset: as of `/jobs/{id}/log`."""
     job = studio.store.job_of_run(run.path)
     if job is None:
@@ -122,7 +119,7 @@ def read_run_log(
 
 
 @router.post("/runs/{id}/replays", status_code=201)
-def create_replay(studio: TheStudio, run: TheRun, body: NewReplay) -> Job:
+def create_replay(studio: Services, run: TheRun, body: NewReplay) -> Job:
     """Repeat a step of a run as a job. The images are at `/jobs/ID/files/replay/NAME`."""
     task = trained_task(run)
     data_of(run, studio)

@@ -2,44 +2,22 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
-from fastapi import Path as PathParameter
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from visionloop.bin.reports.contents import make_report
+from visionloop.bin.web.api.labels import labels_of
+from visionloop.bin.web.api.parameters import MOST_STEPS, Services, Texts, TheRun
 from visionloop.bin.web.jobs.store import RunNote
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.runs.curves import curves_between
-from visionloop.bin.web.runs.identity import DIGITS
-from visionloop.bin.web.runs.index import IndexedRun
-from visionloop.bin.web.runs.labels import labels_of
 from visionloop.bin.web.runs.rows import RunDetail, RunLabel, RunRow, RunRows, detail_of, row_of
 from visionloop.bin.web.runs.text import AsciiJson
-from visionloop.bin.web.studio import Studio, studio_of
 
 router = APIRouter(tags=["runs"])
-MOST_STEPS = 2**53
 
-TheStudio = Annotated[Studio, Depends(studio_of)]
-RunId = Annotated[str, PathParameter(pattern=rf"^[0-9a-f]{{{DIGITS}}}$", description="of a run")]
 FirstStep = Annotated[int | None, Query(ge=0, lt=MOST_STEPS)]
-Text = Annotated[str | None, Query(max_length=200)]
-
-
-def run_of(studio: TheStudio, id: RunId) -> IndexedRun:
-    """Return the run of an address, as a dependency of endpoints."""
-    return studio.runs.run(id)
-
-
-TheRun = Annotated[IndexedRun, Depends(run_of)]
-
-
-class RunTexts(BaseModel):
-    """New texts of a run."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: Annotated[str, Field(max_length=200)] | None = None
-    note: Annotated[str, Field(max_length=10_000)] | None = None
+SearchText = Annotated[str | None, Query(max_length=200)]
 
 
 class Report(BaseModel):
@@ -59,15 +37,15 @@ class Curves(BaseModel):
 
 @router.get("/runs", response_model=RunRows)
 def list_runs(
-    studio: TheStudio,
-    search: Text = None,
-    task: Text = None,
-    state: Text = None,
+    studio: Services,
+    search: SearchText = None,
+    task: SearchText = None,
+    state: SearchText = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, lt=10**9)] = 0,
 ) -> RunRows:
     """List the runs: those that run first, then the latest. search: a part of name, model, note."""
-    labels, none = labels_of(studio), RunLabel()
+    labels, none = labels_of(studio.store), RunLabel()
     rows = (row_of(run, labels.get(run.id, none)) for run in studio.runs.runs())
     matching = [
         row
@@ -84,17 +62,17 @@ def has_text(row: RunRow, search: str | None) -> bool:
 
 
 @router.get("/runs/{id}", response_model=RunDetail)
-def read_run(studio: TheStudio, run: TheRun) -> Response:
+def read_run(studio: Services, run: TheRun) -> Response:
     """Return a run with its settings."""
     folder, _ = studio.reader.folder(run)
-    row = row_of(run, labels_of(studio).get(run.id, RunLabel()))
+    row = row_of(run, labels_of(studio.store).get(run.id, RunLabel()))
     return AsciiJson(detail_of(row, folder).model_dump())
 
 
 @router.patch("/runs/{id}", response_model=RunDetail)
-def edit_run(studio: TheStudio, run: TheRun, body: RunTexts) -> Response:
+def edit_run(studio: Services, run: TheRun, body: Texts) -> Response:
     """Change the name that is shown, or the note. An empty name: that of the folder again."""
-    label = labels_of(studio).get(run.id, RunLabel())
+    label = labels_of(studio.store).get(run.id, RunLabel())
     name = label.name if body.name is None else body.name.strip()
     note = label.note if body.note is None else body.note
     studio.store.set_run_note(run.id, run.path, RunNote(name or "", note))
@@ -102,7 +80,7 @@ def edit_run(studio: TheStudio, run: TheRun, body: RunTexts) -> Response:
 
 
 @router.get("/runs/{id}/report", response_model=Report)
-def read_report(studio: TheStudio, run: TheRun) -> Response:
+def read_report(studio: Services, run: TheRun) -> Response:
     """Return the object that the report's drawing code draws."""
     folder, part, cursor = studio.reader.part(run)
     report = make_report([folder], describe=lambda _, __: part)
@@ -111,7 +89,7 @@ def read_report(studio: TheStudio, run: TheRun) -> Response:
 
 @router.get("/runs/{id}/curves", response_model=Curves)
 def read_curves(
-    studio: TheStudio,
+    studio: Services,
     run: TheRun,
     first: FirstStep = None,
     last: FirstStep = None,

@@ -3,13 +3,13 @@
 from importlib import metadata
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
+from visionloop.bin.web.api.parameters import Services
 from visionloop.bin.web.config import COOKIE
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.security.token import cookie_of, is_equal
-from visionloop.bin.web.studio import Studio, studio_of
 
 router = APIRouter(tags=["session"])
 YEAR = 365 * 86400
@@ -31,9 +31,7 @@ class Session(BaseModel):
 
 
 @router.post("/session", status_code=204)
-def sign_in(
-    body: SignIn, response: Response, studio: Annotated[Studio, Depends(studio_of)]
-) -> None:
+def sign_in(body: SignIn, response: Response, studio: Services) -> None:
     """Exchange the token for a cookie that no script can read and no other site can send."""
     if not is_equal(body.token, studio.token):
         raise Problem(401, "not_signed_in", "token: not that of this server", field="token")
@@ -48,7 +46,7 @@ def sign_in(
 
 
 @router.get("/session")
-def session(request: Request, studio: Annotated[Studio, Depends(studio_of)]) -> Session:
+def session(studio: Services) -> Session:
     """Return the roots and the version."""
     return Session(
         visionloop=metadata.version("visionloop"),

@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
+from visionloop.bin.web.api.parameters import Services
 from visionloop.bin.web.security.roots import resolve_below
-from visionloop.bin.web.studio import Studio, studio_of
 from visionloop.bin.web.tables.local_models import LocalModel, find_local_models
 from visionloop.bin.web.tables.settings import SettingsTable, Value, settings_table
 from visionloop.bin.web.tables.tables import (
@@ -52,7 +52,7 @@ def metrics() -> dict[str, TaskMetrics]:
 
 
 @router.get("/models")
-def models(studio: Annotated[Studio, Depends(studio_of)], task: TaskName | None = None) -> Models:
+def models(studio: Services, task: TaskName | None = None) -> Models:
     """Return the models of a task, or of all."""
     config, command = studio.config, None if task is None else zoo_of(task).command
     roots = list(dict.fromkeys((*config.models, *config.runs)))
@@ -63,7 +63,7 @@ def models(studio: Annotated[Studio, Depends(studio_of)], task: TaskName | None 
 @router.get("/tasks/{task}/settings")
 def settings(
     task: Annotated[str, PathParameter(max_length=100)],
-    studio: Annotated[Studio, Depends(studio_of)],
+    studio: Services,
     model: PathText | None = None,
     preset: Annotated[str | None, Query(max_length=100)] = None,
     data: PathText | None = None,

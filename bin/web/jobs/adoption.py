@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from visionloop.bin.reports.run_folder import as_object, read_object
 from visionloop.bin.web.config import StudioConfig
 from visionloop.bin.web.jobs.creation import free_id
 from visionloop.bin.web.jobs.devices import gpus
-from visionloop.bin.web.jobs.folder import read_json
 from visionloop.bin.web.jobs.processes import Process, lock_holder
 from visionloop.bin.web.jobs.queue import ENDED, JobQueue
 from visionloop.bin.web.jobs.records import JobDescription
@@ -50,7 +50,7 @@ def resume_run(run: Path, queue: JobQueue, config: StudioConfig) -> JobRow:
         raise Problem(409, "not_possible", f"{run.name}: its job is {job.state}")
     if lock_holder(run / ".lock") is not None:
         raise Problem(409, "locked", f"{run.name}: a process trains there now", hint="stop it")
-    if (read_json(run / "status.json") or {}).get("state") == "finished":
+    if read_object(run / "status.json").get("state") == "finished":
         raise Problem(409, "not_possible", f"{run.name}: this run is finished")
     if job is not None:
         return queue.resume(job.id)
@@ -67,7 +67,7 @@ def description_of(
         config: of the server.
         holder: process that trains there now.
     """
-    environment = read_json(run / "environment.json") or {}
+    environment = read_object(run / "environment.json")
     words = [str(word) for word in environment.get("command") or ()]
     folder = None
     if "train" in words[1:3]:
@@ -88,9 +88,8 @@ def description_of(
 
 def task_of(run: Path) -> str:
     """Return the command of the task of a run. Raises Problem if its settings do not name one."""
-    settings = (read_json(run / "settings.json") or {}).get("settings") or {}
-    task = settings.get("task") if isinstance(settings, dict) else None
-    name = task.get("value") if isinstance(task, dict) else None
+    settings = as_object(read_object(run / "settings.json").get("settings"))
+    name = as_object(settings.get("task")).get("value")
     if not isinstance(name, str):
         detail = f"{run.name}: settings.json does not name its task"
         raise Problem(409, "not_possible", detail, hint="wait until the run has begun")

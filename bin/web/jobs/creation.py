@@ -25,7 +25,7 @@ ID_DIGITS = 12
 
 
 @dataclass(frozen=True)
-class Texts:
+class JobTexts:
     """Texts of the user for a job."""
 
     name: str = ""
@@ -39,7 +39,7 @@ def train_job(
     *,
     known_runs: Collection[Path],
     run_name: str | None = None,
-    texts: Texts | None = None,
+    texts: JobTexts | None = None,
     start: bool = True,
 ) -> JobDescription:
     """Return the job that trains with these options. Changes nothing.
@@ -59,7 +59,7 @@ def train_job(
     if run_name is not None:
         require_run_name(run_name)
     run = free_run(config.runs[0], run_name, default_run_name(options), known_runs)
-    texts = texts or Texts()
+    texts = texts or JobTexts()
     spec = JobSpec(free_id(config.jobs, run), JobKind.TRAIN, options.task, run, options.words)
     launch = build_launch(spec, launcher, config.jobs / spec.id)
     return JobDescription(spec, launch, launcher, texts.name or run.name, texts.note, start=start)

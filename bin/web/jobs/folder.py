@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+from visionloop.bin.reports.run_folder import read_object
 from visionloop.bin.web.jobs.processes import Process, lock_holder
 from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.types import JsonObject
@@ -111,9 +112,5 @@ def log_text(content: bytes) -> str:
 
 
 def read_json(path: Path) -> JsonObject | None:
-    """Return a JSON object, None where there is no such file or it is something else."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    """Return a JSON object, None where there is no such file, or another or an empty one in it."""
+    return read_object(path) or None

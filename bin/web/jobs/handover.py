@@ -5,7 +5,8 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from visionloop.bin.web.jobs.outcome import RUN_AGAIN, fresh_status
+from visionloop.bin.launches.outcome import RESUMABLE_ERRORS
+from visionloop.bin.web.jobs.outcome import fresh_status
 from visionloop.bin.web.jobs.store import JobRow
 
 PROBE_SECONDS = 10
@@ -44,7 +45,7 @@ class Handover:
         error = (status.get("error") or {}).get("code")
         if status.get("state") == "finished":
             return True
-        if status.get("state") == "failed" and error not in RUN_AGAIN:
+        if status.get("state") == "failed" and error not in RESUMABLE_ERRORS:
             return True
         if job.description["launch"].get("probe") is None:
             return status.get("state") == "stopped" and job.wanted is not None

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from visionloop.bin.web.config import StudioConfig
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.security.roots import resolve_below
+from visionloop.bin.web.tables.settings import NOT_SETTABLE, Value
 from visionloop.bin.web.tables.tables import model_name, zoo_of
 from visionloop.engine.config.options import (
     Setting,
@@ -22,14 +22,6 @@ from visionloop.engine.config.resolve import given_length
 from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.errors import UserError
-
-Value: TypeAlias = bool | int | float | str | None
-# decided by the server: the folder of a run, and what it starts from
-NOT_SETTABLE = {
-    "output": "give run_name: the folder is below the first folder with runs",
-    "run_name": "give it beside settings, not in them",
-    "resume": "resume the job or the run itself",
-}
 
 
 @dataclass(frozen=True)
@@ -83,26 +75,21 @@ def task_options(
             values[name] = coerce(name, item, kind, value)
             if item.metadata["is_path"] or name == "model":
                 values[name] = allowed_path(task, name, str(value), config)
-        except (UserError, Problem) as error:
-            problems.append(problem_of(error))
+        except Problem as problem:
+            problems.append(problem)
+        except UserError as error:
+            problems.append(Problem.of(error))
     settings = None
     try:
         settings = resolve((zoo.config_class, TrainConfig), values, recipe=zoo.recipe)
         if needs_length:
             given_length(settings)
     except UserError as error:
-        problems.append(problem_of(error))
+        problems.append(Problem.of(error))
     if not given.get("data"):
         problems.append(Problem(422, "bad_input", "data: expected a folder", field="data"))
     words = tuple(word for name, value in values.items() for word in words_of(name, value))
     return TaskOptions(zoo.command, words, settings, tuple(problems))
-
-
-def problem_of(error: UserError | Problem) -> Problem:
-    """Return a mistake as the API reports it."""
-    if isinstance(error, Problem):
-        return error
-    return Problem(422, error.code, str(error), field=error.field, hint=error.hint)
 
 
 def require_text(name: str, value: str) -> None:

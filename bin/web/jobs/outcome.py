@@ -8,15 +8,15 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from visionloop.bin.launches.outcome import RESUMABLE_ERRORS
+from visionloop.bin.reports.run_folder import is_number, read_object
 from visionloop.bin.web.jobs.folder import JobFolder, read_json
 from visionloop.bin.web.jobs.spec import JobKind, JobState
 from visionloop.bin.web.jobs.store import JobRow
 from visionloop.engine.errors import FINISHED, STOPPED, USER_ERROR
 from visionloop.engine.types import JsonObject
 
-# ends after which the same command goes on: the queue starts it again by itself
-RUN_AGAIN = ("lost_process", "out_of_memory")
-MOST_RESTARTS = 3
+MOST_RESTARTS = 3  # that the queue makes by itself
 STATE_OF_WISH = {
     "stop": JobState.STOPPED,
     "kill": JobState.STOPPED,
@@ -49,10 +49,9 @@ def job_error(
 
 def fresh_status(run: Path | None, since: float | None) -> JsonObject:
     """Return status.json of a run if it was written since a time, else {}."""
-    status = read_json(run / "status.json") if run else None
-    heartbeat = (status or {}).get("heartbeat")
-    is_fresh = isinstance(heartbeat, int | float) and heartbeat >= (since or 0)
-    return status if status and is_fresh else {}
+    status = read_object(run / "status.json") if run else {}
+    heartbeat = status.get("heartbeat")
+    return status if is_number(heartbeat) and heartbeat >= (since or 0) else {}
 
 
 def outcome_of(job: JobRow, folder: JobFolder, code: int | None) -> Outcome:
@@ -70,7 +69,7 @@ def outcome_of(job: JobRow, folder: JobFolder, code: int | None) -> Outcome:
     if code == FINISHED or state == "finished":
         return Outcome(JobState.FINISHED)
     failure = error if state == "failed" and isinstance(error, dict) else None
-    if failure and failure.get("code") in RUN_AGAIN:
+    if failure and failure.get("code") in RESUMABLE_ERRORS:
         return _again(job, failure)
     is_killed = code is None or code < 0 or code > SHELL_SIGNALS
     if job.wanted and (state == "stopped" or code == STOPPED or (is_killed and not failure)):

@@ -11,8 +11,9 @@ from visionloop.bin.web.jobs.queue import ENDED, RESUMABLE, JobQueue
 from visionloop.bin.web.jobs.spec import ALIVE, WAITING, JobKind, JobState
 from visionloop.bin.web.jobs.store import JobRow
 from visionloop.bin.web.launchers.launch import Launch, LauncherOptions
+from visionloop.bin.web.problems import StatusError
 from visionloop.bin.web.runs.identity import run_id
-from visionloop.bin.web.runs.rows import RunError, error_of
+from visionloop.bin.web.runs.rows import error_of
 from visionloop.bin.web.runs.text import float_or_none, int_or_none
 
 TAIL_LINES, TAIL_BYTES = 20, 8 << 10
@@ -70,7 +71,7 @@ class Job(BaseModel):
     attempt: int
     restarts: int = Field(description="starts that the queue made by itself since the user's last")
     exit_code: int | None
-    error: RunError | None
+    error: StatusError | None
     log_tail: list[str] = Field(description="last lines of the log of a job that has failed")
     can: Abilities
     progress: Progress | None

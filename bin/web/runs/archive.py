@@ -45,7 +45,7 @@ class Hashes:
 
     def of(self, path: Path) -> str:
         """Return the hash of a file. Raises OSError."""
-        signature = signature_of(str(path))
+        signature = signature_of(path)
         with self._lock:
             known = self._kept.get(path)
         if known is not None and known[0] == signature:

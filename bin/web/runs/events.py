@@ -54,7 +54,7 @@ class Tail:
     def events(self) -> list[Event]:
         """Return the next events, at most one chunk of lines, then a status that has changed."""
         path = self.run / "metrics.jsonl"
-        signature = signature_of(str(path))
+        signature = signature_of(path)
         found: list[Event] = []
         if signature != self._lines or not self._at_end:
             found, self.cursor, self._at_end = read_lines(path, self.cursor)
@@ -68,9 +68,9 @@ class Tail:
 
     def _status_events(self) -> Iterator[Event]:
         path = self.run / "status.json"
-        signature = signature_of(str(path))
+        signature = signature_of(path)
         if signature != self._status or self._state == "running":
-            status = read_object(path, [])
+            status = read_object(path)
             state = state_of(status)
             if (signature, state) != (self._status, self._state):
                 yield Event(self.cursor, "status", status_text(status, state))

@@ -133,7 +133,7 @@ class RunIndex:
             self._wake.wait(TICK_SECONDS)
 
     def _root_times(self) -> list[Signature]:
-        return [signature_of(str(root)) for root in self.roots]
+        return [signature_of(root) for root in self.roots]
 
     def scan(self, *, walk: bool = True) -> None:
         """Read the files that have changed. walk: look for new runs too."""
@@ -174,7 +174,7 @@ def order_of(run: IndexedRun, now: float) -> tuple[bool, float, str]:
     return not is_running, -(run.started or 0.0 if is_running else run.active), run.name
 
 
-def signature_of(path: str) -> Signature:
+def signature_of(path: str | Path) -> Signature:
     """Return what changes with a file, None without it."""
     try:
         stat = os.stat(path)
@@ -190,10 +190,10 @@ def read_indexed(
 
     known: the run as it was read before; settings.json is not read again while it is the same.
     """
-    settings, status = known.settings if known else {}, read_object(path / "status.json", [])
+    settings, status = known.settings if known else {}, read_object(path / "status.json")
     started = known.started if known else None
     if known is None or known.signatures[1] != signatures[1]:
-        settings = as_object(read_object(path / "settings.json", []).get("settings"))
+        settings = as_object(read_object(path / "settings.json").get("settings"))
         started = None
     times = [signature[0] / 1e9 for signature in signatures if signature]
     heartbeat = float_or_none(status.get("heartbeat"))

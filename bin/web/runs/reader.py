@@ -13,7 +13,7 @@ from pathlib import Path
 from visionloop.bin.reports.contents import describe_run
 from visionloop.bin.reports.metrics_log import MetricsLog
 from visionloop.bin.reports.records import media_type_of
-from visionloop.bin.reports.run_folder import RunFolder, as_object, read_object, state_of
+from visionloop.bin.reports.run_folder import RunFolder, read_files, read_object, state_of
 from visionloop.bin.web.config import API
 from visionloop.bin.web.runs.index import IndexedRun, Signature, signature_of
 from visionloop.bin.web.runs.records import step_of
@@ -35,7 +35,7 @@ class GrowingLog:
 
     def update(self, path: Path) -> None:
         """Read the whole lines that are new; all of them where the file was cut."""
-        signature = signature_of(str(path))
+        signature = signature_of(path)
         if signature == self.signature:
             return
         self.signature = signature
@@ -114,20 +114,7 @@ class RunReader:
 
     def _read(self, run: IndexedRun, kept: _Kept) -> tuple[RunFolder, str]:
         kept.log.update(run.path / "metrics.jsonl")
-        notes: list[str] = []
-        settings = as_object(read_object(run.path / "settings.json", notes).get("settings"))
-        folder = RunFolder(
-            path=run.path,
-            settings={
-                name: setting
-                for name, setting in settings.items()
-                if isinstance(setting, dict) and "value" in setting
-            },
-            environment=read_object(run.path / "environment.json", notes),
-            status=read_object(run.path / "status.json", notes),
-            log=kept.log.log,
-            notes=[*notes, *kept.log.log.notes("metrics.jsonl")],
-        )
+        folder = read_files(run.path, kept.log.log)
         return folder, cursor_text(kept.log.offset, kept.log.check)
 
 
@@ -165,7 +152,7 @@ class RecordCache:
 
     def read(self, path: Path, notes: list[str]) -> JsonObject:
         """Read a record, see `read_object`."""
-        name, signature = str(path), signature_of(str(path))
+        name, signature = str(path), signature_of(path)
         with self._lock:
             kept = self._kept.get(name)
         if kept is None or kept[0] != signature:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from visionloop.bin.reports.contents import how_to_repeat
 from visionloop.bin.reports.labels import describe_task
-from visionloop.bin.reports.run_folder import RunFolder, as_object, state_of
+from visionloop.bin.reports.run_folder import RunFolder, as_object, best_of, state_of
+from visionloop.bin.web.problems import StatusError
 from visionloop.bin.web.runs.index import IndexedRun
 from visionloop.bin.web.runs.records import evaluated_steps
 from visionloop.bin.web.runs.text import float_or_none, int_or_none, text_of, text_or_none
@@ -36,16 +37,6 @@ class Metric(BaseModel):
     description: str
 
 
-class RunError(BaseModel):
-    """Reason of a failed run, see the platform contract."""
-
-    code: str
-    message: str
-    file: str | None = None
-    field: str | None = None
-    hint: str | None = None
-
-
 class RunRow(BaseModel):
     """A run in a list. Times are in seconds since 1970."""
 
@@ -69,7 +60,7 @@ class RunRow(BaseModel):
     metric: Metric | None = Field(description="of `best`")
     started: float | None
     age_seconds: float = Field(description="since the last heartbeat")
-    error: RunError | None
+    error: StatusError | None
     job: str | None = Field(description="id of the job that started it here")
     note: str
 
@@ -104,7 +95,7 @@ class RunLabel(BaseModel):
 def row_of(run: IndexedRun, label: RunLabel) -> RunRow:
     """Return the row of a run."""
     status, now = run.status, time.time()
-    task, data, best = text_or_none(run.value("task")), run.value("data"), best_of(status)
+    task, data, best = text_or_none(run.value("task")), run.value("data"), best_row(status)
     return RunRow(
         id=run.id,
         name=label.name or run.name,
@@ -130,15 +121,15 @@ def row_of(run: IndexedRun, label: RunLabel) -> RunRow:
     )
 
 
-def best_of(status: Mapping[str, object]) -> Best | None:
+def best_row(status: Mapping[str, object]) -> Best | None:
     """Return the best evaluation of a status.json, None before the first one."""
-    best = as_object(status.get("best"))
-    if not isinstance(best.get("metric"), str):
+    best = best_of(status)
+    if best is None:
         return None
     return Best(
         metric=text_of(best["metric"]),
-        score=float_or_none(best.get("score")),
-        step=int_or_none(best.get("step")),
+        score=float_or_none(best["score"]),
+        step=int_or_none(best["step"]),
     )
 
 
@@ -148,12 +139,12 @@ def metric_of(task: str | None, key: str) -> Metric:
     return Metric(**metric)
 
 
-def error_of(status: Mapping[str, object]) -> RunError | None:
+def error_of(status: Mapping[str, object]) -> StatusError | None:
     """Return the error of a status.json, None without one."""
     error = as_object(status.get("error"))
     if not error:
         return None
-    return RunError(
+    return StatusError(
         code=text_of(error.get("code") or "defect"),
         message=text_of(error.get("message") or ""),
         **{name: text_or_none(error.get(name)) for name in ("file", "field", "hint")},

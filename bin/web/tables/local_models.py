@@ -90,7 +90,7 @@ def describe_model(folder: Path, root: Path) -> LocalModel | None:
     if task is None:
         return None
     run = folder.parent if folder.name == BEST and is_run(folder.parent) else None
-    best = best_of(read_object(run / "status.json", [])) if run else None
+    best = best_of(read_object(run / "status.json")) if run else None
     named = run or folder
     model_type, labels = config.get("model_type"), config.get("id2label")
     has_classes = task != "super_resolution" and isinstance(labels, dict)

@@ -5,7 +5,6 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from visionloop.bin.web.jobs.options import NOT_SETTABLE
 from visionloop.engine.config.options import (
     GROUPS,
     Amount,
@@ -35,6 +34,12 @@ KINDS: Mapping[ValueType, Kind] = {
     Duration: "duration",
     Interval: "interval",
     Amount: "amount",
+}
+# decided by the server: the folder of a run, and what it starts from
+NOT_SETTABLE = {
+    "output": "give run_name: the folder is below the first folder with runs",
+    "run_name": "give it beside settings, not in them",
+    "resume": "resume the job or the run itself",
 }
 # chosen by other fields of a request than `settings`
 CHOSEN_ELSEWHERE = ("data", "model", *NOT_SETTABLE)

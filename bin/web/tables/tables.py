@@ -1,8 +1,6 @@
 """Tables of tasks, models and metrics, which do not change while a server runs."""
 
-import logging
 from functools import cache
-from pathlib import Path
 
 from pydantic import BaseModel, Field
 
@@ -12,10 +10,6 @@ from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.security.roots import resolve_below
 from visionloop.engine.errors import UserError
 from visionloop.tasks.model_zoo import Model, ModelZoo
-
-TASKS = Path(__file__).parents[3] / "tasks"
-TIMEOUT = 120  # seconds for the import of torch on a busy machine
-log = logging.getLogger("visionloop.studio")
 
 
 class TaskRow(BaseModel):
