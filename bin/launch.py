@@ -22,6 +22,7 @@ COMMANDS = [zoo.command.replace("-", "_") for zoo in MODEL_ZOOS]
 
 
 def say(text: str) -> None:
+    """Print a line to stderr: stdout belongs to the training."""
     click.echo(f"visionloop-launch: {text}", err=True)
 
 
@@ -89,10 +90,10 @@ def run_command(
     from visionloop.bin.launches.supervise import supervise
 
     folder = Path(run)
-    place = Nodes(nodes, node_rank, master_address, master_port)
-    words = train_command(task, folder, options, processes=processes, nodes=place)
+    nodes_of_run = Nodes(nodes, node_rank, master_address, master_port)
+    command_line = train_command(task, folder, options, processes=processes, nodes=nodes_of_run)
     before = read_status(folder)
-    code, was_stopped = supervise(words)
+    code, was_stopped = supervise(command_line)
     outcome = outcome_of_start(before, read_status(folder), code, was_stopped=was_stopped)
     say(f"{run}: {outcome.state} (exit code {outcome.code})")
     sys.exit(outcome.code)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 TOKEN = "benchmark"
 API = "api/v1"
-SECONDS = 60  # until the server answers
+SECONDS = 60  # until the server responds
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def open_page(run: Path, state: Path) -> Iterator[None]:
     for process in processes:
         process.start()
     try:
-        answer_of(f"{address}/session")
+        first_response(f"{address}/session")
         yield
     finally:
         for process in processes:
@@ -52,27 +52,27 @@ def serve(runs: Path, state: Path, port: int) -> None:
 
 
 def read(address: str, timeout: float = 10) -> bytes:
-    """Return what the server answers."""
+    """Return the body of a response."""
     request = urllib.request.Request(address, headers={"Authorization": f"Bearer {TOKEN}"})
     with urllib.request.urlopen(request, timeout=timeout) as response:
         content: bytes = response.read()
     return content
 
 
-def answer_of(address: str) -> bytes:
-    """Return the first answer of a server that is being started."""
+def first_response(address: str) -> bytes:
+    """Return the body of the first response of a server that is being started."""
     end = time.monotonic() + SECONDS
     while True:
         try:
             return read(address)
         except OSError:
-            assert time.monotonic() < end, "the studio does not answer"
+            assert time.monotonic() < end, "the studio does not respond"
             time.sleep(0.2)
 
 
 def read_like_a_page(address: str) -> None:
     """Read the report, then the stream of events, and the run's state at each event."""
-    while not (runs := json.loads(answer_of(f"{address}/runs"))["runs"]):
+    while not (runs := json.loads(first_response(f"{address}/runs"))["runs"]):
         time.sleep(0.5)  # the run has written nothing yet
     run = f"{address}/runs/{runs[0]['id']}"
     report = json.loads(read(f"{run}/report"))

@@ -19,7 +19,7 @@ from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.logging.console import class_table, show
 from visionloop.engine.metric import Metric
 from visionloop.engine.task import Task
-from visionloop.engine.types import JsonObject, Scores
+from visionloop.engine.types import JsonObject, SampleDataset, Scores, TaskModule
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def check_options(task_class: type[Task], options: EvaluateOptions) -> None:
 
 
 def score_model(task_class: type[Task], options: EvaluateOptions) -> tuple[Task, Metric]:
-    """Score the model on the whole split, on one device, with a progress bar."""
+    """Score the model on the whole split."""
     assert options.model is not None
     if options.workers:
         # before the GPU is used, beside whose threads a worker must not be forked
@@ -103,23 +103,55 @@ def score_model(task_class: type[Task], options: EvaluateOptions) -> tuple[Task,
         options.model, data=options.data, val_split=options.val_split, **options.settings
     )
     dataset = task.build_eval_dataset(options.split)
-    world = World(0, 0, 1, pick_device(options.device))
-    with tqdm(total=len(dataset), desc="evaluating", unit="img", disable=None, leave=False) as bar:
-        metric = evaluate_dataset(
-            task,
-            module.to(world.device),
-            dataset,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            world=world,
-            advance=bar.update,
-        )
-    assert metric is not None, "an evaluation that was stopped"
+    metric = evaluate_with_progress(
+        task,
+        module,
+        dataset,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+    )
     if options.save_predictions:
         path = Path(options.save_predictions)
         path.parent.mkdir(parents=True, exist_ok=True)
         task.save_scored_predictions(metric, dataset, path)
     return task, metric
+
+
+def evaluate_with_progress(
+    task: Task,
+    module: TaskModule,
+    dataset: SampleDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    device: str | None,
+    description: str = "evaluating",
+) -> Metric:
+    """Evaluate a model on all images of a dataset, on one device, with a progress bar.
+
+    Args:
+        task: the task.
+        module: its model, on any device.
+        dataset: of the images.
+        batch_size: images of a forward pass.
+        workers: processes that read images.
+        device: name of the device; None: the fastest one.
+        description: text beside the progress bar.
+    """
+    world = World(0, 0, 1, pick_device(device))
+    with tqdm(total=len(dataset), desc=description, unit="img", disable=None, leave=False) as bar:
+        metric = evaluate_dataset(
+            task,
+            module.to(world.device),
+            dataset,
+            batch_size=batch_size,
+            workers=workers,
+            world=world,
+            advance=bar.update,
+        )
+    assert metric is not None, "an evaluation that was stopped"
+    return metric
 
 
 def score_table(

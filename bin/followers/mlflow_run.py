@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visionloop.bin.followers.receiver import Cursor, ReceiverError
+from visionloop.bin.followers.receiver import Cursor, receiver_error
 from visionloop.bin.followers.source import Row, RunSource, RunState
 from visionloop.engine.types import JsonObject
 
@@ -60,12 +60,12 @@ class MlflowRun:
         """Find the run by its tag or make it, and read its last steps."""
         with reported():
             experiment = self._experiment_id()
-            found = self._client.search_runs(
+            runs = self._client.search_runs(
                 [experiment],
                 f"tags.`visionloop.id` = '{self._cursor.id}'",
                 max_results=1,
             )
-            run = found[0] if found else self._make_run(experiment)
+            run = runs[0] if runs else self._make_run(experiment)
             self._run_id = run.info.run_id
             self._params = set(run.data.params)
             self.label = f"MLflow, experiment {self._experiment}, run {self._run_id}"
@@ -159,5 +159,4 @@ def reported() -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ReceiverError(f"--mlflow: {first_line}", field="mlflow") from None
+        raise receiver_error("mlflow", error) from None

@@ -18,6 +18,12 @@ class ReceiverError(UserError):
     """A receiver that does not take what it is sent. It may later: nothing is lost."""
 
 
+def receiver_error(option: str, error: Exception) -> ReceiverError:
+    """Return an error of a receiver's package or of the connection as its first line."""
+    first_line = next(iter(str(error).splitlines()), type(error).__name__)
+    return ReceiverError(f"--{option}: {first_line}", field=option)
+
+
 class Receiver(Protocol):
     """Destination of one run. All methods raise ReceiverError."""
 
@@ -26,7 +32,7 @@ class Receiver(Protocol):
     def connect(self) -> dict[str, int]:
         """Find or make the run there. Return {key: last step} of the points that it has.
 
-        Called again after an error: a batch may have arrived although its answer was lost.
+        Called again after an error: a batch may have arrived although the response was lost.
         """
 
     def send_settings(self, settings: JsonObject) -> None:

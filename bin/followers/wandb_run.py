@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from visionloop.bin.followers.receiver import Cursor, ReceiverError, advance
+from visionloop.bin.followers.receiver import Cursor, advance, receiver_error
 from visionloop.bin.followers.source import Row, RunSource, RunState
 from visionloop.engine.types import JsonObject
 
@@ -110,5 +110,4 @@ def reported() -> Iterator[None]:
     try:
         yield
     except (wandb.Error, OSError) as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ReceiverError(f"--wandb: {first_line}", field="wandb") from None
+        raise receiver_error("wandb", error) from None

@@ -44,15 +44,15 @@ def train_command(
     if processes == nodes.number == 1:
         return (sys.executable, *train)
     if nodes.number == 1:
-        meeting: tuple[str, ...] = ("--standalone",)
+        rendezvous: tuple[str, ...] = ("--standalone",)
     else:
         if nodes.address is None:
             raise UserError(
                 f"--nodes {nodes.number}: expected --master-address, the name of the first node",
                 field="master_address",
             )
-        meeting = ("--nnodes", str(nodes.number), "--node-rank", str(nodes.rank))
-        meeting += ("--master-addr", nodes.address, "--master-port", str(nodes.port))
-    torchrun = (sys.executable, "-P", "-m", "visionloop.bin.launches.torchrun", *meeting)
+        rendezvous = ("--nnodes", str(nodes.number), "--node-rank", str(nodes.rank))
+        rendezvous += ("--master-addr", nodes.address, "--master-port", str(nodes.port))
+    torchrun = (sys.executable, "-P", "-m", "visionloop.bin.launches.torchrun", *rendezvous)
     limits = ("--nproc-per-node", str(processes), "--shutdown-timeout", str(SHUTDOWN_SECONDS))
     return (*torchrun, *limits, *train)

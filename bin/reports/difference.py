@@ -8,16 +8,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from visionloop.bin.commands.evaluate import evaluate_with_progress
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.bin.reports.contents import names_of
 from visionloop.bin.reports.run_folder import as_object, read_object, read_run
 from visionloop.engine.checkpoints.files import finite
 from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.data.forkserver import start_fork_server
-from visionloop.engine.distributed import World, pick_device
 from visionloop.engine.errors import UserError
 from visionloop.engine.evaluation.bootstrap import PairedDifference, paired_difference
-from visionloop.engine.evaluation.evaluate import evaluate_dataset
 from visionloop.engine.metric import Metric, MetricSpec
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject
@@ -75,7 +74,7 @@ def run_difference(run_a: str, run_b: str, options: DifferenceOptions) -> None:
     )
     spec = spec_of(first, options.metric or zoo.primary_metric)
     with tqdm(total=options.draws, desc="bootstrap", disable=None, leave=False) as bar:
-        found = paired_difference(
+        paired = paired_difference(
             first.metric,
             second.metric,
             spec.key,
@@ -84,7 +83,7 @@ def run_difference(run_a: str, run_b: str, options: DifferenceOptions) -> None:
             advance=bar.update,
         )
     names = names_of([Path(run).absolute() for run in (run_a, run_b)])
-    result = result_of(found, spec, names)
+    result = result_of(paired, spec, names)
     print(json.dumps(finite(result)) if options.as_json else "\n".join(lines_of(result, spec)))
 
 
@@ -138,22 +137,18 @@ def require_same_output(run_a: str, run_b: str) -> None:
 def score(
     task_class: type[Task], folder: Path, data: str, val_split: float, options: DifferenceOptions
 ) -> Scored:
-    """Evaluate a model on the validation images, on one device, with a progress bar."""
+    """Evaluate a model on the validation images."""
     task, module = task_class.load_trained(folder, data=data, val_split=val_split)
     dataset = task.build_eval_dataset("val")
-    world = World(0, 0, 1, pick_device(options.device))
-    name = folder.parent.name
-    with tqdm(total=len(dataset), desc=name, unit="img", disable=None, leave=False) as bar:
-        metric = evaluate_dataset(
-            task,
-            module.to(world.device),
-            dataset,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            world=world,
-            advance=bar.update,
-        )
-    assert metric is not None, "an evaluation that was stopped"
+    metric = evaluate_with_progress(
+        task,
+        module,
+        dataset,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+        description=folder.parent.name,
+    )
     return Scored(task, metric, [dataset.name(index) for index in range(len(dataset))])
 
 
@@ -184,42 +179,42 @@ def spec_of(scored: Scored, key: str) -> MetricSpec:
     return specs[key]
 
 
-def result_of(found: PairedDifference, spec: MetricSpec, names: Sequence[str]) -> JsonObject:
+def result_of(paired: PairedDifference, spec: MetricSpec, names: Sequence[str]) -> JsonObject:
     """Return the object of `--json`: the first run minus the second."""
     better = None
-    if found.low > 0 or found.high < 0:
-        better = int((found.difference > 0) != spec.higher_is_better)
+    if paired.low > 0 or paired.high < 0:
+        better = int((paired.difference > 0) != spec.higher_is_better)
     code = "no_difference" if better is None else ("a_better", "b_better")[better]
     return {
         "metric": spec.key,
         "label": spec.label,
         "format": spec.format,
         "runs": list(names),
-        "scores": list(found.scores),
-        "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
-        "images": found.images,
-        "verdict": {"code": code, **verdict_texts(found, spec, names, better)},
+        "scores": list(paired.scores),
+        "difference": paired.difference,
+        "low": paired.low,
+        "high": paired.high,
+        "images": paired.images,
+        "verdict": {"code": code, **verdict_texts(paired, spec, names, better)},
     }
 
 
 def verdict_texts(
-    found: PairedDifference, spec: MetricSpec, names: Sequence[str], better: int | None
+    paired: PairedDifference, spec: MetricSpec, names: Sequence[str], better: int | None
 ) -> dict[str, str]:
     """Return the verdict in English and Korean. better: 0 or 1, None for no difference."""
     is_share = spec.format == "percent"
     difference, low, high = (
         f"{100 * value:+.2f}" if is_share else f"{value:+.4f}"
-        for value in (found.difference, found.low, found.high)
+        for value in (paired.difference, paired.low, paired.high)
     )
     english = (
         f"{spec.label} {difference}{' points' if is_share else ''} (95 % interval {low} to {high}) "
-        f"on {found.images} images"
+        f"on {paired.images} images"
     )
     korean = (
         f"{spec.label} {difference}{' %p' if is_share else ''} (95 % 신뢰 구간 {low} ~ {high}), "
-        f"이미지 {found.images}장"
+        f"이미지 {paired.images}장"
     )
     if better is None:
         return {

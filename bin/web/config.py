@@ -17,7 +17,7 @@ class Limits:
     decoded_pixels: int = 50_000_000
     waiting_uploads: int = 4
     event_streams: int = 32
-    log_bytes: int = 256 << 10  # of one answer
+    log_bytes: int = 256 << 10  # of one response
 
 
 @dataclass(frozen=True)

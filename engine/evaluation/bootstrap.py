@@ -26,15 +26,22 @@ def score_intervals(
     generator = np.random.Generator(np.random.PCG64(seed))
     num_images = len(metric)
     samples = [metric.compute(generator.integers(0, num_images, num_images)) for _ in range(draws)]
-    tail = 50 * (1 - confidence)
     intervals = {}
     for key in metric.compute():
         # a draw may lack a score, e.g. of a class that is in none of its images
         values = [scores[key] for scores in samples if key in scores and np.isfinite(scores[key])]
         if values:
-            low, high = np.percentile(values, [tail, 100 - tail])
-            intervals[key] = (float(low), float(high))
+            intervals[key] = percentile_interval(values, confidence)
     return intervals
+
+
+def percentile_interval(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """Return the bounds between which a share `confidence` of the values lies; nan without any."""
+    if not values:
+        return np.nan, np.nan
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,5 @@ def paired_difference(
             differences.append(score_a - score_b)
         if advance is not None:
             advance()
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(differences, [tail, 100 - tail]) if differences else (np.nan, np.nan)
-    return PairedDifference(scores, scores[0] - scores[1], float(low), float(high), num_images)
+    low, high = percentile_interval(differences, confidence)
+    return PairedDifference(scores, scores[0] - scores[1], low, high, num_images)

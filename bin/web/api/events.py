@@ -6,7 +6,8 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field
 
 from visionloop.bin.web.api.parameters import Services, TheRun
-from visionloop.bin.web.runs.events import CURSOR_PATTERN, Tail
+from visionloop.bin.web.runs.cursor import CURSOR_PATTERN
+from visionloop.bin.web.runs.events import Tail
 from visionloop.bin.web.runs.streams import EventStream, changes, run_events
 
 router = APIRouter(tags=["events"])

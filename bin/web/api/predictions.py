@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.bin.web.api.parameters import Services
 from visionloop.bin.web.config import API
-from visionloop.bin.web.inference.messages import MAX_TOP, Answer, ImageName
+from visionloop.bin.web.inference.messages import MAX_TOP, ImageName, Prediction
 from visionloop.bin.web.inference.process import ModelKey
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.runs.index import signature_of
@@ -33,11 +33,11 @@ router = APIRouter(tags=["predictions"])
 UPLOAD_SECONDS = 120  # a client that has lost its network must not keep a place for ever
 
 
-class PredictedImage(Answer):
+class PredictedImage(Prediction):
     """The prediction of an image, with addresses of the images that belong to it."""
 
     id: str
-    seconds: float = Field(description="from the upload to the answer, loading included")
+    seconds: float = Field(description="from the upload to the prediction, loading included")
     images: dict[ImageName, str] = Field(  # type: ignore[assignment]  # addresses of the names
         default={}, description="kept until other predictions take their place"
     )
@@ -108,9 +108,11 @@ def predict(
             field="attention",
         )  # fmt: skip
     predicted = studio.predictors.predict(key, image, top_k=top_k, attention=attention)
-    images = {name: f"{API}/predictions/{predicted.id}/{name}" for name in predicted.answer.images}
+    images = {
+        name: f"{API}/predictions/{predicted.id}/{name}" for name in predicted.prediction.images
+    }
     return PredictedImage(
-        **predicted.answer.model_dump(exclude={"images"}),
+        **predicted.prediction.model_dump(exclude={"images"}),
         id=predicted.id,
         seconds=round(time.monotonic() - started, 3),
         images=images,

@@ -36,10 +36,10 @@ class ClassShare(BaseModel):
     color: tuple[int, int, int]
 
 
-class Question(BaseModel):
+class PredictionRequest(BaseModel):
     """One image to predict.
 
-    image: file; output: existing folder for the images of the answer.
+    image: file; output: existing folder for the images of the prediction.
     """
 
     image: str
@@ -48,7 +48,7 @@ class Question(BaseModel):
     attention: bool
 
 
-class Answer(BaseModel):
+class Prediction(BaseModel):
     """The prediction of one image.
 
     images: names of PNG files in the output folder.
@@ -70,7 +70,7 @@ class Answer(BaseModel):
 
 
 class Failure(BaseModel):
-    """Reason for no answer, as a problem object holds it."""
+    """Reason why there is no prediction, as a problem object holds it."""
 
     status: int
     code: str
@@ -80,8 +80,8 @@ class Failure(BaseModel):
 
 
 class Reply(BaseModel):
-    """A line of a worker: `ready` once the model is loaded, then one of the others a question."""
+    """A line of a worker: `ready` once the model is loaded, then one of the others a request."""
 
     ready: bool = False
-    answer: Answer | None = None
+    prediction: Prediction | None = None
     failure: Failure | None = None

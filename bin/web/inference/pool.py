@@ -1,4 +1,4 @@
-"""Workers for the models that were asked for last, within limits of number, age and time."""
+"""Workers for the models that were used last, within limits of number, age and time."""
 
 import logging
 import secrets
@@ -12,7 +12,7 @@ from threading import BoundedSemaphore, Condition, Event, Thread
 from typing import NamedTuple
 
 from visionloop.bin.web.config import Limits
-from visionloop.bin.web.inference.messages import Answer, ImageName, Question
+from visionloop.bin.web.inference.messages import ImageName, Prediction, PredictionRequest
 from visionloop.bin.web.inference.process import LostWorker, ModelKey, Worker
 from visionloop.bin.web.problems import Problem
 
@@ -31,15 +31,15 @@ class PoolTimes(NamedTuple):
 TIMES = PoolTimes()
 
 
-class Prediction(NamedTuple):
-    """An answer, and the name under which its images are kept for a while."""
+class KeptPrediction(NamedTuple):
+    """A prediction, and the name under which its images are kept for a while."""
 
     id: str
-    answer: Answer
+    prediction: Prediction
 
 
 class PredictorPool:
-    """Workers, and the images of the latest answers.
+    """Workers, and the images of the latest predictions.
 
     Args:
         folder: of its own, emptied at start and at the end.
@@ -81,7 +81,7 @@ class PredictorPool:
 
     @contextmanager
     def upload(self) -> Iterator[None]:
-        """Count an upload from its first byte to its answer. Raises Problem (429) for too many."""
+        """Count an upload until its prediction is there. Raises Problem (429) for too many."""
         if not self.uploads.acquire(blocking=False):
             raise Problem(
                 429,
@@ -94,7 +94,9 @@ class PredictorPool:
         finally:
             self.uploads.release()
 
-    def predict(self, key: ModelKey, image: bytes, *, top_k: int, attention: bool) -> Prediction:
+    def predict(
+        self, key: ModelKey, image: bytes, *, top_k: int, attention: bool
+    ) -> KeptPrediction:
         """Predict an image with a model, in a worker that is started if need be.
 
         Raises:
@@ -104,25 +106,25 @@ class PredictorPool:
         folder = self.folder / name
         folder.mkdir()
         (folder / "image").write_bytes(image)
-        question = Question(
+        request = PredictionRequest(
             image=str(folder / "image"), output=str(folder), top_k=top_k, attention=attention
         )
         try:
-            answer = self.ask(key, question)
+            prediction = self.predict_in_worker(key, request)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         (folder / "image").unlink()
         self.keep(name, folder)
-        return Prediction(name, answer)
+        return KeptPrediction(name, prediction)
 
-    def ask(self, key: ModelKey, question: Question) -> Answer:
-        """Ask a worker; where it has ended without a reply, one new worker is asked once."""
+    def predict_in_worker(self, key: ModelKey, request: PredictionRequest) -> Prediction:
+        """Predict in a worker; where it has ended without a reply, in a new one once."""
         for _ in range(2):
             worker = self.take(key)
             try:
-                return worker.ask(
-                    question, load_seconds=self.times.load, seconds=self.times.predict
+                return worker.predict(
+                    request, load_seconds=self.times.load, seconds=self.times.predict
                 )
             except LostWorker:
                 continue
@@ -181,7 +183,7 @@ class PredictorPool:
         worker.log_path.unlink(missing_ok=True)
 
     def end_idle_workers(self) -> None:
-        """End workers that nobody has asked for a while, until the pool closes."""
+        """End workers that nobody has used for a while, until the pool closes."""
         while not self.closing.wait(min(self.times.idle, 10)):
             with self.changed:
                 for worker in list(self.workers.values()):
@@ -190,14 +192,14 @@ class PredictorPool:
                         self.end(worker)
 
     def keep(self, name: str, folder: Path) -> None:
-        """Keep the images of an answer, and drop those of the oldest."""
+        """Keep the images of a prediction, and drop those of the oldest."""
         with self.changed:
             self.results[name] = folder
             while len(self.results) > self.kept_results:
                 shutil.rmtree(self.results.popitem(last=False)[1], ignore_errors=True)
 
     def image(self, name: str, kind: ImageName) -> bytes:
-        """Return a PNG of an answer. Raises Problem (404) for one that is kept no longer."""
+        """Return a PNG of a prediction. Raises Problem (404) for one that is kept no longer."""
         with self.changed:
             folder = self.results.get(name)
         try:

@@ -1,4 +1,4 @@
-"""One worker as its server sees it: started, asked, and ended."""
+"""One worker as its server sees it: started, used, and ended."""
 
 import logging
 import os
@@ -12,12 +12,12 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO, NamedTuple
 
-from visionloop.bin.web.inference.messages import Answer, Failure, Question, Reply
+from visionloop.bin.web.inference.messages import Failure, Prediction, PredictionRequest, Reply
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.runs.index import Signature
 
 MODULE = "visionloop.bin.web.inference.worker"
-LOG_TAIL = 4000  # characters of a worker's last words in the log of the server
+LOG_TAIL = 4000  # bytes of a worker's log that the log of the server repeats
 log = logging.getLogger("visionloop.studio")
 
 
@@ -65,28 +65,30 @@ class Worker:
         self.replies: SimpleQueue[bytes] = SimpleQueue()
         Thread(target=pass_on, args=(self.process.stdout, self.replies), daemon=True).start()
 
-    def ask(self, question: Question, *, load_seconds: float, seconds: float) -> Answer:
-        """Return the answer, after the model is loaded.
+    def predict(
+        self, request: PredictionRequest, *, load_seconds: float, seconds: float
+    ) -> Prediction:
+        """Return the prediction of an image, after the model is loaded.
 
         Raises:
             LostWorker: the process has ended.
             Problem: the model cannot be loaded, the image not be predicted, or time is up; see
-                `is_usable` for whether the worker can be asked again.
+                `is_usable` for whether the worker can be used again.
         """
         if not self.is_ready:
             self.is_ready = self.receive(load_seconds, "loading the model").ready
         assert self.process.stdin
         try:
-            self.process.stdin.write(question.model_dump_json().encode() + b"\n")
+            self.process.stdin.write(request.model_dump_json().encode() + b"\n")
             self.process.stdin.flush()
         except OSError:
             raise self.lost() from None
-        answer = self.receive(seconds, "the prediction").answer
-        assert answer is not None
-        return answer
+        prediction = self.receive(seconds, "the prediction").prediction
+        assert prediction is not None
+        return prediction
 
     def receive(self, seconds: float, subject: str) -> Reply:
-        """Return the next reply. Raises as `ask`."""
+        """Return the next reply. Raises as `predict`."""
         try:
             line = self.replies.get(timeout=seconds)
         except Empty:
@@ -111,18 +113,18 @@ class Worker:
 
     def lost(self) -> LostWorker:
         self.kill()
-        log.error("worker of %s has ended: %s", self.key.model, self.last_words())
+        log.error("worker of %s has ended: %s", self.key.model, self.log_tail())
         return LostWorker(self.key.model)
 
     def problem_of(self, failure: Failure) -> Problem:
         """Return a failure as the client gets it."""
         if failure.code == "defect":
-            log.error("worker of %s: %s", self.key.model, self.last_words())
+            log.error("worker of %s: %s", self.key.model, self.log_tail())
         return Problem(
             failure.status, failure.code, failure.message, field=failure.field, hint=failure.hint
         )
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """Return the end of what the process has printed."""
         with suppress(FileNotFoundError), open(self.log_path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL))

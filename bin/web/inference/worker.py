@@ -1,4 +1,4 @@
-"""A process that predicts images with one model: questions on stdin, replies on stdout.
+"""A process that predicts images with one model: requests on stdin, replies on stdout.
 
     python -P -m visionloop.bin.web.inference.worker TASK MODEL MAX_PIXELS
 
@@ -18,8 +18,8 @@ from typing import TextIO
 
 from PIL import Image
 
-from visionloop.bin.web.inference.answers import LoadedModel
-from visionloop.bin.web.inference.messages import Failure, Question, Reply
+from visionloop.bin.web.inference.loaded_model import LoadedModel
+from visionloop.bin.web.inference.messages import Failure, PredictionRequest, Reply
 from visionloop.engine.distributed import pick_device
 from visionloop.engine.errors import UserError
 from visionloop.engine.system.memory import is_out_of_memory
@@ -29,13 +29,13 @@ DEVICE = "cpu"  # the memory of a GPU belongs to the trainings, which would end 
 
 
 def main() -> None:
-    """Load the model, then reply to questions until stdin ends."""
+    """Load the model, then reply to requests until stdin ends."""
     task, model, max_pixels = sys.argv[1], sys.argv[2], int(sys.argv[3])
     with suppress(OSError):  # where memory runs out, this process ends, and no training
         Path("/proc/self/oom_score_adj").write_text("1000")
     replies = take_stdout()
-    questions: SimpleQueue[str] = SimpleQueue()
-    Thread(target=read_questions, args=(questions,), daemon=True).start()
+    requests: SimpleQueue[str] = SimpleQueue()
+    Thread(target=read_requests, args=(requests,), daemon=True).start()
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         loaded = load(task, model, max_pixels)
@@ -44,9 +44,9 @@ def main() -> None:
         return
     send(replies, Reply(ready=True))
     while True:
-        question = Question.model_validate_json(questions.get())
+        request = PredictionRequest.model_validate_json(requests.get())
         try:
-            reply = Reply(answer=loaded.answer(question))
+            reply = Reply(prediction=loaded.predict(request))
         except Exception as error:
             reply = Reply(failure=failure_of(error))
         send(replies, reply)
@@ -89,10 +89,10 @@ def take_stdout() -> TextIO:
     return replies
 
 
-def read_questions(questions: SimpleQueue[str]) -> None:
+def read_requests(requests: SimpleQueue[str]) -> None:
     """Pass on the lines of stdin; end the process with it, in the middle of a prediction too."""
     for line in sys.stdin:
-        questions.put(line)
+        requests.put(line)
     os._exit(0)
 
 

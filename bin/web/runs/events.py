@@ -1,14 +1,10 @@
 """Events of a run: the lines of metrics.jsonl and changes of status.json, each line exactly once.
 
-The id of a line's event is its cursor: the byte offset after the line, a dash, and a checksum of
-the bytes before that offset. A resumed run cuts its file and writes on, so that an offset alone
-could lie in the middle of another line; with the checksum this is noticed after any time, by any
-server. A plain offset is accepted as well, and checked by the size of the file alone.
+The id of an event is its cursor, see cursor.py.
 """
 
 import json
 import os
-import re
 import time
 import zlib
 from collections.abc import Iterator
@@ -18,12 +14,10 @@ from typing import NamedTuple
 
 from visionloop.bin.reports.metrics_log import as_finite, parse_line
 from visionloop.bin.reports.run_folder import read_object, state_of
-from visionloop.bin.web.problems import Problem
+from visionloop.bin.web.runs.cursor import CHECKED_BYTES, cursor_text, is_cursor_valid, parse_cursor
 from visionloop.bin.web.runs.index import Signature, signature_of
-from visionloop.bin.web.runs.reader import CHECKED_BYTES, check_at, cursor_text
 from visionloop.engine.types import JsonObject
 
-CURSOR_PATTERN = r"^[0-9]{1,15}(-[0-9a-f]{8})?$"
 CHUNK_BYTES = 1 << 20
 
 
@@ -88,11 +82,11 @@ def read_lines(path: Path, cursor: str) -> tuple[list[Event], str, bool]:
     A `reset` event comes first where the lines before the cursor are no longer the same; all lines
     follow.
     """
-    offset, check = parse_cursor(cursor)
+    offset, checksum = parse_cursor(cursor)
     events: list[Event] = []
     try:
         with open(path, "rb") as file:
-            if not is_valid(file.fileno(), offset, check):
+            if not is_cursor_valid(file.fileno(), offset, checksum):
                 offset = 0
                 events.append(Event("0", "reset", "{}"))
             start = max(0, offset - CHECKED_BYTES)
@@ -113,22 +107,3 @@ def read_lines(path: Path, cursor: str) -> tuple[list[Event], str, bool]:
         if parsed is not None:
             events.append(Event(after, "metrics", json.dumps(as_finite(parsed))))
     return events, after if offset else "0", len(content) < CHUNK_BYTES
-
-
-def parse_cursor(cursor: str) -> tuple[int, int | None]:
-    """Return (offset, checksum or None) of a cursor. Raises Problem (422) for another text."""
-    if not re.fullmatch(CURSOR_PATTERN, cursor, re.ASCII):
-        raise Problem(422, "bad_input", "cursor: expected the id of an event, or 0", field="cursor")
-    offset, dash, check = cursor.partition("-")
-    return int(offset), int(check, 16) if dash else None
-
-
-def is_valid(file: int, offset: int, check: int | None) -> bool:
-    """Return whether a cursor is at the end of a line of the file, as when it was given out."""
-    if offset == 0:
-        return True
-    if offset > os.fstat(file).st_size:
-        return False
-    if check is None:
-        return os.pread(file, 1, offset - 1) == b"\n"
-    return check_at(file, offset) == check

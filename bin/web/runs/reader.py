@@ -3,9 +3,7 @@
 The parts of a report that are drawn of a run are kept too, until one of its files changes.
 """
 
-import os
 import threading
-import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,22 +13,24 @@ from visionloop.bin.reports.metrics_log import MetricsLog
 from visionloop.bin.reports.records import media_type_of
 from visionloop.bin.reports.run_folder import RunFolder, read_files, read_object, state_of
 from visionloop.bin.web.config import API
+from visionloop.bin.web.runs.cursor import checksum_before, cursor_text
 from visionloop.bin.web.runs.index import IndexedRun, Signature, signature_of
 from visionloop.bin.web.runs.records import step_of
 from visionloop.engine.types import JsonObject
 
 MOST_LOG_BYTES = 512 << 20  # of the metrics.jsonl that are kept, whose columns take about half
 MOST_RECORD_BYTES = 32 << 20
-CHECKED_BYTES = 1024  # before an offset: they tell whether the file was cut and has grown again
+# beside metrics.jsonl, what a part of a report is made of
+DESCRIBED = ("status.json", "settings.json", "environment.json", "evaluations")
 
 
 @dataclass
 class GrowingLog:
-    """A metrics.jsonl and how far it has been read. check: of the bytes before `offset`."""
+    """A metrics.jsonl and how far it has been read. checksum: of the bytes before `offset`."""
 
     log: MetricsLog = field(default_factory=MetricsLog)
     offset: int = 0
-    check: int = 0
+    checksum: int = 0
     signature: Signature = None
 
     def update(self, path: Path) -> None:
@@ -41,7 +41,7 @@ class GrowingLog:
         self.signature = signature
         try:
             with open(path, "rb") as file:
-                if check_at(file.fileno(), self.offset) != self.check:
+                if checksum_before(file.fileno(), self.offset) != self.checksum:
                     self.log, self.offset = MetricsLog(), 0
                 file.seek(self.offset)
                 content = file.read()
@@ -49,19 +49,9 @@ class GrowingLog:
                 if whole:
                     self.log.feed(whole)
                     self.offset += len(whole)
-                self.check = check_at(file.fileno(), self.offset)
+                self.checksum = checksum_before(file.fileno(), self.offset)
         except OSError:
-            self.log, self.offset, self.check, self.signature = MetricsLog(), 0, 0, None
-
-
-def check_at(file: int, offset: int) -> int:
-    """Return a checksum of the bytes before an offset.
-
-    A line begins with its time, and a line that is removed moves all that follow: equal bytes in
-    the same place mean that nothing before them has changed.
-    """
-    start = max(0, offset - CHECKED_BYTES)
-    return zlib.crc32(os.pread(file, offset - start, start))
+            self.log, self.offset, self.checksum, self.signature = MetricsLog(), 0, 0, None
 
 
 @dataclass
@@ -115,15 +105,7 @@ class RunReader:
     def _read(self, run: IndexedRun, kept: _Kept) -> tuple[RunFolder, str]:
         kept.log.update(run.path / "metrics.jsonl")
         folder = read_files(run.path, kept.log.log)
-        return folder, cursor_text(kept.log.offset, kept.log.check)
-
-
-DESCRIBED = ("status.json", "settings.json", "environment.json", "evaluations")
-
-
-def cursor_text(offset: int, check: int) -> str:
-    """Return the id of an event: the offset after its line, and a checksum of what is before."""
-    return f"{offset}-{check:08x}" if offset else "0"
+        return folder, cursor_text(kept.log.offset, kept.log.checksum)
 
 
 @dataclass(frozen=True)

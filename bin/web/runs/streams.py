@@ -54,15 +54,15 @@ class EventStream(StreamingResponse):
 
 async def run_events(streams: EventStreams, tail: Tail) -> AsyncIterator[str]:
     """Yield the events of a run as they come, until the server closes."""
-    spoke = time.monotonic()
+    last_sent = time.monotonic()
     yield ": connected\n\n"
     while not streams.closed:
         events = await anyio.to_thread.run_sync(tail.events)
         if events:
-            spoke = time.monotonic()
+            last_sent = time.monotonic()
             yield event_text(events)
-        elif time.monotonic() - spoke > COMMENT_SECONDS:
-            spoke = time.monotonic()
+        elif time.monotonic() - last_sent > COMMENT_SECONDS:
+            last_sent = time.monotonic()
             yield ": alive\n\n"
         if tail.at_end:
             await anyio.sleep(POLL_SECONDS)
@@ -72,14 +72,14 @@ async def changes(
     streams: EventStreams, revisions: Callable[[], dict[str, int]]
 ) -> AsyncIterator[str]:
     """Yield an event `changed` whenever a counter has grown, and once at the start."""
-    last, spoke = dict[str, int](), time.monotonic()
+    last, last_sent = dict[str, int](), time.monotonic()
     while not streams.closed:
         current = revisions()
         if current != last:
-            last, spoke = current, time.monotonic()
+            last, last_sent = current, time.monotonic()
             yield f"event: changed\ndata: {json.dumps(current)}\n\n"
-        elif time.monotonic() - spoke > COMMENT_SECONDS:
-            spoke = time.monotonic()
+        elif time.monotonic() - last_sent > COMMENT_SECONDS:
+            last_sent = time.monotonic()
             yield ": alive\n\n"
         await anyio.sleep(POLL_SECONDS)
 

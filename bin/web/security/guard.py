@@ -47,7 +47,7 @@ RESPONSE_HEADERS = {
 
 
 class Guard:
-    """ASGI middleware with all checks. No answer of it depends on a path that exists."""
+    """ASGI middleware with all checks. No response of it depends on a path that exists."""
 
     def __init__(self, app: ASGIApp, config: StudioConfig, token: str) -> None:
         self.app, self.config, self.token = app, config, token
@@ -63,7 +63,7 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                body.is_answered = True
+                body.has_response = True
                 headers = MutableHeaders(scope=message)
                 for name, value in RESPONSE_HEADERS.items():
                     headers[name] = value
@@ -71,15 +71,15 @@ class Guard:
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        async def send_answer(message: Message) -> None:
+        async def send_response(message: Message) -> None:
             # FastAPI makes an error of its own of one that is raised while it reads a body
-            if body.is_answered or not body.is_too_large:
+            if body.has_response or not body.is_too_large:
                 await send_with_headers(message)
 
         try:
             self.check(scope["method"], scope["path"], Headers(scope=scope), body.limit)
-            await self.app(scope, body.receive, send_answer)
-            if body.is_too_large and not body.is_answered:
+            await self.app(scope, body.receive, send_response)
+            if body.is_too_large and not body.has_response:
                 raise too_large(body.limit)
         except Problem as problem:
             await problem.response()(scope, receive, send_with_headers)
@@ -90,7 +90,7 @@ class Guard:
         return limits.upload if path.startswith(UPLOADS) else limits.body
 
     def check(self, method: str, path: str, headers: Mapping[str, str], limit: int) -> None:
-        """Raise Problem for a request that must not be answered."""
+        """Raise Problem for a request that is refused."""
         if host_name(headers.get("host", "")) not in self.config.allowed_hosts:
             raise Problem(421, "wrong_host", "Host: not a name of this server", field="host")
         length = headers.get("content-length", "0")
@@ -130,7 +130,7 @@ class Body:
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive, self.limit, self.size = receive, limit, 0
-        self.is_answered = False
+        self.has_response = False
 
     @property
     def is_too_large(self) -> bool:

@@ -93,41 +93,41 @@ def test_a_server_with_predictions_imports_neither_torch_nor_transformers(tmp_pa
 
 
 def test_a_classifier_gives_as_many_classes_as_asked_for_and_its_attention(client):
-    answer = predict(client, "classification", top_k=2, attention=True).json()
-    scores = [one["score"] for one in answer["top"]]
+    predicted = predict(client, "classification", top_k=2, attention=True).json()
+    scores = [one["score"] for one in predicted["top"]]
     assert len(scores) == 2 and scores == sorted(scores, reverse=True)
-    assert answer["top"][0]["label"] == answer["prediction"]["label"]
-    assert (answer["width"], answer["height"]) == (WIDTH, HEIGHT)
-    assert answer["explanations"] == ["attention"]
-    assert read_png(client, answer["images"]["attention"]).ndim == 3
+    assert predicted["top"][0]["label"] == predicted["prediction"]["label"]
+    assert (predicted["width"], predicted["height"]) == (WIDTH, HEIGHT)
+    assert predicted["explanations"] == ["attention"]
+    assert read_png(client, predicted["images"]["attention"]).ndim == 3
 
 
 def test_boxes_are_corners_of_the_detections_of_predict(client):
-    answer = predict(client, "detection").json()
-    x, y, width, height = answer["prediction"]["detections"][0]["box"]
+    predicted = predict(client, "detection").json()
+    x, y, width, height = predicted["prediction"]["detections"][0]["box"]
     expected = {
-        **answer["prediction"]["detections"][0],
+        **predicted["prediction"]["detections"][0],
         "box": [x, y, pytest.approx(x + width), pytest.approx(y + height)],
     }
-    assert expected in answer["boxes"]
-    assert len(answer["boxes"]) == len(answer["prediction"]["detections"])
+    assert expected in predicted["boxes"]
+    assert len(predicted["boxes"]) == len(predicted["prediction"]["detections"])
 
 
 def test_shares_of_a_segmentation_are_those_of_its_class_map(client):
-    answer = predict(client, "segmentation").json()
-    ids = read_png(client, answer["images"]["ids"])
+    predicted = predict(client, "segmentation").json()
+    ids = read_png(client, predicted["images"]["ids"])
     assert ids.shape == (HEIGHT, WIDTH)
     counted = {int(i): float((ids == i).mean()) for i in np.unique(ids)}
-    given = {one["id"]: one["share"] for one in answer["classes"]}
+    given = {one["id"]: one["share"] for one in predicted["classes"]}
     assert given == pytest.approx(counted, abs=1e-5)
-    assert len({tuple(one["color"]) for one in answer["classes"]}) == len(given)
+    assert len({tuple(one["color"]) for one in predicted["classes"]}) == len(given)
 
 
 def test_result_and_enlarged_input_of_super_resolution_have_one_size(client):
-    answer = predict(client, "super_resolution").json()
-    scale = answer["prediction"]["scale"]
+    predicted = predict(client, "super_resolution").json()
+    scale = predicted["prediction"]["scale"]
     for name in ("result", "input"):
-        image = read_png(client, answer["images"][name])
+        image = read_png(client, predicted["images"][name])
         assert image.shape == (scale * HEIGHT, scale * WIDTH, 3)
 
 
@@ -145,8 +145,8 @@ def test_second_image_of_a_model_is_predicted_by_the_same_process(client):
 def test_images_are_upright_by_their_orientation(client):
     exif = Image.Exif()
     exif[0x0112] = 6
-    answer = predict(client, "detection", image_bytes("JPEG", exif=exif)).json()
-    assert (answer["width"], answer["height"]) == (HEIGHT, WIDTH)
+    predicted = predict(client, "detection", image_bytes("JPEG", exif=exif)).json()
+    assert (predicted["width"], predicted["height"]) == (HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
@@ -306,8 +306,8 @@ def test_more_uploads_than_the_limit_are_refused(folder):
     limits = {"waiting_uploads": 2}
     config = studio_config(folder, limits=limits, state=folder / "busy")
     with studio_client(config) as client, ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda _: predict(client, "classification"), range(4)))
-        codes = sorted(response.status_code for response in answers)
+        responses = list(threads.map(lambda _: predict(client, "classification"), range(4)))
+        codes = sorted(response.status_code for response in responses)
         assert codes == [200, 200, 429, 429]
         # they count no longer
         assert predict(client, "classification").status_code == 200
@@ -412,7 +412,7 @@ def test_images_of_old_predictions_are_dropped(client):
 
 
 def test_an_unknown_image_of_a_prediction_is_not_found(client):
-    answer = predict(client, "classification").json()
-    for path in (f"predictions/{answer['id']}/ids", "predictions/nothing/ids"):
+    predicted = predict(client, "classification").json()
+    for path in (f"predictions/{predicted['id']}/ids", "predictions/nothing/ids"):
         assert client.get(path).json()["code"] == "not_found"
-    assert client.get(f"predictions/{answer['id']}/..%2f..%2ftoken").status_code == 404
+    assert client.get(f"predictions/{predicted['id']}/..%2f..%2ftoken").status_code == 404

@@ -1,4 +1,4 @@
-"""Prediction of one image with a loaded model, for every task, as a page shows it.
+"""A loaded model of any task, which predicts one image as a page shows it.
 
 Runs in a worker: imports torch.
 """
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visionloop.bin.web.inference.messages import (
-    Answer,
     Box,
     ClassScore,
     ClassShare,
     ImageName,
-    Question,
+    Prediction,
+    PredictionRequest,
 )
 from visionloop.datasets.io.images import UnreadableImage, read_image, read_size
 from visionloop.datasets.io.matlab_resize import matlab_resize
@@ -53,13 +53,13 @@ class LoadedModel:
         self.max_pixels = max_pixels
 
     @torch.no_grad()
-    def answer(self, question: Question) -> Answer:
-        """Predict one image and write the images of the answer.
+    def predict(self, request: PredictionRequest) -> Prediction:
+        """Predict one image and write the images of the prediction.
 
         Raises:
             UserError: the image cannot be read, has too many pixels, or the model cannot explain.
         """
-        path, output = Path(question.image), Path(question.output)
+        path, output = Path(request.image), Path(request.output)
         height, width = check_image(path, self.max_pixels)
         self.require_small_result(height * width)
         try:
@@ -71,12 +71,12 @@ class LoadedModel:
         with exact_products(self.device):
             predictions = self.task.predict(self.module, batch)
             row = self.task.describe_predictions(batch, predictions, [path.name])[0]
-            answer = Answer(task=self.task.name, width=width, height=height, prediction=row)
-            FILLERS[self.task.name](self, answer, predictions, question)
-            if question.attention:
+            prediction = Prediction(task=self.task.name, width=width, height=height, prediction=row)
+            ADD_RESULT[self.task.name](self, prediction, predictions, request)
+            if request.attention:
                 (drawn,) = self.task.explain(self.module, batch, ATTENTION)
-                save(answer, output, ATTENTION, drawn)
-        return answer
+                save(prediction, output, ATTENTION, drawn)
+        return prediction
 
     def require_small_result(self, num_pixels: int) -> None:
         """Raise UserError for an image whose enlarged one has more pixels than the limit."""
@@ -127,8 +127,8 @@ def unreadable(why: str) -> UserError:
     )
 
 
-def fill_classification(
-    model: LoadedModel, answer: Answer, predictions: Predictions, question: Question
+def add_classification(
+    model: LoadedModel, prediction: Prediction, predictions: Predictions, request: PredictionRequest
 ) -> None:
     """Add the best classes, as many as were asked for."""
     assert isinstance(model.task, ClassificationTask)
@@ -136,20 +136,20 @@ def fill_classification(
     # stable, as in the rows of predictions.jsonl: ties go to the lower id
     order = predictions["logits"][0].softmax(dim=0).cpu().sort(descending=True, stable=True)
     best = zip(order.indices.tolist(), order.values.tolist(), strict=True)
-    answer.top = [
+    prediction.top = [
         ClassScore(id=i, label=classes[i], score=round(score, 6))
-        for i, score in list(best)[: question.top_k]
+        for i, score in list(best)[: request.top_k]
     ]
     if model.task.model_type in MODEL_TYPES:
-        answer.explanations = [ATTENTION]
+        prediction.explanations = [ATTENTION]
 
 
-def fill_detection(
-    model: LoadedModel, answer: Answer, predictions: Predictions, question: Question
+def add_detection(
+    model: LoadedModel, prediction: Prediction, predictions: Predictions, request: PredictionRequest
 ) -> None:
     """Add the boxes above the lowest score that `predict` writes; a page filters them further."""
-    answer.boxes = [box_of(detection) for detection in answer.prediction["detections"]]
-    answer.boxes.sort(key=lambda box: -box.score)
+    prediction.boxes = [box_of(detection) for detection in prediction.prediction["detections"]]
+    prediction.boxes.sort(key=lambda box: -box.score)
 
 
 def box_of(detection: JsonObject) -> Box:
@@ -158,40 +158,40 @@ def box_of(detection: JsonObject) -> Box:
     return Box(box=corners, label=detection["label"], id=detection["id"], score=detection["score"])
 
 
-def fill_segmentation(
-    model: LoadedModel, answer: Answer, predictions: Predictions, question: Question
+def add_segmentation(
+    model: LoadedModel, prediction: Prediction, predictions: Predictions, request: PredictionRequest
 ) -> None:
     """Add the class of each pixel as a gray image, and the color and share of the classes in it."""
     assert isinstance(model.task, SegmentationTask)
     colors = model.task.colors
-    answer.classes = [
+    prediction.classes = [
         ClassShare(**one, color=tuple(colors[one["id"]].tolist()))
-        for one in answer.prediction["classes"]
+        for one in prediction.prediction["classes"]
     ]
-    save(answer, Path(question.output), "ids", predictions["ids"][0].cpu().numpy())
+    save(prediction, Path(request.output), "ids", predictions["ids"][0].cpu().numpy())
 
 
-def fill_super_resolution(
-    model: LoadedModel, answer: Answer, predictions: Predictions, question: Question
+def add_super_resolution(
+    model: LoadedModel, prediction: Prediction, predictions: Predictions, request: PredictionRequest
 ) -> None:
     """Add the result, and the input at its size by MATLAB's bicubic, with the same profile."""
     assert isinstance(model.task, SuperResolutionTask)
-    path, output = Path(question.image), Path(question.output)
+    path, output = Path(request.image), Path(request.output)
     (result,) = model.task.prediction_images([path], predictions)["results"]
     assert isinstance(result, Image.Image)
-    save(answer, output, "result", result)
+    save(prediction, output, "result", result)
     pixels = read_image(path).permute(1, 2, 0).numpy()
     enlarged = matlab_resize(pixels, model.task.scale) if model.task.scale > 1 else pixels
     before = Image.fromarray(enlarged)
     if "icc_profile" in result.info:
         before.info["icc_profile"] = result.info["icc_profile"]
-    save(answer, output, "input", before)
+    save(prediction, output, "input", before)
 
 
 def save(
-    answer: Answer, folder: Path, name: ImageName, image: NDArray[np.uint8] | Image.Image
+    prediction: Prediction, folder: Path, name: ImageName, image: NDArray[np.uint8] | Image.Image
 ) -> None:
-    """Write an image of an answer as PNG, and name it there."""
+    """Write an image of a prediction as PNG, and name it there."""
     pil_image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     pil_image.save(
         folder / f"{name}.png",
@@ -199,13 +199,13 @@ def save(
         icc_profile=pil_image.info.get("icc_profile"),
         exif=pil_image.info.get("exif", b""),
     )
-    answer.images.append(name)
+    prediction.images.append(name)
 
 
-Filler = Callable[[LoadedModel, Answer, Predictions, Question], None]
-FILLERS: dict[str, Filler] = {
-    "classification": fill_classification,
-    "detection": fill_detection,
-    "segmentation": fill_segmentation,
-    "super_resolution": fill_super_resolution,
+AddResult = Callable[[LoadedModel, Prediction, Predictions, PredictionRequest], None]
+ADD_RESULT: dict[str, AddResult] = {
+    "classification": add_classification,
+    "detection": add_detection,
+    "segmentation": add_segmentation,
+    "super_resolution": add_super_resolution,
 }
