@@ -104,18 +104,17 @@ def predict(
     key = find_model(model, task, studio.config.models)
     if attention and key.task != "classification":
         raise Problem(
-            422, "bad_input", f"attention: not for {key.task}, only for classification",
+            422,
+            "bad_input",
+            f"attention: not for {key.task}, only for classification",
             field="attention",
-        )  # fmt: skip
-    predicted = studio.predictors.predict(key, image, top_k=top_k, attention=attention)
-    images = {
-        name: f"{API}/predictions/{predicted.id}/{name}" for name in predicted.prediction.images
-    }
+        )
+    id, prediction = studio.predictors.predict(key, image, top_k=top_k, attention=attention)
     return PredictedImage(
-        **predicted.prediction.model_dump(exclude={"images"}),
-        id=predicted.id,
+        **prediction.model_dump(exclude={"images"}),
+        id=id,
         seconds=round(time.monotonic() - started, 3),
-        images=images,
+        images={name: f"{API}/predictions/{id}/{name}" for name in prediction.images},
     )
 
 

@@ -7,12 +7,6 @@ from visionloop.bin.web.app import create_app
 from visionloop.bin.web.config import API, StudioConfig
 
 
-@pytest.fixture(scope="session")
-def state(tmp_path_factory):
-    """State of all these servers: the names of scores are read once."""
-    return tmp_path_factory.mktemp("state")
-
-
 @pytest.fixture
 def root(tmp_path):
     """The folder with the runs; data sets are in the folder beside it."""
@@ -22,9 +16,11 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def server(root, state):
+def server(root, tmp_path):
     """A client of a server, which looks for changes of the runs before each call."""
-    config = StudioConfig(data=(root.parent / "data",), runs=(root,), models=(), state=state)
+    config = StudioConfig(
+        data=(root.parent / "data",), runs=(root,), models=(), state=tmp_path / "state"
+    )
     app = create_app(config, "token")
     with TestClient(app, base_url="http://127.0.0.1") as client:
         client.headers.update({"Authorization": "Bearer token", "X-Visionloop": "1"})

@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from contract_schema import fits
 from studio_client import studio_client, studio_config
 
 from visionloop.datasets.synthetic.writers import WRITERS
@@ -35,7 +36,7 @@ def test_a_check_gives_counts_costs_and_a_contact_sheet(client, tmp_path):
     body = {"task": "classification", "settings": QUICK | {"data": str(folder)}}
 
     job = ended(client, client.post("checks", json=body).json())
-    report = client.get(f"jobs/{job['id']}/result").json()
+    report = fits("check", client.get(f"jobs/{job['id']}/result").json())
     sheet = client.get(f"jobs/{job['id']}/files/sheet.png")
 
     assert (job["state"], job["kind"]) == ("finished", "check")
@@ -53,7 +54,7 @@ def test_errors_of_the_data_are_the_result_of_a_check(client, tmp_path):
     body = {"task": "detection", "settings": QUICK | {"data": str(folder)}}
 
     job = ended(client, client.post("checks", json=body).json())
-    report = client.get(f"jobs/{job['id']}/result").json()
+    report = fits("check", client.get(f"jobs/{job['id']}/result").json())
 
     assert job["state"] == "finished"
     assert report["errors"]
