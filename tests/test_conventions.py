@@ -46,6 +46,22 @@ ENGINE_LEVELS = (
     ("train",),
     ("testing",),
 )
+# The same for the studio. A launcher makes the command of a job: these two are one level.
+STUDIO_LEVELS = (
+    ("config", "problems"),
+    ("security",),
+    ("runs",),
+    ("tables",),
+    ("jobs", "launchers"),
+    ("inference",),
+    ("studio",),
+    ("api",),
+    ("app",),
+    ("serve",),
+)
+# Its services know no web framework: pydantic describes what they return, Starlette's responses
+# carry streams and bytes.
+KNOW_FASTAPI = ("bin/web/api/", "bin/web/app.py", "bin/web/problems.py")
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
 # The engine, the data and the metrics work with any network; these alone know transformers.
 MAY_IMPORT_TRANSFORMERS = ("tasks/", "bin/benchmarks/", "bin/models", "bin/commands/models")
@@ -163,18 +179,36 @@ def without_annotations(tree):
     return Remover().visit(ast.parse(ast.unparse(tree)))
 
 
-def test_the_engine_imports_downwards():
-    level_of = {name: level for level, names in enumerate(ENGINE_LEVELS) for name in names}
-    wrong = []
+def upward_imports(folder, levels):
+    """Return ["file: name"] of the imports of a part of a folder from a part above it."""
+    level_of = {name: level for level, names in enumerate(levels) for name in names}
+    package = "visionloop." + folder.replace("/", ".")
+    depth, wrong = folder.count("/") + 1, []
     for file, tree in TREES.items():
-        if not file.startswith("engine/") or file == "engine/__init__.py":
+        if not file.startswith(f"{folder}/") or file == f"{folder}/__init__.py":
             continue
-        part = file.split("/")[1].removesuffix(".py")
+        part = file.split("/")[depth].removesuffix(".py")
         for _, name in imports(without_annotations(tree)):
-            other = name.split(".")[2] if is_in(name, "visionloop.engine") else part
-            if other != part and level_of[other] >= level_of[part]:
+            other = name.split(".")[depth + 1] if is_in(name, package) else part
+            is_below = level_of[other] < level_of[part]
+            if other != part and not is_below and {other, part} != {"jobs", "launchers"}:
                 wrong.append(f"{file}: {name}")
-    assert wrong == []
+    return wrong
+
+
+def test_the_engine_imports_downwards():
+    assert upward_imports("engine", ENGINE_LEVELS) == []
+
+
+def test_the_studio_imports_downwards():
+    assert upward_imports("bin/web", STUDIO_LEVELS) == []
+    studio = [file for file in TREES if file.startswith("bin/web/")]
+    assert (
+        wrong_imports(
+            lambda file, name: file in studio and is_in(name, "fastapi"), but=KNOW_FASTAPI
+        )
+        == []
+    )
 
 
 def test_no_task_imports_another():

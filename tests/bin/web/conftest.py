@@ -9,9 +9,9 @@ from visionloop.bin.web.config import API, StudioConfig
 
 @pytest.fixture
 def root(tmp_path):
-    """The folder with the runs; data sets are in the folder beside it."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "runs").mkdir()
+    """The folder with the runs; data/ and models/ are beside it."""
+    for name in ("data", "runs", "models"):
+        (tmp_path / name).mkdir()
     return (tmp_path / "runs").resolve()
 
 
@@ -19,7 +19,10 @@ def root(tmp_path):
 def server(root, tmp_path):
     """A client of a server, which looks for changes of the runs before each call."""
     config = StudioConfig(
-        data=(root.parent / "data",), runs=(root,), models=(), state=tmp_path / "state"
+        data=(root.parent / "data",),
+        runs=(root,),
+        models=(root.parent / "models",),
+        state=tmp_path / "state",
     )
     app = create_app(config, "token")
     with TestClient(app, base_url="http://127.0.0.1") as client:

@@ -6,36 +6,16 @@ import subprocess
 import sys
 
 import pytest
-from fastapi.testclient import TestClient
 
-from visionloop.bin.web.app import create_app
-from visionloop.bin.web.config import API, StudioConfig
 from visionloop.bin.web.tables import folders, layouts
 from visionloop.bin.web.tables.layouts import Budget, recognise
 
 HOSTILE = "<img src=x onerror=alert(1)> 'é\n🎈"
 
 
-@pytest.fixture(name="data")
-def data_fixture(tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    return data
-
-
-@pytest.fixture(name="get")
-def get_fixture(tmp_path, data):
-    """Return get(path, **query), which returns the JSON and checks the status."""
-    config = StudioConfig((data.resolve(),), (tmp_path / "runs",), (), tmp_path / "state")
-    client = TestClient(create_app(config, "token"), base_url="http://127.0.0.1")
-    client.headers["Authorization"] = "Bearer token"
-
-    def get(path, /, status=200, **query):
-        response = client.get(API + path, params=query)
-        assert response.status_code == status, response.text
-        return response.json()
-
-    return get
+@pytest.fixture
+def data(root):
+    return root.parent / "data"
 
 
 def touch(folder, *names):

@@ -5,38 +5,14 @@ import subprocess
 import sys
 
 import pytest
-from fastapi.testclient import TestClient
 
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
-from visionloop.bin.web.app import create_app
-from visionloop.bin.web.config import API, StudioConfig
 from visionloop.bin.web.jobs.spec import python_command
 from visionloop.bin.web.tables.settings import CHOSEN_ELSEWHERE, important_settings
 from visionloop.engine.config.options import fields_of
 from visionloop.engine.config.train_config import TrainConfig
 
 TASKS = ["classification", "detection", "segmentation", "super_resolution"]
-
-
-def config_in(folder):
-    for name in ("data", "runs", "models", "state"):
-        (folder / name).mkdir(exist_ok=True)
-    roots = {name: ((folder / name).resolve(),) for name in ("data", "runs", "models")}
-    return StudioConfig(**roots, state=folder / "state")
-
-
-@pytest.fixture(name="get")
-def get_fixture(tmp_path):
-    """Return get(path, **query), which returns the JSON and checks the status."""
-    client = TestClient(create_app(config_in(tmp_path), "token"), base_url="http://127.0.0.1")
-    client.headers["Authorization"] = "Bearer token"
-
-    def get(path, /, status=200, **query):
-        response = client.get(API + path, params=query)
-        assert response.status_code == status, response.text
-        return response.json()
-
-    return get
 
 
 def printed(*words):
