@@ -15,8 +15,14 @@ from visionloop.bin.web.jobs.records import JobDescription
 from visionloop.bin.web.jobs.spec import JobKind, JobSpec, JobState
 from visionloop.bin.web.jobs.store import JobRow
 from visionloop.bin.web.launchers.build import build_launch
-from visionloop.bin.web.launchers.launch import LauncherOptions, LocalOptions, TorchrunOptions
+from visionloop.bin.web.launchers.launch import (
+    MOST_PROCESSES,
+    LauncherOptions,
+    LocalOptions,
+    TorchrunOptions,
+)
 from visionloop.bin.web.problems import Problem
+from visionloop.bin.web.runs.text import text_of
 from visionloop.bin.web.tables.tables import zoo_of
 from visionloop.engine.types import JsonObject
 
@@ -68,7 +74,8 @@ def description_of(
         holder: process that trains there now.
     """
     environment = read_object(run / "environment.json")
-    words = [str(word) for word in environment.get("command") or ()]
+    command = environment.get("command")
+    words = [str(word) for word in command] if isinstance(command, list) else []
     folder = None
     if "train" in words[1:3]:
         folder = working_folder(words, run, holder)
@@ -83,7 +90,7 @@ def description_of(
     launcher = launcher_of(environment)
     launch = build_launch(spec, launcher, config.jobs / job_id)
     launch = replace(launch, folder=None if folder is None else str(folder))
-    return JobDescription(spec, launch, launcher, run.name, adopted=holder is not None)
+    return JobDescription(spec, launch, launcher, text_of(run.name), adopted=holder is not None)
 
 
 def task_of(run: Path) -> str:
@@ -139,7 +146,7 @@ def launcher_of(environment: JsonObject) -> LauncherOptions:
     environment: content of its environment.json.
     """
     processes = environment.get("processes")
-    processes = processes if isinstance(processes, int) and processes > 0 else 1
+    processes = processes if isinstance(processes, int) and 0 < processes <= MOST_PROCESSES else 1
     devices = list(range(min(processes, len(gpus())))) if environment.get("cuda") else []
     if processes > 1:
         return TorchrunOptions(kind="torchrun", devices=devices, processes=processes)

@@ -14,7 +14,7 @@ from visionloop.bin.web.launchers.launch import Launch, LauncherOptions
 from visionloop.bin.web.problems import StatusError
 from visionloop.bin.web.runs.identity import run_id
 from visionloop.bin.web.runs.rows import error_of
-from visionloop.bin.web.runs.text import float_or_none, int_or_none
+from visionloop.bin.web.runs.text import float_or_none, int_or_none, text_of, text_or_none
 
 TAIL_LINES, TAIL_BYTES = 20, 8 << 10
 
@@ -87,7 +87,7 @@ def view_of(job: JobRow, queue: JobQueue, position: int | None) -> Job:
         kind=job.kind,
         task=job.description["task"],
         state=job.state,
-        run=None if job.run is None else str(job.run),
+        run=text_or_none(job.run),
         run_id=None if job.run is None else run_id(job.run),
         name=job.name,
         note=job.note,
@@ -97,8 +97,8 @@ def view_of(job: JobRow, queue: JobQueue, position: int | None) -> Job:
         position=position,
         launcher=job.launcher,
         devices=list(devices_of(job.kind, job.launcher)),
-        command=list(launch.command),
-        command_text=command_text(launch),
+        command=[text_of(word) for word in launch.command],
+        command_text=text_of(command_text(launch)),
         attempt=job.attempt,
         restarts=job.restarts,
         exit_code=job.exit_code,

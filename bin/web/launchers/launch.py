@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
-Count = Annotated[int, Field(ge=1, le=4096)]
+MOST_PROCESSES = 4096
+Count = Annotated[int, Field(ge=1, le=MOST_PROCESSES)]
 
 
 @dataclass(frozen=True)

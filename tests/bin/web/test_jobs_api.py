@@ -1,6 +1,7 @@
 """Jobs over the API: settings become options, a preview is the start, logs are read in parts."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,30 @@ def test_jobs_are_listed_whatever_is_in_the_status_of_a_run(call, app, config):
     app.state.studio.store.update(job["id"], state="running", error={"code": 3, "hint": ["x"]})
     (listed,) = call("GET", "/jobs")["jobs"]
     assert (listed["progress"], listed["error"]["code"]) == (None, "3")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"command": ["classification.py", "train", "--data", "\udce9"]},
+        {"command": 5},
+        {"command": ["classification.py", "train"], "processes": 10**9},
+    ],
+)
+def test_a_run_of_the_command_line_with_odd_names_and_numbers_is_a_job(
+    call, app, config, environment
+):
+    """A name in Latin-1 is no valid UTF-8."""
+    run = Path(os.fsdecode(os.fsencode(config.runs[0]) + b"/caf\xe9"))
+    run.mkdir()
+    (run / "settings.json").write_text('{"settings": {"task": {"value": "classification"}}}')
+    (run / "status.json").write_text('{"state": "stopped"}')
+    (run / "environment.json").write_text(json.dumps(environment))
+    app.state.studio.runs.scan()
+    (row,) = call("GET", "/runs")["runs"]
+    job = call("POST", f"/runs/{row['id']}/resume")
+    (listed,) = call("GET", "/jobs")["jobs"]
+    assert (listed["id"], listed["run"]) == (job["id"], row["path"])
 
 
 def test_only_images_in_the_folder_of_a_job_are_served(call, app, config):
