@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field
 
+from visionloop.bin.reports.run_folder import is_run
 from visionloop.bin.web.jobs.creation import command_text
 from visionloop.bin.web.jobs.devices import devices_of
 from visionloop.bin.web.jobs.outcome import fresh_status
@@ -58,6 +59,7 @@ class Job(BaseModel):
     state: JobState
     run: str | None = Field(description="folder of the run")
     run_id: str | None
+    has_run: bool = Field(description="the folder of the run is there: /runs/{run_id} answers")
     name: str
     note: str
     created: float
@@ -89,6 +91,7 @@ def view_of(job: JobRow, queue: JobQueue, position: int | None) -> Job:
         state=job.state,
         run=text_or_none(job.run),
         run_id=None if job.run is None else run_id(job.run),
+        has_run=job.run is not None and is_run(job.run),
         name=job.name,
         note=job.note,
         created=job.created,

@@ -15,6 +15,7 @@ const ROUTES = [
 ];
 const SHOW_LOADING_MS = 150;
 let current = null; // AbortController of the page that is shown
+let shown = null; // its address
 
 // Returns {page, params} for a path; page is null for one that we do not have.
 export function routeOf(path) {
@@ -36,6 +37,12 @@ export function navigate(address, { replace = false } = {}) {
   return render();
 }
 
+// Gives the page that is shown another address.
+export function rename(address) {
+  history.replaceState(null, "", address);
+  shown = location.pathname + location.search;
+}
+
 // Draws the page of the address. Timers and streams of the page before end.
 export async function render({ focus = true } = {}) {
   current?.abort();
@@ -45,6 +52,7 @@ export async function render({ focus = true } = {}) {
   const loading = document.querySelector(".loading");
   const timer = setTimeout(() => (loading.hidden = false), SHOW_LOADING_MS);
   const { page, params } = routeOf(location.pathname);
+  shown = location.pathname + location.search;
   document.dispatchEvent(new CustomEvent("page", { detail: page }));
   main.setAttribute("aria-busy", "true");
   try {
@@ -97,8 +105,6 @@ function follow(event) {
 
 export function startRouter() {
   document.addEventListener("click", follow);
-  let shown = location.pathname + location.search;
-  document.addEventListener("page", () => (shown = location.pathname + location.search));
   // the browser also tells of a change of the hash alone
   addEventListener("popstate", () => shown !== location.pathname + location.search && render());
 }

@@ -33,6 +33,9 @@ function listPart(title, id, draw, update, keyOf, tag = "ul") {
   return part;
 }
 
+// Returns the address of a training: its page waits where the run has not begun.
+const addressOf = ({ id, run_id, has_run }) => `/runs/${run_id}${has_run ? "" : `?job=${id}`}`;
+
 export function progressText({ step, steps, eta }) {
   if (step === null || step === undefined) return word("progress.none");
   const all = steps ? ` / ${number(steps)}` : "";
@@ -83,7 +86,7 @@ export function livePart(refresh) {
     const state = job?.state ?? run.state, can = job?.can ?? { stop: true, kill: true };
     parts.state.set(state);
     setText(parts.name, job?.name || run.name);
-    parts.name.href = run || job.run_id ? `/runs/${run?.id ?? job.run_id}` : "/";
+    parts.name.href = job ? addressOf(job) : `/runs/${run.id}`;
     setText(parts.about, [run?.model, run?.data].filter(Boolean).join(" · "));
     const now = job?.progress ?? run ?? {};
     parts.bar.set(now.step ?? null, now.steps || 1, progressText(now));
@@ -124,7 +127,7 @@ export function queuePart(refresh) {
   const draw = (job) => {
     const parts = {
       state: stateBadge(job.state),
-      name: make("span", { class: "name" }),
+      name: make("a", { class: "name", href: addressOf(job) }),
       up: mover(job, -1),
       down: mover(job, 1),
       first: actionButton(word("queue.first"), () => {
@@ -179,8 +182,7 @@ export function failedPart(refresh) {
       await refresh();
     }, { image: "play" });
     resume.hidden = !job.can.resume;
-    const name = job.run_id ? make("a", { class: "name", href: `/runs/${job.run_id}` }, job.name)
-      : make("span", { class: "name" }, job.name);
+    const name = make("a", { class: "name", href: addressOf(job) }, job.name);
     const again = make("a", { class: "button", href: `/new?job=${encodeURIComponent(job.id)}` },
       icon("again"), word("action.again"));
     const reason = error?.message ?? word("failed.unknown", { code: job.exit_code ?? "-" });

@@ -1,7 +1,7 @@
 // New training in four steps: task, data, model, settings. The command line is always in view.
 import { make } from "/components/charts.js";
 import { errorBox, pageHead, skeleton } from "../parts.js";
-import { navigate } from "../router.js";
+import { navigate, rename } from "../router.js";
 import { addWords, word } from "../words.js";
 import settingWords from "../words/settings.js";
 import { commandBar } from "./new_command.js";
@@ -31,7 +31,7 @@ export async function show(main, { query, signal }) {
       if (signal.aborted) return;
       problem.replaceChildren(errorBox(error));
     }
-    history.replaceState(null, "", "/new"); // a reload keeps what is changed from here on
+    rename("/new"); // a reload keeps what is changed from here on
   }
   let shown = null; // AbortController of the step that is shown
 

@@ -1,12 +1,11 @@
 // The exact command line of a new training, always in view, and the button that starts it.
 import { make } from "/components/charts.js";
-import { get, post } from "../api.js";
-import { actionButton, copyableCommand, errorBox, progressBar } from "../parts.js";
+import { post } from "../api.js";
+import { actionButton, copyableCommand, errorBox } from "../parts.js";
 import { navigate } from "../router.js";
 import { word } from "../words.js";
 
-const WAIT_MS = 300, POLL_MS = 500, RUN_SECONDS = 90, QUEUE_SECONDS = 5;
-const STARTING = ["queued", "starting", "running"];
+const WAIT_MS = 300;
 const SHOWN = ["task", "data", "model", "settings", "launcher", "name", "note", "runName"];
 
 // Returns the bar. showField(name): goes to the field of a setting.
@@ -73,10 +72,7 @@ export function commandBar({ draft, signal, showField }) {
       return;
     }
     draft.clear();
-    buttons.replaceWith(progressBar(word("new.starting")), make("p", { class: "hint" },
-      word("new.starting"), " ", make("a", { href: "/" }, word("new.starting.home"))));
-    const run = start ? await runOf(job, signal) : null;
-    if (!signal.aborted) await navigate(run ? `/runs/${run}` : "/");
+    await navigate(start ? `/runs/${job.run_id}?job=${job.id}` : "/");
   }
 
   draft.addEventListener("change", ({ detail }) => {
@@ -88,19 +84,6 @@ export function commandBar({ draft, signal, showField }) {
   });
   preview();
   return bar;
-}
-
-// Returns the id of a job's run once it can be shown; null for a job that waits or has failed.
-async function runOf({ id, run_id }, signal) {
-  const began = Date.now(), since = () => (Date.now() - began) / 1000;
-  while (since() < RUN_SECONDS) {
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    const { state, progress } = await get(`/jobs/${id}`, { signal });
-    if (!STARTING.includes(state) || (state === "queued" && since() > QUEUE_SECONDS)) return null;
-    const { runs } = progress ? await get("/runs?limit=100", { signal }) : { runs: [] };
-    if (runs.some((run) => run.id === run_id)) return run_id;
-  }
-  return null;
 }
 
 // Returns the files that belong to a command, such as a manifest, and the folder of the run.

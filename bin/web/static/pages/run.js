@@ -1,14 +1,16 @@
 // A run: live curves, samples, tables, log, and what can be done with it.
 import { placed } from "/components/sections.js";
 import { make } from "/components/charts.js";
-import { get, query, stream, throttled } from "../api.js";
+import { get, query as queryOf, stream, throttled } from "../api.js";
 import { errorBox, skeleton } from "../parts.js";
+import { rename } from "../router.js";
 import { word } from "../words.js";
 import { chartBoard } from "./run_charts.js";
 import { runHeader } from "./run_header.js";
 import { logPart, noLogPart } from "./run_log.js";
 import { reportParts } from "./run_parts.js";
 import { openReplay } from "./run_replay.js";
+import { untilRun } from "./run_waiting.js";
 
 export const title = "run.title";
 
@@ -52,7 +54,11 @@ function drawLinks(nav, main) {
   nav.replaceChildren(...wanted.map(([id, name]) => make("a", { href: `#${id}` }, name)));
 }
 
-export async function show(main, { params, signal }) {
+export async function show(main, { params, query, signal }) {
+  if (query.get("job")) { // the folder of a run is written after its start
+    await untilRun(main, query.get("job"), signal);
+    rename(`/runs/${encodeURIComponent(params.id)}`);
+  }
   const path = `/runs/${encodeURIComponent(params.id)}`;
   const problem = make("div");
   const nav = make("nav", { class: "sections", "aria-label": word("run.parts") });
@@ -60,7 +66,7 @@ export async function show(main, { params, signal }) {
   const parts = reportParts(), place = make("div"), waiting = skeleton(8);
   const board = chartBoard({
     detail: async (first, last) => {
-      const range = query({ first, last: Number.isFinite(last) ? last : null, points: 2000 });
+      const range = queryOf({ first, last: Number.isFinite(last) ? last : null, points: 2000 });
       return [(await get(`${path}/curves${range}`, { signal })).curves];
     },
     onPoint: (step) => openReplay(params.id, Math.max(1, step), signal),
@@ -111,7 +117,7 @@ export async function show(main, { params, signal }) {
   await loadHead();
   main.append(place);
   const cursor = await loadReport();
-  const poll = (at) => get(`${path}/events/poll${query({ cursor: at })}`, { signal });
+  const poll = (at) => get(`${path}/events/poll${queryOf({ cursor: at })}`, { signal });
   drawLinks(nav, main);
   stream(`${path}/events`, {
     metrics: (line) => {

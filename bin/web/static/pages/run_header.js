@@ -129,7 +129,7 @@ export function runHeader(path, signal, { refresh, resumed }) {
     buttons.kill.hidden = !waited;
     buttons.pause.hidden = !job?.can.pause || isEnding;
     buttons.resume.hidden = !(job ? job.can.resume : RESUMABLE.includes(state));
-    buttons.again.hidden = !run.job || isAlive;
+    buttons.again.hidden = isAlive;
     header.classList.toggle("is-alive", isAlive);
     const isDone = !isAlive && run.step === run.steps;
     bar.hidden = isDone;
@@ -154,7 +154,7 @@ export function runHeader(path, signal, { refresh, resumed }) {
       failure.dataset.text = text;
       failure.replaceChildren(...(error ? [errorBox(error)] : []));
     }
-    buttons.again.href = `/new?job=${encodeURIComponent(run.job ?? "")}`;
+    buttons.again.href = `/new?${run.job ? `job=${run.job}` : `run=${run.id}`}`;
     buttons.download.hidden = buttons.tryIt.hidden = !run.has_best;
     buttons.tryIt.href = `/try?model=${encodeURIComponent(`${run.path}/best`)}`;
     const device = job?.devices.join(", ") || run.settings.device?.value;

@@ -4,6 +4,7 @@ import { get, post, query as queryOf } from "../api.js";
 import {
   emptyState, errorBox, field, pageHead, progressBar, skeleton, taskName,
 } from "../parts.js";
+import { rename } from "../router.js";
 import { word } from "../words.js";
 import { imageInput } from "./try_input.js";
 import { resultOf } from "./try_results.js";
@@ -50,7 +51,7 @@ class Trial {
 
   changeModel() {
     this.options = {};
-    history.replaceState(null, "", `/try${queryOf({ model: this.select.value })}`);
+    rename(`/try${queryOf({ model: this.select.value })}`);
     if (this.image) this.predict();
   }
 

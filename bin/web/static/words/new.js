@@ -74,8 +74,6 @@ const en = {
   "new.run.folder": "Folder of the run: {path}",
   "new.show.field": "Go to {name}",
   "new.start": "Start training",
-  "new.starting": "The training starts. Its page opens by itself.",
-  "new.starting.home": "Go to the list of trainings",
   "new.queue": "Add to the queue, paused",
   "group.Data": "Data",
   "group.Augmentation": "Augmentation",

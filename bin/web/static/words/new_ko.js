@@ -73,8 +73,6 @@ const own = {
   "new.run.folder": "실행 폴더: {path}",
   "new.show.field": "{name}(으)로 이동",
   "new.start": "학습 시작",
-  "new.starting": "학습을 시작합니다. 학습 페이지가 저절로 열립니다.",
-  "new.starting.home": "학습 목록으로 이동",
   "new.queue": "멈춘 채로 대기열에 추가",
   "group.Data": "데이터",
   "group.Augmentation": "데이터 증강",

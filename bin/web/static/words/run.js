@@ -25,6 +25,11 @@ export default {
     "ending.verifying": "The run has ended. Its newest checkpoint is being read and verified.",
     "ending.lost":
       "No sign of life for a minute: the process is gone. Resume goes on from the last checkpoint.",
+    "waiting.queued": "Waits for {devices}, at place {n} of the queue. It starts by itself.",
+    "waiting.starting":
+      "Starting: the program is loaded and the data is read. The scores appear here by themselves.",
+    "waiting.none": "The run has not begun: it has no score and no checkpoint yet.",
+    "waiting.home": "All trainings",
     "note": "Note",
     "note.add": "Add a note",
     "note.edit": "Change the note",
@@ -91,6 +96,11 @@ export default {
     "ending.verifying": "실행이 끝났습니다. 마지막 체크포인트를 읽어 확인하는 중입니다.",
     "ending.lost":
       "1분 동안 신호가 없습니다. 프로세스가 사라졌습니다. 이어서 하면 마지막 체크포인트부터 계속합니다.",
+    "waiting.queued": "{devices}을(를) 기다리는 중, 대기열 {n}번째입니다. 저절로 시작합니다.",
+    "waiting.starting":
+      "시작하는 중: 프로그램을 불러오고 데이터를 읽습니다. 점수가 여기에 저절로 나타납니다.",
+    "waiting.none": "실행이 아직 시작되지 않아 점수와 체크포인트가 없습니다.",
+    "waiting.home": "모든 학습",
     "note": "메모",
     "note.add": "메모 추가",
     "note.edit": "메모 바꾸기",
