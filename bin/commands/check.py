@@ -190,12 +190,14 @@ def run_check(
     config_file: str | None,
     as_json: bool,
     sheet: str | None = None,
+    has_estimate: bool = True,
     began: float | None = None,
 ) -> int:
     """Print every error and warning at once, then the cost of the run. Returns the exit code.
 
-    It is 2 with an error. sheet: a .png file to write training images to; began: start of the
-    command, on the clock of time.monotonic(). With --overfit N, training on N images takes minutes.
+    It is 2 with an error. sheet: a .png file to write training images to; has_estimate: False
+    without steps that are measured; began: start of the command, on the clock of time.monotonic().
+    With --overfit N, training on N images takes minutes.
     """
     startup_seconds = time.monotonic() - began if began else 0.0
     print_line = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
@@ -205,15 +207,21 @@ def run_check(
         require_png(sheet)
     if settings["overfit"].value:
         require_goal(task)
+        has_estimate = True  # it resolves the settings that the training takes
     report = task.check_data()
     lines = report.pop("lines", [])
     estimate = {"memory_gib": None, "disk_gib": None, "seconds": None}
     if not report["errors"]:  # a step on data with known errors would only repeat them
         try:
-            result, more = check_run(task, settings, report, sheet, startup_seconds)
-            estimate, lines = result.as_json(), lines + more
-            config = result.resolved.train_config
-            if config.overfit:
+            result, more = check_run(
+                task, settings, report, sheet, startup_seconds if has_estimate else None
+            )
+            lines += more
+            if result is not None:
+                estimate = result.as_json()
+            if settings["overfit"].value:
+                assert result is not None, "an estimate is left out with --overfit"
+                config = result.resolved.train_config
                 device = pick_device(config.device)
                 success, why = run_overfit(task, config, device=device, print_line=print_line)
                 lines += [success] if success else []
@@ -249,24 +257,27 @@ def check_run(
     raw_settings: Settings,
     report: JsonObject,
     sheet: str | None,
-    startup_seconds: float,
-) -> tuple[Estimate, list[str]]:
+    startup_seconds: float | None,
+) -> tuple[Estimate | None, list[str]]:
     """Estimate the run, check its first loss and resolve the task's settings.
 
     Returns (estimate, lines for people). report: of `Task.check_data`, to which warnings are added;
-    startup_seconds: of this process until it was ready to read the data.
+    startup_seconds: of this process until it was ready to read the data; None: write the sheet
+    only, without an estimate.
     """
     began = time.monotonic()
     seed_host(raw_settings["seed"].value)
     train_set, val_set = task.build_datasets()
-    startup_seconds += time.monotonic() - began
-    lines = []
+    reading_seconds = time.monotonic() - began
+    lines = [f"{len(train_set)} training and {len(val_set)} validation images"]
     if sheet:
         write_sheet(task, train_set, build(TrainConfig, raw_settings), sheet)
         lines.append(f"written: {sheet}")
+    if startup_seconds is None:
+        return None, lines
+    startup_seconds += reading_seconds
     estimate = estimate_run(task, raw_settings, train_set, val_set, startup_seconds=startup_seconds)
     task.config = estimate.resolved.task_config  # with what the length of the run decides
-    lines.append(f"{len(train_set)} training and {len(val_set)} validation images")
     expected, first = task.expected_first_loss(), estimate.first_loss
     if expected is not None:
         lines.append(f"loss at initialization {first:.3f}, expected {expected:.3f}")

@@ -77,9 +77,21 @@ def check_command(
         group="Output",
         help="PNG file to write with training images as the network gets them, and their targets",
     )
+    @option(
+        "--no-estimate",
+        is_flag=True,
+        help="Check the data only: no step is trained, and nothing is said about loss, time, "
+        "memory and disk space. Without effect with --overfit",
+    )
     @json_option("Print one json object with errors, warnings, classes and estimate")
     @traceback_option
-    def check(config_file: str | None, as_json: bool, sheet: str | None, **flags: object) -> None:
+    def check(
+        config_file: str | None,
+        as_json: bool,
+        sheet: str | None,
+        no_estimate: bool,
+        **flags: object,
+    ) -> None:
         with heavy_imports():
             from visionloop.bin.commands.check import run_check
 
@@ -91,6 +103,7 @@ def check_command(
                 config_file=config_file,
                 as_json=as_json,
                 sheet=sheet,
+                has_estimate=not no_estimate,
                 began=command_began(),
             )
         )

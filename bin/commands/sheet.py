@@ -21,7 +21,7 @@ NUM_IMAGES = 12
 MAX_BATCH_SHEET = 48  # images on one of the sheets of a batch
 MIN_CAPTION_WIDTH = 160  # pixels below an image that its caption needs
 HEADINGS = (
-    "as the network gets them in the first steps of training",
+    "training images as the network gets them",
     "the same images in evaluation",
 )
 

@@ -4,6 +4,7 @@ from starlette.requests import Request
 
 from visionloop.bin.web.config import StudioConfig
 from visionloop.bin.web.inference.pool import PredictorPool
+from visionloop.bin.web.jobs.elsewhere import TrainingElsewhere
 from visionloop.bin.web.jobs.queue import JobQueue
 from visionloop.bin.web.jobs.store import JobStore
 from visionloop.bin.web.runs.archive import Hashes
@@ -23,9 +24,9 @@ class Studio:
     def __init__(self, config: StudioConfig, token: str) -> None:
         self.config, self.token = config, token
         self.store = JobStore(config.database)
-        self.queue = JobQueue(self.store, config.jobs)
-        self.predictors = PredictorPool(config.state / "predictions", config.limits)
         self.runs, self.reader = RunIndex(config.runs), RunReader()
+        self.queue = JobQueue(self.store, config.jobs, TrainingElsewhere(self.runs))
+        self.predictors = PredictorPool(config.state / "predictions", config.limits)
         self.hashes = Hashes()
         self.streams = EventStreams(config.limits.event_streams)
 

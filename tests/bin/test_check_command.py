@@ -54,6 +54,19 @@ def test_check_of_detection_prints_what_a_run_costs_and_writes_the_sheet(command
     assert min(sheet.shape[:2]) > 800 and left.std() > 20 and right.std() > 20
 
 
+def test_without_an_estimate_the_data_is_checked_and_no_step_is_trained(command, data):
+    sheet = data / "sheet.png"
+    code, printed, _ = command(
+        "check", "--data", data, *SMALL.split(), "--no-estimate", "--json", "--sheet", sheet
+    )
+    report = json.loads(printed)
+    assert code == 0 and sheet.is_file() and set(report["classes"]) >= {"cross", "ring"}
+    assert report["estimate"] == {"memory_gib": None, "disk_gib": None, "seconds": None}
+    (data / "train.json").write_text("{")
+    code, printed, _ = command("check", "--data", data, *SMALL.split(), "--no-estimate", "--json")
+    assert code == 2 and json.loads(printed)["errors"]
+
+
 def test_lines_for_people_are_printed_without_json(command, data):
     code, printed, _ = command(
         "check", "--data", data, *SMALL.split(), "--sheet", data / "sheet.png"

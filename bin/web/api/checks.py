@@ -21,6 +21,9 @@ class NewCheck(Body):
 
     task: Annotated[str, Field(max_length=100)]
     settings: Annotated[dict[SettingName, SettingValue], Field(max_length=200)]
+    estimate: bool = Field(
+        default=True, description="false: the data only, without steps that are measured"
+    )
 
 
 @router.post("/checks", status_code=201)
@@ -34,5 +37,7 @@ def create_check(body: NewCheck, studio: Services) -> Job:
     if options.problems:
         raise options.problems[0]
     words = (*options.words, "--sheet", SHEET, "--json")
+    if not body.estimate:
+        words = (*words, "--no-estimate")
     job = studio.queue.create(service_job(studio.config, JobKind.CHECK, options.task, words))
     return view_with_position(job, studio.queue)

@@ -21,7 +21,7 @@ from visionloop.bin.web.api.parameters import (
 )
 from visionloop.bin.web.jobs.adoption import living_job, resume_run
 from visionloop.bin.web.jobs.creation import JobTexts, command_text, train_job
-from visionloop.bin.web.jobs.devices import Device, devices
+from visionloop.bin.web.jobs.devices import CPU, Device, devices
 from visionloop.bin.web.jobs.folder import read_json
 from visionloop.bin.web.jobs.log import LogPart, read_log
 from visionloop.bin.web.jobs.options import TaskOptions, Value, task_options
@@ -30,6 +30,7 @@ from visionloop.bin.web.jobs.spec import ALIVE
 from visionloop.bin.web.jobs.views import Job, view_with_position, views_of
 from visionloop.bin.web.launchers.launch import LauncherOptions, LocalOptions
 from visionloop.bin.web.problems import Problem
+from visionloop.bin.web.runs.text import text_of
 from visionloop.bin.web.studio import Studio
 from visionloop.engine.types import JsonObject
 
@@ -80,22 +81,27 @@ class Preview(BaseModel):
 
 
 class DeviceRow(BaseModel):
-    """A device that jobs wait for. job: id of the job that occupies it."""
+    """A device that jobs wait for.
+
+    job: id of the job that occupies it; run: name of a run that does, which is no job.
+    """
 
     name: str
     kind: str
     label: str
     memory_gib: float | None
     job: str | None
+    run: str | None
 
     @classmethod
-    def of(cls, device: Device, job: str | None) -> "DeviceRow":
+    def of(cls, device: Device, job: str | None, run: str | None) -> "DeviceRow":
         return cls(
             name=device.name,
             kind=device.kind,
             label=device.label,
             memory_gib=device.memory_gib,
             job=job,
+            run=run,
         )
 
 
@@ -121,10 +127,14 @@ class MoveRequest(Body):
 @router.get("/jobs")
 def list_jobs(studio: Services) -> Jobs:
     """Return all jobs and devices."""
-    used = studio.queue.devices_in_use()
+    used, run = studio.queue.devices_in_use(), studio.queue.cpu_run_elsewhere()
+    others = {} if run is None else {CPU: text_of(run.name)}
     return Jobs(
         jobs=views_of(studio.queue),
-        devices=[DeviceRow.of(device, used.get(device.name)) for device in devices()],
+        devices=[
+            DeviceRow.of(device, used.get(device.name), others.get(device.name))
+            for device in devices()
+        ],
     )
 
 

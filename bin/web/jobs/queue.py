@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from visionloop.bin.web.jobs.control import Observation, ProcessControl, observe
-from visionloop.bin.web.jobs.devices import devices_of
+from visionloop.bin.web.jobs.devices import CPU, devices_of
+from visionloop.bin.web.jobs.elsewhere import TrainingElsewhere
 from visionloop.bin.web.jobs.folder import JobFolder
 from visionloop.bin.web.jobs.handover import Handover
 from visionloop.bin.web.jobs.outcome import Outcome, fresh_status, job_error, outcome_of
@@ -41,10 +42,13 @@ class JobQueue:
     Args:
         store: the database.
         folder: with a folder for each job.
+        elsewhere: trainings that are no jobs here; None: there are none.
     """
 
-    def __init__(self, store: JobStore, folder: Path) -> None:
-        self.store, self.path = store, folder
+    def __init__(
+        self, store: JobStore, folder: Path, elsewhere: TrainingElsewhere | None = None
+    ) -> None:
+        self.store, self.path, self._elsewhere = store, folder, elsewhere
         self._control, self._verifier, self._handover = ProcessControl(), Verifier(), Handover()
         self._lock, self._wake, self._closing = threading.RLock(), threading.Event(), False
         self._thread: threading.Thread | None = None
@@ -299,6 +303,16 @@ class JobQueue:
             for device in devices_of(job.kind, job.launcher)
         }
 
+    def cpu_run_elsewhere(self, *, walk: bool = False) -> Path | None:
+        """Return the folder of a training that occupies the CPU and is no job, or None.
+
+        walk: look for runs that have begun since the last look at the folders.
+        """
+        if self._elsewhere is None:
+            return None
+        jobs = self.store.jobs((*ALIVE, JobState.VERIFYING, JobState.QUEUED))
+        return self._elsewhere.run({job.run for job in jobs if job.run is not None}, walk=walk)
+
     def _start_waiting(self) -> None:
         """Start the jobs whose devices are free, in order.
 
@@ -307,6 +321,10 @@ class JobQueue:
         busy = set(self.devices_in_use())
         for job in self.store.jobs((JobState.QUEUED,)):
             needed = devices_of(job.kind, job.launcher)
+            if CPU in needed and CPU not in busy:
+                # the walk comes once, right before a start
+                is_used = self.cpu_run_elsewhere() or self.cpu_run_elsewhere(walk=True)
+                busy |= {CPU} if is_used else set()
             if busy.isdisjoint(needed):
                 self._guarded(job, self._begin)
             busy |= set(needed)

@@ -114,6 +114,14 @@ class RunIndex:
         """Return the folder of a run. Raises Problem (404) for an unknown id."""
         return self.run(id).path
 
+    def on_cpu(self) -> list[Path]:
+        """Return the folders of the runs that train on the CPU, by their own files."""
+        return [
+            run.path
+            for run in self._runs.values()
+            if run.status.get("state") == "running" and run.value("device") == "cpu"
+        ]
+
     def scan_soon(self) -> None:
         """Walk the roots now, in the thread: a run has been started or removed."""
         self._wake.set()

@@ -9,8 +9,11 @@ import zipfile
 import pytest
 from playwright.sync_api import expect
 from studio_server import browser_page, studio_server
+from torchrun_runs import ENVIRONMENT
 
+from visionloop.bin.web.jobs.spec import python_command
 from visionloop.datasets.synthetic.writers import WRITERS
+from visionloop.engine.errors import STOPPED
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 # steps, and steps between two evaluations: some seconds of training for a stop in the middle
@@ -51,6 +54,7 @@ def test_a_newcomer_trains_stops_resumes_downloads_and_tries_a_model(studio, tmp
         page.get_by_role("button", name="Start training").click()
         watch_scores_arrive(page, studio)
         stop_and_resume(page)
+        assert page.evaluate("window.isSame")  # not reloaded
         folder = download(page, tmp_path)
         try_an_image(page, studio)
 
@@ -112,20 +116,20 @@ def watch_scores_arrive(page, studio):
     page.locator("#scores .chart").first.wait_for(timeout=WAIT_MS)
     assert page.url == f"{studio.url}/runs/{studio.get('/jobs')['jobs'][0]['run_id']}"
     best = page.locator(".tile", has_text="Best score").locator("strong")
-    assert re.search(r"\d", best.inner_text())
+    expect(best).to_have_text(re.compile(r"\d"))
     points = "document.querySelector('#losses .chart svg').innerHTML.length"
     page.wait_for_function(f"(before) => {points} > before", arg=page.evaluate(points))
-    assert page.evaluate("window.isSame")
 
 
-def stop_and_resume(page):
+def stop_and_resume(page, first=None):
+    """Stop, resume and finish a run. first: its process, where it is not a job's."""
     state = page.locator(".run-head .state")
     page.get_by_role("button", name="Stop").click()
     expect(state).to_have_text("stopped", timeout=WAIT_MS)
     expect(page.locator(".run-head .progress")).not_to_contain_text("100 %")
+    assert first is None or first.wait(WAIT_MS / 1000) == STOPPED
     page.get_by_role("button", name="Resume").click()
     expect(state).to_have_text("finished", timeout=WAIT_MS)
-    assert page.evaluate("window.isSame")
 
 
 def download(page, folder):
@@ -150,3 +154,26 @@ def try_an_image(page, studio):
     page.locator("input[type=file]").set_input_files(images[0])
     page.locator(".try-answer").wait_for(timeout=WAIT_MS)
     expect(page.locator(".try-answer")).to_contain_text(re.compile(r"\d"))
+
+
+def test_a_run_of_the_command_line_is_watched_stopped_and_resumed_with_the_page(tmp_path):
+    data = tmp_path / "data" / "sample"
+    data.mkdir(parents=True)
+    WRITERS["classification"](data, 0, images={"train": 8, "val": 4})
+    values = "--model tiny --steps 300 --batch-size 4 --log-every 2 --eval-every 50 --save-every 50"
+    machine = "--threads 1 --workers 0 --precision fp32 --device cpu"
+    place = f"--data {data} --output {tmp_path / 'runs' / 'own'}"
+    command = python_command("classification", "train", *f"{values} {machine} {place}".split())
+    with studio_server(tmp_path) as studio, browser_page(studio) as page:
+        page.locator(".empty").wait_for()
+        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        try:
+            card = page.locator(".job-card", has_text="own")
+            card.wait_for(timeout=WAIT_MS)
+            expect(page.locator(".device.busy")).to_have_text("cpu: own")
+            card.get_by_role("link", name="own").click()
+            stop_and_resume(page, first=process)
+        finally:
+            process.kill()
+            process.wait()
+        expect(page.locator("#log .log")).to_contain_text("classification")

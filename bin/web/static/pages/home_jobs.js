@@ -13,11 +13,11 @@ export function devicesLine(place, devices, jobs) {
   const nameOf = (id) => jobs.find((job) => job.id === id)?.name ?? id;
   const draw = () => make("span", { class: "device" });
   keepList(place, devices, ({ name }) => name, draw, (chip, one) => {
-    chip.classList.toggle("busy", one.job !== null);
+    const user = one.job === null ? one.run : nameOf(one.job);
+    chip.classList.toggle("busy", user !== null);
     chip.title = one.label;
-    setText(chip, one.job === null
-      ? word("home.device.free", { name: one.name })
-      : word("home.device.busy", { name: one.name, job: nameOf(one.job) }));
+    setText(chip, user === null ? word("home.device.free", { name: one.name })
+      : word("home.device.busy", { name: one.name, job: user }));
   });
 }
 

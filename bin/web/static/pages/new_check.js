@@ -8,23 +8,24 @@ const ENDED = ["finished", "failed", "stopped", "lost"];
 const MOST_ALIKE = 5, MANY_CLASSES = 12, POLL_MS = 1000, GIB = 2 ** 30;
 
 // Returns a panel with a button that checks the draft, and the result of the last check.
-export function checkPanel({ draft, signal, label, hint }) {
+// kind: "data", or "model" for its memory and time too.
+export function checkPanel({ draft, signal, kind }) {
   const place = make("div", { class: "check-result", "aria-live": "polite" });
-  const button = actionButton(label, async () => {
-    const { task } = draft.values, { key } = draft;
-    const job = await post("/checks", { task, settings: draft.settings });
-    draft.set({ check: { job: job.id, key } });
+  const button = actionButton(word(`check.${kind}`), async () => {
+    const { task } = draft.values, { key, settings } = draft;
+    const job = await post("/checks", { task, settings, estimate: kind === "model" });
+    draft.set({ check: { job: job.id, key, kind } });
     await follow(job.id);
   }, { kind: "primary" });
 
   async function follow(id) {
-    const bar = progressBar(word("check.running"));
+    const bar = progressBar(word(`check.${kind}.running`));
     const stop = actionButton(word("check.stop"), () => post(`/jobs/${id}/kill`));
     place.replaceChildren(bar, stop);
     const began = Date.now();
     let job = await get(`/jobs/${id}`, { signal });
     while (!ENDED.includes(job.state)) {
-      const text = word(job.state === "queued" ? "check.waiting" : "check.running");
+      const text = word(job.state === "queued" ? "check.waiting" : `check.${kind}.running`);
       bar.set(null, 1, `${text} (${span((Date.now() - began) / 1000)})`);
       await pause(signal);
       job = await get(`/jobs/${id}`, { signal });
@@ -35,7 +36,7 @@ export function checkPanel({ draft, signal, label, hint }) {
   async function showResult(job) {
     try {
       const report = await get(`/jobs/${job.id}/result`, { signal });
-      place.replaceChildren(reportOf(report, job, draft.values.model));
+      place.replaceChildren(reportOf(report, job));
     } catch (error) {
       if (signal.aborted) return;
       place.replaceChildren(job.error ? errorBox(job.error) : errorBox(error), logOf(job));
@@ -44,12 +45,13 @@ export function checkPanel({ draft, signal, label, hint }) {
 
   function start() {
     const { check } = draft.values;
-    if (check?.key !== draft.key) return; // of other choices
+    if (check?.key !== draft.key || check.kind !== kind) return; // of other choices
     follow(check.job).catch(() => place.replaceChildren()); // the job was removed
   }
   start();
   return make("section", { class: "check" },
-    make("div", { class: "buttons" }, button, make("span", { class: "hint" }, hint)), place);
+    make("div", { class: "buttons" }, button,
+      make("span", { class: "hint" }, word(`check.${kind}.hint`))), place);
 }
 
 // Waits a second; rejects when the page is left.
@@ -68,7 +70,7 @@ function logOf(job) {
   return make("pre", { class: "plain" }, job.log_tail.join("\n"));
 }
 
-function reportOf(report, job, model) {
+function reportOf(report, job) {
   const { errors, warnings, classes, estimate } = report;
   const isGood = !errors.length;
   const sheet = make("img", {
@@ -82,7 +84,6 @@ function reportOf(report, job, model) {
       word(isGood ? "check.good" : "check.bad", { n: errors.length })),
     problemList("errors", errors), problemList("warnings", warnings),
     estimateOf(estimate),
-    estimate.seconds !== null && !model ? make("p", { class: "hint" }, word("check.small")) : null,
     classCounts(classes), isGood ? figure : null);
 }
 

@@ -26,9 +26,7 @@ async function draw(place, { draft, next, signal }) {
     split.update();
     for (const radio of list.querySelectorAll("input")) radio.checked = radio.value === data;
     onward.disabled = false;
-    check.replaceChildren(checkPanel({
-      draft, signal, label: word("check.data"), hint: word("check.data.hint"),
-    }));
+    check.replaceChildren(checkPanel({ draft, signal, kind: "data" }));
   }
 
   // The server says which folder a path is, or why it may not be used.

@@ -40,9 +40,7 @@ async function draw(place, { draft, next, signal }) {
     scratch.closest("label").hidden = !draft.values.model || chosen?.weights === "none";
     if (chosen?.weights === "none") draft.setSetting("from_scratch", undefined);
     if (!draft.values.model) return;
-    check.replaceChildren(checkPanel({
-      draft, signal, label: word("check.model"), hint: word("check.model.hint"),
-    }));
+    check.replaceChildren(checkPanel({ draft, signal, kind: "model" }));
   }
 
   scratch.addEventListener("change", () => {

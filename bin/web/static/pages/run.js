@@ -73,7 +73,7 @@ export async function show(main, { params, query, signal }) {
     pointText: word("run.point"),
   });
   main.append(header, problem, nav, waiting);
-  let report = null, log = null, drawnJob;
+  let report = null, log = null, drawnJob, shownBest;
 
   function drawCharts() {
     if (!report) return;
@@ -128,7 +128,10 @@ export async function show(main, { params, query, signal }) {
     status: (status) => {
       const isNewState = header.progress(status);
       if (isNewState) freshHead();
-      if (isNewState && status.state !== "running") freshReport();
+      const best = JSON.stringify(status.best); // best/ is written after the line of its score
+      if (best !== shownBest) freshHead();
+      if (best !== shownBest || (isNewState && status.state !== "running")) freshReport();
+      shownBest = best;
     },
     reset: freshReport,
   }, signal, { cursor, poll });

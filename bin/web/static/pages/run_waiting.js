@@ -46,7 +46,7 @@ function waitingPart(job) {
   part.show = (now) => {
     if (now.state !== shown) began = 1000 * (now.started ?? Date.now() / 1000);
     shown = now.state;
-    badge.set(now.state);
+    badge.set(now.state === "running" ? "starting" : now.state); // no run folder yet
     bar.hidden = !WAITING.includes(now.state);
     const values = { n: now.position ?? 1, devices: now.devices.join(", ") };
     const key = now.state === "running" ? "starting" : now.state;
