@@ -31,12 +31,12 @@ function scales(lines, { log, format, weight, time }, width) {
   if (first === last) [first, last] = [first - 1, last + 1];
   const { ticks, step } = log ? logTicks(low, high) : niceTicks(low, high, 5);
   const labels = ticks.map((tick) => tickText(tick, step, format));
-  const left = 14 + 6.5 * Math.max(2, ...labels.map((label) => label.length)), right = width - 12;
+  const left = 14 + 7 * Math.max(2, ...labels.map((label) => label.length)), right = width - 12;
   const transform = log ? Math.log : (value) => value;
   const floor = transform(low), range = transform(high) - floor;
   const toX = (value) => left + ((value - first) / (last - first)) * (right - left);
   const toY = (value) => BOTTOM - ((transform(value) - floor) / range) * (BOTTOM - TOP);
-  const count = Math.max(2, Math.floor((right - left) / (time ? 70 : 50)));
+  const count = Math.max(2, Math.floor((right - left) / (time ? 74 : 54)));
   const columns = time ? timeTicks(first, last, count) : niceTicks(first, last, count);
   const columnText = (tick) => (time ? timeText : tickText)(tick, columns.step);
   const names = columns.ticks.map(columnText);

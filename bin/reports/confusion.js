@@ -16,7 +16,7 @@ export function confusions(runs) {
   if (!evaluated.length) return null;
   const text = say(
     "Rows are the ground truth, columns the predictions. The color of a cell is its share of the "
-    + "row; hover over a cell for its count.");
+    + "row; point at a cell for its count.");
   const blocks = evaluated.map(({ last_evaluation: { step, confusion }, ...run }) => {
     const heading = make("h3", {}, runName(run), ` ${say("at step {step}", { step })}`);
     return make("div", {}, heading, matrix(confusion), mostConfused(confusion));
@@ -29,7 +29,7 @@ export function confusions(runs) {
 function matrix({ classes, counts, unit }) {
   const n = classes.length, size = n <= 12 ? 34 : n <= 30 ? 20 : n <= 60 ? 12 : 5;
   const named = size > 5, longest = Math.max(...classes.map((name) => places(cut(name))));
-  const margin = named ? 8 + 6.6 * longest : 4, side = margin + n * size + 2;
+  const margin = named ? 8 + 7.2 * longest : 4, side = margin + n * size + 2;
   const label = say("confusion matrix of {n} classes", { n });
   const box = { class: "confusion", width: side, height: side, role: "img", "aria-label": label };
   const svg = shape("svg", box);
@@ -68,13 +68,11 @@ function matrix({ classes, counts, unit }) {
 }
 
 function matrixCell(x, y, size, share, isRight) {
-  const strength = share ** 0.6, opacity = (0.08 + 0.92 * strength).toFixed(3);
-  const color = { class: isRight ? "right" : "wrong", "fill-opacity": opacity };
+  const color = { class: isRight ? "right" : "wrong", style: { "--share": share ** 0.6 } };
   const cell = shape("rect", { x, y, width: size, height: size, ...color });
   if (size <= 30) return [cell];
   const middle = { x: x + size / 2, y: y + size / 2 + 4, "text-anchor": "middle" };
-  const name = strength > 0.6 ? "on" : null;
-  return [cell, shape("text", { ...middle, class: name }, (100 * share).toFixed(0))];
+  return [cell, shape("text", { ...middle, class: "share" }, (100 * share).toFixed(0))];
 }
 
 function mostConfused({ classes, counts, unit }) {

@@ -1,6 +1,8 @@
 // Elements, texts and numbers. Elements are created one by one and texts are set as text: no text
 // of the data is interpreted as HTML.
 
+const COPIED_MS = 1500;
+
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
@@ -71,7 +73,7 @@ export const whole = (number) => number.toLocaleString("en");
 
 export function formatValue(format, value) {
   if (value === null || value === undefined) return "-";
-  if (format === "percent") return `${(100 * value).toFixed(2)} %`;
+  if (format === "percent") return `${(100 * value).toFixed(2)}\u00a0%`;
   if (format === "integer") return Math.round(value).toLocaleString("en");
   const size = Math.abs(value);
   if (size !== 0 && size < 1e-3) return value.toExponential(2);
@@ -87,13 +89,22 @@ export function duration(seconds) {
   return say("{s} s", { s: seconds.toFixed(1) });
 }
 
-// Returns a text with a button that selects it and copies it where the browser allows that.
+// Returns a date and a time of the day in the language of the page.
+export function moment(seconds) {
+  const { lang } = document.documentElement, style = { dateStyle: "medium", timeStyle: "short" };
+  return new Date(1000 * seconds).toLocaleString(lang === "en" ? "en-GB" : lang, style);
+}
+
+// Returns a text in a box with a button that copies it. set(text) changes it.
 export function copyable(text) {
   const block = make("pre", { tabindex: 0 }, text);
   const button = make("button", { click: async () => {
     getSelection().selectAllChildren(block);
-    await navigator.clipboard.writeText(text);
-    button.textContent = say("copied");
-  } }, say("copy"));
-  return make("div", { class: "copy" }, block, button);
+    await navigator.clipboard?.writeText(block.textContent); // absent without TLS: Ctrl-C copies
+    button.textContent = say("Copied");
+    setTimeout(() => (button.textContent = say("Copy")), COPIED_MS);
+  } }, say("Copy"));
+  const part = make("div", { class: "copy" }, block, button);
+  part.set = (now) => block.textContent !== now && (block.textContent = now);
+  return part;
 }

@@ -1,9 +1,9 @@
 // The page: drawReport(object) draws all of it, and may be called again with a newer object, which
 // schema.json defines.
 import { confusions } from "./confusion.js";
-import { make, say, section, whole } from "./elements.js";
+import { make, moment, say, section, whole } from "./elements.js";
 import { fixedSamples, worstSamples } from "./images.js";
-import { card, chartParts, chartSection, controls, figureOf, moment, placed } from "./sections.js";
+import { card, chartParts, chartSection, controls, figureOf, placed } from "./sections.js";
 import { classTables, environments, repeats, settings, timeBreakdowns } from "./tables.js";
 
 const MAX_TITLE_RUNS = 3; // runs named in the title

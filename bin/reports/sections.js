@@ -1,7 +1,7 @@
 // The parts of a page about runs that hold charts, and the switches of the charts.
 import { trainingClock } from "./axes.js";
 import { chart } from "./charts.js";
-import { colorBox, colorOf, duration, formatValue, grouped, make } from "./elements.js";
+import { colorBox, colorOf, duration, formatValue, grouped, make, moment } from "./elements.js";
 import { runName, say, section, sum, whole } from "./elements.js";
 import { wallTime } from "./tables.js";
 
@@ -52,11 +52,6 @@ function lineOf(run, x) {
   return { run: run.place, color: colorOf(run.place), name: run.name, x, seconds };
 }
 
-export function moment(seconds) {
-  const style = { dateStyle: "medium", timeStyle: "short" };
-  return new Date(1000 * seconds).toLocaleString("en-GB", style);
-}
-
 function stepsText({ step, steps, epoch }) {
   const all = steps ? ` ${say("of")} ${whole(steps)}` : "";
   return `${whole(step)}${all}${epoch === null ? "" : `, ${say("epoch")} ${epoch}`}`;
@@ -68,7 +63,7 @@ export function card(report, run) {
   const last = run.time_breakdowns.at(-1);
   const time = run.time_breakdowns.length > 1 ? say("time of the last start") : say("time");
   const facts = [
-    [say("task"), run.task && taskOf(report, run).label],
+    [say("task"), run.task && say(taskOf(report, run).label)],
     [say("model"), run.model],
     [say("data"), run.data],
     [say("steps"), optional(run.step, () => stepsText(run))],
@@ -184,7 +179,7 @@ export function figureOf(described, more = {}) {
 export function chartParts(report, runs) {
   const tasks = grouped(runs, (run) => run.task);
   const part = (id, title, chartsOf, text = "") => {
-    const labelOf = (own) => taskOf(report, own[0]).label;
+    const labelOf = (own) => say(taskOf(report, own[0]).label);
     const groups = tasks.map((own) => ({ label: labelOf(own), charts: chartsOf(own) }));
     return { id, title, text, groups: groups.filter(({ charts }) => charts.length) };
   };

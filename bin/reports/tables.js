@@ -117,7 +117,7 @@ export function classTables(runs) {
   const tables = evaluated.map((run) => {
     const { step, classes } = run.last_evaluation, color = colorOf(run.place);
     const columns = classes.columns.map(({ key, format }, j) => {
-      return { name: key, format, values: classes.rows.map(({ values }) => values[j]), color };
+      return { name: say(key), format, values: classes.rows.map(({ values }) => values[j]), color };
     });
     const table = sortedTable(say("class"), classes.rows.map(({ name }) => name), columns);
     const heading = make("h3", {}, runName(run), ` ${say("at step {step}", { step })}`);

@@ -3,9 +3,8 @@ import { make } from "/components/charts.js";
 import { icon } from "./icons.js";
 import { hasWord, word } from "./words.js";
 
+export { copyable as copyableCommand } from "/components/elements.js";
 export { icon } from "./icons.js";
-
-const COPIED_MS = 1500;
 
 // Returns the name of a task's command for any name of the task.
 export const taskKey = (task) => String(task).replace(/^(image_|object_|semantic_)/, "");
@@ -16,7 +15,8 @@ export function taskName(task) {
 }
 
 export function taskIcon(task) {
-  return make("span", { class: "task-icon", title: taskName(task) }, icon(taskKey(task)));
+  const name = taskName(task), attributes = { class: "task-icon", role: "img", title: name };
+  return make("span", { ...attributes, "aria-label": name }, icon(taskKey(task)));
 }
 
 // Returns a box with an error, the field, and what to do. retry: called by its button.
@@ -47,20 +47,6 @@ export function progressBar(label, value = null, max = 1) {
 export function skeleton(lines = 3) {
   const rows = Array.from({ length: lines }, () => make("span"));
   return make("div", { class: "skeleton", role: "status", "aria-label": word("loading") }, rows);
-}
-
-// Returns a text in a box with a button that copies it. set(text) changes it.
-export function copyableCommand(text) {
-  const block = make("pre", { tabindex: 0 }, text);
-  const button = make("button", { click: async () => {
-    getSelection().selectAllChildren(block);
-    await navigator.clipboard?.writeText(block.textContent); // absent without TLS: Ctrl-C copies
-    button.textContent = word("copied");
-    setTimeout(() => (button.textContent = word("copy")), COPIED_MS);
-  } }, word("copy"));
-  const part = make("div", { class: "copy" }, block, button);
-  part.set = (now) => block.textContent !== now && (block.textContent = now);
-  return part;
 }
 
 // Returns a button that is off while `action` runs and shows its error beside itself.

@@ -1,4 +1,7 @@
 // Texts of the pages in English and Korean: word("key", {name: value}).
+import { moment } from "/components/elements.js";
+
+export { moment } from "/components/elements.js";
 
 const LANGUAGES = { en: "English", ko: "한국어" };
 const STORED = "visionloop-language";
@@ -39,11 +42,6 @@ export const hasWord = (key) => key in texts.en;
 export const localized = (both) => both[current] ?? both.en;
 
 export const number = (value) => value.toLocaleString(current);
-
-export function moment(seconds) {
-  const style = { dateStyle: "medium", timeStyle: "short" };
-  return new Date(1000 * seconds).toLocaleString(current === "en" ? "en-GB" : current, style);
-}
 
 // Returns a time of the day, with the day where it is another one than today.
 export function clock(seconds) {

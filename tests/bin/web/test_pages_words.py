@@ -52,6 +52,15 @@ def test_no_page_names_a_text_that_is_missing(words):
         assert not missing, (path.name, missing)
 
 
+def test_no_text_is_left_that_no_page_names(words):
+    paths = (*STATIC.glob("*.js"), *(STATIC / "pages").glob("*.js"))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    starts = tuple(re.findall(r"`([\w.]+\.)\$\{", code))  # of keys that a page puts together
+    for name, texts in words.items():
+        for key in texts.get("en", ()):
+            assert f'"{key}"' in code or key.startswith(starts), (name, key)
+
+
 def test_every_text_of_the_report_has_a_korean_one(words):
     korean, said = words["report"], set()
     for name in set(MODULES) - {"report"}:  # that one draws the page in a file alone

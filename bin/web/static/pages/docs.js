@@ -21,7 +21,7 @@ function fieldTable(fields) {
     make("td", {}, typeParts(schema),
       place ? make("small", {}, ` ${word(`docs.in.${place}`)}`) : null),
     make("td", {}, description || "")));
-  return make("div", { class: "scroll" }, make("table", { class: "fields" }, headRow(),
+  return make("div", { class: "scroll" }, make("table", { class: "field-table" }, headRow(),
     make("tbody", {}, rows)));
 }
 

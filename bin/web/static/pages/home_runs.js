@@ -87,7 +87,7 @@ export function runsPart(signal) {
     make("thead", {}, make("tr", {}, make("td"), make("td"), heads)), body);
   const part = make("section", { id: "runs" },
     make("div", { class: "line wrap" }, make("h2", { class: "grow" }, word("home.runs")),
-      make("div", { class: "filters" }, search, task, state)),
+      make("div", { class: "filters run-filters" }, search, task, state)),
     problem, chosen, make("div", { class: "scroll" }, table), nothing,
     make("div", { class: "line" }, total, more));
   part.rows = [];

@@ -8,6 +8,7 @@ import { localScore, paramCount, publishedScore, weightsBadge } from "./model_ca
 export const title = "models.title";
 const TASKS = ["classification", "detection", "segmentation", "super_resolution"];
 const WEIGHTS = ["cached", "hub", "none"];
+const UNBROKEN = ["params", "license"]; // columns of one line
 
 export async function show(main, { query, signal }) {
   const place = make("div", {}, skeleton(6));
@@ -46,7 +47,7 @@ export async function show(main, { query, signal }) {
   })));
   const empty = emptyState(word("models.none"), word("models.none.text"));
   place.replaceChildren(
-    make("div", { class: "filters" }, field(word("models.search"), search),
+    make("div", { class: "filters model-filters" }, field(word("models.search"), search),
       field(word("models.task"), task), field(word("models.weights"), weights)),
     count, make("section", {}, make("table", { class: "model-table" }, head, body), empty));
   filter();
@@ -57,7 +58,10 @@ function rowOf(name, details, task, cells, actions) {
   return make("tr", {},
     make("th", { scope: "row" }, make("div", {}, name, details)),
     make("td", {}, taskIcon(task)),
-    cells.map((cell, i) => make("td", { "data-label": word(`models.${labels[i]}`) }, cell)),
+    cells.map((cell, i) => {
+      const name = cell === "-" ? "unknown" : UNBROKEN.includes(labels[i]) ? "number" : null;
+      return make("td", { class: name, "data-label": word(`models.${labels[i]}`) }, cell);
+    }),
     make("td", {}, make("div", { class: "buttons" }, actions)));
 }
 

@@ -16,7 +16,9 @@ export async function ended(id, signal, show = () => {}) {
     show(job);
     if (job.error) throw Object.assign(new Error(job.error.message), job.error);
     if (job.state === "finished") return job;
-    if (!OPEN.includes(job.state)) throw new Error(word("job.ended", { state: job.state }));
+    if (!OPEN.includes(job.state)) {
+      throw new Error(word("job.ended", { state: word(`state.${job.state}`) }));
+    }
     await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
     signal.throwIfAborted();
   }

@@ -1,4 +1,4 @@
-// Texts of the comparison of runs, and of the jobs that it waits for.
+// Texts of the comparison of runs.
 export default {
   en: {
     "compare.title": "Compare",
@@ -6,11 +6,6 @@ export default {
     "compare.few": "Select two to ten runs in the list of runs, then press Compare.",
     "compare.choose": "Choose runs",
     "compare.other": "Choose other runs",
-    "range": "Steps",
-    "range.first": "first",
-    "range.last": "last",
-    "range.all": "All steps",
-    "job.ended": "the job ended in the state {state}",
     "difference.title": "Is the difference real?",
     "difference.about":
       "Compares two runs image by image on the same validation images: the 95 % interval of the "
@@ -34,11 +29,6 @@ export default {
     "compare.few": "실행 목록에서 2~10개를 고른 뒤 비교를 누르세요.",
     "compare.choose": "실행 고르기",
     "compare.other": "다른 실행 고르기",
-    "range": "스텝",
-    "range.first": "처음",
-    "range.last": "끝",
-    "range.all": "모든 스텝",
-    "job.ended": "작업이 {state} 상태로 끝났습니다",
     "difference.title": "차이가 실제로 있을까요?",
     "difference.about":
       "같은 검증 이미지에서 두 실행을 이미지마다 비교합니다. 그래서 차이의 95 % 구간은 두 점수의 "
@@ -49,7 +39,7 @@ export default {
     "difference.and": "과(와)",
     "difference.busy": "두 실행의 예측을 비교하는 중",
     "difference.same": "서로 다른 실행을 고르세요.",
-    "difference.tasks": "같은 작업의 실행 두 개를 고르세요. 작업이 다르면 점수를 비교할 수 없습니다.",
+    "difference.tasks": "같은 태스크의 실행 두 개를 고르세요. 태스크가 다르면 점수를 비교할 수 없습니다.",
     "difference.points": "{n} %p",
     "difference.bar": "차이 {difference}, 95 % 구간 {low} ~ {high}",
     "difference.text":

@@ -51,10 +51,10 @@ export default {
     "home.device.busy": "{name}: {job}",
     "home.empty": "아직 학습이 없습니다",
     "home.empty.text":
-      "작업, 데이터 세트, 모델을 고르면 스튜디오가 명령을 보여 주고 시작합니다.\n"
+      "태스크, 데이터 세트, 모델을 고르면 스튜디오가 명령을 보여 주고 시작합니다.\n"
       + "이미지가 없으면 bin/demo가 데이터 세트를 만들고 1분 동안 학습합니다.",
     "home.empty.data": "데이터 세트 보기",
-    "remove.question": "\"{name}\"을(를) 목록에서 지울까요? 실행 폴더는 남습니다.",
+    "remove.question": "\"{name}\"을(를) 목록에서 제거할까요? 실행 폴더는 남습니다.",
     "queue.up": "{name} 위로 이동",
     "queue.down": "{name} 아래로 이동",
     "queue.first": "먼저 실행",
@@ -62,7 +62,7 @@ export default {
     "failed.log": "로그의 마지막 줄",
     "failed.unknown": "프로세스가 메시지 없이 끝났습니다(종료 코드 {code}). 로그를 보세요.",
     "runs.search": "이름, 모델, 데이터, 메모로 검색",
-    "runs.tasks": "모든 작업",
+    "runs.tasks": "모든 태스크",
     "runs.states": "모든 상태",
     "runs.select": "비교할 실행으로 {name} 선택",
     "runs.chosen": "{n}개 선택됨, 2~{most}개를 비교할 수 있습니다",

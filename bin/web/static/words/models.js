@@ -27,7 +27,7 @@ export default {
     "models.all": "모두",
     "models.count": "모델 {all}개 중 {n}개",
     "models.model": "모델",
-    "models.task": "작업",
+    "models.task": "태스크",
     "models.params": "크기",
     "models.score": "점수",
     "models.license": "라이선스",

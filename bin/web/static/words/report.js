@@ -1,6 +1,10 @@
 // Korean texts of the parts that the studio shares with the report, by their English texts.
 export default {
-  "task": "작업",
+  "Image classification": "이미지 분류",
+  "Object detection": "객체 검출",
+  "Semantic segmentation": "시맨틱 분할",
+  "Super-resolution": "초해상도",
+  "task": "태스크",
   "model": "모델",
   "data": "데이터",
   "steps done": "끝난 스텝",
@@ -10,7 +14,7 @@ export default {
   "expected end": "종료 예정",
   "running": "실행 중",
   "finished": "완료",
-  "stopped": "멈춤",
+  "stopped": "중지됨",
   "failed": "실패",
   "lost": "끊김",
   "unknown": "알 수 없음",
@@ -19,7 +23,7 @@ export default {
     + "last checkpoint"]:
     "1분 넘게 신호가 없습니다. 같은 명령을 실행하면 마지막 체크포인트부터 계속합니다",
   "checkpoint saved and stopped; run the same command to resume":
-    "체크포인트를 저장하고 멈췄습니다. 같은 명령을 실행하면 계속합니다",
+    "체크포인트를 저장하고 중지했습니다. 같은 명령을 실행하면 계속합니다",
   "ended with an error": "오류로 끝났습니다",
   "the folder has no readable status.json": "폴더에 읽을 수 있는 status.json이 없습니다",
   "step": "스텝",
@@ -29,15 +33,15 @@ export default {
   "to": "~",
   "at": "위치",
   "of": "/",
-  "epoch": "에폭",
+  "epoch": "에포크",
   "no data": "데이터 없음",
   "{title} against {x}": "{x}에 따른 {title}",
   "{y} against {x}": "{x}에 따른 {y}",
   "{h} h {m} min": "{h}시간 {m}분",
   "{m} min {s} s": "{m}분 {s}초",
   "{s} s": "{s}초",
-  "copy": "복사",
-  "copied": "복사됨",
+  "Copy": "복사",
+  "Copied": "복사됨",
   "show all {n} rows": "{n}행 모두 보기",
   "to step {step}": "스텝 {step}까지",
   "at step {step}": "스텝 {step}",
@@ -71,8 +75,8 @@ export default {
   "The folder does not hold the command of the run.": "폴더에 실행 명령이 없습니다.",
   "How to repeat": "다시 하는 방법",
   ["Rows are the ground truth, columns the predictions. The color of a cell is its share of the "
-    + "row; hover over a cell for its count."]:
-    "행은 정답, 열은 예측입니다. 칸의 색은 행에서 차지하는 비율이고, 칸 위에 올리면 개수가 보입니다.",
+    + "row; point at a cell for its count."]:
+    "행은 정답, 열은 예측입니다. 칸의 색은 행에서 차지하는 비율이고, 칸을 가리키면 개수가 보입니다.",
   "Confusion matrix": "혼동 행렬",
   "confusion matrix of {n} classes": "클래스 {n}개의 혼동 행렬",
   "ground truth {truth}, prediction {prediction}: {count} {unit}, {share} % of {all}":
@@ -83,7 +87,7 @@ export default {
   "prediction": "예측",
   "images": "이미지",
   "pixels": "픽셀",
-  "boxes": "상자",
+  "boxes": "박스",
   "share of the ground truth": "정답 중 비율",
   "no image": "이미지 없음",
   "enlarge {name}": "{name} 크게 보기",
@@ -118,7 +122,7 @@ export default {
   "Learning rate, gradients and speed": "학습률, 그래디언트, 속도",
   "Curves of the last evaluation": "마지막 평가의 곡선",
   "charts": "차트",
-  "smoothing": "평활",
+  "smoothing": "평활화",
   "losses on a log scale": "손실을 로그 눈금으로",
   "over the time in training steps": "학습 스텝에 쓴 시간에 따라",
 };

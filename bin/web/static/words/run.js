@@ -36,10 +36,6 @@ export default {
     "note.save": "Save",
     "compare.with": "Compare with another run",
     "compare.none": "There is no other run of this task.",
-    "range": "Steps",
-    "range.first": "first",
-    "range.last": "last",
-    "range.all": "All steps",
     "log": "Log",
     "log.search": "Search in the log",
     "log.follow": "follow the end",
@@ -47,7 +43,6 @@ export default {
     "log.found": "{n} of {all} lines",
     "log.none":
       "This run was started outside of the studio: its log is in the terminal that started it.",
-    "job.ended": "the job ended in the state {state}",
     "replay.title": "Replay step {step}",
     "replay.text":
       "Repeats step {step} from the checkpoint before it and shows the images, the losses and the "
@@ -92,10 +87,10 @@ export default {
     "tile.bad.hint": "가중치는 바뀌지 않았습니다. 로그에 해당 스텝을 재현하는 명령이 있습니다",
     "tile.heartbeat": "마지막 신호",
     "ending.stopping":
-      "멈추는 중: 스텝을 마치고 체크포인트를 저장합니다. 20초 뒤에 강제 종료할 수 있습니다.",
+      "중지하는 중: 스텝을 마치고 체크포인트를 저장합니다. 20초 뒤에 강제 종료할 수 있습니다.",
     "ending.verifying": "실행이 끝났습니다. 마지막 체크포인트를 읽어 확인하는 중입니다.",
     "ending.lost":
-      "1분 동안 신호가 없습니다. 프로세스가 사라졌습니다. 이어서 하면 마지막 체크포인트부터 계속합니다.",
+      "1분 동안 신호가 없습니다. 프로세스가 사라졌습니다. 재개하면 마지막 체크포인트부터 계속합니다.",
     "waiting.queued": "{devices}을(를) 기다리는 중, 대기열 {n}번째입니다. 저절로 시작합니다.",
     "waiting.starting":
       "시작하는 중: 프로그램을 불러오고 데이터를 읽습니다. 점수가 여기에 저절로 나타납니다.",
@@ -106,25 +101,20 @@ export default {
     "note.edit": "메모 바꾸기",
     "note.save": "저장",
     "compare.with": "다른 실행과 비교",
-    "compare.none": "이 작업의 다른 실행이 없습니다.",
-    "range": "스텝",
-    "range.first": "처음",
-    "range.last": "끝",
-    "range.all": "모든 스텝",
+    "compare.none": "이 태스크의 다른 실행이 없습니다.",
     "log": "로그",
     "log.search": "로그에서 검색",
     "log.follow": "끝을 따라가기",
     "log.lines": "{n}줄",
     "log.found": "{all}줄 중 {n}줄",
     "log.none": "스튜디오 밖에서 시작한 실행입니다. 로그는 시작한 터미널에 있습니다.",
-    "job.ended": "작업이 {state} 상태로 끝났습니다",
     "replay.title": "스텝 {step} 다시 실행",
     "replay.text":
       "앞선 체크포인트에서 스텝 {step}을(를) 다시 실행해 이미지, 손실, 그래디언트 노름을 보여 줍니다. "
       + "실행은 바뀌지 않습니다.",
     "replay.start": "이 스텝 다시 실행",
     "replay.busy": "스텝을 다시 실행하는 중",
-    "replay.queued": "다른 점검이나 재실행을 기다리는 중",
+    "replay.queued": "다른 검사이나 재실행을 기다리는 중",
     "replay.exact": "가중치가 이 스텝의 실행과 정확히 같습니다.",
     "replay.near": "이 스텝이 아니라 스텝 {step}의 체크포인트 가중치입니다.",
     "replay.images": "마이크로배치 {n}의 이미지와 정답",
@@ -138,6 +128,6 @@ export default {
     "replay.all": "전체",
     "replay.samples": "샘플({n})",
     "replay.sample": "샘플",
-    "replay.epoch": "에폭",
+    "replay.epoch": "에포크",
   },
 };

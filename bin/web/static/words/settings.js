@@ -2,8 +2,8 @@
 export default {
   en: {},
   ko: {
-    "help.preset": "다른 설정의 기본값을 정하는 이 작업의 프리셋.",
-    "help.from_scratch": "임의의 가중치로 시작합니다. model은 구조만 정합니다.",
+    "help.preset": "다른 설정의 기본값을 정하는 이 태스크의 프리셋.",
+    "help.from_scratch": "무작위 가중치로 시작합니다. model은 구조만 정합니다.",
     "help.epochs": "학습 길이: 학습 이미지를 모두 보는 횟수. steps 대신 씁니다.",
     "help.batch_size": "모든 프로세스를 합해 최적화 한 스텝에 쓰는 샘플 수.",
     "help.lr": "워밍업이 끝날 때의 학습률.",
