@@ -8,10 +8,9 @@ function scoreText(kind, sample) {
 
 // Shows an image in its own size over the page; Escape or a click closes it.
 export function enlarge(source, name) {
-  const close = () => large.remove();
+  const events = { close: () => large.remove(), click: () => large.close() };
   const image = make("img", { src: source, alt: name });
-  const attributes = { close, click: close, "aria-label": name };
-  const large = make("dialog", attributes, image, make("p", {}, name));
+  const large = make("dialog", { ...events, "aria-label": name }, image, make("p", {}, name));
   document.body.append(large);
   large.showModal();
 }

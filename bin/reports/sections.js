@@ -233,7 +233,7 @@ export function controls(runs, redraw) {
     return make("label", {}, box, ` ${text}`);
   };
   const hasTime = runs.some((run) => run.clock);
-  return make("div", { class: "controls", role: "toolbar", "aria-label": say("charts") },
+  return make("div", { class: "controls", role: "group", "aria-label": say("charts") },
     runs.length > 1 ? make("div", { class: "legend" }, legend) : null,
     make("label", {}, `${say("smoothing")} `, weight, weightText),
     check("log", say("losses on a log scale")),

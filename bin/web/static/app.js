@@ -32,6 +32,7 @@ function drawHeader() {
   const select = make("select", { "aria-label": word("language"), change: () => {
     choose(select.value);
     draw();
+    document.querySelector(".topbar select").focus(); // it is drawn again too
   } }, options);
   const name = make("span", {}, "visionloop");
   const brand = make("a", { class: "brand", href: "/" }, icon("brand"), name);
@@ -59,7 +60,7 @@ function drawSignIn(error = null) {
 
 function draw() {
   drawHeader();
-  if (isSignedIn) render();
+  if (isSignedIn) render({ focus: false });
   else drawSignIn();
 }
 

@@ -33,7 +33,7 @@ export function errorBox(error, { retry = null } = {}) {
 // Returns a progress bar; set(value, max, text) changes it. Without a value it runs to and fro.
 export function progressBar(label, value = null, max = 1) {
   const bar = make("progress", { "aria-label": label }), text = make("span", { class: "hint" });
-  const part = make("div", { class: "progress" }, bar, text);
+  const part = make("div", { class: "progress", "aria-live": "off" }, bar, text);
   part.set = (now, all = 1, words = "") => {
     if (now === null || !all) bar.removeAttribute("value");
     else [bar.max, bar.value] = [all, Math.min(now, all)];
@@ -54,6 +54,7 @@ export function actionButton(label, action, { image = null, kind = "" } = {}) {
   const place = make("span", { class: "action-error" });
   const text = make("span", {}, label);
   const button = make("button", { class: kind, click: async () => {
+    const hadFocus = document.activeElement === button;
     button.disabled = true;
     button.setAttribute("aria-busy", "true");
     place.replaceChildren();
@@ -64,6 +65,8 @@ export function actionButton(label, action, { image = null, kind = "" } = {}) {
     } finally {
       button.disabled = false;
       button.removeAttribute("aria-busy");
+      // a button that is off loses the focus
+      if (hadFocus && document.activeElement === document.body) button.focus();
     }
   } }, image ? icon(image) : null, text);
   const part = make("span", { class: "action" }, button, place);

@@ -35,7 +35,7 @@ def test_two_runs_share_the_charts_and_settings_that_differ_come_first(studio):
         assert first.locator("tr", has_text="lr").last.locator("td").all_inner_texts()[1] == (
             "0.5 flag"
         )
-        page.get_by_role("toolbar").get_by_role("button", name="second").click()
+        page.get_by_role("group", name="charts").get_by_role("button", name="second").click()
         assert page.locator("#losses .chart path.line").count() == 1
 
 

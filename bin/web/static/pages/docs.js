@@ -13,6 +13,9 @@ const COLUMNS = ["name", "type", "about"];
 const headRow = () => make("thead", {}, make("tr", {},
   COLUMNS.map((name) => make("th", { scope: "col" }, word(`docs.${name}`)))));
 
+// Returns a description with the parts between backticks as code.
+const prose = (text) => text.split("`").map((part, i) => (i % 2 ? make("code", {}, part) : part));
+
 // Returns a table of [{name, schema, required, place, description}].
 function fieldTable(fields) {
   const rows = fields.map(({ name, schema, required, place, description }) => make("tr", {},
@@ -20,7 +23,7 @@ function fieldTable(fields) {
       required ? make("small", { class: "needed" }, ` ${word("docs.required")}`) : null),
     make("td", {}, typeParts(schema),
       place ? make("small", {}, ` ${word(`docs.in.${place}`)}`) : null),
-    make("td", {}, description || "")));
+    make("td", {}, prose(description || ""))));
   return make("div", { class: "scroll" }, make("table", { class: "field-table" }, headRow(),
     make("tbody", {}, rows)));
 }
@@ -66,12 +69,12 @@ function endpoint(api, method, path, operation) {
   const about = operation.description || operation.summary;
   block.append(make("summary", {},
     make("span", { class: `method ${method}` }, method.toUpperCase()),
-    make("code", {}, path), make("span", { class: "hint" }, about.split("\n")[0])));
+    make("code", {}, path), make("span", { class: "hint" }, prose(about.split("\n")[0]))));
   // an open block is drawn when it is opened: there are many
   block.addEventListener("toggle", () => {
     if (block.childElementCount > 1) return;
     block.append(make("div", { class: "endpoint-body" },
-      make("p", { class: "about" }, about),
+      make("p", { class: "about" }, prose(about)),
       parameters.length ? [make("h4", {}, word("docs.parameters")), fieldTable(parameters)] : null,
       bodies.map(([type, schema]) => [
         make("h4", {}, word("docs.body"), " ", make("small", {}, type), " ", typeParts(schema)),
@@ -94,7 +97,7 @@ function typeBlock(api, name, schema) {
   const values = schema.enum ? make("p", {}, JSON.stringify(schema.enum)) : null;
   return make("section", { id: `type-${name}`, class: "type" },
     make("h3", {}, make("code", {}, name)),
-    schema.description ? make("p", { class: "about" }, schema.description) : null,
+    schema.description ? make("p", { class: "about" }, prose(schema.description)) : null,
     values, fields.length ? fieldTable(fields) : null);
 }
 

@@ -130,7 +130,6 @@ export function runHeader(path, signal, { refresh, resumed }) {
     buttons.pause.hidden = !job?.can.pause || isEnding;
     buttons.resume.hidden = !(job ? job.can.resume : RESUMABLE.includes(state));
     buttons.again.hidden = isAlive;
-    header.classList.toggle("is-alive", isAlive);
     const isDone = !isAlive && run.step === run.steps;
     bar.hidden = isDone;
     bar.set(run.step, run.steps || 1, progressText({ ...run, eta: isAlive ? run.eta : null }));

@@ -11,7 +11,8 @@ const lastState = (line) => line.slice(line.lastIndexOf("\r", line.length - 2) +
 
 // Returns the part with the log of a job; it ends when `signal` aborts.
 export function logPart(job, signal) {
-  const block = make("pre", { class: "plain log", tabindex: 0, "aria-label": word("log") });
+  const named = { role: "group", "aria-label": word("log") };
+  const block = make("pre", { class: "plain log", tabindex: 0, ...named });
   const status = make("span", { class: "hint", role: "status" }), problem = make("div");
   const search = make("input", { type: "search", placeholder: word("log.search"), input: draw });
   search.setAttribute("aria-label", word("log.search"));
