@@ -70,6 +70,7 @@ export async function render({ focus = true } = {}) {
   } catch (error) {
     if (own.signal.aborted || error.name === "AbortError") return;
     for (const waiting of view.querySelectorAll(".skeleton")) waiting.remove();
+    if (!view.querySelector("h1")) view.prepend(make("h1", {}, word("error.title")));
     view.append(errorBox(error, { retry: () => render() }));
     main.replaceChildren(view);
   } finally {

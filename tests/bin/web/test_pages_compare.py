@@ -98,7 +98,7 @@ def test_the_page_about_the_api_describes_every_endpoint(studio):
         api = page.evaluate("fetch('/api/openapi.json').then((answer) => answer.json())")
         page.get_by_role("link", name="API").click()
         page.locator(".endpoint").first.wait_for()
-        shown = page.locator(".endpoint > summary code").all_inner_texts()
+        shown = page.locator(".endpoint > summary > code").all_inner_texts()
         expected = [path for path, methods in api["paths"].items() for _ in methods]
         assert sorted(shown) == sorted(expected)
         page.get_by_label("Search the endpoints").fill("put a training")

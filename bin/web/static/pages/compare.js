@@ -19,7 +19,8 @@ export async function show(main, { query: address, signal }) {
   const ids = (address.get("runs") || "").split(",").filter(Boolean);
   const home = make("a", { class: "button primary", href: "/" }, word("compare.choose"));
   if (ids.length < 2) {
-    main.append(emptyState(word("compare.title"), word("compare.few"), home));
+    main.append(pageHead(word("compare.title")),
+      emptyState(word("compare.empty"), word("compare.few"), home));
     return;
   }
   const heading = word("compare.heading", { n: ids.length });

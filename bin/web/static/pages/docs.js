@@ -75,18 +75,18 @@ function endpoint(api, method, path, operation) {
     if (block.childElementCount > 1) return;
     block.append(make("div", { class: "endpoint-body" },
       make("p", { class: "about" }, prose(about)),
-      parameters.length ? [make("h4", {}, word("docs.parameters")), fieldTable(parameters)] : null,
+      parameters.length ? [make("h3", {}, word("docs.parameters")), fieldTable(parameters)] : null,
       bodies.map(([type, schema]) => [
-        make("h4", {}, word("docs.body"), " ", make("small", {}, type), " ", typeParts(schema)),
+        make("h3", {}, word("docs.body"), " ", make("small", {}, type), " ", typeParts(schema)),
         fieldsOf(api, schema).length ? fieldTable(fieldsOf(api, schema)) : null,
       ]).flat(),
-      make("h4", {}, word("docs.answers")),
+      make("h3", {}, word("docs.answers")),
       make("ul", { class: "answers" },
         good.map(({ status, types, text }) => make("li", {}, make("b", {}, status), " ",
           types.length ? types : text)),
         make("li", {}, make("b", {}, bad.map(({ status }) => status).join(", ")), " ",
           word("docs.problem"))),
-      make("h4", {}, word("docs.example")),
+      make("h3", {}, word("docs.example")),
       copyableCommand(curlOf(api, method, path, operation))));
   });
   return block;

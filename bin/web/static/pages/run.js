@@ -72,7 +72,7 @@ export async function show(main, { params, query, signal }) {
     onPoint: (step) => openReplay(params.id, Math.max(1, step), signal),
     pointText: word("run.point"),
   });
-  main.append(header, problem, nav, waiting);
+  main.append(problem, waiting);
   let report = null, log = null, drawnJob, shownBest;
 
   function drawCharts() {
@@ -115,6 +115,7 @@ export async function show(main, { params, query, signal }) {
 
   place.append(board, parts);
   await loadHead();
+  waiting.before(header, nav); // only now it is known which buttons the run has
   main.append(place);
   const cursor = await loadReport();
   const poll = (at) => get(`${path}/events/poll${queryOf({ cursor: at })}`, { signal });

@@ -3,6 +3,7 @@ export default {
   en: {
     "compare.title": "Compare",
     "compare.heading": "Comparison of {n} runs",
+    "compare.empty": "No runs selected",
     "compare.few": "Select two to ten runs in the list of runs, then press Compare.",
     "compare.choose": "Choose runs",
     "compare.other": "Choose other runs",
@@ -26,6 +27,7 @@ export default {
   ko: {
     "compare.title": "비교",
     "compare.heading": "실행 {n}개 비교",
+    "compare.empty": "선택한 실행이 없습니다",
     "compare.few": "실행 목록에서 2~10개를 고른 뒤 비교를 누르세요.",
     "compare.choose": "실행 고르기",
     "compare.other": "다른 실행 고르기",
