@@ -98,7 +98,6 @@ export async function show(main, { params, query, signal }) {
     header.showReport(report);
     drawCharts();
     parts.show(placed(report.runs));
-    waiting.remove();
     drawLinks(nav, main);
     return report.cursor;
   }
@@ -114,10 +113,13 @@ export async function show(main, { params, query, signal }) {
   const resumed = () => log?.again?.();
 
   place.append(board, parts);
-  await loadHead();
-  waiting.before(header, nav); // only now it is known which buttons the run has
-  main.append(place);
-  const cursor = await loadReport();
+  // all at once: parts that come one by one push each other down
+  const [head, first] = await Promise.allSettled([loadHead(), loadReport()]);
+  if (head.status === "rejected") throw head.reason;
+  waiting.before(header, nav);
+  if (first.status === "rejected") throw first.reason; // the run can still be stopped
+  waiting.replaceWith(place);
+  const cursor = first.value;
   const poll = (at) => get(`${path}/events/poll${queryOf({ cursor: at })}`, { signal });
   drawLinks(nav, main);
   stream(`${path}/events`, {
