@@ -5,7 +5,7 @@ import { colorBox, formatValue, make, say, shape } from "./elements.js";
 export { colorBox, colorOf, duration, formatValue, grouped, make, shape } from "./elements.js";
 
 const FEW_POINTS = 25; // a curve of up to this many points has a dot at each
-const HEIGHT = 200, TOP = 10, BOTTOM = 172, CLICK_PIXELS = 5;
+const HEIGHT = 200, TOP = 10, BOTTOM = 172, RIGHT = 12, CLICK_PIXELS = 5;
 const WAYS = { ArrowRight: 1, ArrowLeft: -1 };
 
 // Returns the smallest and the largest number.
@@ -31,7 +31,7 @@ function scales(lines, { log, format, weight, time }, width) {
   if (first === last) [first, last] = [first - 1, last + 1];
   const { ticks, step } = log ? logTicks(low, high) : niceTicks(low, high, 5);
   const labels = ticks.map((tick) => tickText(tick, step, format));
-  const left = 14 + 7 * Math.max(2, ...labels.map((label) => label.length)), right = width - 12;
+  const left = 14 + 7 * Math.max(2, ...labels.map((label) => label.length)), right = width - RIGHT;
   const transform = log ? Math.log : (value) => value;
   const floor = transform(low), range = transform(high) - floor;
   const toX = (value) => left + ((value - first) / (last - first)) * (right - left);
@@ -78,7 +78,8 @@ function drawing(plan, lines, weight) {
     shape("text", { x: left - 6, y: toY(tick) + 4, "text-anchor": "end" }, labels[i]),
   ]);
   const below = columns.map((tick, i) => {
-    return shape("text", { x: toX(tick), y: BOTTOM + 18, "text-anchor": "middle" }, names[i]);
+    const x = Math.min(toX(tick), right + RIGHT - 3.6 * names[i].length); // within the drawing
+    return shape("text", { x, y: BOTTOM + 18, "text-anchor": "middle" }, names[i]);
   });
   const bands = lines.filter((line) => line.low && line.high && !weight);
   const raw = weight ? lines : [];
