@@ -1,5 +1,6 @@
 // Pages by path, with the browser's history.
 import { make } from "/components/charts.js";
+import { connection, get } from "./api.js";
 import { errorBox } from "./parts.js";
 import { addWords, word } from "./words.js";
 
@@ -43,6 +44,16 @@ export function rename(address) {
   shown = location.pathname + location.search;
 }
 
+// Returns the scripts of a page: what it shows, and its texts.
+async function modulesOf(page) {
+  try {
+    return await Promise.all([import(`./pages/${page}.js`), import(`./words/${page}.js`)]);
+  } catch (error) {
+    await get("/session"); // says so where the server does not answer
+    throw error;
+  }
+}
+
 // Draws the page of the address. Timers and streams of the page before end.
 export async function render({ focus = true } = {}) {
   current?.abort();
@@ -57,9 +68,7 @@ export async function render({ focus = true } = {}) {
   main.setAttribute("aria-busy", "true");
   try {
     if (page === null) throw new Error(word("no.page", { path: location.pathname }));
-    const [module, words] = await Promise.all([
-      import(`./pages/${page}.js`), import(`./words/${page}.js`),
-    ]);
+    const [module, words] = await modulesOf(page);
     if (own.signal.aborted) return;
     addWords(words.default);
     document.title = `${word(module.title)} - visionloop`;
@@ -71,6 +80,8 @@ export async function render({ focus = true } = {}) {
     if (own.signal.aborted || error.name === "AbortError") return;
     for (const waiting of view.querySelectorAll(".skeleton")) waiting.remove();
     if (!view.querySelector("h1")) view.prepend(make("h1", {}, word("error.title")));
+    const again = { once: true, signal: own.signal };
+    if (error.status === 0) connection.addEventListener("back", () => render(), again);
     view.append(errorBox(error, { retry: () => render() }));
     main.replaceChildren(view);
   } finally {

@@ -73,3 +73,17 @@ def test_the_server_imports_no_torch_for_its_pages(studio):
     maps = f"/proc/{studio.process.pid}/maps"
     with open(maps) as file:
         assert "libtorch" not in file.read()
+
+
+def test_a_page_that_was_asked_for_while_the_server_was_gone_comes_with_it(tmp_path):
+    with (
+        studio_server(tmp_path) as studio,
+        browser_page(studio, expected_errors=f"{NOT_THERE}|ERR_|Failed to fetch") as page,
+    ):
+        port = studio.url.rsplit(":", 1)[1]
+        studio.stop()
+        page.get_by_role("link", name="Models").click()
+        page.get_by_role("alert").get_by_text(re.compile("Start bin/studio.py again")).wait_for()
+        with studio_server(tmp_path, "--port", port):
+            page.get_by_role("heading", name="Models").wait_for()
+            page.get_by_role("alert").wait_for(state="detached")
