@@ -75,7 +75,7 @@ def devices() -> tuple[Device, ...]:
 def devices_of(kind: JobKind, options: LauncherOptions) -> tuple[str, ...]:
     """Return the names of the devices that a job occupies while it runs.
 
-    A job that is handed over to a cluster occupies none here.
+    A job that is submitted to a cluster occupies none here.
     """
     if kind is not JobKind.TRAIN:
         return (SERVICE,)

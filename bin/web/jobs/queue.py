@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from visionloop.bin.web.jobs.cluster import ClusterJobs
 from visionloop.bin.web.jobs.control import Observation, ProcessControl, observe
 from visionloop.bin.web.jobs.devices import CPU, devices_of
 from visionloop.bin.web.jobs.elsewhere import TrainingElsewhere
 from visionloop.bin.web.jobs.folder import JobFolder
-from visionloop.bin.web.jobs.handover import Handover
 from visionloop.bin.web.jobs.outcome import Outcome, fresh_status, job_error, outcome_of
 from visionloop.bin.web.jobs.processes import lock_holder
 from visionloop.bin.web.jobs.records import JobDescription, read_jobs, row_of, write_job
@@ -49,7 +49,11 @@ class JobQueue:
         self, store: JobStore, folder: Path, elsewhere: TrainingElsewhere | None = None
     ) -> None:
         self.store, self.path, self._elsewhere = store, folder, elsewhere
-        self._control, self._verifier, self._handover = ProcessControl(), Verifier(), Handover()
+        self._control, self._verifier, self._cluster_jobs = (
+            ProcessControl(),
+            Verifier(),
+            ClusterJobs(),
+        )
         self._lock, self._wake, self._closing = threading.RLock(), threading.Event(), False
         self._thread: threading.Thread | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -232,7 +236,7 @@ class JobQueue:
             if job.wanted:
                 self._end(job, folder, seen)
         elif seen.code == FINISHED and job.description["launch"]["submits"]:
-            self._follow_handed_over(job, folder)
+            self._follow_submitted(job, folder)
         elif seen.begun:
             self._settle(job, folder, seen.code)
         elif self._control.runner_state(job) is None:
@@ -253,12 +257,12 @@ class JobQueue:
         if job.state is not JobState.STOPPING:
             self.store.update(job.id, state=JobState.STOPPING)
 
-    def _follow_handed_over(self, job: JobRow, folder: JobFolder) -> None:
+    def _follow_submitted(self, job: JobRow, folder: JobFolder) -> None:
         """Follow a job that a cluster runs, by the files in the folder of the run."""
         if job.wanted:
             act = self._control.kill if job.wanted == "kill" else self._control.stop
             act(job, folder, observe(job, folder))
-        if self._handover.has_ended(job):
+        if self._cluster_jobs.has_ended(job):
             status = fresh_status(job.run, job.started)
             code = FINISHED if status.get("state") == "finished" else None
             self._settle(job, folder, code)

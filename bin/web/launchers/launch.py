@@ -22,9 +22,9 @@ class Launch:
         stop: command that asks the job to save and stop; None: SIGTERM to the process.
         kill: command that ends the job at once; None: SIGKILL to all its processes.
         folder: working folder of the command; None: that of the job.
-        submits: the command hands the job over and ends; from then on the run folder says how it
+        submits: the command submits the job and ends; from then on the run folder says how it
             is, and `probe` that it is still there.
-        probe: command that prints something while the job that was handed over waits or runs.
+        probe: command that prints something while the submitted job waits or runs.
     """
 
     command: tuple[str, ...]

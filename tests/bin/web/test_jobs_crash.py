@@ -100,7 +100,7 @@ def test_a_server_that_is_killed_in_mid_work_loses_no_job_and_starts_none_twice(
     assert servers_killed(tmp_path, act, range(5, 2000, 17)) > 40
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("act", [start, end])
 def test_a_server_may_be_killed_at_every_single_line(tmp_path, act):
     assert servers_killed(tmp_path, act, range(1, 2000)) > 40

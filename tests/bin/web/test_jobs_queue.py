@@ -19,7 +19,6 @@ from studio_jobs import (
     wait_for_text,
 )
 
-from visionloop.bin.web.jobs import handover
 from visionloop.bin.web.jobs.outcome import MOST_RESTARTS
 from visionloop.bin.web.jobs.processes import is_alive, kill_all, lock_holder, read_stat
 from visionloop.bin.web.jobs.queue import ENDED
@@ -396,7 +395,7 @@ def test_a_job_has_a_session_without_terminal_and_the_variables_of_its_launch(qu
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
     """cluster(script) -> the Launch of a job that a process of the test runs, not the queue's."""
-    monkeypatch.setattr(handover, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr("visionloop.bin.web.jobs.cluster.PROBE_SECONDS", 0.1)
     folder = tmp_path / "cluster"
     folder.mkdir()
     job, work = folder / "job", tmp_path / "jobs" / "a"
@@ -426,7 +425,7 @@ def test_a_job_of_a_cluster_that_disappears_is_lost(queue, create, cluster):
 
 
 def test_a_new_job_is_not_lost_because_a_removed_one_with_its_id_was(queue, create, monkeypatch):
-    monkeypatch.setattr(handover, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr("visionloop.bin.web.jobs.cluster.PROBE_SECONDS", 0.1)
     create("a", "", launch=Launch(("true",), submits=True, probe=("true",)))
     assert follow(queue, "a", *ENDED).state is JobState.LOST
     queue.remove("a")

@@ -1,4 +1,4 @@
-"""Jobs that were handed over to a cluster: they end when status.json or the cluster says so."""
+"""Jobs that were submitted to a cluster: they end when status.json or the cluster says so."""
 
 import os
 import subprocess
@@ -15,25 +15,25 @@ ABSENCES = 2
 
 
 @dataclass
-class Watch:
-    """Questions to the cluster about one attempt of a job.
+class Probe:
+    """Probes of one attempt of a job: whether the cluster still knows it.
 
     Attributes:
-        process: the question that is asked now.
-        asked: when it was, on the clock of time.monotonic().
-        absences: consecutive answers that the cluster does not know the job.
+        process: the probe that runs now.
+        started: time of its start, on the clock of time.monotonic().
+        absences: consecutive probes that did not find the job.
     """
 
     process: subprocess.Popen[bytes] | None = None
-    asked: float = float("-inf")
+    started: float = float("-inf")
     absences: int = 0
 
 
-class Handover:
-    """Decides whether jobs of clusters have ended, without ever waiting for an answer."""
+class ClusterJobs:
+    """Decides whether jobs of clusters have ended, without ever waiting for a probe."""
 
     def __init__(self) -> None:
-        self._watches: dict[tuple[str, float | None], Watch] = {}
+        self._probes: dict[tuple[str, float | None], Probe] = {}
 
     def has_ended(self, job: JobRow) -> bool:
         """Return whether neither the run nor the cluster will go on with a job.
@@ -54,19 +54,19 @@ class Handover:
     def _is_absent(self, job: JobRow) -> bool:
         """Ask the cluster from time to time. Returns True when it has lost sight of the job."""
         # a removed job may leave its id to another one
-        watch = self._watches.setdefault((job.id, job.started), Watch())
-        if watch.process is not None:
-            if watch.process.poll() is None:
+        probe = self._probes.setdefault((job.id, job.started), Probe())
+        if probe.process is not None:
+            if probe.process.poll() is None:
                 return False
-            output, _ = watch.process.communicate()
-            is_absent = watch.process.returncode == 0 and not output.strip()
-            watch.absences = watch.absences + 1 if is_absent else 0
-            watch.process = None
-        elif time.monotonic() - watch.asked > PROBE_SECONDS:
-            watch.asked = time.monotonic()
+            output, _ = probe.process.communicate()
+            is_absent = probe.process.returncode == 0 and not output.strip()
+            probe.absences = probe.absences + 1 if is_absent else 0
+            probe.process = None
+        elif time.monotonic() - probe.started > PROBE_SECONDS:
+            probe.started = time.monotonic()
             launch = job.description["launch"]
             try:
-                watch.process = subprocess.Popen(
+                probe.process = subprocess.Popen(
                     launch["probe"],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
@@ -74,6 +74,6 @@ class Handover:
                     env=os.environ | launch["environment"],
                     start_new_session=True,
                 )
-            except OSError:  # no answer is no absence
-                watch.process = None
-        return watch.absences >= ABSENCES
+            except OSError:  # no result is no absence
+                probe.process = None
+        return probe.absences >= ABSENCES
