@@ -76,7 +76,7 @@ def set_texts(settings):
 def visit(studio, page, path):
     """Open a page and wait until it asks for nothing more."""
     page.goto(f"{studio.url}{path}")
-    page.locator("main .view > *").first.wait_for()
+    page.locator("main .view h1").first.wait_for()
     expect(page.locator("main[aria-busy=true]")).to_have_count(0)
     page.wait_for_timeout(700)  # draws that follow the first one
 

@@ -18,7 +18,7 @@ from visionloop.engine.errors import STOPPED
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 # steps, and steps between two evaluations: some seconds of training for a stop in the middle
 LENGTHS = {
-    "classification": (160, 20),
+    "classification": (600, 40),
     "detection": (60, 10),
     "segmentation": (120, 20),
     "super_resolution": (100, 20),

@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from visionloop.datasets.io.folders import IMAGE_SUFFIXES
 from visionloop.datasets.io.headers import jpeg_frame
 from visionloop.datasets.io.images import (
-    IMAGE_SUFFIXES,
     MAX_PIXELS,
     UnreadableImage,
     read_image,

@@ -14,8 +14,9 @@ from visionloop.engine.seeding import hashed
 from visionloop.tasks.normalize import Normalize
 from visionloop.tasks.segmentation import sliding_window
 from visionloop.tasks.segmentation.data import collate_eval
-from visionloop.tasks.segmentation.evaluate import level_metrics, predict, query_mask_draws
+from visionloop.tasks.segmentation.evaluate import predict, query_mask_draws
 from visionloop.tasks.segmentation.loss import EomtCriterion, per_image_losses
+from visionloop.tasks.segmentation.scores import level_metrics
 from visionloop.tasks.segmentation.sliding_window import (
     Canvas,
     class_scores,
