@@ -13,9 +13,8 @@ import click
 
 from visionloop.bin.commands.cli import run_commands
 from visionloop.bin.commands.options import PATH, traceback_option
+from visionloop.bin.web.config import StudioConfig
 from visionloop.engine.errors import UserError
-
-DEFAULT_PORT = 8470
 
 
 @click.command(
@@ -48,11 +47,11 @@ DEFAULT_PORT = 8470
     help="Folder of the queue, the token and the logs of jobs "
     "(default: ~/.local/state/visionloop/studio)",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at")
+@click.option("--host", default=StudioConfig.host, show_default=True, help="Address to listen at")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=DEFAULT_PORT,
+    default=StudioConfig.port,
     show_default=True,
     help="Port to listen at; 0: any free one",
 )
@@ -84,7 +83,6 @@ def command(
 ) -> None:
     """Run the server."""
     try:
-        from visionloop.bin.web.config import StudioConfig
         from visionloop.bin.web.serve import link_host, run_studio, state_folder
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("fastapi", "uvicorn", "starlette", "pydantic"):
@@ -94,7 +92,7 @@ def command(
         ) from None
     if (certificate is None) != (private_key is None):
         raise UserError("--certificate and --private-key belong together", field="certificate")
-    names = ("127.0.0.1", "localhost", "[::1]", link_host(host))
+    names = (*StudioConfig.allowed_hosts, link_host(host))
     run_folders = folders(runs or ("runs",))
     run_studio(
         StudioConfig(
@@ -119,10 +117,11 @@ def folders(names: tuple[str, ...]) -> tuple[Path, ...]:
 
 def existing_folders(names: tuple[str, ...], flag: str) -> tuple[Path, ...]:
     """Return folders with links resolved. Raises UserError for one that does not exist."""
-    for path in folders(names):
+    paths = folders(names)
+    for path in paths:
         if not path.is_dir():
             raise UserError(f"{flag} {path}: no such folder", field=flag[2:], file=str(path))
-    return folders(names)
+    return paths
 
 
 def existing_file(name: str | None, flag: str) -> Path | None:

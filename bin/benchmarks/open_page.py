@@ -51,10 +51,10 @@ def serve(runs: Path, state: Path, port: int) -> None:
     uvicorn.run(create_app(config, TOKEN), port=port, log_level="error", access_log=False)
 
 
-def read(address: str, timeout: float = 10) -> bytes:
+def read(address: str) -> bytes:
     """Return the body of a response."""
     request = urllib.request.Request(address, headers={"Authorization": f"Bearer {TOKEN}"})
-    with urllib.request.urlopen(request, timeout=timeout) as response:
+    with urllib.request.urlopen(request, timeout=10) as response:
         content: bytes = response.read()
     return content
 

@@ -30,8 +30,7 @@ def run_studio(config: StudioConfig) -> None:
     require_safe_address(config)
     require_certificate(config)
     try:
-        for folder in config.runs[:1]:
-            folder.mkdir(parents=True, exist_ok=True)
+        config.runs[0].mkdir(parents=True, exist_ok=True)
         token = read_or_make_token(config.state / "token")
         lock = hold_state(config.state)
     except OSError as error:
@@ -160,8 +159,6 @@ def listen(host: str, port: int) -> socket.socket:
         why = "another program uses it" if taken else (getattr(error, "strerror", None) or error)
         hint = "give another --port, or 0 for any free one" if taken else None
         raise UserError(f"--{field} {host}:{port}: {why}", field=field, hint=hint) from None
-    # no job that is started may keep the port
-    os.set_inheritable(listener.fileno(), False)
     return listener
 
 

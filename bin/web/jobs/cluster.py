@@ -1,5 +1,6 @@
 """Jobs that were submitted to a cluster: they end when status.json or the cluster says so."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -65,7 +66,7 @@ class ClusterJobs:
         elif time.monotonic() - probe.started > PROBE_SECONDS:
             probe.started = time.monotonic()
             launch = job.description["launch"]
-            try:
+            with contextlib.suppress(OSError):  # no result is no absence
                 probe.process = subprocess.Popen(
                     launch["probe"],
                     stdin=subprocess.DEVNULL,
@@ -74,6 +75,4 @@ class ClusterJobs:
                     env=os.environ | launch["environment"],
                     start_new_session=True,
                 )
-            except OSError:  # no result is no absence
-                probe.process = None
         return probe.absences >= ABSENCES

@@ -49,11 +49,8 @@ class JobQueue:
         self, store: JobStore, folder: Path, elsewhere: TrainingElsewhere | None = None
     ) -> None:
         self.store, self.path, self._elsewhere = store, folder, elsewhere
-        self._control, self._verifier, self._cluster_jobs = (
-            ProcessControl(),
-            Verifier(),
-            ClusterJobs(),
-        )
+        self._control, self._verifier = ProcessControl(), Verifier()
+        self._cluster_jobs = ClusterJobs()
         self._lock, self._wake, self._closing = threading.RLock(), threading.Event(), False
         self._thread: threading.Thread | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

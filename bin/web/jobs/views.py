@@ -59,7 +59,7 @@ class Job(BaseModel):
     state: JobState
     run: str | None = Field(description="folder of the run")
     run_id: str | None
-    has_run: bool = Field(description="the folder of the run is there: /runs/{run_id} answers")
+    has_run: bool = Field(description="the folder of the run is there: /runs/{run_id} can be read")
     name: str
     note: str
     created: float

@@ -249,14 +249,19 @@ def test_a_run_folder_in_use_is_refused_with_its_name(queue, create, tmp_path):
     assert not (queue.folder_of("b").path / "starts").exists()
 
 
-def test_a_training_whose_runner_was_killed_is_followed_and_stopped(queue, create):
-    create("a", f"{TRAINER}{STOPPABLE}")
-    wait_for_text(queue, "a", "ready")
-    os.kill(queue.folder_of("a").holder().pid, 9)
+def lose_runner(queue, name):
+    """Kill the runner of a job: the job goes on without it."""
+    os.kill(queue.folder_of(name).holder().pid, 9)
     for _ in range(20):
         queue.tick()
         time.sleep(0.02)
-    assert queue.get("a").state is RUNNING
+    assert queue.get(name).state is RUNNING
+
+
+def test_a_training_whose_runner_was_killed_is_followed_and_stopped(queue, create):
+    create("a", f"{TRAINER}{STOPPABLE}")
+    wait_for_text(queue, "a", "ready")
+    lose_runner(queue, "a")
     queue.stop("a")
     assert follow(queue, "a", *ENDED).state is STOPPED
 
@@ -264,11 +269,7 @@ def test_a_training_whose_runner_was_killed_is_followed_and_stopped(queue, creat
 def test_a_command_whose_runner_was_killed_is_followed_before_it_locks_its_run(queue, create):
     create("a", STOPPABLE)
     wait_for_text(queue, "a", "ready")
-    os.kill(queue.folder_of("a").holder().pid, 9)
-    for _ in range(20):
-        queue.tick()
-        time.sleep(0.02)
-    assert queue.get("a").state is RUNNING
+    lose_runner(queue, "a")
     queue.kill("a")
     assert follow(queue, "a", *ENDED).state is STOPPED
     assert not is_alive(queue.folder_of("a").command())

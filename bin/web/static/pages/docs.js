@@ -49,7 +49,7 @@ function curlOf(api, method, path, operation) {
   return words.join(" ");
 }
 
-function answers(operation) {
+function responses(operation) {
   return Object.entries(operation.responses).map(([status, answer]) => {
     const types = contentOf(answer).map(([type, schema]) => {
       return make("span", {}, type === "application/json" ? null : make("code", {}, `${type} `),
@@ -63,8 +63,8 @@ function answers(operation) {
 function endpoint(api, method, path, operation) {
   const parameters = (operation.parameters || []).map((one) => ({ ...one, place: one.in }));
   const bodies = contentOf(operation.requestBody);
-  const good = answers(operation).filter(({ status }) => status < "400");
-  const bad = answers(operation).filter(({ status }) => status >= "400");
+  const good = responses(operation).filter(({ status }) => status < "400");
+  const bad = responses(operation).filter(({ status }) => status >= "400");
   const block = make("details", { class: "endpoint" });
   const about = operation.description || operation.summary;
   block.append(make("summary", {},
@@ -80,8 +80,8 @@ function endpoint(api, method, path, operation) {
         make("h3", {}, word("docs.body"), " ", make("small", {}, type), " ", typeParts(schema)),
         fieldsOf(api, schema).length ? fieldTable(fieldsOf(api, schema)) : null,
       ]).flat(),
-      make("h3", {}, word("docs.answers")),
-      make("ul", { class: "answers" },
+      make("h3", {}, word("docs.responses")),
+      make("ul", { class: "responses" },
         good.map(({ status, types, text }) => make("li", {}, make("b", {}, status), " ",
           types.length ? types : text)),
         make("li", {}, make("b", {}, bad.map(({ status }) => status).join(", ")), " ",
