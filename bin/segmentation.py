@@ -17,25 +17,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from visionloop.bin.commands.cli import run_commands, task_commands
-from visionloop.tasks.segmentation.config import SegmentationConfig
-from visionloop.tasks.segmentation.recipes import recipe
+from visionloop.tasks.segmentation.recipes import SEMANTIC
+from visionloop.tasks.segmentation.semantic.config import SemanticConfig
 
 if TYPE_CHECKING:
-    from visionloop.tasks.segmentation.task import SegmentationTask
+    from visionloop.tasks.segmentation.semantic.task import SemanticTask
 
 
-def load_task_class() -> type[SegmentationTask]:
+def load_task_class() -> type[SemanticTask]:
     """Import the task late: torch and transformers take seconds, which `--help` does not need."""
-    from visionloop.tasks.segmentation.task import SegmentationTask
+    from visionloop.tasks.segmentation.semantic.task import SemanticTask
 
-    return SegmentationTask
+    return SemanticTask
 
 
 commands = task_commands(
     "segmentation",
-    SegmentationConfig,
+    SemanticConfig,
     load_task_class,
-    recipe=recipe,
+    recipe=SEMANTIC.recipe,
     score_options=("score_levels",),
 )
 

@@ -181,21 +181,27 @@ def read_models(task: str) -> JsonObject:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def released_weights(task: str) -> dict[str, str]:
-    """Return {hub id: architecture} of the released weights, in the order of models.toml."""
+def released_weights(tables: JsonObject) -> dict[str, str]:
+    """Return {hub id: architecture} of the released weights, in the order of the tables.
+
+    tables: of `read_models`.
+    """
     return {
         model["model_id"]: model["architecture_name"]
-        for model in read_models(task)["models"]
+        for model in tables["models"]
         if _is_released(model)
     }
 
 
-def zoo_fields(task: str) -> JsonObject:
-    """Return the fields of ModelZoo that are data: all but the names and functions of the task."""
-    tables = read_models(task)
+def zoo_fields(command: str, tables: JsonObject | None = None) -> JsonObject:
+    """Return the fields of ModelZoo that are data: all but the names and functions of the task.
+
+    command: name of the task's launcher; tables: None: of the models.toml of that name.
+    """
+    tables = tables or read_models(command)
     models = tuple(_model(table, tables["defaults"]) for table in tables["models"])
     data_layout = tuple(tables["task"]["data_layout"])
-    return tables["task"] | {"command": task, "data_layout": data_layout, "models": models}
+    return tables["task"] | {"command": command, "data_layout": data_layout, "models": models}
 
 
 def _is_released(table: JsonObject) -> bool:

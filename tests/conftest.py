@@ -1,6 +1,11 @@
 """Selection of tests: slow ones, and those that need special equipment, only on request."""
 
+import hypothesis
 import pytest
+
+# no test is timed: a loaded machine takes many times as long for an example
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 SPECIAL = ("soak", "cluster", "browser", "gpu")
 

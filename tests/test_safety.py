@@ -28,7 +28,7 @@ from visionloop.engine.errors import UserError
 from visionloop.engine.train import train
 from visionloop.tasks.classification.task import ClassificationTask
 from visionloop.tasks.detection.task import DetectionTask
-from visionloop.tasks.segmentation.task import SegmentationTask
+from visionloop.tasks.segmentation.semantic.task import SemanticTask
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
 COMMANDS = {
@@ -38,7 +38,7 @@ COMMANDS = {
 TASKS = {
     "classification": ClassificationTask,
     "detection": DetectionTask,
-    "segmentation": SegmentationTask,
+    "segmentation": SemanticTask,
     "super_resolution": SuperResolutionTask,
 }
 SHORT = dict(

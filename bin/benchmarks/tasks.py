@@ -43,10 +43,10 @@ def load_task_class(task_name: str) -> "type[Task]":
     """Import and return the Task of a name."""
     from visionloop.tasks.classification.task import ClassificationTask
     from visionloop.tasks.detection.task import DetectionTask
-    from visionloop.tasks.segmentation.task import SegmentationTask
+    from visionloop.tasks.segmentation.semantic.task import SemanticTask
     from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
-    classes = (ClassificationTask, DetectionTask, SegmentationTask, SuperResolutionTask)
+    classes = (ClassificationTask, DetectionTask, SemanticTask, SuperResolutionTask)
     return {task_class.name: task_class for task_class in classes}[task_name]
 
 

@@ -12,7 +12,7 @@ from visionloop.engine.types import JsonObject, Scores
 from visionloop.tasks.classification.model_zoo import MODEL_ZOO as CLASSIFICATION
 from visionloop.tasks.detection.model_zoo import MODEL_ZOO as DETECTION
 from visionloop.tasks.model_zoo import CHOSEN, Model, ModelZoo
-from visionloop.tasks.segmentation.model_zoo import MODEL_ZOO as SEGMENTATION
+from visionloop.tasks.segmentation.semantic.model_zoo import MODEL_ZOO as SEGMENTATION
 from visionloop.tasks.super_resolution.model_zoo import MODEL_ZOO as SUPER_RESOLUTION
 
 MODEL_ZOOS = (CLASSIFICATION, DETECTION, SEGMENTATION, SUPER_RESOLUTION)

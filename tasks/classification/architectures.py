@@ -6,7 +6,7 @@ Imports no torch, since recipes read the table before a model exists.
 from typing import NamedTuple
 
 from visionloop.tasks.huggingface.hub import ModelNames
-from visionloop.tasks.model_zoo import released_weights
+from visionloop.tasks.model_zoo import read_models, released_weights
 
 
 class Architecture(NamedTuple):
@@ -33,5 +33,5 @@ MODEL_NAMES = ModelNames(
     architectures=tuple(ARCHITECTURES),
     default="tiny",
     example="google/vit-base-patch16-224",
-    architecture_of=released_weights("classification"),
+    architecture_of=released_weights(read_models("classification")),
 )

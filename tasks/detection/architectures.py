@@ -12,7 +12,7 @@ ARCHITECTURES: dict[str, tuple[JsonObject, JsonObject, int]] = {
     name: (table["backbone"], table["detector"], table["image_size"])
     for name, table in read_models("detection")["architectures"].items()
 }
-RELEASED = released_weights("detection")
+RELEASED = released_weights(read_models("detection"))
 
 
 def _aliases() -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""Semantic segmentation with EoMT."""
+"""Segmentation with EoMT: semantic, instance and panoptic, three tasks of one model."""

@@ -9,8 +9,11 @@ tokens, MLP of 4 widths).
 from visionloop.engine.types import JsonObject
 from visionloop.tasks.huggingface.hub import ModelNames
 from visionloop.tasks.model_zoo import released_weights
+from visionloop.tasks.segmentation.releases import WORDS, model_tables
 
-SIDE = 512  # of the training images in pixels
+SIDE = 512  # of the training images of semantic segmentation in pixels
+# of instance and panoptic segmentation: one query for each object, not for each class
+SEGMENTS_SIDE, SEGMENTS_QUERIES = 640, 200
 
 
 def _vit(width: int, layers: int, heads: int, query_blocks: int) -> JsonObject:
@@ -46,7 +49,6 @@ ARCHITECTURES: dict[str, tuple[JsonObject, int]] = {
     "eomt-giant": (_vit(1536, 40, 24, 5) | {"use_swiglu_ffn": True}, SIDE),
 }
 
-RELEASED = released_weights("segmentation")
 # names in use that no hub id has: `tue-mps/eomt-vit-large` is in old guides, but never was an id
 ALIASES = {
     "eomt-vit-large": "tue-mps/ade20k_semantic_eomt_large_512",
@@ -54,12 +56,21 @@ ALIASES = {
     "eomt-large-cityscapes": "tue-mps/cityscapes_semantic_eomt_large_1024",
     "eomt-large-panoptic": "tue-mps/coco_panoptic_eomt_large_640",
     "eomt-giant-panoptic": "tue-mps/coco_panoptic_eomt_giant_640",
+    "eomt-large-instance": "tue-mps/coco_instance_eomt_large_640",
 }
 
-MODEL_NAMES = ModelNames(
-    architectures=tuple(ARCHITECTURES),
-    default="tiny",
-    example="tue-mps/ade20k_semantic_eomt_large_512",
-    aliases=ALIASES | {hub_id.removeprefix("tue-mps/"): hub_id for hub_id in RELEASED},
-    architecture_of=RELEASED,
-)
+
+def _model_names(task: str) -> ModelNames:
+    """Return the names that `--model` of a task accepts."""
+    released = released_weights(model_tables(task))
+    return ModelNames(
+        architectures=tuple(ARCHITECTURES),
+        default="tiny",
+        example=next(iter(released)),
+        aliases=ALIASES | {hub_id.removeprefix("tue-mps/"): hub_id for hub_id in released},
+        architecture_of=released,
+    )
+
+
+# {task: its names}
+MODEL_NAMES: dict[str, ModelNames] = {task: _model_names(task) for task in WORDS}

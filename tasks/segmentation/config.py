@@ -1,4 +1,4 @@
-"""Settings of semantic segmentation, in addition to those of every task.
+"""Settings that the tasks of EoMT share, in addition to those of every task.
 
 Imports no torch, so that `--help` starts quickly.
 """
@@ -11,7 +11,7 @@ from visionloop.engine.config.train_config import TaskConfig
 
 
 @dataclass(frozen=True)
-class SegmentationConfig(TaskConfig):
+class EomtConfig(TaskConfig):
     """Settings of the model, the loss and the augmentation; the presets in recipes.py change them.
 
     A query block is one of the last blocks of the ViT, in which queries and patches attend to each
@@ -49,8 +49,7 @@ class SegmentationConfig(TaskConfig):
     )
     num_queries: int | None = option(
         None,
-        "Number of queries, at least the number of classes in an image (default: that of the"
-        " model)",
+        "Number of queries, at least the number of masks in an image (default: that of the model)",
         group="Model",
         at_least=1,
     )
@@ -110,12 +109,6 @@ class SegmentationConfig(TaskConfig):
         "Memory limit of --cache ram for each split on the whole machine, in GiB",
         group="Data",
         at_least=0,
-        fixed=False,
-    )
-    score_levels: bool = option(
-        False,
-        "Score the predictions of every level, not of the last alone",
-        group="Evaluation",
         fixed=False,
     )
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -36,22 +37,6 @@ CARD_SETTINGS = (
     "hflip",
     "freeze",
 )
-CARD_CODE = """\
-import torch
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation
-
-processor = AutoImageProcessor.from_pretrained("THIS FOLDER")
-model = AutoModelForUniversalSegmentation.from_pretrained("THIS FOLDER").eval()
-image = Image.open("image.jpg").convert("RGB")
-inputs = processor(image, return_tensors="pt")
-with torch.no_grad():
-    outputs = model(inputs["pixel_values"], patch_offsets=inputs["patch_offsets"])
-size = image.size[::-1]
-ids = processor.post_process_semantic_segmentation(outputs, target_sizes=[size])[0]  # [height, width]
-for i in ids.unique().tolist():
-    print(model.config.id2label[i], round((ids == i).float().mean().item(), 3))
-"""  # noqa: E501  read in a card, whose lines may be longer
 
 
 def save_folder(
@@ -61,6 +46,8 @@ def save_folder(
     size: int,
     mean: Sequence[float],
     std: Sequence[float],
+    *,
+    whole_images: bool = False,
 ) -> None:
     """Write config.json, model.safetensors and preprocessor_config.json.
 
@@ -71,15 +58,16 @@ def save_folder(
         module: the EoMT.
         tensors: its weights, {name in `module.state_dict()`: tensor}.
         folder: is created if needed.
-        size: side of the windows in pixels.
+        size: side of the network's input in pixels.
         mean: of each channel, in 0..1.
         std: of each channel, in 0..1.
+        whole_images: see `write_processor`.
     """
     weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     weights["attn_mask_probs"] = torch.tensor(module.mask_probs)
     with quiet_transformers():
         module.save_pretrained(folder, state_dict=weights)
-    write_processor(folder, size, mean, std)
+    write_processor(folder, size, mean, std, whole_images=whole_images)
 
 
 def load_folder(module: PreTrainedModel, folder: str | Path) -> None:
@@ -94,24 +82,32 @@ def write_processor(
     size: int,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
+    *,
+    whole_images: bool = False,
 ) -> None:
-    """Write preprocessor_config.json for windows of size x size pixels.
+    """Write preprocessor_config.json for inputs of size x size pixels.
 
-    The shorter side of an image is resized to `size`. mean, std: of each channel, in 0..1.
+    Args:
+        folder: the Hugging Face folder.
+        size: side of the network's input in pixels.
+        mean, std: of each channel, in 0..1.
+        whole_images: the longer side of an image is resized to `size` and the rest is padded, for
+            instance and panoptic segmentation; False: the shorter side is, for windows.
     """
+    # a number as ignore_index would move all class ids by one
     content = {
         "image_processor_type": "EomtImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": size, "longest_edge": None},
+        "size": {"shortest_edge": size, "longest_edge": size if whole_images else None},
         "resample": 2,
-        "do_split_image": True,
-        "do_pad": False,
+        "do_split_image": not whole_images,
+        "do_pad": whole_images,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": list(mean),
         "image_std": list(std),
-        "ignore_index": None,  # a number would move all class ids by one
+        "ignore_index": None,
     }
     (Path(folder) / PROCESSOR_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -165,11 +161,23 @@ def _read_mean_std(content: JsonObject) -> MeanStd:
     return mean, std
 
 
+class CardText(NamedTuple):
+    """The text of a model card that differs by task.
+
+    kind: start of the title; code: Python code that loads and applies the model; images: how images
+    are resized and scaled.
+    """
+
+    kind: str
+    code: str
+    images: str
+
+
 def write_segmenter_card(
     folder: str | Path,
     task: CardTask,
+    text: CardText,
     classes: Sequence[str],
-    size: int,
     scores: Scores,
     trained_on: Sequence[int] | None,
 ) -> None:
@@ -178,25 +186,20 @@ def write_segmenter_card(
     Args:
         folder: the Hugging Face folder.
         task: for its metrics and settings.
+        text: of the task.
         classes: names in order of id.
-        size: side of the windows in pixels.
         scores: {metric key: value}.
         trained_on: numbers of (training, validation) images; None: unknown.
     """
-    images = (
-        f"The shorter side is resized to {size} px (bilinear, antialiased), overlapping windows of "
-        f"{size} x {size} along the longer side go through the network, and their scores are "
-        "averaged, resized to the image and compared."
-    )
     write_card(
         folder,
-        kind="Semantic segmenter",
+        kind=text.kind,
         pipeline_tag="image-segmentation",
         task=task,
         scores=scores,
         trained_on=trained_on,
-        use=CARD_CODE,
-        images=images,
+        use=text.code,
+        images=text.images,
         settings=CARD_SETTINGS,
         classes=classes,
     )

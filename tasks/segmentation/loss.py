@@ -5,14 +5,13 @@ loss of transformers is not used: 5.23.0 copies costs to the host once per image
 by the masks of one process, and fails on bool masks and half precision.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from typing import NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from visionloop.datasets.segmentation.mask_values import IGNORED
-from visionloop.engine.batch import Batch
 from visionloop.engine.seeding import hashed
 from visionloop.tasks.segmentation.matcher import HungarianMatcher, Matches
 from visionloop.tasks.segmentation.points import (
@@ -25,6 +24,17 @@ from visionloop.tasks.segmentation.points import (
 )
 
 TERMS = ("class", "mask", "dice")
+
+
+class ImageTargets(NamedTuple):
+    """The targets of one image.
+
+    masks: bool [T, H, W]; labels: int64 [T]; valid: bool [H, W], False where a pixel is ignored.
+    """
+
+    masks: torch.Tensor
+    labels: torch.Tensor
+    valid: torch.Tensor
 
 
 class EomtCriterion:
@@ -198,7 +208,11 @@ def softplus(logits: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def per_image_losses(
-    criterion: EomtCriterion, mask_logits: torch.Tensor, class_logits: torch.Tensor, batch: Batch
+    criterion: EomtCriterion,
+    mask_logits: torch.Tensor,
+    class_logits: torch.Tensor,
+    targets: Iterable[ImageTargets],
+    sample_ids: Sequence[int],
 ) -> torch.Tensor:
     """Compute the validation loss of each image: the last level, over its own masks and queries.
 
@@ -208,14 +222,14 @@ def per_image_losses(
         criterion: the loss of the training.
         mask_logits: [B, S, Q, h, w], of which the last level is read.
         class_logits: [B, S, Q, K + 1].
-        batch: with fitted_ids uint8 [B, side, side], labels and sample_ids.
+        targets: of each image; from a generator, the masks of one image are in memory at a time.
+        sample_ids: of each image.
 
     Returns:
         float32 [B].
     """
     losses, seeded = [], copy(criterion)
-    samples = zip(batch["sample_ids"].tolist(), batch["fitted_ids"], batch["labels"], strict=True)
-    for i, (sample_id, ids, labels) in enumerate(samples):
+    for i, (sample_id, (masks, labels, valid)) in enumerate(zip(sample_ids, targets, strict=True)):
         generator = torch.Generator().manual_seed(hashed(sample_id) >> 1)
 
         def draw(
@@ -227,13 +241,12 @@ def per_image_losses(
             return torch.rand(rows, number, 2, generator=generator).to(device)
 
         seeded.draw = draw
-        masks = ids == labels[:, None, None]
         image_losses = seeded(
             mask_logits[i, None, -1:],
             class_logits[i, None, -1:],
             [masks],
             [labels],
-            valid=ids[None] != IGNORED,
+            valid=valid[None],
         )
         losses.append(image_losses["loss"])
     return torch.stack(losses)

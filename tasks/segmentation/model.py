@@ -23,7 +23,7 @@ from visionloop.tasks.huggingface.loading import (
 from visionloop.tasks.huggingface.mimetic_init import mimetic_embeddings, mimetic_layers
 from visionloop.tasks.huggingface.positions import check_patch
 from visionloop.tasks.segmentation import backbones
-from visionloop.tasks.segmentation.architectures import ARCHITECTURES
+from visionloop.tasks.segmentation.architectures import ARCHITECTURES, SIDE
 from visionloop.tasks.segmentation.network import (
     EomtDinov3ForUniversalSegmentation,
     EomtForUniversalSegmentation,
@@ -65,7 +65,6 @@ def build_model(
     Returns:
         The network in fp32 on the CPU, in train mode.
     """
-    warn_of_few_queries(config.num_queries, classes)
     if source.folder and source.weights and not is_backbone(source.folder):
         module = load_model(source.folder, config.image_size)
         fit_classes(module, classes)
@@ -89,13 +88,23 @@ def source_config(
     image_size: int | None = None,
     num_queries: int | None = None,
     num_blocks: int | None = None,
+    new_sizes: tuple[int, int] | None = None,
 ) -> PretrainedConfig:
     """Return the config of the EoMT of a ModelSource.
 
     Settings that are None keep the model's own. Raises UserError for one that the model cannot
     have.
+
+    Args:
+        source: the start of the model.
+        image_size, num_queries, num_blocks: the settings.
+        new_sizes: (image size, number of queries) of a new EoMT for images of SIDE pixels; None:
+            SIDE and those of the architecture.
     """
     config = read_config(source.folder) if source.folder else new_config(source.name)
+    is_new = source.folder is None or is_backbone(source.folder)
+    if new_sizes and is_new and config.image_size == SIDE:
+        config.image_size, config.num_queries = new_sizes
     config.image_size = image_size or config.image_size
     config.num_queries = num_queries or config.num_queries
     config.num_blocks = num_blocks or config.num_blocks

@@ -4,7 +4,7 @@ The two network classes have the names of those in transformers, because `save_p
 the name of the class into config.json. Source: models/eomt.py of `tue-mps/eomt`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import transformers
@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from visionloop.engine.seeding import hashed
 from visionloop.engine.system.kernels import is_half_on_cpu, multiplies_for_transposed_conv
 
 SPLIT_ATTENTION = "eomt_split"
@@ -198,6 +199,29 @@ class EomtDinov3ForUniversalSegmentation(
         self.grid_size = (height // self.config.patch_size, width // self.config.patch_size)
         tokens = self.dropout(self.embeddings(pixel_values))
         return tokens, {"position_embeddings": self.rope_embeddings(pixel_values.to(tokens.dtype))}
+
+
+def query_mask_draws(
+    module: PreTrainedModel, keys: Sequence[tuple[int, int]], device: torch.device
+) -> torch.Tensor | None:
+    """Draw the numbers that decide which queries are masked, each row from its key alone.
+
+    Args:
+        module: the EoMT.
+        keys: (sample id, window) of each of N inputs; window -1 is the whole image.
+        device: of the result.
+
+    Returns:
+        float32 [N, blocks, Q] in 0..1; None when every block masks all queries or none.
+    """
+    if not any(0 < probability < 1 for probability in module.mask_probs):
+        return None
+    shape = len(module.mask_probs), module.config.num_queries
+    rows = [
+        torch.rand(shape, generator=torch.Generator().manual_seed(hashed(*key) >> 1))
+        for key in keys
+    ]
+    return torch.stack(rows).to(device)
 
 
 # attention kernels --------------------

@@ -1,50 +1,34 @@
-"""The segmentation task: its hooks call the functions of the other files of this folder."""
+"""The part that semantic, instance and panoptic segmentation share: model, training and folder.
+
+The three tasks are in semantic/, instance/ and panoptic/: each adds its data, its predictions and
+its scores.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from visionloop.datasets.io.images import read_image
-from visionloop.datasets.io.reduced_jpeg import read_image_to_draw
-from visionloop.datasets.segmentation.dataset import SegmentationDataset, SegmentationIndex
-from visionloop.datasets.segmentation.mask_values import IGNORED
-from visionloop.datasets.segmentation.transforms import (
-    SegmentationEvalPreset,
-    SegmentationTrainPreset,
-)
 from visionloop.engine.batch import Batch, Normalizers
 from visionloop.engine.optim import ParameterGroup
 from visionloop.engine.system.kernels import LayerWidths
 from visionloop.engine.task import Task
-from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
-from visionloop.metrics.segmentation import SegmentationMetric
+from visionloop.engine.types import Scores
 from visionloop.tasks.drawing.contact_sheet import draw_gallery
 from visionloop.tasks.huggingface.hub import ModelSource, check_folder
 from visionloop.tasks.huggingface.loading import class_names
 from visionloop.tasks.normalize import Normalize
-from visionloop.tasks.segmentation import evaluate, recipes, saved_predictions, visualize
-from visionloop.tasks.segmentation.architectures import MODEL_NAMES
-from visionloop.tasks.segmentation.checks import check_segmentation_data
-from visionloop.tasks.segmentation.config import SegmentationConfig
-from visionloop.tasks.segmentation.data import (
-    collate,
-    collate_eval,
-    index_split,
-    overfit_windows,
-    training_splits,
-)
+from visionloop.tasks.segmentation.config import EomtConfig
 from visionloop.tasks.segmentation.export import (
+    CardText,
     MeanStd,
     export_segmenter,
     load_folder,
@@ -52,7 +36,7 @@ from visionloop.tasks.segmentation.export import (
     save_folder,
     write_segmenter_card,
 )
-from visionloop.tasks.segmentation.loss import EomtCriterion, per_image_losses
+from visionloop.tasks.segmentation.loss import EomtCriterion, ImageTargets, per_image_losses
 from visionloop.tasks.segmentation.mask_annealing import parse_mask_annealing
 from visionloop.tasks.segmentation.model import (
     build_model,
@@ -60,100 +44,57 @@ from visionloop.tasks.segmentation.model import (
     parameter_groups,
     source_config,
 )
-from visionloop.tasks.segmentation.scores import METRICS, SAMPLE_SCORE, level_metrics
-from visionloop.tasks.splits import passed_over_notes
-from visionloop.tasks.visualize import class_table, per_image_scores
+from visionloop.tasks.segmentation.recipes import EomtRecipe
+from visionloop.tasks.splits import SplitIndex, passed_over_notes
 
 
-class SegmentationTask(Task):
-    """One class per pixel, with EoMT of every size, on a ViT or on DINOv3.
+class EomtTask(Task):
+    """A task of EoMT, of every size, on a ViT or on DINOv3.
+
+    A subclass adds to the required attributes of Task:
+
+    - `recipe_of`, and `recipe` and `resolve_defaults` from it
+    - `new_sizes` and `whole_images`, of a new model and of the image processor
+    - the hooks of data, `image_targets`, `predict`, the metric, drawings and `card_text`
 
     Args:
         config: the settings.
-        classes: names in order of id, of a trained model; None: those of the data's classes.json.
+        classes: names in order of id, of a trained model; None: those of the data.
     """
 
-    config: SegmentationConfig
-    name = "segmentation"
-    metrics = METRICS
-    config_class = SegmentationConfig
+    config: EomtConfig
+    config_class: ClassVar[type[EomtConfig]]
     normalizer_names = ("masks", "class_weight")
-    # thin objects in a street at 96 px are smaller than a pixel: four images give 0.79 at most
-    overfit_goal = ("miou", 0.7)
-    sample_score = SAMPLE_SCORE
-    score_charts: ClassVar[dict[str, tuple[str, ...]]] = visualize.SCORE_CHARTS
-    class_curves = visualize.CLASS_CURVES
-    recipe = staticmethod(recipes.recipe)
-    resolve_defaults = staticmethod(recipes.resolve_defaults)
-    collate = staticmethod(collate)
-    collate_eval = staticmethod(collate_eval)
+    recipe_of: ClassVar[EomtRecipe]
+    # (image size, queries) of a new model, None: those of the architecture
+    new_sizes: ClassVar[tuple[int, int] | None] = None
+    # the network reads whole padded images, not windows
+    whole_images: ClassVar[bool] = False
     draw_gallery = staticmethod(draw_gallery)
 
-    def __init__(self, config: SegmentationConfig, classes: Sequence[str] | None = None) -> None:
+    def __init__(self, config: EomtConfig, classes: Sequence[str] | None = None) -> None:
         super().__init__(config)
         self.model_classes = classes
-        # levels that are scored besides the last
-        self.num_levels = self.model_config.num_blocks if config.score_levels else 0
-        # set on the instance: the class has no levels
-        self.metrics = METRICS + level_metrics(self.num_levels)  # type: ignore[misc]
 
     # data --------------------
-    @cached_property
-    def splits(self) -> tuple[SegmentationIndex, SegmentationIndex]:
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[SplitIndex, SplitIndex]:
         """Return (training index, validation index)."""
-        return training_splits(self.config.data, self.config.val_split, self.model_classes)
 
     @cached_property
+    @abstractmethod
     def classes(self) -> tuple[str, ...]:
         """Return the class names in order of id."""
-        return tuple(self.model_classes or self.splits[0].classes)
-
-    @cached_property
-    def colors(self) -> NDArray[np.uint8]:
-        """Return the class colors, uint8 [K, 3]: of the data, else of a fixed list."""
-        has_own_data = self.config.data and not self.model_classes
-        colors = self.splits[0].colors if has_own_data else None
-        return visualize.class_colors(self.classes, colors)
-
-    def build_datasets(self) -> tuple[SegmentationDataset, SegmentationDataset]:
-        config, (train, val) = self.config, self.splits
-        transform = SegmentationTrainPreset(
-            size=self.image_size,
-            color=config.color,
-            scale=(config.scale_min, config.scale_max),
-            flip=0.5 if config.hflip else 0.0,
-        )
-        train_dataset = SegmentationDataset(train, transform, memory=config.memory_bytes)
-        return train_dataset, self._eval_dataset(val)
-
-    def build_eval_dataset(self, split: str) -> SegmentationDataset:
-        if self.config.val_split and split != "test":
-            return self._eval_dataset(self.splits[split == "val"])
-        return self._eval_dataset(index_split(self.config.data, split, self.classes))
-
-    def _eval_dataset(self, index: SegmentationIndex) -> SegmentationDataset:
-        transform = SegmentationEvalPreset(size=self.image_size)
-        return SegmentationDataset(
-            index, transform, with_ground_truth=True, memory=self.config.memory_bytes
-        )
 
     def notes(self) -> list[str]:
         return passed_over_notes(self.splits)
-
-    def check_data(self) -> JsonObject:
-        return check_segmentation_data(self.config.data, self.config.val_split, self.image_size)
-
-    def overfit_samples(self, samples: Sequence[Sample]) -> tuple[list[Sample], Sequence[Sample]]:
-        windows = [
-            window for sample in samples for window in overfit_windows(sample, self.image_size)
-        ]
-        return windows, samples
 
     # model --------------------
     @cached_property
     def source(self) -> ModelSource:
         """Return the architecture or the folder that `--model` names."""
-        return MODEL_NAMES.find(self.config.model, self.config.from_scratch)
+        return self.recipe_of.names.find(self.config.model, self.config.from_scratch)
 
     @cached_property
     def model_config(self) -> PretrainedConfig:
@@ -164,6 +105,7 @@ class SegmentationTask(Task):
             image_size=config.image_size,
             num_queries=config.num_queries,
             num_blocks=config.num_blocks,
+            new_sizes=self.new_sizes,
         )
 
     @property
@@ -211,7 +153,14 @@ class SegmentationTask(Task):
     def save(
         self, module: PreTrainedModel, tensors: Mapping[str, torch.Tensor], folder: Path
     ) -> None:
-        save_folder(module, tensors, folder, self.image_size, *self.pixel_statistics)
+        save_folder(
+            module,
+            tensors,
+            folder,
+            self.image_size,
+            *self.pixel_statistics,
+            whole_images=self.whole_images,
+        )
 
     def load(self, module: PreTrainedModel, folder: Path) -> None:
         load_folder(module, folder)
@@ -225,7 +174,11 @@ class SegmentationTask(Task):
     ) -> None:
         self.save(module, tensors, folder)
         trained_on = None if self.model_classes else [len(index) for index in self.splits]
-        write_segmenter_card(folder, self, self.classes, self.image_size, scores, trained_on)
+        write_segmenter_card(folder, self, self.card_text(), self.classes, scores, trained_on)
+
+    def card_text(self) -> CardText:
+        """Return the task's own text of the model card."""
+        raise NotImplementedError
 
     @classmethod
     def load_trained(  # type: ignore[explicit-any]  # settings have the types of their fields
@@ -235,14 +188,21 @@ class SegmentationTask(Task):
         data: str | None = None,
         val_split: float = 0.0,
         **settings: Any,
-    ) -> tuple[SegmentationTask, PreTrainedModel]:
-        """See `Task.load_trained`. settings: of SegmentationConfig, by name."""
+    ) -> tuple[Self, PreTrainedModel]:
+        """See `Task.load_trained`. settings: of `config_class`, by name."""
         module = load_model(check_folder(folder))
         classes = class_names(module.config) or [
             f"LABEL_{i}" for i in range(module.config.num_labels)
         ]
-        config = SegmentationConfig(data=data, model=str(folder), val_split=val_split)
-        return cls(replace(config, **settings), classes), module.eval()
+        config = cls.config_class(data=data, model=str(folder), val_split=val_split)
+        return cls.of_model(replace(config, **settings), classes, module.config), module.eval()
+
+    @classmethod
+    def of_model(
+        cls, config: EomtConfig, classes: Sequence[str], model_config: PretrainedConfig
+    ) -> Self:
+        """Return the task of a trained model: its classes, and what else its config.json says."""
+        return cls(config, classes)
 
     # training --------------------
     @cached_property
@@ -251,7 +211,7 @@ class SegmentationTask(Task):
         return Normalize(*self.pixel_statistics)
 
     def to_input(self, batch: Batch) -> torch.Tensor:
-        return self.normalize(batch["fitted"] if "fitted" in batch else batch["pixel_values"])
+        return self.normalize(batch["pixel_values"])
 
     @cached_property
     def criterion(self) -> EomtCriterion:
@@ -274,96 +234,32 @@ class SegmentationTask(Task):
         class_weight = num_pairs + self.config.no_object_weight * num_unmatched
         return {"masks": num_pairs, "class_weight": class_weight}
 
+    def image_targets(self, batch: Batch) -> Iterable[ImageTargets]:
+        """Return the targets of each image of a training or evaluation batch, on its device."""
+        raise NotImplementedError
+
     def loss(
         self, model: nn.Module, batch: Batch, normalizers: Normalizers
     ) -> dict[str, torch.Tensor]:
         mask_logits, class_logits = model(self.to_input(batch))
-        # images as evaluation reads them have both
-        ids = batch["fitted_ids"] if "fitted_ids" in batch else batch["ids"]
-        masks = [
-            image_ids == labels[:, None, None]
-            for image_ids, labels in zip(ids, batch["labels"], strict=True)
-        ]
+        masks, labels, valid = zip(*self.image_targets(batch), strict=True)
         return self.criterion(
-            mask_logits, class_logits, masks, batch["labels"], normalizers, valid=ids != IGNORED
+            mask_logits, class_logits, masks, labels, normalizers, valid=torch.stack(valid)
         )
+
+    def per_image_losses(
+        self, batch: Batch, mask_logits: torch.Tensor, class_logits: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the validation loss of each image of an evaluation batch, float32 [B]."""
+        sample_ids = batch["sample_ids"].tolist()
+        targets = self.image_targets(batch)
+        return per_image_losses(self.criterion, mask_logits, class_logits, targets, sample_ids)
 
     def before_step(self, module: PreTrainedModel, step: int, steps: int) -> None:
         module.mask_probs = self.annealing.probabilities(step, steps)
 
-    def without_targets(self, batch: Batch) -> Batch:
-        return batch.replace(
-            ids=torch.full_like(batch["ids"], IGNORED),
-            labels=[labels[:0] for labels in batch["labels"]],
-        )
-
-    # predict --------------------
-    def predict(self, model: PreTrainedModel, batch: Batch) -> Predictions:
-        return evaluate.predict(
-            model,
-            self.normalize,
-            batch,
-            self.image_size,
-            levels=self.config.score_levels,
-            losses=partial(per_image_losses, self.criterion) if "fitted" in batch else None,
-        )
-
-    def build_metric(self) -> SegmentationMetric:
-        return SegmentationMetric(len(self.classes), self.num_levels)
-
-    def read_sample(self, path: str | Path) -> Sample:
-        sample: Sample = SegmentationEvalPreset(size=self.image_size)(read_image(path))
-        return sample
-
-    def describe_predictions(
-        self, batch: Batch, predictions: Predictions, names: Sequence[str]
-    ) -> list[JsonObject]:
-        return saved_predictions.describe(predictions, names, self.classes)
-
-    def draw_predictions(
-        self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
-    ) -> Iterable[NDArray[np.uint8]]:
-        for path, ids in zip(paths, predictions["ids"], strict=True):
-            image, _ = read_image_to_draw(path, visualize.MAX_DRAWING_SIDE)
-            yield visualize.draw_prediction(
-                visualize.to_array(image), ids.cpu().numpy(), self.classes, self.colors
-            )
-
-    def prediction_images(
-        self, paths: Sequence[Path], predictions: Predictions
-    ) -> dict[str, Iterable[NDArray[np.uint8] | Image.Image]]:
-        return saved_predictions.prediction_files(predictions, self.colors)
-
-    @classmethod
-    def score_saved_predictions(
-        cls, path: str | Path, *, data: str, split: str
-    ) -> tuple[SegmentationTask, SegmentationMetric]:
-        classes, metric = saved_predictions.score_saved_predictions(path, data=data, split=split)
-        return cls(SegmentationConfig(data=str(data)), classes), metric
-
-    # draw and report --------------------
-    def draw(self, batch: Batch) -> dict[str, NDArray[np.uint8]]:
-        return {"batch": visualize.draw_batch(batch, self.classes, self.colors)}
-
-    def draw_samples(self, batch: Batch, predictions: Predictions) -> list[NDArray[np.uint8]]:
-        return visualize.draw_samples(batch, predictions, self.classes, self.colors)
-
-    def draw_scores(self, metric: SegmentationMetric) -> dict[str, NDArray[np.uint8]]:
-        return visualize.draw_scores(metric.confusion(), metric.per_class(), self.classes)
-
-    def sample_scores(
-        self, metric: SegmentationMetric
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        return per_image_scores(metric, "miou")
-
-    def per_class_scores(self, metric: SegmentationMetric) -> dict[str, dict[str, float]]:
-        return class_table(self.classes, metric.per_class())
-
-    def confusion(self, metric: SegmentationMetric) -> tuple[Sequence[str], NDArray[np.int64], str]:
-        return self.classes, metric.confusion(), "pixels"
-
     # export --------------------
     def export(self, module: PreTrainedModel, folder: Path, *, onnx: bool = False) -> list[str]:
         self.save(module, module.state_dict(), folder)
-        write_segmenter_card(folder, self, self.classes, self.image_size, {}, None)
+        write_segmenter_card(folder, self, self.card_text(), self.classes, {}, None)
         return export_segmenter(module, folder, self.image_size) if onnx else []

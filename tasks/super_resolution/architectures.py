@@ -67,7 +67,7 @@ SCALES_OF_HEAD = {
     "nearest+conv": (4,),
 }
 OWNER = "caidas/"
-RELEASED = released_weights("super_resolution")
+RELEASED = released_weights(read_models("super_resolution"))
 # {(architecture, scale): hub id of its released weights}
 PRETRAINED: dict[tuple[str, int], str] = {
     (model["architecture_name"], model["upscale_factor"]): model["model_id"]

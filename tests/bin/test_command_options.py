@@ -16,11 +16,11 @@ from visionloop.engine.config.options import GROUPS, fields_of, option
 from visionloop.engine.config.train_config import TaskConfig, TrainConfig
 from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.detection.config import DetectionConfig
-from visionloop.tasks.segmentation.config import SegmentationConfig
+from visionloop.tasks.segmentation.semantic.config import SemanticConfig
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
 
 LAUNCHERS = (classification, detection, segmentation, super_resolution)
-CONFIGS = (ClassificationConfig, DetectionConfig, SegmentationConfig, SuperResolutionConfig)
+CONFIGS = (ClassificationConfig, DetectionConfig, SemanticConfig, SuperResolutionConfig)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation
 from visionloop.bin import segmentation
 from visionloop.datasets.synthetic.segmentation import CLASSES, draw_scene, write_segmentation
 from visionloop.engine.train import train
-from visionloop.tasks.segmentation.task import SegmentationTask
-from visionloop.tasks.segmentation.visualize import class_colors
+from visionloop.tasks.segmentation.semantic.task import SemanticTask
+from visionloop.tasks.segmentation.semantic.visualize import class_colors
 
 commands = segmentation.commands  # what the fixture `command` runs
 
@@ -35,7 +35,7 @@ def best(data, tmp_path_factory):
     """best/ of a run long enough that several classes are predicted and annealing has ended."""
     output = tmp_path_factory.mktemp("runs") / "run"
     train(
-        SegmentationTask,
+        SemanticTask,
         data=str(data),
         model="tiny",
         image_size=32,
@@ -55,7 +55,7 @@ def best(data, tmp_path_factory):
 def masked(best, tmp_path_factory):
     """The same weights with masked attention on, which transformers' forward and ours both read."""
     folder = tmp_path_factory.mktemp("masked")
-    task, module = SegmentationTask.load_trained(best)
+    task, module = SemanticTask.load_trained(best)
     module.mask_probs = [1.0] * len(module.mask_probs)
     task.save(module, module.state_dict(), folder)
     return folder
@@ -357,7 +357,7 @@ def test_a_segmenter_overfits_four_images(command, data):
     (line,) = [
         line for line in printed.splitlines() if line.startswith("4 images overfitted: mIoU ")
     ]
-    assert float(line.split()[4]) >= 100 * SegmentationTask.overfit_goal[1]
+    assert float(line.split()[4]) >= 100 * SemanticTask.overfit_goal[1]
 
 
 # export --------------------

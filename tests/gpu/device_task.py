@@ -21,13 +21,13 @@ from visionloop.engine.task import Task
 from visionloop.engine.testing.short_runs import CONFIG, first_step, score, spec_of
 from visionloop.tasks.classification.task import ClassificationTask
 from visionloop.tasks.detection.task import DetectionTask
-from visionloop.tasks.segmentation.task import SegmentationTask
+from visionloop.tasks.segmentation.semantic.task import SemanticTask
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
     "detection": DetectionTask,
-    "segmentation": SegmentationTask,
+    "segmentation": SemanticTask,
     "super_resolution": SuperResolutionTask,
 }
 IMAGES = {"train": 12, "val": 7}  # the last evaluation batch is smaller, also on two ranks

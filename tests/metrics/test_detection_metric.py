@@ -250,14 +250,14 @@ def test_sizes_are_those_of_the_annotated_area():
     assert by_area["AR_small"] == pytest.approx(1) and math.isnan(by_area["AR_large"])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(1, 12), num_classes=st.integers(1, 4), seed=st.integers(0, 10_000))
 def test_every_image_once_is_the_number_of_pycocotools(count, num_classes, seed):
     metric = measured(random_images(count, num_classes, seed), num_classes)
     assert same(metric.compute(np.arange(count)), metric.compute())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     count=st.integers(1, 10),
     num_classes=st.integers(1, 4),
@@ -278,7 +278,7 @@ def test_a_detection_beyond_a_hundred_does_not_count():
     assert metric.compute()["mAP"] == metric.compute([0])["mAP"] == 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     count=st.integers(1, 12), seed=st.integers(0, 1000), shards=st.integers(1, 3), data=st.data()
 )

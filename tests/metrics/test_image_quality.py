@@ -78,7 +78,7 @@ def test_luma_of_white_and_black_is_235_and_16_and_not_rounded_between():
     border=st.integers(0, 5),
 )
 @example(height=1, width=1, seed=226, border=1)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_psnr_is_that_of_brute_force(height, width, seed, border):
     a, b = pair(seed, height + 2 * border, width + 2 * border, 3)
     assert psnr(a, b, border=border) == pytest.approx(
@@ -104,7 +104,7 @@ def test_psnr_of_constant_differences():
 
 
 @given(height=st.integers(11, 90), width=st.integers(11, 90), seed=st.integers(0, 1000))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_ssim_is_that_of_scikit_image_at_any_size(height, width, seed):
     a, b = pair(seed, height, width, 3)
     assert ssim(a, b) == pytest.approx(reference_ssim(luma(a), luma(b)), abs=1e-10)

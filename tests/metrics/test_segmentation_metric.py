@@ -124,7 +124,7 @@ def test_an_example_done_on_paper():
 
 
 @given(count=st.integers(1, 8), num_classes=st.integers(1, 12), seed=st.integers(0, 1000))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_scores_are_those_of_brute_force(count, num_classes, seed):
     images = random_images(count, num_classes, seed, levels=2)
     scores = measured(images, num_classes, levels=2).compute()
@@ -142,7 +142,7 @@ def test_scores_are_those_of_brute_force(count, num_classes, seed):
     seed=st.integers(0, 1000),
     owners=st.lists(st.integers(0, 3), min_size=12, max_size=12),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
     images = random_images(count, 6, seed, levels=1)
     sample_ids = np.random.default_rng(seed).permutation(100)[:count]
@@ -177,7 +177,7 @@ def test_merging_replaces_what_was_there():
 
 
 @given(count=st.integers(1, 10), seed=st.integers(0, 100), data=st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_picked_images_score_as_if_they_were_all(count, seed, data):
     images = random_images(count, 4, seed)
     sample_ids = np.random.default_rng(seed).permutation(100)[:count]

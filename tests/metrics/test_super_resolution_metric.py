@@ -82,7 +82,7 @@ def random_lpips():
 
 
 @given(count=st.integers(1, 7), seed=st.integers(0, 1000), border=st.sampled_from([0, 2]))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_scores_are_means_of_those_of_the_single_images(count, seed, border):
     images = random_images(count, seed)
     metric, rows = measured(images, border=border), [by_hand(one, border) for one in images]
@@ -118,7 +118,7 @@ def test_the_host_reads_all_scores_of_a_batch_at_once():
     seed=st.integers(0, 1000),
     owners=st.lists(st.integers(0, 3), min_size=9, max_size=9),
 )
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_any_sharding_gives_the_bits_of_the_whole(count, seed, owners):
     images = random_images(count, seed)
     sample_ids = np.random.default_rng(seed).permutation(100)[:count]
@@ -150,7 +150,7 @@ def test_merging_replaces_what_was_there():
 
 
 @given(count=st.integers(1, 6), seed=st.integers(0, 100), data=st.data())
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_picked_images_score_as_if_they_were_all(count, seed, data):
     images = random_images(count, seed)
     sample_ids = np.random.default_rng(seed).permutation(100)[:count]

@@ -6,18 +6,18 @@ from dataclasses import replace
 import torch
 
 from visionloop.datasets.segmentation.mask_values import IGNORED
-from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.segmentation.model import new_config, new_model
-from visionloop.tasks.segmentation.task import SegmentationTask
+from visionloop.tasks.segmentation.semantic.config import SemanticConfig
+from visionloop.tasks.segmentation.semantic.task import SemanticTask
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "num_queries": 8}
 # every pixel of the grid instead of random points; all queries masked, so that no mask is drawn
-QUIET = SegmentationConfig(
+QUIET = SemanticConfig(
     model="tiny", from_scratch=True, image_size=32, points=0, mask_annealing="on"
 )
 
 
-class SmallTask(SegmentationTask):
+class SmallTask(SemanticTask):
     """`tiny`, smaller."""
 
     @property

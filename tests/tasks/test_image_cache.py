@@ -18,10 +18,10 @@ from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.classification.task import ClassificationTask
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.task import DetectionTask
-from visionloop.tasks.segmentation.config import SegmentationConfig
+from visionloop.tasks.segmentation.semantic.config import SemanticConfig
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
 
-CONFIGS = (ClassificationConfig, DetectionConfig, SegmentationConfig, SuperResolutionConfig)
+CONFIGS = (ClassificationConfig, DetectionConfig, SemanticConfig, SuperResolutionConfig)
 CACHES = ("none", "ram", "disk")
 
 
@@ -138,5 +138,5 @@ def test_a_cache_that_cannot_be_written_is_a_user_error(data, tmp_path):
 
 
 def test_memory_is_asked_for_only_where_it_is_the_cache():
-    assert SegmentationConfig(cache_memory=0.5).memory_bytes == 2**29
-    assert SegmentationConfig(cache="none").memory_bytes == 0
+    assert SemanticConfig(cache_memory=0.5).memory_bytes == 2**29
+    assert SemanticConfig(cache="none").memory_bytes == 0

@@ -17,8 +17,8 @@ from visionloop.tasks.classification.task import ClassificationTask
 from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.task import DetectionTask
 from visionloop.tasks.input_images import find_images
-from visionloop.tasks.segmentation.config import SegmentationConfig
-from visionloop.tasks.segmentation.task import SegmentationTask
+from visionloop.tasks.segmentation.semantic.config import SemanticConfig
+from visionloop.tasks.segmentation.semantic.task import SemanticTask
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
@@ -57,8 +57,8 @@ TASKS = {
     "classification": (ClassificationTask, ClassificationConfig, write_classes, "train/ants"),
     "detection": (DetectionTask, DetectionConfig, write_yolo, "images/train"),
     "segmentation": (
-        SegmentationTask,
-        SegmentationConfig,
+        SemanticTask,
+        SemanticConfig,
         write_segmentation_data,
         "images/train",
     ),

@@ -9,7 +9,7 @@ from visionloop.tasks.classification.task import ClassificationTask
 from visionloop.tasks.detection.task import DetectionTask
 from visionloop.tasks.huggingface.hub import ModelNames
 from visionloop.tasks.model_zoo import CHOSEN
-from visionloop.tasks.segmentation.task import SegmentationTask
+from visionloop.tasks.segmentation.semantic.task import SemanticTask
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
 KEYS = [
@@ -44,7 +44,7 @@ NUMBERS = (
 TASKS = {
     "classification": ClassificationTask,
     "detection": DetectionTask,
-    "segmentation": SegmentationTask,
+    "segmentation": SemanticTask,
     "super_resolution": SuperResolutionTask,
 }
 CHOSEN_IDS = {

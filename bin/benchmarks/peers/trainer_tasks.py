@@ -27,9 +27,9 @@ from visionloop.tasks.detection.export import save_folder as save_detector
 from visionloop.tasks.detection.model import new_config as new_detection_config
 from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.huggingface.loading import name_classes, quiet_transformers
-from visionloop.tasks.segmentation.data import index_split as index_segmentation
 from visionloop.tasks.segmentation.export import IMAGENET_MEAN, IMAGENET_STD, write_processor
 from visionloop.tasks.segmentation.model import new_config as new_segmentation_config
+from visionloop.tasks.segmentation.semantic.data import index_split as index_segmentation
 from visionloop.tasks.super_resolution.data import index_split as index_super_resolution
 from visionloop.tasks.super_resolution.model import new_config as new_super_resolution_config
 

@@ -27,7 +27,7 @@ from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, TaskModule
 from visionloop.tasks.classification.attention_rollout import MODEL_TYPES
 from visionloop.tasks.classification.task import ClassificationTask
-from visionloop.tasks.segmentation.task import SegmentationTask
+from visionloop.tasks.segmentation.semantic.task import SemanticTask
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -162,7 +162,7 @@ def add_segmentation(
     model: LoadedModel, prediction: Prediction, predictions: Predictions, request: PredictionRequest
 ) -> None:
     """Add the class of each pixel as a gray image, and the color and share of the classes in it."""
-    assert isinstance(model.task, SegmentationTask)
+    assert isinstance(model.task, SemanticTask)
     colors = model.task.colors
     prediction.classes = [
         ClassShare(**one, color=tuple(colors[one["id"]].tolist()))

@@ -9,7 +9,7 @@ from PIL import Image
 from segmentation_files import write_pair, write_segmentation_data
 
 from visionloop.engine.errors import UserError
-from visionloop.tasks.segmentation.checks import check_segmentation_data, percent
+from visionloop.tasks.segmentation.semantic.checks import check_segmentation_data, percent
 
 SHAPE = (20, 24)
 

@@ -12,7 +12,7 @@ from visionloop.datasets.segmentation.transforms import (
     SegmentationTrainPreset,
 )
 from visionloop.engine.errors import UserError
-from visionloop.tasks.segmentation.data import (
+from visionloop.tasks.segmentation.semantic.data import (
     collate,
     collate_eval,
     index_split,

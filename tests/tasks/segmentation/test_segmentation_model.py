@@ -6,10 +6,11 @@ import torch
 from visionloop.engine.errors import UserError
 from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.huggingface.loading import name_classes
-from visionloop.tasks.segmentation.architectures import ARCHITECTURES, MODEL_NAMES
+from visionloop.tasks.segmentation.architectures import ARCHITECTURES
 from visionloop.tasks.segmentation.model import build_model, load_model, new_config, source_config
 from visionloop.tasks.segmentation.network import EomtForUniversalSegmentation
 from visionloop.tasks.segmentation.positions import set_image_size
+from visionloop.tasks.segmentation.recipes import SEMANTIC
 
 # released configs: side, queries, classes and millions of parameters, counted on the classes of
 # transformers
@@ -52,10 +53,10 @@ def test_every_released_size_has_its_number_of_parameters(name):
 
 def test_names_of_released_weights_lead_to_their_architecture():
     for name, size in SIZE_OF.items():
-        assert MODEL_NAMES.find(name, True) == ModelSource(size, None, weights=False)
+        assert SEMANTIC.names.find(name, True) == ModelSource(size, None, weights=False)
     assert (
-        MODEL_NAMES.aliases["tue-mps/eomt-vit-large"]
-        == MODEL_NAMES.pretrained["eomt-large"]
+        SEMANTIC.names.aliases["tue-mps/eomt-vit-large"]
+        == SEMANTIC.names.pretrained["eomt-large"]
         == "tue-mps/ade20k_semantic_eomt_large_512"
     )
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from visionloop.datasets.segmentation.transforms import SegmentationEvalPreset
-from visionloop.tasks.segmentation.data import collate_eval, overfit_windows
+from visionloop.tasks.segmentation.semantic.data import collate_eval, overfit_windows
 
 SIDE = 16
 

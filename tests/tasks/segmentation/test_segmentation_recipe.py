@@ -12,10 +12,10 @@ from visionloop.engine.lr_schedule import set_lr
 from visionloop.engine.optim import build_optimizer
 from visionloop.engine.train import resolve_settings
 from visionloop.tasks.segmentation.architectures import ARCHITECTURES
-from visionloop.tasks.segmentation.config import SegmentationConfig
 from visionloop.tasks.segmentation.model import parameter_groups
-from visionloop.tasks.segmentation.recipes import MICRO_BATCH, PRESETS, size_of
-from visionloop.tasks.segmentation.task import SegmentationTask
+from visionloop.tasks.segmentation.recipes import MICRO_BATCH, PRESETS, SEMANTIC
+from visionloop.tasks.segmentation.semantic.config import SemanticConfig
+from visionloop.tasks.segmentation.semantic.task import SemanticTask
 
 ADE20K = 39_120  # steps of the authors' run
 LARGE = "tue-mps/ade20k_semantic_eomt_large_512"
@@ -24,19 +24,17 @@ PLAIN = "facebook/dinov2-with-registers-large"
 
 def recipe_values(**flags):
     """Return {setting: value} before the data is read."""
-    return {
-        name: setting.value for name, setting in resolve_settings(SegmentationTask, flags).items()
-    }
+    return {name: setting.value for name, setting in resolve_settings(SemanticTask, flags).items()}
 
 
 def resolved(steps, **flags):
     """Return {setting: value} of a run of so many steps."""
     settings = resolve_auto(
-        resolve_settings(SegmentationTask, {"steps": steps, **flags}),
+        resolve_settings(SemanticTask, {"steps": steps, **flags}),
         100,
         "cpu",
         {},
-        SegmentationTask.resolve_defaults,
+        SemanticTask.resolve_defaults,
     )
     return {name: setting.value for name, setting in settings.items()}
 
@@ -174,19 +172,19 @@ def test_a_plain_vit_and_random_weights_have_masks_in_any_run():
 def test_a_folder_is_recognized_by_its_config(save_tiny, tmp_path):
     folder = save_tiny()
     assert (
-        size_of(str(folder)) == "tiny"
+        SEMANTIC.size_of(str(folder)) == "tiny"
         and resolved(100, model=str(folder))["mask_annealing"] == "off"
     )
     values = resolved(100, model=str(folder))
     assert (values["preset"], values["layer_decay"], values["lr"]) == ("finetune", 0.8, 1e-3)
     (tmp_path / "config.json").write_text('{"model_type": "dinov2", "hidden_size": 1024}')
     assert (
-        size_of(str(tmp_path)) == "eomt-large"
+        SEMANTIC.size_of(str(tmp_path)) == "eomt-large"
         and resolved(100, model=str(tmp_path))["mask_annealing"] == "auto"
     )
     for content in ('{"hidden_size": 4096}', "{}", "[]", "no json"):
         (tmp_path / "config.json").write_text(content)
-        assert size_of(str(tmp_path)) is None
+        assert SEMANTIC.size_of(str(tmp_path)) is None
 
 
 def test_every_size_has_a_micro_batch_and_the_batch_stays():
@@ -336,12 +334,12 @@ def test_weight_decay_is_on_everything_or_on_matrices_alone(large):
 
 def test_the_task_hands_its_settings_on(large):
     settings = resolve_auto(
-        resolve_settings(SegmentationTask, {"steps": 1000, "model": LARGE}),
+        resolve_settings(SemanticTask, {"steps": 1000, "model": LARGE}),
         100,
         "cpu",
         {},
-        SegmentationTask.resolve_defaults,
+        SemanticTask.resolve_defaults,
     )
-    groups = SegmentationTask(build(SegmentationConfig, settings)).parameter_groups(large)
+    groups = SemanticTask(build(SemanticConfig, settings)).parameter_groups(large)
     assert {(group["start"], group["warmup"]) for group in groups} == {(0, None), (12, 24)}
     assert min(group["lr_scale"] for group in groups) == pytest.approx(0.8**23)

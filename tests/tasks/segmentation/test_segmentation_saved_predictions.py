@@ -10,12 +10,12 @@ from PIL import Image
 
 from visionloop.engine.errors import UserError
 from visionloop.metrics.segmentation import SegmentationMetric
-from visionloop.tasks.segmentation.saved_predictions import (
+from visionloop.tasks.segmentation.semantic.saved_predictions import (
     describe,
     prediction_files,
 )
-from visionloop.tasks.segmentation.task import SegmentationTask
-from visionloop.tasks.segmentation.visualize import class_colors
+from visionloop.tasks.segmentation.semantic.task import SemanticTask
+from visionloop.tasks.segmentation.semantic.visualize import class_colors
 
 CAMVID = Path(__file__).parents[3].parent / "shared" / "data" / "camvid-mini"
 CLASSES = ("sky", "road", "tree")
@@ -66,7 +66,7 @@ def write_output(folder, predicted, classes=CLASSES, *, below="", lines=True):
 
 
 def scored(path, data):
-    return SegmentationTask.score_saved_predictions(path, data=data, split="val")
+    return SemanticTask.score_saved_predictions(path, data=data, split="val")
 
 
 def refusal(path, data):

@@ -28,8 +28,8 @@ from visionloop.engine.testing.short_runs import (
     train_steps,
 )
 from visionloop.engine.train import run_training, train
-from visionloop.tasks.segmentation.config import SegmentationConfig
-from visionloop.tasks.segmentation.task import SegmentationTask
+from visionloop.tasks.segmentation.semantic.config import SemanticConfig
+from visionloop.tasks.segmentation.semantic.task import SemanticTask
 
 COLORS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=np.uint8)
 # a training that takes a second; scored at the end
@@ -119,7 +119,7 @@ def test_a_saved_model_has_the_same_scores_and_mask_probabilities(learned, block
     task, module, _ = learned
     assert 0 < module.mask_probs[0] < 1 and module.mask_probs[1] == 0
     task.save(module, module.state_dict(), tmp_path)
-    again, loaded = SegmentationTask.load_trained(tmp_path, data=str(blocks), points=0)
+    again, loaded = SemanticTask.load_trained(tmp_path, data=str(blocks), points=0)
     assert loaded.mask_probs == module.mask_probs and not loaded.training
     assert again.classes == task.classes and again.image_size == 32
     assert scores_of(again, loaded, again.build_eval_dataset("val")) == scores_of(
@@ -140,7 +140,7 @@ def test_a_short_run_from_a_trained_folder_has_no_masks_unless_asked(
     folder = save_tiny(["red", "green", "blue"])
     settings = {"steps": 2, "batch_size": 4, "workers": 0, "threads": 1, "device": "cpu"}
     result = train(
-        SegmentationTask,
+        SemanticTask,
         data=str(blocks),
         model=str(folder),
         output=str(tmp_path / "run"),
@@ -162,7 +162,7 @@ def test_a_short_run_from_a_trained_folder_has_no_masks_unless_asked(
 def test_every_level_has_its_score_with_score_levels(learned, blocks, tmp_path):
     task, module, _ = learned
     task.save(module, module.state_dict(), tmp_path)
-    asked, loaded = SegmentationTask.load_trained(tmp_path, data=str(blocks), score_levels=True)
+    asked, loaded = SemanticTask.load_trained(tmp_path, data=str(blocks), score_levels=True)
     assert [spec.key for spec in asked.metrics[-2:]] == ["miou_level_0", "miou_level_1"]
     scores = scores_of(asked, loaded, asked.build_eval_dataset("train"))
     assert scores["miou"] == scores_of(task, module, task.build_eval_dataset("train"))["miou"]
@@ -205,11 +205,11 @@ def test_a_share_set_aside_is_what_evaluate_reads_later(data, tmp_path):
 
 def test_classes_of_an_evaluated_folder_follow_the_model_by_name(save_tiny, tmp_path):
     data = write_segmentation_data(tmp_path / "data", images=1, classes=("road", "sky"))
-    task, _ = SegmentationTask.load_trained(save_tiny(["sky", "tree", "road"]), data=str(data))
+    task, _ = SemanticTask.load_trained(save_tiny(["sky", "tree", "road"]), data=str(data))
     mine = task.build_eval_dataset("val")[0]["ids"]
     theirs = small_task(data).build_eval_dataset("val")[0]["ids"]
     assert torch.equal(mine, torch.tensor([2, 0] + [255] * 254, dtype=torch.uint8)[theirs.long()])
-    task, _ = SegmentationTask.load_trained(save_tiny(["sky"], name="other"), data=str(data))
+    task, _ = SemanticTask.load_trained(save_tiny(["sky"], name="other"), data=str(data))
     with pytest.raises((UserError, DataLayoutError), match="road"):
         task.build_eval_dataset("val")
 
@@ -262,7 +262,7 @@ def test_a_validation_set_without_a_valid_pixel_ends_without_a_score(tmp_path):
 
 
 def few_queries(data, count):
-    config = SegmentationConfig(
+    config = SemanticConfig(
         data=str(data),
         model="tiny",
         from_scratch=True,
@@ -270,7 +270,7 @@ def few_queries(data, count):
         points=50,
         num_queries=count,
     )
-    return SegmentationTask(config)
+    return SemanticTask(config)
 
 
 def test_more_classes_than_queries_train_with_one_warning(data, tmp_path, caplog):

@@ -9,8 +9,8 @@ import torch
 from visionloop.tasks.drawing.canvas import WRONG
 from visionloop.tasks.drawing.charts import BAR, draw_iou_per_class, draw_pixel_confusion
 from visionloop.tasks.drawing.legend import MOST_NAMES, NARROWEST, with_legend
-from visionloop.tasks.segmentation.saved_predictions import describe, prediction_files
-from visionloop.tasks.segmentation.visualize import (
+from visionloop.tasks.segmentation.semantic.saved_predictions import describe, prediction_files
+from visionloop.tasks.segmentation.semantic.visualize import (
     COLORS,
     PART_SIDE,
     SIDE,

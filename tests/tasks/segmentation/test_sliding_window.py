@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from visionloop.datasets.segmentation.transforms import SegmentationEvalPreset
 from visionloop.engine.seeding import hashed
 from visionloop.tasks.normalize import Normalize
-from visionloop.tasks.segmentation import sliding_window
-from visionloop.tasks.segmentation.data import collate_eval
-from visionloop.tasks.segmentation.evaluate import predict, query_mask_draws
 from visionloop.tasks.segmentation.loss import EomtCriterion, per_image_losses
-from visionloop.tasks.segmentation.scores import level_metrics
-from visionloop.tasks.segmentation.sliding_window import (
+from visionloop.tasks.segmentation.network import query_mask_draws
+from visionloop.tasks.segmentation.semantic import sliding_window
+from visionloop.tasks.segmentation.semantic.data import collate_eval, image_targets
+from visionloop.tasks.segmentation.semantic.evaluate import predict
+from visionloop.tasks.segmentation.semantic.scores import level_metrics
+from visionloop.tasks.segmentation.semantic.sliding_window import (
     Canvas,
     class_scores,
     cut_windows,
@@ -239,6 +240,11 @@ def samples(side=32):
     return result
 
 
+def losses_of(criterion, masks, classes, batch):
+    targets, sample_ids = image_targets(batch), batch["sample_ids"].tolist()
+    return per_image_losses(criterion, masks, classes, targets, sample_ids)
+
+
 @torch.no_grad()
 def predicted(module, chosen, **settings):
     """Return {sample id: (ids, loss)} of batches of sample numbers."""
@@ -250,7 +256,7 @@ def predicted(module, chosen, **settings):
             NORMALIZE,
             batch,
             32,
-            losses=partial(per_image_losses, CRITERION),
+            losses=partial(losses_of, CRITERION, batch=batch),
             **settings,
         )
         rows = zip(
@@ -338,23 +344,21 @@ def eval_batch(seed=0, **changes):
 
 def test_an_image_has_one_loss_whatever_it_is_batched_with():
     masks, classes, batch = eval_batch()
-    whole = per_image_losses(CRITERION, masks, classes, batch)
+    whole = losses_of(CRITERION, masks, classes, batch)
     assert whole.shape == (4,) and whole.dtype == torch.float32 and torch.isfinite(whole).all()
     torch.rand(5)
     for rows in ([3, 1], [2], [0, 1, 2, 3][::-1]):
         part = {name: [values[row] for row in rows] for name, values in batch.items()}
         part |= {name: torch.stack(part[name]) for name in ("fitted_ids", "sample_ids")}
-        assert torch.equal(
-            per_image_losses(CRITERION, masks[rows], classes[rows], part), whole[rows]
-        )
+        assert torch.equal(losses_of(CRITERION, masks[rows], classes[rows], part), whole[rows])
 
 
 def test_the_points_follow_from_the_sample_id_and_leave_chance_alone():
     masks, classes, batch = eval_batch()
     before = torch.get_rng_state()
-    whole = per_image_losses(CRITERION, masks, classes, batch)
+    whole = losses_of(CRITERION, masks, classes, batch)
     assert torch.equal(torch.get_rng_state(), before)
-    renamed = per_image_losses(
+    renamed = losses_of(
         CRITERION, masks, classes, batch | {"sample_ids": torch.tensor([9, 6, 7, 8])}
     )
     assert renamed[0] != whole[0] and torch.equal(renamed[1:], whole[1:])
@@ -362,14 +366,14 @@ def test_the_points_follow_from_the_sample_id_and_leave_chance_alone():
 
 def test_only_the_last_level_counts():
     masks, classes, batch = eval_batch()
-    alone = per_image_losses(CRITERION, masks[:, -1:], classes[:, -1:], batch)
-    assert torch.equal(per_image_losses(CRITERION, masks, classes, batch), alone)
+    alone = losses_of(CRITERION, masks[:, -1:], classes[:, -1:], batch)
+    assert torch.equal(losses_of(CRITERION, masks, classes, batch), alone)
 
 
 def test_an_image_alone_is_counted_by_its_own_masks():
     masks, classes, batch = eval_batch()
     criterion = EomtCriterion(3, points=0)
-    result = per_image_losses(criterion, masks, classes, batch)
+    result = losses_of(criterion, masks, classes, batch)
     for i in range(4):
         targets = batch["fitted_ids"][i] == batch["labels"][i][:, None, None]
         expected = criterion(
@@ -385,6 +389,6 @@ def test_ignored_pixels_count_for_nothing_with_mask_ignore():
     for mask_ignore in (True, False):
         criterion = EomtCriterion(3, points=0, mask_ignore=mask_ignore)
         first, second = (
-            per_image_losses(criterion, logits, classes, batch)[:3] for logits in (masks, changed)
+            losses_of(criterion, logits, classes, batch)[:3] for logits in (masks, changed)
         )
         assert torch.equal(first, second) == mask_ignore

@@ -68,7 +68,7 @@ def model_like(reach, window=8, scale=2):
     return SimpleNamespace(reach=reach, window=window, scale=scale)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([4, 7, 8]), st.integers(1, 80), st.integers(1, 12), st.integers(0, 6))
 def test_tiles_cover_a_side_once_between_windows_and_see_a_halo_everywhere(
     window, length, tile, halo

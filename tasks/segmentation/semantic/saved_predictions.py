@@ -26,8 +26,8 @@ from visionloop.tasks.saved_predictions import (
     read_lines,
     require_one_file_per_image,
 )
-from visionloop.tasks.segmentation.data import index_split
-from visionloop.tasks.segmentation.visualize import color_image
+from visionloop.tasks.segmentation.semantic.data import index_split
+from visionloop.tasks.segmentation.semantic.visualize import color_image
 
 IDS, LINES = "ids", "predictions.jsonl"
 

@@ -27,7 +27,7 @@ from visionloop.tasks.checks import (
     find_splits,
     report_copies,
 )
-from visionloop.tasks.segmentation.data import NO_VALIDATION, require_data
+from visionloop.tasks.segmentation.semantic.data import NO_VALIDATION, require_data
 
 FEW = 10  # images of a class below which a score for it means little
 # share of pixels ignored, or of images that a class vanishes from, that is worth a warning

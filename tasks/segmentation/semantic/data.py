@@ -1,6 +1,6 @@
 """Splits and batches of images with masks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -14,7 +14,8 @@ from visionloop.datasets.segmentation.transforms import nearest
 from visionloop.engine.batch import Batch, RaggedTensor
 from visionloop.engine.types import Sample
 from visionloop.tasks import splits
-from visionloop.tasks.segmentation.sliding_window import cut_windows
+from visionloop.tasks.segmentation.loss import ImageTargets
+from visionloop.tasks.segmentation.semantic.sliding_window import cut_windows
 
 NO_VALIDATION = splits.no_validation("images/val/ and masks/val/")
 
@@ -97,6 +98,17 @@ def collate_eval(samples: Sequence[Sample]) -> Batch:
             ),
         }
     return Batch(items)
+
+
+def image_targets(batch: Batch) -> Iterator[ImageTargets]:
+    """Yield the targets of each image of a batch of `collate` or `collate_eval`: a mask per class.
+
+    Those of evaluation are of the padded images.
+    """
+    # images as evaluation reads them have both
+    all_ids = batch["fitted_ids"] if "fitted_ids" in batch else batch["ids"]
+    for ids, labels in zip(all_ids, batch["labels"], strict=True):
+        yield ImageTargets(ids == labels[:, None, None], labels, ids != IGNORED)
 
 
 def present_classes(ids: torch.Tensor) -> torch.Tensor:

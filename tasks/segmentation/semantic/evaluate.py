@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from visionloop.engine.batch import Batch
-from visionloop.engine.seeding import hashed
 from visionloop.engine.types import Predictions, TaskModule
-from visionloop.tasks.segmentation.sliding_window import semantic_maps
+from visionloop.tasks.segmentation.network import query_mask_draws
+from visionloop.tasks.segmentation.semantic.sliding_window import semantic_maps
 
 
 def predict(
@@ -17,7 +17,7 @@ def predict(
     side: int,
     *,
     levels: bool = False,
-    losses: Callable[[torch.Tensor, torch.Tensor, Batch], torch.Tensor] | None = None,
+    losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> Predictions:
     """Predict the class of every pixel of a batch of images of any size.
 
@@ -30,8 +30,8 @@ def predict(
         batch: of `collate_eval`.
         side: of the windows in pixels.
         levels: predictions of all levels too.
-        losses: (mask logits, class logits, batch) -> losses [B] of the padded images by the last
-            level; None: compute none.
+        losses: (mask logits, class logits) -> losses [B] of the padded images by the last level;
+            None: compute none.
 
     Returns:
         {"ids": uint8 [H, W] of each image}, with `losses` "losses": float32 [B], with `levels`
@@ -55,28 +55,5 @@ def predict(
         fitted = batch["fitted"]
         draws = query_mask_draws(module, [(i, -1) for i in sample_ids], fitted.device)
         mask_logits, class_logits = module(normalize(fitted), draws=draws)
-        predictions["losses"] = losses(mask_logits, class_logits, batch)
+        predictions["losses"] = losses(mask_logits, class_logits)
     return predictions
-
-
-def query_mask_draws(
-    module: TaskModule, keys: Sequence[tuple[int, int]], device: torch.device
-) -> torch.Tensor | None:
-    """Draw the numbers that decide which queries are masked, each row from its key alone.
-
-    Args:
-        module: the EoMT.
-        keys: (sample id, window) of each of N inputs; window -1 is the whole image.
-        device: of the result.
-
-    Returns:
-        float32 [N, blocks, Q] in 0..1; None when every block masks all queries or none.
-    """
-    if not any(0 < probability < 1 for probability in module.mask_probs):
-        return None
-    shape = len(module.mask_probs), module.config.num_queries
-    rows = [
-        torch.rand(shape, generator=torch.Generator().manual_seed(hashed(*key) >> 1))
-        for key in keys
-    ]
-    return torch.stack(rows).to(device)

@@ -1,0 +1,1 @@
+"""Instance segmentation with EoMT: a mask for every object."""

@@ -1,0 +1,1 @@
+"""The parts that instance and panoptic segmentation share."""

@@ -1,0 +1,1 @@
+"""Semantic segmentation with EoMT: a class for every pixel."""
