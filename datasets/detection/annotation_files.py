@@ -41,9 +41,9 @@ def find_annotations(data: str | os.PathLike[str], split: str) -> Path | None:
     """
     data = Path(data)
     require_folder(data)
-    files = _files_of_split(data, split)
-    if not files and split == "train" and not _files_of_split(data, "val", "test"):
-        files = _single_json(data)
+    files = files_of_split(data, split)
+    if not files and split == "train" and not files_of_split(data, "val", "test"):
+        files = single_json(data)
     if len(files) > 1:
         names = [str(path.relative_to(data)) for path in files]
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
@@ -53,7 +53,7 @@ def find_annotations(data: str | os.PathLike[str], split: str) -> Path | None:
     return files[0] if files else None
 
 
-def _files_of_split(data: Path, *splits: str) -> list[Path]:
+def files_of_split(data: Path, *splits: str) -> list[Path]:
     """Return the annotation files that are named after splits, in any case."""
     finder = FileFinder(data)
     annotations = finder.find("annotations") or "annotations"
@@ -95,7 +95,7 @@ def _descriptions(finder: FileFinder) -> list[str]:
     ]
 
 
-def _single_json(data: Path) -> list[Path]:
+def single_json(data: Path) -> list[Path]:
     """Return the COCO json in a folder that names no split, at most one.
 
     Raises:

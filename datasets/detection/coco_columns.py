@@ -50,7 +50,7 @@ class CocoColumns:
         classes, category_ids: see DetectionIndex.
         images: at least one.
         annotations: {"rows": the image of each box int64 [M], "labels", "boxes", "crowd", "areas"},
-            in the order of the file.
+            in the order of the file, see `read_annotations`.
     """
 
     classes: tuple[str, ...]
@@ -72,7 +72,7 @@ def read_columns(
         The columns are None when too little is valid to continue.
     """
     report = Report(json_file)
-    sections = _read_sections(json_file, report)
+    sections = read_sections(json_file, report, _drop_outline)
     if sections is None:
         return None, report.problems
     annotated = annotated_categories(sections["annotations"])
@@ -87,13 +87,21 @@ def read_columns(
     return CocoColumns(class_names, category_ids, images, annotations), report.problems
 
 
-def _read_sections(
-    json_file: str | os.PathLike[str], report: Report
+def read_sections(
+    json_file: str | os.PathLike[str],
+    report: Report,
+    object_hook: Callable[[JsonObject], JsonObject],
 ) -> dict[str, list[JsonObject]] | None:
-    """Return {section: list of objects}, or None."""
+    """Return {section: list of objects}, or None.
+
+    Args:
+        json_file: the annotations.
+        report: receives the problems.
+        object_hook: of `json.loads`, called for every object while the file is parsed.
+    """
     try:
         with open(json_file, "rb") as file:
-            data = json.loads(file.read(), object_hook=_drop_outline)
+            data = json.loads(file.read(), object_hook=object_hook)
     except OSError as error:
         report.error(error.strerror or str(error))
         return None
@@ -165,7 +173,7 @@ def read_images(
     name_errors, size_errors = [], []
     for key, entry in zip(ids or [], entries if ids else [], strict=True):
         name, height, width = (given(entry.get(key)) for key in ("file_name", "height", "width"))
-        name_why, size_why = _wrong_name(name), _wrong_size(height, width)
+        name_why, size_why = wrong_name(name), _wrong_size(height, width)
         if name_why or size_why:
             name_errors += [(f"image {key!r}", name_why)] if name_why else []
             size_errors += [(f"image {key!r}", size_why)] if size_why else []
@@ -183,13 +191,31 @@ def read_images(
     }, row_of
 
 
+def annotation_name(entry: JsonObject, position: int) -> str:
+    """Return the name of an annotation for messages: by its id, or by its position without."""
+    key = entry.get("id")
+    return f"annotation at position {position}" if key is None else f"annotation {show(key)}"
+
+
 def read_annotations(
     entries: Sequence[JsonObject],
     row_of: Mapping[Hashable, int],
     label_of: Mapping[Hashable, int],
     report: Report,
+    entry_name: Callable[[JsonObject, int], str] = annotation_name,
 ) -> dict[str, Column]:
-    """Return "rows", "labels", "boxes", "crowd" and "areas" of the valid annotations."""
+    """Return "rows", "labels", "boxes", "crowd", "areas" of the valid annotations, in their order.
+
+    Args:
+        entries: of the section.
+        row_of: {image id: row, or REJECTED for an image that is left out}.
+        label_of: {category id: label, or REJECTED for a category that is no class}.
+        report: receives the problems.
+        entry_name: returns the name of an entry, given its position too, for messages.
+
+    Returns:
+        Also "positions": int64, of the annotations among the entries.
+    """
     image_ids, category_ids = column(entries, "image_id"), column(entries, "category_id")
     rows, labels = look_up(row_of, image_ids), look_up(label_of, category_ids)
     raw_boxes, raw_areas = column(entries, "bbox"), list(map(given, column(entries, "area")))
@@ -208,7 +234,7 @@ def read_annotations(
     def add_errors(wrong: NDArray[np.bool_], describe: Callable[[int], str]) -> None:
         report.error_each(
             [
-                (_annotation_name(entries[position], position), describe(position))
+                (entry_name(entries[position], position), describe(position))
                 for position in np.flatnonzero(wrong).tolist()
             ]
         )
@@ -227,12 +253,13 @@ def read_annotations(
         "boxes": boxes,
         "crowd": crowd == 1,
         "areas": areas,
+        "positions": np.arange(len(entries)),
     }
     return {name: values[valid] for name, values in columns.items()}
 
 
-def _wrong_name(name: object) -> str | None:
-    """Return the problem of an image's file name, or None."""
+def wrong_name(name: object) -> str | None:
+    """Return the problem of the name of an image or a mask, or None."""
     if not isinstance(name, str) or not is_text(name):
         return f"file_name is {show(name)}"
     if "://" in name:
@@ -267,8 +294,3 @@ def _is_side(side: object) -> bool:
 def given(value: Any) -> Any:  # type: ignore[explicit-any]  # parsed JSON, checked by the caller
     """Return an optional value, None also for the NaN that pandas writes for null."""
     return None if value != value else value
-
-
-def _annotation_name(entry: JsonObject, position: int) -> str:
-    key = entry.get("id")
-    return f"annotation at position {position}" if key is None else f"annotation {show(key)}"

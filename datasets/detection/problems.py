@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from visionloop.datasets.io.json_columns import repeated
 from visionloop.datasets.io.layout import shorten
 from visionloop.datasets.io.names import FileFinder
+from visionloop.datasets.io.paths import PathIndex
 
 if TYPE_CHECKING:
     from visionloop.datasets.detection.index import DetectionIndex
@@ -70,7 +71,7 @@ def index_problems(index: DetectionIndex, need_images: bool = True) -> list[Prob
     report = Report(index.source)
     rows = np.repeat(np.arange(len(index)), np.diff(index.offsets))  # the image of each box
     if need_images:
-        _check_files(index, report)
+        check_files(index, report)
     if len(rows) and not _is_other_format(index, rows, report):
         _check_boxes(index, rows, report)
     _check_repeated_boxes(index, rows, report)
@@ -80,19 +81,8 @@ def index_problems(index: DetectionIndex, need_images: bool = True) -> list[Prob
             f"{crowds} of {len(rows)} boxes are crowds (iscrowd 1): never trained on, ignored in "
             f"scores; {CROWD_HINT}"
         )
-    counts = np.bincount(index.labels, minlength=len(index.classes))
-    without = [
-        name for name, count in zip(index.classes, counts.tolist(), strict=True) if not count
-    ]
-    if without:
-        report.note(f"no boxes of {len(without)} of {len(counts)} classes: {shorten(without)}")
-    names = [index.name(i) for i in range(len(index))]
-    duplicates = [names[position] for position in repeated(names)]
-    if duplicates:
-        report.warning(
-            f"{len(duplicates)} images are listed twice or more: "
-            f"{shorten(list(dict.fromkeys(duplicates)))}"
-        )
+    check_classes(index.classes, index.labels, "boxes", report)
+    check_repeated_images(index, report)
     return report.problems
 
 
@@ -129,13 +119,41 @@ def _has_objects(index: DetectionIndex) -> bool:
     return bool((has_area & ~index.crowd).any())
 
 
-def _check_files(index: DetectionIndex, report: Report) -> None:
-    """Check that the images exist."""
+def check_files(index: PathIndex, report: Report, kind: str = "images") -> None:
+    """Report files of an index that do not exist. kind: what they are, for the message."""
     finder = FileFinder(index.folder)
     missing = [name for i in range(len(index)) if finder.find(name := index.name(i)) is None]
     if missing:
         report.error(
-            f"{len(missing)} of {len(index)} images are not in {index.folder}: {shorten(missing)}"
+            f"{len(missing)} of {len(index)} {kind} are not in {index.folder}: {shorten(missing)}"
+        )
+
+
+def check_classes(
+    classes: Sequence[str], labels: NDArray[np.int32], kind: str, report: Report
+) -> None:
+    """Note the classes without annotations.
+
+    Args:
+        classes: names in order of label.
+        labels: of the annotations, int32 [M].
+        kind: what is annotated, "boxes" or "segments".
+        report: receives the problem.
+    """
+    counts = np.bincount(labels, minlength=len(classes))
+    without = [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]
+    if without:
+        report.note(f"no {kind} of {len(without)} of {len(counts)} classes: {shorten(without)}")
+
+
+def check_repeated_images(index: PathIndex, report: Report) -> None:
+    """Warn of images that are listed twice or more."""
+    names = [index.name(i) for i in range(len(index))]
+    duplicates = [names[position] for position in repeated(names)]
+    if duplicates:
+        report.warning(
+            f"{len(duplicates)} images are listed twice or more: "
+            f"{shorten(list(dict.fromkeys(duplicates)))}"
         )
 
 

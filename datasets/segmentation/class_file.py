@@ -15,6 +15,8 @@ mask is the position; in an object it is the key, and the class ids 0, 1, ... ar
 - `colors`, by name or as a list in order of id, are for drawing, and for masks that are color
   images. `ignore_colors` lists colors that are ignored there, or is "others": all that no class
   has. `palette` decides what counts in palette files: "values" or "colors".
+- `things` are names of the classes whose objects are counted, for instance and panoptic
+  segmentation.
 """
 
 import hashlib
@@ -39,7 +41,7 @@ from visionloop.datasets.segmentation.mask_values import (
 )
 
 MAX_CLASSES = 255  # ids are bytes
-KEYS = ("classes", "ignore_index", "ids", "colors", "ignore_colors", "palette")
+KEYS = ("classes", "ignore_index", "ids", "colors", "ignore_colors", "palette", "things")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,7 @@ class ClassFile:
         other_colors: whether all other colors are ignored.
         palette: "values" or "colors" of palette files count; None: values, and colors must not
             contradict them.
+        things: names of the classes whose objects are counted, or None.
     """
 
     path: str
@@ -68,6 +71,7 @@ class ClassFile:
     color_ids: dict[Color, int]
     other_colors: bool
     palette: str | None
+    things: tuple[str, ...] | None = None
 
     def with_classes(self, classes: Iterable[str]) -> "ClassFile":
         """Return the same file with the ids of other `classes`, matched by name.
@@ -196,9 +200,31 @@ def _class_file(path: str, content: object) -> ClassFile:
         raise ValueError(
             f'"palette" is {show(palette)}, expected "values", or with "colors" also "colors"'
         )
+    things = _things(content.get("things"), classes)
     return ClassFile(
-        path, classes, colors, ignore_index, table, is_valid, color_ids, other_colors, palette
+        path,
+        classes,
+        colors,
+        ignore_index,
+        table,
+        is_valid,
+        color_ids,
+        other_colors,
+        palette,
+        things,
     )
+
+
+def _things(names: object, classes: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the names of the things, or None without. Raises ValueError."""
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'"things" is {show(names)}, expected a list of names of classes')
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise ValueError(f'"things" names {unknown[0]!r}, which is no class ({shorten(classes)})')
+    return tuple(names)
 
 
 def _check_ignore_index(

@@ -1,0 +1,194 @@
+"""Reader of a COCO json of instances: an outline for each object.
+
+100 thousand annotations with polygons take some seconds, most of them in the json parser.
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visionloop.datasets.detection.coco_columns import (
+    annotated_categories,
+    annotation_name,
+    read_annotations,
+    read_images,
+    read_sections,
+)
+from visionloop.datasets.detection.index import locate_images
+from visionloop.datasets.detection.problems import Problem, Report
+from visionloop.datasets.io.json_columns import JsonObject
+from visionloop.datasets.io.layout import shorten
+from visionloop.datasets.io.paths import Column, join_paths
+from visionloop.datasets.segments.categories import read_segment_classes
+from visionloop.datasets.segments.index import Kind, SegmentsIndex, group_by_row
+from visionloop.datasets.segments.outlines import EXPECTED, OutlineParser, Outlines
+from visionloop.datasets.segments.problems import segment_problems
+from visionloop.datasets.segments.run_lengths import run_totals
+
+KIND: Kind = "instance"
+
+
+def inspect_instances(
+    json_file: str | os.PathLike[str],
+    folders: Sequence[str | os.PathLike[str]],
+    classes: Sequence[str] | None = None,
+    *,
+    need_images: bool = True,
+) -> tuple[SegmentsIndex | None, list[Problem]]:
+    """Return (SegmentsIndex or None, problems) of a COCO json of instances.
+
+    Args:
+        json_file: the annotations.
+        folders: of which the one that holds the images is taken.
+        classes: names of the training split, which then give the labels.
+        need_images: False reads annotations whose images are not there.
+    """
+    report, parser = Report(json_file), OutlineParser()
+    sections = read_sections(json_file, report, parser)
+    if sections is None:
+        return None, report.problems
+    entries = sections["annotations"]
+    annotated = annotated_categories(entries)
+    found = read_segment_classes(sections["categories"], annotated, KIND, classes, report)
+    images, row_of = read_images(sections["images"], report)
+    if found is None or not images["names"]:
+        return None, report.problems
+    columns = read_annotations(entries, row_of, found.label_of, report)
+    columns = _rows(columns, columns["labels"] < len(found.classes))  # no stuff
+    image_folder, names = locate_images(images["names"], [os.fspath(path) for path in folders])
+    texts = [os.fsdecode(name) for name in names]
+    sizes_hw = images["sizes_hw"]
+    outlines, columns = _read_outlines(parser, entries, columns, sizes_hw, texts, report)
+    offsets, order = group_by_row(columns["rows"], len(names))
+    index = SegmentsIndex(
+        source=os.fspath(json_file),
+        kind=KIND,
+        folder=image_folder,
+        classes=found.classes,
+        is_thing=found.is_thing,
+        category_ids=found.category_ids,
+        image_ids=images["image_ids"],
+        sizes_hw=sizes_hw,
+        offsets=offsets,
+        ids=np.zeros(len(order), dtype=np.int64),
+        labels=columns["labels"][order],
+        crowd=columns["crowd"][order],
+        areas=columns["areas"][order],
+        stuff_offsets=np.zeros(len(names) + 1, dtype=np.int64),
+        stuff_ids=np.zeros(0, dtype=np.int64),
+        outlines=outlines.select(order),
+        **join_paths(names),
+    )
+    return index, report.problems + segment_problems(index, need_images)
+
+
+def _rows(columns: dict[str, Column], chosen: NDArray[np.bool_]) -> dict[str, Column]:
+    return {name: values[chosen] for name, values in columns.items()}
+
+
+def _read_outlines(
+    parser: OutlineParser,
+    entries: Sequence[JsonObject],
+    columns: dict[str, Column],
+    sizes_hw: NDArray[np.int64],
+    names: Sequence[str],
+    report: Report,
+) -> tuple[Outlines, dict[str, Column]]:
+    """Return the outlines of annotations, and the columns of those that have a valid one.
+
+    Args:
+        parser: which has seen the file.
+        entries: of the section, with the numbers of their outlines.
+        columns: of the valid annotations, see `read_annotations`.
+        sizes_hw: of the images.
+        names: of the images, for messages.
+        report: receives the problems.
+    """
+    outlines = parser.outlines()
+    positions = columns["positions"].tolist()
+    numbers = np.array(
+        [entries[position].get("segmentation", -1) for position in positions], dtype=np.int64
+    )
+    given = numbers >= 0  # the key is there
+    own = outlines.select(np.where(given, numbers, 0)) if len(outlines) else outlines
+    is_empty = ~given
+    if len(outlines):
+        is_empty |= own.stops == own.starts
+    problem_of = {k: parser.problems.get(number) for k, number in enumerate(numbers.tolist())}
+    errors = {k: why for k, why in problem_of.items() if why}
+    if len(outlines):
+        errors |= _rle_errors(own, is_empty, columns["rows"], sizes_hw)
+    report.error_each(
+        [(annotation_name(entries[positions[k]], positions[k]), errors[k]) for k in sorted(errors)]
+    )
+    if len(numbers) and is_empty.all() and not errors:
+        report.error(
+            f"none of {len(numbers)} annotations has an outline (segmentation), only boxes; "
+            f"{EXPECTED} for every object"
+        )
+    elif missing := [k for k in np.flatnonzero(is_empty).tolist() if k not in errors]:
+        report.note(
+            f"{len(missing)} of {len(numbers)} annotations without an outline are left out: "
+            f"{_names(columns['rows'][missing], names)}"
+        )
+    _note_dropped_polygons(parser, numbers, columns["rows"], names, report)
+    kept = ~is_empty
+    kept[list(errors)] = False
+    return own.select(np.flatnonzero(kept)) if len(outlines) else outlines, _rows(columns, kept)
+
+
+def _rle_errors(
+    outlines: Outlines,
+    is_empty: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    sizes_hw: NDArray[np.int64],
+) -> dict[int, str]:
+    """Return {outline: why} of run-length encodings that do not fit their image."""
+    encoded = np.flatnonzero(outlines.is_rle)
+    sizes, expected = outlines.rle_sizes[encoded], sizes_hw[rows[encoded]]
+    totals = run_totals(outlines.counts, outlines.starts[encoded], outlines.stops[encoded])
+    wrong_size = expected.all(axis=1) & (sizes != expected).any(axis=1)
+    wrong_counts = ~totals.is_valid | (totals.pixels != sizes.prod(axis=1))
+    errors = {}
+    for k in np.flatnonzero(wrong_size | wrong_counts).tolist():
+        height, width = sizes[k].tolist()
+        if wrong_size[k]:
+            why = (
+                f"segmentation has the size {height} x {width} (height x width), its image "
+                f"{expected[k, 0]} x {expected[k, 1]}"
+            )
+        elif totals.is_valid[k]:
+            why = (
+                f"segmentation has counts of {totals.pixels[k]} pixels in all, its size "
+                f"{height} x {width} (height x width) has {height * width}"
+            )
+        else:
+            why = "segmentation has counts that are no run-length encoding of COCO"
+        errors[int(encoded[k])] = why
+    is_empty[encoded] = False  # no text at all is an error, not a missing outline
+    return errors
+
+
+def _note_dropped_polygons(
+    parser: OutlineParser,
+    numbers: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    names: Sequence[str],
+    report: Report,
+) -> None:
+    """Note the polygons that were left out while parsing."""
+    if not len(parser.dropped_polygons):
+        return
+    dropped = np.where(numbers >= 0, np.array(parser.dropped_polygons)[numbers], 0)
+    if dropped.any():
+        report.note(
+            f"{dropped.sum()} polygons with fewer than three points or an odd number of values are "
+            f"left out: {_names(rows[dropped > 0], names)}"
+        )
+
+
+def _names(rows: NDArray[np.int64], names: Sequence[str]) -> str:
+    """Return the names of the first few images."""
+    return shorten([names[row] for row in dict.fromkeys(rows[:1000].tolist())])

@@ -1,0 +1,192 @@
+"""Index of a split for instance or panoptic segmentation, in one of three layouts.
+
+1. COCO instances: the jsons that a detector reads, with outlines: `train.json` with the images in
+   `train/`, `train/_annotations.coco.json`, `annotations/instances_train2017.json`, or
+   `instances_train.json` beside `train/`.
+2. COCO panoptic: `panoptic_train.json`, PNGs of segment ids in `panoptic_train/`, images in
+   `train/`; json and PNGs may be below `annotations/`. An instance task takes the things, unless
+   there is a json of instances too.
+3. `images/train/`, `masks/train/`, `instances/train/` and `classes.json`, see class_masks.py.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from visionloop.datasets.detection.annotation_files import (
+    YAML_SUFFIXES,
+    files_of_split,
+    is_coco,
+    is_json,
+    single_json,
+)
+from visionloop.datasets.detection.layout import image_folders
+from visionloop.datasets.detection.problems import Problem
+from visionloop.datasets.io.layout import (
+    SPLIT_FOLDERS,
+    DataLayoutError,
+    is_hidden,
+    require_folder,
+    shorten,
+    suggest_folder,
+)
+from visionloop.datasets.io.names import FileFinder
+from visionloop.datasets.segments.class_masks import OBJECTS, find_mask_split
+from visionloop.datasets.segments.coco_instances import inspect_instances
+from visionloop.datasets.segments.coco_panoptic import inspect_panoptic
+from visionloop.datasets.segments.index import Kind, SegmentsIndex
+
+ANNOTATIONS, INSTANCES, PANOPTIC = "annotations", "instances_", "panoptic_"
+MASK_LAYOUT = "images/{0}/x.jpg with masks/{0}/x.png, instances/{0}/x.png and classes.json"
+EXPECTED = {
+    "instance": "{0}.json or instances_{0}.json with outlines and images in {0}/, "
+    "panoptic_{0}.json, or " + MASK_LAYOUT,
+    "panoptic": "panoptic_{0}.json with PNGs in panoptic_{0}/ and images in {0}/, or "
+    + MASK_LAYOUT,
+}
+
+
+def find_segments_split(
+    data: str | os.PathLike[str],
+    split: str,
+    kind: Kind,
+    classes: Sequence[str] | None = None,
+    *,
+    need_images: bool = True,
+) -> SegmentsIndex | None:
+    """Read the SegmentsIndex of a split, or return None without the split.
+
+    Args:
+        data: the data folder.
+        split: "train", "val" or "test".
+        kind: "instance" or "panoptic".
+        classes: names of the training split, which then give the labels.
+        need_images: False for annotations alone (COCO instances only).
+
+    Raises:
+        DataLayoutError: one line with the first error.
+    """
+    inspected = inspect_segments_split(data, split, kind, classes, need_images=need_images)
+    if inspected is None:
+        return None
+    index, problems = inspected
+    for level, path, why in problems:
+        if level == "error":
+            raise DataLayoutError(path, why)
+    assert index is not None, "no index and no error"
+    return replace(index, notes=tuple(why for level, _, why in problems if level == "note"))
+
+
+def require_segments_split(
+    data: str | os.PathLike[str],
+    split: str,
+    kind: Kind,
+    classes: Sequence[str] | None = None,
+    *,
+    need_images: bool = True,
+) -> SegmentsIndex:
+    """Read the SegmentsIndex of a split; arguments as for find_segments_split.
+
+    Raises:
+        DataLayoutError: also without the split, with what is there instead.
+    """
+    index = find_segments_split(data, split, kind, classes, need_images=need_images)
+    if index is not None:
+        return index
+    present = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
+    hint = suggest_folder(data, lambda folder: _find_source(folder, split, kind))
+    if kind == "panoptic" and _instance_jsons(Path(data), split):
+        hint = "; for the outlines that are there run bin/convert.py panoptic first"
+    expected = EXPECTED[kind].format(SPLIT_FOLDERS[split][0])
+    raise DataLayoutError(data, f"expected {expected}; found {shorten(present) or 'nothing'}{hint}")
+
+
+def inspect_segments_split(
+    data: str | os.PathLike[str],
+    split: str,
+    kind: Kind,
+    classes: Sequence[str] | None = None,
+    *,
+    need_images: bool = True,
+) -> tuple[SegmentsIndex | None, list[Problem]] | None:
+    """Return (SegmentsIndex or None, all problems) of a split, or None without the split.
+
+    Arguments as for find_segments_split.
+
+    Raises:
+        DataLayoutError: where it is not clear what the split is, and for an error of the third
+            layout.
+    """
+    data = Path(data)
+    source = _find_source(data, split, kind)
+    if source is None:
+        # names the folder that is missing, where there are images and masks
+        index = find_mask_split(data, split, kind, classes)
+        return None if index is None else (index, [])
+    # the folder of PNGs may hold files with the names of the images
+    folders = image_folders(data, _without_prefix(source), split)
+    if not source.name.lower().startswith(PANOPTIC):
+        return inspect_instances(source, folders, classes, need_images=need_images)
+    mask_folders = [
+        source.parent / source.stem,
+        data / source.stem,
+        data / ANNOTATIONS / source.stem,
+    ]
+    return inspect_panoptic(source, folders, mask_folders, kind, classes)
+
+
+def _find_source(data: Path, split: str, kind: Kind) -> Path | None:
+    """Return the json of a split, or None: it has none, or class and object masks."""
+    require_folder(data)
+    if kind == "instance":
+        files = _instance_jsons(data, split) or _panoptic_jsons(data, split)
+    else:
+        files = _panoptic_jsons(data, split)
+    if not files and kind == "instance" and split == "train" and not (data / OBJECTS).is_dir():
+        others = ("val", "test")
+        if not any(_instance_jsons(data, word) + _panoptic_jsons(data, word) for word in others):
+            files = single_json(data)
+    if len(files) > 1:
+        names = [str(path.relative_to(data)) for path in files]
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        raise DataLayoutError(
+            data, f"holds both {names[0]} and {names[1]}{more} for the split {split!r}; keep one"
+        )
+    return files[0] if files else None
+
+
+def _instance_jsons(data: Path, split: str) -> list[Path]:
+    """Return the COCO jsons of instances that are named after a split."""
+    files = [*_prefixed_jsons(data, split, INSTANCES), *files_of_split(data, split)]
+    files = [
+        path
+        for path in dict.fromkeys(files)
+        if path.suffix.lower() not in YAML_SUFFIXES and not path.name.lower().startswith(PANOPTIC)
+    ]
+    # LabelMe writes a json beside each image
+    return [path for path in files if is_coco(path)] if len(files) > 1 else files
+
+
+def _panoptic_jsons(data: Path, split: str) -> list[Path]:
+    """Return the COCO panoptic jsons of a split."""
+    return _prefixed_jsons(data, split, PANOPTIC)
+
+
+def _prefixed_jsons(data: Path, split: str, prefix: str) -> list[Path]:
+    """Return the jsons, beside the images or below annotations/, whose name has a prefix."""
+    finder = FileFinder(data)
+    files = [
+        data / level / name
+        for level in ("", finder.find(ANNOTATIONS) or ANNOTATIONS)
+        for name in sorted(finder.names(level))
+        if is_json(name)
+        and name.lower().startswith(tuple(prefix + word for word in SPLIT_FOLDERS[split]))
+    ]
+    return [path for path in files if path.is_file()]
+
+
+def _without_prefix(source: Path) -> Path:
+    """Return the path of a json without "panoptic_" in its name."""
+    is_panoptic = source.name.lower().startswith(PANOPTIC)
+    return source.with_name(source.name[len(PANOPTIC) :]) if is_panoptic else source
