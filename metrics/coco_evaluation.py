@@ -6,16 +6,21 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from visionloop.metrics.rows import Array, Columns
 
-# one annotation in COCO's format: numbers, a list of four numbers
+# one annotation in COCO's format: numbers, a list of four numbers, a mask
 Annotation: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]
+# a mask in COCO's format: {"size": [height, width], "counts": compressed run lengths}
+Rle: TypeAlias = dict[str, list[int] | bytes]
+IouType: TypeAlias = Literal["bbox", "segm"]
+Owner: TypeAlias = Literal["ground_truth", "detections"]
 
 BACKENDS = ("pycocotools", "faster")
 # the twelve numbers in the order of COCOeval.summarize
@@ -71,20 +76,23 @@ def run_coco_eval(
     num_classes: int,
     backend: str = "pycocotools",
     *,
+    iou_type: IouType = "bbox",
     all_areas_only: bool = False,
 ) -> COCOeval:
     """Return the COCOeval object after `evaluate`; its image and category ids count from 0.
 
     Args:
-        columns: the columns of `DetectionMetric`, sorted by sample id.
+        columns: the columns of `DetectionMetric` or `MaskAveragePrecision`, sorted by sample id.
         num_classes: number of classes.
         backend: one of BACKENDS.
+        iou_type: "bbox" for columns of boxes, "segm" for columns of masks.
         all_areas_only: leave out small, medium and large: a quarter of the work.
     """
     coco_class, eval_class = backend_classes(backend)
-    images = range(len(columns["sample_ids"]))
+    images = _images(columns)
+    shapes = mask_shapes if iou_type == "segm" else box_shapes
     ground_truth = _annotations(
-        columns["num_ground_truth"], columns["ground_truth_boxes"], columns["ground_truth_labels"]
+        columns["num_ground_truth"], columns["ground_truth_labels"], shapes(columns, "ground_truth")
     )
     crowds, areas = (
         columns["ground_truth_crowd"].tolist(),
@@ -92,17 +100,17 @@ def run_coco_eval(
     )
     for annotation, crowd, area in zip(ground_truth, crowds, areas, strict=True):
         annotation.update(iscrowd=int(crowd), area=area)
-    detections = _annotations(columns["num_detections"], columns["boxes"], columns["labels"])
+    detections = _annotations(
+        columns["num_detections"], columns["labels"], shapes(columns, "detections")
+    )
     for annotation, score in zip(detections, columns["scores"].tolist(), strict=True):
-        annotation.update(
-            iscrowd=0, area=annotation["bbox"][2] * annotation["bbox"][3], score=score
-        )
+        annotation.update(iscrowd=0, score=score)
     with contextlib.redirect_stdout(io.StringIO()):
         # images without any detection are in both: what is missed there counts
         evaluator = eval_class(
             _coco(coco_class, images, num_classes, ground_truth),
             _coco(coco_class, images, num_classes, detections),
-            "bbox",
+            iou_type,
         )
         if all_areas_only:
             evaluator.params.areaRng = evaluator.params.areaRng[:1]
@@ -136,25 +144,67 @@ def _or_nan(value: float) -> float:
     return float(value) if value > -1 else float("nan")
 
 
-def _annotations(counts: Array, boxes: Array, labels: Array) -> list[Annotation]:
-    """Return one dict for each box. Ids start at 1: COCOeval takes 0 for "not matched"."""
+def box_shapes(columns: Columns, owner: Owner) -> list[Annotation]:
+    """Return {"bbox", "area"} of each box of all images.
+
+    Args:
+        columns: the columns of `DetectionMetric`.
+        owner: whose boxes.
+    """
+    boxes = columns["ground_truth_boxes" if owner == "ground_truth" else "boxes"].tolist()
+    return [{"bbox": box, "area": box[2] * box[3]} for box in boxes]
+
+
+def mask_shapes(columns: Columns, owner: Owner) -> list[Annotation]:
+    """Return {"segmentation", "area"} of each mask of all images; arguments as in `mask_rles`."""
+    rles = mask_rles(columns, owner)
+    areas = coco_mask.area(rles).tolist() if rles else []
+    return [{"segmentation": rle, "area": area} for rle, area in zip(rles, areas, strict=True)]
+
+
+def mask_rles(columns: Columns, owner: Owner) -> list[Rle]:
+    """Return the masks of all images in COCO's format.
+
+    Args:
+        columns: the columns of `MaskAveragePrecision`.
+        owner: whose masks.
+    """
+    prefix = "ground_truth_" if owner == "ground_truth" else ""
+    size_of = np.repeat(np.arange(len(columns["sizes"])), columns[f"num_{owner}"]).tolist()
+    sizes, content = columns["sizes"].tolist(), columns[f"{prefix}rles"].tobytes()
+    stops = np.cumsum(columns[f"{prefix}rle_lengths"]).tolist()
+    bounds = zip(size_of, [0, *stops], stops, strict=False)
+    return [{"size": sizes[i], "counts": content[start:stop]} for i, start, stop in bounds]
+
+
+def _images(columns: Columns) -> list[Annotation]:
+    """Return one dict for each image; pycocotools asks for the sizes of images with masks."""
+    images: list[Annotation] = [{"id": i} for i in range(len(columns["sample_ids"]))]
+    if "sizes" in columns:
+        for image, (height, width) in zip(images, columns["sizes"].tolist(), strict=True):
+            image.update(height=height, width=width)
+    return images
+
+
+def _annotations(counts: Array, labels: Array, shapes: Sequence[Annotation]) -> list[Annotation]:
+    """Return one dict for each object. Ids start at 1: COCOeval takes 0 for "not matched"."""
     image_of = np.repeat(np.arange(len(counts)), counts).tolist()
-    columns = zip(image_of, boxes.tolist(), labels.tolist(), strict=True)
+    columns = zip(image_of, labels.tolist(), shapes, strict=True)
     return [
-        {"id": i, "image_id": image, "bbox": box, "category_id": label}
-        for i, (image, box, label) in enumerate(columns, 1)
+        {"id": i, "image_id": image, "category_id": label, **shape}
+        for i, (image, label, shape) in enumerate(columns, 1)
     ]
 
 
 def _coco(
     coco_class: type[COCO],
-    images: Sequence[int],
+    images: Sequence[Annotation],
     num_classes: int,
     annotations: list[Annotation],
 ) -> COCO:
     coco = coco_class()
     coco.dataset = {
-        "images": [{"id": image} for image in images],
+        "images": images,
         "categories": [{"id": label} for label in range(num_classes)],
         "annotations": annotations,
     }

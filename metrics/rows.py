@@ -61,11 +61,10 @@ class RowTable:
                 for name, empty in self._empty.items()
             }
             order = np.argsort(columns["sample_ids"], kind="stable")
-            ragged_order = {
-                name: ragged_rows(columns[name], order) for name in set(self._ragged.values())
-            }
             self._sorted = {
-                name: values[ragged_order[self._ragged[name]] if name in self._ragged else order]
+                name: reorder_ragged(values, columns[self._ragged[name]], order)
+                if name in self._ragged
+                else values[order]
                 for name, values in columns.items()
             }
         return self._sorted
@@ -81,16 +80,19 @@ class RowTable:
         return np.bincount(np.asarray(picks, dtype=np.int64), minlength=len(self))
 
 
-def ragged_rows(counts: Array, order: Array) -> Array:
-    """Return the flat rows of images put into `order`, int64 [sum of counts].
+def reorder_ragged(values: Array, counts: Array, order: Array) -> Array:
+    """Put the rows of images into the order of the images, [sum of counts, ...].
+
+    Copied image by image: an index of every row would take eight times the memory of bytes.
 
     Args:
-        counts: int64 [N], image i owns the next counts[i] rows.
+        values: [sum of counts, ...], image i owns the next counts[i] rows.
+        counts: int64 [N].
         order: int64 [N], a permutation of the images.
     """
-    starts = np.cumsum(counts) - counts
-    counts, starts = counts[order], starts[order]
-    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    stops = np.cumsum(counts)
+    bounds = zip((stops - counts)[order].tolist(), stops[order].tolist(), strict=True)
+    return np.concatenate([values[:0], *(values[start:stop] for start, stop in bounds)])
 
 
 def weighted_sum(values: Array, weights: Array) -> float:

@@ -16,7 +16,7 @@ from visionloop.engine.evaluation.bootstrap import score_intervals
 from visionloop.metrics.average_precision import hits_needed
 from visionloop.metrics.coco_evaluation import SCORE_KEYS
 from visionloop.metrics.detection import DetectionMetric
-from visionloop.metrics.rows import ragged_rows
+from visionloop.metrics.rows import reorder_ragged
 
 GOLD = Path(__file__).parents[2].parent / "shared" / "data" / "metrics-gold"
 NAMES = (
@@ -498,10 +498,11 @@ def test_a_recall_needs_as_many_boxes_as_a_search_finds():
 def test_flat_rows_follow_their_images(counts, seed):
     order = np.random.default_rng(seed).permutation(len(counts))
     owners = np.repeat(np.arange(len(counts)), counts)
-    rows = ragged_rows(np.array(counts, dtype=np.int64), order)
+    rows = reorder_ragged(np.arange(len(owners)), np.array(counts, dtype=np.int64), order)
     assert (
         owners[rows].tolist() == np.repeat(order, np.array(counts, dtype=np.int64)[order]).tolist()
     )
+    assert all((np.diff(rows[owners[rows] == image]) == 1).all() for image in range(len(counts)))
     assert sorted(rows.tolist()) == list(range(len(owners)))
 
 
