@@ -28,6 +28,7 @@ AP_KEYS = ("mAP", "mAP50", "mAP75", "mAP_small", "mAP_medium", "mAP_large")
 SCORE_KEYS = (*AP_KEYS, "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
 # positions of "all" in params.areaRng and of 100 in params.maxDets
 ALL_AREAS, MOST_DETECTIONS = 0, -1
+MOST_AREAS = 255  # of masks in one call: pycocotools 2.0.11 puts their number into a uint8
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,8 @@ def box_shapes(columns: Columns, owner: Owner) -> list[Annotation]:
 def mask_shapes(columns: Columns, owner: Owner) -> list[Annotation]:
     """Return {"segmentation", "area"} of each mask of all images; arguments as in `mask_rles`."""
     rles = mask_rles(columns, owner)
-    areas = coco_mask.area(rles).tolist() if rles else []
+    parts = [rles[i : i + MOST_AREAS] for i in range(0, len(rles), MOST_AREAS)]
+    areas = [area for part in parts for area in coco_mask.area(part).tolist()]
     return [{"segmentation": rle, "area": area} for rle, area in zip(rles, areas, strict=True)]
 
 

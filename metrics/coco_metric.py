@@ -109,7 +109,7 @@ class CocoMetric:
             )
         row = {**columns, **shared}
         for name in ("ground_truth_labels", "labels"):
-            values = np.asarray(row[name])
+            values = np.asarray(row[name], dtype=np.int64)
             if not ((values >= 0) & (values < self.num_classes)).all():
                 raise ValueError(
                     f"{name}: expected 0 to {self.num_classes - 1}, "
