@@ -212,9 +212,10 @@ def empty_columns(num_classes: int) -> Columns:
 
 
 def weighted_counts(columns: Sequence[Array], weights: Array) -> list[Array]:
-    """Return the sums over images of "iou", "tp", "fp", "fn", [C] each.
+    """Return the sums over images of "iou", "tp", "fp", "fn", float64 [C] each.
 
-    Not by a matrix product for the floats: its order of summation is not fixed.
+    A matrix product in float64 is exact for whole numbers and several times as fast as in int64.
+    Fractions are summed in the order of the images, since a product does not fix its order.
 
     Args:
         columns: [N, C] each.
@@ -223,7 +224,8 @@ def weighted_counts(columns: Sequence[Array], weights: Array) -> list[Array]:
     iou, *counts = columns
     counted = np.flatnonzero(weights)
     total = (iou[counted] * weights[counted, None]).sum(axis=0)
-    return [total, *(weights @ values for values in counts)]
+    factors = weights.astype(np.float64)
+    return [total, *(factors @ values for values in counts)]
 
 
 def qualities(iou: Array, tp: Array, fp: Array, fn: Array) -> Columns:
