@@ -3,10 +3,16 @@
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
-from visionloop.datasets.detection.coco_categories import read_categories, read_ids
+from visionloop.datasets.detection.coco_categories import read_categories
 from visionloop.datasets.detection.coco_columns import REJECTED, given
 from visionloop.datasets.detection.problems import Report
-from visionloop.datasets.io.json_columns import JsonObject, show
+from visionloop.datasets.io.json_columns import (
+    JsonObject,
+    column,
+    show,
+    whole_numbers,
+    wrong_id,
+)
 from visionloop.datasets.segments.index import Kind
 
 
@@ -45,8 +51,9 @@ def read_segment_classes(
     thing_of = _read_isthing(entries, report)
     if thing_of is None:
         return None
-    if kind == "instance":
-        things = [entry for entry in entries if thing_of[entry.get("id")]]
+    if kind == "instance" and thing_of:
+        keys = whole_numbers(column(entries, "id"))
+        things = [entry for key, entry in zip(keys, entries, strict=True) if thing_of[key]]
         if not things:
             report.error(
                 'no category has "isthing": 1; instance segmentation needs things, classes whose '
@@ -70,9 +77,13 @@ def read_segment_classes(
 
 
 def _read_isthing(entries: Sequence[JsonObject], report: Report) -> dict[Hashable, bool] | None:
-    """Return {category id: it is a thing}, or None; without any "isthing" all are."""
-    if not (ids := read_ids(entries, "category", report)):
-        return None
+    """Return {category id: it is a thing}, or None; without any "isthing" all are.
+
+    Empty where an id is not valid, which `read_categories` reports.
+    """
+    ids = whole_numbers(column(entries, "id"))
+    if any(map(wrong_id, ids)):
+        return {}
     flags = [given(entry.get("isthing")) for entry in entries]
     if all(flag is None for flag in flags):
         return dict.fromkeys(ids, True)

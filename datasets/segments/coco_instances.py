@@ -59,7 +59,7 @@ def inspect_instances(
     columns = _rows(columns, columns["labels"] < len(found.classes))  # no stuff
     image_folder, names = locate_images(images["names"], [os.fspath(path) for path in folders])
     texts = [os.fsdecode(name) for name in names]
-    sizes_hw = images["sizes_hw"]
+    sizes_hw = images["sizes_hw"].copy()
     outlines, columns = _read_outlines(parser, entries, columns, sizes_hw, texts, report)
     offsets, order = group_by_row(columns["rows"], len(names))
     index = SegmentsIndex(
@@ -102,7 +102,7 @@ def _read_outlines(
         parser: which has seen the file.
         entries: of the section, with the numbers of their outlines.
         columns: of the valid annotations, see `read_annotations`.
-        sizes_hw: of the images.
+        sizes_hw: of the images; where the file gives none, that of an encoding is put there.
         names: of the images, for messages.
         report: receives the problems.
     """
@@ -147,9 +147,12 @@ def _rle_errors(
 ) -> dict[int, str]:
     """Return {outline: why} of run-length encodings that do not fit their image."""
     encoded = np.flatnonzero(outlines.is_rle)
-    sizes, expected = outlines.rle_sizes[encoded], sizes_hw[rows[encoded]]
+    sizes, owners = outlines.rle_sizes[encoded], rows[encoded]
+    unknown = ~sizes_hw[owners].all(axis=1)
+    sizes_hw[owners[unknown]] = sizes[unknown]
+    expected = sizes_hw[owners]
     totals = run_totals(outlines.counts, outlines.starts[encoded], outlines.stops[encoded])
-    wrong_size = expected.all(axis=1) & (sizes != expected).any(axis=1)
+    wrong_size = (sizes != expected).any(axis=1)
     wrong_counts = ~totals.is_valid | (totals.pixels != sizes.prod(axis=1))
     errors = {}
     for k in np.flatnonzero(wrong_size | wrong_counts).tolist():

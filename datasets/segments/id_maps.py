@@ -5,7 +5,6 @@ numbers may also be gray, of 8 or 16 bits. EXIF orientation is not applied.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,11 +149,12 @@ def match_ids(
     )
 
 
-def missing_segments(ids: NDArray[np.int32], segment_ids: NDArray[np.int64]) -> Sequence[int]:
-    """Return the ids of a json that no pixel of a map [H, W] has, for checks."""
-    values, _ = renumber(ids.astype(np.int64))
-    missing: list[int] = np.setdiff1d(segment_ids, values).tolist()
-    return missing
+def count_pixels(ids: NDArray[np.int32], segment_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many pixels of a map [H, W] have each id, int64 [m], for checks of a json."""
+    values, positions = renumber(ids.astype(np.int64))
+    counts = np.bincount(positions.ravel(), minlength=len(values))
+    places = np.minimum(np.searchsorted(values, segment_ids), len(values) - 1)
+    return np.where(values[places] == segment_ids, counts[places], 0)
 
 
 def layers_of_map(segments: SegmentMap) -> tuple[torch.Tensor, torch.Tensor]:

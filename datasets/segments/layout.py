@@ -26,17 +26,20 @@ from visionloop.datasets.detection.problems import Problem
 from visionloop.datasets.io.layout import (
     SPLIT_FOLDERS,
     DataLayoutError,
+    find_split,
     is_hidden,
     require_folder,
     shorten,
     suggest_folder,
 )
 from visionloop.datasets.io.names import FileFinder
+from visionloop.datasets.io.text import read_ends
 from visionloop.datasets.segments.class_masks import OBJECTS, find_mask_split
 from visionloop.datasets.segments.coco_instances import inspect_instances
 from visionloop.datasets.segments.coco_panoptic import inspect_panoptic
 from visionloop.datasets.segments.index import Kind, SegmentsIndex
 
+LABELME_KEY = b'"shapes"'
 ANNOTATIONS, INSTANCES, PANOPTIC = "annotations", "instances_", "panoptic_"
 MASK_LAYOUT = "images/{0}/x.jpg with masks/{0}/x.png, instances/{0}/x.png and classes.json"
 EXPECTED = {
@@ -95,9 +98,9 @@ def require_segments_split(
     if index is not None:
         return index
     present = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
-    hint = suggest_folder(data, lambda folder: _find_source(folder, split, kind))
-    if kind == "panoptic" and _instance_jsons(Path(data), split):
-        hint = "; for the outlines that are there run bin/convert.py panoptic first"
+    hint = _conversion_hint(Path(data), split, kind) or suggest_folder(
+        data, lambda folder: _find_source(folder, split, kind) or _has_masks(folder, split)
+    )
     expected = EXPECTED[kind].format(SPLIT_FOLDERS[split][0])
     raise DataLayoutError(data, f"expected {expected}; found {shorten(present) or 'nothing'}{hint}")
 
@@ -134,6 +137,27 @@ def inspect_segments_split(
         data / ANNOTATIONS / source.stem,
     ]
     return inspect_panoptic(source, folders, mask_folders, kind, classes)
+
+
+def _conversion_hint(data: Path, split: str, kind: Kind) -> str:
+    """Return what to do with annotations of another form, or ""."""
+    name = "panoptic" if kind == "panoptic" else "instances"
+    if kind == "panoptic" and _instance_jsons(data, split):
+        return "; for the outlines that are there run bin/convert.py panoptic first"
+    if any(path.suffix.lower() in YAML_SUFFIXES for path in files_of_split(data, split)):
+        return f"; for outlines of YOLO run bin/convert.py {name} first"
+    finder = FileFinder(data)
+    for level in ("", *SPLIT_FOLDERS[split]):
+        jsons = sorted(file for file in finder.names(level) if is_json(file))
+        if jsons and LABELME_KEY in read_ends(data / level / jsons[0]):
+            return f"; for files of LabelMe run bin/convert.py {name} first"
+    return ""
+
+
+def _has_masks(data: Path, split: str) -> bool:
+    """Return whether a folder holds files of object numbers for a split."""
+    objects = data / OBJECTS
+    return objects.is_dir() and find_split(objects, split) is not None
 
 
 def _find_source(data: Path, split: str, kind: Kind) -> Path | None:

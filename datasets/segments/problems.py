@@ -35,7 +35,7 @@ def segment_problems(index: SegmentsIndex, need_images: bool = True) -> list[Pro
     return report.problems
 
 
-def nothing_to_segment(index: SegmentsIndex) -> str | None:
+def nothing_to_train(index: SegmentsIndex) -> str | None:
     """Return the reason why a model would learn nothing from an index, or None.
 
     Segments that are given by class ids and object numbers are known after reading alone: None.
@@ -50,3 +50,14 @@ def nothing_to_segment(index: SegmentsIndex) -> str | None:
             f"all {number} segments are crowds (iscrowd 1), which training leaves out; {CROWD_HINT}"
         )
     return None
+
+
+def nothing_to_score(index: SegmentsIndex) -> str | None:
+    """Return the reason why a validation index has no scores, or None; see `nothing_to_train`."""
+    if index.class_file is not None or (~index.crowd).any():
+        return None
+    others = " (crowds do not count)" if len(index.crowd) else ""
+    return (
+        f"no segments to validate with{others}, so there is nothing to score; add images with "
+        "segments"
+    )

@@ -12,6 +12,8 @@ from detection_files import small_coco
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pycocotools import mask as coco_mask
+from segments_files import small_instances, small_panoptic
 
 from visionloop.datasets.classification.image_folder import scan
 from visionloop.datasets.detection.index import DetectionIndex, inspect_coco, read_coco
@@ -21,6 +23,9 @@ from visionloop.datasets.detection.yolo_labels import LabelParser
 from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.datasets.io.paths import files_below
 from visionloop.datasets.segmentation.class_file import read_class_file
+from visionloop.datasets.segments.coco_instances import inspect_instances
+from visionloop.datasets.segments.coco_panoptic import inspect_panoptic
+from visionloop.datasets.segments.index import SegmentsIndex
 from visionloop.datasets.super_resolution.layout import (
     find_super_resolution_split,
     lr_without_hr,
@@ -29,9 +34,10 @@ from visionloop.datasets.super_resolution.layout import (
 )
 
 COCO_KEYS = "images annotations categories id file_name height width name bbox image_id category_id"
-CLASS_FILE_KEYS = "classes ids colors ignore_index ignore_colors palette"
+CLASS_FILE_KEYS = "classes ids colors ignore_index ignore_colors palette things"
+SEGMENT_KEYS = "segmentation size counts segments_info isthing"
 KEYS = st.sampled_from(
-    f"{COCO_KEYS} area iscrowd {CLASS_FILE_KEYS} names nc path train val 0 1".split()
+    f"{COCO_KEYS} area iscrowd {CLASS_FILE_KEYS} {SEGMENT_KEYS} names nc path train val 0 1".split()
 )
 PATHS = ["a.png", "../a.png", "/a.png", ".", "", "images/train", "\ud800", "a\0b"]
 WORDS = ["shift", "cityscapes", "others", 2**63]
@@ -60,6 +66,7 @@ CLASS_FILE = {
     "colors": {"sky": [1, 2, 3], "wall": [4, 5, 6], "dog": [7, 8, 9]},
     "ignore_colors": [[0, 0, 0]],
     "palette": "values",
+    "things": ["dog"],
 }
 DESCRIPTION = {
     "path": ".",
@@ -158,6 +165,56 @@ def test_any_coco_json_is_an_index_or_a_list_of_problems(folder, content):
         read_coco(path, folder, need_images=False)
     except DataLayoutError as error:
         assert_one_line(error)
+
+
+def assert_segments_or_problems(index, problems):
+    assert isinstance(index, SegmentsIndex) or any(kind == "error" for kind, _, _ in problems)
+    for kind, where, why in problems:
+        assert kind in ("error", "warning", "note") and where and why and "\n" not in why
+    if index is None:
+        return
+    number = index.offsets[-1]
+    columns = (index.labels, index.ids, index.crowd, index.areas)
+    assert len(index.fingerprint()) == 64 and {len(column) for column in columns} == {number}
+    assert len(index.classes) == len(index.is_thing) == len(index.category_ids)
+    assert ((index.labels >= 0) & (index.labels < len(index.classes))).all()
+    assert len(index.stuff_ids) == index.stuff_offsets[-1] and len(index.offsets) == len(index) + 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    content=st.one_of(
+        as_json(almost(small_instances())), BYTES, damaged(json.dumps(small_instances()).encode())
+    )
+)
+def test_any_json_of_instances_is_an_index_whose_masks_decode_or_a_list_of_problems(
+    folder, content
+):
+    path = folder / "x.json"
+    path.write_bytes(content)
+    index, problems = inspect_instances(path, [folder], need_images=False)
+    assert_segments_or_problems(index, problems)
+    for i in range(len(index) if index else 0):
+        height, width = index.sizes_hw[i].tolist() if index.sizes_hw[i].all() else (6, 8)
+        for k in range(*index.rows_of(i)):
+            if height * width < 10**6:
+                mask = coco_mask.decode(index.outlines.rle(k, height, width))
+                assert mask.shape == (height, width)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    content=st.one_of(
+        as_json(almost(small_panoptic()[0])),
+        BYTES,
+        damaged(json.dumps(small_panoptic()[0]).encode()),
+    ),
+    kind=st.sampled_from(["instance", "panoptic"]),
+)
+def test_any_panoptic_json_is_an_index_or_a_list_of_problems(folder, content, kind):
+    path = folder / "x.json"
+    path.write_bytes(content)
+    assert_segments_or_problems(*inspect_panoptic(path, [folder], [folder], kind))
 
 
 @settings(max_examples=300, deadline=None)

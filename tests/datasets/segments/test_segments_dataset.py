@@ -3,6 +3,8 @@
 import json
 import pickle
 import random
+import struct
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -19,6 +21,7 @@ from segments_files import (
     small_instances,
     small_panoptic,
     write_ids,
+    write_images,
     write_instances,
     write_panoptic,
 )
@@ -27,7 +30,7 @@ from visionloop.datasets.io.images import UnreadableImage
 from visionloop.datasets.segmentation.masks import UnreadableMask
 from visionloop.datasets.segments.coco_instances import inspect_instances
 from visionloop.datasets.segments.dataset import SegmentsDataset
-from visionloop.datasets.segments.id_maps import missing_segments, read_ids
+from visionloop.datasets.segments.id_maps import count_pixels, read_ids
 from visionloop.datasets.segments.layers import NO_SEGMENT, layers_of_outlines
 from visionloop.datasets.segments.layout import require_segments_split
 from visionloop.datasets.segments.reading import read_segments
@@ -146,7 +149,9 @@ def test_a_segment_without_pixels_is_left_out(tmp_path):
     content["annotations"][0]["segments_info"].insert(0, {"id": 9, "category_id": 4})
     write_panoptic(tmp_path, content, maps)
     with_entry = read(tmp_path, "panoptic")
-    assert missing_segments(maps["a.png"], np.array([300, 9, 5])) == [9]
+    ids = maps["a.png"]
+    pixels = count_pixels(ids, np.array([300, 9, 5, 2**24 - 1]))
+    assert pixels.tolist() == [(ids == 300).sum(), 0, (ids == 5).sum(), 0]
     write_panoptic(tmp_path / "without")
     without = read(tmp_path / "without", "panoptic")
     assert all(map(torch.equal, with_entry[:4], without[:4]))
@@ -166,6 +171,18 @@ def test_an_outline_without_pixels_is_no_target(tmp_path):
     assert not ignored.any() and len(truth["rles"]) == 3
 
 
+def write_16_bit_rgb(path, height, width):
+    """A PNG with 16 bits a channel, which Pillow would read as 8."""
+    rows = (b"\0" + bytes(6 * width)) * height
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    content = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
 @pytest.mark.parametrize(
     ("write", "why"),
     [
@@ -176,6 +193,7 @@ def test_an_outline_without_pixels_is_no_target(tmp_path):
         (lambda path: write_ids(path, np.zeros((30, 41), dtype=int)), "is 30 x 41 (height"),
         (lambda path: write_ids(path, np.full((30, 40), 77)), "holds 1 ids without an entry"),
         (lambda path: Image.new("L", (40, 30)).save(path), "has gray pixels of 8 bits"),
+        (lambda path: write_16_bit_rgb(path, 30, 40), "has RGB pixels of 16 bits, expected 8-bit"),
         (lambda path: Image.new("P", (40, 30)).save(path), "has palette pixels of"),
         (lambda path: Image.new("I;16", (40, 30)).save(path), "has gray pixels of 16 bits"),
     ],
@@ -204,6 +222,42 @@ def test_an_image_of_another_size_than_annotated_is_named_with_both(tmp_path):
     Image.new("RGB", (30, 40)).save(tmp_path / "train" / "a.png")
     with pytest.raises(UnreadableImage, match=r"is 40 x 30 .* the annotations say 30 x 40: width"):
         read_segments(index, 0)
+
+
+def test_outlines_drawn_before_exif_turned_the_image_are_named_as_such(tmp_path):
+    write_instances(tmp_path)
+    index = require_segments_split(tmp_path, "train", "instance")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "train" / "a.png", exif=exif)
+    with pytest.raises(UnreadableImage, match="the outlines were drawn before its EXIF orientati"):
+        read_segments(index, 0)
+
+
+def test_an_upright_image_fits_the_masks_of_its_turned_size(tmp_path):
+    content, maps = small_panoptic()
+    write_panoptic(tmp_path, content, maps)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = np.zeros((40, 30, 3), dtype=np.uint8)
+    stored[0] = 200  # the first row of the file is the last column of the upright image
+    Image.fromarray(stored).save(tmp_path / "train" / "a.png", exif=exif)
+    image, layers, _, _, _ = read(tmp_path, "panoptic")
+    assert image.shape[-2:] == layers.shape[-2:] == (30, 40)
+    assert (image[:, :, -1] == 200).all() and (image[:, :, :-1] == 0).all()
+
+
+def test_the_size_of_an_encoding_counts_where_the_json_gives_none(tmp_path):
+    content = small_instances()
+    for image in content["images"]:
+        image["width"] = image["height"] = 0
+    write_images(tmp_path / "train", small_instances())
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    index = require_segments_split(tmp_path, "train", "instance")
+    assert index.sizes_hw.tolist() == [[30, 40], [24, 20], [0, 0]]
+    Image.new("RGB", (21, 24)).save(tmp_path / "train" / "b.png")
+    with pytest.raises(UnreadableImage, match=r"is 24 x 21 .* the annotations say 24 x 20"):
+        read_segments(index, 1)
 
 
 def test_polygons_need_no_size_in_the_json(tmp_path):

@@ -126,3 +126,25 @@ def test_masks_of_classes_and_objects_come_before_a_json_that_names_no_split(tmp
     write_instances(tmp_path, json_name="annotations/instances_default.json", images="other")
     index = require_segments_split(tmp_path, "train", "instance")
     assert index.source == str(tmp_path / "classes.json")
+
+
+def test_files_of_other_tools_are_named_with_the_command_that_reads_them(tmp_path):
+    write_images(tmp_path / "train", small_instances())
+    for name in ("a", "b"):
+        text = json.dumps({"version": "5.5.0", "shapes": [], "imagePath": f"{name}.png"})
+        (tmp_path / "train" / f"{name}.json").write_text(text)
+    for kind, command in (("instance", "instances"), ("panoptic", "panoptic")):
+        with pytest.raises(DataLayoutError, match=f"LabelMe run bin/convert.py {command} first"):
+            require_segments_split(tmp_path, "train", kind)
+    yolo = tmp_path / "yolo"
+    yolo.mkdir()
+    (yolo / "data.yaml").write_text("names: [cat]\ntrain: images/train\n")
+    with pytest.raises(DataLayoutError, match=r"of YOLO run bin/convert\.py instances first"):
+        require_segments_split(yolo, "train", "instance")
+
+
+def test_a_folder_above_class_and_object_masks_is_told_which_one_is_meant(tmp_path):
+    ids = np.zeros((8, 9), dtype=np.uint8)
+    write_class_masks(tmp_path / "mine", ids, ids)
+    with pytest.raises(DataLayoutError, match=f"; did you mean {tmp_path}/mine"):
+        require_segments_split(tmp_path, "train", "panoptic")
