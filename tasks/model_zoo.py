@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from visionloop.engine.metric import MetricSpec
 
-CHOSEN = 1  # priority of the recommended model of a task
+# priorities: the recommended model of a task, its family, models that are only a start for it,
+# and architectures without released weights
+CHOSEN, FAMILY, START, UNRELEASED = 1, 2, 3, 4
 FRAMEWORK = "huggingface"
 
 
@@ -60,8 +62,7 @@ class Model:
     architecture: the architecture in words.
     params: number of weights, with a head of `classes` classes and `queries` queries.
     input_size: side in pixels of the images that the model was trained on.
-    priority: place in a list: 1 (CHOSEN), 2 for its family, 3 for models that are only a start for
-        the task, 4 for architectures without released weights.
+    priority: place in a list: CHOSEN, FAMILY, START or UNRELEASED.
     sources: {key of the row: source of its value}, for every number and for the license.
     classes: None: the model has no classes.
     queries: None: those of the architecture.

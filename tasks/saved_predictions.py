@@ -1,7 +1,9 @@
-"""Predictions read from a file: parsing row by row, and matching rows to the images of the data."""
+"""Predictions in files: parsing row by row, matching rows to the images of the data, writing."""
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +142,44 @@ def require_one_file_per_image(
             f"{len(missing)} of {len(index)} images have no {kind}, the first is {missing[0]}",
         )
     return [file_of_image[i] for i in range(len(index))]
+
+
+class PngNames:
+    """File names with the suffix .png instead of their own.
+
+    It is appended to the name where another file would have the same one.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        count = Counter(os.path.splitext(name)[0] for name in names)
+        count.update(names)  # a.jpg.jpg beside a.jpg and a.png
+        self.shared_stems = {stem for stem, files in count.items() if files > 1}
+
+    def of(self, name: str) -> str:
+        """Return the PNG name of an image file."""
+        stem = os.path.splitext(name)[0]
+        return (name if stem in self.shared_stems else stem) + ".png"
+
+
+def number_images(files: Sequence[str]) -> list[int]:
+    """Return an id for each image, for formats whose images have numbers.
+
+    It is the file name as a number where all names are different numbers (as in COCO), otherwise
+    1, 2, .. in this order.
+    """
+    stems = [Path(file).stem for file in files]
+    is_numbered = all(stem.isascii() and stem.isdigit() for stem in stems)
+    is_numbered = is_numbered and len(set(map(int, stems))) == len(stems)
+    return [int(stem) if is_numbered else i for i, stem in enumerate(stems, 1)]
+
+
+def write_results(path: str | Path, entries: Iterable[Mapping[str, object]]) -> None:
+    """Write a JSON list with an object per line, without holding the entries in memory."""
+    with open(path, "w") as file:
+        file.write("[")
+        for i, entry in enumerate(entries):
+            file.write((",\n" if i else "\n") + json.dumps(entry))
+        file.write("\n]\n")
 
 
 def _require_objects(path: str | Path, rows: Sequence[tuple[str, object]]) -> list[Row]:

@@ -22,6 +22,8 @@ STEADY: dict[str, Row] = {
     "classification": {"drop_path": 0.0, "mixup": 0.0, "cutmix": 0.0},
     "detection": {"multi_scale": 0, "strong_share": 1.0},
     "segmentation": {"mask_annealing": "on"},
+    "instance_segmentation": {"mask_annealing": "on"},
+    "panoptic_segmentation": {"mask_annealing": "on"},
     "super_resolution": {"cache": "none"},
 }
 SIZE_SETTING = {"super_resolution": "patch_size"}  # of --image-size, where it has another name
@@ -43,10 +45,19 @@ def load_task_class(task_name: str) -> "type[Task]":
     """Import and return the Task of a name."""
     from visionloop.tasks.classification.task import ClassificationTask
     from visionloop.tasks.detection.task import DetectionTask
+    from visionloop.tasks.segmentation.instance.task import InstanceTask
+    from visionloop.tasks.segmentation.panoptic.task import PanopticTask
     from visionloop.tasks.segmentation.semantic.task import SemanticTask
     from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
-    classes = (ClassificationTask, DetectionTask, SemanticTask, SuperResolutionTask)
+    classes = (
+        ClassificationTask,
+        DetectionTask,
+        SemanticTask,
+        InstanceTask,
+        PanopticTask,
+        SuperResolutionTask,
+    )
     return {task_class.name: task_class for task_class in classes}[task_name]
 
 

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from PIL import Image
 from visionloop.engine.predict import PredictedBatch
 from visionloop.engine.types import JsonObject
 from visionloop.tasks.drawing.canvas import fit_to, grid
+from visionloop.tasks.saved_predictions import PngNames
 
 LINES = "predictions.jsonl"
 SHEET = "contact_sheet.png"
@@ -52,23 +51,6 @@ class ImageWriter:
         for kind, images in predicted.drawn.items():
             for name, image in zip(predicted.names, images, strict=True):
                 save_image(self.folder / kind / name, image)
-
-
-class PngNames:
-    """File names with the suffix .png instead of their own.
-
-    It is appended to the name where another file would have the same one.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        count = Counter(os.path.splitext(name)[0] for name in names)
-        count.update(names)  # a.jpg.jpg beside a.jpg and a.png
-        self.shared_stems = {stem for stem, files in count.items() if files > 1}
-
-    def of(self, name: str) -> str:
-        """Return the PNG name of an image file."""
-        stem = os.path.splitext(name)[0]
-        return (name if stem in self.shared_stems else stem) + ".png"
 
 
 def save_image(path: Path, image: NDArray[np.uint8] | Image.Image) -> None:

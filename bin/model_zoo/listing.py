@@ -11,11 +11,20 @@ from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject, Scores
 from visionloop.tasks.classification.model_zoo import MODEL_ZOO as CLASSIFICATION
 from visionloop.tasks.detection.model_zoo import MODEL_ZOO as DETECTION
-from visionloop.tasks.model_zoo import CHOSEN, Model, ModelZoo
+from visionloop.tasks.model_zoo import CHOSEN, START, Model, ModelZoo
+from visionloop.tasks.segmentation.instance.model_zoo import MODEL_ZOO as INSTANCE_SEGMENTATION
+from visionloop.tasks.segmentation.panoptic.model_zoo import MODEL_ZOO as PANOPTIC_SEGMENTATION
 from visionloop.tasks.segmentation.semantic.model_zoo import MODEL_ZOO as SEGMENTATION
 from visionloop.tasks.super_resolution.model_zoo import MODEL_ZOO as SUPER_RESOLUTION
 
-MODEL_ZOOS = (CLASSIFICATION, DETECTION, SEGMENTATION, SUPER_RESOLUTION)
+MODEL_ZOOS = (
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+    INSTANCE_SEGMENTATION,
+    PANOPTIC_SEGMENTATION,
+    SUPER_RESOLUTION,
+)
 UNKNOWN = "not measured"
 WIDTH = 120  # columns of the text of `show`
 
@@ -44,7 +53,10 @@ def all_models(task: str | None = None) -> list[tuple[ModelZoo, Model]]:
 
 
 def find_model(name: str, task: str | None = None) -> tuple[ModelZoo, Model]:
-    """Return (model zoo, model) of a `--model` name, which exactly one task must know."""
+    """Return (model zoo, model) of a `--model` name, of the task that it is not only a start for.
+
+    Raises UserError for an unknown name, and for one that several tasks know alike.
+    """
     zoos = zoos_of(task)
     matches = [(zoo, model) for zoo in zoos if (model := zoo.find(name))]
     if not matches:
@@ -53,13 +65,14 @@ def find_model(name: str, task: str | None = None) -> tuple[ModelZoo, Model]:
             f"{name}: not in the model zoo, which `list` prints{did_you_mean(name, valid_names)}",
             field="name",
         )
-    if len(matches) > 1:
-        tasks = " or ".join(zoo.command for zoo, _ in matches)
+    own = [match for match in matches if match[1].priority != START] or matches
+    if len(own) > 1:
+        tasks = " or ".join(zoo.command for zoo, _ in own)
         raise UserError(
             f"{name}: a model of several tasks; add --task {tasks}",
             field="task",
         )
-    return matches[0]
+    return own[0]
 
 
 def run_list(task: str | None, *, as_json: bool) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,10 +20,12 @@ from visionloop.metrics.rows import Columns
 from visionloop.tasks.saved_predictions import (
     Row,
     match_images,
+    number_images,
     predictions_error,
     read_entries,
     read_lines,
     require_images,
+    write_results,
 )
 
 if TYPE_CHECKING:
@@ -232,15 +233,10 @@ def write_predictions(folder: str | Path, rows: Iterable[JsonObject]) -> None:
     """Write `coco_results.json` next to predictions.jsonl.
 
     An entry is {"image_id", "file_name", "category_id", "category_name", "bbox", "score"}.
-    image_id is the file name as a number, where all names are different numbers (as in COCO),
-    otherwise 1, 2, .. in the order of predictions.jsonl. category_id is the label in the model's
+    For the ids see `number_images`. category_id is the label in the model's
     config.json, from 0 on. A dataset may have other ids, so `score_file` matches by the names.
     """
-    files = [row["file"] for row in rows]
-    stems = [Path(file).stem for file in files]
-    is_numbered = all(stem.isascii() and stem.isdigit() for stem in stems)
-    is_numbered = is_numbered and len(set(map(int, stems))) == len(stems)
-    image_ids = [int(stem) if is_numbered else i for i, stem in enumerate(stems, 1)]
+    image_ids = number_images([row["file"] for row in rows])
 
     def entries() -> Iterable[JsonObject]:
         for image_id, row in zip(image_ids, rows, strict=True):
@@ -255,12 +251,3 @@ def write_predictions(folder: str | Path, rows: Iterable[JsonObject]) -> None:
                 }
 
     write_results(Path(folder) / RESULTS, entries())
-
-
-def write_results(path: str | Path, entries: Iterable[Mapping[str, object]]) -> None:
-    """Write a JSON list with an object per line, without holding the entries in memory."""
-    with open(path, "w") as file:
-        file.write("[")
-        for i, entry in enumerate(entries):
-            file.write((",\n" if i else "\n") + json.dumps(entry))
-        file.write("\n]\n")

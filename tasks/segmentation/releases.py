@@ -6,9 +6,8 @@ Imports no torch.
 from functools import cache
 
 from visionloop.engine.types import JsonObject
-from visionloop.tasks.model_zoo import CHOSEN, read_models
+from visionloop.tasks.model_zoo import CHOSEN, FAMILY, START, UNRELEASED, read_models
 
-FAMILY, START, UNRELEASED = 2, 3, 4  # priorities of `Model`
 WORDS = {
     "segmentation": "semantic",
     "instance_segmentation": "instance",

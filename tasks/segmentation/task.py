@@ -248,7 +248,7 @@ class EomtTask(Task):
         )
 
     def per_image_losses(
-        self, batch: Batch, mask_logits: torch.Tensor, class_logits: torch.Tensor
+        self, mask_logits: torch.Tensor, class_logits: torch.Tensor, batch: Batch
     ) -> torch.Tensor:
         """Return the validation loss of each image of an evaluation batch, float32 [B]."""
         sample_ids = batch["sample_ids"].tolist()

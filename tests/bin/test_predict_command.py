@@ -24,11 +24,12 @@ from predict_runs import (
     write_model,
 )
 
-from visionloop.bin.commands.predict_files import LINES, PngNames
+from visionloop.bin.commands.predict_files import LINES
 from visionloop.bin.commands.predict_resume import UnfinishedPredictions
 from visionloop.engine.errors import FINISHED, STOPPED, USER_ERROR, UserError
 from visionloop.engine.predict import num_batches, read_batches
 from visionloop.tasks.input_images import find_images
+from visionloop.tasks.saved_predictions import PngNames
 
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
 

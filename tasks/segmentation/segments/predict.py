@@ -8,13 +8,16 @@ from visionloop.engine.batch import Batch
 from visionloop.engine.types import TaskModule
 from visionloop.tasks.segmentation.network import query_mask_draws
 
+# (mask logits [B, S, Q, h, w], class logits [B, S, Q, K + 1]) -> losses [B]
+Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 def forward_padded(
     module: TaskModule,
     normalize: Callable[[torch.Tensor], torch.Tensor],
     batch: Batch,
     *,
-    losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    losses: Losses | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Predict masks and classes of a batch of images that are resized and padded to squares.
 

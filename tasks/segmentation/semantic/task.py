@@ -150,7 +150,7 @@ class SemanticTask(EomtTask):
             batch,
             self.image_size,
             levels=self.config.score_levels,
-            losses=partial(self.per_image_losses, batch) if "fitted" in batch else None,
+            losses=partial(self.per_image_losses, batch=batch) if "fitted" in batch else None,
         )
 
     def build_metric(self) -> SegmentationMetric:

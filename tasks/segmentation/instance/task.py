@@ -1,0 +1,96 @@
+"""The task of instance segmentation: its hooks call the functions of the files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from visionloop.engine.batch import Batch
+from visionloop.engine.types import JsonObject, Predictions
+from visionloop.metrics.mask_average_precision import MaskAveragePrecision
+from visionloop.tasks.drawing.charts import recall_lines
+from visionloop.tasks.segmentation.export import CardText
+from visionloop.tasks.segmentation.instance import saved_predictions
+from visionloop.tasks.segmentation.instance.card import card_text
+from visionloop.tasks.segmentation.instance.config import InstanceConfig
+from visionloop.tasks.segmentation.instance.scores import METRICS, SAMPLE_SCORE
+from visionloop.tasks.segmentation.instance.top_masks import top_masks
+from visionloop.tasks.segmentation.recipes import INSTANCE
+from visionloop.tasks.segmentation.segments.predict import forward_padded
+from visionloop.tasks.segmentation.segments.task import SegmentsTask
+from visionloop.tasks.visualize import class_table, per_image_scores
+
+
+class InstanceTask(SegmentsTask):
+    """A mask for every object; masks may overlap."""
+
+    config: InstanceConfig
+    name = "instance_segmentation"
+    kind = "instance"
+    metrics = METRICS
+    config_class = InstanceConfig
+    sample_score = SAMPLE_SCORE
+    recipe_of = INSTANCE
+    recipe = staticmethod(INSTANCE.recipe)
+    resolve_defaults = staticmethod(INSTANCE.resolve_defaults)
+    # an image has up to 60 objects at 96 px
+    overfit_goal = ("mAP50", 0.7)
+
+    # model --------------------
+    def card_text(self) -> CardText:
+        return card_text(self.image_size)
+
+    # predict --------------------
+    def predict(self, model: PreTrainedModel, batch: Batch) -> Predictions:
+        mask_logits, class_logits, losses = forward_padded(
+            model,
+            self.normalize,
+            batch,
+            losses=partial(self.per_image_losses, batch=batch) if "ground_truth" in batch else None,
+        )
+        # average precision counts instances of any score
+        score = 0.0 if "ground_truth" in batch else self.config.score
+        images = [
+            top_masks(masks, classes, size, self.image_size, score=score)
+            for masks, classes, size in zip(
+                mask_logits, class_logits, batch["sizes"].tolist(), strict=True
+            )
+        ]
+        rles, labels, scores = zip(*images, strict=True)
+        predictions: Predictions = {
+            "rles": list(rles),
+            "labels": list(labels),
+            "scores": list(scores),
+        }
+        return predictions if losses is None else predictions | {"losses": losses}
+
+    def build_metric(self) -> MaskAveragePrecision:
+        return MaskAveragePrecision(len(self.classes))
+
+    def describe_predictions(
+        self, batch: Batch, predictions: Predictions, names: Sequence[str]
+    ) -> list[JsonObject]:
+        sizes = batch["sizes"].tolist()
+        return saved_predictions.describe(predictions, sizes, names, self.classes)
+
+    def write_predictions(self, folder: Path, rows: Iterable[JsonObject]) -> None:
+        saved_predictions.write_predictions(folder, rows)
+
+    # draw and report --------------------
+    def sample_scores(
+        self, metric: MaskAveragePrecision
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        return per_image_scores(metric, "losses")
+
+    def per_class_scores(self, metric: MaskAveragePrecision) -> dict[str, dict[str, float]]:
+        return class_table(self.classes, metric.per_class())
+
+    def curves(self, metric: MaskAveragePrecision) -> list[JsonObject]:
+        lines = recall_lines(metric.curves(), self.classes)
+        title = "precision and recall at IoU 0.5"
+        return [{"title": title, "x": "recall", "y": "precision", "lines": lines}]

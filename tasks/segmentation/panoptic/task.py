@@ -1,0 +1,99 @@
+"""The task of panoptic segmentation: its hooks call the functions of the files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import PretrainedConfig, PreTrainedModel
+
+from visionloop.engine.batch import Batch
+from visionloop.engine.types import JsonObject, Predictions
+from visionloop.metrics.panoptic_quality import PanopticQualityMetric
+from visionloop.tasks.segmentation.config import EomtConfig
+from visionloop.tasks.segmentation.export import CardText
+from visionloop.tasks.segmentation.panoptic import saved_predictions
+from visionloop.tasks.segmentation.panoptic.card import card_text
+from visionloop.tasks.segmentation.panoptic.config import PanopticConfig
+from visionloop.tasks.segmentation.panoptic.evaluate import predict
+from visionloop.tasks.segmentation.panoptic.scores import METRICS, SAMPLE_SCORE
+from visionloop.tasks.segmentation.recipes import PANOPTIC
+from visionloop.tasks.segmentation.segments.task import SegmentsTask
+from visionloop.tasks.segmentation.segments.things import read_is_thing
+from visionloop.tasks.visualize import class_table, per_image_scores
+
+NOTHING = "no segment"  # in the confusion matrix: missed and invented segments
+
+
+class PanopticTask(SegmentsTask):
+    """One segment for each pixel: an object, or the stuff of a class."""
+
+    config: PanopticConfig
+    name = "panoptic_segmentation"
+    kind = "panoptic"
+    metrics = METRICS
+    config_class = PanopticConfig
+    sample_score = SAMPLE_SCORE
+    recipe_of = PANOPTIC
+    recipe = staticmethod(PANOPTIC.recipe)
+    resolve_defaults = staticmethod(PANOPTIC.resolve_defaults)
+    overfit_goal = ("pq", 0.7)
+
+    # model --------------------
+    def card_text(self) -> CardText:
+        return card_text(self.image_size, self.classes, self.is_thing)
+
+    @classmethod
+    def of_model(
+        cls, config: EomtConfig, classes: Sequence[str], model_config: PretrainedConfig
+    ) -> Self:
+        return cls(config, classes, read_is_thing(model_config, str(config.model)))
+
+    # predict --------------------
+    def predict(self, model: PreTrainedModel, batch: Batch) -> Predictions:
+        has_targets = "ground_truth" in batch
+        return predict(
+            model,
+            self.normalize,
+            batch,
+            self.image_size,
+            self.is_thing,
+            score=self.config.score,
+            overlap=self.config.overlap,
+            losses=partial(self.per_image_losses, batch=batch) if has_targets else None,
+        )
+
+    def build_metric(self) -> PanopticQualityMetric:
+        return PanopticQualityMetric(self.is_thing)
+
+    def describe_predictions(
+        self, batch: Batch, predictions: Predictions, names: Sequence[str]
+    ) -> list[JsonObject]:
+        return saved_predictions.describe(predictions, names, self.classes)
+
+    def prediction_images(
+        self, paths: Sequence[Path], predictions: Predictions
+    ) -> dict[str, Iterable[NDArray[np.uint8] | Image.Image]]:
+        return saved_predictions.prediction_files(predictions)
+
+    def write_predictions(self, folder: Path, rows: Iterable[JsonObject]) -> None:
+        saved_predictions.write_predictions(folder, rows, self.classes, self.is_thing)
+
+    # draw and report --------------------
+    def sample_scores(
+        self, metric: PanopticQualityMetric
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        return per_image_scores(metric, "pq")
+
+    def per_class_scores(self, metric: PanopticQualityMetric) -> dict[str, dict[str, float]]:
+        return class_table(self.classes, metric.per_class())
+
+    def confusion(
+        self, metric: PanopticQualityMetric
+    ) -> tuple[Sequence[str], NDArray[np.int64], str]:
+        return (*self.classes, NOTHING), metric.confusion(), "segments"
