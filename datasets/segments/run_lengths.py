@@ -1,11 +1,13 @@
-"""Lengths of the runs in COCO's compressed run-length encoding, checked without decoding a mask.
+"""Lengths of the runs in COCO's compressed run-length encoding, read without decoding a mask.
 
 pycocotools trusts the encoding that it is given: a string that ends too early decodes to a mask
 whose rest is undefined. The format is that of `rleToString` in cocoapi `common/maskApi.c`: numbers
 of 5 bits a character, from the fourth one on relative to the number two places before.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +51,25 @@ def run_totals(
         np.concatenate([part.areas for part in parts]),
         np.concatenate([part.is_valid for part in parts]),
     )
+
+
+def read_runs(encodings: Sequence[bytes]) -> list[NDArray[np.int64]]:
+    """Return the run lengths of valid encodings, outside and inside of the mask by turns."""
+    lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+    owners = np.repeat(np.arange(len(encodings)), lengths)
+    counts = np.frombuffer(b"".join(encodings), dtype=np.uint8)
+    characters = counts.astype(np.int64) - FIRST_CHARACTER
+    numbers, owner, _ = _numbers(characters, owners, (characters & MORE) == 0)
+    runs, _ = _running(numbers, owner)
+    borders = np.searchsorted(owner, np.arange(len(encodings) + 1)).tolist()
+    return [runs[start:stop] for start, stop in pairwise(borders)]
+
+
+def pixels_of_runs(runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions of the pixels of a mask in column-major order, int64 [area]."""
+    inside = runs[1::2]
+    starts = runs.cumsum()[::2][: len(inside)]
+    return np.arange(int(inside.sum())) + np.repeat(starts - inside.cumsum() + inside, inside)
 
 
 def _totals(

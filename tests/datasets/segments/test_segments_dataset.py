@@ -54,6 +54,7 @@ def test_overlapping_instances_keep_all_of_their_pixels(tmp_path):
     write_instances(tmp_path)
     image, layers, segments, ignored, truth = read(tmp_path, "instance")
     assert image.shape == (3, 30, 40) and layers.shape == (2, 30, 40)
+    assert layers.is_contiguous() and ignored.is_contiguous()
     assert segments[:, 2].tolist() == [0, 1]
     masks, true_masks = masks_of(layers, segments), decode(truth["rles"], 30, 40)
     assert (masks[0] & masks[1]).sum() > 0
