@@ -155,12 +155,31 @@ def place_tags(
         room -= (right - left) * (bottom - top)
         if room < 0:
             return
-        color = class_color(labels[i])
-        draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
-        is_bright = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 110
-        center = (left + right) / 2, (top + bottom) / 2
-        text_on(draw, center, text, size=size, color=INK if is_bright else PAPER, anchor="mm")
+        write_tag(draw, (left, top, right, bottom), text, class_color(labels[i]), size)
         taken = np.concatenate([taken, [[left, top, right, bottom]]])
+
+
+def write_tag(
+    draw: ImageDraw.ImageDraw,
+    area: tuple[int, int, int, int],
+    text: str,
+    color: Color,
+    size: int,
+) -> None:
+    """Write a text in black or white, whichever is readable, on a rectangle of a color.
+
+    Args:
+        draw: of the image.
+        area: left, top, right, bottom in pixels; right and bottom are behind the last.
+        text: in one line.
+        color: of the rectangle.
+        size: height of the letters in pixels.
+    """
+    left, top, right, bottom = area
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
+    is_bright = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 116
+    center = (left + right) / 2, (top + bottom) / 2
+    text_on(draw, center, text, size=size, color=INK if is_bright else PAPER, anchor="mm")
 
 
 def _tag_texts(classes: ClassNames | None, label: int, score: float | None, size: int) -> list[str]:
@@ -197,12 +216,16 @@ def _first_place(
         inside = min(max(round(box[1]), 0) + 1, height - tag_wh[1])
         for top, may_cover in ((above, False), (below, False), (inside, True)):
             area = np.array([left, top, left + tag_wh[0], top + tag_wh[1]])
-            if top < 0 or area[3] > height or _overlaps(area, taken):
+            if top < 0 or area[3] > height or overlaps(area, taken):
                 continue
-            if may_cover or not _overlaps(area, others):
+            if may_cover or not overlaps(area, others):
                 return text, area.tolist()
     return None
 
 
-def _overlaps(area: NDArray[np.int64], areas: NDArray[np.float64]) -> bool:
+def overlaps(area: NDArray[np.int64], areas: NDArray[np.float64]) -> bool:
+    """Return True if an area [4] (left, top, right, bottom) has a pixel in common with one of N.
+
+    areas: [N, 4].
+    """
     return bool(((area[:2] < areas[:, 2:]) & (area[2:] > areas[:, :2])).all(axis=1).any())

@@ -17,7 +17,7 @@ FINE = 3  # curves are drawn so much larger and then reduced, which makes them s
 GRAY, PALE, LINES = (150, 150, 150), (195, 195, 195), (228, 228, 228)
 
 MOST_BARS = 40  # of more classes, the best and the worst
-NAMES, WIDTH, NUMBERS = 170, 360, 290  # pixels: the columns of a bar chart
+NAMES, WIDTH, NUMBERS = 170, 360, 330  # pixels: the columns of a bar chart
 ROW, FIRST_ROW = 22, 34  # pixels: height of a row, and the top of the first
 BAR, LOOSE_BAR, EMPTY_BAR = (44, 100, 160), (190, 210, 232), (244, 244, 244)
 
@@ -99,21 +99,44 @@ def outermost(best_first: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 
 def draw_ap_per_class(
-    per_class: Mapping[str, NDArray[np.float64]], classes: Sequence[str]
+    per_class: Mapping[str, NDArray[np.float64]], classes: Sequence[str], objects: str = "boxes"
 ) -> NDArray[np.uint8]:
     """Draw AP by class, AP50 behind it, as `draw_bars` does.
 
     Args:
-        per_class: of `DetectionMetric.per_class`.
+        per_class: of `DetectionMetric.per_class` or `MaskAveragePrecision.per_class`.
+        classes: names by label.
+        objects: what the ground truth consists of, "boxes" or "segments".
+    """
+
+    def describe(label: int) -> str:
+        ap, ap50, count = (per_class[column][label] for column in ("AP", "AP50", objects))
+        if np.isnan(ap):
+            return f"no {objects}"
+        return f"AP {ap:.3f}  AP50 {ap50:.3f}  {count} {objects}"
+
+    title = "average precision by class; pale: at IoU 0.5 alone"
+    return draw_bars(classes, per_class["AP"], per_class["AP50"], describe, title=title)
+
+
+def draw_pq_per_class(
+    per_class: Mapping[str, NDArray[np.float64]], classes: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Draw panoptic quality by class, recognition quality behind it, as `draw_bars` does.
+
+    Args:
+        per_class: of `PanopticQualityMetric.per_class`.
         classes: names by label.
     """
 
     def describe(label: int) -> str:
-        ap, ap50, boxes = (per_class[column][label] for column in ("AP", "AP50", "boxes"))
-        return "no boxes" if np.isnan(ap) else f"AP {ap:.3f}  AP50 {ap50:.3f}  {boxes} boxes"
+        pq, sq, rq, count = (per_class[key][label] for key in ("PQ", "SQ", "RQ", "segments"))
+        if np.isnan(pq):
+            return "no segments"
+        return f"PQ {pq:.3f}  SQ {sq:.3f}  RQ {rq:.3f}  {count} segments"
 
-    title = "average precision by class; pale: at IoU 0.5 alone"
-    return draw_bars(classes, per_class["AP"], per_class["AP50"], describe, title=title)
+    title = "panoptic quality by class; pale: recognition quality"
+    return draw_bars(classes, per_class["PQ"], per_class["RQ"], describe, title=title)
 
 
 def draw_iou_per_class(

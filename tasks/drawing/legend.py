@@ -1,6 +1,6 @@
 """A legend below an image: the color of every class that is in it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,9 @@ class LegendEntry(NamedTuple):
     texts: tuple[str, ...]
 
 
+IGNORED_ENTRY = LegendEntry((0, 0, 0), ("ignored",))
+
+
 def with_legend(
     image: NDArray[np.uint8],
     counts: NDArray[np.int64],
@@ -54,11 +57,26 @@ def with_legend(
         counted: write the count behind a class.
         shares: write the share of all pixels behind a class.
     """
+    width = max(image.shape[1], NARROWEST)
+    class_counts = np.asarray(counts)[: len(classes)]
+    total = class_counts.sum()
+    largest_first = [int(i) for i in np.argsort(-class_counts, kind="stable") if class_counts[i]]
+    texts: dict[int, tuple[str, ...]] = {}
+    for i in largest_first:
+        texts[i] = (str(class_counts[i]),) if counted else ()
+        texts[i] += (percent(class_counts[i] / total),) if shares else ()
+    entries = [LegendEntry(None, (word,)) for word in words]
+    entries += class_entries(texts, classes, colors, width)
+    if len(counts) > len(classes) and counts[IGNORED]:
+        entries.append(IGNORED_ENTRY)
+    return with_entries(image, entries)
+
+
+def with_entries(image: NDArray[np.uint8], entries: Sequence[LegendEntry]) -> NDArray[np.uint8]:
+    """Return the image, uint8 [H, W, 3], with the entries of a legend below, in rows."""
     image = pad_to_width(image, NARROWEST)
     height, width = image.shape[:2]
-    size = int(np.clip(width / 80, 12, 20))
-    entries = [LegendEntry(None, (word,)) for word in words]
-    entries += _class_entries(counts, classes, colors, size, width, counted, shares)
+    size = letter_size(width)
     rows = _break_rows(entries, size, width)
     pil_image = Image.new("RGB", (width, height + (size + 8) * len(rows) + 6), PAPER)
     pil_image.paste(Image.fromarray(image))
@@ -70,33 +88,37 @@ def with_legend(
     return np.array(pil_image)
 
 
-def _class_entries(
-    counts: NDArray[np.int64],
+def letter_size(width: int) -> int:
+    """Return the height of the letters below an image of this width, in pixels."""
+    return int(np.clip(width / 80, 12, 20))
+
+
+def class_entries(
+    texts: Mapping[int, tuple[str, ...]],
     classes: Sequence[str],
     colors: NDArray[np.uint8],
-    size: int,
     width: int,
-    counted: bool,
-    shares: bool,
 ) -> list[LegendEntry]:
-    class_counts = np.asarray(counts)[: len(classes)]
-    total = class_counts.sum()
-    largest_first = [int(i) for i in np.argsort(-class_counts, kind="stable") if class_counts[i]]
+    """Return the entries of the first 24 classes, and how many more there are.
+
+    Args:
+        texts: {label: what is written behind the name}, in order.
+        classes: names by label.
+        colors: uint8 [C, 3].
+        width: of the image above the legend, in pixels.
+    """
     entries = []
-    for i in largest_first[:MOST_NAMES]:
-        texts = [class_label(i, classes, size=size, room=width // 2)]
-        texts += [str(class_counts[i])] if counted else []
-        texts += [_percent(class_counts[i] / total)] if shares else []
+    for i in list(texts)[:MOST_NAMES]:
+        name = class_label(i, classes, size=letter_size(width), room=width // 2)
         red, green, blue = colors[i].tolist()
-        entries.append(LegendEntry((red, green, blue), tuple(texts)))
-    if len(largest_first) > MOST_NAMES:
-        entries.append(LegendEntry(None, (f"and {len(largest_first) - MOST_NAMES} more classes",)))
-    if len(counts) > len(classes) and counts[IGNORED]:
-        entries.append(LegendEntry((0, 0, 0), ("ignored",)))
+        entries.append(LegendEntry((red, green, blue), (name, *texts[i])))
+    if len(texts) > MOST_NAMES:
+        entries.append(LegendEntry(None, (f"and {len(texts) - MOST_NAMES} more classes",)))
     return entries
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Return a share of 0..1 as it is written in a legend."""
     return f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
 
 
