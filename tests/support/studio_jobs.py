@@ -11,7 +11,7 @@ from visionloop.bin.web.jobs.spec import JobKind, JobSpec, JobState
 from visionloop.bin.web.jobs.store import JobRow, JobStore
 from visionloop.bin.web.launchers.launch import Launch
 
-LONGEST = 60  # seconds that anything may take on a busy machine
+LONGEST = 120  # seconds that anything may take on a busy machine
 # a training that saves and exits with 75 at SIGTERM
 STOPPABLE = """
 import signal, sys, time

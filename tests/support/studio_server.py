@@ -172,6 +172,7 @@ def browser_page(
         )
         page = context.new_page()
         page.set_default_timeout(1000 * SECONDS)
+        playwright.expect.set_options(timeout=1000 * SECONDS)  # of its own, 5 seconds by default
         errors, hosts = [], set()
         page.on(
             "console",
@@ -191,3 +192,9 @@ def browser_page(
         ]
         assert not unexpected, unexpected
         assert hosts <= {urlsplit(studio.url).netloc, ""}, hosts
+
+
+def wait_until_drawn(page: Any) -> None:
+    """Wait until a page has fetched its content and drawn it."""
+    page.locator("main .view h1").first.wait_for()
+    page.locator("main[aria-busy]").wait_for(state="detached")

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 from playwright.sync_api import expect
 from report_runs import change, copy_run, last_record
-from studio_server import browser_page, studio_server
+from studio_server import browser_page, studio_server, wait_until_drawn
 
 from visionloop.datasets.synthetic.writers import WRITERS
 
@@ -21,6 +21,11 @@ NAMES = (
     "🦊 여우",
     "'\"&lt;b&gt;${hacked=1}",
 )
+
+
+# whether a text is on the page, or in a field of it
+SHOWS = """text => document.querySelector("main").innerText.includes(text)
+    || [...document.querySelectorAll("textarea, input")].some(field => field.value === text)"""
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +81,7 @@ def set_texts(settings):
 def visit(studio, page, path):
     """Open a page and wait until it asks for nothing more."""
     page.goto(f"{studio.url}{path}")
-    page.locator("main .view h1").first.wait_for()
-    expect(page.locator("main[aria-busy=true]")).to_have_count(0)
+    wait_until_drawn(page)
     page.wait_for_timeout(700)  # draws that follow the first one
 
 
@@ -111,9 +115,7 @@ def test_hostile_names_are_text_on_all_pages(studio, width, language):
         expect(page.locator("main")).to_contain_text(IMAGE)
         visit(studio, page, f"/runs/{ids[IMAGE]}")
         for text in (IMAGE, f"message {IMAGE}", f"note {IMAGE}"):
-            shown = page.locator("main").inner_text()
-            inputs = page.locator("textarea, input").evaluate_all("all => all.map(e => e.value)")
-            assert text in shown or text in inputs, text
+            page.wait_for_function(SHOWS, arg=text)
         visit(studio, page, "/data")
         expect(page.locator("main")).to_contain_text(IMAGE)
 

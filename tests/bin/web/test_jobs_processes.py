@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from studio_jobs import LONGEST
 
 from visionloop.bin.web.jobs.devices import parse_gpus
 from visionloop.bin.web.jobs.processes import (
@@ -82,7 +83,7 @@ def test_all_descendants_are_killed_and_nobody_else(start):
     below = descendants(root.pid)
     assert len(below) == 2
     kill_all(root.pid)
-    for _ in range(500):
+    for _ in range(100 * LONGEST):
         if not any(map(is_alive, below)):
             break
         time.sleep(0.01)
@@ -115,7 +116,7 @@ def test_a_run_of_another_container_is_not_killed_with_all_that_runs_here(start,
     code += "print(holder.pid, other.poll())\n"
     code += "living_job(run, JobQueue(JobStore(run / 'studio.db'), run / 'jobs'), None)"
     command = (*alone, sys.executable, "-P", "-c", code, str(tmp_path))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
     assert done.stdout == "0 None\n", done.stderr
     assert "Problem: " in done.stderr and "another machine or container" in done.stderr
 

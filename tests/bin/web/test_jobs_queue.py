@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from studio_jobs import (
     COUNTED,
+    LONGEST,
     STOPPABLE,
     TRAINER,
     description,
@@ -216,7 +217,7 @@ def test_a_killed_job_leaves_no_process(queue, create, tmp_path):
     start = "subprocess.Popen([sys.executable, '-c', {}], start_new_session=True)\n"
     code = f"import subprocess, sys\n{start.format(repr(worker))}{start.format(repr(orphan))}"
     create("a", f"{code}{worker}")
-    for _ in range(1000):
+    for _ in range(50 * LONGEST):
         queue.tick()
         if pids.exists() and len(pids.read_text().split()) == 3:
             break

@@ -134,10 +134,12 @@ def test_a_killed_server_leaves_its_run_to_the_next_one(serve, expected, tmp_pat
         wait_for(at_step(run, 10))
         server.process.kill()
     trainer = lock_holder(run / ".lock")
+    os.kill(trainer.pid, signal.SIGSTOP)  # it could end before the next server has started
     with serve() as server:
         row = server.get(f"/jobs/{job['id']}")
         assert (row["state"], row["attempt"]) == ("running", 1)
         assert lock_holder(run / ".lock") == trainer
+        os.kill(trainer.pid, signal.SIGCONT)
         server.process.terminate()
         server.process.wait()
     with serve() as server:
@@ -186,10 +188,12 @@ def test_a_run_of_the_command_line_is_ended_and_resumed(serve, expected, data, t
     process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     try:
         wait_for(at_step(run, 30))
+        process.send_signal(signal.SIGSTOP)  # it could end before the server has started
         with serve() as server:
             name = run_id(run)
             with pytest.raises(ApiProblem, match="locked"):
                 server.post(f"/runs/{name}/resume")
+            process.send_signal(signal.SIGCONT)
             job = server.post(f"/runs/{name}/{verb}")
             assert job["run_id"] == name
             assert job_in(server, job, "stopped", "failed", "lost")["state"] == "stopped"

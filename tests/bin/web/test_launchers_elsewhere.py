@@ -108,7 +108,7 @@ def requests_of_docker(launch, tmp_path):
     with DockerEngine(tmp_path / "engine") as engine:
         environment = os.environ | {"DOCKER_HOST": engine.address, "HOME": str(tmp_path)}
         words = ("docker", "create", *launch.command[2:])
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stdout) == (0, "c0ffee\n"), done.stderr
         engine.shutdown()
         (request,) = engine.created
@@ -318,7 +318,7 @@ class Kubectl:
 
     def __call__(self, command, *options):
         done = subprocess.run(
-            (*command, *options), env=self.environment, capture_output=True, text=True, timeout=60
+            (*command, *options), env=self.environment, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

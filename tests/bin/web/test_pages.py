@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from studio_server import browser_page, studio_server
+from playwright.sync_api import expect
+from studio_server import browser_page, studio_server, wait_until_drawn
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NOT_THERE = "status of 40[14]|dynamically imported module"
@@ -27,30 +28,30 @@ def test_a_browser_without_the_cookie_is_told_to_open_the_link(studio):
     with browser_page(studio, is_signed_in=False, expected_errors=NOT_THERE) as page:
         page.goto(f"{studio.url}/models")
         page.get_by_role("heading", name="Sign in").wait_for()
-        assert "#token=..." in page.locator("main").inner_text()
+        expect(page.locator("main")).to_contain_text("#token=...")
         page.goto(f"{studio.url}/#token=wrong")
         page.get_by_role("heading", name="Sign in").wait_for()
 
 
 def test_the_language_switch_changes_all_texts_and_is_kept(studio):
     with browser_page(studio, expected_errors=NOT_THERE) as page:
-        assert page.locator(".topbar nav a").first.inner_text() == "Home"
+        expect(page.locator(".topbar nav a").first).to_have_text("Home")
         page.get_by_label("Language").select_option("ko")
-        assert page.locator(".topbar nav a").first.inner_text() == "홈"
+        expect(page.locator(".topbar nav a").first).to_have_text("홈")
         page.reload()
         page.get_by_text("새 학습").first.wait_for()
-        assert page.evaluate("document.documentElement.lang") == "ko"
+        expect(page.locator("html")).to_have_attribute("lang", "ko")
 
 
 def test_a_browser_in_korean_gets_korean(studio):
     with browser_page(studio, language="ko-KR", expected_errors=NOT_THERE) as page:
-        assert page.locator(".topbar nav a").first.inner_text() == "홈"
+        expect(page.locator(".topbar nav a").first).to_have_text("홈")
 
 
 def test_an_unknown_address_is_an_error_that_says_so(studio):
     with browser_page(studio, expected_errors=NOT_THERE) as page:
         page.goto(f"{studio.url}/nothing")
-        assert "/nothing: no such page" in page.get_by_role("alert").inner_text()
+        expect(page.get_by_role("alert")).to_contain_text("/nothing: no such page")
 
 
 def test_the_page_tells_that_the_server_is_gone(tmp_path):
@@ -66,6 +67,7 @@ def test_the_page_tells_that_the_server_is_gone(tmp_path):
 @pytest.mark.parametrize("width", [380, 1280, 3840])
 def test_nothing_is_wider_than_the_window(studio, width):
     with browser_page(studio, width=width, expected_errors=NOT_THERE) as page:
+        wait_until_drawn(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

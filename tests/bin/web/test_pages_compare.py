@@ -1,8 +1,10 @@
 """The comparison of runs, and the page about the API."""
 
+import re
 import shutil
 
 import pytest
+from playwright.sync_api import expect
 from report_runs import change, copy_run
 from studio_server import browser_page, studio_server
 
@@ -29,27 +31,28 @@ def address_of(studio, *names):
 def test_two_runs_share_the_charts_and_settings_that_differ_come_first(studio):
     with browser_page(studio) as page:
         page.goto(address_of(studio, "first", "second"))
-        page.locator("#losses .chart path.line").nth(1).wait_for()
+        lines = page.locator("#losses .chart path.line")
+        expect(lines).to_have_count(2)
         first = page.locator("#settings details").first
-        assert first.locator("summary").inner_text().startswith("Different between runs")
-        assert first.locator("tr", has_text="lr").last.locator("td").all_inner_texts()[1] == (
-            "0.5 flag"
-        )
+        expect(first.locator("summary")).to_have_text(re.compile("^Different between runs"))
+        rate = first.locator("tr", has_text="lr").last.locator("td").nth(1)
+        expect(rate).to_have_text("0.5 flag", use_inner_text=True)
         page.get_by_role("group", name="charts").get_by_role("button", name="second").click()
-        assert page.locator("#losses .chart path.line").count() == 1
+        expect(lines).to_have_count(1)
 
 
 def test_the_axis_of_a_curve_is_the_step_or_the_time(studio):
     with browser_page(studio) as page:
         page.goto(address_of(studio, "first", "second"))
+        page.locator("#losses .chart path.line").first.wait_for()  # keys need a drawn curve
         chart = page.locator("#losses .chart > svg")
         chart.focus()
         page.keyboard.press("ArrowRight")
-        assert page.locator("#losses .tip b").inner_text() == "step 1"
+        expect(page.locator("#losses .tip b")).to_have_text("step 1")
         page.get_by_label("over the time in training steps").check()
         chart.focus()
         page.keyboard.press("ArrowRight")
-        assert page.locator("#losses .tip b").inner_text().startswith("time ")
+        expect(page.locator("#losses .tip b")).to_have_text(re.compile("^time "))
 
 
 def test_equal_runs_have_no_difference_in_words_and_in_figures(studio):
@@ -60,8 +63,8 @@ def test_equal_runs_have_no_difference_in_words_and_in_figures(studio):
         job = next(job for job in studio.get("/jobs")["jobs"] if job["kind"] == "compare")
         result = studio.get(f"/jobs/{job['id']}/result")
         assert result["difference"] == 0
-        assert page.locator(".verdict").inner_text() == result["verdict"]["en"]
-        assert page.locator("svg.interval").count() == 1
+        expect(page.locator(".verdict")).to_have_text(result["verdict"]["en"])
+        expect(page.locator("svg.interval")).to_have_count(1)
 
 
 def test_one_run_is_no_comparison(studio):
@@ -73,7 +76,7 @@ def test_one_run_is_no_comparison(studio):
 def test_an_unknown_run_is_an_error_that_says_so(studio):
     with browser_page(studio, expected_errors="status of 404") as page:
         page.goto(f"{studio.url}/compare?runs={'0' * 16},{'1' * 16}")
-        assert "no such run" in page.get_by_role("alert").inner_text()
+        expect(page.get_by_role("alert")).to_contain_text("no such run")
 
 
 def test_a_table_of_1000_classes_shows_the_first_ones_and_all_on_demand(studio, trained_run):
@@ -85,25 +88,24 @@ def test_a_table_of_1000_classes_shows_the_first_ones_and_all_on_demand(studio, 
         page.goto(f"{studio.url}/")
         page.get_by_role("link", name="many", exact=True).click()
         rows = page.locator("#classes tbody tr")
-        rows.first.wait_for()
-        assert rows.count() == 200
+        expect(rows).to_have_count(200)
         page.locator("#classes thead button").nth(2).click()  # the highest score comes first
-        assert rows.first.locator("th").inner_text() == "class 999"
+        expect(rows.first.locator("th")).to_have_text("class 999")
         page.get_by_role("button", name="show all 1,000 rows").click()
-        assert rows.count() == 1000
+        expect(rows).to_have_count(1000)
 
 
 def test_the_page_about_the_api_describes_every_endpoint(studio):
     with browser_page(studio) as page:
         api = page.evaluate("fetch('/api/openapi.json').then((answer) => answer.json())")
         page.get_by_role("link", name="API").click()
-        page.locator(".endpoint").first.wait_for()
+        page.locator(".endpoint").first.wait_for()  # all come at once
         shown = page.locator(".endpoint > summary > code").all_inner_texts()
         expected = [path for path, methods in api["paths"].items() for _ in methods]
         assert sorted(shown) == sorted(expected)
         page.get_by_label("Search the endpoints").fill("put a training")
         block = page.locator(".endpoint:visible")
-        assert block.count() == 1
+        expect(block).to_have_count(1)
         block.locator("summary").click()
-        text = block.inner_text()
-        assert "run_name" in text and "-H 'X-Visionloop: 1'" in text
+        for text in ("run_name", "-H 'X-Visionloop: 1'"):
+            expect(block).to_contain_text(text, use_inner_text=True)

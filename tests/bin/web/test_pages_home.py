@@ -1,9 +1,11 @@
 """Home: runs, the queue and failures, live."""
 
+import re
 import shutil
 
 import pytest
 from live_runs import beat, live_run
+from playwright.sync_api import expect
 from report_runs import change, copy_run
 from studio_server import browser_page, studio_server
 
@@ -46,7 +48,7 @@ def wait_for(page, part, names):
 def test_an_empty_studio_leads_to_a_new_training(studio):
     with browser_page(studio) as page:
         page.get_by_text("No training yet").wait_for()
-        assert page.locator(".empty a.primary").get_attribute("href") == "/new"
+        expect(page.locator(".empty a.primary")).to_have_attribute("href", "/new")
 
 
 def test_runs_are_found_by_search_and_selected_to_compare(studio, trained_run):
@@ -62,10 +64,12 @@ def test_runs_are_found_by_search_and_selected_to_compare(studio, trained_run):
         page.get_by_label("All states").select_option("")
         page.get_by_label("Select roses to compare").check()
         compare = page.locator(".chosen a")
+        expect(page.locator(".chosen > span")).to_have_text(re.compile(r"^1\b"))
         assert compare.get_attribute("href") is None
         page.get_by_label("Select tulips to compare").check()
         ids = {run["name"]: run["id"] for run in studio.get("/runs")["runs"]}
-        assert compare.get_attribute("href") == f"/compare?runs={ids['roses']},{ids['tulips']}"
+        both = f"/compare?runs={ids['roses']},{ids['tulips']}"
+        expect(compare).to_have_attribute("href", both)
 
 
 def test_the_order_of_the_queue_is_changed_with_the_keyboard(studio):
@@ -111,9 +115,9 @@ def test_a_failed_job_shows_its_reason_and_starts_again_with_its_settings(studio
         wait_for(page, "failed", ["wrong"])
         reason = studio.get(f"/jobs/{job}")["error"]["message"]
         part = page.locator("#failed")
-        assert reason in part.locator(".error").inner_text()
+        expect(part.locator(".error")).to_contain_text(reason)
         again = part.get_by_role("link", name="Start again")
-        assert again.get_attribute("href") == f"/new?job={job}"
+        expect(again).to_have_attribute("href", f"/new?job={job}")
 
 
 def test_a_running_training_moves_on_in_place(studio, trained_run):
@@ -125,7 +129,8 @@ def test_a_running_training_moves_on_in_place(studio, trained_run):
         beat(run, step=500)
         card.get_by_text("500 / 1,000").wait_for()
         assert card.evaluate("(element) => element.isSame === true")
-        assert card.locator("progress").evaluate("(bar) => bar.value / bar.max") == 0.5
+        expect(card.locator("progress")).to_have_js_property("max", 1000)
+        expect(card.locator("progress")).to_have_js_property("value", 500)
         change(run / "status.json", lambda status: status.update(state="finished", step=1000))
         card.wait_for(state="hidden")
 

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 from playwright.sync_api import expect
-from studio_server import browser_page, studio_server
+from studio_server import browser_page, studio_server, wait_until_drawn
 
 from visionloop.datasets.synthetic.writers import WRITERS
 
@@ -66,14 +66,14 @@ def test_a_wrong_value_is_marked_and_keeps_the_training_from_starting(studio):
         rate = page.locator("[data-setting=lr]")
         rate.fill("fast")
         page.locator(".command-bar .error-box").wait_for()
-        assert rate.get_attribute("aria-invalid") == "true"
-        assert start.is_disabled()
+        expect(rate).to_have_attribute("aria-invalid", "true")
+        expect(start).to_be_disabled()
 
         page.get_by_role("button", name="Go to lr").click()
-        assert page.evaluate("document.activeElement.dataset.setting") == "lr"
+        expect(rate).to_be_focused()
         rate.fill("1e-3")
         page.locator(".command-bar .error-box").wait_for(state="detached")
-        assert start.is_enabled()
+        expect(start).to_be_enabled()
         assert command_of(page, "--lr")[-2:] == ["--lr", "0.001"]
 
 
@@ -96,11 +96,12 @@ def test_choices_survive_a_reload_and_go_with_start_over(studio):
         page.locator("[data-setting=seed]").fill("7")
         page.reload()
         page.locator(".setting").first.wait_for()
-        assert page.locator("[data-setting=seed]").input_value() == "7"
+        expect(page.locator("[data-setting=seed]")).to_have_value("7")
         assert command_of(page, "--seed")[-2:] == ["--seed", "7"]
         page.get_by_role("button", name="Start over").click()
         page.locator(".choices.tasks").wait_for()
-        assert page.locator(".command-bar pre").is_hidden()
+        expect(page.locator(".command-bar > .hint")).to_be_visible()  # it says what is missing
+        expect(page.locator(".command-bar pre")).to_be_hidden()
 
 
 def test_a_job_fills_in_the_settings_that_it_was_created_with(studio):
@@ -117,16 +118,14 @@ def test_a_job_fills_in_the_settings_that_it_was_created_with(studio):
         page.goto(f"{studio.url}/new?job={job['id']}")
         page.locator(".setting").first.wait_for()
         again = command_of(page)
-        note = page.locator("[data-setting=note]").input_value()
-        address = page.url
+        expect(page.locator("[data-setting=note]")).to_have_value("again")
+        expect(page).to_have_url(f"{studio.url}/new")
 
     output = again.index("--output") + 1
     assert again[output] != job["run"]
     assert again[:output] + again[output + 1 :] == [
         word for word in job["command"] if word != job["run"]
     ]
-    assert note == "again"
-    assert address == f"{studio.url}/new"
 
 
 def test_the_keyboard_alone_reaches_the_settings(studio):
@@ -135,15 +134,19 @@ def test_the_keyboard_alone_reaches_the_settings(studio):
         page.locator(".choice").first.focus()
         page.keyboard.press("Enter")
         page.locator("input[name=data]").first.wait_for()
-        assert page.evaluate("document.activeElement.tagName") == "H2"
+        expect(page.locator(".step > h2")).to_be_focused()
         page.get_by_label("small-classification").focus()
         page.keyboard.press("Space")
-        page.get_by_role("button", name="Go on to the model").press("Enter")
+        onward = page.get_by_role("button", name="Go on to the model")
+        expect(onward).to_be_enabled()  # a press does not wait for it
+        onward.press("Enter")
         page.locator('input[name="model"][value="tiny"]').focus()
         page.keyboard.press("Space")
-        page.get_by_role("button", name="Go on to the settings").press("Enter")
+        onward = page.get_by_role("button", name="Go on to the settings")
+        expect(onward).to_be_enabled()
+        onward.press("Enter")
         page.locator(".setting").first.wait_for()
-        assert page.evaluate("document.activeElement.textContent") == "Settings"
+        expect(page.locator(":focus")).to_have_text("Settings")
 
 
 def test_hostile_names_are_text_and_data_without_validation_holds_images_out(studio):
@@ -155,7 +158,7 @@ def test_hostile_names_are_text_and_data_without_validation_holds_images_out(stu
         card.get_by_role("link").click()
         page.locator("input[name=model]").first.wait_for()
         page.locator('input[name="model"][value="tiny"]').check()
-        command = command_of(page)
+        command = command_of(page, "--model tiny")
     assert command[command.index("--data") + 1] == str(studio.data / HOSTILE)
     assert command[command.index("--val-split") + 1] == "0.2"
 
@@ -166,9 +169,8 @@ def test_a_path_outside_the_roots_is_refused_at_its_field(studio):
         path = page.get_by_label("Path of the data")
         path.fill("/etc")
         path.press("Enter")
-        page.locator(".field .error:visible").wait_for()
-        assert "outside" in page.locator(".field .error:visible").inner_text()
-        assert path.get_attribute("aria-invalid") == "true"
+        expect(page.locator(".field .error:visible")).to_contain_text("outside")
+        expect(path).to_have_attribute("aria-invalid", "true")
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "docker", "slurm", "kubernetes"])
@@ -181,7 +183,8 @@ def test_each_launcher_shows_its_own_command(studio, launcher):
             page.get_by_label("Volume claims").fill(f"all:{studio.data.parent}")
             page.locator(".command-bar .error-box").wait_for(state="detached")
             page.locator(".command-bar details").first.click()
-            assert "kind: Job" in page.locator(".command-bar details pre").inner_text()
+            manifest = page.locator(".command-bar details pre")
+            expect(manifest).to_contain_text("kind: Job", use_inner_text=True)
         program = {"torchrun": "torch.distributed.run", "kubernetes": "kubectl", "slurm": "sbatch"}
         command_of(page, program.get(launcher, launcher))
 
@@ -192,6 +195,7 @@ def test_pages_fit_a_phone_in_both_languages(studio, path, language):
     with browser_page(studio, width=380, height=800, dark=True, language=language) as page:
         page.goto(f"{studio.url}/{path}")
         page.locator(".choice, .model-table td").first.wait_for()
+        wait_until_drawn(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         text = page.locator("main").inner_text()
     assert bool(re.search("[가-힣]", text)) == (language == "ko")
@@ -202,14 +206,15 @@ def test_models_are_filtered_and_lead_to_a_training(studio):
     with browser_page(studio) as page:
         page.goto(f"{studio.url}/models")
         rows = page.locator(".model-table tbody tr")
-        rows.first.wait_for()
+        wait_until_drawn(page)
         everything = rows.count()
         page.get_by_label("Task").select_option("detection")
         page.get_by_label("Search").fill("nano")
+        expect(rows.filter(has_not_text=re.compile("nano", re.IGNORECASE))).to_have_count(0)
         assert 0 < rows.count() < everything
         page.get_by_label("Search").fill("nothing like it")
         page.locator(".empty").wait_for()
         page.get_by_label("Search").fill("")
         rows.first.get_by_role("link", name="Train from it").click()
         page.locator("input[name=data]").first.wait_for()
-        assert page.locator(".steps li.done").count() == 2
+        expect(page.locator(".steps li.done")).to_have_count(2)

@@ -19,7 +19,7 @@ from PIL import Image
 from predict_runs import write_model
 from starlette.requests import Request
 from studio_client import studio_client, studio_config
-from studio_server import ApiProblem, studio_server
+from studio_server import SECONDS, ApiProblem, studio_server
 
 from visionloop.bin.web.api import predictions
 from visionloop.bin.web.config import Limits
@@ -136,10 +136,11 @@ def test_second_image_of_a_model_is_predicted_by_the_same_process(client):
     before = worker_pids(client)
     for pid in before:  # the first process to end where memory runs out
         assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
-    second = predict(client, "classification").json()
+    again = [predict(client, "classification").json() for _ in range(3)]
     assert worker_pids(client) == before
-    assert first["top"] == second["top"] and first["id"] != second["id"]
-    assert second["seconds"] < 1
+    assert all(one["top"] == first["top"] for one in again)
+    assert len({one["id"] for one in (first, *again)}) == 4
+    assert min(one["seconds"] for one in again) < 1  # without loading; one may be disturbed
 
 
 def test_images_are_upright_by_their_orientation(client):
@@ -385,7 +386,7 @@ def test_a_worker_ends_when_its_server_is_killed(folder):
     pid = int(server.stdout.readline())
     server.kill()
     server.wait()
-    until = time.monotonic() + 20
+    until = time.monotonic() + SECONDS
     while is_alive(pid) and time.monotonic() < until:
         time.sleep(0.05)
     assert not is_alive(pid)

@@ -158,7 +158,7 @@ def test_the_thread_notices_new_and_changed_runs(root):
         index.close()
 
 
-def wait_for(condition, seconds=10):
+def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from studio_server import studio_server
+from studio_server import SECONDS, studio_server
 
 from visionloop.bin.studio import command as commands
 from visionloop.bin.web.config import StudioConfig
@@ -34,7 +34,7 @@ def address_of(url):
 
 def answer_to(address, request):
     """The bytes that a server answers to bytes."""
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=SECONDS) as connection:
         connection.sendall(request)
         parts = []
         while part := connection.recv(65536):
@@ -109,7 +109,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(studio):
         f"POST /api/v1/session HTTP/1.1\r\nHost: {host}:{port}\r\nX-Visionloop: 1\r\n"
         "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     )
-    with socket.create_connection((host, port), timeout=20) as connection:
+    with socket.create_connection((host, port), timeout=SECONDS) as connection:
         connection.sendall(head.encode())
         sent = 0
         try:
@@ -210,17 +210,17 @@ def test_with_tls_the_cookie_is_sent_over_tls_alone(tmp_path, certificate):
         }
         body = json.dumps({"token": server.token}).encode()
         request = urllib.request.Request(f"{server.url}/api/v1/session", body, headers)
-        with urllib.request.urlopen(request, context=trusted, timeout=20) as response:
+        with urllib.request.urlopen(request, context=trusted, timeout=SECONDS) as response:
             assert response.status == 204
             assert "; Secure" in response.headers["set-cookie"]
         with pytest.raises(OSError):  # plain HTTP on the same port
-            urllib.request.urlopen(server.url.replace("https", "http"), timeout=20)
+            urllib.request.urlopen(server.url.replace("https", "http"), timeout=SECONDS)
         old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         old.load_verify_locations(certificate[0])
         with pytest.warns(DeprecationWarning):
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(OSError):
-            urllib.request.urlopen(server.url, context=old, timeout=20)
+            urllib.request.urlopen(server.url, context=old, timeout=SECONDS)
 
 
 def test_a_certificate_that_is_none_is_refused_in_one_line(tmp_path, command, certificate):

@@ -95,8 +95,9 @@ def change_settings(page, steps, every):
         "precision": "fp32",
     }
     closed = page.locator("details.group:not([open]) > summary")
-    while closed.count():
+    for left in reversed(range(closed.count())):
         closed.first.press("Enter")
+        expect(closed).to_have_count(left)
     for name, value in values.items():
         field = page.locator(f"[data-setting={name}]")
         if field.evaluate("(input) => input.tagName") == "SELECT":
