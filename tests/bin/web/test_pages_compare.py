@@ -44,7 +44,8 @@ def test_two_runs_share_the_charts_and_settings_that_differ_come_first(studio):
 def test_the_axis_of_a_curve_is_the_step_or_the_time(studio):
     with browser_page(studio) as page:
         page.goto(address_of(studio, "first", "second"))
-        page.locator("#losses .chart path.line").first.wait_for()  # keys need a drawn curve
+        # keys need a drawn curve
+        page.locator("#losses .chart path.line").first.wait_for(state="attached")
         chart = page.locator("#losses .chart > svg")
         chart.focus()
         page.keyboard.press("ArrowRight")

@@ -31,7 +31,8 @@ def open_run(page, studio, name):
     page.goto(f"{studio.url}/runs/{id_of(studio, name)}")
     page.locator("#log").wait_for()
     wait_until_drawn(page)
-    page.locator(f"{LOSS} path.line").first.wait_for()  # keys and the pointer need a curve
+    # keys and the pointer need a curve; a flat one has no height, so that it is not "visible"
+    page.locator(f"{LOSS} path.line").first.wait_for(state="attached")
 
 
 def point_at(page, place):
