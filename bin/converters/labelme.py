@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -22,6 +23,7 @@ from visionloop.bin.converters.masks import (
 from visionloop.bin.converters.outlines import (
     Corners,
     InvalidOutline,
+    Region,
     check_corners,
     circle,
     encode_bitmap,
@@ -46,6 +48,21 @@ class InvalidFile(ValueError):
     """A json that cannot be used at all; the message is the reason."""
 
 
+@dataclass(frozen=True, eq=False)
+class LabelmeFiles:
+    """The labelme jsons of a source.
+
+    Attributes:
+        folders: {split: folder of the images}.
+        entries: {split: {path of the image relative to the folder: annotations}}.
+        names: of the classes, sorted.
+    """
+
+    folders: dict[str, Path]
+    entries: dict[str, dict[str, LabelmeEntry]]
+    names: list[str]
+
+
 def read_labelme(source: str, report: ConversionReport, *, background: str) -> dict[str, MaskSplit]:
     """Read the jsons in train/, val/ and test/, or all as "train" without such folders.
 
@@ -63,6 +80,27 @@ def read_labelme(source: str, report: ConversionReport, *, background: str) -> d
     Raises:
         DataLayoutError: for a folder without annotations.
     """
+    files = read_labelme_files(source, report)
+    classes, background_id = add_background(files.names, background)
+    check_class_count(source, classes)
+    value_of = {name: value for value, name in enumerate(classes)}
+    value_of |= {IGNORE_LABEL: IGNORED, BACKGROUND_LABEL: background_id}
+    draw = partial(_draw, value_of=value_of, background_id=background_id)
+    return {
+        split: MaskSplit(
+            folder=os.fspath(files.folders[split]),
+            names=list(entries),
+            entries=list(entries.values()),
+            classes=classes,
+            draw=draw,
+            background_id=background_id,
+        )
+        for split, entries in files.entries.items()
+    }
+
+
+def read_labelme_files(source: str, report: ConversionReport) -> LabelmeFiles:
+    """Read the jsons of all splits; see read_labelme."""
     folders = {split: folder for split in SPLITS if (folder := find_split(source, split))}
     folders = folders or {"train": Path(source)}
     splits = {split: _read_folder(folder, report) for split, folder in folders.items()}
@@ -74,23 +112,7 @@ def read_labelme(source: str, report: ConversionReport, *, background: str) -> d
         for _, shapes, _ in entries.values()
         for shape in shapes
     }
-    names = sorted(labels - {IGNORE_LABEL, BACKGROUND_LABEL})
-    classes, background_id = add_background(names, background)
-    check_class_count(source, classes)
-    value_of = {name: value for value, name in enumerate(classes)}
-    value_of |= {IGNORE_LABEL: IGNORED, BACKGROUND_LABEL: background_id}
-    draw = partial(_draw, value_of=value_of, background_id=background_id)
-    return {
-        split: MaskSplit(
-            folder=os.fspath(folders[split]),
-            names=list(entries),
-            entries=list(entries.values()),
-            draw=draw,
-            classes=classes,
-            background_id=background_id,
-        )
-        for split, entries in splits.items()
-    }
+    return LabelmeFiles(folders, splits, sorted(labels - {IGNORE_LABEL, BACKGROUND_LABEL}))
 
 
 def _read_folder(top: Path, report: ConversionReport) -> dict[str, LabelmeEntry]:
@@ -173,12 +195,39 @@ def _draw(
     background_id: int,
 ) -> Mask | None:
     """Return the mask of an image, or None after adding a problem to the report."""
+    regions = regions_of(entry, size_hw, report, label_of=value_of)
+    if regions is None:
+        return None
+    ids = np.full(size_hw, background_id, dtype=np.uint8)
+    for region in regions:
+        paint(ids, region.outline, IGNORED if region.label is None else region.label)
+    return ids
+
+
+def regions_of(
+    entry: LabelmeEntry,
+    size_hw: tuple[int, int],
+    report: ConversionReport,
+    *,
+    label_of: Mapping[str, int | None],
+) -> list[Region] | None:
+    """Return the regions of an image in the order of its file, where later ones are on top.
+
+    Args:
+        entry: annotations of the image.
+        size_hw: (height, width) of the image.
+        report: receives the problems.
+        label_of: {name of a class: label}.
+
+    Returns:
+        None after adding a problem to the report.
+    """
     path, shapes, stated_hw = entry
     problems_before = len(report.problems)
     if why := stated_size_problem(stated_hw, size_hw):
         report.add_problem(path, why)
         return None
-    ids = np.full(size_hw, background_id, dtype=np.uint8)
+    regions = []
     for number, shape in enumerate(shapes, 1):
         label = class_name(shape["label"])
         kind = shape.get("shape_type") or "polygon"  # early versions had polygons only
@@ -188,16 +237,24 @@ def _draw(
             continue
         try:
             corners = corners_of(kind, shape.get("points"), size_hw)
-            outline = (
-                encode_bitmap(shape.get("mask"), corners, size_hw)
-                if kind == "mask"
-                else encode_polygons([corners], size_hw)
-            )
+            if kind == "mask":
+                outline, polygons = encode_bitmap(shape.get("mask"), corners, size_hw), None
+            else:
+                outline = encode_polygons([corners], size_hw)
+                polygons = [corners.reshape(-1).tolist()]
         except InvalidOutline as error:
             report.add_problem(path, f"{place}: {error}")
             continue
-        paint(ids, outline, value_of[label])
-    return ids if len(report.problems) == problems_before else None
+        regions.append(
+            Region(
+                label_of[label],
+                outline,
+                f"{path}: {place}",
+                polygons=polygons,
+                group=shape.get("group_id"),
+            )
+        )
+    return regions if len(report.problems) == problems_before else None
 
 
 def corners_of(kind: object, points: object, size_hw: tuple[int, int]) -> Corners:

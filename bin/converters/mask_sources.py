@@ -7,6 +7,7 @@ from pathlib import Path
 
 from visionloop.bin.converters.coco_masks import read_coco_masks
 from visionloop.bin.converters.conversion import ConversionReport
+from visionloop.bin.converters.entries import split_off_val
 from visionloop.bin.converters.labelme import read_labelme
 from visionloop.bin.converters.masks import MaskSplit
 from visionloop.bin.converters.voc_masks import MASKS, read_voc_masks
@@ -14,7 +15,6 @@ from visionloop.datasets.detection.annotation_files import is_coco
 from visionloop.datasets.io.folders import walk_folder
 from visionloop.datasets.io.layout import DataLayoutError, is_hidden, shorten
 from visionloop.datasets.io.text import read_ends
-from visionloop.engine.data.subsets import hash_split
 from visionloop.engine.errors import UserError
 
 MAX_PROBED_FILES = 50  # of each folder
@@ -58,14 +58,7 @@ def read_masks(
     else:
         read = {"coco": read_coco_masks, "labelme": read_labelme}[kind]
         splits = read(source, report, background=background)
-    if not val_split or "train" not in splits:
-        return splits
-    if "val" in splits:
-        why = f"--val-split: {source} has a val split already"
-        raise UserError(why, field="val_split", file=source)
-    whole = splits["train"]
-    train, val = hash_split(whole.names, None, val_split)
-    return splits | {"train": whole.subset(train), "val": whole.subset(val)}
+    return split_off_val(splits, source, val_split)
 
 
 def detect_kind(source: str) -> str:

@@ -1,11 +1,10 @@
 """Writer of segmentation data: `images/<split>/x.jpg`, `masks/<split>/x.png`, `classes.json`."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,60 +12,33 @@ from PIL import Image
 from tqdm import tqdm
 
 from visionloop.bin.converters.conversion import ConversionReport, OutputFormat, PathLike
+from visionloop.bin.converters.entries import Entry, EntrySplit
 from visionloop.datasets.io.images import UnreadableImage, read_size
 from visionloop.datasets.io.layout import DataLayoutError
-from visionloop.datasets.io.paths import Rows
 
 IGNORED = 255
 MAX_CLASSES = 255  # ids 0..254
 
 Mask: TypeAlias = NDArray[np.uint8]
-# the annotations of an image, in a form that each source chooses for its own `draw`
-Entry: TypeAlias = Any  # type: ignore[explicit-any]
 DrawMask: TypeAlias = Callable[[Entry, tuple[int, int], ConversionReport], Mask | None]
 
 
 @dataclass(frozen=True, eq=False)
-class MaskSplit:
+class MaskSplit(EntrySplit):
     """Images whose masks are drawn one after the other.
 
     Attributes:
-        folder: of the images.
-        names: paths of the images relative to the folder.
-        entries: annotations of each image.
         draw: called with (entry, (height, width), report), returns the mask, uint8 [H, W] with
             class ids and 255 for ignored, or None after it added a problem to the report.
-        classes: names in order of id.
         background_id: value of pixels without annotation.
         colors: {class: [red, green, blue]} of the classes whose color is known, or None.
         regions: number of classes drawn in each image, summed, without `background_id`.
     """
 
-    folder: str
-    names: list[str]
-    entries: list[Entry]
     draw: DrawMask
-    classes: tuple[str, ...]
     background_id: int
     colors: dict[str, list[int]] | None = None
     regions: int = 0
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.names)
-
-    def name(self, i: int) -> str:
-        """Return the path of image i relative to the folder."""
-        return self.names[i]
-
-    def path(self, i: int) -> str:
-        """Return the path of image i."""
-        return os.path.join(self.folder, self.names[i])
-
-    def subset(self, rows: Rows) -> "MaskSplit":
-        """Return the split with these images alone, in this order."""
-        names, entries = [self.names[i] for i in rows], [self.entries[i] for i in rows]
-        return replace(self, names=names, entries=entries)
 
 
 def add_background(names: Iterable[str], background: str) -> tuple[tuple[str, ...], int]:

@@ -4,6 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +21,28 @@ CIRCLE_CORNERS = 64
 Corners: TypeAlias = NDArray[np.float64]  # [N, 2] xy in pixels
 # pycocotools' {"size": [height, width], "counts": compressed bytes}
 RunLengths: TypeAlias = dict[str, object]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """An annotated region of an image.
+
+    Attributes:
+        label: position of the class among those of the source; None: pixels of no class, which are
+            ignored.
+        outline: its pixels.
+        place: file and name of the annotation, for messages.
+        crowd: whether it holds objects that were not annotated one by one.
+        polygons: [[x1, y1, x2, y2, ...], ...] in pixels where the source has polygons.
+        group: value that is equal in the regions of one object; None: an object of its own.
+    """
+
+    label: int | None
+    outline: RunLengths
+    place: str
+    crowd: bool = False
+    polygons: list[list[float]] | None = None
+    group: object = None
 
 
 class InvalidOutline(ValueError):
@@ -153,6 +176,8 @@ def area(encoded: RunLengths) -> int:
     return int(coco_mask.area(encoded))
 
 
-def paint(ids: NDArray[np.uint8], encoded: RunLengths, value: int) -> None:
-    """Set the covered pixels of a mask, uint8 [H, W], to `value`."""
+def paint(
+    ids: NDArray[np.uint8] | NDArray[np.int32], encoded: RunLengths, value: int
+) -> None:
+    """Set the covered pixels of a mask, [H, W], to `value`."""
     ids[coco_mask.decode(encoded).astype(bool)] = value
