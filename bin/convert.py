@@ -4,13 +4,17 @@
     bin/convert.py yolo football/ data/football --images link
     bin/convert.py imagefolder flowers/ data/flowers
     bin/convert.py masks labelled/ data/cells --val-split 0.2
+    bin/convert.py instances labelled/ data/cells --val-split 0.2
+    bin/convert.py panoptic data/cells data/panoptic --background glass
     bin/convert.py lpips --backbone alex.safetensors --heads lin.safetensors --output l.safetensors
 
-For detection, OUTPUT holds train.json, val.json and test.json (COCO) for the splits that the source
-has, and the images in folders of the same names. For segmentation, which `masks` is for, it holds
-images/train/, masks/train/ and so on, and classes.json. convert.json names the source and lists
-everything that was left out. With `--images none` the folders of images are links to the folders of
-the source: they work as long as the source is not moved.
+For detection and instance segmentation, OUTPUT holds train.json, val.json and test.json (COCO) for
+the splits that the source has, and the images in folders of the same names. For panoptic
+segmentation it holds panoptic_train.json and panoptic_train/*.png instead. For semantic
+segmentation, which `masks` is for, it holds images/train/, masks/train/ and so on, and
+classes.json. convert.json names the source and lists everything that was left out. With
+`--images none` the folders of images are links to the folders of the source: they work as long as
+the source is not moved.
 """
 
 from collections.abc import Callable
@@ -168,6 +172,106 @@ def masks(
         read_masks, kind=kind, background=background, val_split=val_split, classes_file=classes_file
     )
     convert("masks", read, MASKS, source, output, images=images, skip_broken=skip_broken)
+
+
+SEGMENT_SOURCES = (
+    "SOURCE is COCO json with polygons or run lengths; COCO panoptic (panoptic_train.json and "
+    "panoptic_train/*.png); labelme with one json for each image, where shapes of one label with "
+    "equal group_id are one object; YOLO with outlines; Cityscapes (gtFine/ and leftImg8bit/); or "
+    "Pascal VOC with SegmentationClass/, SegmentationObject/ and JPEGImages/."
+)
+
+
+def segment_options(function: Callable[..., None]) -> Callable[..., None]:  # type: ignore[explicit-any]  # options differ
+    """Add the options of the conversions that keep objects apart."""
+    options = (
+        val_split_option,
+        click.option(
+            "--classes",
+            "classes_file",
+            metavar="FILE",
+            help="For voc: classes.json or CVAT's labelmap.txt with class names and colors "
+            "(default: the labelmap.txt of SOURCE, or the 21 classes of VOC)",
+        ),
+        click.option(
+            "--things",
+            metavar="NAME,...",
+            help="Classes whose objects are counted; the others are stuff, one segment in each "
+            "image (default: as SOURCE says, or all classes)",
+        ),
+        click.option(
+            "--from",
+            "kind",
+            type=click.Choice(["coco", "coco-panoptic", "labelme", "yolo", "cityscapes", "voc"]),
+            help="Format of SOURCE (default: detected from its files)",
+        ),
+    )
+    for option in options:  # applied from the last to the first
+        function = option(function)
+    return function
+
+
+@conversion(
+    "instances",
+    "Convert objects into COCO json with outlines, for instance segmentation and detection. "
+    + SEGMENT_SOURCES,
+)
+@segment_options
+def instances(
+    kind: str | None,
+    things: str | None,
+    classes_file: str | None,
+    val_split: float,
+    source: str,
+    output: str,
+    images: str,
+    skip_broken: bool,
+) -> None:
+    """Run `convert instances`."""
+    from visionloop.bin.converters.conversion import convert
+    from visionloop.bin.converters.segments.instances_json import INSTANCES
+    from visionloop.bin.converters.segments.sources import read_segments
+
+    read = partial(
+        read_segments, kind=kind, things=things, val_split=val_split, classes_file=classes_file
+    )
+    convert("instances", read, INSTANCES, source, output, images=images, skip_broken=skip_broken)
+
+
+@conversion(
+    "panoptic",
+    "Convert objects and stuff into COCO panoptic json and PNGs, for panoptic segmentation. Where "
+    "outlines of COCO or YOLO overlap, the smaller one is on top; of labelme, the later one. "
+    + SEGMENT_SOURCES,
+)
+@click.option(
+    "--background",
+    metavar="NAME",
+    help="Class of stuff of the pixels without annotation (default: none, they are void, which is "
+    "ignored in evaluation)",
+)
+@segment_options
+def panoptic(
+    background: str | None,
+    kind: str | None,
+    things: str | None,
+    classes_file: str | None,
+    val_split: float,
+    source: str,
+    output: str,
+    images: str,
+    skip_broken: bool,
+) -> None:
+    """Run `convert panoptic`."""
+    from visionloop.bin.converters.conversion import convert
+    from visionloop.bin.converters.segments.panoptic_files import panoptic_format
+    from visionloop.bin.converters.segments.sources import read_segments
+
+    read = partial(
+        read_segments, kind=kind, things=things, val_split=val_split, classes_file=classes_file
+    )
+    written = panoptic_format(background)
+    convert("panoptic", read, written, source, output, images=images, skip_broken=skip_broken)
 
 
 @command.command(

@@ -17,11 +17,11 @@ def write_coco(path: Path, index: DetectionIndex) -> None:
     """
     with open(path, "w", encoding="ascii") as file:
         file.write('{"categories": ')
-        _write_list(file, _categories(index))
+        write_list(file, _categories(index))
         file.write(',\n"images": ')
-        _write_list(file, _images(index))
+        write_list(file, _images(index))
         file.write(',\n"annotations": ')
-        _write_list(file, _annotations(index))
+        write_list(file, _annotations(index))
         file.write("}\n")
 
 
@@ -56,7 +56,7 @@ def _annotations(index: DetectionIndex) -> Iterator[Mapping[str, object]]:
             }
 
 
-def _write_list(file: TextIO, rows: Iterable[Mapping[str, object]]) -> None:
+def write_list(file: TextIO, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a json list with a line for each row."""
     file.write("[")
     for number, row in enumerate(rows):

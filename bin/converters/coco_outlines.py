@@ -3,7 +3,7 @@
 import json
 import os
 from array import array
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -40,6 +40,7 @@ USED_KEYS = ("id", "image_id", "category_id", "iscrowd", "segmentation")  # of a
 
 # (name, annotations, stated (height, width)) of an image
 CocoEntry: TypeAlias = tuple[str, list[JsonObject], Sequence[int]]
+UsedCategories: TypeAlias = Callable[[Sequence[JsonObject]], set[Hashable]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +73,16 @@ class CocoFile:
 
 
 def read_coco_files(
-    jsons: Mapping[str, Path], report: ConversionReport
+    jsons: Mapping[str, Path],
+    report: ConversionReport,
+    used_categories: UsedCategories = annotated_categories,
 ) -> dict[str, CocoFile]:
     """Read the COCO jsons of the splits, whose classes are those of the first one.
 
     Args:
         jsons: {split: json}.
         report: receives the images and annotations that cannot be used.
+        used_categories: returns the category ids of annotations.
 
     Raises:
         DataLayoutError: for files that are laid out otherwise.
@@ -88,7 +92,7 @@ def read_coco_files(
     for split, path in jsons.items():
         file_report = Report(path)
         sections = read_sections(path)
-        annotated = annotated_categories(sections["annotations"])
+        annotated = used_categories(sections["annotations"])
         categories = read_categories(sections["categories"], annotated, classes, file_report)
         images, row_of = read_images(sections["images"], file_report)
         for kind, place, why in file_report.problems:
@@ -109,7 +113,12 @@ def read_coco_files(
 def folders_of_images(path: Path, split: str) -> list[str]:
     """Return folders that the images of a json may be in, the likeliest first."""
     data = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
-    return [os.fspath(folder) for folder in image_folders(data, path, split)]
+    named = path.with_name(path.name.removeprefix("panoptic_"))
+    folders = image_folders(data, named, split)
+    # the PNGs of panoptic data may be called like the images
+    is_panoptic = named != path
+    pngs = path.with_suffix("")
+    return [os.fspath(folder) for folder in folders if not (is_panoptic and folder == pngs)]
 
 
 def find_jsons(source: str) -> dict[str, Path]:

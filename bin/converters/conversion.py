@@ -141,6 +141,7 @@ def convert(
                 "images": images,
                 "splits": counts,
                 "left_out": report.problems,
+                "notes": report.notes,
             }
             (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     except DataLayoutError as error:

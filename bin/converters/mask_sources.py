@@ -73,7 +73,7 @@ def detect_kind(source: str) -> str:
     folders = (top, *(folder for folder in below if not is_hidden(folder.name)))
     if any((folder / MASKS).is_dir() for folder in folders):
         return "voc"
-    kinds = {kind for path in _probed_jsons(top) if (kind := detect_json_kind(path))}
+    kinds = {kind for path in probed_jsons(top) if (kind := detect_json_kind(path))}
     if len(kinds) == 1:
         return kinds.pop()
     if kinds:
@@ -84,7 +84,7 @@ def detect_kind(source: str) -> str:
     raise DataLayoutError(top, f"{expected}; found {content or 'nothing'}")
 
 
-def _probed_jsons(top: Path) -> Iterator[str]:
+def probed_jsons(top: Path) -> Iterator[str]:
     """Yield the first json files of each folder."""
     for level, files in walk_folder(top):
         names = [name for name in files if name.lower().endswith(".json")]

@@ -176,8 +176,6 @@ def area(encoded: RunLengths) -> int:
     return int(coco_mask.area(encoded))
 
 
-def paint(
-    ids: NDArray[np.uint8] | NDArray[np.int32], encoded: RunLengths, value: int
-) -> None:
+def paint(ids: NDArray[np.uint8] | NDArray[np.int32], encoded: RunLengths, value: int) -> None:
     """Set the covered pixels of a mask, [H, W], to `value`."""
     ids[coco_mask.decode(encoded).astype(bool)] = value

@@ -1,13 +1,13 @@
 """Parser of YOLO's label files.
 
 A line is `class cx cy w h` in shares of the image, `class cx cy w h` with keypoints, which are
-dropped, or `class x y x y x y ...`, an outline, of which the bounding box is taken.
+dropped, or `class x y x y x y ...`, an outline, of which detection takes the bounding box.
 """
 
 import math
 import os
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
 
 from visionloop.datasets.detection.yolo_keypoints import (
     KeypointShape,
@@ -21,6 +21,8 @@ SLACK = 0.01  # shares may exceed 0..1 by this much: rounding
 
 # (class, cx, cy, w, h)
 Box: TypeAlias = tuple[int, float, float, float, float]
+Outline: TypeAlias = tuple[int, Sequence[float]]  # (class, [x1, y1, x2, y2, ...])
+Line = TypeVar("Line")
 
 
 class LabelParser:
@@ -38,27 +40,33 @@ class LabelParser:
 
     def read(self, path: str | os.PathLike[str]) -> tuple[list[Box], list[tuple[int, str]]]:
         """Return (boxes, [(line number, error)]) of a file; both empty without the file."""
-        try:
-            lines = read_text(path, errors="replace").split("\n")
-        except FileNotFoundError:
-            return [], []
-        except NotText as error:
-            return [], [(1, str(error))]
-        except OSError as error:
-            return [], [(1, error.strerror or str(error))]
-        boxes, errors = [], []
-        for number, line in enumerate(lines, 1):
-            words = line.split()
-            if not words:
-                continue
-            try:
-                boxes.append(self._box([_number(word) for word in words]))
-            except ValueError as error:
-                errors.append((number, str(error)))
-        return boxes, errors
+        return _read_lines(path, self._box)
+
+    def read_outlines(
+        self, path: str | os.PathLike[str]
+    ) -> tuple[list[Outline], list[tuple[int, str]]]:
+        """Return (outlines, [(line number, error)]) of a file, where a box is an error."""
+        return _read_lines(path, self._outline)
 
     def _box(self, values: Sequence[float]) -> Box:
         """Return the box of a line's numbers. Raises ValueError."""
+        label, shares, is_box = self._check(values)
+        if is_box:
+            cx, cy, width, height = shares
+            return label, cx, cy, width, height
+        left, right = min(shares[::2]), max(shares[::2])
+        top, bottom = min(shares[1::2]), max(shares[1::2])
+        return label, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+
+    def _outline(self, values: Sequence[float]) -> Outline:
+        """Return the outline of a line's numbers. Raises ValueError."""
+        label, shares, is_box = self._check(values)
+        if is_box:
+            raise ValueError("a box (class cx cy w h), expected an outline (class x y x y x y ...)")
+        return label, shares
+
+    def _check(self, values: Sequence[float]) -> tuple[int, Sequence[float], bool]:
+        """Return (class, numbers of a box or outline, whether it is a box). Raises ValueError."""
         label, shares = values[0], values[1:]
         self._check_length(shares)
         if label not in range(self.num_classes):
@@ -69,14 +77,9 @@ class LabelParser:
             outside = next(share for share in used if not -SLACK <= share <= 1 + SLACK)
             hint = _what_follows(shares) or "; are these pixels?"
             raise ValueError(f"{outside:g} is no share of the image (0 to 1){hint}")
-        if is_box:
-            cx, cy, width, height = used
-            return int(label), cx, cy, width, height
-        if self.keypoints is None:
+        if not is_box and self.keypoints is None:
             self.readings.add(shares)
-        left, right = min(shares[::2]), max(shares[::2])
-        top, bottom = min(shares[1::2]), max(shares[1::2])
-        return int(label), (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+        return int(label), used, is_box
 
     def _check_length(self, shares: Sequence[float]) -> None:
         """Raise ValueError for a line that can be neither a box nor an outline."""
@@ -93,6 +96,37 @@ class LabelParser:
                 f"{length + 1} numbers, expected are 5 (class cx cy w h) or an outline (class x y "
                 f"x y x y ...){_what_follows(shares)}"
             )
+
+
+def _read_lines(
+    path: str | os.PathLike[str], parse: Callable[[Sequence[float]], Line]
+) -> tuple[list[Line], list[tuple[int, str]]]:
+    """Return (lines that could be parsed, [(line number, error)]) of a label file.
+
+    Both are empty without the file.
+
+    Args:
+        path: of the file.
+        parse: called with the numbers of a line; raises ValueError.
+    """
+    try:
+        texts = read_text(path, errors="replace").split("\n")
+    except FileNotFoundError:
+        return [], []
+    except NotText as error:
+        return [], [(1, str(error))]
+    except OSError as error:
+        return [], [(1, error.strerror or str(error))]
+    lines, errors = [], []
+    for number, text in enumerate(texts, 1):
+        words = text.split()
+        if not words:
+            continue
+        try:
+            lines.append(parse([_number(word) for word in words]))
+        except ValueError as error:
+            errors.append((number, str(error)))
+    return lines, errors
 
 
 def _number(word: str) -> float:

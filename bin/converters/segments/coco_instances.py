@@ -1,0 +1,37 @@
+"""Reader of COCO's instances jsons as regions."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from visionloop.bin.converters.coco_outlines import find_jsons, read_coco_files, regions_of
+from visionloop.bin.converters.conversion import ConversionReport
+from visionloop.bin.converters.segments.coco_categories import coco_splits, find_prefixed_jsons
+from visionloop.bin.converters.segments.split import SegmentSplit
+
+
+def read_coco_instances(
+    source: str, report: ConversionReport, *, things: Sequence[str] | None
+) -> dict[str, SegmentSplit]:
+    """Read the instances jsons of a folder, found as for detection, or a single json.
+
+    Where annotations overlap, the smaller one is on top; crowds are below the others.
+
+    Args:
+        source: folder or json; in a folder files called instances_<split>*.json are enough.
+        report: receives the images and annotations that cannot be used.
+        things: names of the classes that are things; None: as the categories say, or all.
+
+    Returns:
+        {split: SegmentSplit}.
+
+    Raises:
+        DataLayoutError: for files that are laid out otherwise.
+        UserError: see choose_things.
+    """
+    jsons = find_prefixed_jsons(source, "instances_") or find_jsons(source)
+    files = read_coco_files(jsons, report)
+    readers = {
+        split: (file, partial(regions_of, json_file=file.path, label_of=file.label_of))
+        for split, file in files.items()
+    }
+    return coco_splits(readers, things, source)
