@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from visionloop.bin.converters.voc_masks import voc_colors
 from visionloop.datasets.detection.index import read_coco
@@ -163,6 +164,108 @@ def labelme(root, name, drawn, **more):
         (root / name).with_suffix(".json"),
         content | {"imageHeight": HEIGHT, "imageWidth": WIDTH} | more,
     )
+
+
+# Objects and stuff
+
+
+def decode(segmentation, height=HEIGHT, width=WIDTH):
+    """The pixels of a COCO segmentation, bool [H, W]."""
+    runs = segmentation
+    if isinstance(segmentation, list):
+        runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    return coco_mask.decode(runs).astype(bool)
+
+
+def objects_of(folder, split="train"):
+    """{image: [(class name, crowd, pixels bool [H, W])]} of a written instances json.
+
+    Area and box are those of the pixels, ids are unique, and detection reads the same file.
+    """
+    content = json.loads((Path(folder) / f"{split}.json").read_text())
+    read_split(folder, split)
+    name_of = {category["id"]: category["name"] for category in content["categories"]}
+    images = {each["id"]: each for each in content["images"]}
+    objects = {each["file_name"]: [] for each in content["images"]}
+    assert len({row["id"] for row in content["annotations"]}) == len(content["annotations"])
+    for row in content["annotations"]:
+        each = images[row["image_id"]]
+        pixels = decode(row["segmentation"], each["height"], each["width"])
+        assert (row["area"], row["bbox"]) == (pixels.sum(), box_around(pixels))
+        name = name_of[row["category_id"]]
+        objects[each["file_name"]].append((name, bool(row["iscrowd"]), pixels))
+    return objects
+
+
+def box_around(pixels):
+    """[x, y, width, height] around the true pixels."""
+    ys, xs = np.nonzero(pixels)
+    return [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+
+
+def segments_of(folder, split="train"):
+    """{image: [(class name, crowd, pixels bool [H, W])]} of written panoptic data.
+
+    Area and box are those of the pixels, and every id of the PNG has an entry.
+    """
+    content = json.loads((Path(folder) / f"panoptic_{split}.json").read_text())
+    name_of = {category["id"]: category["name"] for category in content["categories"]}
+    images = {each["id"]: each for each in content["images"]}
+    segments = {}
+    for row in content["annotations"]:
+        each = images[row["image_id"]]
+        assert (Path(folder) / split / each["file_name"]).is_file()
+        ids = segment_ids(Path(folder) / f"panoptic_{split}" / row["file_name"])
+        assert ids.shape == (each["height"], each["width"])
+        infos = row["segments_info"]
+        assert {*np.unique(ids).tolist()} - {0} == {info["id"] for info in infos}
+        segments[each["file_name"]] = []
+        for info in infos:
+            pixels = ids == info["id"]
+            assert (info["area"], info["bbox"]) == (pixels.sum(), box_around(pixels))
+            row = name_of[info["category_id"]], bool(info["iscrowd"]), pixels
+            segments[each["file_name"]].append(row)
+    assert len(segments) == len(images)
+    return segments
+
+
+def segment_ids(path):
+    """The ids in a PNG of COCO panoptic data, int64 [H, W]."""
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
+        return np.asarray(image).astype(np.int64) @ [1, 256, 65536]
+
+
+def drawing(segments):
+    """Segments as text, {image: (names by number, grid of numbers)}; later ones are on top."""
+    grids = {}
+    for name, rows in segments.items():
+        ids = np.zeros(rows[0][2].shape if rows else (HEIGHT, WIDTH), dtype=int)
+        for number, (_, _, pixels) in enumerate(rows, 1):
+            ids[pixels] = number
+        classes = [label + ("*" if crowd else "") for label, crowd, _ in rows]
+        grids[name] = classes, ["".join(map(str, line)) for line in ids.tolist()]
+    return grids
+
+
+def panoptic(root, lines, infos, categories, split="train", name="a.jpg"):
+    """One image of COCO panoptic data. lines: digits, an id times 1000; infos: rows by digit."""
+    ids = 1000 * np.array([[int(digit) for digit in line] for line in lines])
+    image(root / split / name, *ids.shape)
+    png = root / f"panoptic_{split}" / Path(name).with_suffix(".png").name
+    png.parent.mkdir(parents=True, exist_ok=True)
+    channels = [ids & 255, ids >> 8 & 255, ids >> 16]
+    Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)).save(png)
+    rows = [
+        {"id": 1000 * digit, "category_id": category, "iscrowd": crowd, "area": 1, "bbox": [0] * 4}
+        for digit, category, crowd in infos
+    ]
+    content = {
+        "images": [{"id": 7, "file_name": name, "height": ids.shape[0], "width": ids.shape[1]}],
+        "annotations": [{"image_id": 7, "file_name": png.name, "segments_info": rows}],
+        "categories": categories,
+    }
+    return write(root / f"panoptic_{split}.json", content)
 
 
 def colored_mask(path, *lines):

@@ -77,7 +77,8 @@ def encode_numbers(numbers: NumberMap) -> dict[int, RunLengths]:
     encoded: dict[int, RunLengths] = {}
     for rows in np.split(order, borders):
         ends = np.stack([starts[rows], stops[rows]], axis=1).ravel()
-        counts = np.diff(ends, prepend=0, append=len(flat)).tolist()
+        rest = [len(flat)] if ends[-1] < len(flat) else []  # pycocotools writes no empty last run
+        counts = np.diff(np.concatenate([[0], ends, rest])).astype(np.int64).tolist()
         runs = {"size": [height, width], "counts": counts}
         encoded[int(values[rows[0]])] = coco_mask.frPyObjects(runs, height, width)
     return encoded
