@@ -62,7 +62,9 @@ def tool_tests(command):
         "report": "test_report.py",
         "follow": "test_follow.py",
         "launch": "test_launch.py",
-        "convert": f"test_convert_{kind}.py" if kind in ("masks", "lpips") else "test_convert.py",
+        "convert": f"test_convert_{kind}.py"
+        if kind in ("masks", "instances", "panoptic", "lpips")
+        else "test_convert.py",
     }
     return f"tests/bin/{named[command.launcher()]}" if command.launcher() in named else None
 

@@ -84,7 +84,7 @@ def _draw(
     regions = regions_of(entry, size_hw, report, json_file=json_file, label_of=label_of)
     if regions is None:
         return None
-    ids = np.full(size_hw, background_id, dtype=np.uint8)
+    ids = np.full(size_hw, background_id, dtype=np.uint8, order="F")
     for region in regions:
         if region.crowd:
             report.add_note(region.place, CROWD_NOTE)

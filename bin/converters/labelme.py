@@ -198,7 +198,7 @@ def _draw(
     regions = regions_of(entry, size_hw, report, label_of=value_of)
     if regions is None:
         return None
-    ids = np.full(size_hw, background_id, dtype=np.uint8)
+    ids = np.full(size_hw, background_id, dtype=np.uint8, order="F")
     for region in regions:
         paint(ids, region.outline, IGNORED if region.label is None else region.label)
     return ids

@@ -163,7 +163,7 @@ def paint_segments(
         things: whether each class is a thing; the regions of other classes are one segment each.
         filling: label of the pixels without a region, or None.
     """
-    numbers = np.zeros(size_hw, dtype=np.int32)
+    numbers = np.zeros(size_hw, dtype=np.int32, order="F")
     painted: list[Region] = []
     stuff: dict[int, int] = {}
     for region in regions:
