@@ -177,8 +177,9 @@ def masks(
 SEGMENT_SOURCES = (
     "SOURCE is COCO json with polygons or run lengths; COCO panoptic (panoptic_train.json and "
     "panoptic_train/*.png); labelme with one json for each image, where shapes of one label with "
-    "equal group_id are one object; YOLO with outlines; Cityscapes (gtFine/ and leftImg8bit/); or "
-    "Pascal VOC with SegmentationClass/, SegmentationObject/ and JPEGImages/."
+    "equal group_id are one object; YOLO with outlines; Cityscapes (gtFine/ and leftImg8bit/); "
+    "Pascal VOC with SegmentationClass/, SegmentationObject/ and JPEGImages/; or images/, masks/, "
+    "instances/ (numbers of objects) and classes.json."
 )
 
 
@@ -202,7 +203,9 @@ def segment_options(function: Callable[..., None]) -> Callable[..., None]:  # ty
         click.option(
             "--from",
             "kind",
-            type=click.Choice(["coco", "coco-panoptic", "labelme", "yolo", "cityscapes", "voc"]),
+            type=click.Choice(
+                ["coco", "coco-panoptic", "labelme", "yolo", "cityscapes", "voc", "masks"]
+            ),
             help="Format of SOURCE (default: detected from its files)",
         ),
     )

@@ -44,8 +44,15 @@ class SegmentMap:
     is_void: NDArray[np.bool_]
 
 
-def read_ids(path: str | os.PathLike[str], allow_gray: bool = False) -> NDArray[np.int32]:
-    """Read the ids in a PNG, int32 [H, W]. allow_gray: accept gray files of numbers too.
+def read_ids(
+    path: str | os.PathLike[str], allow_gray: bool = False, allow_palette: bool = False
+) -> NDArray[np.int32]:
+    """Read the ids in a PNG, int32 [H, W].
+
+    Args:
+        path: of the file.
+        allow_gray: accept gray files of numbers too.
+        allow_palette: accept palette files too, whose numbers are the positions in the palette.
 
     Raises:
         UnreadableMask: with the file.
@@ -63,6 +70,8 @@ def read_ids(path: str | os.PathLike[str], allow_gray: bool = False) -> NDArray[
                     raise ValueError(
                         f"decompression bomb? the header says {image.width} x {image.height} pixels"
                     )
+                if allow_palette and image.mode == "P":
+                    return np.asarray(image).astype(np.int32)
                 return _ids(image, bits, allow_gray, expected)
     except Image.UnidentifiedImageError:
         why = f"no PNG, other formats do not keep ids; {expected}"

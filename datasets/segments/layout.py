@@ -182,7 +182,7 @@ def _find_source(data: Path, split: str, kind: Kind) -> Path | None:
 
 def _instance_jsons(data: Path, split: str) -> list[Path]:
     """Return the COCO jsons of instances that are named after a split."""
-    files = [*_prefixed_jsons(data, split, INSTANCES), *files_of_split(data, split)]
+    files = [*prefixed_jsons(data, split, INSTANCES), *files_of_split(data, split)]
     files = [
         path
         for path in dict.fromkeys(files)
@@ -194,10 +194,10 @@ def _instance_jsons(data: Path, split: str) -> list[Path]:
 
 def _panoptic_jsons(data: Path, split: str) -> list[Path]:
     """Return the COCO panoptic jsons of a split."""
-    return _prefixed_jsons(data, split, PANOPTIC)
+    return prefixed_jsons(data, split, PANOPTIC)
 
 
-def _prefixed_jsons(data: Path, split: str, prefix: str) -> list[Path]:
+def prefixed_jsons(data: Path, split: str, prefix: str) -> list[Path]:
     """Return the jsons, beside the images or below annotations/, whose name has a prefix."""
     finder = FileFinder(data)
     files = [

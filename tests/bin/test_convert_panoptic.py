@@ -233,7 +233,7 @@ def test_broken_pngs_and_folders_of_panoptic_data_are_one_line(convert, tmp_path
     path = panoptic(tmp_path / "pan", LINES, INFOS, CATEGORIES)
     png = tmp_path / "pan/panoptic_train/a.png"
     whole = png.read_bytes()
-    for content, why in ((b"", "no PNG"), (b"text", "no PNG"), (whole[:60], "truncated")):
+    for content, why in ((b"", "empty file"), (b"text", "no PNG"), (whole[:60], "truncated")):
         png.write_bytes(content)
         status, _, err = convert("panoptic", path, tmp_path / "out")
         assert status == 2 and err.count("\n") == 1 and f"{png}: " in err and why in err

@@ -20,13 +20,10 @@ from conversion_files import (
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from visionloop.bin.converters.segments.number_maps import (
-    encode_numbers,
-    read_numbers,
-    write_numbers,
-)
+from visionloop.bin.converters.segments.number_maps import encode_numbers, write_numbers
 from visionloop.bin.converters.voc_masks import voc_colors
 from visionloop.datasets.segmentation.masks import UnreadableMask
+from visionloop.datasets.segments.id_maps import read_ids
 
 
 @pytest.fixture
@@ -229,18 +226,45 @@ def test_run_lengths_of_numbers_are_those_of_pycocotools():
             assert runs == expected
 
 
-def test_numbers_are_read_from_every_kind_of_png(tmp_path):
-    numbers = np.array([[0, 1, 2], [3, 2, 1]])
-    path = tmp_path / "a.png"
-    for dtype in (np.uint8, np.uint16):
-        Image.fromarray(numbers.astype(dtype)).save(path)
-        assert read_numbers(path).tolist() == numbers.tolist()
-    with_palette = Image.fromarray(numbers.astype(np.uint8))
+def test_masks_of_classes_and_objects_are_a_source(convert, tmp_path):
+    root = tmp_path / "masks"
+    ids = np.array([[0, 0, 1, 1, 1, 1, 1, 255]] * HEIGHT, dtype=np.uint8)
+    objects = np.array([[0, 9, 300, 300, 0, 2, 2, 2]] * HEIGHT, dtype=np.uint16)
+    image(root / "images/train/a.jpg")
+    for folder, values in (("masks", ids), ("instances", objects)):
+        (root / folder / "train").mkdir(parents=True)
+        Image.fromarray(values).save(root / folder / "train/a.png")
+    write(root / "classes.json", {"classes": ["road", "car"], "things": ["car"]})
+    assert convert("panoptic", root, tmp_path / "out")[0] == 0
+    names, grid = drawing(segments_of(tmp_path / "out"))["a.jpg"]
+    assert (names, grid[0]) == (["road", "car*", "car", "car"], "11442330")
+    write(root / "classes.json", ["road", "car"])
+    assert convert("panoptic", root, tmp_path / "out", "--things", "car")[0] == 0
+    assert drawing(segments_of(tmp_path / "out"))["a.jpg"] == (names, grid)
+    assert convert("instances", root, tmp_path / "out")[0] == 0
+    objects = objects_of(tmp_path / "out")["a.jpg"]
+    assert [(name, crowd) for name, crowd, _ in objects] == [
+        ("road", False),
+        ("car", False),
+        ("car", False),
+    ]
+    Image.new("L", (WIDTH, HEIGHT - 1)).save(root / "instances/train/a.png")
+    status, _, err = convert("instances", root, tmp_path / "out")
+    path = root / "instances/train/a.png"
+    assert status == 2 and f"{path}: is 5 x 8 (height x width), its image 6 x 8" in err
+
+
+def test_written_numbers_are_read_again(tmp_path):
+    numbers = np.array([[0, 1, 255], [256, 65_536, 16_777_215]], dtype=np.int32)
+    write_numbers(tmp_path / "a.png", numbers)
+    assert (read_ids(tmp_path / "a.png") == numbers).all()
+
+
+def test_palette_files_hold_positions_where_they_are_allowed(tmp_path):
+    numbers = np.array([[0, 1, 2], [3, 2, 1]], dtype=np.uint8)
+    with_palette = Image.fromarray(numbers)
     with_palette.putpalette([9, 9, 9] * 4)
-    with_palette.save(path, bits=2)
-    assert read_numbers(path).tolist() == numbers.tolist()
-    write_numbers(path, (numbers * 70_000).astype(np.int32))
-    assert read_numbers(path).tolist() == (numbers * 70_000).tolist()
-    Image.new("LA", (3, 2)).save(path)
-    with pytest.raises(UnreadableMask, match="is of the kind LA, expected gray, palette or RGB"):
-        read_numbers(path)
+    with_palette.save(tmp_path / "a.png", bits=2)
+    assert read_ids(tmp_path / "a.png", allow_palette=True).tolist() == numbers.tolist()
+    with pytest.raises(UnreadableMask, match="has palette pixels"):
+        read_ids(tmp_path / "a.png")

@@ -13,6 +13,8 @@ from visionloop.datasets.detection.index import read_coco
 from visionloop.datasets.detection.layout import find_detection_split
 from visionloop.datasets.segmentation.class_file import read_class_file
 from visionloop.datasets.segmentation.masks import read_mask
+from visionloop.datasets.segments.layout import require_segments_split
+from visionloop.datasets.segments.reading import read_segments
 
 BCCD = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "bccd"
 HEIGHT, WIDTH = 6, 8  # of the images with masks
@@ -194,7 +196,37 @@ def objects_of(folder, split="train"):
         assert (row["area"], row["bbox"]) == (pixels.sum(), box_around(pixels))
         name = name_of[row["category_id"]]
         objects[each["file_name"]].append((name, bool(row["iscrowd"]), pixels))
+    if content["annotations"]:
+        assert sorted_rows(objects) == sorted_rows(read_for_training(folder, split, "instance"))
     return objects
+
+
+def read_for_training(folder, split, kind):
+    """{image: [(class name, crowd, pixels bool [H, W])]} as the datasets read them."""
+    index = require_segments_split(folder, split, kind)
+    segments = {}
+    for i in range(len(index)):
+        pixel_values, _, _, _, truth = read_segments(index, i)
+        height, width = pixel_values.shape[1:]
+        if kind == "instance":
+            runs = [{"size": [height, width], "counts": counts} for counts in truth["rles"]]
+            masks = [coco_mask.decode(each).astype(bool) for each in runs]
+        else:
+            numbers = truth["segment_map"].numpy()
+            masks = [numbers == k + 1 for k in range(len(truth["labels"]))]
+        assert truth["areas"].tolist() == [pixels.sum() for pixels in masks]
+        names = [index.classes[label] for label in truth["labels"]]
+        rows = zip(names, truth["crowd"].tolist(), masks, strict=True)
+        segments[index.name(i)] = list(rows)
+    return segments
+
+
+def sorted_rows(segments):
+    """Segments in an order that does not depend on that of a file."""
+    return {
+        name: sorted((label, crowd, pixels.tobytes()) for label, crowd, pixels in rows)
+        for name, rows in segments.items()
+    }
 
 
 def box_around(pixels):
@@ -226,6 +258,7 @@ def segments_of(folder, split="train"):
             row = name_of[info["category_id"]], bool(info["iscrowd"]), pixels
             segments[each["file_name"]].append(row)
     assert len(segments) == len(images)
+    assert sorted_rows(segments) == sorted_rows(read_for_training(folder, split, "panoptic"))
     return segments
 
 

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.outlines import Region
-from visionloop.bin.converters.segments.number_maps import VOID, read_numbers, regions_of_maps
+from visionloop.bin.converters.segments.number_maps import VOID, regions_of_maps
 from visionloop.bin.converters.segments.split import SegmentSplit, choose_things
 from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.datasets.io.names import FileFinder
 from visionloop.datasets.io.paths import files_below
 from visionloop.datasets.segmentation.dataset import mask_mismatch
 from visionloop.datasets.segmentation.masks import UnreadableMask
+from visionloop.datasets.segments.id_maps import read_ids
 
 SPLITS = ("train", "val")  # the published annotations of test are empty
 LABELS, IMAGES = "gtFine", "leftImg8bit"
@@ -142,7 +143,7 @@ def _read(
     things: Sequence[bool],
 ) -> list[Region] | None:
     """Return the segments of an image, None after adding a problem. Raises UnreadableMask."""
-    values = read_numbers(path)
+    values = read_ids(path, allow_gray=True)
     if why := mask_mismatch(size_hw, values.shape):
         report.add_problem(path, why)
         return None

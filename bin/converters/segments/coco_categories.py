@@ -12,8 +12,8 @@ from visionloop.bin.converters.segments.split import (
     numbered,
 )
 from visionloop.datasets.io.json_columns import JsonObject, show
-from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, shorten
-from visionloop.datasets.io.names import FileFinder
+from visionloop.datasets.io.layout import DataLayoutError, shorten
+from visionloop.datasets.segments.layout import prefixed_jsons
 
 Color: TypeAlias = tuple[int, int, int]
 
@@ -33,23 +33,17 @@ def find_prefixed_jsons(source: str, prefix: str) -> dict[str, Path]:
     top = Path(source)
     if not top.is_dir():
         return {"train": top} if top.is_file() and top.name.lower().startswith(prefix) else {}
-    finder = FileFinder(top)
-    levels = ("", finder.find("annotations") or "annotations")
-    found = [
-        top / level / name
-        for level in levels
-        for name in sorted(finder.names(level))
-        if name.lower().startswith(prefix) and name.lower().endswith(".json")
-    ]
     jsons: dict[str, Path] = {}
     for split in SPLITS:
-        words = tuple(prefix + word for word in SPLIT_FOLDERS[split])
-        files = [path for path in found if path.name.lower().startswith(words)]
+        files = prefixed_jsons(top, split, prefix)
         if len(files) > 1:
             names = shorten([str(path.relative_to(top)) for path in files])
             raise DataLayoutError(top, f"holds {names} for the split {split!r}; keep one")
         if files:
             jsons[split] = files[0]
+    found = [
+        path for level in ("", "annotations") for path in (top / level).glob(f"{prefix}*.json")
+    ]
     return jsons or ({"train": found[0]} if len(found) == 1 else {})
 
 

@@ -11,13 +11,14 @@ from visionloop.bin.converters.coco_outlines import CocoFile, read_coco_files
 from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.outlines import Region, RunLengths
 from visionloop.bin.converters.segments.coco_categories import coco_splits, find_prefixed_jsons
-from visionloop.bin.converters.segments.number_maps import encode_numbers, read_numbers
+from visionloop.bin.converters.segments.number_maps import encode_numbers
 from visionloop.bin.converters.segments.split import SegmentSplit
 from visionloop.datasets.detection.coco_columns import annotated_categories, given
 from visionloop.datasets.io.json_columns import JsonObject, is_text, show
 from visionloop.datasets.io.layout import DataLayoutError, shorten
 from visionloop.datasets.io.names import FileFinder, with_slashes
 from visionloop.datasets.segmentation.dataset import mask_mismatch
+from visionloop.datasets.segments.id_maps import read_ids
 
 PREFIX = "panoptic_"
 
@@ -95,7 +96,7 @@ def _read(
         report.add_problem(file.path, why)
         return None
     path = os.path.join(finder.folder, found)
-    numbers = read_numbers(path)
+    numbers = read_ids(path)
     if mismatch := mask_mismatch(size_hw, numbers.shape):
         report.add_problem(path, mismatch)
         return None

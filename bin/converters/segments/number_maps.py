@@ -1,4 +1,4 @@
-"""Images whose pixels are the numbers of objects, and the regions in them."""
+"""Regions of maps whose pixels are numbers of segments, and the PNGs of such maps."""
 
 import os
 from collections.abc import Sequence
@@ -10,47 +10,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from visionloop.bin.converters.outlines import Region, RunLengths
-from visionloop.datasets.io.images import MAX_PIXELS
-from visionloop.datasets.segmentation.masks import SHADES, UnreadableMask, png_depth
 
 VOID, UNCOVERED = -1, -2  # in place of a label: ignored, or without annotation
-HEADER = 26  # bytes of a PNG up to its bit depth and color type
 
-NumberMap: TypeAlias = NDArray[np.int64]  # [H, W]
-
-
-def read_numbers(path: str | os.PathLike[str]) -> NumberMap:
-    """Read a PNG of numbers, int64 [H, W].
-
-    The numbers are the values of a gray file of 1 to 16 bits, the positions in the palette of a
-    palette file, and red + 256 green + 65536 blue of an RGB file.
-
-    Raises:
-        UnreadableMask: also for an image of another kind.
-    """
-    try:
-        with open(path, "rb") as file:
-            header = file.read(HEADER)
-            bits, is_gray = png_depth(header)
-            file.seek(0)
-            with Image.open(file, formats=("PNG",)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(
-                        f"decompression bomb? the header says {image.width} x {image.height} pixels"
-                    )
-                values = np.asarray(image).astype(np.int64)
-                mode = image.mode
-    # a decoder given damaged bytes may raise anything
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, Image.UnidentifiedImageError):
-            reason = "no PNG"
-        raise UnreadableMask(path, reason.splitlines()[0] if reason else "unreadable") from None
-    if mode in ("RGB", "RGBA"):
-        return values[..., 0] + 256 * values[..., 1] + 65536 * values[..., 2]
-    if values.ndim != 2:
-        raise UnreadableMask(path, f"is of the kind {mode}, expected gray, palette or RGB")
-    return values // SHADES.get(bits, 1) if is_gray else values
+NumberMap: TypeAlias = NDArray[np.int32] | NDArray[np.int64]  # [H, W]
 
 
 def write_numbers(path: str | os.PathLike[str], numbers: NDArray[np.int32]) -> None:
@@ -100,7 +63,7 @@ def regions_of_maps(
     """
     is_thing = np.append(things, [False, False])[labels]  # the last two are for -1 and -2
     regions = []
-    pairs = (labels << 24) + np.where(is_thing, objects, 0)
+    pairs = (labels.astype(np.int64) << 24) + np.where(is_thing, objects, 0)
     for pair, outline in encode_numbers(pairs).items():
         label, number = pair >> 24, pair & (1 << 24) - 1
         if label == UNCOVERED:

@@ -8,6 +8,7 @@ from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.entries import split_off_val
 from visionloop.bin.converters.mask_sources import detect_json_kind, probed_jsons
 from visionloop.bin.converters.segments.cityscapes import find_top, read_cityscapes
+from visionloop.bin.converters.segments.class_masks import holds_class_masks, read_class_masks
 from visionloop.bin.converters.segments.coco_instances import read_coco_instances
 from visionloop.bin.converters.segments.coco_panoptic import PREFIX, read_coco_panoptic
 from visionloop.bin.converters.segments.labelme_objects import read_labelme_objects
@@ -26,10 +27,11 @@ READERS = {
     "labelme": read_labelme_objects,
     "yolo": read_yolo_outlines,
     "cityscapes": read_cityscapes,
+    "masks": read_class_masks,
 }
 EXPECTED = (
-    "COCO json, data.yaml of YOLO, json files of labelme, gtFine/ of Cityscapes or "
-    f"{OBJECTS}/ of VOC"
+    f"COCO json, data.yaml of YOLO, json files of labelme, gtFine/ of Cityscapes, {OBJECTS}/ of "
+    "VOC, or images/, masks/, instances/ and classes.json"
 )
 
 
@@ -90,6 +92,8 @@ def detect_kind(source: str) -> str:
         raise DataLayoutError(top, why)
     if find_top(top):
         return "cityscapes"
+    if holds_class_masks(top):
+        return "masks"
     if find_annotations(top, OBJECTS):
         return "voc"
     kinds = {kind for path in probed_jsons(top) if (kind := _json_kind(path))}

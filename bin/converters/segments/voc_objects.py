@@ -13,7 +13,6 @@ from visionloop.bin.converters.outlines import Region
 from visionloop.bin.converters.segments.number_maps import (
     UNCOVERED,
     VOID,
-    read_numbers,
     regions_of_maps,
 )
 from visionloop.bin.converters.segments.split import SegmentSplit, choose_things, numbered
@@ -21,6 +20,7 @@ from visionloop.bin.converters.voc_layout import child_folder, find_voc_folders
 from visionloop.bin.converters.voc_masks import BACKGROUND, MASKS, read_voc_masks
 from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.datasets.segmentation.dataset import mask_mismatch
+from visionloop.datasets.segments.id_maps import read_ids
 
 OBJECTS = "SegmentationObject"
 
@@ -92,7 +92,7 @@ def _read(
     """
     ids = draw(stem, size_hw, report)
     path = objects / f"{stem}.png"
-    numbers = read_numbers(path)
+    numbers = read_ids(path, allow_gray=True, allow_palette=True)
     if why := mask_mismatch(size_hw, numbers.shape):
         report.add_problem(path, why)
         return None
