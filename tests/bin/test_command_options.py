@@ -10,17 +10,40 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from visionloop.bin import classification, detection, segmentation, super_resolution
+from visionloop.bin import (
+    classification,
+    detection,
+    instance_segmentation,
+    panoptic_segmentation,
+    segmentation,
+    super_resolution,
+)
 from visionloop.bin.commands.options import SectionCommand, options_from
 from visionloop.engine.config.options import GROUPS, fields_of, option
 from visionloop.engine.config.train_config import TaskConfig, TrainConfig
 from visionloop.tasks.classification.config import ClassificationConfig
 from visionloop.tasks.detection.config import DetectionConfig
+from visionloop.tasks.segmentation.instance.config import InstanceConfig
+from visionloop.tasks.segmentation.panoptic.config import PanopticConfig
 from visionloop.tasks.segmentation.semantic.config import SemanticConfig
 from visionloop.tasks.super_resolution.config import SuperResolutionConfig
 
-LAUNCHERS = (classification, detection, segmentation, super_resolution)
-CONFIGS = (ClassificationConfig, DetectionConfig, SemanticConfig, SuperResolutionConfig)
+LAUNCHERS = (
+    classification,
+    detection,
+    segmentation,
+    instance_segmentation,
+    panoptic_segmentation,
+    super_resolution,
+)
+CONFIGS = (
+    ClassificationConfig,
+    DetectionConfig,
+    SemanticConfig,
+    InstanceConfig,
+    PanopticConfig,
+    SuperResolutionConfig,
+)
 
 
 @dataclass(frozen=True)

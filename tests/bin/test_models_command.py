@@ -15,6 +15,7 @@ from visionloop.bin import models
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS, find_model
 from visionloop.bin.model_zoo.verify import verify_model
 from visionloop.tasks.huggingface.hub import HUB_FILES
+from visionloop.tasks.model_zoo import START
 from visionloop.tasks.super_resolution.architectures import ARCHITECTURES
 
 commands = models.command  # what the fixture `command` runs
@@ -22,14 +23,19 @@ CHOSEN = [
     "google/vit-base-patch16-224",
     "ustc-community/dfine-xlarge-coco",
     "tue-mps/ade20k_semantic_eomt_large_512",
+    "tue-mps/coco_instance_eomt_large_640",
+    "tue-mps/coco_panoptic_eomt_large_640",
     "caidas/swin2SR-classical-sr-x2-64",
 ]
 TASK_TYPES = [
     "image_classification",
     "object_detection",
     "semantic_segmentation",
+    "instance_segmentation",
+    "panoptic_segmentation",
     "super_resolution",
 ]
+SUPER_RESOLUTION = MODEL_ZOOS[TASK_TYPES.index("super_resolution")]
 
 
 def as_json(result):
@@ -38,11 +44,11 @@ def as_json(result):
     return json.loads(out)
 
 
-def test_the_four_chosen_models_come_first_then_their_families(command):
+def test_the_chosen_models_come_first_then_their_families(command):
     rows = as_json(command("list", "--json"))
-    assert [row["model_id"] for row in rows[:4]] == CHOSEN
-    assert [row["task_type"] for row in rows[:4]] == TASK_TYPES
-    families = [TASK_TYPES.index(row["task_type"]) for row in rows[4:]]
+    assert [row["model_id"] for row in rows[: len(CHOSEN)]] == CHOSEN
+    assert [row["task_type"] for row in rows[: len(CHOSEN)]] == TASK_TYPES
+    families = [TASK_TYPES.index(row["task_type"]) for row in rows[len(CHOSEN) :]]
     assert families == sorted(families) and len(rows) == sum(len(zoo.models) for zoo in MODEL_ZOOS)
 
 
@@ -51,15 +57,35 @@ def test_the_list_for_people_has_a_line_for_each_model(command):
     lines = out.splitlines()
     assert code == 0 and len(lines) == 1 + sum(len(zoo.models) for zoo in MODEL_ZOOS)
     assert lines[1].split()[:3] == ["google/vit-base-patch16-224", "image_classification", "86.6"]
-    assert "not measured" in lines[4] and "0.558" in lines[2]
+    assert "not measured" in lines[len(CHOSEN)] and "0.558" in lines[2]
 
 
 @pytest.mark.parametrize("task", ["super_resolution", "super-resolution"])
 def test_a_task_lists_its_own_models_alone(command, task):
     rows = as_json(command("list", "--task", task, "--json"))
-    assert {row["task_type"] for row in rows} == {"super_resolution"} and len(rows) == len(
-        MODEL_ZOOS[3].models
-    )
+    assert {row["task_type"] for row in rows} == {"super_resolution"}
+    assert len(rows) == len(SUPER_RESOLUTION.models)
+
+
+@pytest.mark.parametrize(
+    ("name", "task_type"),
+    [
+        ("eomt-large-panoptic", "panoptic_segmentation"),
+        ("tue-mps/coco_instance_eomt_large_1280", "instance_segmentation"),
+        ("ade20k_semantic_eomt_large_512", "semantic_segmentation"),
+    ],
+)
+def test_a_model_that_others_only_start_from_is_shown_by_the_task_it_was_trained_for(
+    command, name, task_type
+):
+    row = as_json(command("show", name, "--json"))
+    assert row["task_type"] == task_type and " are a start." not in row["description"]
+    for other in {"segmentation", "instance_segmentation", "panoptic_segmentation"}:
+        start = as_json(command("show", name, "--task", other, "--json"))
+        is_own = start["task_type"] == task_type
+        assert start["model_id"] == row["model_id"] and start["performance"] == row["performance"]
+        assert (" are a start." in start["description"]) != is_own
+        assert is_own == (start["priority"] < START)
 
 
 def test_a_type_and_the_name_of_its_command_are_the_same_task(command):
@@ -83,10 +109,8 @@ def test_show_tells_people_what_is_not_measured_and_the_source_of_each_number(co
 
 def test_a_name_of_several_tasks_needs_its_task(command):
     code, out, err = command("show", "tiny")
-    assert (code, out) == (
-        2,
-        "",
-    ) and "add --task classification or detection or segmentation or super_resolution" in err
+    names = " or ".join(zoo.command for zoo in MODEL_ZOOS)
+    assert (code, out) == (2, "") and f"add --task {names}" in err
     assert (
         as_json(command("show", "tiny", "--task", "detection", "--json"))["task_type"]
         == "object_detection"
@@ -123,9 +147,12 @@ def test_tasks_carry_what_a_user_interface_shows(command):
         "이미지 분류",
         "객체 검출",
         "시맨틱 분할",
+        "인스턴스 분할",
+        "파놉틱 분할",
         "초해상도",
     ]
-    assert [task["primary_metric"] for task in tasks] == ["accuracy", "mAP50", "miou", "psnr"]
+    primary_metrics = ["accuracy", "mAP50", "miou", "mAP", "pq", "psnr"]
+    assert [task["primary_metric"] for task in tasks] == primary_metrics
     assert all(
         set(task) == {"value", "label", "icon", "primary_metric", "data_layout"} for task in tasks
     )
@@ -148,6 +175,8 @@ def test_metrics_name_the_primary_score_and_the_one_that_selects_the_best(comman
         "image_classification": ("accuracy", "accuracy"),
         "object_detection": ("mAP50", "mAP"),
         "semantic_segmentation": ("miou", "miou"),
+        "instance_segmentation": ("mAP", "mAP"),
+        "panoptic_segmentation": ("pq", "pq"),
         "super_resolution": ("psnr", "psnr"),
     }
     for scores in metrics.values():
@@ -189,7 +218,7 @@ def test_a_model_that_does_not_build_is_reported_and_the_exit_code_is_1(command,
     assert code == 1 and "does not build: " in lines.pop("tiny")
     assert (
         all(line.endswith("ok") for line in lines.values())
-        and len(lines) == len(MODEL_ZOOS[3].models) - 1
+        and len(lines) == len(SUPER_RESOLUTION.models) - 1
     )
 
 

@@ -1,4 +1,4 @@
-"""A platform for the four tasks: choose, start, follow, stop, resume, take the model, predict.
+"""A platform for every task: choose, start, follow, stop, resume, take the model, predict.
 
 All that it reads fits the schema.
 """
@@ -27,6 +27,8 @@ TASK_TYPES = {
     "classification": "image_classification",
     "detection": "object_detection",
     "segmentation": "semantic_segmentation",
+    "instance_segmentation": "instance_segmentation",
+    "panoptic_segmentation": "panoptic_segmentation",
     "super_resolution": "super_resolution",
 }
 LONGEST = 240  # seconds that anything may take on a busy machine
