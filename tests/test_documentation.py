@@ -31,6 +31,8 @@ DATA = {
     "DIR": "detection",
     "streets": "segmentation",
     "camvid": "segmentation",
+    "nuclei": "instance_segmentation",
+    "parks": "panoptic_segmentation",
     "photos": "super_resolution",
     "Set5": "super_resolution",
     "t91-set5": "super_resolution",
