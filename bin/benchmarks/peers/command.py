@@ -43,6 +43,7 @@ JSON_HELP = "File to append each run to, one JSON object per line; the same comm
 @click.option("--steps", type=click.IntRange(recipes.WARM_STEPS + 1), help=STEPS_HELP)
 @click.option("--batch-size", type=POSITIVE, help="Samples per step (default: by task)")
 @shared_options("image-size")
+@click.option("--num-queries", type=POSITIVE, help="Queries of instance and panoptic segmentation")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help=PRECISION_HELP)
 @click.option("--hflip/--no-hflip", default=True, help="Flip half of the training images")
 @click.option("--workers", type=click.IntRange(0), default=0, help="Data workers")

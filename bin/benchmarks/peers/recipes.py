@@ -17,6 +17,12 @@ DEFAULTS: dict[str, Row] = {
     "classification": dict(steps=1000, batch_size=32, image_size=64),
     "detection": dict(steps=1500, batch_size=8, image_size=256, precision="fp32"),
     "segmentation": dict(steps=400, batch_size=8, image_size=96, precision="fp32"),
+    "instance_segmentation": dict(
+        steps=800, batch_size=8, image_size=256, precision="fp32", num_queries=100
+    ),
+    "panoptic_segmentation": dict(
+        steps=800, batch_size=8, image_size=256, precision="fp32", num_queries=100
+    ),
     "super_resolution": dict(steps=3000, batch_size=4, image_size=24, precision="fp32"),
 }
 
@@ -26,7 +32,7 @@ class Case:
     """One run in a process of its own: what decides its figures besides data, versions, machine.
 
     implementation: "trainer", "timm" or "visionloop"; comparison: of COMPARISONS; cached: with
-    decoded images kept by visionloop.
+    decoded images kept by visionloop; num_queries: of instance and panoptic segmentation.
     """
 
     implementation: str
@@ -42,6 +48,7 @@ class Case:
     workers: int = 0
     threads: int = 1
     device: str = "cpu"
+    num_queries: int | None = None
 
     @property
     def cache(self) -> str:
@@ -92,17 +99,18 @@ class Recipe(NamedTuple):
         return int(self.warmup * steps)
 
 
+EOMT = ("segmentation", "instance_segmentation", "panoptic_segmentation")
 # common settings of the Trainer's users; super-resolution, without an example: those of `tiny`
 RECIPES = {
     "classification": Recipe(1e-3, 0.05, 1 / 20),
     "detection": Recipe(1e-3, 1e-4, 1 / 20),
-    "segmentation": Recipe(1e-3, 0.05, 1 / 40, schedule="linear", clip=0.01),
+    **dict.fromkeys(EOMT, Recipe(1e-3, 0.05, 1 / 40, schedule="linear", clip=0.01)),
     "super_resolution": Recipe(2e-3, 0.0, 1 / 20, beta2=0.99),
 }
 UPSCALE_FACTOR = 2  # of super-resolution
 NUM_POINTS = 512  # sampled per mask in segmentation
 # smallest random crop of the other implementations, as a share of the image's area
-SMALLEST_CROP = {"classification": 0.35, "segmentation": 0.25}
+SMALLEST_CROP = {"classification": 0.35} | dict.fromkeys(EOMT, 0.25)
 # visionloop's settings that come nearest to the others, besides those of Recipe
 NEAREST_SETTINGS: dict[str, Row] = {
     "classification": dict(
@@ -113,10 +121,10 @@ NEAREST_SETTINGS: dict[str, Row] = {
         backbone_lr_scale=1.0, photometric=0.5, zoom_out=0.0, iou_crop=0.0, multi_scale=0,
         strong_share=1.0,
     ),
-    "segmentation": dict(
+    **{name: dict(
         mask_annealing="on", backbone_rest=0, layer_decay=1.0, decay_all=False, init="transformers",
         points=NUM_POINTS, color=0.5, scale_min=1.0, scale_max=2.0,
-    ),
+    ) for name in EOMT},
     "super_resolution": dict(init="transformers", flips=True),
 }  # fmt: skip
 # how "same-recipe" still differs
@@ -127,10 +135,13 @@ DIFFERENCES = {
     " transformers; box and FDR losses: over the matches of all layers together in visionloop, each"
     " layer's own in transformers; normalisation layers of the backbone: no weight decay in"
     " visionloop; large JPEGs: as in classification",
-    "segmentation": "sampled points: the masks of an image choose theirs among the same candidates"
-    " in visionloop; crops: of the image's own shape in visionloop, padded where the whole image is"
-    " used; a quarter to all of it, squeezed, in the others; colour jitter: hue too in visionloop,"
-    " with probability 0.5",
+    **dict.fromkeys(
+        EOMT,
+        "sampled points: the masks of an image choose theirs among the same"
+        " candidates in visionloop; crops: of the image's own shape in visionloop, padded where the"
+        " whole image is used; a quarter to all of it, squeezed, in the others; colour jitter: hue"
+        " too in visionloop, with probability 0.5",
+    ),
     "super_resolution": "first warm-up step: learning rate 0 in the Trainer",
 }
 
@@ -144,13 +155,15 @@ def visionloop_settings(case: Case, data: str, output: str) -> Row:
         eval_every=0, save_every=0, log_every=LOG_EVERY,
     )  # fmt: skip
     settings[SIZE_SETTING.get(case.task, "image_size")] = case.image_size
+    if case.num_queries:
+        settings["num_queries"] = case.num_queries
     if case.task != "super_resolution":
         settings["hflip"] = case.hflip
     if case.comparison == OWN_PRESET:
         return settings
     recipe = RECIPES[case.task]
     warmup = recipe.warmup_steps(case.steps)
-    if case.task == "segmentation":
+    if case.task in EOMT:
         settings["backbone_warmup"] = warmup
     return settings | NEAREST_SETTINGS[case.task] | dict(
         optimizer="adamw", lr=recipe.lr, lr_min=0.0, weight_decay=recipe.weight_decay,

@@ -95,7 +95,7 @@ def process(path: str) -> None:
     if case.implementation == "timm":
         from visionloop.bin.benchmarks.peers.timm_classification import train
     else:
-        train = trainer_tasks.TRAIN[case.task]
+        train = trainer_tasks.TRAIN[case.task]  # type: ignore[assignment]  # names of parameters
     figures, save = train(case, request["data"])
     (output / "figures.json").write_text(json.dumps(figures))
     if case.comparison != SPEED:

@@ -1,7 +1,7 @@
-"""transformers' Trainer on the four tasks: its models and losses, torchvision's transforms."""
+"""transformers' Trainer on every task: its models and losses, torchvision's transforms."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from visionloop.bin.benchmarks.peers.trainer_process import Samples, Save, run_t
 from visionloop.bin.benchmarks.results import Row, Value
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.masks import read_mask
+from visionloop.datasets.segments.index import Kind
+from visionloop.datasets.segments.reading import read_segments
 from visionloop.datasets.super_resolution.dataset import open_pairs
 from visionloop.tasks.classification.export import save_folder as save_classifier
 from visionloop.tasks.classification.model import build_model
@@ -29,10 +31,13 @@ from visionloop.tasks.huggingface.hub import ModelSource
 from visionloop.tasks.huggingface.loading import name_classes, quiet_transformers
 from visionloop.tasks.segmentation.export import IMAGENET_MEAN, IMAGENET_STD, write_processor
 from visionloop.tasks.segmentation.model import new_config as new_segmentation_config
+from visionloop.tasks.segmentation.segments.data import index_split as index_segments
+from visionloop.tasks.segmentation.segments.things import write_is_thing
 from visionloop.tasks.segmentation.semantic.data import index_split as index_segmentation
 from visionloop.tasks.super_resolution.data import index_split as index_super_resolution
 from visionloop.tasks.super_resolution.model import new_config as new_super_resolution_config
 
+Train = Callable[[Case, str], tuple[Row, Save]]
 CROP_RATIO = (0.75, 1.8)  # of segmentation: width over height, before the resize to a square
 JITTER = 0.2  # of brightness, contrast and saturation
 
@@ -105,13 +110,7 @@ def train_detection(case: Case, data: str) -> tuple[Row, Save]:
 def train_segmentation(case: Case, data: str) -> tuple[Row, Save]:
     """Train transformers' EoMT with its own loss; a mask of 0 and 1 per class of the image."""
     index = index_segmentation(data, "train")
-    scale = (SMALLEST_CROP["segmentation"], 1.0)
-    transform = v2.Compose([
-        v2.RandomResizedCrop(case.image_size, scale=scale, ratio=CROP_RATIO),
-        v2.RandomHorizontalFlip(case.hflip / 2), v2.ColorJitter(JITTER, JITTER, JITTER),
-        v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-        v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-    ])  # fmt: skip
+    transform = segmentation_transform(case)
 
     def make(i: int) -> Row:
         image = v2.functional.pil_to_tensor(Image.open(index.path(i)).convert("RGB"))
@@ -122,17 +121,53 @@ def train_segmentation(case: Case, data: str) -> tuple[Row, Save]:
         masks = (ids == classes[:, None, None]).float()
         return {"pixel_values": image, "mask_labels": masks, "class_labels": classes}
 
+    model = new_segmenter(case, index.classes)
+    figures = run_trainer(case, model, Samples(index, make))
+    return figures, partial(save_segmenter, model, case)
+
+
+def train_segments(case: Case, data: str, kind: Kind) -> tuple[Row, Save]:
+    """Train transformers' EoMT with its own loss; a mask of 0 and 1 per segment of the image."""
+    index = index_segments(data, "train", kind)
+    transform = segmentation_transform(case)
+
+    def make(i: int) -> Row:
+        image, layers, segments, _, _ = read_segments(index, i)
+        masks = layers[segments[:, 0]] == segments[:, 1, None, None]
+        image, masks = transform(tv_tensors.Image(image), tv_tensors.Mask(masks))
+        present = masks.flatten(1).any(1)
+        masks, classes = masks[present].float(), segments[present, 2]
+        return {"pixel_values": image, "mask_labels": masks, "class_labels": classes}
+
+    model = new_segmenter(case, index.classes)
+    write_is_thing(model.config, index.is_thing)
+    figures = run_trainer(case, model, Samples(index, make))
+    return figures, partial(save_segmenter, model, case)
+
+
+def segmentation_transform(case: Case) -> v2.Transform:
+    """Return the augmentation of an image with masks."""
+    scale = (SMALLEST_CROP[case.task], 1.0)
+    return v2.Compose([
+        v2.RandomResizedCrop(case.image_size, scale=scale, ratio=CROP_RATIO),
+        v2.RandomHorizontalFlip(case.hflip / 2), v2.ColorJitter(JITTER, JITTER, JITTER),
+        v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+        v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+    ])  # fmt: skip
+
+
+def new_segmenter(case: Case, classes: Sequence[str]) -> torch.nn.Module:
+    """Return transformers' EoMT of `tiny` with random weights."""
     config = new_segmentation_config("tiny")
     config.image_size, config.train_num_points = case.image_size, NUM_POINTS
-    name_classes(config, index.classes)
-    model = transformers.EomtForUniversalSegmentation(config)
-    figures = run_trainer(case, model, Samples(index, make))
+    config.num_queries = case.num_queries or config.num_queries
+    name_classes(config, classes)
+    return transformers.EomtForUniversalSegmentation(config)
 
-    def save(folder: Path) -> None:
-        save_pretrained(model, folder)
-        write_processor(folder, case.image_size)
 
-    return figures, save
+def save_segmenter(model: torch.nn.Module, case: Case, folder: Path) -> None:
+    save_pretrained(model, folder)
+    write_processor(folder, case.image_size, whole_images=case.task != "segmentation")
 
 
 def save_pretrained(model: Value, folder: Path) -> None:
@@ -174,7 +209,9 @@ def train_super_resolution(case: Case, data: str) -> tuple[Row, Save]:
     return figures, partial(save_pretrained, model)
 
 
-TRAIN = {
+TRAIN: dict[str, Train] = {
     "classification": train_classification, "detection": train_detection,
     "segmentation": train_segmentation, "super_resolution": train_super_resolution,
+    "instance_segmentation": partial(train_segments, kind="instance"),
+    "panoptic_segmentation": partial(train_segments, kind="panoptic"),
 }  # fmt: skip
