@@ -253,7 +253,7 @@ def _write_legend(
     """Write (color, name, AP50) rows; without a color, a remark."""
     left, right = LEFT + PLOT + 20, LEFT + PLOT + LEGEND - 20
     text_on(draw, (right, TOP - 10), "AP50", anchor="rb")
-    for i, (color, name, score) in enumerate(rows or [(None, "no boxes in the data", None)]):
+    for i, (color, name, score) in enumerate(rows or [(None, "nothing in the data", None)]):
         middle = TOP + 12 + 22 * i
         if color:
             draw.line((left, middle, left + 22, middle), fill=color, width=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions
+from visionloop.metrics.detection_confusion import BACKGROUND, count_confusion
 from visionloop.metrics.mask_average_precision import MaskAveragePrecision
 from visionloop.tasks.drawing.charts import recall_lines
 from visionloop.tasks.segmentation.export import CardText
@@ -23,6 +25,7 @@ from visionloop.tasks.segmentation.instance.top_masks import top_masks
 from visionloop.tasks.segmentation.recipes import INSTANCE
 from visionloop.tasks.segmentation.segments.predict import forward_padded
 from visionloop.tasks.segmentation.segments.task import SegmentsTask
+from visionloop.tasks.segmentation.segments.visualize import draw_instance_scores
 from visionloop.tasks.visualize import class_table, per_image_scores
 
 
@@ -40,6 +43,12 @@ class InstanceTask(SegmentsTask):
     resolve_defaults = staticmethod(INSTANCE.resolve_defaults)
     # an image has up to 60 objects at 96 px
     overfit_goal = ("mAP50", 0.7)
+    score_charts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "mask AP": ("mAP", "mAP50", "mAP75"),
+        "mask AP by size of the object": ("mAP_.*",),
+        "mask AR": ("AR.*",),
+    }
+    class_curves = ("AP", "AP50")
 
     # model --------------------
     def card_text(self) -> CardText:
@@ -82,6 +91,16 @@ class InstanceTask(SegmentsTask):
         saved_predictions.write_predictions(folder, rows)
 
     # draw and report --------------------
+    def draw_scores(self, metric: MaskAveragePrecision) -> dict[str, NDArray[np.uint8]]:
+        _, counts, _ = self.confusion(metric)
+        return draw_instance_scores(metric.curves(), counts, metric.per_class(), self.classes)
+
+    def confusion(
+        self, metric: MaskAveragePrecision
+    ) -> tuple[Sequence[str], NDArray[np.int64], str]:
+        counts = count_confusion(metric.state(), len(self.classes), "segm")
+        return (*self.classes, BACKGROUND), counts, "segments"
+
     def sample_scores(
         self, metric: MaskAveragePrecision
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

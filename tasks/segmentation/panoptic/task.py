@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions
+from visionloop.metrics.detection_confusion import BACKGROUND
 from visionloop.metrics.panoptic_quality import PanopticQualityMetric
 from visionloop.tasks.segmentation.config import EomtConfig
 from visionloop.tasks.segmentation.export import CardText
@@ -25,9 +26,8 @@ from visionloop.tasks.segmentation.panoptic.scores import METRICS, SAMPLE_SCORE
 from visionloop.tasks.segmentation.recipes import PANOPTIC
 from visionloop.tasks.segmentation.segments.task import SegmentsTask
 from visionloop.tasks.segmentation.segments.things import read_is_thing
+from visionloop.tasks.segmentation.segments.visualize import draw_panoptic_scores
 from visionloop.tasks.visualize import class_table, per_image_scores
-
-NOTHING = "no segment"  # in the confusion matrix: missed and invented segments
 
 
 class PanopticTask(SegmentsTask):
@@ -43,6 +43,12 @@ class PanopticTask(SegmentsTask):
     recipe = staticmethod(PANOPTIC.recipe)
     resolve_defaults = staticmethod(PANOPTIC.resolve_defaults)
     overfit_goal = ("pq", 0.7)
+    score_charts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "PQ": ("pq.*",),
+        "SQ: IoU of the matches": ("sq.*",),
+        "RQ: F1 of the segments": ("rq.*",),
+    }
+    class_curves = ("PQ",)
 
     # model --------------------
     def card_text(self) -> CardText:
@@ -85,6 +91,9 @@ class PanopticTask(SegmentsTask):
         saved_predictions.write_predictions(folder, rows, self.classes, self.is_thing)
 
     # draw and report --------------------
+    def draw_scores(self, metric: PanopticQualityMetric) -> dict[str, NDArray[np.uint8]]:
+        return draw_panoptic_scores(metric.confusion(), metric.per_class(), self.classes)
+
     def sample_scores(
         self, metric: PanopticQualityMetric
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -96,4 +105,4 @@ class PanopticTask(SegmentsTask):
     def confusion(
         self, metric: PanopticQualityMetric
     ) -> tuple[Sequence[str], NDArray[np.int64], str]:
-        return (*self.classes, NOTHING), metric.confusion(), "segments"
+        return (*self.classes, BACKGROUND), metric.confusion(), "segments"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from visionloop.datasets.io.images import read_image
+from visionloop.datasets.io.reduced_jpeg import read_image_to_draw
 from visionloop.datasets.segments.dataset import SegmentsDataset
 from visionloop.datasets.segments.index import Kind, SegmentsIndex
 from visionloop.datasets.segments.transforms import SegmentsEvalPreset, SegmentsTrainPreset
 from visionloop.engine.batch import Batch
-from visionloop.engine.types import Sample
+from visionloop.engine.types import JsonObject, Predictions, Sample
 from visionloop.tasks.segmentation.architectures import SEGMENTS_QUERIES, SEGMENTS_SIDE
 from visionloop.tasks.segmentation.config import EomtConfig
+from visionloop.tasks.segmentation.segments import visualize
 from visionloop.tasks.segmentation.segments.data import (
     collate,
     collate_eval,
@@ -25,6 +29,7 @@ from visionloop.tasks.segmentation.segments.data import (
     training_splits,
 )
 from visionloop.tasks.segmentation.segments.things import write_is_thing
+from visionloop.tasks.segmentation.semantic.visualize import class_colors
 from visionloop.tasks.segmentation.task import EomtTask
 
 
@@ -120,3 +125,24 @@ class SegmentsTask(EomtTask):
     def read_sample(self, path: str | Path) -> Sample:
         sample: Sample = SegmentsEvalPreset(size=self.image_size)(read_image(path))
         return sample
+
+    def draw_predictions(
+        self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
+    ) -> Iterator[NDArray[np.uint8]]:
+        for path, one in zip(paths, visualize.split_predictions(predictions), strict=True):
+            image, size_hw = read_image_to_draw(path, visualize.MAX_DRAWING_SIDE)
+            yield visualize.draw_prediction(
+                visualize.to_array(image), size_hw, one, self.classes, self.colors, self.is_thing
+            )
+
+    # draw and report --------------------
+    @cached_property
+    def colors(self) -> NDArray[np.uint8]:
+        """Return the class colors, uint8 [K, 3]."""
+        return class_colors(self.classes)
+
+    def draw(self, batch: Batch) -> dict[str, NDArray[np.uint8]]:
+        return {"batch": visualize.draw_batch(batch, self.classes, self.colors, self.is_thing)}
+
+    def draw_samples(self, batch: Batch, predictions: Predictions) -> list[NDArray[np.uint8]]:
+        return visualize.draw_samples(batch, predictions, self.classes, self.colors)
