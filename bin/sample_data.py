@@ -16,6 +16,7 @@ from visionloop.engine.errors import USER_ERROR, UserError
 from visionloop.engine.types import JsonObject
 
 MARKER = "sample_data.json"
+SHORT_NAMES = {"instance": "instance_segmentation", "panoptic": "panoptic_segmentation"}
 VERSION = 1  # raised when the same seed gives other data
 
 
@@ -35,6 +36,7 @@ def command(task: str, folder: Path, seed: int) -> None:
     from visionloop.datasets.synthetic.writers import WRITERS  # here: `--help` must be quick
 
     task = task.replace("-", "_")
+    task = SHORT_NAMES.get(task, task)
     if task not in WRITERS:
         raise UserError(
             f"no sample data for task {task!r}; there is {', '.join(sorted(WRITERS))}", field="task"

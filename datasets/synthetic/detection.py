@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from visionloop.datasets.synthetic.scenes import Scene, shaded_patch
+from visionloop.datasets.synthetic.scenes import Scene, random_grid, shaded_patch
 from visionloop.datasets.synthetic.shapes import OUTLINES
 
 SPLITS = {"train": 240, "val": 60}  # images
@@ -117,18 +117,9 @@ class _Objects:
         center_xy = self.scene.find_room(generator, CROWD_RADIUS * shorter)
         assert center_xy is not None  # the crowd comes first, into an empty scene
         side = 2 * CROWD_MEMBER * shorter  # of a cell: the shapes touch
-        steps = (np.arange(CROWD_GRID) - (CROWD_GRID - 1) / 2) * side
-        taken = generator.random((CROWD_GRID, CROWD_GRID)) < 0.8
-        taken[0, 0] = taken[-1, -1] = True  # never an empty grid
-        cells = [
-            (x, y)
-            for row, y in zip(taken, steps, strict=True)
-            for here, x in zip(row, steps, strict=True)
-            if here
-        ]
         corners = [
-            self.paint(generator, kind, center_xy + np.array(cell), CROWD_MEMBER * shorter)
-            for cell in cells
+            self.paint(generator, kind, center_xy + offset_xy, CROWD_MEMBER * shorter)
+            for offset_xy in random_grid(generator, CROWD_GRID, side)
         ]
         self.annotate(kind, np.concatenate(corners), iscrowd=1)
 

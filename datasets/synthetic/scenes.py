@@ -82,6 +82,20 @@ class Scene:
         return np.clip(self.pixels, 0, 255).astype(np.uint8)
 
 
+def random_grid(
+    generator: np.random.Generator, members: int, side: float
+) -> list[NDArray[np.float64]]:
+    """Return the centers of the cells of a square grid of which about a fifth is left out.
+
+    members: cells along a side; side: of a cell. Returns float64 [2] (x, y) each, relative to the
+    center of the grid; two opposite corners are always there.
+    """
+    steps = (np.arange(members) - (members - 1) / 2) * side
+    taken = generator.random((members, members)) < 0.8
+    taken[0, 0] = taken[-1, -1] = True  # never an empty grid
+    return [np.array([steps[x], steps[y]]) for y, x in np.argwhere(taken)]
+
+
 def shaded_patch(generator: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
     """Return a random texture, darkened and with less contrast: float64 [H, W, 3] in 0..255."""
     ground = random_patch(generator, height, width).astype(np.float64)

@@ -136,12 +136,17 @@ def add_shape(generator: np.random.Generator, scene: Scene, ids: NDArray[np.uint
         generator, kind, center_xy, share * scene.shorter, MAX_ROTATION, HUES[kind]
     )
     inside = cover >= 0.5
-    if generator.random() < BORDER_SHARE:
-        border = generator.integers(1, MAX_BORDER, endpoint=True)
-        grown = np.asarray(
-            Image.fromarray(inside.astype(np.uint8)).filter(
-                ImageFilter.MaxFilter(2 * int(border) + 1)
-            )
-        )
-        ids[window][grown.astype(bool)] = IGNORED
+    ids[window][random_border(generator, inside)] = IGNORED
     ids[window][inside] = CLASSES.index(kind)
+
+
+def random_border(generator: np.random.Generator, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a shape's pixels with a border of 1 or 2 pixels, or nothing for half of the shapes.
+
+    inside: bool [H, W], the pixels of the shape.
+    """
+    if generator.random() >= BORDER_SHARE:
+        return np.zeros_like(inside)
+    border = int(generator.integers(1, MAX_BORDER, endpoint=True))
+    image = Image.fromarray(inside.astype(np.uint8))
+    return np.asarray(image.filter(ImageFilter.MaxFilter(2 * border + 1))).astype(np.bool_)

@@ -15,6 +15,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from visionloop.datasets.synthetic.detection import write_detection
+from visionloop.datasets.synthetic.instance import write_instances
+from visionloop.datasets.synthetic.panoptic import write_panoptic
 from visionloop.datasets.synthetic.scenes import shaded_patch, shape_colors
 from visionloop.datasets.synthetic.segmentation import write_segmentation
 from visionloop.datasets.synthetic.shapes import OUTLINES, shape_mask
@@ -79,6 +81,8 @@ def random_size(generator: np.random.Generator, sides: tuple[int, int] = SIDES) 
 WRITERS: dict[str, Callable[..., None]] = {  # type: ignore[explicit-any]  # defaults differ
     "classification": write_classification,
     "detection": write_detection,
+    "instance_segmentation": write_instances,
+    "panoptic_segmentation": write_panoptic,
     "segmentation": write_segmentation,
     "super_resolution": write_super_resolution,
 }
