@@ -9,8 +9,10 @@ import pytest
 
 from visionloop.bin.sample_data import main
 from visionloop.datasets.segmentation.layout import require_segmentation_split
+from visionloop.datasets.segments.layout import require_segments_split
 from visionloop.datasets.super_resolution.layout import require_super_resolution_split
 from visionloop.datasets.synthetic.segmentation import CLASSES, SPLITS
+from visionloop.datasets.synthetic.segments import SPLITS as SEGMENTS
 from visionloop.datasets.synthetic.super_resolution import SPLITS as PHOTOGRAPHS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bin" / "sample_data.py"
@@ -102,11 +104,24 @@ def test_the_small_images_of_super_resolution_lie_beside_those_of_validation(sam
     assert sample_data("super_resolution", tmp_path / "data")[1].endswith("is already there\n")
 
 
+@pytest.mark.parametrize("kind", ["instance", "panoptic"])
+def test_segments_are_written_under_the_short_and_the_full_name_of_their_task(
+    sample_data, tmp_path, kind
+):
+    assert sample_data(kind, tmp_path / "data")[0] == 0
+    for split, count in SEGMENTS.items():
+        assert len(require_segments_split(tmp_path / "data", split, kind)) == count
+    for name in (f"{kind}-segmentation", f"{kind}_segmentation"):
+        assert sample_data(name, tmp_path / "data")[1].endswith("is already there\n")
+
+
 def test_an_unknown_task_is_reported_in_one_line(sample_data, tmp_path):
     status, _, err = sample_data("clasification", tmp_path / "x")
     assert (
         status == 2
-        and "classification, detection, segmentation, super_resolution" in err
+        and "classification, detection, instance_segmentation, panoptic_segmentation, "
+        "segmentation, super_resolution"
+        in err
         and err.count("\n") == 1
     )
     assert not (tmp_path / "x").exists()
