@@ -32,11 +32,14 @@ def run_demo(checkout, *arguments):
 
 
 @pytest.mark.slow
-def test_the_demonstration_ends_with_predictions_and_an_export(checkout):
-    process = run_demo(checkout, "classification", *SHORT)
+@pytest.mark.parametrize(
+    "task", ["classification", "instance-segmentation", "panoptic-segmentation"]
+)
+def test_the_demonstration_ends_with_predictions_and_an_export(checkout, task):
+    process = run_demo(checkout, task, *SHORT)
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
     assert "Done. Results:" in process.stdout
-    folder = checkout / "runs/demo/classification"
+    folder = checkout / "runs/demo" / task.replace("-", "_")
     for name in (
         "run/best/model.safetensors",
         "predictions/contact_sheet.png",

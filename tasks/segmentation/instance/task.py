@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,6 +49,11 @@ class InstanceTask(SegmentsTask):
         "mask AR": ("AR.*",),
     }
     class_curves = ("AP", "AP50")
+
+    # data --------------------
+    @cached_property
+    def is_thing(self) -> tuple[bool, ...]:
+        return (True,) * len(self.classes)
 
     # model --------------------
     def card_text(self) -> CardText:
