@@ -22,6 +22,13 @@ SMALL_EOMT = {
     "num_queries": 8,
 }
 
+# {hub id: number of classes}
+SEGMENTERS = {
+    "tue-mps/ade20k_semantic_eomt_large_512": 3,
+    "tue-mps/coco_instance_eomt_large_640": 80,
+    "tue-mps/coco_panoptic_eomt_large_640": 133,
+}
+
 
 def fill_hub(home):
     """Write a small random model of each task into the cache, under the id of a released one.
@@ -48,14 +55,16 @@ def fill_hub(home):
         module, module.state_dict(), snapshot(home, "ustc-community/dfine-small-coco"), 128
     )
 
-    config = segmentation.new_config("tiny")
-    for name, value in SMALL_EOMT.items():
-        setattr(config, name, value)
-    module = segmentation.new_model(config, ["sky", "road", "tree"])
-    folder = snapshot(home, "tue-mps/ade20k_semantic_eomt_large_512")
-    segmentation_folder.save_folder(
-        module, module.state_dict(), folder, 32, IMAGENET_MEAN, IMAGENET_STD
-    )
+    for hub_id, classes in SEGMENTERS.items():
+        config = segmentation.new_config("tiny")
+        for name, value in SMALL_EOMT.items():
+            setattr(config, name, value)
+        module = segmentation.new_model(config, [f"class {i}" for i in range(classes)])
+        folder, is_semantic = snapshot(home, hub_id), "semantic" in hub_id
+        statistics = IMAGENET_MEAN, IMAGENET_STD
+        segmentation_folder.save_folder(
+            module, module.state_dict(), folder, 32, *statistics, whole_images=not is_semantic
+        )
 
     module = super_resolution.new_model(super_resolution.new_config("tiny"))
     super_resolution_folder.save_folder(
