@@ -131,6 +131,25 @@ def read_processor(folder: str | Path) -> tuple[int, tuple[float, ...], tuple[fl
         ) from None
 
 
+def require_whole_images(folder: str | Path) -> None:
+    """Raise UserError for a trained model that reads windows of images: a semantic one.
+
+    A folder without an image processor passes.
+    """
+    path = Path(folder) / PROCESSOR_FILE
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return
+    if isinstance(content, dict) and content.get("do_split_image"):
+        raise UserError(
+            f"--model {folder}: a semantic segmenter ({PROCESSOR_FILE} has do_split_image), "
+            "expected a model of segments; `train` starts from such a folder",
+            field="model",
+            file=str(folder),
+        )
+
+
 def pixel_statistics(source: ModelSource) -> MeanStd:
     """Return the mean and std of the images that a ModelSource was trained with."""
     if source.folder is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions
 from visionloop.metrics.detection_confusion import BACKGROUND
 from visionloop.metrics.panoptic_quality import PanopticQualityMetric
-from visionloop.tasks.segmentation.config import EomtConfig
 from visionloop.tasks.segmentation.export import CardText
 from visionloop.tasks.segmentation.panoptic import saved_predictions
 from visionloop.tasks.segmentation.panoptic.card import card_text
@@ -55,10 +54,8 @@ class PanopticTask(SegmentsTask):
         return card_text(self.image_size, self.classes, self.is_thing)
 
     @classmethod
-    def of_model(
-        cls, config: EomtConfig, classes: Sequence[str], model_config: PretrainedConfig
-    ) -> Self:
-        return cls(config, classes, read_is_thing(model_config, str(config.model)))
+    def things_of(cls, model_config: PretrainedConfig, folder: str) -> tuple[bool, ...]:
+        return read_is_thing(model_config, folder)
 
     # predict --------------------
     def predict(self, model: PreTrainedModel, batch: Batch) -> Predictions:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from visionloop.datasets.io.images import read_image
 from visionloop.datasets.io.reduced_jpeg import read_image_to_draw
@@ -20,6 +20,7 @@ from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions, Sample
 from visionloop.tasks.segmentation.architectures import SEGMENTS_QUERIES, SEGMENTS_SIDE
 from visionloop.tasks.segmentation.config import EomtConfig
+from visionloop.tasks.segmentation.export import require_whole_images
 from visionloop.tasks.segmentation.segments import visualize
 from visionloop.tasks.segmentation.segments.data import (
     collate,
@@ -113,6 +114,18 @@ class SegmentsTask(EomtTask):
         module = super().build_model()
         write_is_thing(module.config, self.is_thing)
         return module
+
+    @classmethod
+    def of_model(
+        cls, config: EomtConfig, classes: Sequence[str], model_config: PretrainedConfig
+    ) -> Self:
+        require_whole_images(str(config.model))
+        return cls(config, classes, cls.things_of(model_config, str(config.model)))
+
+    @classmethod
+    def things_of(cls, model_config: PretrainedConfig, folder: str) -> tuple[bool, ...] | None:
+        """Return whether each class of a trained model is of things, [K]; None: of no use."""
+        return None
 
     # training --------------------
     def without_targets(self, batch: Batch) -> Batch:
