@@ -230,8 +230,7 @@ def fit_classes(module: PreTrainedModel, classes: Sequence[str]) -> None:
     drawn as transformers draws a linear layer of EoMT.
     """
     trained_names = class_names(module.config)
-    if hasattr(module.config, "is_thing"):
-        del module.config.is_thing  # of the trained classes, see segments/things.py
+    vars(module.config).pop("is_thing", None)  # of the trained classes, see segments/things.py
     if trained_names == list(classes):
         return
     rows = match_classes(trained_names, classes)
