@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,10 @@ def _read_outlines(
         [entries[position].get("segmentation", -1) for position in positions], dtype=np.int64
     )
     given = numbers >= 0  # the key is there
-    own = outlines.select(np.where(given, numbers, 0)) if len(outlines) else outlines
+    own = outlines
+    if len(outlines):
+        own = outlines.select(np.where(given, numbers, 0))
+        own = replace(own, is_rle=own.is_rle & given)  # the others only fill their place
     is_empty = ~given
     if len(outlines):
         is_empty |= own.stops == own.starts

@@ -14,6 +14,7 @@ import numpy as np
 import pycocotools.mask
 from numpy.typing import NDArray
 
+from visionloop.datasets.io.images import MAX_PIXELS
 from visionloop.datasets.io.json_columns import JsonObject, is_number, show
 
 FIFTHS = 5.0  # `scale` of rleFrPoly
@@ -162,9 +163,13 @@ class OutlineParser:
         if not (
             isinstance(size, list)
             and len(size) == 2
-            and all(type(side) is int and 0 < side < 2**31 for side in size)
+            and all(type(side) is int and side > 0 for side in size)
+            and size[0] * size[1] <= MAX_PIXELS
         ):
-            raise ValueError(f"segmentation has the size {show(size)}, expected [height, width]")
+            raise ValueError(
+                f"segmentation has the size {show(size)}, expected [height, width] of at most "
+                f"{MAX_PIXELS} pixels"
+            )
         if isinstance(counts, list):
             counts = _compress(counts, *size)
         if not isinstance(counts, str) or not counts.isascii():

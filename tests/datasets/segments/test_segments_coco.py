@@ -148,6 +148,10 @@ OUTLINE_ERRORS = [
     (BAD_RLE | {"counts": []}, "has counts with missing, expected run lengths of at least 0"),
     (BAD_RLE | {"counts": 5}, "has the counts 5, expected text of COCO's compressed encoding"),
     ({"counts": "x"}, "segmentation has the size missing, expected [height, width]"),
+    (
+        {"size": [2**20, 2**20], "counts": [2**40]},
+        "segmentation has the size [1048576, 1048576], expected [height, width] of at most",
+    ),
 ]
 INSTANCE_ERRORS = [
     *(
@@ -207,6 +211,18 @@ def test_a_polygon_without_an_area_is_left_out_with_a_note(tmp_path, polygon):
         "2 polygons with fewer than three points or an odd number of values are left out: "
         "a.png, c.png",
     ]
+
+
+def test_an_annotation_without_an_outline_does_not_get_the_one_of_another(tmp_path):
+    content = small_instances()
+    first = content["annotations"][0]
+    assert "counts" in first["segmentation"]
+    content["annotations"].append({**first, "id": 6})
+    del content["annotations"][-1]["segmentation"]
+    write_instances(tmp_path, content)
+    index = require_segments_split(tmp_path, "train", "instance")
+    assert index.offsets.tolist() == [0, 3, 5, 5]
+    assert "1 of 6 annotations without an outline are left out: b.png" in index.notes
 
 
 def test_one_polygon_without_its_own_brackets_is_read(tmp_path):
