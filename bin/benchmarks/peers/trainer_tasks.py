@@ -32,6 +32,7 @@ from visionloop.tasks.huggingface.loading import name_classes, quiet_transformer
 from visionloop.tasks.segmentation.export import IMAGENET_MEAN, IMAGENET_STD, write_processor
 from visionloop.tasks.segmentation.model import new_config as new_segmentation_config
 from visionloop.tasks.segmentation.segments.data import index_split as index_segments
+from visionloop.tasks.segmentation.segments.data import segment_masks
 from visionloop.tasks.segmentation.segments.things import write_is_thing
 from visionloop.tasks.segmentation.semantic.data import index_split as index_segmentation
 from visionloop.tasks.super_resolution.data import index_split as index_super_resolution
@@ -133,8 +134,8 @@ def train_segments(case: Case, data: str, kind: Kind) -> tuple[Row, Save]:
 
     def make(i: int) -> Row:
         image, layers, segments, _, _ = read_segments(index, i)
-        masks = layers[segments[:, 0]] == segments[:, 1, None, None]
-        image, masks = transform(tv_tensors.Image(image), tv_tensors.Mask(masks))
+        masks = tv_tensors.Mask(segment_masks(layers, segments))
+        image, masks = transform(tv_tensors.Image(image), masks)
         present = masks.flatten(1).any(1)
         masks, classes = masks[present].float(), segments[present, 2]
         return {"pixel_values": image, "mask_labels": masks, "class_labels": classes}

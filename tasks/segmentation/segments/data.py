@@ -107,8 +107,19 @@ def image_targets(batch: Batch) -> Iterator[ImageTargets]:
     """Yield the targets of each image of a batch of `collate`: a mask for each segment."""
     images = zip(batch["layers"], batch["segments"], batch["labels"], batch["ignored"], strict=True)
     for layers, segments, labels, ignored in images:
-        masks = layers[segments[:, 0]] == segments[:, 1, None, None]
-        yield ImageTargets(masks, labels, ~ignored)
+        yield ImageTargets(segment_masks(layers, segments), labels, ~ignored)
+
+
+def segment_masks(layers: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+    """Return the mask of each segment, bool [T, H, W].
+
+    Args:
+        layers: uint8 [C, H, W].
+        segments: int64 [T, 2 or more], (layer, number, ..).
+    """
+    # an int64 number would turn the layers into int64 on a CPU: 8 times the memory, 5 times as long
+    numbers = segments[:, 1].to(layers.dtype)
+    return layers[segments[:, 0]] == numbers[:, None, None]
 
 
 def _stack(samples: Sequence[Sample], key: str) -> torch.Tensor:
