@@ -13,6 +13,7 @@ READS = {
     "is_nonzero",
     "nonzero",
     "masked_select",
+    "bincount",  # its length is the largest value plus 1
     "equal",
     "item",
     "unique",

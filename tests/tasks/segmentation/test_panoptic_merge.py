@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from host_syncs import CountReads
 from torch.nn import functional as F
 from transformers import EomtImageProcessor
 
@@ -221,3 +222,13 @@ def test_segments_are_numbered_in_the_order_of_queries():
 def test_a_list_of_things_of_another_length_is_refused():
     with pytest.raises(ValueError, match="is_thing has 3 entries, expected 5 classes"):
         panoptic_maps(*random_outputs(0), (48, 64), SIDE, [True] * 3, **THRESHOLDS)
+
+
+def test_the_host_reads_as_little_of_many_strips_as_of_one(monkeypatch):
+    outputs, reads = random_outputs(3), []
+    for strip in (2**20, 1):
+        monkeypatch.setattr(upsample, "STRIP", strip)
+        with CountReads() as counter:
+            _, segments = merged(*outputs, (48, 64))
+        reads.append(dict(counter.reads))
+    assert segments and reads == [{"nonzero": 1, "bincount": 1}] * 2
