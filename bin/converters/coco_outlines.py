@@ -13,7 +13,6 @@ from visionloop.bin.converters.masks import stated_size_problem
 from visionloop.bin.converters.outlines import (
     InvalidOutline,
     Region,
-    RunLengths,
     area,
     check_corners,
     encode_polygons,
@@ -33,6 +32,7 @@ from visionloop.datasets.detection.layout import image_folders
 from visionloop.datasets.detection.problems import Report
 from visionloop.datasets.io.json_columns import JsonObject, column, look_up, show
 from visionloop.datasets.io.layout import DataLayoutError
+from visionloop.datasets.segments.outlines import Rle
 
 SPLITS = ("train", "val", "test")
 EMPTY = "covers no pixel, left out"
@@ -250,7 +250,7 @@ def _check_label(
 
 def encode(
     segmentation: object, size_hw: tuple[int, int]
-) -> tuple[RunLengths | None, list[list[float]] | None]:
+) -> tuple[Rle | None, list[list[float]] | None]:
     """Return (run lengths, polygons) of a COCO "segmentation".
 
     The run lengths are None when no polygon has three corners, the polygons when there are run

@@ -8,12 +8,11 @@ augmentation than a map for each object.
 from collections.abc import Sequence
 
 import numpy as np
-import pycocotools.mask
 import torch
 from numpy.typing import NDArray
 
 from visionloop.datasets.segments.outlines import Rle
-from visionloop.datasets.segments.run_lengths import pixels_of_runs, read_runs
+from visionloop.datasets.segments.run_lengths import encode_numbers, pixels_of_runs, read_runs
 
 NO_SEGMENT = 255  # in a layer
 NUM_NUMBERS = 255  # segments of a layer: 0 to 254
@@ -79,10 +78,9 @@ def layers_of_outlines(
 
 
 def encode_map(numbers: NDArray[np.int32], count: int) -> list[bytes]:
-    """Return the compressed run-length encodings of segments 1 to `count` of a map [H, W]."""
-    columns = np.ascontiguousarray(numbers.T)  # a transposed view of [W, H] is in Fortran order
-    encodings = []
-    for number in range(1, count + 1):
-        mask = (columns == number).view(np.uint8).T
-        encodings.append(bytes(pycocotools.mask.encode(mask)["counts"]))
-    return encodings
+    """Return the compressed run-length encodings of segments 1 to `count` of a map [H, W].
+
+    Each of these numbers has a pixel.
+    """
+    encodings = encode_numbers(numbers)
+    return [encodings[number]["counts"] for number in range(1, count + 1)]

@@ -1,4 +1,4 @@
-"""Lengths of the runs in COCO's compressed run-length encoding, read without decoding a mask.
+"""Lengths of the runs in COCO's compressed run-length encoding, without decoding a mask.
 
 pycocotools trusts the encoding that it is given: a string that ends too early decodes to a mask
 whose rest is undefined. The format is that of `rleToString` in cocoapi `common/maskApi.c`: numbers
@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import pycocotools.mask
 from numpy.typing import NDArray
+
+from visionloop.datasets.segments.outlines import Rle
 
 FIRST_CHARACTER, LAST_CHARACTER = 48, 111  # of 6 bits: 5 bits of the number, and "more follow"
 MORE, SIGN, BITS = 32, 16, 5
@@ -70,6 +73,34 @@ def pixels_of_runs(runs: NDArray[np.int64]) -> NDArray[np.int64]:
     inside = runs[1::2]
     starts = runs.cumsum()[::2][: len(inside)]
     return np.arange(int(inside.sum())) + np.repeat(starts - inside.cumsum() + inside, inside)
+
+
+def encode_numbers(numbers: NDArray[np.int32] | NDArray[np.int64]) -> dict[int, Rle]:
+    """Return {number: mask of its pixels} in order of number.
+
+    One pass over the map, whatever the count of numbers: its runs are sorted by number, and the
+    gaps between those of a number are the runs of the other pixels.
+
+    Args:
+        numbers: [H, W].
+    """
+    height, width = numbers.shape
+    flat = numbers.T.ravel()  # COCO's run lengths go down the columns
+    if not len(flat):
+        return {}
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    stops = np.append(starts[1:], len(flat))
+    values = flat[starts]
+    order = np.argsort(values, kind="stable")
+    borders = np.flatnonzero(np.diff(values[order])) + 1
+    encoded: dict[int, Rle] = {}
+    for rows in np.split(order, borders):
+        ends = np.stack([starts[rows], stops[rows]], axis=1).ravel()
+        rest = [len(flat)] if ends[-1] < len(flat) else []  # pycocotools writes no empty last run
+        counts = np.diff(np.concatenate([[0], ends, rest])).astype(np.int64).tolist()
+        runs = {"size": [height, width], "counts": counts}
+        encoded[int(values[rows[0]])] = pycocotools.mask.frPyObjects(runs, height, width)
+    return encoded
 
 
 def _totals(

@@ -18,9 +18,8 @@ from conversion_files import (
     write,
 )
 from PIL import Image
-from pycocotools import mask as coco_mask
 
-from visionloop.bin.converters.segments.number_maps import encode_numbers, write_numbers
+from visionloop.bin.converters.segments.number_maps import write_numbers
 from visionloop.bin.converters.voc_masks import voc_colors
 from visionloop.datasets.segmentation.masks import UnreadableMask
 from visionloop.datasets.segments.id_maps import read_ids
@@ -212,18 +211,6 @@ def test_the_json_itself_is_a_source(convert, tmp_path):
     labelled = labelme(tmp_path / "me", "a", [("x", "rectangle", [[0, 0], [2, 2]])])
     status, _, err = convert("instances", labelled, tmp_path / "out")
     assert status == 2 and "not a folder, and no COCO json" in err
-
-
-def test_run_lengths_of_numbers_are_those_of_pycocotools():
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        height, width = rng.integers(1, 12, 2).tolist()
-        numbers = rng.integers(0, rng.integers(1, 6), (height, width)) * 70_000
-        encoded = encode_numbers(numbers)
-        assert list(encoded) == np.unique(numbers).tolist()
-        for number, runs in encoded.items():
-            expected = coco_mask.encode(np.asfortranarray(numbers == number).astype(np.uint8))
-            assert runs == expected
 
 
 def test_masks_of_classes_and_objects_are_a_source(convert, tmp_path):

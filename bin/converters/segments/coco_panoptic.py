@@ -9,9 +9,8 @@ from typing import TypeAlias
 
 from visionloop.bin.converters.coco_outlines import CocoFile, read_coco_files
 from visionloop.bin.converters.conversion import ConversionReport
-from visionloop.bin.converters.outlines import Region, RunLengths
+from visionloop.bin.converters.outlines import Region
 from visionloop.bin.converters.segments.coco_categories import coco_splits, find_prefixed_jsons
-from visionloop.bin.converters.segments.number_maps import encode_numbers
 from visionloop.bin.converters.segments.split import SegmentSplit
 from visionloop.datasets.detection.coco_columns import annotated_categories, given
 from visionloop.datasets.io.json_columns import JsonObject, is_text, show
@@ -19,6 +18,8 @@ from visionloop.datasets.io.layout import DataLayoutError, shorten
 from visionloop.datasets.io.names import FileFinder, with_slashes
 from visionloop.datasets.segmentation.dataset import mask_mismatch
 from visionloop.datasets.segments.id_maps import read_ids
+from visionloop.datasets.segments.outlines import Rle
+from visionloop.datasets.segments.run_lengths import encode_numbers
 
 PREFIX = "panoptic_"
 
@@ -125,7 +126,7 @@ def _check_annotation(annotations: Sequence[JsonObject]) -> tuple[str, list[Json
 
 def _match(
     infos: Sequence[JsonObject],
-    outlines: Mapping[int, RunLengths],
+    outlines: Mapping[int, Rle],
     file: CocoFile,
     name: str,
     report: ConversionReport,

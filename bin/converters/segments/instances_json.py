@@ -111,9 +111,8 @@ def _outline(region: Region) -> dict[str, object]:
     """
     segmentation: object = region.polygons
     if region.polygons is None or region.crowd:
-        counts = region.outline["counts"]
-        assert isinstance(counts, bytes), "pycocotools returns compressed run lengths"
-        segmentation = {"size": region.outline["size"], "counts": counts.decode("ascii")}
+        counts = region.outline["counts"].decode("ascii")
+        segmentation = {"size": region.outline["size"], "counts": counts}
     return {
         "segmentation": segmentation,
         "area": area(region.outline),

@@ -7,9 +7,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco_mask
 
-from visionloop.bin.converters.outlines import Region, RunLengths
+from visionloop.bin.converters.outlines import Region
+from visionloop.datasets.segments.run_lengths import encode_numbers
 
 VOID, UNCOVERED = -1, -2  # in place of a label: ignored, or without annotation
 
@@ -20,31 +20,6 @@ def write_numbers(path: str | os.PathLike[str], numbers: NDArray[np.int32]) -> N
     """Write numbers below 2^24, [H, W], as an RGB PNG: red + 256 green + 65536 blue."""
     channels = [numbers & 255, numbers >> 8 & 255, numbers >> 16 & 255]
     Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)).save(path)
-
-
-def encode_numbers(numbers: NumberMap) -> dict[int, RunLengths]:
-    """Return {number: run lengths of its pixels} in order of number.
-
-    One pass over the map: its runs are sorted by number, and the gaps between those of a number
-    are the runs of the other pixels. Time does not grow with the count of numbers.
-    """
-    height, width = numbers.shape
-    flat = numbers.T.ravel()  # COCO's run lengths go down the columns
-    if not len(flat):
-        return {}
-    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
-    stops = np.append(starts[1:], len(flat))
-    values = flat[starts]
-    order = np.argsort(values, kind="stable")
-    borders = np.flatnonzero(np.diff(values[order])) + 1
-    encoded: dict[int, RunLengths] = {}
-    for rows in np.split(order, borders):
-        ends = np.stack([starts[rows], stops[rows]], axis=1).ravel()
-        rest = [len(flat)] if ends[-1] < len(flat) else []  # pycocotools writes no empty last run
-        counts = np.diff(np.concatenate([[0], ends, rest])).astype(np.int64).tolist()
-        runs = {"size": [height, width], "counts": counts}
-        encoded[int(values[rows[0]])] = coco_mask.frPyObjects(runs, height, width)
-    return encoded
 
 
 def regions_of_maps(

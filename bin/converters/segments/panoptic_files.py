@@ -17,6 +17,7 @@ from visionloop.bin.converters.outlines import Region, paint
 from visionloop.bin.converters.segments.number_maps import write_numbers
 from visionloop.bin.converters.segments.split import SegmentSplit, count_segments, read_regions
 from visionloop.bin.converters.voc_masks import voc_colors
+from visionloop.datasets.segments.outlines import Rle
 from visionloop.engine.errors import UserError
 
 COVERED = "is covered by others, left out"
@@ -180,7 +181,8 @@ def paint_segments(
     if filling is not None and not numbers.all():
         number = stuff.get(filling, len(painted) + 1)
         if number > len(painted):
-            painted.append(Region(filling, {}, "pixels without annotation"))
+            no_outline = Rle(size=list(size_hw), counts=b"")
+            painted.append(Region(filling, no_outline, "pixels without annotation"))
         numbers[numbers == 0] = number
     numbers[numbers == VOID] = 0
     return numbers, painted

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from segments_files import encode, run_lengths
 
 from visionloop.datasets.segments.outlines import OutlineParser
-from visionloop.datasets.segments.run_lengths import run_totals
+from visionloop.datasets.segments.run_lengths import encode_numbers, run_totals
 
 
 def parse(*outlines):
@@ -90,3 +90,15 @@ def test_a_selection_shares_the_polygons_and_keeps_the_masks():
     some = outlines.select(np.array([2, 1]))
     assert some.polygons is outlines.polygons
     assert [some.rle(k, 12, 12) for k in (0, 1)] == [outlines.rle(k, 12, 12) for k in (2, 1)]
+
+
+def test_run_lengths_of_numbers_are_those_of_pycocotools():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        height, width = rng.integers(1, 12, 2).tolist()
+        numbers = rng.integers(0, rng.integers(1, 6), (height, width)) * 70_000
+        encoded = encode_numbers(numbers)
+        assert list(encoded) == np.unique(numbers).tolist()
+        for number, runs in encoded.items():
+            expected = coco_mask.encode(np.asfortranarray(numbers == number).astype(np.uint8))
+            assert runs == expected
