@@ -35,7 +35,7 @@ def read_is_thing(config: PretrainedConfig, folder: str) -> tuple[bool, ...]:
     """
     count = config.num_labels
     flags = getattr(config, "is_thing", None)
-    if isinstance(flags, list) and len(flags) == count and set(flags) <= {0, 1}:
+    if isinstance(flags, list) and len(flags) == count and all(flag in (0, 1) for flag in flags):
         return tuple(map(bool, flags))
     if flags is None and count == COCO_CLASSES:
         return tuple(i < COCO_THINGS for i in range(count))

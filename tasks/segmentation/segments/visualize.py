@@ -6,6 +6,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from visionloop.datasets.segmentation.transforms import scaled_sides
 from visionloop.engine.batch import Batch
 from visionloop.engine.types import Predictions
 from visionloop.metrics.detection_confusion import BACKGROUND, DRAWING_SCORE
@@ -260,8 +261,7 @@ def without_padding(image: Pixels, size_hw: Sequence[int]) -> Pixels:
 
     size_hw: height and width of the file.
     """
-    scale = min(side / full for side, full in zip(image.shape, size_hw, strict=False))
-    height, width = (max(1, round(side * scale)) for side in size_hw)
+    height, width = scaled_sides(size_hw[0], size_hw[1], image.shape[0] / max(size_hw))
     return image[:height, :width]
 
 
