@@ -14,14 +14,17 @@ from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
+from visionloop.datasets.detection.annotation_files import YAML_SUFFIXES
+from visionloop.datasets.detection.problems import Problem
 from visionloop.datasets.io.content import LostContent, lost_content
 from visionloop.datasets.io.layout import DataLayoutError, shorten
 from visionloop.datasets.io.reduced_jpeg import read_reduced_image
 from visionloop.engine.types import JsonObject
-from visionloop.tasks.splits import ImageIndex, SplitIndex, passed_over_files
+from visionloop.tasks.splits import AnnotatedIndex, ImageIndex, SplitIndex, passed_over_files
 
 Index = TypeVar("Index", bound=ImageIndex)
 Listed = TypeVar("Listed", bound=SplitIndex)
+Annotated = TypeVar("Annotated", bound=AnnotatedIndex)
 
 
 def add_problem(
@@ -77,6 +80,63 @@ def find_splits(
     add_passed_over(report, indexes.values(), convert_to)
     if "val" in absent and not val_split and not is_elsewhere:
         add_problem(report, "errors", data, missing)
+    return indexes
+
+
+def inspect_splits(
+    data: str,
+    val_split: float,
+    report: JsonObject,
+    *,
+    inspect: Callable[[str, Sequence[str] | None], tuple[Annotated | None, list[Problem]] | None],
+    require: Callable[[str], object],
+    missing: str,
+) -> dict[str, Annotated]:
+    """Index the splits of a data folder with annotations, and report all of their problems.
+
+    Args:
+        data: the data folder.
+        val_split: share of the training images that is set aside for validation; with 0 a missing
+            validation split is an error.
+        report: takes the problems.
+        inspect: (split, class names of train or None) -> (its index or None, problems), or None
+            where there is no such split. Raises DataLayoutError.
+        require: raises a DataLayoutError that says what was expected, for a missing split.
+        missing: message for a missing validation split.
+
+    Returns:
+        {split: index} of the splits that can be read, of "train", "val" and "test"; the labels are
+        those of train.
+    """
+    indexes: dict[str, Annotated] = {}
+    absent = []
+    for split in ("train", "val", "test"):
+        classes = indexes["train"].classes if "train" in indexes else None
+        try:
+            inspected = inspect(split, classes)
+            if inspected is None:
+                absent.append(split)
+                if split == "train":
+                    require(split)
+                continue
+        except DataLayoutError as error:
+            # a file that describes all splits is reported once
+            if {"path": error.path, "why": error.why} not in report["errors"]:
+                add_problem(report, "errors", error.path, error.why)
+            if not Path(data).is_dir():
+                return {}
+            continue
+        index, problems = inspected
+        for kind, path, why in problems:
+            severity: Literal["errors", "warnings"] = "errors" if kind == "error" else "warnings"
+            # the description of a YOLO dataset is one file for all splits
+            is_shared = Path(path).suffix.lower() in YAML_SUFFIXES
+            add_problem(report, severity, path, f"{split}: {why}" if is_shared else why)
+        if index is not None:
+            indexes[split] = index
+    if "train" in indexes and "val" in absent and not val_split:
+        add_problem(report, "errors", data, missing)
+    add_passed_over(report, indexes.values())
     return indexes
 
 

@@ -49,6 +49,35 @@ class SplitIndex(ImageIndex, Protocol):
         ...
 
 
+class AnnotatedIndex(SplitIndex, Protocol):
+    """An index with classes, whose images and classes have ids in a file of annotations."""
+
+    @property
+    def source(self) -> str:
+        """Path of the file of annotations."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in order of label."""
+        ...
+
+    @property
+    def image_ids(self) -> NDArray[np.int64] | NDArray[np.str_]:
+        """Id of each image, [N]."""
+        ...
+
+    @property
+    def category_ids(self) -> tuple[int | str | None, ...]:
+        """Id of each class, None for one that the annotations do not list."""
+        ...
+
+    @property
+    def sizes_hw(self) -> NDArray[np.int64]:
+        """Height and width of each image, int64 [N, 2], 0 where the annotations give no size."""
+        ...
+
+
 Index = TypeVar("Index", bound=ImageIndex)
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visionloop.datasets.detection.annotation_files import YAML_SUFFIXES
 from visionloop.datasets.detection.dataset import size_mismatch
 from visionloop.datasets.detection.layout import (
     inspect_detection_split,
     require_detection_split,
 )
 from visionloop.datasets.detection.problems import nothing_to_score, nothing_to_train
-from visionloop.datasets.io.layout import DataLayoutError, shorten
-from visionloop.tasks.checks import add_passed_over, add_problem, decode_all, report_copies
+from visionloop.datasets.io.layout import shorten
+from visionloop.tasks.checks import add_problem, decode_all, inspect_splits, report_copies
 from visionloop.tasks.detection.data import NO_VALIDATION, require_data
 
 if TYPE_CHECKING:
@@ -48,7 +47,14 @@ def check_detection_data(data: str | None, val_split: float, image_size: int) ->
     """
     data = require_data(data)
     report: JsonObject = {"errors": [], "warnings": [], "classes": {}, "lines": []}
-    indexes = _inspect_splits(data, val_split, report)
+    indexes = inspect_splits(
+        data,
+        val_split,
+        report,
+        inspect=partial(inspect_detection_split, data),
+        require=partial(require_detection_split, data),
+        missing=NO_VALIDATION,
+    )
     are_read = not report["errors"]  # otherwise boxes may be missing for that reason alone
     sizes_hw = _check_images(indexes, report)
     if "train" in indexes:
@@ -59,40 +65,6 @@ def check_detection_data(data: str | None, val_split: float, image_size: int) ->
     if are_read and "val" in indexes and (why := nothing_to_score(indexes["val"])):
         add_problem(report, "errors", indexes["val"].source, why)
     return report
-
-
-def _inspect_splits(data: str, val_split: float, report: JsonObject) -> dict[str, DetectionIndex]:
-    """Return {split: index} of readable splits with the labels of training; report problems."""
-    indexes: dict[str, DetectionIndex] = {}
-    absent = []
-    for split in ("train", "val", "test"):
-        classes = indexes["train"].classes if "train" in indexes else None
-        try:
-            inspected = inspect_detection_split(data, split, classes)
-            if inspected is None:
-                absent.append(split)
-                if split == "train":
-                    require_detection_split(data, split)  # raises what was expected
-                continue
-        except DataLayoutError as error:
-            # a file that describes all splits is reported once
-            if {"path": error.path, "why": error.why} not in report["errors"]:
-                add_problem(report, "errors", error.path, error.why)
-            if not Path(data).is_dir():
-                return {}
-            continue
-        index, problems = inspected
-        for kind, path, why in problems:
-            severity: Literal["errors", "warnings"] = "errors" if kind == "error" else "warnings"
-            # the description of a YOLO dataset is one file for all splits
-            is_shared = Path(path).suffix.lower() in YAML_SUFFIXES
-            add_problem(report, severity, path, f"{split}: {why}" if is_shared else why)
-        if index is not None:
-            indexes[split] = index
-    if "train" in indexes and "val" in absent and not val_split:
-        add_problem(report, "errors", data, NO_VALIDATION)
-    add_passed_over(report, indexes.values())
-    return indexes
 
 
 def _check_images(

@@ -1,14 +1,12 @@
 """Checks of a data folder of images with masks: all problems of all splits at once."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from visionloop.datasets.io.images import read_orientation
 from visionloop.datasets.io.layout import shorten
 from visionloop.datasets.segmentation.dataset import SegmentationIndex, mask_mismatch
 from visionloop.datasets.segmentation.layout import (
@@ -23,9 +21,13 @@ from visionloop.engine.types import JsonObject
 from visionloop.tasks.checks import (
     add_problem,
     add_unmatched_files,
-    decode_all,
     find_splits,
-    report_copies,
+)
+from visionloop.tasks.segmentation.checks import (
+    SizesHW,
+    check_images,
+    check_other_splits,
+    percent,
 )
 from visionloop.tasks.segmentation.semantic.data import NO_VALIDATION, require_data
 
@@ -35,7 +37,6 @@ MOSTLY = 0.5
 MAX_LISTED = 20  # classes in a line
 
 Indexes = dict[str, SegmentationIndex]  # {split: index}
-SizesHW = dict[int, tuple[int, int]]  # {row: (height, width)} of the images that can be read
 PixelCounts = NDArray[np.int64]  # [N, 256], pixels of each class id in each mask
 
 
@@ -55,7 +56,7 @@ def check_segmentation_data(data: str | None, val_split: float, image_size: int)
     data = require_data(data)
     report: JsonObject = {"errors": [], "warnings": [], "classes": {}, "lines": []}
     indexes = _find_splits(data, val_split, report)
-    sizes_hw = _check_images(indexes, report)
+    sizes_hw = check_images(indexes, report, "masks")
     counts, visible = {}, {}
     total = sum(map(len, indexes.values()))
     with tqdm(total=total, desc="reading masks", unit="mask", disable=None, leave=False) as bar:
@@ -68,7 +69,11 @@ def check_segmentation_data(data: str | None, val_split: float, image_size: int)
         train = indexes["train"]
         _describe(train, counts["train"], report)
         _check_rare_classes(train, counts["train"], report)
-        _check_other_splits(indexes, counts, report)
+        present = {
+            split: split_counts[:, : len(train.classes)].sum(axis=0)
+            for split, split_counts in counts.items()
+        }
+        check_other_splits(indexes, train.classes, present, "pixel", report)
         _check_vanishing(train, counts["train"], visible["train"], image_size, report)
     return report
 
@@ -87,40 +92,6 @@ def _find_splits(data: str, val_split: float, report: JsonObject) -> Indexes:
         unmatched = masks_without_image(index)
         add_unmatched_files(report, index.mask_folder, unmatched, "masks without an image")
     return indexes
-
-
-def _check_images(indexes: Indexes, report: JsonObject) -> dict[str, SizesHW]:
-    """Return {split: sizes}, and report unreadable, duplicate and rotated images."""
-    sizes_hw: dict[str, SizesHW] = {split: {} for split in indexes}
-    copies, rotated = defaultdict(list), defaultdict(list)
-    for split, row, path, size_hw, digest in decode_all(indexes, report):
-        sizes_hw[split][row] = size_hw
-        copies[digest].append((split, "", path))
-        if is_rotated_in_place(path, size_hw):
-            rotated[split].append(indexes[split].name(row))
-    for split, names in rotated.items():
-        why = f"{len(names)} images are rotated by EXIF and keep their size: {shorten(names)}"
-        add_problem(
-            report,
-            "warnings",
-            indexes[split].folder,
-            f"{why}; sizes cannot tell whether their masks were drawn upright, look at them",
-        )
-    for paths in copies.values():
-        report_copies(paths, report)
-    return sizes_hw
-
-
-def is_rotated_in_place(path: str, size_hw: tuple[int, int]) -> bool:
-    """Return True when EXIF rotates or mirrors an image in a way that its size does not show.
-
-    size_hw: (height, width) of the upright image.
-
-    Raises:
-        UnreadableImage: see `read_orientation`.
-    """
-    orientation = read_orientation(path)
-    return 1 < orientation < 5 or (orientation >= 5 and size_hw[0] == size_hw[1])
 
 
 def _read_masks(
@@ -208,11 +179,6 @@ def _describe(train: SegmentationIndex, counts: PixelCounts, report: JsonObject)
         )
 
 
-def percent(share: float) -> str:
-    """Return a share with two digits: "100 %", "33 %", "0.25 %"."""
-    return f"{100 * share:{'.0f' if share >= 0.1 else '.2g'}} %"
-
-
 def _check_rare_classes(train: SegmentationIndex, counts: PixelCounts, report: JsonObject) -> None:
     """Report classes that no image of train has, or few."""
     num_images = (counts[:, : len(train.classes)] > 0).sum(axis=0).tolist()
@@ -232,27 +198,6 @@ def _check_rare_classes(train: SegmentationIndex, counts: PixelCounts, report: J
     if few:
         why = f"few images: {shorten(few)}; a class needs at least {FEW}"
         add_problem(report, "warnings", train.folder, why)
-
-
-def _check_other_splits(
-    indexes: Indexes, counts: Mapping[str, PixelCounts], report: JsonObject
-) -> None:
-    """Report classes that a split does not share with train."""
-    classes = indexes["train"].classes
-    present = {
-        split: split_counts[:, : len(classes)].sum(axis=0).tolist()
-        for split, split_counts in counts.items()
-    }
-    for split in [split for split in indexes if split != "train"]:
-        rows = list(zip(classes, present["train"], present[split], strict=True))
-        unlearned = [name for name, in_train, in_split in rows if in_split and not in_train]
-        unscored = [name for name, in_train, in_split in rows if in_train and not in_split]
-        if unlearned:
-            why = f"{split} has classes that train does not have: {shorten(unlearned)}"
-            add_problem(report, "warnings", indexes[split].folder, why)
-        if unscored:
-            why = f"{split} has no pixel of {shorten(unscored)}; they get no score"
-            add_problem(report, "warnings", indexes[split].folder, why)
 
 
 def _check_vanishing(
