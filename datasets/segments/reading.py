@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from visionloop.datasets.cache.in_memory import Tensors
-from visionloop.datasets.io.images import UnreadableImage, exchanged_sides, read_image
+from visionloop.datasets.io.images import UnreadableImage, exchanged_sides, read_image, read_size
 from visionloop.datasets.segmentation.dataset import mask_mismatch
 from visionloop.datasets.segmentation.masks import UnreadableMask
 from visionloop.datasets.segments.class_masks import read_class_segments
 from visionloop.datasets.segments.id_maps import SegmentMap, layers_of_map, match_ids, read_ids
 from visionloop.datasets.segments.index import SegmentsIndex
 from visionloop.datasets.segments.layers import encode_map, layers_of_outlines
+from visionloop.datasets.segments.outlines import Rle
 
 # tensors and numpy arrays, see `read_segments`
 GroundTruth: TypeAlias = dict[str, Any]  # type: ignore[explicit-any]
@@ -65,6 +66,29 @@ def read_row(index: SegmentsIndex, with_ground_truth: bool, i: int) -> Tensors:
     return (image, *row, *(truth if with_ground_truth else ()))
 
 
+def read_ground_truth(index: SegmentsIndex, i: int) -> tuple[GroundTruth, tuple[int, int]]:
+    """Read the ground truth of image i without decoding the image, for predictions in files.
+
+    Returns:
+        (ground truth, see `read_segments`; height and width: of the PNG or in the annotations, or
+        where these have none of the image's header).
+
+    Raises:
+        UnreadableImage: for a mask UnreadableMask.
+    """
+    if index.outlines is None:
+        segments = read_segment_map(index, i)
+        _, truth = _row_of_map(index, segments, True)
+        height, width = segments.numbers.shape
+    else:
+        height, width = index.sizes_hw[i].tolist()
+        if not height * width:
+            height, width = read_size(index.path(i))
+        rles, columns = _outline_truth(index, i, height, width)
+        truth = _instance_truth(*columns, [rle["counts"] for rle in rles])
+    return unpack_ground_truth(index, truth), (height, width)
+
+
 def unpack_ground_truth(index: SegmentsIndex, tensors: Sequence[torch.Tensor]) -> GroundTruth:
     """Return the ground truth of the tensors that `read_row` made of it, see `read_segments`."""
     labels, crowd, areas, *content = tensors
@@ -77,18 +101,26 @@ def unpack_ground_truth(index: SegmentsIndex, tensors: Sequence[torch.Tensor]) -
 
 def _read_outlines(index: SegmentsIndex, i: int, image: torch.Tensor) -> tuple[Tensors, Tensors]:
     """Return (layers, segments, ignored) and the ground truth of outlines."""
-    assert index.outlines is not None
     height, width = image.shape[-2:]
     _check_size(index, i, (height, width))
+    rles, columns = _outline_truth(index, i, height, width)
+    labels, crowd, _ = columns
+    layers, segments, crowds = layers_of_outlines(rles, labels, crowd, height, width)
+    encodings = [rle["counts"] for rle in rles]
+    return (layers, segments, crowds), _instance_truth(*columns, encodings)
+
+
+def _outline_truth(
+    index: SegmentsIndex, i: int, height: int, width: int
+) -> tuple[list[Rle], tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]]:
+    """Return the masks of the outlines of image i, and their labels, crowd flags and areas."""
+    assert index.outlines is not None
     first, last = index.rows_of(i)
     rows = slice(first, last)
     rles = [index.outlines.rle(k, height, width) for k in range(first, last)]
-    labels, crowd = index.labels[rows].astype(np.int64), index.crowd[rows]
-    layers, segments, crowds = layers_of_outlines(rles, labels, crowd, height, width)
     counted = np.array([pycocotools.mask.area(rle) for rle in rles], dtype=np.float64)
     areas = np.where(index.areas[rows] > 0, index.areas[rows], counted)
-    encodings = [rle["counts"] for rle in rles]
-    return (layers, segments, crowds), _instance_truth(labels, crowd, areas, encodings)
+    return rles, (index.labels[rows].astype(np.int64), index.crowd[rows], areas)
 
 
 def _row_of_map(
@@ -162,13 +194,24 @@ def _check_mask_size(
 
 def _check_size(index: SegmentsIndex, i: int, size_hw: tuple[int, int]) -> None:
     """Raise UnreadableImage unless image i has the size in the annotations, if these give one."""
+    if why := size_problem(index, i, size_hw):
+        raise UnreadableImage(index.path(i), why)
+
+
+def size_problem(index: SegmentsIndex, i: int, size_hw: tuple[int, int]) -> str | None:
+    """Return the problem when image i does not have the size in the annotations, or None.
+
+    Args:
+        index: the annotations, which may give no size.
+        i: row of the image.
+        size_hw: of the upright image.
+    """
     expected = tuple(index.sizes_hw[i].tolist())
     if 0 in expected or expected == size_hw:
-        return
+        return None
     is_transposed = expected[::-1] == size_hw
     hint = f": {exchanged_sides(index.path(i), 'the outlines were')}" if is_transposed else ""
-    raise UnreadableImage(
-        index.path(i),
+    return (
         f"is {size_hw[0]} x {size_hw[1]} (height x width), "
-        f"the annotations say {expected[0]} x {expected[1]}{hint}",
+        f"the annotations say {expected[0]} x {expected[1]}{hint}"
     )

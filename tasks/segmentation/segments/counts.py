@@ -1,12 +1,10 @@
 """Segments of a split as counted in their pixels, for the checks of a data folder."""
 
-import json
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import numpy as np
-import pycocotools.mask
 from numpy.typing import NDArray
 
 from visionloop.datasets.segmentation.dataset import mask_mismatch
@@ -15,9 +13,14 @@ from visionloop.datasets.segments.class_masks import read_class_segments
 from visionloop.datasets.segments.id_maps import count_pixels, match_ids, read_ids
 from visionloop.datasets.segments.index import SegmentsIndex
 from visionloop.datasets.segments.layers import NO_SEGMENT, layers_of_outlines
+from visionloop.datasets.segments.reading import size_problem
+from visionloop.datasets.segments.run_lengths import read_runs
 from visionloop.engine.types import JsonObject
 from visionloop.tasks.checks import add_problem
 from visionloop.tasks.segmentation.checks import SizesHW
+
+# pixels that are counted in each image
+Total: TypeAlias = Literal["all", "covered", "repeated", "crowded", "void"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,21 +32,22 @@ class ImageCounts:
         crowd: bool [n].
         pixels: int64 [n], as counted.
         areas: float64 [n], those of the annotations, 0 where there is none.
-        height, width: in pixels.
-        covered, repeated: pixels of a segment that is no crowd, and those of several.
-        crowded, void: pixels of crowds, and of no segment.
+        longer_side: of the image in pixels.
+        totals: pixels of the image: "all"; "covered", of a segment that is no crowd; "repeated", of
+            more than one; "crowded", of a crowd; "void", of nothing.
     """
 
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     pixels: NDArray[np.int64]
     areas: NDArray[np.float64]
-    height: int
-    width: int
-    covered: int
-    repeated: int
-    crowded: int
-    void: int
+    longer_side: int
+    totals: dict[Total, int]
+
+    @property
+    def is_target(self) -> NDArray[np.bool_]:
+        """Return which segments a model has to predict, bool [n]: with pixels and no crowd."""
+        return ~self.crowd & (self.pixels > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,52 +55,42 @@ class SegmentCounts:
     """The segments of a split.
 
     Attributes:
-        images: {row: counts} of the images whose segments can be read.
         num_classes: K.
+        images: {row: counts} of the images whose segments can be read.
     """
 
     num_classes: int
     images: dict[int, ImageCounts] = field(default_factory=dict)
 
-    def column(self, name: str) -> NDArray[np.float64]:
-        """Return an attribute of all images, one number for each."""
-        return np.array([getattr(image, name) for image in self.images.values()], dtype=np.float64)
-
-    def targets(self) -> dict[int, NDArray[np.bool_]]:
-        """Return which segments training uses, {row: bool [n]}: no crowds, and not without pixels.
-
-        They are what a model has to find.
-        """
-        return {row: ~image.crowd & (image.pixels > 0) for row, image in self.images.items()}
+    def total(self, name: Total) -> int:
+        """Return the number of pixels in all images."""
+        return sum(image.totals[name] for image in self.images.values())
 
     def per_image(self) -> NDArray[np.int64]:
         """Return the number of targets of each image, int64 [N]."""
-        return np.array([mask.sum() for mask in self.targets().values()], dtype=np.int64)
+        return np.array([image.is_target.sum() for image in self.images.values()], dtype=np.int64)
 
     def per_class(self) -> NDArray[np.int64]:
         """Return the number of targets of each class, int64 [K]."""
-        total = np.zeros(self.num_classes, dtype=np.int64)
-        for row, chosen in self.targets().items():
-            total += np.bincount(self.images[row].labels[chosen], minlength=self.num_classes)
-        return total
+        labels = [image.labels[image.is_target] for image in self.images.values()]
+        return np.bincount(np.concatenate([np.zeros(0, np.int64), *labels]), None, self.num_classes)
 
     def sides(self, image_size: int) -> NDArray[np.float64]:
-        """Return the sides of squares of the targets' areas, in images resized to `image_size`."""
-        parts = [
-            np.sqrt(image.pixels[chosen]) * image_size / max(image.height, image.width)
-            for (row, chosen) in self.targets().items()
-            for image in [self.images[row]]
+        """Return the side of a square of the area of each target, float64 [M].
+
+        image_size: longer side in pixels that the images are resized to.
+        """
+        sides = [
+            np.sqrt(image.pixels[image.is_target]) * (image_size / image.longer_side)
+            for image in self.images.values()
         ]
-        return np.concatenate([np.zeros(0), *parts])
+        return np.concatenate([np.zeros(0), *sides])
 
 
 def count_segments(
-    index: SegmentsIndex,
-    sizes_hw: SizesHW,
-    report: JsonObject,
-    advance: Callable[[], object],
+    index: SegmentsIndex, sizes_hw: SizesHW, report: JsonObject, advance: Callable[[], object]
 ) -> SegmentCounts:
-    """Count the pixels of each segment of a split, and report PNGs that are wrong.
+    """Count the pixels of each segment of a split, and report images and PNGs that do not fit.
 
     Args:
         index: the split.
@@ -105,19 +99,96 @@ def count_segments(
         advance: called once per image.
     """
     counts = SegmentCounts(len(index.classes))
-    empty: dict[str, list[int]] = defaultdict(list)
+    count = _count_outlines if index.outlines is not None else _count_map
     for row in range(len(index)):
         advance()
-        try:
-            if index.outlines is not None:
-                image = _count_outlines(index, row, sizes_hw)
-            elif index.class_file is not None:
-                image = _count_class_masks(index, row, sizes_hw)
-            else:
-                image = _count_ids(index, row, sizes_hw)
-        except UnreadableMask as error:
-            add_problem(report, "errors", error.path, error.why)
+        # a missing PNG was reported with the others
+        if index.masks is not None and index.masks.sizes[row] < 0:
             continue
+        image = count(index, row, sizes_hw.get(row), report)
         if image is not None:
             counts.images[row] = image
     return counts
+
+
+def _count_outlines(
+    index: SegmentsIndex, row: int, size_hw: tuple[int, int] | None, report: JsonObject
+) -> ImageCounts | None:
+    """Count the segments of an image with outlines; None for an image of another size."""
+    assert index.outlines is not None
+    if size_hw is None:
+        return None
+    if why := size_problem(index, row, size_hw):
+        add_problem(report, "errors", index.path(row), why)
+        return None
+    first, last = index.rows_of(row)
+    labels, crowd = index.labels[first:last].astype(np.int64), index.crowd[first:last]
+    rles = [index.outlines.rle(k, *size_hw) for k in range(first, last)]
+    layers, _, crowds = layers_of_outlines(rles, labels, crowd, *size_hw)
+    owners = (layers != NO_SEGMENT).sum(dim=0)
+    runs = read_runs([rle["counts"] for rle in rles])
+    return ImageCounts(
+        labels=labels,
+        crowd=crowd,
+        pixels=np.array([each[1::2].sum() for each in runs], dtype=np.int64),
+        areas=index.areas[first:last],
+        longer_side=max(size_hw),
+        totals={
+            "all": owners.numel(),
+            "covered": int((owners > 0).sum()),
+            "repeated": int((owners > 1).sum()),
+            "crowded": int(crowds.sum()),
+            "void": 0,
+        },
+    )
+
+
+def _count_map(
+    index: SegmentsIndex, row: int, size_hw: tuple[int, int] | None, report: JsonObject
+) -> ImageCounts | None:
+    """Count the segments of an image with PNGs; None where these cannot be read."""
+    assert index.masks is not None
+    path = index.masks.path(row)
+    try:
+        if index.class_file is not None:
+            segments = read_class_segments(index, row)
+            labels, crowd, pixels = segments.labels, segments.crowd, segments.areas
+            areas, is_void = np.zeros(len(labels)), segments.is_void
+        else:
+            ids, rows = read_ids(path), slice(*index.rows_of(row))
+            labels, crowd = index.labels[rows].astype(np.int64), index.crowd[rows]
+            pixels, areas = count_pixels(ids, index.ids[rows]), index.areas[rows]
+            is_void = ids == 0
+            _check_ids(index, row, ids, report)
+    except UnreadableMask as error:
+        add_problem(report, "errors", error.path, error.why)
+        return None
+    height, width = is_void.shape
+    if size_hw and (why := mask_mismatch(size_hw, (height, width), index.path(row))):
+        add_problem(report, "errors", path, why)
+    return ImageCounts(
+        labels=labels,
+        crowd=crowd,
+        pixels=pixels,
+        areas=areas,
+        longer_side=max(height, width),
+        totals={
+            "all": height * width,
+            "covered": int(pixels[~crowd].sum()),
+            "repeated": 0,
+            "crowded": int(pixels[crowd].sum()),
+            "void": int(is_void.sum()),
+        },
+    )
+
+
+def _check_ids(index: SegmentsIndex, row: int, ids: NDArray[np.int32], report: JsonObject) -> None:
+    """Report ids of a PNG that the json has no entry for."""
+    assert index.masks is not None
+    rows = slice(*index.rows_of(row))
+    stuff = slice(int(index.stuff_offsets[row]), int(index.stuff_offsets[row + 1]))
+    columns = (index.labels[rows], index.crowd[rows], index.areas[rows])
+    try:
+        match_ids(ids, index.ids[rows], index.stuff_ids[stuff], *columns)
+    except ValueError as error:
+        add_problem(report, "errors", index.masks.path(row), str(error))

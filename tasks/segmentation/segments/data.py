@@ -8,6 +8,7 @@ from visionloop.datasets.segments.index import Kind, SegmentsIndex
 from visionloop.datasets.segments.layers import NO_SEGMENT
 from visionloop.datasets.segments.layout import find_segments_split, require_segments_split
 from visionloop.engine.batch import Batch, RaggedTensor
+from visionloop.engine.errors import UserError
 from visionloop.engine.types import Sample
 from visionloop.tasks import splits
 from visionloop.tasks.segmentation.loss import ImageTargets
@@ -16,6 +17,8 @@ LAYOUT = {
     "instance": "train.json with outlines and images in train/",
     "panoptic": "panoptic_train.json, PNGs in panoptic_train/ and images in train/",
 }
+# share of the segments beyond the queries with which images can still be overfitted
+MOST_LOST = 0.1
 NO_VALIDATION = {
     "instance": splits.no_validation("val.json and val/"),
     "panoptic": splits.no_validation("panoptic_val.json, panoptic_val/ and val/"),
@@ -101,6 +104,24 @@ def present_segments(layers: torch.Tensor, segments: torch.Tensor) -> torch.Tens
     numbers = NO_SEGMENT + 1
     counts = torch.stack([torch.bincount(ids.flatten(), minlength=numbers) for ids in layers])
     return segments[counts[segments[:, 0], segments[:, 1]] > 0]
+
+
+def require_learnable(samples: Sequence[Sample], num_queries: int) -> None:
+    """Raise UserError for images of `check --overfit` that no model can overfit.
+
+    Args:
+        samples: of an evaluation dataset, with ground truth.
+        num_queries: segments that the model can predict in an image.
+    """
+    counts = [len(present_segments(sample["layers"], sample["segments"])) for sample in samples]
+    if not any(counts):
+        why = "no segment is visible in any of these images; there is nothing to learn"
+        raise UserError(f"--overfit {len(samples)}: {why}", field="overfit")
+    total, predictable = sum(counts), sum(min(count, num_queries) for count in counts)
+    if predictable < (1 - MOST_LOST) * total:
+        why = f"{num_queries} queries for each image cannot predict {total - predictable} of the "
+        advice = f"{total} segments; set --num-queries {max(counts)}"
+        raise UserError(f"--overfit {len(samples)}: {why}{advice}", field="overfit")
 
 
 def image_targets(batch: Batch) -> Iterator[ImageTargets]:

@@ -22,11 +22,13 @@ from visionloop.tasks.segmentation.architectures import SEGMENTS_QUERIES, SEGMEN
 from visionloop.tasks.segmentation.config import EomtConfig
 from visionloop.tasks.segmentation.export import require_whole_images
 from visionloop.tasks.segmentation.segments import visualize
+from visionloop.tasks.segmentation.segments.checks import ModelInput, check_segments_data
 from visionloop.tasks.segmentation.segments.data import (
     collate,
     collate_eval,
     image_targets,
     index_split,
+    require_learnable,
     training_splits,
 )
 from visionloop.tasks.segmentation.segments.things import write_is_thing
@@ -101,6 +103,17 @@ class SegmentsTask(EomtTask):
         return SegmentsDataset(
             index, transform, with_ground_truth=True, memory=self.config.memory_bytes
         )
+
+    def check_data(self) -> JsonObject:
+        config, model = self.config, self.model_config
+        model_input = ModelInput(self.image_size, model.patch_size, model.num_queries)
+        return check_segments_data(config.data, config.val_split, self.kind, model_input)
+
+    def overfit_samples(
+        self, samples: Sequence[Sample]
+    ) -> tuple[Sequence[Sample], Sequence[Sample]]:
+        require_learnable(samples, self.model_config.num_queries)
+        return samples, samples
 
     def notes(self) -> list[str]:
         train, val = self.splits
