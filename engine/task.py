@@ -70,6 +70,9 @@ class Task:
     # columns of `per_class_scores` that get a curve over the run
     class_curves: ClassVar[tuple[str, ...]] = ()
 
+    # set for `save_scored_predictions`: the metric keeps predictions, where scores need them not
+    keep_predictions: bool = False
+
     def __init__(self, config: TaskConfig) -> None:
         self.config = config
 

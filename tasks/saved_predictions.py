@@ -3,18 +3,18 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visionloop.datasets.io.json_columns import show
+from visionloop.datasets.io.json_columns import column, look_up, numbers, show
 from visionloop.datasets.io.names import composed, with_slashes
 from visionloop.datasets.io.text import NotText, read_text
 from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject
-from visionloop.tasks.splits import ImageIndex
+from visionloop.tasks.splits import AnnotatedIndex, ImageIndex
 
 Row = tuple[str, JsonObject]  # (position in the file, "line 1" or "entry 0", its object)
 UNMATCHED, AMBIGUOUS = -1, -2  # positions of `match_images` that are no image
@@ -107,6 +107,102 @@ def require_images(path: str | Path, rows: Sequence[Row], index: ImageIndex) -> 
             earlier = row_of_image[image]
             raise predictions_error(path, f"{position}: file is {file}, which {earlier} names too")
     return images
+
+
+def match_entries(
+    path: str | Path, rows: Sequence[Row], index: AnnotatedIndex
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the image and the label of each entry of COCO results, int64 [N] both.
+
+    Images and classes are matched by "image_id" and "category_id"; where all entries have
+    "file_name" and "category_name", by these: the ids of `predict` are its own.
+
+    Raises UserError for the first entry with an image or a class that the annotations lack.
+    """
+    entries = [entry for _, entry in rows]
+    label_of: dict[Hashable, int]
+    if all("file_name" in entry and "category_name" in entry for entry in entries):
+        image_key, class_key = "file_name", "category_name"
+        names = [index.name(i) for i in range(len(index))]
+        images = match_images(column(entries, image_key), names)
+        label_of = {key: label for label, key in enumerate(index.classes)}
+    else:
+        image_key, class_key = "image_id", "category_id"
+        row_of: dict[Hashable, int] = {key: row for row, key in enumerate(index.image_ids.tolist())}
+        images = look_up(row_of, column(entries, image_key))
+        label_of = {key: label for label, key in enumerate(index.category_ids)}
+    labels = look_up(label_of, column(entries, class_key))
+    raise_first(path, rows, images < 0, image_key, f"no image of {index.source}")
+    raise_first(path, rows, labels < 0, class_key, f"no class of {index.source}")
+    return images, labels
+
+
+def read_line_objects(
+    path: str | Path, index: AnnotatedIndex, key: str
+) -> tuple[list[Row], NDArray[np.int64], NDArray[np.int64]]:
+    """Read the objects in the JSON lines that `predict` writes.
+
+    A line about an image that could not be read has none.
+
+    Args:
+        path: of the file.
+        index: the annotations.
+        key: of the objects of a line, e.g. "detections".
+
+    Returns:
+        (objects with their position in the file, image int64 [N] and label int64 [N] of each).
+
+    Raises:
+        UserError: for the first line or object that does not fit.
+    """
+    lines = read_lines(path)
+    rows: list[Row] = []
+    images: list[int] = []
+    for (position, line), image in zip(
+        lines, require_images(path, lines, index).tolist(), strict=True
+    ):
+        check_size(path, position, line, index.sizes_hw[image].tolist())
+        objects = line.get(key, [] if "error" in line else None)
+        if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
+            raise predictions_error(
+                path, f"{position}: {key} is {show(objects)}, expected a list of objects"
+            )
+        rows += [(f"{position}: {key[:-1]} {i}", one) for i, one in enumerate(objects)]
+        images += [image] * len(objects)
+    label_of: dict[Hashable, int] = {name: label for label, name in enumerate(index.classes)}
+    labels = look_up(label_of, column([one for _, one in rows], "label"))
+    raise_first(path, rows, labels < 0, "label", f"no class of {index.source}")
+    return rows, np.array(images, dtype=np.int64), labels
+
+
+def check_size(path: str | Path, position: str, line: JsonObject, size_hw: Sequence[int]) -> None:
+    """Raise UserError if a line has another image size than the annotations: another image."""
+    line_hw = [line.get("height"), line.get("width")]
+    if None not in line_hw and all(size_hw) and line_hw != list(size_hw):
+        raise predictions_error(
+            path,
+            f"{position}: height is {show(line_hw[0])} and width {show(line_hw[1])}, "
+            f"the annotations say {size_hw[0]} and {size_hw[1]}",
+        )
+
+
+def read_scores(path: str | Path, rows: Sequence[Row]) -> NDArray[np.float64]:
+    """Return the "score" of each row, float64 [N]. Raises UserError unless all are finite."""
+    scores, is_score = numbers(column([entry for _, entry in rows], "score"))
+    raise_first(path, rows, ~is_score, "score", "not a finite number")
+    return scores
+
+
+def raise_first(
+    path: str | Path, rows: Sequence[Row], wrong: NDArray[np.bool_], key: str, reason: str
+) -> None:
+    """Raise UserError for the first row that is `wrong` (bool [N]), with the number of others."""
+    if wrong.any():
+        position, entry = rows[int(wrong.argmax())]
+        more = f" ({wrong.sum()} such entries)" if wrong.sum() > 1 else ""
+        raise predictions_error(
+            path, f"{position}: {key} is {show(entry.get(key))}, {reason}{more}"
+        )
 
 
 def require_one_file_per_image(

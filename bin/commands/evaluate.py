@@ -102,6 +102,7 @@ def score_model(task_class: type[Task], options: EvaluateOptions) -> tuple[Task,
     task, module = task_class.load_trained(
         options.model, data=options.data, val_split=options.val_split, **options.settings
     )
+    task.keep_predictions = bool(options.save_predictions)
     dataset = task.build_eval_dataset(options.split)
     metric = evaluate_with_progress(
         task,

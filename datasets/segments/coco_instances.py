@@ -123,7 +123,7 @@ def _read_outlines(
     problem_of = {k: parser.problems.get(number) for k, number in enumerate(numbers.tolist())}
     errors = {k: why for k, why in problem_of.items() if why}
     if len(outlines):
-        errors |= _rle_errors(own, is_empty, columns["rows"], sizes_hw)
+        errors |= rle_errors(own, is_empty, columns["rows"], sizes_hw)
     report.error_each(
         [(annotation_name(entries[positions[k]], positions[k]), errors[k]) for k in sorted(errors)]
     )
@@ -143,13 +143,20 @@ def _read_outlines(
     return own.select(np.flatnonzero(kept)) if len(outlines) else outlines, _rows(columns, kept)
 
 
-def _rle_errors(
+def rle_errors(
     outlines: Outlines,
     is_empty: NDArray[np.bool_],
     rows: NDArray[np.int64],
     sizes_hw: NDArray[np.int64],
 ) -> dict[int, str]:
-    """Return {outline: why} of run-length encodings that do not fit their image."""
+    """Return {outline: why} of run-length encodings that do not fit their image.
+
+    Args:
+        outlines: M of them.
+        is_empty: bool [M]; encodings are set to False, also one without text, which is an error.
+        rows: int64 [M], the image of each.
+        sizes_hw: int64 [N, 2] of the images; where it is 0, that of an encoding is put there.
+    """
     encoded = np.flatnonzero(outlines.is_rle)
     sizes, owners = outlines.rle_sizes[encoded], rows[encoded]
     unknown = ~sizes_hw[owners].all(axis=1)
@@ -174,7 +181,7 @@ def _rle_errors(
         else:
             why = "segmentation has counts that are no run-length encoding of COCO"
         errors[int(encoded[k])] = why
-    is_empty[encoded] = False  # no text at all is an error, not a missing outline
+    is_empty[encoded] = False
     return errors
 
 

@@ -71,9 +71,21 @@ def find_segments_split(
         DataLayoutError: one line with the first error.
     """
     inspected = inspect_segments_split(data, split, kind, classes, need_images=need_images)
-    if inspected is None:
-        return None
-    index, problems = inspected
+    return None if inspected is None else _without_errors(*inspected)
+
+
+def read_instances(json_file: str | os.PathLike[str]) -> SegmentsIndex:
+    """Read the SegmentsIndex of a COCO json of instances, whose images may be missing.
+
+    Raises:
+        DataLayoutError: one line with the first error.
+    """
+    folders = [Path(json_file).parent]
+    return _without_errors(*inspect_instances(json_file, folders, need_images=False))
+
+
+def _without_errors(index: SegmentsIndex | None, problems: Sequence[Problem]) -> SegmentsIndex:
+    """Return an index with its notes. Raises DataLayoutError for the first error."""
     for level, path, why in problems:
         if level == "error":
             raise DataLayoutError(path, why)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from visionloop.datasets.detection.index import DetectionIndex, read_coco
 from visionloop.datasets.detection.layout import require_detection_split
-from visionloop.datasets.io.json_columns import column, look_up, number_lists, numbers, show
+from visionloop.datasets.io.json_columns import column, number_lists
 from visionloop.datasets.io.layout import DataLayoutError
 from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject
@@ -19,12 +19,12 @@ from visionloop.metrics.detection import DetectionMetric
 from visionloop.metrics.rows import Columns
 from visionloop.tasks.saved_predictions import (
     Row,
-    match_images,
+    match_entries,
     number_images,
-    predictions_error,
+    raise_first,
     read_entries,
-    read_lines,
-    require_images,
+    read_line_objects,
+    read_scores,
     write_results,
 )
 
@@ -69,103 +69,35 @@ def read_ground_truth(data: str | Path, split: str) -> DetectionIndex:
 
 
 def read_results(path: str | Path, index: DetectionIndex) -> Detections:
-    """Read COCO results.
-
-    Images and classes are matched by "image_id" and "category_id"; where all entries have
-    "file_name" and "category_name", by these: the ids of `predict` are its own.
+    """Read COCO results; for the matching see `match_entries`.
 
     Raises UserError for the first entry that does not fit.
     """
     rows = read_entries(path)
-    entries = [entry for _, entry in rows]
-    label_of: dict[Hashable, int]
-    has_names = all("file_name" in entry and "category_name" in entry for entry in entries)
-    if has_names:
-        image_key, class_key = "file_name", "category_name"
-        images = match_images(
-            column(entries, image_key), [index.name(i) for i in range(len(index))]
-        )
-        label_of = {key: label for label, key in enumerate(index.classes)}
-    else:
-        image_key, class_key = "image_id", "category_id"
-        row_of: dict[Hashable, int] = {key: row for row, key in enumerate(index.image_ids.tolist())}
-        images = look_up(row_of, column(entries, image_key))
-        label_of = {key: label for label, key in enumerate(index.category_ids)}
-    labels = look_up(label_of, column(entries, class_key))
-    raise_first(path, rows, images < 0, image_key, f"no image of {index.source}")
-    return images, *read_boxes(path, rows, labels, (class_key, "bbox"), index)
+    images, labels = match_entries(path, rows, index)
+    return images, labels, *read_boxes(path, rows, "bbox")
 
 
 def read_predictions(path: str | Path, index: DetectionIndex) -> Detections:
-    """Read the JSON lines that `predict` writes; returns and raises as `read_results`.
-
-    A line about an image that could not be read has no detections.
-    """
-    lines = read_lines(path)
-    rows: list[Row] = []
-    images: list[int] = []
-    image_of_line = require_images(path, lines, index).tolist()
-    for (position, line), image in zip(lines, image_of_line, strict=True):
-        check_size(path, position, line, index.sizes_hw[image].tolist())
-        detections = line.get("detections", [] if "error" in line else None)
-        if not isinstance(detections, list) or not all(isinstance(one, dict) for one in detections):
-            raise predictions_error(
-                path, f"{position}: detections is {show(detections)}, expected a list of objects"
-            )
-        rows += [(f"{position}: detection {i}", one) for i, one in enumerate(detections)]
-        images += [image] * len(detections)
-    label_of: dict[Hashable, int] = {name: label for label, name in enumerate(index.classes)}
-    labels = look_up(label_of, column([one for _, one in rows], "label"))
-    boxes = read_boxes(path, rows, labels, ("label", "box"), index)
-    return np.array(images, dtype=np.int64), *boxes
-
-
-def check_size(path: str | Path, position: str, line: JsonObject, size_hw: Sequence[int]) -> None:
-    """Raise UserError if a line has another image size than the annotations: another image."""
-    line_hw = [line.get("height"), line.get("width")]
-    if None not in line_hw and all(size_hw) and line_hw != list(size_hw):
-        raise predictions_error(
-            path,
-            f"{position}: height is {show(line_hw[0])} and width {show(line_hw[1])}, "
-            f"the annotations say {size_hw[0]} and {size_hw[1]}",
-        )
+    """Read the JSON lines that `predict` writes; returns and raises as `read_results`."""
+    rows, images, labels = read_line_objects(path, index, "detections")
+    return images, labels, *read_boxes(path, rows, "box")
 
 
 def read_boxes(
-    path: str | Path,
-    rows: Sequence[Row],
-    labels: NDArray[np.int64],
-    keys: tuple[str, str],
-    index: DetectionIndex,
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return (labels, boxes, scores) of rows, see `read_results`. Raises UserError.
+    path: str | Path, rows: Sequence[Row], key: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (boxes, scores) of detections, see `read_results`. Raises UserError.
 
     Args:
         path: of the file, for messages.
         rows: detections with their position in the file.
-        labels: int64 [N], negative for an unknown class.
-        keys: of the class and of the box.
-        index: the annotations.
+        key: of the box.
     """
     entries = [entry for _, entry in rows]
-    boxes, is_box = number_lists(column(entries, keys[1]), 4)
-    scores, is_score = numbers(column(entries, "score"))
-    raise_first(path, rows, labels < 0, keys[0], f"no class of {index.source}")
-    raise_first(path, rows, ~is_box, keys[1], "not four finite numbers")
-    raise_first(path, rows, ~is_score, "score", "not a finite number")
-    return labels, boxes, scores
-
-
-def raise_first(
-    path: str | Path, rows: Sequence[Row], wrong: NDArray[np.bool_], key: str, reason: str
-) -> None:
-    """Raise UserError for the first row that is `wrong` (bool [N]), with the number of others."""
-    if wrong.any():
-        position, entry = rows[int(wrong.argmax())]
-        more = f" ({wrong.sum()} such entries)" if wrong.sum() > 1 else ""
-        raise predictions_error(
-            path, f"{position}: {key} is {show(entry.get(key))}, {reason}{more}"
-        )
+    boxes, is_box = number_lists(column(entries, key), 4)
+    raise_first(path, rows, ~is_box, key, "not four finite numbers")
+    return boxes, read_scores(path, rows)
 
 
 def metric_state(

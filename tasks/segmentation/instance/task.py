@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from visionloop.datasets.segments.dataset import SegmentsDataset
 from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions
 from visionloop.metrics.detection_confusion import BACKGROUND, count_confusion
@@ -37,6 +38,7 @@ class InstanceTask(SegmentsTask):
     kind = "instance"
     metrics = METRICS
     config_class = InstanceConfig
+    saved_predictions_suffix = ".json"
     sample_score = SAMPLE_SCORE
     recipe_of = INSTANCE
     recipe = staticmethod(INSTANCE.recipe)
@@ -94,6 +96,18 @@ class InstanceTask(SegmentsTask):
 
     def write_predictions(self, folder: Path, rows: Iterable[JsonObject]) -> None:
         saved_predictions.write_predictions(folder, rows)
+
+    def save_scored_predictions(
+        self, metric: MaskAveragePrecision, dataset: SegmentsDataset, path: Path
+    ) -> None:
+        saved_predictions.save_scored_predictions(metric, dataset, path)
+
+    @classmethod
+    def score_saved_predictions(
+        cls, path: str | Path, *, data: str, split: str
+    ) -> tuple[InstanceTask, MaskAveragePrecision]:
+        index, metric = saved_predictions.score_saved_predictions(path, data=data, split=split)
+        return cls(InstanceConfig(data=str(data)), index.classes, index.is_thing), metric
 
     # draw and report --------------------
     def draw_scores(self, metric: MaskAveragePrecision) -> dict[str, NDArray[np.uint8]]:

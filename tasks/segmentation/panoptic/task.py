@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import PretrainedConfig, PreTrainedModel
 
+from visionloop.datasets.segments.dataset import SegmentsDataset
 from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions
 from visionloop.metrics.detection_confusion import BACKGROUND
@@ -21,6 +22,7 @@ from visionloop.tasks.segmentation.panoptic import saved_predictions
 from visionloop.tasks.segmentation.panoptic.card import card_text
 from visionloop.tasks.segmentation.panoptic.config import PanopticConfig
 from visionloop.tasks.segmentation.panoptic.evaluate import predict
+from visionloop.tasks.segmentation.panoptic.scored_predictions import score_saved_predictions
 from visionloop.tasks.segmentation.panoptic.scores import METRICS, SAMPLE_SCORE
 from visionloop.tasks.segmentation.recipes import PANOPTIC
 from visionloop.tasks.segmentation.segments.task import SegmentsTask
@@ -37,6 +39,7 @@ class PanopticTask(SegmentsTask):
     kind = "panoptic"
     metrics = METRICS
     config_class = PanopticConfig
+    saved_predictions_suffix = ".json"
     sample_score = SAMPLE_SCORE
     recipe_of = PANOPTIC
     recipe = staticmethod(PANOPTIC.recipe)
@@ -72,6 +75,8 @@ class PanopticTask(SegmentsTask):
         )
 
     def build_metric(self) -> PanopticQualityMetric:
+        if self.keep_predictions:
+            return saved_predictions.RecordedPanopticQuality(self.is_thing)
         return PanopticQualityMetric(self.is_thing)
 
     def describe_predictions(
@@ -86,6 +91,21 @@ class PanopticTask(SegmentsTask):
 
     def write_predictions(self, folder: Path, rows: Iterable[JsonObject]) -> None:
         saved_predictions.write_predictions(folder, rows, self.classes, self.is_thing)
+
+    def save_scored_predictions(
+        self,
+        metric: saved_predictions.RecordedPanopticQuality,
+        dataset: SegmentsDataset,
+        path: Path,
+    ) -> None:
+        saved_predictions.save_scored_predictions(metric, dataset, path)
+
+    @classmethod
+    def score_saved_predictions(
+        cls, path: str | Path, *, data: str, split: str
+    ) -> tuple[PanopticTask, PanopticQualityMetric]:
+        classes, is_thing, metric = score_saved_predictions(path, data=data, split=split)
+        return cls(PanopticConfig(data=str(data)), classes, is_thing), metric
 
     # draw and report --------------------
     def draw_scores(self, metric: PanopticQualityMetric) -> dict[str, NDArray[np.uint8]]:

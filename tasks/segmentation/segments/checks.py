@@ -264,8 +264,8 @@ def _check_sizes(
     )
     if tiny <= MANY_TINY:
         return
-    larger = model.image_size * model.patch_size / np.quantile(sides, MANY_TINY)
-    larger = model.patch_size * int(np.ceil(larger / model.patch_size))
+    patches = model.image_size / np.quantile(sides, MANY_TINY)
+    larger = model.patch_size * int(np.ceil(patches))
     median_side = np.median([image.longer_side for image in counts.images.values()])
     advice = (
         f"consider --image-size {larger}"

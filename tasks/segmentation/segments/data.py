@@ -1,12 +1,19 @@
 """Splits and batches of images with segments, for instance and panoptic segmentation."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
+from visionloop.datasets.io.images import UnreadableImage
 from visionloop.datasets.segments.index import Kind, SegmentsIndex
 from visionloop.datasets.segments.layers import NO_SEGMENT
-from visionloop.datasets.segments.layout import find_segments_split, require_segments_split
+from visionloop.datasets.segments.layout import (
+    find_segments_split,
+    read_instances,
+    require_segments_split,
+)
+from visionloop.datasets.segments.reading import GroundTruth, read_ground_truth
 from visionloop.engine.batch import Batch, RaggedTensor
 from visionloop.engine.errors import UserError
 from visionloop.engine.types import Sample
@@ -36,6 +43,36 @@ def index_split(
     data = splits.require_data(data, LAYOUT[kind])
     with splits.layout_errors():
         return require_segments_split(data, split, kind, classes)
+
+
+def scored_split(
+    data: str | Path, split: str, kind: Kind, classes: Sequence[str] | None = None
+) -> SegmentsIndex:
+    """Return the index of a split to compare saved predictions with, whose images may be missing.
+
+    Args:
+        data: the data folder; for "instance" also a COCO json, then `split` has no meaning.
+        split: "train", "val" or "test".
+        kind: "instance" or "panoptic".
+        classes: names in order of id; None: those of the data.
+
+    Raises:
+        UserError: see `index_split`.
+    """
+    with splits.layout_errors():
+        if kind == "instance" and Path(data).suffix == ".json" and Path(data).is_file():
+            return read_instances(data)
+        return require_segments_split(data, split, kind, classes, need_images=False)
+
+
+def scored_ground_truth(index: SegmentsIndex, i: int) -> tuple[GroundTruth, tuple[int, int]]:
+    """Return the ground truth of image i, and its height and width. Raises UserError."""
+    try:
+        return read_ground_truth(index, i)
+    except UnreadableImage as error:
+        raise UserError(
+            str(error), code="unreadable_sample", file=error.path, field="data"
+        ) from None
 
 
 def training_splits(
