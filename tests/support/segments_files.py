@@ -160,6 +160,15 @@ def write_class_masks(folder, ids, objects, split="train", name="a", **class_fil
     return folder
 
 
+def write_class_data(folder):
+    """Write a val split of two images with masks of classes and of objects."""
+    ids, objects = np.zeros((2, 20, 24), dtype=np.uint8)
+    ids[2:12, 2:12], ids[14:, 14:], objects[2:12, 2:7], objects[2:8, 7:12] = 1, 2, 1, 2
+    objects[14:, 14:] = 1
+    write_class_masks(folder, ids, objects, split="val")
+    write_class_masks(folder, ids.T.copy(), objects.T.copy(), split="val", name="b")
+
+
 def masks_of(layers, segments):
     """The mask of every segment of layers [C, H, W], bool [t, H, W]."""
     return layers[segments[:, 0]] == segments[:, 1, None, None]

@@ -78,7 +78,9 @@ def check_segments_data(
     total = sum(map(len, indexes.values()))
     with tqdm(total=total, desc="reading segments", unit="image", disable=None, leave=False) as bar:
         for split, index in indexes.items():
-            counts[split] = count_segments(index, sizes_hw[split], report, bar.update)
+            counts[split] = count_segments(
+                index, sizes_hw[split], report, bar.update, all_entries=are_indexed
+            )
     for split, index in indexes.items():
         _check_pixels(split, index, counts[split], report)
         _check_stuff(split, index, counts[split], report)

@@ -88,7 +88,12 @@ class SegmentCounts:
 
 
 def count_segments(
-    index: SegmentsIndex, sizes_hw: SizesHW, report: JsonObject, advance: Callable[[], object]
+    index: SegmentsIndex,
+    sizes_hw: SizesHW,
+    report: JsonObject,
+    advance: Callable[[], object],
+    *,
+    all_entries: bool = True,
 ) -> SegmentCounts:
     """Count the pixels of each segment of a split, and report images and PNGs that do not fit.
 
@@ -97,15 +102,19 @@ def count_segments(
         sizes_hw: {row: (height, width)} of the images that can be read.
         report: takes the problems.
         advance: called once per image.
+        all_entries: False where the json has entries that are wrong: ids of a PNG that lack one are
+            not reported then.
     """
     counts = SegmentCounts(len(index.classes))
-    count = _count_outlines if index.outlines is not None else _count_map
     for row in range(len(index)):
         advance()
         # a missing PNG was reported with the others
         if index.masks is not None and index.masks.sizes[row] < 0:
             continue
-        image = count(index, row, sizes_hw.get(row), report)
+        if index.outlines is not None:
+            image = _count_outlines(index, row, sizes_hw.get(row), report)
+        else:
+            image = _count_map(index, row, sizes_hw.get(row), report, all_entries)
         if image is not None:
             counts.images[row] = image
     return counts
@@ -144,7 +153,11 @@ def _count_outlines(
 
 
 def _count_map(
-    index: SegmentsIndex, row: int, size_hw: tuple[int, int] | None, report: JsonObject
+    index: SegmentsIndex,
+    row: int,
+    size_hw: tuple[int, int] | None,
+    report: JsonObject,
+    all_entries: bool,
 ) -> ImageCounts | None:
     """Count the segments of an image with PNGs; None where these cannot be read."""
     assert index.masks is not None
@@ -159,7 +172,8 @@ def _count_map(
             labels, crowd = index.labels[rows].astype(np.int64), index.crowd[rows]
             pixels, areas = count_pixels(ids, index.ids[rows]), index.areas[rows]
             is_void = ids == 0
-            _check_ids(index, row, ids, report)
+            if all_entries:
+                _check_ids(index, row, ids, report)
     except UnreadableMask as error:
         add_problem(report, "errors", error.path, error.why)
         return None
