@@ -67,11 +67,8 @@ class Task:
     sample_score: ClassVar[MetricSpec | None] = None
     # {title: patterns of metric keys that share a chart}; the others get a chart each
     score_charts: ClassVar[dict[str, tuple[str, ...]]] = {}
-    # columns of `per_class_scores` that get a curve over the run
-    class_curves: ClassVar[tuple[str, ...]] = ()
-
-    # set for `save_scored_predictions`: the metric keeps predictions, where scores need them not
-    keep_predictions: bool = False
+    class_curves: ClassVar[tuple[str, ...]] = ()  # columns of `per_class_scores` with a curve
+    keep_predictions = False  # set where `save_scored_predictions` needs more than the scores do
 
     def __init__(self, config: TaskConfig) -> None:
         self.config = config

@@ -29,7 +29,7 @@ USUAL_AREAS = 0.05
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a model reads and predicts.
+    """Input and output of a model, as far as the checks need them.
 
     Attributes:
         image_size: side of its input in pixels.

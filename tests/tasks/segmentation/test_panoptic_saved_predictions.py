@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from segments_files import (
     write_panoptic,
 )
 
+from visionloop.bin.commands.evaluate import EvaluateOptions, run_evaluate
 from visionloop.datasets.segments.dataset import SegmentsDataset
 from visionloop.datasets.segments.transforms import SegmentsEvalPreset
 from visionloop.engine.errors import UserError
+from visionloop.tasks.segmentation.instance.task import InstanceTask
 from visionloop.tasks.segmentation.panoptic.saved_predictions import (
     RecordedPanopticQuality,
     describe,
@@ -96,6 +99,37 @@ def test_segments_of_a_class_that_the_data_lacks_count_as_wrong(data, tmp_path):
     task, metric = scored(tmp_path / "saved.json", data)
     np.testing.assert_equal(metric.compute(), expected.compute())
     assert task.classes == ("cow", "grass", "dog") and metric.per_class()["PQ"][0] == 0
+
+
+@pytest.mark.parametrize("task_class", [PanopticTask, InstanceTask])
+def test_evaluate_gives_the_same_scores_from_its_saved_file(
+    data, tmp_path, save_tiny, capsys, task_class
+):
+    is_panoptic = task_class is PanopticTask
+    model = save_tiny(("dog", "grass"), is_thing=[1, 0])
+    options = EvaluateOptions(
+        model=str(model),
+        predictions=None,
+        data=str(data),
+        split="val",
+        val_split=0.0,
+        output=None,
+        save_predictions=str(tmp_path / "saved.json"),
+        batch_size=2,
+        workers=0,
+        device="cpu",
+        as_json=True,
+        settings={"score": 0.0, "overlap": 0.0} if is_panoptic else {},
+    )
+    run_evaluate(task_class, options)
+    expected = json.loads(capsys.readouterr().out)
+    content = json.loads((tmp_path / "saved.json").read_text())
+    assert any(row["segments_info"] for row in content["annotations"]) if is_panoptic else content
+    again = {"model": None, "save_predictions": None, "settings": {}}
+    run_evaluate(task_class, replace(options, predictions=str(tmp_path / "saved.json"), **again))
+    for key in ("val_loss", "pq_at_half"):
+        expected.pop(key, None)
+    assert json.loads(capsys.readouterr().out) == expected
 
 
 @pytest.mark.parametrize("part", ["", "predictions.jsonl", "panoptic.json"])
