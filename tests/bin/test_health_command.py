@@ -11,12 +11,26 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from visionloop.bin import classification, detection, segmentation, super_resolution
+from visionloop.bin import (
+    classification,
+    detection,
+    instance_segmentation,
+    panoptic_segmentation,
+    segmentation,
+    super_resolution,
+)
 from visionloop.bin.commands import health
 from visionloop.engine.system import shared_memory
 
 ROOT = Path(__file__).resolve().parents[2]
-LAUNCHERS = (classification, detection, segmentation, super_resolution)
+LAUNCHERS = (
+    classification,
+    detection,
+    segmentation,
+    instance_segmentation,
+    panoptic_segmentation,
+    super_resolution,
+)
 commands = classification.commands  # what the fixture `command` runs
 
 

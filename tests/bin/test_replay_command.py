@@ -204,7 +204,15 @@ def test_data_that_changed_is_refused(command, run, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["classification", "detection", "segmentation", "super_resolution"]
+    "name",
+    [
+        "classification",
+        "detection",
+        "segmentation",
+        "instance_segmentation",
+        "panoptic_segmentation",
+        "super_resolution",
+    ],
 )
 def test_every_task_replays_its_steps_bit_for_bit(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -214,6 +222,8 @@ def test_every_task_replays_its_steps_bit_for_bit(name, tmp_path, monkeypatch, c
     small = {
         "detection": {"image_size": 96},
         "segmentation": {"image_size": 64},
+        "instance_segmentation": {"image_size": 64},
+        "panoptic_segmentation": {"image_size": 64},
         "super_resolution": {"patch_size": 16},
     }.get(name, {})
     output = tmp_path / "run"

@@ -11,9 +11,14 @@ from super_resolution_files import write_super_resolution_data
 from torchrun_runs import ENVIRONMENT, OPTIONS, ROOT, SIZE, TORCHRUN, bytes_of, write_classification
 
 from visionloop.datasets.synthetic.detection import write_detection
+from visionloop.datasets.synthetic.panoptic import write_panoptic
 from visionloop.datasets.synthetic.segmentation import write_segmentation
 
-WRITERS = {"detection": write_detection, "segmentation": write_segmentation}
+WRITERS = {
+    "detection": write_detection,
+    "segmentation": write_segmentation,
+    "panoptic_segmentation": write_panoptic,
+}
 
 
 @pytest.fixture(autouse=True)

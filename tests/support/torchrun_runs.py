@@ -38,6 +38,7 @@ SIZE = {
     "classification": ["--image-size", "32"],
     "detection": ["--image-size", "96"],
     "segmentation": ["--image-size", "32"],
+    "panoptic_segmentation": ["--image-size", "32"],
     "super_resolution": ["--patch-size", "16"],
 }
 LONGEST = 200  # seconds that a run of a few steps may take on a loaded machine

@@ -1,4 +1,4 @@
-"""Reports of an evaluation in the four tasks: samples, per-image scores, confusions, curves."""
+"""Reports of an evaluation in every task: samples, per-image scores, confusions, curves."""
 
 import importlib
 import re
@@ -13,17 +13,32 @@ from visionloop.engine.evaluation.samples import MAX_WIDTH, draw_sample_sheets, 
 from visionloop.engine.testing.short_runs import seeded_model
 from visionloop.tasks.drawing.contact_sheet import draw_gallery, shorten_start
 
-SMALL_TASKS = {f"small_{task}": task for task in WRITERS}
+# {task: (module in tests/support, function that makes the task)}, and the module's data variable
+OF_SEGMENTS = {
+    "instance_segmentation": ("small_segments", "make_instance_task"),
+    "panoptic_segmentation": ("small_segments", "make_panoptic_task"),
+}
+SMALL_TASKS = {
+    task: OF_SEGMENTS.get(task, (f"small_{task}", "make_quiet_task")) for task in WRITERS
+}
+UNITS = {
+    "classification": "images",
+    "detection": "boxes",
+    "segmentation": "pixels",
+    "instance_segmentation": "segments",
+    "panoptic_segmentation": "segments",
+}
 
 
 @pytest.fixture(scope="module", params=list(SMALL_TASKS))
 def evaluated(request, tmp_path_factory):
     """Return (task, module in eval mode, validation set, metric of all of it)."""
     folder = tmp_path_factory.mktemp(request.param)
-    WRITERS[SMALL_TASKS[request.param]](folder, 0, images={"train": 6, "val": 5})
+    WRITERS[request.param](folder, 0, images={"train": 6, "val": 5})
+    module, make_task = SMALL_TASKS[request.param]
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(f"{request.param.upper()}_DATA", str(folder))
-        task = importlib.import_module(request.param).make_quiet_task()
+        environment.setenv(f"{module.upper()}_DATA", str(folder))
+        task = getattr(importlib.import_module(module), make_task)()
     _, val = task.build_datasets()
     module = seeded_model(task).eval()
     task.before_step(module, 0, 10)
@@ -90,12 +105,7 @@ def test_confusions_count_everything_and_curves_lie_in_their_square(evaluated):
         assert counts.shape == (len(classes), len(classes)) and np.issubdtype(
             counts.dtype, np.integer
         )
-        assert (
-            unit
-            == {"classification": "images", "detection": "boxes", "segmentation": "pixels"}[
-                task.name
-            ]
-        )
+        assert unit == UNITS[task.name]
         assert task.name != "classification" or counts.sum() == 5
     for curve in task.curves(metric):
         assert {curve["x"], curve["y"]} == {"recall", "precision"} and curve["lines"]
