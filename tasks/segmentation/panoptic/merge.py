@@ -59,7 +59,8 @@ def panoptic_maps(
     areas, owned, inside, labels, probabilities = on_host.cpu()
     kept = (areas > 0) & (inside > 0) & (owned / areas >= overlap)
     numbers, firsts = number_segments(kept.tolist(), labels.long().tolist(), is_thing)
-    table = torch.tensor([0, *numbers], dtype=torch.int32).to(owners.device)
+    segment_of_owner = [segment for number in numbers for segment in (0, number)]
+    table = torch.tensor(segment_of_owner, dtype=torch.int32).to(owners.device)
     segment_map = table.index_select(0, owners.flatten()).view_as(owners)
     return segment_map, labels[firsts].long(), probabilities[firsts].float()
 
@@ -79,13 +80,12 @@ def assign_pixels(
         side: of the square in pixels.
 
     Returns:
-        (int32 [H, W]: owner + 1, or 0 where the owner's mask probability is below 0.5;
+        (int32 [H, W]: twice the owner, and 1 more where its mask probability is at least 0.5;
         int64 [3, n]: the pixels of each mask, the pixels it owns, and those it owns inside of its
         mask).
     """
     num_masks, device = len(mask_logits), mask_logits.device
-    # 2 * owner, and 1 more inside of the owner's mask
-    pairs = torch.empty(*size_hw, dtype=torch.int32, device=device)
+    owners = torch.empty(*size_hw, dtype=torch.int32, device=device)
     areas = torch.zeros(num_masks, dtype=torch.int64, device=device)
     for rows, logits in logit_strips(mask_logits, size_hw, side):
         masks = logits.sigmoid_()
@@ -94,10 +94,9 @@ def assign_pixels(
         # a third of the time of argmax(0) on a CPU
         owner = (masks * probabilities[:, None, None]).max(0).indices
         is_inside = masks.gather(0, owner[None])[0] >= 0.5
-        pairs[rows] = 2 * owner + is_inside
+        owners[rows] = 2 * owner + is_inside
     # not in every strip: on CUDA a count has two host syncs, for the smallest and the largest value
-    owned = pairs.flatten().bincount(minlength=2 * num_masks).view(-1, 2)  # outside, inside
-    owners = (pairs // 2 + 1) * (pairs % 2)
+    owned = owners.flatten().bincount(minlength=2 * num_masks).view(-1, 2)  # outside, inside
     return owners, torch.stack([areas, owned.sum(1), owned[:, 1]])
 
 
