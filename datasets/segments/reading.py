@@ -33,7 +33,7 @@ def read_segments(
     Returns:
         (image uint8 [3, H, W], upright; layers uint8 [C, H, W], 255 where there is no segment;
         segments int64 [t, 3], (layer, number, label) of each target, never a crowd;
-        ignored uint8 [H, W], 1 in crowds and for "panoptic" in void;
+        ignored uint8 [H, W], 1 in crowds and in void;
         ground truth, all that evaluation compares with: {"labels": int64 [n], "crowd": bool [n]}
         and for "instance" {"rles": n compressed encodings, bytes, "areas": float64 [n]}, for
         "panoptic" {"segment_map": int32 tensor [H, W], 0 for void and k + 1 for segment k,
@@ -130,8 +130,8 @@ def _row_of_map(
     layers, targets = layers_of_map(segments)
     count = len(segments.labels)
     is_crowd = np.concatenate([[False], segments.crowd])[segments.numbers]
-    ignored = is_crowd | segments.is_void if index.kind == "panoptic" else is_crowd
-    row = layers, targets, torch.from_numpy(ignored.astype(np.uint8))
+    ignored = (is_crowd | segments.is_void).astype(np.uint8)
+    row = layers, targets, torch.from_numpy(ignored)
     if not with_ground_truth:
         return row, ()
     if index.kind == "instance":

@@ -19,7 +19,8 @@ factor = side / max(width, height)
 scores = outputs.class_queries_logits[0].softmax(-1)[:, :-1]  # [queries, classes]
 values, pairs = scores.flatten().topk(min(100, scores.numel()))
 masks = interpolate(outputs.masks_queries_logits, size=(side, side), mode="bilinear")
-masks = masks[:, pairs // scores.shape[1], : round(height * factor), : round(width * factor)]
+rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
+masks = masks[:, pairs // scores.shape[1], :rows, :columns]
 masks = interpolate(masks, size=(height, width), mode="bilinear")[0]  # [instances, height, width]
 inside = masks > 0
 values = values * (masks.sigmoid() * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)

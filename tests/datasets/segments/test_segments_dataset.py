@@ -131,7 +131,7 @@ def test_panoptic_segments_crowds_and_void_are_those_of_the_file(tmp_path):
         assert truth["areas"][number - 1] == (ids == key).sum()
 
 
-def test_stuff_and_void_are_background_of_an_instance_task(tmp_path):
+def test_stuff_is_background_of_an_instance_task_and_void_is_ignored(tmp_path):
     _, maps = small_panoptic()
     write_panoptic(tmp_path)
     _, layers, segments, ignored, truth = read(tmp_path, "instance")
@@ -139,7 +139,7 @@ def test_stuff_and_void_are_background_of_an_instance_task(tmp_path):
     assert np.array_equal(
         masks_of(layers, segments).numpy(), np.stack([ids == key for key in (300, 5)])
     )
-    assert np.array_equal(ignored.numpy() == 1, ids == 16_000_000)
+    assert np.array_equal(ignored.numpy() == 1, (ids == 0) | (ids == 16_000_000))
     expected = np.stack([ids == key for key in (300, 16_000_000, 5)])
     assert np.array_equal(decode(truth["rles"], 30, 40), expected)
     assert truth["crowd"].tolist() == [False, True, False]
