@@ -32,6 +32,11 @@ from visionloop.tasks.input_images import find_images
 from visionloop.tasks.saved_predictions import PngNames
 
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
+# of random weights no query is sure of its class, nor of its pixels
+SETTINGS = {
+    "instance_segmentation": {"score": 0.2},
+    "panoptic_segmentation": {"score": 0.0, "overlap": 0.0},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +65,7 @@ def undisturbed(images, tmp_path_factory):
         if task_name not in made:
             folder, task_class = tmp_path_factory.mktemp(task_name), load_task_class(task_name)
             given = {"model": write_model(task_name, folder), "input_path": images}
+            given["settings"] = SETTINGS.get(task_name, {})
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
             assert (
@@ -78,7 +84,7 @@ def crash():
     raise RuntimeError("a defect")
 
 
-@pytest.mark.parametrize("task_name", TASKS)
+@pytest.mark.parametrize("task_name", [*TASKS, *SETTINGS])
 def test_a_stopped_and_a_crashed_run_resume_to_the_same_bytes(
     undisturbed, task_name, tmp_path, capsys
 ):

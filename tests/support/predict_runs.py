@@ -9,6 +9,7 @@ from importlib import import_module
 import numpy as np
 import torch
 from segmentation_files import write_segmentation_data
+from small_segments import write_scenes
 from super_resolution_files import some_image, write_image, write_super_resolution_data
 from torchrun_runs import write_classification
 
@@ -24,6 +25,8 @@ DATA = {
     "classification": write_classification,
     "detection": lambda folder: write_detection(folder, 0, images={"train": 2, "val": 2}),
     "segmentation": lambda folder: write_segmentation_data(folder, images=2),
+    "instance_segmentation": lambda folder: write_scenes(folder, images={"train": 2, "val": 2}),
+    "panoptic_segmentation": lambda folder: write_scenes(folder, images={"train": 2, "val": 2}),
     "super_resolution": lambda folder: write_super_resolution_data(
         folder, images=2, size_hw=(80, 80)
     ),
