@@ -88,7 +88,7 @@ def test_every_target_of_training_has_a_pixel_and_a_class(scenes, kind):
 
 @each_kind
 def test_crowds_are_never_targets_and_their_pixels_are_ignored(scenes, kind):
-    """Void is ignored for panoptic segmentation alone, padding for both."""
+    """So are void, which a json of instances does not have, and padding."""
     task = small_task(kind, scenes)
     val = task.build_eval_dataset("train")
     crowds = [i for i in range(len(val)) if val[i]["ground_truth"]["crowd"].any()]
