@@ -21,10 +21,10 @@ from visionloop.datasets.segmentation.dataset import SegmentationIndex, mask_mis
 from visionloop.datasets.segmentation.layout import find_segmentation_split
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.masks import UnreadableMask, read_mask
+from visionloop.datasets.segments.annotation_files import OBJECTS
 from visionloop.datasets.segments.id_maps import SegmentMap, read_ids, renumber
 from visionloop.datasets.segments.index import Kind, MaskFiles, SegmentsIndex, mask_files
 
-OBJECTS = "instances"
 MOST_OBJECTS = 2**24  # numbers of RGB files
 NO_CLASS = -1  # of a class id that is ignored, or that is stuff in an instance task
 

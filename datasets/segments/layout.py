@@ -14,13 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from visionloop.datasets.detection.annotation_files import (
-    YAML_SUFFIXES,
-    files_of_split,
-    is_coco,
-    is_json,
-    single_json,
-)
+from visionloop.datasets.detection.annotation_files import YAML_SUFFIXES, files_of_split, is_json
 from visionloop.datasets.detection.layout import image_folders
 from visionloop.datasets.detection.problems import Problem
 from visionloop.datasets.io.layout import (
@@ -28,19 +22,24 @@ from visionloop.datasets.io.layout import (
     DataLayoutError,
     find_split,
     is_hidden,
-    require_folder,
     shorten,
     suggest_folder,
 )
 from visionloop.datasets.io.names import FileFinder
 from visionloop.datasets.io.text import read_ends
-from visionloop.datasets.segments.class_masks import OBJECTS, find_mask_split
+from visionloop.datasets.segments.annotation_files import (
+    OBJECTS,
+    PANOPTIC,
+    find_source,
+    instance_jsons,
+    panoptic_folders,
+)
+from visionloop.datasets.segments.class_masks import find_mask_split
 from visionloop.datasets.segments.coco_instances import inspect_instances
 from visionloop.datasets.segments.coco_panoptic import inspect_panoptic
 from visionloop.datasets.segments.index import Kind, SegmentsIndex
 
 LABELME_KEY = b'"shapes"'
-ANNOTATIONS, INSTANCES, PANOPTIC = "annotations", "instances_", "panoptic_"
 MASK_LAYOUT = "images/{0}/x.jpg with masks/{0}/x.png, instances/{0}/x.png and classes.json"
 EXPECTED = {
     "instance": "{0}.json or instances_{0}.json with outlines and images in {0}/, "
@@ -111,7 +110,7 @@ def require_segments_split(
         return index
     present = sorted(entry.name for entry in os.scandir(data) if not is_hidden(entry.name))
     hint = _conversion_hint(Path(data), split, kind) or suggest_folder(
-        data, lambda folder: _find_source(folder, split, kind) or _has_masks(folder, split)
+        data, lambda folder: find_source(folder, split, kind) or _has_masks(folder, split)
     )
     expected = EXPECTED[kind].format(SPLIT_FOLDERS[split][0])
     raise DataLayoutError(data, f"expected {expected}; found {shorten(present) or 'nothing'}{hint}")
@@ -134,7 +133,7 @@ def inspect_segments_split(
             layout.
     """
     data = Path(data)
-    source = _find_source(data, split, kind)
+    source = find_source(data, split, kind)
     if source is None:
         # names the folder that is missing, where there are images and masks
         index = find_mask_split(data, split, kind, classes)
@@ -143,18 +142,13 @@ def inspect_segments_split(
     folders = image_folders(data, _without_prefix(source), split)
     if not source.name.lower().startswith(PANOPTIC):
         return inspect_instances(source, folders, classes, need_images=need_images)
-    mask_folders = [
-        source.parent / source.stem,
-        data / source.stem,
-        data / ANNOTATIONS / source.stem,
-    ]
-    return inspect_panoptic(source, folders, mask_folders, kind, classes)
+    return inspect_panoptic(source, folders, panoptic_folders(data, source), kind, classes)
 
 
 def _conversion_hint(data: Path, split: str, kind: Kind) -> str:
     """Return what to do with annotations of another form, or ""."""
     name = "panoptic" if kind == "panoptic" else "instances"
-    if kind == "panoptic" and _instance_jsons(data, split):
+    if kind == "panoptic" and instance_jsons(data, split):
         return "; for the outlines that are there run bin/convert.py panoptic first"
     if any(path.suffix.lower() in YAML_SUFFIXES for path in files_of_split(data, split)):
         return f"; for outlines of YOLO run bin/convert.py {name} first"
@@ -170,56 +164,6 @@ def _has_masks(data: Path, split: str) -> bool:
     """Return whether a folder holds files of object numbers for a split."""
     objects = data / OBJECTS
     return objects.is_dir() and find_split(objects, split) is not None
-
-
-def _find_source(data: Path, split: str, kind: Kind) -> Path | None:
-    """Return the json of a split, or None: it has none, or class and object masks."""
-    require_folder(data)
-    if kind == "instance":
-        files = _instance_jsons(data, split) or _panoptic_jsons(data, split)
-    else:
-        files = _panoptic_jsons(data, split)
-    if not files and kind == "instance" and split == "train" and not (data / OBJECTS).is_dir():
-        others = ("val", "test")
-        if not any(_instance_jsons(data, word) + _panoptic_jsons(data, word) for word in others):
-            files = single_json(data)
-    if len(files) > 1:
-        names = [str(path.relative_to(data)) for path in files]
-        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-        raise DataLayoutError(
-            data, f"holds both {names[0]} and {names[1]}{more} for the split {split!r}; keep one"
-        )
-    return files[0] if files else None
-
-
-def _instance_jsons(data: Path, split: str) -> list[Path]:
-    """Return the COCO jsons of instances that are named after a split."""
-    files = [*prefixed_jsons(data, split, INSTANCES), *files_of_split(data, split)]
-    files = [
-        path
-        for path in dict.fromkeys(files)
-        if path.suffix.lower() not in YAML_SUFFIXES and not path.name.lower().startswith(PANOPTIC)
-    ]
-    # LabelMe writes a json beside each image
-    return [path for path in files if is_coco(path)] if len(files) > 1 else files
-
-
-def _panoptic_jsons(data: Path, split: str) -> list[Path]:
-    """Return the COCO panoptic jsons of a split."""
-    return prefixed_jsons(data, split, PANOPTIC)
-
-
-def prefixed_jsons(data: Path, split: str, prefix: str) -> list[Path]:
-    """Return the jsons, beside the images or below annotations/, whose name has a prefix."""
-    finder = FileFinder(data)
-    files = [
-        data / level / name
-        for level in ("", finder.find(ANNOTATIONS) or ANNOTATIONS)
-        for name in sorted(finder.names(level))
-        if is_json(name)
-        and name.lower().startswith(tuple(prefix + word for word in SPLIT_FOLDERS[split]))
-    ]
-    return [path for path in files if path.is_file()]
 
 
 def _without_prefix(source: Path) -> Path:

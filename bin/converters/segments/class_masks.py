@@ -22,7 +22,8 @@ from visionloop.datasets.segmentation.dataset import mask_mismatch
 from visionloop.datasets.segmentation.layout import CLASSES, IMAGES, MASKS
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.masks import read_mask
-from visionloop.datasets.segments.class_masks import OBJECTS, find_mask_split
+from visionloop.datasets.segments.annotation_files import OBJECTS
+from visionloop.datasets.segments.class_masks import find_mask_split
 from visionloop.datasets.segments.id_maps import read_ids
 
 SPLITS = ("train", "val", "test")

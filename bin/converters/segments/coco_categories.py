@@ -13,7 +13,7 @@ from visionloop.bin.converters.segments.split import (
 )
 from visionloop.datasets.io.json_columns import JsonObject, show
 from visionloop.datasets.io.layout import DataLayoutError, shorten
-from visionloop.datasets.segments.layout import prefixed_jsons
+from visionloop.datasets.segments.annotation_files import prefixed_jsons
 
 Color: TypeAlias = tuple[int, int, int]
 

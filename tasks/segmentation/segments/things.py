@@ -1,14 +1,18 @@
 """Things and stuff: the classes of a model whose objects are counted one by one, and the others.
 
 transformers has no place for it: `save` writes `is_thing` into config.json, a list of 0 and 1 in
-order of class id, which `from_pretrained` reads back.
+order of class id, which `from_pretrained` reads back. Imports no torch.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from transformers import PretrainedConfig
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from visionloop.engine.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 # in order of id: 80 things, then 53 classes of stuff (panoptic_coco_categories.json of panopticapi)
 COCO_CLASSES, COCO_THINGS = 133, 80
