@@ -1,6 +1,6 @@
 """Names of tasks and scores.
 
-A task that is not among the four of visionloop is shown by its keys.
+A task that is not one of visionloop is shown by its keys.
 """
 
 from collections.abc import Mapping, Sequence

@@ -8,6 +8,7 @@ from importlib import import_module
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from segmentation_files import write_segmentation_data
 from small_segments import write_scenes
 from super_resolution_files import some_image, write_image, write_super_resolution_data
@@ -70,6 +71,21 @@ def write_model(task_name, folder):
     (folder / "model").mkdir()
     task.save(module, module.state_dict(), folder / "model")
     return folder / "model"
+
+
+def write_sure_model(task_name, folder):
+    """Write a model of instance or panoptic segmentation whose queries are sure of some class.
+
+    The queries of panoptic segmentation are equal: one keeps its mask, and the others are dropped.
+    """
+    model = write_model(task_name, folder)
+    weights = load_file(model / "model.safetensors")
+    weights["class_predictor.weight"] *= 50
+    weights["class_predictor.bias"][-1] = -1000  # "no object"
+    if task_name == "panoptic_segmentation":
+        weights["query.weight"][:] = weights["query.weight"][0].clone()
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    return model
 
 
 def predict(task_class, model, input_path, output, **changes):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from visionloop.bin.web.api.parameters import Services
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.security.roots import resolve_below
+from visionloop.bin.web.tables.data_sets import Budget, DataSet
 from visionloop.bin.web.tables.folders import (
     ENTRIES_OF_ONE,
     SECONDS_OF_ONE,
@@ -16,7 +17,7 @@ from visionloop.bin.web.tables.folders import (
     list_folder,
     search,
 )
-from visionloop.bin.web.tables.layouts import Budget, DataSet, recognise
+from visionloop.bin.web.tables.layouts import recognise
 from visionloop.datasets.io.names import is_unicode
 
 router = APIRouter(tags=["datasets"])
@@ -28,7 +29,9 @@ class DataSetRow(BaseModel):
     path: str
     name: str
     task_types: list[str]
-    layout: str = Field(description="class_folders, coco, yolo, masks, hr or hr_lr")
+    layout: str = Field(
+        description="class_folders, coco, coco_panoptic, yolo, masks, masks_instances, hr or hr_lr"
+    )
     images: int
     splits: dict[str, int] = Field(description="images of each split")
     classes: int | None = Field(description="null: without classes, or not counted")

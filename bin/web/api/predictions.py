@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
-from visionloop.bin.model_zoo.listing import MODEL_ZOOS
+from visionloop.bin.model_zoo.listing import find_model as find_zoo_model
 from visionloop.bin.web.api.parameters import Services
 from visionloop.bin.web.config import API
 from visionloop.bin.web.inference.messages import MAX_TOP, ImageName, Prediction
@@ -24,9 +25,9 @@ from visionloop.bin.web.tables.local_models import (
     LocalModel,
     TaskName,
     find_local_models,
-    read_config,
     task_of,
 )
+from visionloop.engine.errors import UserError
 from visionloop.tasks.huggingface.hub import check_folder
 
 router = APIRouter(tags=["predictions"])
@@ -133,12 +134,12 @@ def find_model(model: str, task: TaskName | None, roots: tuple[Path, ...]) -> Mo
         Problem: the path or a file is outside the roots, or the task is not known.
         UserError: a folder without config.json and safetensors.
     """
-    for zoo in MODEL_ZOOS:
-        released = zoo.find(model)
-        if released and zoo.is_released(released) and task in (None, zoo.command):
+    with suppress(UserError):
+        zoo, released = find_zoo_model(model, task)
+        if zoo.is_released(released):
             return ModelKey(zoo.command, released.model_id)
     folder = check_folder(resolve_below(model, roots, "model"))
-    known = task_of(read_config(folder))
+    known = task_of(folder)
     if task is None and known is None:
         raise Problem(
             422,

@@ -3,7 +3,7 @@
 Runs in a worker: imports torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from visionloop.bin.web.inference.messages import (
     ImageName,
     Prediction,
     PredictionRequest,
+    Segment,
 )
 from visionloop.datasets.io.images import UnreadableImage, read_image, read_size
 from visionloop.datasets.io.matlab_resize import matlab_resize
@@ -27,6 +28,8 @@ from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, TaskModule
 from visionloop.tasks.classification.attention_rollout import MODEL_TYPES
 from visionloop.tasks.classification.task import ClassificationTask
+from visionloop.tasks.segmentation.panoptic.saved_predictions import SEGMENTS
+from visionloop.tasks.segmentation.panoptic.task import PanopticTask
 from visionloop.tasks.segmentation.semantic.task import SemanticTask
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
@@ -153,9 +156,15 @@ def add_detection(
 
 
 def box_of(detection: JsonObject) -> Box:
-    x, y, width, height = detection["box"]
-    corners = (x, y, round(x + width, 3), round(y + height, 3))
-    return Box(box=corners, label=detection["label"], id=detection["id"], score=detection["score"])
+    """Return the box of a detection of predictions.jsonl."""
+    names = ("label", "id", "score")
+    return Box(box=corners_of(detection["box"]), **{name: detection[name] for name in names})
+
+
+def corners_of(box_xywh: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return x0, y0, x1, y1 of a box x, y, width, height."""
+    x, y, width, height = box_xywh
+    return x, y, round(x + width, 3), round(y + height, 3)
 
 
 def add_segmentation(
@@ -169,6 +178,36 @@ def add_segmentation(
         for one in prediction.prediction["classes"]
     ]
     save(prediction, Path(request.output), "ids", predictions["ids"][0].cpu().numpy())
+
+
+def add_instances(
+    model: LoadedModel, prediction: Prediction, predictions: Predictions, request: PredictionRequest
+) -> None:
+    """Add the objects above the lowest score that the page can ask for."""
+    rows = prediction.prediction["segments"]
+    prediction.segments = [
+        segment_of(row, number, is_thing=True) for number, row in enumerate(rows, start=1)
+    ]
+
+
+def add_panoptic(
+    model: LoadedModel, prediction: Prediction, predictions: Predictions, request: PredictionRequest
+) -> None:
+    """Add the segments, and an image of the segment of each pixel."""
+    assert isinstance(model.task, PanopticTask)
+    rows = prediction.prediction["segments"]
+    prediction.segments = [
+        segment_of(row, row["segment"], is_thing=model.task.is_thing[row["id"]]) for row in rows
+    ]
+    prediction.segments.sort(key=lambda segment: -segment.score)
+    (image,) = model.task.prediction_images([Path(request.image)], predictions)[SEGMENTS]
+    save(prediction, Path(request.output), "segments", image)
+
+
+def segment_of(row: JsonObject, number: int, *, is_thing: bool) -> Segment:
+    """Return a segment of predictions.jsonl."""
+    values = {name: row[name] for name in ("label", "id", "score", "area")}
+    return Segment(number=number, box=corners_of(row["box"]), is_thing=is_thing, **values)
 
 
 def add_super_resolution(
@@ -207,5 +246,7 @@ ADD_RESULT: dict[str, AddResult] = {
     "classification": add_classification,
     "detection": add_detection,
     "segmentation": add_segmentation,
+    "instance_segmentation": add_instances,
+    "panoptic_segmentation": add_panoptic,
     "super_resolution": add_super_resolution,
 }

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from visionloop.engine.types import JsonObject
 
-ImageName = Literal["ids", "result", "input", "attention"]
+ImageName = Literal["ids", "segments", "result", "input", "attention"]
 MAX_TOP = 100
 
 
@@ -36,6 +36,24 @@ class ClassShare(BaseModel):
     color: tuple[int, int, int]
 
 
+class Segment(BaseModel):
+    """A segment of an image: an object, or all of a class of stuff.
+
+    The mask of an instance is in the row of `prediction`; that of a panoptic segment are the pixels
+    with its number.
+    """
+
+    number: int = Field(
+        description="from 1 on, in the order of `prediction`; value in the image `segments`"
+    )
+    label: str
+    id: int = Field(description="of the class")
+    score: float
+    area: int = Field(description="pixels")
+    box: tuple[float, float, float, float] = Field(description="x0, y0, x1, y1")
+    is_thing: bool = Field(description="an object; false: stuff")
+
+
 class PredictionRequest(BaseModel):
     """One image to predict.
 
@@ -61,7 +79,10 @@ class Prediction(BaseModel):
     top: list[ClassScore] | None = Field(default=None, description="of classification, best first")
     boxes: list[Box] | None = Field(default=None, description="of detection, best first")
     classes: list[ClassShare] | None = Field(
-        default=None, description="of segmentation, largest first"
+        default=None, description="of semantic segmentation, largest first"
+    )
+    segments: list[Segment] | None = Field(
+        default=None, description="of instance and panoptic segmentation, best first"
     )
     explanations: list[str] = Field(
         default=[], description="kinds that this model can be asked for"

@@ -18,13 +18,19 @@ from typing import TextIO
 
 from PIL import Image
 
+from visionloop.bin.model_zoo.listing import zoos_of
 from visionloop.bin.web.inference.loaded_model import LoadedModel
 from visionloop.bin.web.inference.messages import Failure, PredictionRequest, Reply
 from visionloop.engine.distributed import pick_device
 from visionloop.engine.errors import UserError
 from visionloop.engine.system.memory import is_out_of_memory
-from visionloop.tasks.huggingface.hub import ModelNames
 
+# smallest score of a segment: the slider of the page begins there, and a model that has trained for
+# a short time reaches no more
+SETTINGS = {
+    "instance_segmentation": {"score": 0.05},
+    "panoptic_segmentation": {"score": 0.5},
+}
 DEVICE = "cpu"  # the memory of a GPU belongs to the trainings, which would end without it
 
 
@@ -62,7 +68,7 @@ def load(task_name: str, model: str, max_pixels: int) -> LoadedModel:
     if not os.path.isabs(model):
         folder = str(released_folder(task_name, model))
     device = pick_device(DEVICE)
-    task, module = task_class.load_trained(folder)
+    task, module = task_class.load_trained(folder, **SETTINGS.get(task_name, {}))
     return LoadedModel(task, module.to(device), device, max_pixels)
 
 
@@ -72,9 +78,8 @@ def released_folder(task_name: str, name: str) -> Path:
     Raises UserError for one that has to be downloaded first, and for an architecture without
     weights.
     """
-    names = import_module(f"visionloop.tasks.{task_name}.architectures").MODEL_NAMES
-    assert isinstance(names, ModelNames)
-    source = names.find(name, from_scratch=False)
+    (zoo,) = zoos_of(task_name)
+    source = zoo.model_names.find(name, from_scratch=False)
     if source.folder is None:
         raise UserError(
             f"model {name}: an architecture without trained weights; train it first", field="model"

@@ -11,6 +11,8 @@ const PATHS = {
   classification: "M4 4h8l8 8-8 8-8-8zM8 8h.1",
   detection: "M4 8V4h4M16 4h4v4M20 16v4h-4M8 20H4v-4M9 9h6v6H9z",
   segmentation: "M4 4h16v16H4zM4 14c5-6 7 3 16-5M10 20c0-4 5-3 6-9",
+  instance_segmentation: "M9 3.5a5.5 5.5 0 100 11 5.5 5.5 0 000-11M14.4 9.6a5.5 5.5 0 11-5 8.3",
+  panoptic_segmentation: "M4 4h16v16H4zM4 13h4.6M15.4 13H20M12 9.6a3.6 3.6 0 100 7.2 3.6 3.6 0 000-7.2",
   super_resolution: "M4 4h6v6H4zM14 14h6v6h-6zM10 10l4 4M14 4h6v6M4 14v6h6",
   up: "M12 19V5M6 11l6-6 6 6",
   down: "M12 5v14M6 13l6 6 6-6",

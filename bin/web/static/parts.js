@@ -6,6 +6,12 @@ import { hasWord, word } from "./words.js";
 export { copyable as copyableCommand } from "/components/elements.js";
 export { icon } from "./icons.js";
 
+// Names of the commands, in the order of the pages.
+export const TASKS = [
+  "classification", "detection", "segmentation", "instance_segmentation", "panoptic_segmentation",
+  "super_resolution",
+];
+
 // Returns the name of a task's command for any name of the task.
 export const taskKey = (task) => String(task).replace(/^(image_|object_|semantic_)/, "");
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionloop.bin.web.tables.layouts import Budget, DataSet, recognise
+from visionloop.bin.web.tables.data_sets import Budget, DataSet
+from visionloop.bin.web.tables.layouts import recognise
 from visionloop.datasets.io.layout import is_hidden
 from visionloop.datasets.io.names import is_unicode
 

@@ -1,80 +1,32 @@
-"""Recognition of the data layouts of the four tasks. Imports no torch.
+"""Recognition of the data layouts of the six tasks. Imports no torch.
 
 The rules are those of `datasets/`. Images are counted, not read: what is wrong with their contents
 is said by `check`.
 """
 
-import json
 import os
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from visionloop.datasets.detection.annotation_files import YAML_SUFFIXES, find_annotations
-from visionloop.datasets.detection.yolo_description import read_description
-from visionloop.datasets.io.folders import IMAGE_SUFFIXES
-from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, find_split, is_hidden
-from visionloop.datasets.io.names import one_line
+from visionloop.bin.web.tables.annotated_layouts import annotated_data_sets
+from visionloop.bin.web.tables.data_sets import (
+    SPLITS,
+    Budget,
+    DataSet,
+    count_images,
+    data_set_of,
+    require_small,
+    wrong_layout,
+)
+from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, find_split
 from visionloop.datasets.segmentation.class_file import read_class_file
+from visionloop.datasets.segments.annotation_files import OBJECTS
 from visionloop.datasets.super_resolution.lr_folders import (
     find_lr_folders,
     folders_in,
     hr_folder_name,
 )
 
-NO_VALIDATION = "no_validation"
-WRONG_LAYOUT = "wrong_layout"
-SPLITS = ("train", "val")
-COCO_LISTS = ("images", "categories")
-MAX_DESCRIPTION = 16 << 20  # bytes of a file with annotations or class names that is read
 MAX_NAMES = 10_000  # entries of a folder that may be the top of a data set
-
-
-class Budget:
-    """Limits of a walk. A walk that has reached one goes on no further: its counts are too low.
-
-    Args:
-        entries: number of files and folders.
-        seconds: from now.
-    """
-
-    def __init__(self, entries: int, seconds: float) -> None:
-        self.entries, self.deadline = entries, time.monotonic() + seconds
-
-    def spend(self) -> bool:
-        """Count one entry. Returns False when nothing is left."""
-        self.entries -= 1
-        return not self.is_spent
-
-    @property
-    def is_spent(self) -> bool:
-        return self.entries < 0 or time.monotonic() > self.deadline
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A folder in the layout of a task.
-
-    Attributes:
-        path: of the folder.
-        task_type: as platforms call it.
-        layout: "class_folders", "coco", "yolo", "masks", "hr" or "hr_lr".
-        images: {split: number of images}, without the splits that are not there.
-        classes: number of classes; None without classes, or where counting them takes too long.
-        is_complete: the numbers are exact; False: there are at least as many.
-        problem: NO_VALIDATION, WRONG_LAYOUT or None.
-        why: the problem in one line.
-    """
-
-    path: Path
-    task_type: str
-    layout: str
-    images: Mapping[str, int] = field(default_factory=dict)
-    classes: int | None = None
-    is_complete: bool = True
-    problem: str | None = None
-    why: str | None = None
 
 
 def recognise(folder: Path, budget: Budget) -> list[DataSet]:
@@ -87,15 +39,15 @@ def recognise(folder: Path, budget: Budget) -> list[DataSet]:
         if names is None:
             return []
         data_sets = [
-            data_set
-            for recognise_task in (_super_resolution, _detection, _segmentation)
-            if (data_set := recognise_task(folder, names, budget))
+            *_super_resolution(folder, names, budget),
+            *annotated_data_sets(folder, names, budget),
         ]
-        if not data_sets and (data_set := _classification(folder, names, budget)):
-            data_sets.append(data_set)
+        known = {data_set.task_type for data_set in data_sets}
+        masks = _masks(folder, names, budget)
+        data_sets += [data_set for data_set in masks if data_set.task_type not in known]
+        return data_sets or _classification(folder, names, budget)
     except (OSError, RecursionError):
         return []
-    return data_sets
 
 
 def _names_in(folder: Path) -> set[str] | None:
@@ -109,165 +61,69 @@ def _names_in(folder: Path) -> set[str] | None:
     return names
 
 
-def _classification(folder: Path, names: set[str], budget: Budget) -> DataSet | None:
+def _classification(folder: Path, names: set[str], budget: Budget) -> list[DataSet]:
     """Recognise `train/<class>/*.jpg`."""
     if names.isdisjoint(SPLIT_FOLDERS["train"]):
-        return None
+        return []
     task, layout = "image_classification", "class_folders"
     try:
         splits = {split: path for split in SPLITS if (path := find_split(folder, split))}
     except DataLayoutError as error:
-        return DataSet(folder, task, layout, problem=WRONG_LAYOUT, why=one_line(str(error)))
+        return [wrong_layout(folder, task, layout, error)]
     if "train" not in splits or not (classes := folders_in(splits["train"])):
-        return None
+        return []
     counts = {split: count_images(path, budget, depth=1) for split, path in splits.items()}
     if not counts["train"]:
-        return None
-    return _data_set(folder, task, layout, counts, len(classes), budget)
+        return []
+    return [data_set_of(folder, task, layout, counts, len(classes), budget)]
 
 
-def _super_resolution(folder: Path, names: set[str], budget: Budget) -> DataSet | None:
+def _super_resolution(folder: Path, names: set[str], budget: Budget) -> list[DataSet]:
     """Recognise `train/HR/*.png`, with or without `train/LR_x2/*.png`."""
     if names.isdisjoint(SPLIT_FOLDERS["train"]):
-        return None
+        return []
     try:
         splits = {split: path for split in SPLITS if (path := find_split(folder, split))}
     except DataLayoutError:
-        return None  # reported for classification
+        return []  # reported for classification
     folders = {split: path / hr_folder_name(path) for split, path in splits.items()}
     if "train" not in folders or not folders["train"].is_dir():
-        return None
+        return []
     counts = {split: count_images(path, budget) for split, path in folders.items()}
     layout = "hr_lr" if find_lr_folders(splits["train"]) else "hr"
-    return _data_set(folder, "super_resolution", layout, counts, None, budget)
+    return [data_set_of(folder, "super_resolution", layout, counts, None, budget)]
 
 
-def _segmentation(folder: Path, names: set[str], budget: Budget) -> DataSet | None:
-    """Recognise `images/train/*.jpg` with `masks/train/*.png` and `classes.json`."""
+def _masks(folder: Path, names: set[str], budget: Budget) -> list[DataSet]:
+    """Recognise `images/train/*.jpg` with `masks/train/*.png` and `classes.json`.
+
+    With `instances/train/*.png` they are for instance segmentation too, and with "things" in
+    `classes.json` for panoptic segmentation.
+    """
     if not {"images", "masks"} <= names:
-        return None
-    task, layout = "semantic_segmentation", "masks"
+        return []
+    layouts = {"semantic_segmentation": "masks"}
+    if OBJECTS in names:
+        layouts["instance_segmentation"] = "masks_instances"
     try:
         images = {split: path for split in SPLITS if (path := find_split(folder / "images", split))}
         class_file = folder / "classes.json"
-        _require_small(class_file)
-        classes = len(read_class_file(class_file).classes)
+        require_small(class_file)
+        description = read_class_file(class_file)
+        objects = find_split(folder / OBJECTS, "train") if OBJECTS in names else None
     except DataLayoutError as error:
-        return DataSet(folder, task, layout, problem=WRONG_LAYOUT, why=one_line(str(error)))
+        return [wrong_layout(folder, task, layout, error) for task, layout in layouts.items()]
     if "train" not in images:
-        return None
+        return []
     counts = {split: count_images(path, budget) for split, path in images.items()}
-    return _data_set(folder, task, layout, counts, classes, budget)
-
-
-def _detection(folder: Path, _: set[str], budget: Budget) -> DataSet | None:
-    """Recognise a COCO json or a YOLO data.yaml, as find_annotations does."""
-    task, layout = "object_detection", "coco"
-    try:
-        files = {split: path for split in SPLITS if (path := find_annotations(folder, split))}
-        if "train" not in files:
-            return None
-        if files["train"].suffix.lower() in YAML_SUFFIXES:
-            layout = "yolo"
-            return _yolo(folder, files["train"], budget)
-        counts, classes = {}, None
-        for split, path in files.items():
-            counts[split], in_file = _coco_counts(path)
-            classes = classes or in_file
-    except DataLayoutError as error:
-        return DataSet(folder, task, layout, problem=WRONG_LAYOUT, why=one_line(str(error)))
-    is_complete = classes is not None
-    return _data_set(folder, task, layout, counts, classes, budget, is_complete=is_complete)
-
-
-def _yolo(folder: Path, source: Path, budget: Budget) -> DataSet:
-    """Return the data set that a data.yaml describes. Raises DataLayoutError for a wrong one."""
-    _require_small(source)
-    description = read_description(source)
-    counts = {}
-    for split in SPLITS:
-        paths = [Path(description.resolve(entry)) for entry in description.splits.get(split, ())]
-        if paths:
-            counts[split] = sum(_yolo_images(path, budget) for path in paths)
-    classes = len(description.classes)
-    return _data_set(folder, "object_detection", "yolo", counts, classes, budget)
-
-
-def _yolo_images(path: Path, budget: Budget) -> int:
-    """Return the number of images in a folder, or of the lines of a file that lists them."""
-    if path.is_dir():
-        return count_images(path, budget)
-    _require_small(path)
-    return sum(bool(line.strip()) for line in path.read_bytes().splitlines())
-
-
-def _coco_counts(path: Path) -> tuple[int, int | None]:
-    """Return (images, classes) of a COCO json, (0, None) for a large one."""
-    if path.stat().st_size > MAX_DESCRIPTION:
-        return 0, None
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataLayoutError(path, f"not a json file ({error})") from None
-    lists = [content.get(key) for key in COCO_LISTS] if isinstance(content, dict) else []
-    counts = [len(rows) for rows in lists if isinstance(rows, list)]
-    if len(counts) < len(COCO_LISTS):
-        raise DataLayoutError(path, f"not a COCO json, which has the lists {', '.join(COCO_LISTS)}")
-    return counts[0], counts[1]
-
-
-def _require_small(path: Path) -> None:
-    """Raise DataLayoutError for a file that is missing or too large to be read here."""
-    if not path.is_file():
-        raise DataLayoutError(path, "no such file")
-    if path.stat().st_size > MAX_DESCRIPTION:
-        raise DataLayoutError(path, "larger than 16 MiB; not read for the list of data sets")
-
-
-def _data_set(
-    folder: Path,
-    task_type: str,
-    layout: str,
-    counts: Mapping[str, int],
-    classes: int | None,
-    budget: Budget,
-    *,
-    is_complete: bool = True,
-) -> DataSet:
-    """Return a data set whose folders are there, with the problem of missing images."""
-    exact = is_complete and not budget.is_spent
-    problem = why = None
-    if exact and not counts.get("train"):
-        problem, why = WRONG_LAYOUT, "no training images"
-    elif "val" not in counts:
-        problem = NO_VALIDATION
-        why = "no validation images: give val_split, a share of the training images"
-    return DataSet(folder, task_type, layout, counts, classes, exact, problem, why)
-
-
-def count_images(folder: Path, budget: Budget, depth: int = 0) -> int:
-    """Return the number of images below a folder, of those at least `depth` folders down.
-
-    Links to folders are followed, once each. Names in hidden folders do not count.
-    """
-    count, waiting, seen = 0, [(str(folder), 0)], set()
-    while waiting:
-        path, level = waiting.pop()
-        real = os.path.realpath(path)
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    if not budget.spend():
-                        return count
-                    if is_hidden(entry.name):
-                        continue
-                    if level >= depth and entry.name.lower().endswith(IMAGE_SUFFIXES):
-                        count += 1
-                    elif entry.is_dir():
-                        waiting.append((entry.path, level + 1))
-        except OSError:
-            continue  # a folder that cannot be listed has no images that can be read
-    return count
+    classes = {"semantic_segmentation": len(description.classes)}
+    things = description.classes if description.things is None else description.things
+    if objects and things:
+        classes["instance_segmentation"] = len(things)
+    if objects and description.things is not None:
+        layouts["panoptic_segmentation"] = "masks_instances"
+        classes["panoptic_segmentation"] = len(description.classes)
+    return [
+        data_set_of(folder, task, layouts[task], counts, number, budget)
+        for task, number in classes.items()
+    ]

@@ -1,29 +1,38 @@
 """Trained models on this machine: best/ of the runs, and Hugging Face folders below the roots.
 
-Reads config.json and status.json alone, within bounds, and imports no torch.
+Reads small JSON files alone, within bounds, and imports no torch.
 """
 
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, Field
 
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
-from visionloop.bin.reports.run_folder import best_of, is_run, read_object
+from visionloop.bin.reports.run_folder import as_object, best_of, is_run, read_object
 from visionloop.bin.web.runs.identity import run_id
 from visionloop.engine.types import JsonObject
+from visionloop.tasks.segmentation.segments.things import ADE20K_CLASSES, COCO_CLASSES
 
-TaskName = Literal["classification", "detection", "segmentation", "super_resolution"]
+TaskName = Literal[
+    "classification",
+    "detection",
+    "segmentation",
+    "instance_segmentation",
+    "panoptic_segmentation",
+    "super_resolution",
+]
 # how the name of an architecture in config.json ends -> the task
 ARCHITECTURES: dict[str, TaskName] = {
     "ForImageClassification": "classification",
     "ForObjectDetection": "detection",
-    "ForUniversalSegmentation": "segmentation",
+    "ForUniversalSegmentation": "segmentation",  # or another one: see `segmentation_task`
     "ForImageSuperResolution": "super_resolution",
 }
+TASK_NAMES: dict[str, TaskName] = {name: name for name in get_args(TaskName)}
 TASK_TYPES = {zoo.command: zoo.value for zoo in MODEL_ZOOS}
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 BEST = "best"
@@ -85,11 +94,10 @@ def model_folders(root: Path) -> Iterator[Path]:
 
 def describe_model(folder: Path, root: Path) -> LocalModel | None:
     """Describe a model folder; None for a model of no task of ours."""
-    config = read_config(folder)
-    task = task_of(config)
+    task = task_of(folder)
     if task is None:
         return None
-    run = folder.parent if folder.name == BEST and is_run(folder.parent) else None
+    config, run = read_config(folder), run_of(folder)
     best = best_of(read_object(run / "status.json")) if run else None
     named = run or folder
     model_type, labels = config.get("model_type"), config.get("id2label")
@@ -108,21 +116,58 @@ def describe_model(folder: Path, root: Path) -> LocalModel | None:
     )
 
 
-def read_config(folder: Path) -> JsonObject:
-    """Read the config.json of a folder; {} where there is none, or none that can be read."""
+def run_of(folder: Path) -> Path | None:
+    """Return the run whose best/ a folder is, or None."""
+    return folder.parent if folder.name == BEST and is_run(folder.parent) else None
+
+
+def read_config(folder: Path, name: str = "config.json") -> JsonObject:
+    """Read a JSON file of a model folder; {} where there is none, or none that can be read."""
     try:
-        with open(folder / "config.json", "rb") as file:
+        with open(folder / name, "rb") as file:
             content = json.loads(file.read(MAX_CONFIG_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def task_of(config: JsonObject) -> TaskName | None:
-    """Return the task of a model by the architecture in its config, None for an unknown one."""
-    names = config.get("architectures")
-    for name in names if isinstance(names, list) else []:
+def task_of(folder: Path) -> TaskName | None:
+    """Return the task of a model, None for an unknown one.
+
+    best/ has the task of its run. Any other folder has that of the architecture in its config.json.
+    """
+    config, run = read_config(folder), run_of(folder)
+    settings = as_object(read_object(run / "settings.json").get("settings")) if run else {}
+    named = TASK_NAMES.get(str(as_object(settings.get("task")).get("value")))
+    architectures = config.get("architectures")
+    for name in architectures if isinstance(architectures, list) else []:
         for ending, task in ARCHITECTURES.items():
             if isinstance(name, str) and name.endswith(ending):
-                return task
+                return named or (
+                    segmentation_task(config, read_config(folder, "preprocessor_config.json"))
+                    if task == "segmentation"
+                    else task
+                )
     return None
+
+
+def segmentation_task(config: JsonObject, processor: JsonObject) -> TaskName:
+    """Return which segmentation a model does: its architecture is the same for all three.
+
+    1. Semantic: the image processor splits images into windows.
+    2. Panoptic: `is_thing` of config.json has a 0, which this project writes for the classes of
+       stuff. Without `is_thing`: as many classes as the released panoptic models have.
+    3. Instance: all others with an image processor or `is_thing`; semantic without both.
+
+    Args:
+        config: config.json.
+        processor: preprocessor_config.json, {} without one.
+    """
+    flags, labels = config.get("is_thing"), config.get("id2label")
+    if processor.get("do_split_image") or not (processor or isinstance(flags, list)):
+        return "segmentation"
+    if isinstance(flags, list):
+        return "panoptic_segmentation" if 0 in flags else "instance_segmentation"
+    number = len(labels) if isinstance(labels, dict) else 0
+    is_panoptic = number in (COCO_CLASSES, ADE20K_CLASSES)
+    return "panoptic_segmentation" if is_panoptic else "instance_segmentation"

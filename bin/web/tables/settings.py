@@ -48,6 +48,8 @@ IMPORTANT = {
     "classification": ("image_size", "rand_augment_ops"),
     "detection": ("image_size", "strong_share"),
     "segmentation": ("image_size", "scale_min"),
+    "instance_segmentation": ("image_size", "scale_min"),
+    "panoptic_segmentation": ("image_size", "scale_min"),
     "super_resolution": ("patch_size", "scale"),
 }
 IMPORTANT_OF_ALL = (

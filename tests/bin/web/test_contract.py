@@ -26,7 +26,7 @@ def events_of(get, run_id):
 def test_tasks_models_and_metrics_fit_the_schema(get):
     task_types = {fits("task", row)["value"] for row in get("/tasks")["tasks"]}
 
-    assert len(task_types) == 4
+    assert len(task_types) == 6
     assert {fits("model", row)["task_type"] for row in get("/models")["models"]} == task_types
     metrics = get("/metrics")
     assert metrics.keys() == task_types

@@ -4,8 +4,14 @@ import json
 
 import pytest
 
+from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.bin.web.runs.identity import run_id
-from visionloop.bin.web.tables.local_models import MAX_DEPTH, find_local_models
+from visionloop.bin.web.tables.local_models import (
+    MAX_DEPTH,
+    TASK_NAMES,
+    find_local_models,
+    task_of,
+)
 
 
 def write_folder(folder, architecture="ViTForImageClassification", weights="model.safetensors"):
@@ -37,13 +43,53 @@ def test_best_weights_of_a_run_come_with_its_name_and_score(tmp_path):
     [
         ("ResNetForImageClassification", "classification"),
         ("DFineForObjectDetection", "detection"),
-        ("EomtForUniversalSegmentation", "segmentation"),
+        ("EomtForUniversalSegmentation", "segmentation"),  # or another one: see below
         ("Swin2SRForImageSuperResolution", "super_resolution"),
     ],
 )
 def test_the_task_is_that_of_the_architecture(tmp_path, architecture, task):
     write_folder(tmp_path / "model", architecture)
     assert [model.task for model in find_local_models([tmp_path])] == [task]
+
+
+@pytest.mark.parametrize(
+    ("splits_image", "is_thing", "classes", "task"),
+    [
+        (True, None, 150, "segmentation"),
+        (True, [1, 0], 2, "segmentation"),  # trained from a panoptic model
+        (False, [1, 1], 2, "instance_segmentation"),
+        (False, [1, 0], 2, "panoptic_segmentation"),
+        (False, None, 80, "instance_segmentation"),
+        (False, None, 133, "panoptic_segmentation"),
+        (False, None, 150, "panoptic_segmentation"),
+    ],
+)
+def test_image_processor_and_things_tell_the_kind_of_segmentation(
+    tmp_path, splits_image, is_thing, classes, task
+):
+    folder = write_folder(tmp_path / "model", "EomtForUniversalSegmentation")
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {i: f"class {i}" for i in range(classes)}
+    if is_thing:
+        config["is_thing"] = is_thing
+    (folder / "config.json").write_text(json.dumps(config))
+    processor = json.dumps({"do_split_image": splits_image})
+    (folder / "preprocessor_config.json").write_text(processor)
+    assert task_of(folder) == task
+
+
+def test_best_weights_have_the_task_of_their_run(tmp_path):
+    best = write_folder(tmp_path / "run/best", "EomtForUniversalSegmentation")
+    settings = {"settings": {"task": {"value": "panoptic_segmentation", "source": "resolved"}}}
+    (tmp_path / "run/settings.json").write_text(json.dumps(settings))
+    assert task_of(best) == "panoptic_segmentation"
+    settings["settings"]["task"]["value"] = "unknown"
+    (tmp_path / "run/settings.json").write_text(json.dumps(settings))
+    assert task_of(best) == "segmentation"
+
+
+def test_every_task_of_the_model_zoo_has_a_name():
+    assert set(TASK_NAMES) == {zoo.command for zoo in MODEL_ZOOS}
 
 
 def test_models_of_other_tasks_and_pickles_are_left_out(tmp_path):

@@ -31,7 +31,7 @@ def studio_fixture(tmp_path_factory):
 def choose(page, studio, task):
     """Choose task, data and the model tiny; the settings are shown at the end."""
     page.goto(f"{studio.url}/new")
-    page.locator(".choice").nth(TASKS.index(task)).click()
+    page.locator(f'.choice:has([src$="/example-{task}.svg"])').click()
     page.get_by_label(f"small-{task}").check()
     page.get_by_role("button", name="Go on to the model").click()
     page.locator('input[name="model"][value="tiny"]').check()

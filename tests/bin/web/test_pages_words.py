@@ -5,6 +5,7 @@ import re
 import pytest
 from studio_server import browser_page, studio_server
 
+from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.bin.reports.page import HERE, MODULES
 from visionloop.bin.web.app import STATIC
 
@@ -42,6 +43,19 @@ def test_each_text_is_there_in_both_languages_with_the_same_values(words):
         assert set(texts["en"]) <= set(texts["ko"]), name
         for key, text in texts["en"].items():
             assert slots(text) == slots(texts["ko"][key]), (name, key)
+
+
+def test_pages_know_the_tasks_of_the_model_zoo_and_every_one_has_its_texts(words):
+    parts = (STATIC / "parts.js").read_text()
+    listed = re.findall(r'"(\w+)"', re.search(r"TASKS = \[(.*?)\]", parts, re.DOTALL)[1])
+    known = {key for texts in words.values() if "en" in texts for key in texts["en"]}
+    assert listed == [zoo.command for zoo in MODEL_ZOOS]
+    for zoo in MODEL_ZOOS:
+        assert words["shell"]["ko"][f"task.{zoo.command}"] == zoo.label["ko"]
+        kinds = ("task", "new.example", "new.about", "new.layout")
+        assert {f"{kind}.{zoo.command}" for kind in kinds} <= known
+        assert (STATIC / f"icons/example-{zoo.command}.svg").is_file()
+        assert f"  {zoo.command}: " in (STATIC / "icons.js").read_text()
 
 
 def test_no_page_names_a_text_that_is_missing(words):

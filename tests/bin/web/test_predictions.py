@@ -1,4 +1,4 @@
-"""Predictions over the API: the four tasks, refused images and models, and lost workers."""
+"""Predictions over the API: the six tasks, refused images and models, and lost workers."""
 
 import io
 import json
@@ -16,7 +16,9 @@ import anyio
 import numpy as np
 import pytest
 from PIL import Image
-from predict_runs import write_model
+from predict_runs import write_model, write_sure_model
+from pycocotools import mask as coco_mask
+from small_segments import CLASSES
 from starlette.requests import Request
 from studio_client import studio_client, studio_config
 from studio_server import SECONDS, ApiProblem, studio_server
@@ -29,6 +31,7 @@ from visionloop.bin.web.inference.worker import failure_of
 from visionloop.bin.web.problems import Problem
 
 TASKS = ("classification", "detection", "segmentation", "super_resolution")
+SEGMENT_TASKS = ("instance_segmentation", "panoptic_segmentation")
 WIDTH, HEIGHT = 90, 60
 
 
@@ -40,13 +43,17 @@ def folder(tmp_path_factory):
         write_model(task, folder / task)
         (folder / "models").mkdir(exist_ok=True)
         shutil.move(folder / task / "model", folder / "models" / task)
+    for task in SEGMENT_TASKS:
+        shutil.move(write_sure_model(task, folder / task), folder / "models" / task)
     return folder
 
 
 @pytest.fixture(scope="module")
 def client(folder):
     with studio_client(studio_config(folder)) as client:
-        client.app.state.studio.predictors.max_workers = len(TASKS)  # each is loaded once
+        client.app.state.studio.predictors.max_workers = len(TASKS) + len(
+            SEGMENT_TASKS
+        )  # each is loaded once
         yield client
 
 
@@ -121,6 +128,30 @@ def test_shares_of_a_segmentation_are_those_of_its_class_map(client):
     given = {one["id"]: one["share"] for one in predicted["classes"]}
     assert given == pytest.approx(counted, abs=1e-5)
     assert len({tuple(one["color"]) for one in predicted["classes"]}) == len(given)
+
+
+def test_objects_have_the_area_and_the_corners_of_their_masks(client):
+    predicted = predict(client, "instance_segmentation").json()
+    segments, rows = predicted["segments"], predicted["prediction"]["segments"]
+    assert [one["number"] for one in segments] == list(range(1, len(rows) + 1)) and len(rows) > 1
+    for segment, row in zip(segments, rows, strict=True):
+        mask = coco_mask.decode(row["mask"])
+        (top, *_, bottom), (left, *_, right) = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        assert mask.shape == (HEIGHT, WIDTH) and mask.sum() == segment["area"]
+        assert segment["box"] == [left, top, right + 1, bottom + 1]
+        assert segment["is_thing"] and 0.05 <= segment["score"] <= 1
+    assert [one["score"] for one in segments] == sorted(
+        (one["score"] for one in rows), reverse=True
+    )
+
+
+def test_areas_of_panoptic_segments_are_those_of_the_image_of_their_numbers(client):
+    predicted = predict(client, "panoptic_segmentation").json()
+    numbers = read_png(client, predicted["images"]["segments"]) @ np.array([1, 256, 65536])
+    counted = {int(i): int((numbers == i).sum()) for i in np.unique(numbers[numbers > 0])}
+    assert {one["number"]: one["area"] for one in predicted["segments"]} == counted != {}
+    for segment in predicted["segments"]:
+        assert segment["is_thing"] == bool(CLASSES[segment["label"]][2])
 
 
 def test_result_and_enlarged_input_of_super_resolution_have_one_size(client):
@@ -237,15 +268,28 @@ def test_damaged_weights_are_a_problem_that_names_the_folder(client, folder):
     assert str(damaged) in response.json()["detail"]
 
 
-def test_a_released_model_is_never_downloaded(client):
-    response = predict(client, "google/vit-base-patch16-224")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "google/vit-base-patch16-224",
+        "tue-mps/ade20k_semantic_eomt_large_512",
+        "tue-mps/coco_instance_eomt_large_640",
+    ],
+)
+def test_a_released_model_is_never_downloaded(client, name):
+    response = predict(client, name)
     assert (response.status_code, response.json()["code"]) == (422, "offline")
+
+
+def test_released_weights_predict_for_the_task_that_they_were_trained_for(client):
+    key = predictions.find_model("tue-mps/coco_panoptic_eomt_large_640", None, ())
+    assert key.task == "panoptic_segmentation"
 
 
 def test_models_are_listed_with_task_and_name(client):
     models = client.get("predictions/models").json()["models"]
     by_name = {model["name"]: model for model in models}
-    for task in TASKS:
+    for task in (*TASKS, *SEGMENT_TASKS):
         assert by_name[task]["task"] == task
         assert by_name[task]["source"] == "folder"
     assert by_name["detection"]["task_type"] == "object_detection"

@@ -21,6 +21,8 @@ LENGTHS = {
     "classification": (600, 40),
     "detection": (60, 10),
     "segmentation": (120, 20),
+    "instance_segmentation": (60, 20),
+    "panoptic_segmentation": (60, 20),
     "super_resolution": (100, 20),
 }
 WAIT_MS = 120_000  # for a process that imports PyTorch, on a busy machine
@@ -67,7 +69,7 @@ def test_a_newcomer_trains_stops_resumes_downloads_and_tries_a_model(studio, tmp
 
 def choose_task_and_data(page, task):
     """Go through the first two steps; the check of the data shows its result and its sheet."""
-    page.locator(".choice").nth(list(WRITERS).index(task)).click()
+    page.locator(f'.choice:has([src$="/example-{task}.svg"])').click()
     page.get_by_label("sample").check()
     page.get_by_role("button", name="Check the data").click()
     page.locator(".check-result .good").wait_for(timeout=WAIT_MS)

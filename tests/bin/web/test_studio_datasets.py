@@ -2,13 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+from segments_files import small_instances, write_instances, write_panoptic
 
-from visionloop.bin.web.tables import folders, layouts
-from visionloop.bin.web.tables.layouts import Budget, recognise
+from visionloop.bin.model_zoo.listing import zoos_of
+from visionloop.bin.web.tables import coco_files, data_sets, folders
+from visionloop.bin.web.tables.data_sets import Budget
+from visionloop.bin.web.tables.layouts import recognise
+from visionloop.datasets.synthetic.writers import WRITERS
 
 HOSTILE = "<img src=x onerror=alert(1)> 'é\n🎈"
 
@@ -43,7 +48,7 @@ def only(folder):
     return data_set
 
 
-def test_layouts_of_the_four_tasks_are_recognised_and_counted(data):
+def test_layouts_of_one_task_are_recognised_and_counted(data):
     class_folders(data / "classes")
     coco(data / "coco", "train", "val")
     yolo = data / "yolo"
@@ -73,17 +78,120 @@ def test_layouts_of_the_four_tasks_are_recognised_and_counted(data):
     assert row("hr") == ("super_resolution", "hr", two, None)
 
 
-def test_sample_data_of_every_task_is_recognised(data):
-    from visionloop.datasets.synthetic.writers import WRITERS
+# outlines have boxes, and panoptic segments of things are objects
+ALSO = {"instance_segmentation": ["detection"], "panoptic_segmentation": ["instance_segmentation"]}
 
+
+def command_of(task_type):
+    (zoo,) = zoos_of(task_type)
+    return zoo.command
+
+
+def rows(folder, budget=None):
+    """Return {task type: (layout, images, classes)} of data sets without a problem."""
+    found = recognise(folder, budget or Budget(10_000, 10))
+    assert all(one.problem is None and one.is_complete for one in found), found
+    return {one.task_type: (one.layout, dict(one.images), one.classes) for one in found}
+
+
+def test_coco_jsons_are_data_sets_of_each_task_that_reads_them(data):
+    for split in ("train", "val"):
+        write_instances(data / "outlines", json_name=f"{split}.json", images=split)
+        write_instances(data / "named", json_name=f"instances_{split}.json", images=split)
+        write_panoptic(data / "panoptic", split=split)
+        write_panoptic(data / "below", split=split, base="annotations")
+        write_panoptic(data / "both", split=split)
+        write_instances(
+            data / "both", json_name=f"annotations/instances_{split}.json", images=split
+        )
+
+    instances = ("coco", {"train": 3, "val": 3}, 2)
+    panoptic = {
+        "instance_segmentation": ("coco_panoptic", {"train": 2, "val": 2}, 1),  # of things
+        "panoptic_segmentation": ("coco_panoptic", {"train": 2, "val": 2}, 2),
+    }
+    detection = {"object_detection": instances}
+    assert rows(data / "outlines") == detection | {"instance_segmentation": instances}
+    assert rows(data / "named") == {"instance_segmentation": instances}  # no detector reads it
+    assert rows(data / "panoptic") == panoptic
+    assert rows(data / "below") == panoptic
+    assert rows(data / "both") == detection | panoptic | {"instance_segmentation": instances}
+
+
+def test_object_numbers_beside_masks_are_data_of_three_tasks(data):
+    names = ("images/train/1.jpg", "masks/train/1.png", "instances/train/1.png", "images/val/1.jpg")
+    for folder in ("things", "unmarked", "stuff"):
+        touch(data / folder, *names)
+    classes = {"classes": ["sky", "car", "dog"]}
+    for folder, things in (("things", ["car", "dog"]), ("stuff", []), ("unmarked", None)):
+        content = classes if things is None else classes | {"things": things}
+        (data / folder / "classes.json").write_text(json.dumps(content))
+
+    images = {"train": 1, "val": 1}
+    semantic = {"semantic_segmentation": ("masks", images, 3)}
+    instance, panoptic = "instance_segmentation", "panoptic_segmentation"
+    assert rows(data / "things") == semantic | {
+        instance: ("masks_instances", images, 2),
+        panoptic: ("masks_instances", images, 3),
+    }
+    assert rows(data / "unmarked") == semantic | {instance: ("masks_instances", images, 3)}
+    assert rows(data / "stuff") == semantic | {panoptic: ("masks_instances", images, 3)}
+
+
+def test_a_json_is_read_once_for_all_tasks(data, monkeypatch):
+    for split in ("train", "val"):
+        write_instances(data, json_name=f"{split}.json", images=split)
+    read, count = [], coco_files._count
+    monkeypatch.setattr(coco_files, "_count", lambda path: read.append(path.name) or count(path))
+
+    assert len(rows(data)) == 2
+    assert sorted(read) == ["train.json", "val.json"]
+
+
+def test_outlines_of_a_large_json_are_seen_without_reading_it(data, monkeypatch):
+    content = small_instances()
+    write_instances(data / "outlines", content)
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = []
+    write_instances(data / "boxes", content)
+    monkeypatch.setattr(coco_files, "MAX_DESCRIPTION", 100)
+
+    def types(name):
+        found = recognise(data / name, Budget(1000, 10))
+        assert not any(one.is_complete for one in found)
+        return [one.task_type for one in found]
+
+    assert types("outlines") == ["object_detection", "instance_segmentation"]
+    assert types("boxes") == ["object_detection"]
+
+
+def test_problems_of_panoptic_data_are_named(data):
+    write_panoptic(data / "no-pngs")
+    shutil.rmtree(data / "no-pngs" / "panoptic_train")
+    write_panoptic(data / "broken").write_text("{")
+    write_instances(data / "broken-instances", json_name="instances_train.json").write_text("{")
+
+    def why(name):
+        found = recognise(data / name, Budget(1000, 10))
+        return {one.task_type: one.why for one in found}
+
+    for name in ("no-pngs", "broken"):
+        assert set(why(name)) == {"instance_segmentation", "panoptic_segmentation"}
+    assert "no folder panoptic_train" in why("no-pngs")["panoptic_segmentation"]
+    assert "panoptic_train.json: not a json file" in why("broken")["panoptic_segmentation"]
+    assert list(why("broken-instances")) == ["instance_segmentation"]
+
+
+def test_sample_data_of_every_task_is_recognised(data):
     for number, (task, write) in enumerate(WRITERS.items()):
         folder = data / task
         folder.mkdir()
         write(folder, number, images={"train": 6, "val": 3})
 
-        found = only(folder)
-        assert found.task_type.endswith(task), task
-        assert found.images == {"train": 6, "val": 3}
+        commands = {command_of(one.task_type): one for one in recognise(folder, Budget(10_000, 10))}
+        assert set(commands) == {task, *ALSO.get(task, ())}
+        for found in commands.values():
+            assert found.images == {"train": 6, "val": 3} and found.problem is None
 
 
 def test_folders_without_a_layout_are_no_data_sets(data):
@@ -105,12 +213,12 @@ def test_problems_of_a_data_set_are_named(data):
     touch(data / "no-classes", "images/train/1.jpg", "masks/train/1.png")
 
     problems = {name: only(data / name) for name in os.listdir(data)}
-    assert problems["no-val"].problem == layouts.NO_VALIDATION
+    assert problems["no-val"].problem == data_sets.NO_VALIDATION
     assert "both" in problems["twice"].why
     assert "train.json: not a json file" in problems["broken"].why
     assert "train.json: not a COCO json" in problems["no-lists"].why
     assert "classes.json: no such file" in problems["no-classes"].why
-    wrong = [name for name, row in problems.items() if row.problem == layouts.WRONG_LAYOUT]
+    wrong = [name for name, row in problems.items() if row.problem == data_sets.WRONG_LAYOUT]
     assert sorted(wrong) == ["broken", "no-classes", "no-lists", "twice"]
 
 

@@ -12,7 +12,14 @@ from visionloop.bin.web.tables.settings import CHOSEN_ELSEWHERE, important_setti
 from visionloop.engine.config.options import fields_of
 from visionloop.engine.config.train_config import TrainConfig
 
-TASKS = ["classification", "detection", "segmentation", "super_resolution"]
+TASKS = [
+    "classification",
+    "detection",
+    "segmentation",
+    "instance_segmentation",
+    "panoptic_segmentation",
+    "super_resolution",
+]
 
 
 def printed(*words):

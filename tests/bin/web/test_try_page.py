@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
-from predict_runs import write_model
+from predict_runs import write_model, write_sure_model
+from pycocotools import mask as coco_mask
 from studio_server import browser_page, studio_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -37,6 +38,8 @@ def studio(tmp_path_factory):
     for task in TASKS:
         write_model(task, folder / task)
         shutil.move(folder / task / "model", models / task)
+    for task in ("instance_segmentation", "panoptic_segmentation"):
+        shutil.move(write_sure_model(task, folder / task), models / task)
     config_file = models / "classification/config.json"
     config = json.loads(config_file.read_text())
     config["id2label"]["0"] = HOSTILE
@@ -62,6 +65,13 @@ def predict(page, studio, task):
     page.locator(".try-answer").wait_for(timeout=1000 * LOADING)
 
 
+def shown_json(page):
+    """Open the prediction as JSON and return it."""
+    page.get_by_text("Prediction as JSON").click()
+    page.locator(".try-answer pre").wait_for()
+    return json.loads(page.locator(".try-answer pre").inner_text())
+
+
 def wait_for_drawing(page, is_drawn):
     """Wait until the canvas of a result shows something, or nothing."""
     script = f"isDrawn => ({IS_DRAWN})(document.querySelector('.stage canvas')) === isDrawn"
@@ -77,9 +87,7 @@ def test_classes_are_bars_and_the_attention_can_be_shown(studio):
         page.wait_for_function("document.querySelectorAll('.try-bars li').length <= 3")
         page.get_by_label("Show the attention").check()
         page.get_by_role("img", name="attention").wait_for()
-        page.get_by_text("Prediction as JSON").click()
-        page.locator(".try-answer pre").wait_for()
-        prediction = json.loads(page.locator(".try-answer pre").inner_text())
+        prediction = shown_json(page)
         assert prediction["file"] == "image.png"
         assert prediction["label"] == labels.first.inner_text()
 
@@ -110,6 +118,100 @@ def test_classes_of_a_mask_can_be_hidden_and_the_mask_faded(studio):
             button.press("Enter")
             expect(button).to_have_attribute("aria-pressed", "false")
         wait_for_drawing(page, False)
+
+
+# colors and opacities of a canvas, {pixel of 4 bytes: number of pixels}
+COUNTED = """canvas => {
+    const copy = new OffscreenCanvas(canvas.width, canvas.height);
+    const context = copy.getContext("2d", { willReadFrequently: true });
+    context.drawImage(canvas, 0, 0);
+    const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+    const counts = {};
+    for (const pixel of new Uint32Array(data.buffer)) counts[pixel] = (counts[pixel] || 0) + 1;
+    return counts;
+}"""
+
+
+def counted(canvas):
+    """Return {(color, opacity 0 to 255): number of pixels}."""
+    pixels = {int(pixel): number for pixel, number in canvas.evaluate(COUNTED).items()}
+    return {(pixel & 0xFFFFFF, pixel >> 24): number for pixel, number in pixels.items()}
+
+
+def test_a_slider_filters_objects_and_pointing_at_one_shows_its_whole_mask(studio):
+    with browser_page(studio) as page:
+        predict(page, studio, "instance_segmentation")
+        slider, rows = page.get_by_label("Lowest score"), page.locator(".try-list li")
+        canvas = page.locator(".stage canvas")
+        segments = shown_json(page)["segments"]
+        slider.fill("1")
+        expect(rows).to_have_count(len(segments))
+        page.get_by_text(f"{len(segments)} of {len(segments)} objects").wait_for()
+        numbers = page.locator(".legend small").all_inner_texts()
+        assert sum(map(int, numbers)) == len(segments) > 1
+
+        rows.last.hover()
+        expect(rows.last).to_have_class("marked")
+        opaque = {key: number for key, number in counted(canvas).items() if key[1] == 255}
+        assert list(opaque.values()) == [segments[-1]["area"]]  # though it is below all others
+        page.get_by_label("Opacity").hover()
+        expect(rows.last).to_have_class("")
+        assert {opacity for _, opacity in counted(canvas)} <= {0, 255}
+
+        lowest = 1 + int(100 * segments[1]["score"])
+        slider.fill(str(lowest))
+        expect(rows).to_have_count(sum(100 * one["score"] >= lowest for one in segments))
+        slider.fill("100")
+        page.get_by_text("No object has this score").wait_for()
+        wait_for_drawing(page, False)
+
+
+def test_run_lengths_are_those_of_the_masks_at_every_size(studio):
+    generator = np.random.default_rng(0)
+    compare = """async (cases) => {
+        const { runsOf } = await import("/static/pages/try_run_lengths.js");
+        return cases.map(([mask, map]) => runsOf(mask, map));
+    }"""
+    shapes = [(7, 5), (1, 1), (40, 3), (60, 90)]
+    masks = [generator.random(shape) < share for shape in shapes for share in (0, 0.5, 0.99, 1)]
+    cases = [(mask, scale) for mask in masks for scale in (1, 2 / 3, 1 / 2)]
+
+    def size_of(mask, scale):
+        return [max(1, round(side * scale)) for side in mask.shape]
+
+    given = []
+    for mask, scale in cases:
+        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        height, width = size_of(mask, scale)
+        encoded = {"size": list(mask.shape), "counts": rle["counts"].decode()}
+        given.append([encoded, {"height": height, "width": width}])
+    with browser_page(studio) as page:
+        for (mask, scale), runs in zip(cases, page.evaluate(compare, given), strict=True):
+            height, width = size_of(mask, scale)
+            drawn = np.zeros(height * width, dtype=bool)
+            for start, end in zip(runs[::2], runs[1::2], strict=True):
+                drawn[int(start) : int(end)] = True  # a start may be -0
+            centers = [
+                ((np.arange(side) + 0.5) * full / side).astype(int)
+                for side, full in zip((height, width), mask.shape, strict=True)
+            ]
+            assert (mask[np.ix_(*centers)] == drawn.reshape(width, height).T).all()
+
+
+def test_segments_of_a_panoptic_prediction_are_drawn_and_hidden_by_class(studio):
+    with browser_page(studio) as page:
+        predict(page, studio, "panoptic_segmentation")
+        canvas, buttons = page.locator(".stage canvas"), page.locator(".legend button")
+        segments = shown_json(page)["segments"]
+        drawn = {key: number for key, number in counted(canvas).items() if key[1]}
+        assert sorted(drawn.values()) == sorted(one["area"] for one in segments) != []
+        page.get_by_label("Opacity").fill("25")
+        expect(canvas).to_have_css("opacity", "0.25")
+        for button in buttons.all():
+            button.press("Enter")
+            expect(button).to_have_attribute("aria-pressed", "false")
+        wait_for_drawing(page, False)
+        expect(page.locator(".try-list li")).to_have_count(0)
 
 
 def test_the_keyboard_moves_the_border_between_input_and_result(studio):
@@ -207,9 +309,10 @@ def test_a_file_that_is_no_image_is_an_error_that_says_so(studio):
 
 
 @pytest.mark.parametrize("language", ["en", "ko-KR"])
-def test_nothing_of_a_result_is_wider_than_a_phone(studio, language):
+@pytest.mark.parametrize("task", ["classification", "instance_segmentation"])
+def test_nothing_of_a_result_is_wider_than_a_phone(studio, task, language):
     with browser_page(studio, width=380, language=language) as page:
-        page.goto(f"{studio.url}/try?model={studio.folder / 'models/classification'}")
+        page.goto(f"{studio.url}/try?model={studio.folder / 'models' / task}")
         page.locator("input[type=file]").set_input_files(studio.folder / "image.png")
         page.locator(".try-answer").wait_for(timeout=1000 * LOADING)
         page.locator("summary").click()

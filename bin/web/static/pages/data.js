@@ -1,7 +1,9 @@
 // Data: the data sets below the roots, their layout, counts and what is wrong with them.
 import { make } from "/components/charts.js";
 import { get } from "../api.js";
-import { emptyState, pageHead, skeleton, taskIcon, taskKey, taskName } from "../parts.js";
+import {
+  emptyState, pageHead, skeleton, taskIcon, taskKey, taskName, TASKS,
+} from "../parts.js";
 import { word } from "../words.js";
 import { dataFacts, warningOf } from "./data_set.js";
 
@@ -35,8 +37,7 @@ function card(row) {
 }
 
 function layouts() {
-  const tasks = ["classification", "detection", "segmentation", "super_resolution"];
-  return make("ul", {}, tasks.map((task) => {
+  return make("ul", {}, TASKS.map((task) => {
     return make("li", {}, make("b", {}, taskName(task)), " ", word(`new.layout.${task}`));
   }));
 }

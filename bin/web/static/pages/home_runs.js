@@ -1,11 +1,12 @@
 // The latest runs: search, filters, and a selection to compare.
 import { make } from "/components/charts.js";
 import { get, query } from "../api.js";
-import { errorBox, icon, keepList, setText, stateBadge, taskIcon, taskName } from "../parts.js";
+import {
+  errorBox, icon, keepList, setText, stateBadge, taskIcon, taskName, TASKS,
+} from "../parts.js";
 import { ago, number, word } from "../words.js";
 import { bestText } from "./home_jobs.js";
 
-const TASKS = ["classification", "detection", "segmentation", "super_resolution"];
 const STATES = ["running", "finished", "stopped", "failed", "lost"];
 const ROWS = 50, MOST = 10, TYPING_MS = 250;
 

@@ -1,12 +1,11 @@
 // Models: those of this machine, and all of the model zoo, with filters.
 import { make } from "/components/charts.js";
 import { get } from "../api.js";
-import { emptyState, field, pageHead, skeleton, taskIcon, taskName } from "../parts.js";
+import { emptyState, field, pageHead, skeleton, taskIcon, taskName, TASKS } from "../parts.js";
 import { word } from "../words.js";
 import { localScore, paramCount, publishedScore, weightsBadge } from "./model_card.js";
 
 export const title = "models.title";
-const TASKS = ["classification", "detection", "segmentation", "super_resolution"];
 const WEIGHTS = ["cached", "hub", "none"];
 const UNBROKEN = ["params", "license"]; // columns of one line
 

@@ -2,7 +2,7 @@
 import { make } from "/components/charts.js";
 import { get, post, query as queryOf } from "../api.js";
 import {
-  emptyState, errorBox, field, pageHead, progressBar, skeleton, taskName,
+  emptyState, errorBox, field, pageHead, progressBar, skeleton, taskName, TASKS,
 } from "../parts.js";
 import { rename } from "../router.js";
 import { word } from "../words.js";
@@ -10,7 +10,6 @@ import { imageInput } from "./try_input.js";
 import { resultOf } from "./try_results.js";
 
 export const title = "try.title";
-const TASKS = ["classification", "detection", "segmentation", "super_resolution"];
 const loaded = new Set(); // models that have predicted an image since the page was opened
 
 export async function show(main, { query, signal }) {

@@ -5,10 +5,12 @@ import { number, word } from "../words.js";
 import { boxesOf } from "./try_boxes.js";
 import { comparisonOf } from "./try_compare.js";
 import { maskOf } from "./try_mask.js";
+import { instancesOf, panopticOf } from "./try_segments.js";
 import { percent, picture, stage } from "./try_stage.js";
 
 const KINDS = {
   classification: classesOf, detection: boxesOf, segmentation: maskOf,
+  instance_segmentation: instancesOf, panoptic_segmentation: panopticOf,
   super_resolution: comparisonOf,
 };
 const TOP = [3, 5, 10, 100];

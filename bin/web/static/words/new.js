@@ -13,10 +13,17 @@ const en = {
   "new.example.classification": "A photo of a cat, and bars of three classes",
   "new.example.detection": "A street with boxes around a car and a person",
   "new.example.segmentation": "A street, and the same with a color for each class",
+  "new.example.instance_segmentation":
+    "Oranges that overlap, and the same with a color for each one",
+  "new.example.panoptic_segmentation":
+    "A street, and the same with a color for each area and each object",
   "new.example.super_resolution": "A coarse image of a cat, and a sharp one",
   "new.about.classification": "Gives each image one of your classes.",
   "new.about.detection": "Finds objects and draws boxes around them.",
   "new.about.segmentation": "Gives each pixel one of your classes.",
+  "new.about.instance_segmentation": "Finds objects and gives each one a mask of its own.",
+  "new.about.panoptic_segmentation":
+    "Divides the whole image into areas such as sky and road, and single objects.",
   "new.about.super_resolution": "Makes images larger and sharper, or repairs them.",
   "new.data.title": "Which images?",
   "new.data.text": "Data sets for {task} below the folders of this server:",
@@ -27,6 +34,13 @@ const en = {
     "Expected is a folder with train.json and val.json (COCO), or with a data.yaml (YOLO).",
   "new.layout.segmentation":
     "Expected is a folder with images/train, masks/train and classes.json.",
+  "new.layout.instance_segmentation":
+    "Expected is a folder with train.json and val.json (COCO with outlines), or with images/train, " +
+    "masks/train, instances/train and classes.json.",
+  "new.layout.panoptic_segmentation":
+    "Expected is a folder with panoptic_train.json, panoptic_train/*.png, train/*.jpg and the same " +
+    "for val (COCO), or with images/train, masks/train, instances/train and a classes.json that " +
+    "lists \"things\".",
   "new.layout.super_resolution": "Expected is a folder with train/HR/*.png and val/HR/*.png.",
   "new.data.browse": "Browse the folders",
   "new.data.roots": "Folders of this server",
@@ -145,8 +159,10 @@ export const shared = {
   en: {
     "layout.class_folders": "a folder for each class",
     "layout.coco": "COCO json",
+    "layout.coco_panoptic": "COCO panoptic json",
     "layout.yolo": "YOLO data.yaml",
     "layout.masks": "images and masks",
+    "layout.masks_instances": "images, masks and object numbers",
     "layout.hr": "HR images",
     "layout.hr_lr": "HR and LR images",
     "data.images": "{n} images",

@@ -11,10 +11,15 @@ const own = {
   "new.example.classification": "고양이 사진과 세 클래스의 막대",
   "new.example.detection": "자동차와 사람에 바운딩 박스를 그린 거리",
   "new.example.segmentation": "거리, 그리고 클래스마다 색을 칠한 같은 거리",
+  "new.example.instance_segmentation": "서로 겹친 오렌지, 그리고 하나마다 다른 색을 칠한 같은 오렌지",
+  "new.example.panoptic_segmentation": "거리, 그리고 영역과 객체마다 다른 색을 칠한 같은 거리",
   "new.example.super_resolution": "거친 고양이 이미지와 선명한 이미지",
   "new.about.classification": "이미지마다 클래스 하나를 정합니다.",
   "new.about.detection": "객체를 찾아 바운딩 박스를 그립니다.",
   "new.about.segmentation": "픽셀마다 클래스 하나를 정합니다.",
+  "new.about.instance_segmentation": "객체를 찾아 하나마다 마스크를 만듭니다.",
+  "new.about.panoptic_segmentation":
+    "이미지 전체를 하늘이나 도로 같은 영역과 개별 객체로 나눕니다.",
   "new.about.super_resolution": "이미지를 더 크고 선명하게 만들거나 복원합니다.",
   "new.data.title": "어떤 이미지를 쓸까요?",
   "new.data.text": "이 서버의 폴더에 있는 {task} 데이터 세트:",
@@ -26,6 +31,12 @@ const own = {
     "train.json과 val.json(COCO) 또는 data.yaml(YOLO)이 있는 폴더가 필요합니다.",
   "new.layout.segmentation":
     "images/train, masks/train, classes.json이 있는 폴더가 필요합니다.",
+  "new.layout.instance_segmentation":
+    "윤곽이 있는 train.json과 val.json(COCO) 또는 images/train, masks/train, instances/train, " +
+    "classes.json이 있는 폴더가 필요합니다.",
+  "new.layout.panoptic_segmentation":
+    "panoptic_train.json, panoptic_train/*.png, train/*.jpg와 val용 파일(COCO) 또는 images/train, " +
+    "masks/train, instances/train, \"things\"가 적힌 classes.json이 있는 폴더가 필요합니다.",
   "new.layout.super_resolution": "train/HR/*.png와 val/HR/*.png가 있는 폴더가 필요합니다.",
   "new.data.browse": "폴더 찾아보기",
   "new.data.roots": "이 서버의 폴더",
@@ -144,8 +155,10 @@ const own = {
 const shared = {
   "layout.class_folders": "클래스마다 폴더 하나",
   "layout.coco": "COCO json",
+  "layout.coco_panoptic": "COCO 파놉틱 json",
   "layout.yolo": "YOLO data.yaml",
   "layout.masks": "이미지와 마스크",
+  "layout.masks_instances": "이미지, 마스크, 객체 번호",
   "layout.hr": "HR 이미지",
   "layout.hr_lr": "HR과 LR 이미지",
   "data.images": "이미지 {n}개",

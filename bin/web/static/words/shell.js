@@ -59,6 +59,8 @@ export default {
     "task.classification": "Image classification",
     "task.detection": "Object detection",
     "task.segmentation": "Semantic segmentation",
+    "task.instance_segmentation": "Instance segmentation",
+    "task.panoptic_segmentation": "Panoptic segmentation",
     "task.super_resolution": "Super-resolution",
   },
   ko: {
@@ -118,6 +120,8 @@ export default {
     "task.classification": "이미지 분류",
     "task.detection": "객체 검출",
     "task.segmentation": "시맨틱 분할",
+    "task.instance_segmentation": "인스턴스 분할",
+    "task.panoptic_segmentation": "파놉틱 분할",
     "task.super_resolution": "초해상도",
   },
 };
