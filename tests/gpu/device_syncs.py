@@ -25,6 +25,8 @@ EXPECTED_SYNCS: dict[str, dict[str, int]] = {
     "super_resolution": {},
     "detection": {file_stem(detection_matcher): 1},
     "segmentation": {file_stem(segmentation_matcher): 1},
+    "instance_segmentation": {file_stem(segmentation_matcher): 1},
+    "panoptic_segmentation": {file_stem(segmentation_matcher): 1},
 }
 
 

@@ -21,6 +21,8 @@ from visionloop.engine.task import Task
 from visionloop.engine.testing.short_runs import CONFIG, first_step, score, spec_of
 from visionloop.tasks.classification.task import ClassificationTask
 from visionloop.tasks.detection.task import DetectionTask
+from visionloop.tasks.segmentation.instance.task import InstanceTask
+from visionloop.tasks.segmentation.panoptic.task import PanopticTask
 from visionloop.tasks.segmentation.semantic.task import SemanticTask
 from visionloop.tasks.super_resolution.task import SuperResolutionTask
 
@@ -28,11 +30,21 @@ TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
     "detection": DetectionTask,
     "segmentation": SemanticTask,
+    "instance_segmentation": InstanceTask,
+    "panoptic_segmentation": PanopticTask,
     "super_resolution": SuperResolutionTask,
 }
 IMAGES = {"train": 12, "val": 7}  # the last evaluation batch is smaller, also on two ranks
 # side of the training images in pixels
-SIDES = {"classification": 32, "detection": 96, "segmentation": 32, "super_resolution": 16}
+SIDES = {
+    "classification": 32,
+    "detection": 96,
+    "segmentation": 32,
+    "instance_segmentation": 32,
+    "panoptic_segmentation": 32,
+    "super_resolution": 16,
+}
+EOMT = ("segmentation", "instance_segmentation", "panoptic_segmentation")
 # nothing is drawn at random inside the network, so micro-batches of any size give one gradient
 QUIET = {
     "classification": {"image_size": 32, "drop_path": 0.0},
@@ -44,7 +56,7 @@ QUIET = {
         "zoom_out": 0.0,
         "iou_crop": 0.0,
     },
-    "segmentation": {"image_size": 32, "points": 0, "mask_annealing": "on"},
+    **{name: {"image_size": 32, "points": 0, "mask_annealing": "on"} for name in EOMT},
     "super_resolution": {"mode": "classical", "scale": 2, "patch_size": 16, "cache": "none"},
 }
 # every feature that might cause a host sync
@@ -52,7 +64,7 @@ NOISY = {
     "classification": {"image_size": 32, "drop_path": 0.1},
     # more boxes in an image than are denoised
     "detection": {"image_size": 96, "multi_scale": 1, "strong_share": 1.0, "denoising": 2},
-    "segmentation": {"image_size": 32, "mask_annealing": "auto"},
+    **{name: {"image_size": 32, "mask_annealing": "auto"} for name in EOMT},
     "super_resolution": {"mode": "compressed", "scale": 4, "patch_size": 16, "cache": "none"},
 }
 

@@ -29,6 +29,8 @@ IMAGES = {
     "classification": "val",
     "detection": "val",
     "segmentation": "images/val",
+    "instance_segmentation": "val",
+    "panoptic_segmentation": "val",
     "super_resolution": "val/HR",
 }
 

@@ -36,7 +36,12 @@ from visionloop.engine.testing.short_runs import CONFIG, assert_same_step, on_ra
 
 SCALE = 1024.0  # of the fp16 scaler: gradients of the tiny models overflow at its default of 65536
 STEEPNESS = 256.0
-MATCHED = ("detection", "segmentation")
+MATCHED = (
+    "detection",
+    "segmentation",
+    "instance_segmentation",
+    "panoptic_segmentation",
+)
 # relative errors of sums of 512 products: 23 bits give about 1e-6, the 10 bits of TF32 3e-4
 FP32_ERROR, TF32_ERROR = 5e-5, 4e-3
 HALF_ERROR = 0.05  # relative, of loss and update in half precision; measured on a CPU: 0.002, 0.015

@@ -16,6 +16,8 @@ IMAGES = {
     "classification": "val",
     "detection": "val",
     "segmentation": "images/val",
+    "instance_segmentation": "val",
+    "panoptic_segmentation": "val",
     "super_resolution": "val/LR_x2",
 }
 DIFFERENCE = 1e-3  # absolute, of a probability on two devices

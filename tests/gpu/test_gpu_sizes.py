@@ -24,6 +24,8 @@ NAMED = {
     "classification": ("vit-base", 32),
     "detection": ("dfine-xlarge", 8),
     "segmentation": ("eomt-large", 8),
+    "instance_segmentation": ("eomt-large", 8),
+    "panoptic_segmentation": ("eomt-large", 8),
     "super_resolution": ("classical", 8),
 }
 SMALLEST_BATCH = 2  # for a BatchNorm that is trained

@@ -35,6 +35,8 @@ SIZES = {
     "classification": {"image-size": 32},
     "detection": {"image-size": 96},
     "segmentation": {"image-size": 32},
+    "instance_segmentation": {"image-size": 32},
+    "panoptic_segmentation": {"image-size": 32},
     "super_resolution": {"patch-size": 16},
 }
 LONGEST = 180  # seconds in which a process that is to end by itself must be gone

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from kill_rounds import KillTest
     from killed_runs import Case
 
-TASKS = ("classification", "detection", "segmentation", "super_resolution")
+TASKS = (
+    "classification",
+    "detection",
+    "segmentation",
+    "instance_segmentation",
+    "panoptic_segmentation",
+    "super_resolution",
+)
 IMAGES = {"train": 24, "val": 2}
 
 
