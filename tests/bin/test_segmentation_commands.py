@@ -13,8 +13,8 @@ from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation
 from visionloop.bin import segmentation
 from visionloop.datasets.synthetic.segmentation import CLASSES, draw_scene, write_segmentation
 from visionloop.engine.train import train
+from visionloop.tasks.segmentation.drawing import class_colors
 from visionloop.tasks.segmentation.semantic.task import SemanticTask
-from visionloop.tasks.segmentation.semantic.visualize import class_colors
 
 commands = segmentation.commands  # what the fixture `command` runs
 

@@ -17,9 +17,9 @@ from visionloop.metrics.segment_matching import (
     segment_iou,
 )
 from visionloop.tasks.drawing.canvas import WRONG
+from visionloop.tasks.segmentation.drawing import Pixels
 from visionloop.tasks.segmentation.segments.overlay import blend, outline, stripes
 from visionloop.tasks.segmentation.segments.regions import Annotations, Mask, Region, Segments
-from visionloop.tasks.segmentation.semantic.visualize import Pixels
 
 # dark and bright, which differ for the color-blind too
 MISSED, EXTRA = WRONG, (255, 205, 50)

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from visionloop.tasks.drawing.boxes import MOST_COVERED, SPARSE, overlaps, write_tag
 from visionloop.tasks.drawing.canvas import class_label, text_length
+from visionloop.tasks.segmentation.drawing import COLORS, Pixels
 from visionloop.tasks.segmentation.segments.regions import Region, Segments
-from visionloop.tasks.segmentation.semantic.visualize import COLORS, Pixels
 
 Area: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 

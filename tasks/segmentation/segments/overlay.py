@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from visionloop.tasks.segmentation.drawing import Pixels
 from visionloop.tasks.segmentation.segments.names import write_names
 from visionloop.tasks.segmentation.segments.regions import Mask, Region, Segments
-from visionloop.tasks.segmentation.semantic.visualize import Pixels
 
 # of white (above 0) or black that is mixed into the color of a class
 SHADES = (0.0, 0.5, -0.3, 0.25)

@@ -20,6 +20,7 @@ from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions, Sample
 from visionloop.tasks.segmentation.architectures import SEGMENTS_QUERIES, SEGMENTS_SIDE
 from visionloop.tasks.segmentation.config import EomtConfig
+from visionloop.tasks.segmentation.drawing import MAX_DRAWING_SIDE, class_colors, to_array
 from visionloop.tasks.segmentation.export import require_whole_images
 from visionloop.tasks.segmentation.segments import visualize
 from visionloop.tasks.segmentation.segments.checks import ModelInput, check_segments_data
@@ -32,7 +33,6 @@ from visionloop.tasks.segmentation.segments.data import (
     training_splits,
 )
 from visionloop.tasks.segmentation.segments.things import write_is_thing
-from visionloop.tasks.segmentation.semantic.visualize import class_colors
 from visionloop.tasks.segmentation.task import EomtTask
 
 
@@ -156,9 +156,9 @@ class SegmentsTask(EomtTask):
         self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
     ) -> Iterator[NDArray[np.uint8]]:
         for path, one in zip(paths, visualize.split_predictions(predictions), strict=True):
-            image, size_hw = read_image_to_draw(path, visualize.MAX_DRAWING_SIDE)
+            image, size_hw = read_image_to_draw(path, MAX_DRAWING_SIDE)
             yield visualize.draw_prediction(
-                visualize.to_array(image), size_hw, one, self.classes, self.colors, self.is_thing
+                to_array(image), size_hw, one, self.classes, self.colors, self.is_thing
             )
 
     # draw and report --------------------

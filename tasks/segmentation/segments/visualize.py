@@ -25,6 +25,16 @@ from visionloop.tasks.drawing.legend import (
     percent,
     with_entries,
 )
+from visionloop.tasks.segmentation.drawing import (
+    GAP,
+    MAX_DRAWING_SIDE,
+    MAX_TRAINING_IMAGES,
+    MIN_DRAWING_SIDE,
+    PART_SIDE,
+    SIDE,
+    Pixels,
+    to_array,
+)
 from visionloop.tasks.segmentation.segments.mistakes import (
     EXTRA,
     MISSED,
@@ -38,16 +48,6 @@ from visionloop.tasks.segmentation.segments.regions import (
     fit_segments,
     positions,
     regions_of_layers,
-)
-from visionloop.tasks.segmentation.semantic.visualize import (
-    GAP,
-    MAX_DRAWING_SIDE,
-    MAX_TRAINING_IMAGES,
-    MIN_DRAWING_SIDE,
-    PART_SIDE,
-    SIDE,
-    Pixels,
-    to_array,
 )
 
 SAMPLE_WORDS = ("above: image, mistakes", "below: ground truth, prediction")

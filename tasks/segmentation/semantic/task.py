@@ -24,6 +24,7 @@ from visionloop.datasets.segmentation.transforms import (
 from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions, Sample
 from visionloop.metrics.segmentation import SegmentationMetric
+from visionloop.tasks.segmentation.drawing import MAX_DRAWING_SIDE, class_colors, to_array
 from visionloop.tasks.segmentation.export import CardText
 from visionloop.tasks.segmentation.model import warn_of_few_queries
 from visionloop.tasks.segmentation.recipes import SEMANTIC
@@ -91,7 +92,7 @@ class SemanticTask(EomtTask):
         """Return the class colors, uint8 [K, 3]: of the data, else of a fixed list."""
         has_own_data = self.config.data and not self.model_classes
         colors = self.splits[0].colors if has_own_data else None
-        return visualize.class_colors(self.classes, colors)
+        return class_colors(self.classes, colors)
 
     def build_datasets(self) -> tuple[SegmentationDataset, SegmentationDataset]:
         config, (train, val) = self.config, self.splits
@@ -169,9 +170,9 @@ class SemanticTask(EomtTask):
         self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
     ) -> Iterable[NDArray[np.uint8]]:
         for path, ids in zip(paths, predictions["ids"], strict=True):
-            image, _ = read_image_to_draw(path, visualize.MAX_DRAWING_SIDE)
+            image, _ = read_image_to_draw(path, MAX_DRAWING_SIDE)
             yield visualize.draw_prediction(
-                visualize.to_array(image), ids.cpu().numpy(), self.classes, self.colors
+                to_array(image), ids.cpu().numpy(), self.classes, self.colors
             )
 
     def prediction_images(

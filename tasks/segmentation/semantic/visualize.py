@@ -1,13 +1,10 @@
 """Drawings of class ids: over an image, beside the ground truth, and in training batches."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.color import rgb2lab
 
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.engine.batch import Batch
@@ -15,26 +12,19 @@ from visionloop.engine.types import Predictions
 from visionloop.tasks.drawing.canvas import PLAIN, WRONG, fit_to, grid, with_caption
 from visionloop.tasks.drawing.charts import draw_iou_per_class, draw_pixel_confusion
 from visionloop.tasks.drawing.legend import with_legend
-
-Pixels = NDArray[np.uint8]  # an image [H, W, 3], class ids [H, W] or colors [K, 3]
-
-# far apart on any image, the first ones most; further classes get what is left between them. Dark
-# ones come late: brown looks like orange over a dark part of an image
-COLORS = np.array(
-    [
-        *[(45, 125, 230), (255, 140, 40), (60, 180, 75), (225, 50, 70), (255, 220, 60)],
-        *[(150, 80, 210), (70, 215, 225), (250, 140, 190), (175, 230, 70), (220, 60, 190)],
-        *[(20, 130, 125), (190, 170, 255), (150, 90, 45), (255, 205, 160), (140, 25, 50)],
-        *[(40, 60, 150), (130, 130, 30), (150, 245, 190), (140, 145, 155), (15, 95, 45)],
-    ]
+from visionloop.tasks.segmentation.drawing import (
+    GAP,
+    MAX_DRAWING_SIDE,
+    MAX_TRAINING_IMAGES,
+    MIN_DRAWING_SIDE,
+    PART_SIDE,
+    SIDE,
+    Pixels,
+    to_array,
 )
-SIDE = 300  # longer side of an image in a grid, in pixels
-PART_SIDE = 317  # of each of the four parts of a sample
-MAX_TRAINING_IMAGES = 12  # in a grid
+
 SAMPLE_LEGEND = ("above: image, wrong pixels in red", "below: ground truth, prediction")
 SAMPLE_STRENGTH = 0.75  # of colors over the image
-MIN_DRAWING_SIDE, MAX_DRAWING_SIDE = 640, 1600  # longer side in pixels
-GAP = 6
 
 SCORE_CHARTS: dict[str, tuple[str, ...]] = {
     "mIoU": ("miou", "miou_level_.*"),
@@ -205,46 +195,7 @@ def color_image(ids: Pixels, colors: Pixels) -> Pixels:
     return table[ids]
 
 
-def class_colors(classes: Sequence[str], colors: Pixels | None = None) -> Pixels:
-    """Return the color of each class, uint8 [K, 3].
-
-    Args:
-        classes: names in order of id.
-        colors: those of the data; None: those of a fixed list, in which class i has the same color
-            for any number of classes.
-    """
-    if colors is not None:
-        return np.asarray(colors, dtype=np.uint8)
-    return spread_colors()[: len(classes)].copy()
-
-
-@lru_cache
-def spread_colors(count: int = 255) -> Pixels:
-    """Return COLORS, then always the color farthest from all before it, uint8 [count, 3].
-
-    None is dark, pale or gray.
-    """
-    steps = np.linspace(16, 248, 9).round()
-    candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    lab = rgb2lab(candidates / 255)
-    usable = (lab[:, 0] > 36) & (lab[:, 0] < 92) & (np.hypot(lab[:, 1], lab[:, 2]) > 12)
-    candidates, lab = candidates[usable], lab[usable]
-    chosen = list(COLORS.astype(np.float64))
-    distances = np.linalg.norm(lab[:, None] - rgb2lab(COLORS / 255), axis=2).min(axis=1)
-    while len(chosen) < count:
-        farthest = distances.argmax()
-        chosen.append(candidates[farthest])
-        distances = np.minimum(distances, np.linalg.norm(lab - lab[farthest], axis=1))
-    return np.array(chosen, dtype=np.uint8)
-
-
 def fit_ids(ids: Pixels, image: Pixels) -> Pixels:
     """Resize class ids to the size of an image [h, w, 3], never mixing them: uint8 [h, w]."""
     size_wh = (image.shape[1], image.shape[0])
     return np.array(Image.fromarray(ids).resize(size_wh, Image.Resampling.NEAREST))
-
-
-def to_array(pixel_values: torch.Tensor) -> Pixels:
-    """Turn an image tensor uint8 [3, H, W] into a numpy array [H, W, 3]."""
-    array: Pixels = pixel_values.permute(1, 2, 0).cpu().numpy()
-    return array

@@ -10,12 +10,12 @@ from PIL import Image
 
 from visionloop.engine.errors import UserError
 from visionloop.metrics.segmentation import SegmentationMetric
+from visionloop.tasks.segmentation.drawing import class_colors
 from visionloop.tasks.segmentation.semantic.saved_predictions import (
     describe,
     prediction_files,
 )
 from visionloop.tasks.segmentation.semantic.task import SemanticTask
-from visionloop.tasks.segmentation.semantic.visualize import class_colors
 
 CAMVID = Path(__file__).parents[3].parent / "shared" / "data" / "camvid-mini"
 CLASSES = ("sky", "road", "tree")

@@ -9,13 +9,10 @@ import torch
 from visionloop.tasks.drawing.canvas import WRONG
 from visionloop.tasks.drawing.charts import BAR, draw_iou_per_class, draw_pixel_confusion
 from visionloop.tasks.drawing.legend import MOST_NAMES, NARROWEST, with_legend
+from visionloop.tasks.segmentation.drawing import COLORS, PART_SIDE, SIDE, class_colors
 from visionloop.tasks.segmentation.semantic.saved_predictions import describe, prediction_files
 from visionloop.tasks.segmentation.semantic.visualize import (
-    COLORS,
-    PART_SIDE,
-    SIDE,
     borders,
-    class_colors,
     color_image,
     draw_batch,
     draw_prediction,

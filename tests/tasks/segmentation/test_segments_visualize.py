@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from visionloop.engine.batch import RaggedTensor
 from visionloop.tasks.drawing.charts import BAR
+from visionloop.tasks.segmentation.drawing import PART_SIDE, SIDE, class_colors
 from visionloop.tasks.segmentation.segments.mistakes import EXTRA, MISSED, match_image
 from visionloop.tasks.segmentation.segments.names import deepest_pixel, write_names
 from visionloop.tasks.segmentation.segments.overlay import (
@@ -37,7 +38,6 @@ from visionloop.tasks.segmentation.segments.visualize import (
     split_predictions,
     without_padding,
 )
-from visionloop.tasks.segmentation.semantic.visualize import PART_SIDE, SIDE, class_colors
 
 CLASSES, IS_THING = ("ant", "bee", "sky"), (True, True, False)
 PAINT = class_colors(CLASSES)
