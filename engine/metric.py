@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -37,8 +38,10 @@ class MetricSpec:
     description: str
 
     def show(self, value: float) -> str:
-        """Format a value for people."""
-        return f"{100 * value:.2f} %" if self.format == "percent" else f"{value:.4f}"
+        """Format a value for people; "-" for a share of nothing, e.g. AP without such objects."""
+        if self.format == "percent":
+            return "-" if math.isnan(value) else f"{100 * value:.2f} %"
+        return f"{value:.4f}"
 
 
 class Metric(Protocol):

@@ -27,6 +27,7 @@ from visionloop.datasets.io.layout import (
 )
 from visionloop.datasets.io.names import FileFinder
 from visionloop.datasets.io.text import read_ends
+from visionloop.datasets.segmentation.layout import MASKS
 from visionloop.datasets.segments.annotation_files import (
     OBJECTS,
     PANOPTIC,
@@ -135,6 +136,8 @@ def inspect_segments_split(
     data = Path(data)
     source = find_source(data, split, kind)
     if source is None:
+        if _is_yolo(data, split):
+            return None
         # names the folder that is missing, where there are images and masks
         index = find_mask_split(data, split, kind, classes)
         return None if index is None else (index, [])
@@ -150,7 +153,7 @@ def _conversion_hint(data: Path, split: str, kind: Kind) -> str:
     name = "panoptic" if kind == "panoptic" else "instances"
     if kind == "panoptic" and instance_jsons(data, split):
         return "; for the outlines that are there run bin/convert.py panoptic first"
-    if any(path.suffix.lower() in YAML_SUFFIXES for path in files_of_split(data, split)):
+    if _is_yolo(data, split):
         return f"; for outlines of YOLO run bin/convert.py {name} first"
     finder = FileFinder(data)
     for level in ("", *SPLIT_FOLDERS[split]):
@@ -158,6 +161,14 @@ def _conversion_hint(data: Path, split: str, kind: Kind) -> str:
         if jsons and LABELME_KEY in read_ends(data / level / jsons[0]):
             return f"; for files of LabelMe run bin/convert.py {name} first"
     return ""
+
+
+def _is_yolo(data: Path, split: str) -> bool:
+    """Return whether a folder without masks has YOLO's labels/ or its yaml."""
+    if (data / MASKS).is_dir():
+        return False
+    files = files_of_split(data, split)
+    return (data / "labels").is_dir() or any(path.suffix.lower() in YAML_SUFFIXES for path in files)
 
 
 def _has_masks(data: Path, split: str) -> bool:

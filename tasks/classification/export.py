@@ -27,12 +27,13 @@ CARD_SETTINGS = (
     "freeze",
 )  # fmt: skip
 USAGE = """\
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 processor = AutoImageProcessor.from_pretrained("THIS FOLDER")
 model = AutoModelForImageClassification.from_pretrained("THIS FOLDER")
-logits = model(**processor(Image.open("image.jpg").convert("RGB"), return_tensors="pt")).logits
+image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")
+logits = model(**processor(image, return_tensors="pt")).logits
 print(model.config.id2label[logits.argmax().item()])
 """
 

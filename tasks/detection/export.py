@@ -41,12 +41,12 @@ CARD_SETTINGS = (
 )
 USAGE = """\
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, DFineForObjectDetection
 
 processor = AutoImageProcessor.from_pretrained("THIS FOLDER")
 model = DFineForObjectDetection.from_pretrained("THIS FOLDER").eval()
-image = Image.open("image.jpg").convert("RGB")
+image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")
 with torch.no_grad():
     outputs = model(**processor(image, return_tensors="pt"))
 detections = processor.post_process_object_detection(

@@ -4,13 +4,13 @@ from visionloop.tasks.segmentation.export import CardText
 
 CODE = """\
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn.functional import interpolate
 from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation
 
 processor = AutoImageProcessor.from_pretrained("THIS FOLDER")
 model = AutoModelForUniversalSegmentation.from_pretrained("THIS FOLDER").eval()
-image = Image.open("image.jpg").convert("RGB")
+image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")
 inputs = processor(image, return_tensors="pt")
 with torch.no_grad():
     outputs = model(inputs["pixel_values"])

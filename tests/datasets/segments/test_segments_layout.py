@@ -141,6 +141,15 @@ def test_files_of_other_tools_are_named_with_the_command_that_reads_them(tmp_pat
     (yolo / "data.yaml").write_text("names: [cat]\ntrain: images/train\n")
     with pytest.raises(DataLayoutError, match=r"of YOLO run bin/convert\.py instances first"):
         require_segments_split(yolo, "train", "instance")
+    # a whole dataset: its images/train/ must not be taken for images with masks
+    write_images(yolo / "images" / "train", small_instances())
+    (yolo / "labels" / "train").mkdir(parents=True)
+    for kind, command in (("instance", "instances"), ("panoptic", "panoptic")):
+        with pytest.raises(DataLayoutError, match=f"of YOLO run bin/convert.py {command} first"):
+            require_segments_split(yolo, "train", kind)
+    (yolo / "data.yaml").unlink()
+    with pytest.raises(DataLayoutError, match=r"of YOLO run bin/convert\.py instances first"):
+        require_segments_split(yolo, "train", "instance")
 
 
 def test_a_folder_above_class_and_object_masks_is_told_which_one_is_meant(tmp_path):

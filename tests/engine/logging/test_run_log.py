@@ -125,6 +125,17 @@ def test_infinite_and_undefined_numbers_become_null(open_log, tmp_path):
     assert eval_row["train_loss"] is None and eval_row["val_loss"] is None
 
 
+def test_a_share_of_nothing_is_printed_as_a_dash_and_a_loss_that_is_no_number_as_it_is(
+    open_log, capsys
+):
+    nan = float("nan")
+    open_log().scores(3, {"accuracy": nan, "val_loss": nan})
+    printed = capsys.readouterr().out
+    assert "accuracy -  " in printed
+    assert "nan %" not in printed
+    assert printed.rstrip().endswith("nan")
+
+
 def test_the_score_of_a_trivial_predictor_is_printed_as_the_first_score_is(open_log, capsys):
     open_log().scores(3, {"accuracy": 0.5, "val_loss": 0.7}, reference={"always left": 0.25})
     printed = capsys.readouterr().out
