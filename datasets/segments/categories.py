@@ -51,6 +51,11 @@ def read_segment_classes(
     thing_of = _read_isthing(entries, report)
     if thing_of is None:
         return None
+    if kind == "panoptic" and all(given(entry.get("isthing")) is None for entry in entries):
+        report.note(
+            'no category has "isthing", so all classes are things; "isthing": 0 makes a class '
+            "stuff, such as road or sky"
+        )
     if kind == "instance" and thing_of:
         keys = whole_numbers(column(entries, "id"))
         things = [entry for key, entry in zip(keys, entries, strict=True) if thing_of[key]]

@@ -118,8 +118,11 @@ def _object_files(data: Path, split: str, index: SegmentationIndex) -> MaskFiles
     matched = [finder.find(name) for name in names]
     missing = [name for name, match in zip(names, matched, strict=True) if match is None]
     if missing:
+        stems = {path_stem(name) for name in finder.names("")}
+        others = stems.intersection(map(path_stem, missing))
+        hint = "; other formats than PNG are there, which may not keep numbers" if others else ""
         raise DataLayoutError(
-            folder, f"{len(missing)} of {len(names)} files are missing: {shorten(missing)}"
+            folder, f"{len(missing)} of {len(names)} files are missing: {shorten(missing)}{hint}"
         )
     return mask_files(os.fspath(folder), [os.fsencode(name) for name in matched if name])
 

@@ -127,8 +127,12 @@ def test_what_is_missing_or_wrong_is_named(tmp_path):
         read_segments(index, 0)
     path = folder / "instances" / "train" / "a.png"
     path.unlink()
-    with pytest.raises(DataLayoutError, match=r"1 of 1 files are missing: a\.png"):
+    with pytest.raises(DataLayoutError, match=r"1 of 1 files are missing: a\.png$"):
         require_segments_split(folder, "train", "instance")
+    path.with_suffix(".jpg").touch()
+    with pytest.raises(DataLayoutError, match=r"missing: a\.png; other formats than PNG are there"):
+        require_segments_split(folder, "train", "instance")
+    path.with_suffix(".jpg").unlink()
     path.parent.rmdir()
     with pytest.raises(DataLayoutError, match="instances/train: no such folder; expected a PNG"):
         require_segments_split(folder, "train", "panoptic")

@@ -92,7 +92,7 @@ def test_labels_of_another_split_go_by_name(tmp_path):
         require_segments_split(tmp_path, "val", "panoptic", ("grass",))
 
 
-def test_without_isthing_all_categories_are_things(tmp_path):
+def test_without_isthing_all_categories_are_things_and_a_panoptic_task_says_so(tmp_path):
     content, maps = small_panoptic()
     for category in content["categories"]:
         del category["isthing"]
@@ -100,6 +100,9 @@ def test_without_isthing_all_categories_are_things(tmp_path):
     for kind in ("instance", "panoptic"):
         index = require_segments_split(tmp_path, "train", kind)
         assert index.classes == ("dog", "grass") and index.is_thing == (True, True)
+        assert any('"isthing": 0 makes a class stuff' in why for why in index.notes) == (
+            kind == "panoptic"
+        )
 
 
 @pytest.mark.parametrize("kind", ["instance", "panoptic"])
