@@ -131,23 +131,35 @@ def read_processor(folder: str | Path) -> tuple[int, tuple[float, ...], tuple[fl
         ) from None
 
 
-def require_whole_images(folder: str | Path) -> None:
-    """Raise UserError for a trained model that reads windows of images: a semantic one.
+def require_input(folder: str | Path, *, whole_images: bool) -> None:
+    """Raise UserError for a trained model of another task, by what its network reads.
 
     A folder without an image processor passes.
+
+    Args:
+        folder: of the model.
+        whole_images: whole padded images are expected, of an instance or panoptic segmenter; False:
+            windows of images, of a semantic one.
     """
     path = Path(folder) / PROCESSOR_FILE
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return
-    if isinstance(content, dict) and content.get("do_split_image"):
-        raise UserError(
-            f"--model {folder}: a semantic segmenter ({PROCESSOR_FILE} has do_split_image), "
-            "expected a model of segments; `train` starts from such a folder",
-            field="model",
-            file=str(folder),
-        )
+    if not isinstance(content, dict):
+        return
+    if whole_images and content.get("do_split_image"):
+        kind, mark, expected = "a semantic segmenter", "do_split_image", "a model of segments"
+    elif not whole_images and content.get("do_pad") and not content.get("do_split_image"):
+        kind, mark, expected = "a model of segments", "do_pad", "a semantic segmenter"
+    else:
+        return
+    raise UserError(
+        f"--model {folder}: {kind} ({PROCESSOR_FILE} has {mark}), expected {expected}; `train` "
+        "starts from such a folder",
+        field="model",
+        file=str(folder),
+    )
 
 
 def pixel_statistics(source: ModelSource) -> MeanStd:

@@ -33,6 +33,7 @@ from visionloop.tasks.segmentation.export import (
     export_segmenter,
     load_folder,
     pixel_statistics,
+    require_input,
     save_folder,
     write_segmenter_card,
 )
@@ -201,7 +202,11 @@ class EomtTask(Task):
     def of_model(
         cls, config: EomtConfig, classes: Sequence[str], model_config: PretrainedConfig
     ) -> Self:
-        """Return the task of a trained model: its classes, and what else its config.json says."""
+        """Return the task of a trained model: its classes, and what else its config.json says.
+
+        Raises UserError for a model of another task.
+        """
+        require_input(str(config.model), whole_images=cls.whole_images)
         return cls(config, classes)
 
     # training --------------------

@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from visionloop.datasets.segments.dataset import SegmentsDataset
 from visionloop.engine.batch import Batch
+from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject, Predictions
 from visionloop.metrics.detection_confusion import BACKGROUND, count_confusion
 from visionloop.metrics.mask_average_precision import MaskAveragePrecision
@@ -26,6 +27,7 @@ from visionloop.tasks.segmentation.instance.top_masks import top_masks
 from visionloop.tasks.segmentation.recipes import INSTANCE
 from visionloop.tasks.segmentation.segments.predict import forward_padded
 from visionloop.tasks.segmentation.segments.task import SegmentsTask
+from visionloop.tasks.segmentation.segments.things import stated_things
 from visionloop.tasks.segmentation.segments.visualize import draw_instance_scores
 from visionloop.tasks.visualize import class_table, per_image_scores
 
@@ -58,6 +60,16 @@ class InstanceTask(SegmentsTask):
         return (True,) * len(self.classes)
 
     # model --------------------
+    @classmethod
+    def things_of(cls, model_config: PretrainedConfig, folder: str) -> None:
+        if False in (stated_things(model_config) or ()):
+            raise UserError(
+                f"--model {folder}: a panoptic segmenter (config.json has stuff in is_thing), "
+                "expected an instance segmenter; `train` starts from such a folder",
+                field="model",
+                file=folder,
+            )
+
     def card_text(self) -> CardText:
         return card_text(self.image_size)
 

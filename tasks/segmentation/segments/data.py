@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from visionloop.datasets.io.images import UnreadableImage
 from visionloop.datasets.segments.index import Kind, SegmentsIndex
@@ -88,6 +90,16 @@ def training_splits(
     with splits.layout_errors():
         val = find_segments_split(data, "val", kind, train.classes)
     return splits.train_and_val(data, val_split, train, val, missing=NO_VALIDATION[kind])
+
+
+def targets_per_image(index: SegmentsIndex) -> NDArray[np.int64]:
+    """Return the number of segments of each image that are no crowds, int64 [N].
+
+    0 for masks of classes and objects, whose segments are known after reading alone.
+    """
+    is_target = np.concatenate([[0], (~index.crowd).cumsum()])
+    numbers: NDArray[np.int64] = np.diff(is_target[index.offsets])
+    return numbers
 
 
 def collate(samples: Sequence[Sample], step: int = 0, offset: int = 0) -> Batch:

@@ -21,7 +21,7 @@ from visionloop.engine.types import JsonObject, Predictions, Sample
 from visionloop.tasks.segmentation.architectures import SEGMENTS_QUERIES, SEGMENTS_SIDE
 from visionloop.tasks.segmentation.config import EomtConfig
 from visionloop.tasks.segmentation.drawing import MAX_DRAWING_SIDE, class_colors, to_array
-from visionloop.tasks.segmentation.export import require_whole_images
+from visionloop.tasks.segmentation.export import require_input
 from visionloop.tasks.segmentation.segments import visualize
 from visionloop.tasks.segmentation.segments.checks import ModelInput, check_segments_data
 from visionloop.tasks.segmentation.segments.data import (
@@ -30,6 +30,7 @@ from visionloop.tasks.segmentation.segments.data import (
     image_targets,
     index_split,
     require_learnable,
+    targets_per_image,
     training_splits,
 )
 from visionloop.tasks.segmentation.segments.things import write_is_thing
@@ -120,7 +121,20 @@ class SegmentsTask(EomtTask):
         notes = {f"warning: {train.source}: train: {why}" for why in train.notes}
         if not self.config.val_split:
             notes |= {f"warning: {val.source}: val: {why}" for why in val.notes}
-        return sorted(notes) + super().notes()
+        return [*sorted(notes), *self._query_notes(), *super().notes()]
+
+    def _query_notes(self) -> list[str]:
+        """Return a line about images with more segments than queries, where there are any."""
+        train, num_queries = self.splits[0], self.model_config.num_queries
+        numbers = targets_per_image(train)
+        count = int((numbers > num_queries).sum())
+        if not count:
+            return []
+        return [
+            f"warning: {train.source}: {count} of {len(train)} training images have more segments "
+            f"than the {num_queries} queries, up to {numbers.max()}: some are not learned there; "
+            "set --num-queries"
+        ]
 
     # model --------------------
     def build_model(self) -> PreTrainedModel:
@@ -132,7 +146,7 @@ class SegmentsTask(EomtTask):
     def of_model(
         cls, config: EomtConfig, classes: Sequence[str], model_config: PretrainedConfig
     ) -> Self:
-        require_whole_images(str(config.model))
+        require_input(str(config.model), whole_images=cls.whole_images)
         return cls(config, classes, cls.things_of(model_config, str(config.model)))
 
     @classmethod

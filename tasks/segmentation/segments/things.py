@@ -37,10 +37,10 @@ def read_is_thing(config: PretrainedConfig, folder: str) -> tuple[bool, ...]:
     Raises:
         UserError: the model does not say it and is no known one.
     """
-    count = config.num_labels
+    count, stated = config.num_labels, stated_things(config)
+    if stated is not None:
+        return stated
     flags = getattr(config, "is_thing", None)
-    if isinstance(flags, list) and len(flags) == count and all(flag in (0, 1) for flag in flags):
-        return tuple(map(bool, flags))
     if flags is None and count == COCO_CLASSES:
         return tuple(i < COCO_THINGS for i in range(count))
     if flags is None and count == ADE20K_CLASSES:
@@ -52,6 +52,14 @@ def read_is_thing(config: PretrainedConfig, folder: str) -> tuple[bool, ...]:
         field="model",
         file=folder,
     )
+
+
+def stated_things(config: PretrainedConfig) -> tuple[bool, ...] | None:
+    """Return what config.json says of each class, [K]; None where it says nothing valid."""
+    flags = getattr(config, "is_thing", None)
+    if not isinstance(flags, list) or len(flags) != config.num_labels:
+        return None
+    return tuple(map(bool, flags)) if all(flag in (0, 1) for flag in flags) else None
 
 
 def write_is_thing(config: PretrainedConfig, is_thing: Sequence[bool]) -> None:

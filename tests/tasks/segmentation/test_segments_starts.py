@@ -201,6 +201,20 @@ def test_a_semantic_model_is_no_model_of_segments(kind, count, save_tiny):
         TASKS[kind].load_trained(folder)
 
 
+def test_a_model_of_segments_is_no_semantic_and_a_panoptic_one_no_instance_model(
+    tiny_module, tmp_path
+):
+    module = tiny_module()
+    module.config.is_thing = [1, 0, 1]
+    save_folder(module, module.state_dict(), tmp_path, 32, IMAGENET_MEAN, IMAGENET_STD,
+                whole_images=True)  # fmt: skip
+    with pytest.raises(UserError, match=r"a model of segments .*; `train` starts from such"):
+        SemanticTask.load_trained(tmp_path)
+    with pytest.raises(UserError, match=r"a panoptic segmenter .*; `train` starts from such"):
+        InstanceTask.load_trained(tmp_path)
+    assert PanopticTask.load_trained(tmp_path)[0].is_thing == (True, False, True)
+
+
 # recipes --------------------
 
 

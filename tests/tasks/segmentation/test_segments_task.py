@@ -203,6 +203,8 @@ def test_an_image_may_have_any_number_of_segments(kind, count, tmp_path):
 @each_kind
 def test_images_with_more_segments_than_queries_train_and_are_scored(kind, tmp_path):
     task = small_task(kind, write_many(tmp_path / "data", kind, 300), points=50)
+    (note,) = [line for line in task.notes() if "queries" in line]
+    assert note.endswith("some are not learned there; set --num-queries")
     result = train_steps(task, tmp_path / "run", config=SHORT)
     rows = [row for row in logged(tmp_path / "run") if row["kind"] == "train"]
     assert result.state == "finished" and len(rows) == 2
