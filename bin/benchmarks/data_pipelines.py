@@ -20,11 +20,13 @@ from torchvision.transforms import InterpolationMode, v2
 from visionloop.bin.benchmarks.repeated_step import fetch
 from visionloop.bin.benchmarks.results import Row, Value
 from visionloop.bin.benchmarks.tasks import build_task
+from visionloop.datasets.segments.reading import read_segments
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import TrainingData
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
 from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
+from visionloop.tasks.segmentation.segments.data import segment_masks
 
 COLOR_JITTER = {"brightness": 0.125, "contrast": 0.5, "saturation": 0.5, "hue": 0.05}  # EoMT's
 # torchvision's work beside the engine's
@@ -34,6 +36,10 @@ DOES = {
     " IoU crop, flip, resize, sanitize",
     "segmentation": "about equal work, a crop instead of scale, crop and padding: PIL, then v2 with"
     " the mask: RandomResizedCrop, flip, ColorJitter by chance, Normalize",
+    **dict.fromkeys(
+        ("instance_segmentation", "panoptic_segmentation"),
+        "as segmentation, with a mask for each segment; image and outlines are read by the engine",
+    ),
     "super_resolution": "equal work: PIL: decode, crop, bicubic where there is no low-resolution"
     " image (the engine: MATLAB's, exact), flips and a rotation; then ToTensor",
 }
@@ -106,9 +112,9 @@ def time_samples(make: Make, indices: Sequence[int], turn: int) -> Row:
 
 
 def stack_samples(samples: Sequence[Row]) -> Row:
-    """Return a batch; boxes and their classes, of which each image has its own number, as lists."""
+    """Return a batch; boxes, masks and their classes, of which images differ in number, as lists."""
     batch: Row = {name: [sample[name] for sample in samples] for name in samples[0]}
-    for name in batch.keys() - {"boxes", "class_labels"}:
+    for name in batch.keys() - {"boxes", "masks", "class_labels"}:
         batch[name] = torch.stack(batch[name])
     return batch
 
@@ -179,16 +185,7 @@ def make_detection(task: Value, dataset: Value) -> Make:
 
 
 def make_segmentation(task: Value, dataset: Value) -> Make:
-    config, index, side = task.config, dataset.index, task.image_size
-    mean, std = (list(numbers) for numbers in task.pixel_statistics)
-    jitter = [v2.ColorJitter(**{name: width}) for name, width in COLOR_JITTER.items()]
-    transform = v2.Compose([
-        v2.RandomResizedCrop(side, scale=(min(1, 1 / config.scale_max**2), 1)),
-        v2.RandomHorizontalFlip(0.5 if config.hflip else 0),
-        *(v2.RandomApply([change], p=config.color) for change in jitter),
-        v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-        v2.Normalize(mean, std),
-    ])  # fmt: skip
+    index, transform = dataset.index, segmentation_transform(task)
 
     def make(i: int) -> Row:
         """Return a sample whose mask values are taken as class ids; the engine maps them to ids."""
@@ -199,6 +196,35 @@ def make_segmentation(task: Value, dataset: Value) -> Make:
         return {"pixel_values": pixels, "ids": ids}
 
     return make
+
+
+def make_segments(task: Value, dataset: Value) -> Make:
+    index, transform = dataset.index, segmentation_transform(task)
+
+    def make(i: int) -> Row:
+        """Return a sample with a mask per segment; image and outlines are read by the engine."""
+        image, layers, segments, _, _ = read_segments(index, i)
+        masks = tv_tensors.Mask(segment_masks(layers, segments[:, :2]))
+        pixels, masks = (
+            part.as_subclass(torch.Tensor) for part in transform(tv_tensors.Image(image), masks)
+        )
+        return {"pixel_values": pixels, "masks": masks, "class_labels": segments[:, 2]}
+
+    return make
+
+
+def segmentation_transform(task: Value) -> v2.Transform:
+    """Return torchvision's counterpart of EoMT's augmentation, of an image with masks."""
+    config, side = task.config, task.image_size
+    mean, std = (list(numbers) for numbers in task.pixel_statistics)
+    jitter = [v2.ColorJitter(**{name: width}) for name, width in COLOR_JITTER.items()]
+    return v2.Compose([
+        v2.RandomResizedCrop(side, scale=(min(1, 1 / config.scale_max**2), 1)),
+        v2.RandomHorizontalFlip(0.5 if config.hflip else 0),
+        *(v2.RandomApply([change], p=config.color) for change in jitter),
+        v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+        v2.Normalize(mean, std),
+    ])  # fmt: skip
 
 
 def make_super_resolution(task: Value, dataset: Value) -> Make:
@@ -225,7 +251,8 @@ def make_super_resolution(task: Value, dataset: Value) -> Make:
 
 MAKE_SAMPLES = {
     "classification": make_classification, "detection": make_detection,
-    "segmentation": make_segmentation, "super_resolution": make_super_resolution,
+    "segmentation": make_segmentation, "instance_segmentation": make_segments,
+    "panoptic_segmentation": make_segments, "super_resolution": make_super_resolution,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from visionloop.bin.benchmarks.peers import command, runner
 from visionloop.bin.benchmarks.peers.recipes import (
     COMPARISONS,
     DEFAULTS,
+    EOMT,
     OWN_PRESET,
     SAME_RECIPE,
     SPEED,
@@ -28,7 +29,7 @@ from visionloop.engine.train import resolve_settings
 VERSIONS = {"accelerate": "1", "datasets": "3", "timm": "1"}
 SHARED = {"steps": 12, "batch_size": 2, "image_size": 32, "precision": "fp32"}
 CASE = Case("trainer", "classification", SAME_RECIPE, 0, **SHARED)
-SIZES = {"classification": 32, "detection": 96, "segmentation": 32, "super_resolution": 16}
+SIZES = {"classification": 32, "detection": 96, "super_resolution": 16} | dict.fromkeys(EOMT, 32)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_visionloop_is_asked_for_settings_that_the_task_has(task_name, compariso
         and settings["steps"].value == 12
         and settings["cache"].value == "none"
     )
-    assert settings["ema"].value == (comparison == OWN_PRESET and task_name != "segmentation")
+    assert settings["ema"].value == (comparison == OWN_PRESET and task_name not in EOMT)
 
 
 def test_settings_become_flags():
