@@ -112,7 +112,7 @@ def time_samples(make: Make, indices: Sequence[int], turn: int) -> Row:
 
 
 def stack_samples(samples: Sequence[Row]) -> Row:
-    """Return a batch; boxes, masks and their classes, of which images differ in number, as lists."""
+    """Return a batch; boxes, masks and classes, whose number differs by image, are lists."""
     batch: Row = {name: [sample[name] for sample in samples] for name in samples[0]}
     for name in batch.keys() - {"boxes", "masks", "class_labels"}:
         batch[name] = torch.stack(batch[name])
