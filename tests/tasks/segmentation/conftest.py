@@ -32,7 +32,7 @@ def tiny_module():
 def save_tiny(tmp_path, tiny_module):
     """Return save(classes, name=.., **fields) -> a Hugging Face folder of random weights."""
 
-    def save(classes=("sky", "road", "tree"), *, name="model", **fields):
+    def save(classes=("sky", "road", "tree"), *, name="model", whole_images=False, **fields):
         module = tiny_module(classes, **fields)
         folder = tmp_path / name
         save_folder(
@@ -42,6 +42,7 @@ def save_tiny(tmp_path, tiny_module):
             module.config.image_size,
             IMAGENET_MEAN,
             IMAGENET_STD,
+            whole_images=whole_images,
         )
         return folder
 

@@ -106,7 +106,7 @@ def test_evaluate_gives_the_same_scores_from_its_saved_file(
     data, tmp_path, save_tiny, capsys, task_class
 ):
     is_panoptic = task_class is PanopticTask
-    model = save_tiny(("dog", "grass"), is_thing=[1, 0])
+    model = save_tiny(("dog", "grass"), whole_images=True, is_thing=[1, int(not is_panoptic)])
     options = EvaluateOptions(
         model=str(model),
         predictions=None,
