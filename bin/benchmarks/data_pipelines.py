@@ -204,7 +204,7 @@ def make_segments(task: Value, dataset: Value) -> Make:
     def make(i: int) -> Row:
         """Return a sample with a mask per segment; image and outlines are read by the engine."""
         image, layers, segments, _, _ = read_segments(index, i)
-        masks = tv_tensors.Mask(segment_masks(layers, segments[:, :2]))
+        masks = tv_tensors.Mask(segment_masks(layers, segments))
         pixels, masks = (
             part.as_subclass(torch.Tensor) for part in transform(tv_tensors.Image(image), masks)
         )

@@ -96,6 +96,11 @@ def _ids(image: Image.Image, bits: int, allow_gray: bool, expected: str) -> NDAr
     raise ValueError(f"has {names.get(image.mode, image.mode)} pixels of {bits} bits, {expected}")
 
 
+def ids_to_rgb(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Return ids below 2^24, [H, W], as colors uint8 [H, W, 3]: red + 256 green + 65536 blue."""
+    return np.stack([ids >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
+
+
 def renumber(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Return (the different ids sorted int64 [n], position of each pixel's id int32 [H, W]).
 

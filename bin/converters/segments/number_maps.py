@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visionloop.bin.converters.outlines import Region
+from visionloop.datasets.segments.id_maps import ids_to_rgb
 from visionloop.datasets.segments.run_lengths import encode_numbers
 
 VOID, UNCOVERED = -1, -2  # in place of a label: ignored, or without annotation
@@ -18,8 +19,7 @@ NumberMap: TypeAlias = NDArray[np.int32] | NDArray[np.int64]  # [H, W]
 
 def write_numbers(path: str | os.PathLike[str], numbers: NDArray[np.int32]) -> None:
     """Write numbers below 2^24, [H, W], as an RGB PNG: red + 256 green + 65536 blue."""
-    channels = [numbers & 255, numbers >> 8 & 255, numbers >> 16 & 255]
-    Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)).save(path)
+    Image.fromarray(ids_to_rgb(numbers)).save(path)
 
 
 def regions_of_maps(

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from visionloop.datasets.segments.dataset import SegmentsDataset
+from visionloop.datasets.segments.id_maps import ids_to_rgb
 from visionloop.engine.types import JsonObject, Predictions
 from visionloop.metrics.panoptic_quality import PanopticQualityMetric
 from visionloop.metrics.rows import Inputs
@@ -84,12 +85,7 @@ def prediction_files(
 
     The value of a pixel is R + 256 G + 65536 B: 0 for none, i + 1 for segment i.
     """
-    return {SEGMENTS: (to_rgb(each.cpu().numpy()) for each in predictions["segment_maps"])}
-
-
-def to_rgb(numbers: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Return segment ids [H, W] as colors uint8 [H, W, 3], R + 256 G + 65536 B."""
-    return np.stack([numbers >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
+    return {SEGMENTS: (ids_to_rgb(each.cpu().numpy()) for each in predictions["segment_maps"])}
 
 
 def write_predictions(
@@ -167,7 +163,7 @@ class RecordedPanopticQuality(PanopticQualityMetric):
             numbers = segment_map.cpu().numpy()
             height, width = numbers.shape
             file = BytesIO()
-            Image.fromarray(to_rgb(numbers)).save(file, "PNG")
+            Image.fromarray(ids_to_rgb(numbers)).save(file, "PNG")
             areas = np.bincount(numbers.ravel(), minlength=len(labels) + 1)[1:].tolist()
             self.recorded[sample_id] = file.getvalue(), (height, width), labels.tolist(), areas
 
