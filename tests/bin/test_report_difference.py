@@ -66,7 +66,7 @@ def test_the_better_run_wins_from_both_sides_and_nothing_is_written(command, run
     assert result["difference"] == pytest.approx(result["scores"][0] - result["scores"][1])
     assert (result["verdict"]["code"], opposite["verdict"]["code"]) == ("a_better", "b_better")
     turned = -result["high"], -result["low"]  # quantiles are interpolated from the other side
-    assert (opposite["low"], opposite["high"]) == pytest.approx(turned)
+    assert (opposite["low"], opposite["high"]) == pytest.approx(turned, rel=1e-12, abs=0)
     assert result["verdict"]["en"].startswith("long is better than short. accuracy +")
     assert "60장" in result["verdict"]["ko"]
 
