@@ -39,6 +39,7 @@ class World:
         size: number of processes.
         device: where this process computes.
         group: the CPU (gloo) group, None for a process alone.
+        local_size: number of processes on this machine.
     """
 
     rank: int
@@ -46,6 +47,7 @@ class World:
     size: int
     device: torch.device
     group: dist.ProcessGroup | None = None
+    local_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -111,7 +113,8 @@ def join_world(device_name: str | None, timeout_seconds: float = 1800) -> World:
     group: dist.ProcessGroup | None = dist.group.WORLD
     if device.type == "cuda":
         group = dist.new_group(backend="gloo", timeout=timeout)  # type: ignore[assignment]  # ours
-    world = World(rank, local_rank, size, device, group)
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    world = World(rank, local_rank, size, device, group, local_size)
     if device.type == "cuda":
         check_own_gpu(world)
     return world

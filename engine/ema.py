@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from visionloop.engine.checkpoints.stored_tensors import StoredTensors, load_by_name
 from visionloop.engine.optim import step_if_finite
+from visionloop.engine.sharding.tensors import local
 
 
 def named_state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -55,9 +57,9 @@ def owner_of(module: nn.Module, name: str) -> tuple[dict[str, torch.Tensor], str
 class ExponentialMovingAverage:
     """EMA of weights: ema <- ema + (1 - d_t)(weight - ema), d_t = min(decay, (1 + t)/(10 + t)).
 
-    Floating-point tensors are averaged, integer buffers copied. A copy of the module would still
-    run the weights of the original once wrapped, so `applied` swaps the averaged tensors into the
-    module instead.
+    Floating-point tensors are averaged, integer buffers copied. Of sharded weights each rank
+    averages its own rows. A copy of the module would still run the weights of the original once
+    wrapped, so `applied` swaps the averages into the module instead.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -65,6 +67,7 @@ class ExponentialMovingAverage:
         self.tensors = {
             name: tensor.detach().clone() for name, tensor in named_state(module).items()
         }
+        self._averages = {name: local(tensor) for name, tensor in self.tensors.items()}
         # a state dict made at each step would cost half of the update: D-FINE's has 684 names
         self._owners = {name: owner_of(module, name) for name in self.tensors}
         self._floating = [
@@ -73,7 +76,7 @@ class ExponentialMovingAverage:
         # The formula is one step of plain SGD from the EMA towards the weight, and the fused one
         # skips a non-finite step on the device.
         self._sgd = torch.optim.SGD(
-            [self.tensors[name] for name in self._floating], lr=1.0, fused=True
+            [self._averages[name] for name in self._floating], lr=1.0, fused=True
         )
 
     @torch.no_grad()
@@ -84,8 +87,8 @@ class ExponentialMovingAverage:
             step: the step, 0-based.
             nonfinite: 0 or 1, a float scalar on the device; with 1 no bit changes.
         """
-        live = {name: owner[key] for name, (owner, key) in self._owners.items()}
-        averages = [self.tensors[name] for name in self._floating]
+        live = {name: local(owner[key]) for name, (owner, key) in self._owners.items()}
+        averages = [self._averages[name] for name in self._floating]
         differences = torch._foreach_sub(averages, [live[name] for name in self._floating])
         for average, difference in zip(averages, differences, strict=True):
             average.grad = difference
@@ -95,26 +98,32 @@ class ExponentialMovingAverage:
         is_nonfinite = nonfinite > 0
         for name, tensor in live.items():
             if not tensor.is_floating_point():
-                torch.where(is_nonfinite, self.tensors[name], tensor, out=self.tensors[name])
+                average = self._averages[name]
+                torch.where(is_nonfinite, average, tensor, out=average)
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
-        """Let the module compute with the EMA weights inside the context; nothing is copied."""
-        live = named_state(module)
-        weights = {name: tensor.data for name, tensor in live.items()}
+        """Let the module compute with the EMA weights inside the context.
+
+        Meanwhile `tensors` holds those of the module. They are exchanged in place, one by one:
+        FSDP reads its weights from memory of its own, and would not see another tensor.
+        """
+        live = {name: local(tensor) for name, tensor in named_state(module).items()}
+        exchange(live, self._averages)
         try:
-            for name, tensor in live.items():
-                tensor.data = self.tensors[name]
             yield
         finally:
-            for name, tensor in live.items():
-                tensor.data = weights[name]
+            exchange(live, self._averages)
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def load(self, stored: StoredTensors) -> None:
         """Copy the tensors of a checkpoint. Raises ValueError when names or shapes differ."""
-        if {name: tensor.shape for name, tensor in tensors.items()} != {
-            name: tensor.shape for name, tensor in self.tensors.items()
-        }:
-            raise ValueError("EMA weights do not fit the model: other names or shapes")
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+        load_by_name(self.tensors, stored, "EMA")
+
+
+@torch.no_grad()
+def exchange(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> None:
+    """Exchange the contents of tensors of equal names and shapes, bit for bit."""
+    for name, tensor in left.items():
+        before = tensor.clone()
+        tensor.copy_(right[name])
+        right[name].copy_(before)

@@ -6,11 +6,13 @@ by the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import torch
 from torch import nn
+
+from visionloop.engine.checkpoints.stored_tensors import StoredTensors, load_by_name
 
 if TYPE_CHECKING:
     from visionloop.engine.config.train_config import TrainConfig
@@ -166,31 +168,23 @@ def state_by_name(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[s
 
 
 def load_state_by_name(
-    optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, torch.Tensor]
+    optimizer: torch.optim.Optimizer, module: nn.Module, stored: StoredTensors
 ) -> None:
     """Copy a checkpoint's tensors into the existing optimizer state.
 
     Groups and learning rates stay as they are; torch's `load_state_dict` would overwrite lr and
-    `fused`.
+    `fused`. A sharded run has no state of parameters without elements, any other run has.
 
     Raises:
         ValueError: names or shapes differ.
     """
-    state = state_by_name(optimizer, module)
-    missing, extra = sorted(set(state) - set(tensors)), sorted(set(tensors) - set(state))
-    if missing or extra:
-        first = (missing + extra)[0]
-        raise ValueError(
-            f"optimizer state does not fit the model: {len(missing)} missing, "
-            f"{len(extra)} unknown, the first is {first}"
-        )
-    for name, value in state.items():
-        if value.shape != tensors[name].shape:
-            raise ValueError(
-                f"optimizer state does not fit the model: {name} has shape "
-                f"{list(tensors[name].shape)}, expected {list(value.shape)}"
-            )
-        value.copy_(tensors[name])
+    empty = {name for name, parameter in module.named_parameters() if not parameter.numel()}
+    load_by_name(
+        state_by_name(optimizer, module),
+        stored,
+        "optimizer state",
+        may_differ=lambda name: name.rpartition("/")[0] in empty,
+    )
 
 
 def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

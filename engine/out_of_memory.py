@@ -45,8 +45,10 @@ class OutOfMemoryGuard:
 
     def __init__(self, run: Run, step: int, num_micro_batches: int) -> None:
         self._run, self._step, self._num_micro_batches = run, step, num_micro_batches
-        # in every forward SyncBatchNorm waits for the other ranks
-        self._can_repeat = run.world.size == 1 or not run.config.sync_bn
+        # in every forward SyncBatchNorm and sharded weights wait for the other ranks
+        self._can_repeat = run.sharding is None and (
+            run.world.size == 1 or not run.config.sync_bn
+        )
         self.failed = False
 
     def before_last_micro_batch(self) -> None:
@@ -57,7 +59,7 @@ class OutOfMemoryGuard:
         """
         if self._num_micro_batches > 1:
             sum_in_step(self._run.world, ())
-        self._can_repeat = self._run.world.size == 1
+        self._can_repeat = self._can_repeat and self._run.world.size == 1
 
     def before_update(self) -> None:
         """Note that weights and optimizer state may be half changed from here on."""

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 
 from visionloop.engine.budget import Budget
 from visionloop.engine.checkpoints.writer import CheckpointWriter, host_buffers
+from visionloop.engine.config.options import flag_of
 from visionloop.engine.config.suggest import did_you_mean
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import TrainingData
@@ -26,6 +27,7 @@ from visionloop.engine.optim import batch_norms, build_optimizer
 from visionloop.engine.precision import build_precision
 from visionloop.engine.run import Run, RunSpec, TrainState
 from visionloop.engine.seeding import hashed
+from visionloop.engine.sharding.fsdp import Sharding, build_mesh, shard_module
 from visionloop.engine.system.memory import keep_freed_memory
 from visionloop.engine.system.profiling import Clock, StepProfiler, parse_span
 from visionloop.engine.task import Task
@@ -45,9 +47,13 @@ def prepare_run(
     task, config, world, output = spec.task, spec.config, spec.world, spec.output
     clock = Clock(state.step)
     module = build_module(task, config, world)  # 1 weights, 2 recompute activations
-    model = task.compile(module) if config.compile else module  # 3 compile
-    if world.size > 1:
-        model = wrap_ddp(model, world)  # 4 DDP
+    model, sharding = module, None
+    if config.shard != "none":
+        sharding = shard(task, module, config, world)  # 3 compile each block, 4 FSDP2
+    else:
+        model = task.compile(module) if config.compile else module  # 3 compile
+        if world.size > 1:
+            model = wrap_ddp(model, world)  # 4 DDP
     optimizer = build_optimizer(task.parameter_groups(module), module, config)  # 5 optimizer
     micro_batch_ranges = split_batch(config.batch_size, world.size, config.micro_batch)
     check_micro_batch_size(task, module, micro_batch_ranges)
@@ -83,6 +89,7 @@ def prepare_run(
         world=world,
         module=module,
         model=model,
+        sharding=sharding,
         optimizer=optimizer,
         precision=build_precision(config.precision, world.device, tf32=config.tf32),
         ema=ema,
@@ -93,7 +100,7 @@ def prepare_run(
         data=data,
         val_set=spec.val_set,
         log=log,
-        writer=CheckpointWriter(config.save_async, host_buffers(world.device)),
+        writer=CheckpointWriter(config.save_async or sharding is not None, host_buffers(world.device)),
         clock=clock,
         stop=stop,
         nonfinite_steps=NonFiniteSteps(world.device),
@@ -108,9 +115,14 @@ def prepare_run(
 
 
 def build_module(task: Task, config: TrainConfig, world: World) -> nn.Module:
-    """Build the model on its device, as it is saved, evaluated and averaged."""
+    """Build the model on its device, as it is saved, evaluated and averaged.
+
+    One that is to be sharded stays on the CPU.
+    """
     torch.manual_seed(hashed(config.seed))  # the same new weights on every rank
-    module: nn.Module = task.build_model().to(world.device)  # 1 weights
+    module: nn.Module = task.build_model()  # 1 weights
+    if config.shard == "none":
+        module = module.to(world.device)
     if config.sync_bn and world.size > 1:
         if world.device.type != "cuda":
             raise UserError(
@@ -159,6 +171,32 @@ def wrap_ddp(model: nn.Module, world: World) -> DDP:
         forward_sync_buffers=False,
         gradient_as_bucket_view=True,
         find_unused_parameters=True,
+    )
+
+
+def shard(task: Task, module: nn.Module, config: TrainConfig, world: World) -> Sharding:
+    """Compile the blocks of a module if requested, and shard it in place (see engine/sharding).
+
+    Raises:
+        UserError: a setting that does not work with sharding.
+    """
+    for name, works in (("optimizer", config.optimizer != "sgd"), ("sync_bn", not config.sync_bn)):
+        if not works:
+            raise UserError(
+                f"--shard {config.shard}: not with {flag_of(name)} {getattr(config, name)}",
+                field="shard",
+            )
+    units = task.sharding_units(module)
+    if config.compile:
+        for unit in units:
+            unit.compile()
+    return shard_module(
+        module,
+        units,
+        build_mesh(config.shard, world),
+        world.device,
+        gather_dtype=torch.bfloat16 if config.shard_dtype == "bf16" else None,
+        prefetch=config.shard_prefetch,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from copy import copy
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from visionloop.engine.lr_schedule import due
 from visionloop.engine.metric import MetricSpec
 from visionloop.engine.nonfinite import NonFiniteSteps
 from visionloop.engine.precision import Precision
+from visionloop.engine.sharding.fsdp import Sharding
 from visionloop.engine.system.profiling import Clock, StepProfiler
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, SampleDataset, Scores
@@ -139,6 +141,7 @@ class Run:
     world: World
     module: nn.Module
     model: nn.Module
+    sharding: Sharding | None  # of a run with --shard
     optimizer: torch.optim.Optimizer
     precision: Precision
     ema: ExponentialMovingAverage | None
@@ -171,6 +174,10 @@ class Run:
             or self.ending.time_left is TimeLeft.OVER
             or self.ending.failure is not None
         )
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Return a context in which each rank may call the module alone. All ranks."""
+        return self.sharding.gathered() if self.sharding else nullcontext()
 
     @property
     def checkpoints(self) -> Path:

@@ -14,6 +14,7 @@ from visionloop.engine.out_of_memory import OutOfMemoryGuard, undo_step
 from visionloop.engine.precision import Precision
 from visionloop.engine.run import Run
 from visionloop.engine.seeding import seed_noise
+from visionloop.engine.sharding.tensors import whole
 from visionloop.engine.task import Task
 
 
@@ -73,7 +74,7 @@ def update_weights(
     """
     config, optimizer, scaler = run.config, run.optimizer, run.precision.scaler
     scaler.unscale_(optimizer)  # clip in true units
-    grad_norm = clip_grad_norm_(run.trained_parameters, config.clip_grad)
+    grad_norm = whole(clip_grad_norm_(run.trained_parameters, config.clip_grad))
     nonfinite = (~torch.isfinite(grad_norm)).float()
     step_if_finite(optimizer, nonfinite)
     scaler.update()  # lowers or raises the scale as usual
@@ -122,7 +123,8 @@ def add_gradients(
         batch = cpu_batch.to(device)  # one micro-batch at a time on the device
         # right before the forward: the same noise on any rank
         seed_noise(seed, step, cpu_batch.offset)
-        # gradients cross ranks only on the last micro-batch
+        # DDP: gradients cross ranks only on the last micro-batch. Sharded gradients cross on each:
+        # kept whole until the last one, they would take as much memory as all weights.
         with model.no_sync() if isinstance(model, DDP) and not is_last else nullcontext():
             with precision.autocast():
                 # sums divided by the step's normalizers: micro-batches simply add up

@@ -164,6 +164,17 @@ class Task:
         """Return submodules whose activations may be recomputed; none may train a BatchNorm."""
         return []
 
+    def sharding_units(self, module: TaskModule) -> Sequence[nn.Module]:
+        """Return the blocks that `--shard` gathers one at a time, in the order of the forward.
+
+        Each is called as a module, and none holds weights that are used outside of its forward.
+        """
+        return [
+            block
+            for block in self.grad_checkpointing_blocks(module)
+            if any(parameter.numel() for parameter in block.parameters())
+        ]
+
     def nondeterministic_ops(self, module: TaskModule) -> tuple[str, ...]:
         """Return operations of this training without a deterministic backward on CUDA."""
         return ()

@@ -327,6 +327,7 @@ def run_training(
         if run is not None:
             # the error that matters is being raised already; only wait for the thread
             with contextlib.suppress(Exception):
+                run.writer.cancel()
                 run.writer.wait()
             run.data.close()
             run.log.close()

@@ -31,7 +31,9 @@ def replace_file(path: Path, content: str | bytes, *, durable: bool = False) -> 
 
 
 @contextmanager
-def replace_folder(target: Path, *, suffix: str = "writing") -> Iterator[Path]:
+def replace_folder(
+    target: Path, *, suffix: str = "writing", is_prepared: bool = False
+) -> Iterator[Path]:
     """Yield a temporary folder next to `target`; rename it to `target` if the block succeeds.
 
     The parents of `target` are created. When the block raises, the new folder is removed and
@@ -42,10 +44,12 @@ def replace_folder(target: Path, *, suffix: str = "writing") -> Iterator[Path]:
         suffix: the new folder is called .NAME.SUFFIX; one that an earlier write has left under this
             name is removed first. Where several processes may write the same target, pass
             different suffixes, such as the process id.
+        is_prepared: the temporary folder is there already, with content to keep.
     """
     temporary = target.with_name(f".{target.name}.{suffix}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    if not is_prepared:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
     try:
         yield temporary
         move_folder(temporary, target)

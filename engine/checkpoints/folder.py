@@ -18,7 +18,7 @@ from visionloop.engine.checkpoints.files import (
     replace_folder,
     write_json,
 )
-from visionloop.engine.checkpoints.manifest import MANIFEST, make_manifest, problems
+from visionloop.engine.checkpoints.manifest import MANIFEST, Files, make_manifest, problems
 from visionloop.engine.system.fault_injection import reach
 from visionloop.engine.types import JsonObject
 
@@ -30,16 +30,23 @@ def step_folder_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
-def write_folder(target: Path, fill: Callable[[Path], object]) -> None:
+def write_folder(
+    target: Path, fill: Callable[[Path], Files | None], *, is_prepared: bool = False
+) -> None:
     """Call fill(folder) on a temporary sibling, add its manifest, sync it, rename it to `target`.
 
     An existing target is replaced; `finish_rewrite` completes a replacement that was cut short.
+
+    Args:
+        target: the folder.
+        fill: writes into the sibling; returns what the manifest says of files that it has hashed.
+        is_prepared: the sibling exists already, and others may be writing into it.
     """
-    with replace_folder(target) as temporary:
+    with replace_folder(target, is_prepared=is_prepared) as temporary:
         reach("after open", temporary)
-        fill(temporary)
+        described = fill(temporary)
         reach("before the manifest", temporary)
-        write_json(temporary / MANIFEST, make_manifest(temporary))
+        write_json(temporary / MANIFEST, make_manifest(temporary, described))
         reach("before fsync", temporary)
         fsync_tree(temporary)
         reach("before rename", temporary)

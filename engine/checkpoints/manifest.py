@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from visionloop.engine.types import JsonObject
@@ -12,14 +13,28 @@ SCHEMA = 1
 MAX_MANIFEST_BYTES = 16 * 2**20  # to read: no checkpoint has that many files
 
 
-def make_manifest(folder: Path) -> JsonObject:
-    """Build the content of manifest.json for the files that are in `folder` now."""
-    files = {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+Files = dict[str, JsonObject]  # {name: {"size", "sha256"}}
+
+
+def make_manifest(folder: Path, described: Mapping[str, JsonObject] | None = None) -> JsonObject:
+    """Build the content of manifest.json for the files that are in `folder` now.
+
+    described: files that need not be read again, {name: its description}.
+    """
+    paths = {
+        path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST
     }
+    files: Files = {
+        name: (described or {}).get(name) or describe_file(path) for name, path in paths.items()
+    }
     return {"schema": SCHEMA, "files": files, "sha256": _hash_of(files)}
+
+
+def describe_file(path: Path) -> JsonObject:
+    """Return size and hash of a file."""
+    return {"size": path.stat().st_size, "sha256": sha256(path)}
 
 
 def sha256(path: Path) -> str:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionloop.engine.checkpoints.folder import problems, read_state, step_folder_name
+from visionloop.engine.checkpoints.save_shards import wait_for_write
 from visionloop.engine.checkpoints.start import wait_until_visible
-from visionloop.engine.checkpoints.writer import load_tensors
+from visionloop.engine.checkpoints.stored_tensors import StoredTensors, is_sharded, load_by_name
 from visionloop.engine.distributed import broadcast_object
+from visionloop.engine.ema import named_state
 from visionloop.engine.errors import UserError
 from visionloop.engine.optim import load_state_by_name
+from visionloop.engine.sharding.fsdp import copy_rows
 from visionloop.engine.task import Task
 
 if TYPE_CHECKING:
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
 
 def resume_from(run: Run, task: Task, folder: Path) -> None:
     """Load a checkpoint into a run that was prepared with its `TrainState`. All ranks."""
-    load_weights(run, task, folder)
     state = read_state(folder)
+    load_weights(run, task, folder, state["step"])
     run.precision.load_scaler_state(state["scaler"])
     run.last_save.step = state["step"]
     if run.world.is_main:
@@ -39,6 +42,8 @@ def reload_best(run: Run, task: Task) -> None:
     if run.state.best is None:
         return
     folder = run.checkpoints / step_folder_name(run.state.best["step"])
+    if run.sharding:
+        wait_for_write(run)
     damage: list[str] = []
     if run.world.is_main:
         run.writer.wait()
@@ -51,16 +56,36 @@ def reload_best(run: Run, task: Task) -> None:
             file=str(folder),
         )
     wait_until_visible(run.world, folder)
-    load_weights(run, task, folder)
+    load_weights(run, task, folder, run.state.best["step"])
 
 
-def load_weights(run: Run, task: Task, folder: Path) -> None:
-    """Load weights, optimizer state and EMA by name. Raises UserError where they do not fit."""
-    task.load(run.module, folder)
+def load_weights(run: Run, task: Task, folder: Path, step: int) -> None:
+    """Load weights, optimizer state and EMA by name. Raises UserError where they do not fit.
+
+    Both the run and the checkpoint may be sharded, over any number of ranks.
+
+    Args:
+        run: the run, which changes.
+        task: its task.
+        folder: the checkpoint.
+        step: steps done there.
+    """
     try:
-        optimizer = load_tensors(folder / "optimizer.safetensors")
-        load_state_by_name(run.optimizer, run.module, optimizer)
+        if is_sharded(folder):
+            with StoredTensors(folder, "weights") as weights:
+                load_by_name(named_state(run.module), weights, "the checkpoint")
+            # what a task keeps in plain attributes is a function of the step
+            task.before_step(run.module, max(0, step - 1), run.config.steps)
+        elif run.sharding:
+            whole = task.build_model()
+            task.load(whole, folder)
+            copy_rows(run.module, whole.state_dict())
+        else:
+            task.load(run.module, folder)
+        with StoredTensors(folder, "optimizer") as optimizer:
+            load_state_by_name(run.optimizer, run.module, optimizer)
         if run.ema:
-            run.ema.load(load_tensors(folder / "ema.safetensors"))
+            with StoredTensors(folder, "ema") as ema:
+                run.ema.load(ema)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: {error}", code="bad_checkpoint", file=str(folder)) from None

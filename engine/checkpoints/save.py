@@ -13,6 +13,8 @@ changes, in safetensors and JSON files, so reading one cannot run code:
   step was split into micro-batches;
 - manifest.json: size and SHA-256 of every file.
 
+A sharded run writes its tensors in shards (save_shards.py).
+
 No generator state is saved: order, augmentation and noise are functions of (seed, epoch, index) and
 (seed, step, offset). best/ is a Hugging Face folder of the weights with the best score.
 """
@@ -30,6 +32,7 @@ from safetensors import SafetensorError
 
 from visionloop.engine.checkpoints.files import write_json
 from visionloop.engine.checkpoints.folder import prune, step_folder_name, write_folder
+from visionloop.engine.checkpoints.save_shards import start_sharded_write
 from visionloop.engine.checkpoints.writer import (
     cannot_write,
     copy_to_host,
@@ -59,7 +62,7 @@ def save_checkpoint(run: Run, task: Task) -> None:
     with run.clock.measure("checkpointing"):
         names_of_ranks = gather_objects(run.world, run.data.skipped)
         skipped = sorted({name for names in names_of_ranks for name in names})
-        error = write_on_main_rank(run, task, skipped) if run.world.is_main else None
+        error = start_write(run, task, skipped)
         run.last_save.step, run.last_save.time = run.state.step, time.monotonic()
         run.last_save.is_outdated = False
         errors = [disk_error for disk_error in gather_objects(run.world, error) if disk_error]
@@ -72,14 +75,26 @@ def save_checkpoint(run: Run, task: Task) -> None:
                 run.ending.failure = data_error.as_user_error()
 
 
-def write_on_main_rank(run: Run, task: Task, skipped: Sequence[str]) -> Exception | None:
-    """Start the write of a checkpoint; return the disk error of this write or the one before."""
+def start_write(run: Run, task: Task, skipped: Sequence[str]) -> Exception | None:
+    """Start the write of a checkpoint; return the disk error of this write or the one before.
+
+    All ranks; where the weights are not sharded, the main rank writes alone.
+    """
+    is_last = run.is_ending or run.state.step == run.config.steps
+    state = state_content(run, task, skipped)
     try:
-        run.log.flush()
-        run.writer.wait()  # one write at a time, and one copy in host memory
-        run.writer.start(prepare_write(run, task, state_content(run, task, skipped)))
-        if run.is_ending or run.state.step == run.config.steps:
-            run.writer.wait()
+        if run.world.is_main:
+            run.log.flush()
+        if run.sharding:
+            waits = is_last or not run.config.save_async
+            error = start_sharded_write(run, task, state, waits=waits)
+            if error:
+                raise error
+        elif run.world.is_main:
+            run.writer.wait()  # one write at a time, and one copy in host memory
+            run.writer.start(prepare_write(run, task, state))
+            if is_last:
+                run.writer.wait()
     except (OSError, SafetensorError) as error:
         if not is_disk_error(error):
             raise

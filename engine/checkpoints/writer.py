@@ -36,6 +36,7 @@ class CheckpointWriter:
         self._in_background = in_background
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._cancelled = threading.Event()
         self.buffers = buffers
 
     @property
@@ -46,12 +47,21 @@ class CheckpointWriter:
     def start(self, write: Callable[[], None]) -> None:
         """Start write(), which must read nothing that training changes. Call `wait` before."""
         assert self._thread is None, "one write at a time"
+        self._cancelled.clear()
         if not self._in_background:
             write()
             return
         # not a daemon: the interpreter waits for it, also when the run ends in a traceback
         self._thread = threading.Thread(target=self._work, args=(write,), name="checkpoint")
         self._thread.start()
+
+    def cancel(self) -> None:
+        """Let a write in flight no longer wait for other processes."""
+        self._cancelled.set()
+
+    def cancelled(self) -> bool:
+        """Return True once the write in flight was cancelled."""
+        return self._cancelled.is_set()
 
     def _work(self, write: Callable[[], None]) -> None:
         try:

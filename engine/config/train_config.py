@@ -101,6 +101,26 @@ class TrainConfig:
         at_least=1,
         fixed=False,
     )
+    shard: Literal["none", "full", "node"] = option(
+        "none",
+        "Divide weights, gradients, moments and EMA with FSDP2: over all processes (full), or over "
+        "those of a node with a copy on each node (node); none: all of it on every process",
+        group="Precision and memory",
+        fixed=False,
+    )
+    shard_dtype: Literal["fp32", "bf16"] = option(
+        "fp32",
+        "Precision in which sharded weights are gathered for forward and backward; bf16 halves "
+        "traffic and memory of the gathered ones. Gradients are reduced in fp32",
+        group="Precision and memory",
+    )
+    shard_prefetch: int = option(
+        0,
+        "Blocks that are gathered ahead of the one that computes; 0: as FSDP2 chooses",
+        group="Precision and memory",
+        at_least=0,
+        fixed=False,
+    )
     eval_batch_size: int = option(
         32,
         "Images that are evaluated at once; the same images in other batches may score differently",

@@ -51,11 +51,12 @@ def evaluate(run: Run, task: Task) -> None:
     with run.clock.measure("evaluation"):
         raw_metric = None
         try:
-            with run.ema.applied(run.module) if run.ema else nullcontext():
+            with run.ema.applied(run.module) if run.ema else nullcontext(), run.gathered():
                 metric = evaluate_module(run, task)
                 selected = None if metric is None else show_samples(run, task, metric)
             if run.ema and selected is not None:
-                raw_metric = evaluate_module(run, task)
+                with run.gathered():
+                    raw_metric = evaluate_module(run, task)
         except UserError as error:
             # an unreadable image, or too little memory: the loop saves, then fails with it
             run.ending.failure, run.ending.stopping = error, True

@@ -1,0 +1,239 @@
+"""Saving a checkpoint of a sharded run: each rank writes its rows, the main rank completes it.
+
+The folder of the step holds, in place of model.safetensors, optimizer.safetensors and
+ema.safetensors, the files of each shard (see stored_tensors.py), and extra.safetensors with what
+`Task.save` adds to the weights. A rank announces its files, with their hashes, in a part file. The
+main rank waits for all of them, writes best/ from the shards if this step has the best score, and
+then the manifest, and renames the folder. A rank that dies leaves a folder that is never renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from visionloop.engine.checkpoints.consolidate import WEIGHTS_FILE, write_weights
+from visionloop.engine.checkpoints.files import fsync, replace_file, write_json
+from visionloop.engine.checkpoints.folder import prune, step_folder_name, write_folder
+from visionloop.engine.checkpoints.manifest import describe_file
+from visionloop.engine.checkpoints.stored_tensors import (
+    Rows,
+    StoredTensors,
+    save_rows,
+    shard_file,
+)
+from visionloop.engine.checkpoints.writer import HostBuffers, copy_to_host, load_tensors
+from visionloop.engine.distributed import gather_objects
+from visionloop.engine.ema import named_state
+from visionloop.engine.optim import state_by_name
+from visionloop.engine.sharding.fsdp import shallow_copy
+from visionloop.engine.sharding.tensors import is_sharded_tensor, local, row_range
+from visionloop.engine.system.fault_injection import reach
+from visionloop.engine.task import Task
+from visionloop.engine.types import JsonObject
+
+if TYPE_CHECKING:
+    from visionloop.engine.run import Run
+
+EXTRA = "extra.safetensors"
+POLL_SECONDS = 0.05
+Files = dict[str, JsonObject]  # {name: {"size", "sha256"}}
+
+
+class PartMissing(RuntimeError):
+    """Another rank has not written its shard."""
+
+
+def start_sharded_write(
+    run: Run, task: Task, state: JsonObject, *, waits: bool
+) -> Exception | None:
+    """Start the write of this rank's shard; the main rank's completes the checkpoint. All ranks.
+
+    Args:
+        run: the run.
+        task: its task.
+        state: the content of state.json.
+        waits: wait for the write.
+
+    Returns:
+        The error on this rank of this write or the one before. All ranks return before they write
+        when one has an error.
+    """
+    failed, error = wait_for_write(run)
+    if failed:
+        return error
+    folder = run.checkpoints / f".{step_folder_name(run.state.step)}.writing"
+    if run.world.is_main:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        except OSError as why:
+            error = why
+    if any(gather_objects(run.world, error is not None)):
+        return error
+    run.writer.start(prepare_shard(run, task, state, folder))
+    return wait_for_write(run)[1] if waits else None
+
+
+def wait_for_write(run: Run) -> tuple[bool, Exception | None]:
+    """Wait for the write in flight on all ranks. All ranks.
+
+    The main rank's waits for those of the others, so theirs are looked at first.
+
+    Returns:
+        (a rank has an error, the same on all ranks; that of this rank).
+
+    Raises:
+        PartMissing: another rank did not write its shard in time.
+    """
+    error = None if run.world.is_main else error_of_write(run)
+    others_failed = any(gather_objects(run.world, error is not None))
+    if run.world.is_main:
+        if others_failed:
+            run.writer.cancel()
+        error = error_of_write(run)
+        if isinstance(error, PartMissing):
+            if not others_failed:
+                raise error
+            error = None  # theirs is the reason
+    main_failed = any(gather_objects(run.world, run.world.is_main and error is not None))
+    return others_failed or main_failed, error
+
+
+def error_of_write(run: Run) -> Exception | None:
+    """Wait for this rank's write in flight and return its error, if it has one."""
+    try:
+        run.writer.wait()
+    except Exception as error:
+        return error
+    return None
+
+
+def prepare_shard(run: Run, task: Task, state: JsonObject, folder: Path) -> Callable[[], None]:
+    """Copy this rank's rows to the host; return a function that writes them into `folder`.
+
+    All ranks. Only those of the first copy of the model write; the main rank writes all the rest.
+    """
+    sharding = run.sharding
+    assert sharding is not None, "only sharded runs have shards"
+    if not sharding.is_writer:
+        return lambda: None
+    buffers, index, count = run.writer.buffers, sharding.shard_index, sharding.num_shards
+    if buffers:
+        buffers.rewind()  # the write before is over
+    kinds = {"weights": named_state(run.module)}
+    kinds["optimizer"] = state_by_name(run.optimizer, run.module)
+    if run.ema:
+        kinds["ema"] = run.ema.tensors
+    rows = {kind: copy_rows(tensors, buffers, index) for kind, tensors in kinds.items()}
+
+    def write_shard() -> None:
+        files: Files = {}
+        for kind, part in rows.items():
+            path = folder / shard_file(kind, index, count)
+            save_rows(path, part)
+            reach("mid-write", folder)
+            fsync(path)
+            files[path.name] = describe_file(path)
+        replace_file(part_file(folder, index), json.dumps(files), durable=True)
+
+    if not run.world.is_main:
+        return write_shard
+    step, best, output, cancelled = run.state.step, run.state.best, run.output, run.writer.cancelled
+    keep, checkpoints, timeout = run.config.keep, run.checkpoints, run.config.process_timeout
+    module = shallow_copy(run.module)  # a task may write plain attributes: those of this moment
+    best_kind = "ema" if run.ema else "weights"
+
+    def fill(temporary: Path) -> Files:
+        write_shard()
+        write_without_weights(task, module, temporary)
+        write_json(temporary / "state.json", state)
+        files = wait_for_parts(temporary, count, timeout, cancelled)
+        if best is not None and best["step"] == step:
+            # before the rename, so that it is never older than the best score in state.json
+
+            def fill_best(target: Path) -> None:
+                task.save_best(module, {}, target, best["scores"])
+                add_weights(target, temporary, best_kind)
+
+            write_folder(output / "best", fill_best)
+        return files
+
+    def complete() -> None:
+        write_folder(checkpoints / step_folder_name(step), fill, is_prepared=True)
+        prune(checkpoints, keep, best["step"] if best else None, newest=step)
+
+    return complete
+
+
+def copy_rows(
+    tensors: Mapping[str, torch.Tensor], buffers: HostBuffers | None, index: int
+) -> dict[str, Rows]:
+    """Copy this rank's rows to host memory; what is not sharded belongs to shard 0."""
+    own = {}
+    for name, tensor in tensors.items():
+        first, stop = row_range(tensor)
+        if first < stop if is_sharded_tensor(tensor) else not index:
+            own[name] = (first, tensor)
+    copies = copy_to_host({name: local(tensor) for name, (_, tensor) in own.items()}, buffers)
+    return {
+        name: Rows(copies[name], first, tuple(tensor.shape))
+        for name, (first, tensor) in own.items()
+    }
+
+
+def part_file(folder: Path, index: int) -> Path:
+    """Return the file in which a rank announces what it has written."""
+    return folder / f"part-{index + 1:05d}.json"
+
+
+def wait_for_parts(
+    folder: Path, count: int, timeout: float, cancelled: Callable[[], bool]
+) -> Files:
+    """Wait until all shards are announced; return their files and remove the announcements.
+
+    Raises:
+        PartMissing: one was not, after `timeout` seconds or when the write is cancelled.
+    """
+    deadline = time.monotonic() + timeout
+    missing = [part_file(folder, index) for index in range(count)]
+    files: Files = {}
+    while missing:
+        for path in [path for path in missing if path.exists()]:
+            files |= json.loads(path.read_text())
+            missing.remove(path)
+        if missing and (cancelled() or time.monotonic() > deadline):
+            raise PartMissing(f"Timed out waiting for {missing[0].name} of another process")
+        if missing:
+            time.sleep(POLL_SECONDS)
+    for index in range(count):
+        part_file(folder, index).unlink()
+    return files
+
+
+def write_without_weights(task: Task, module: torch.nn.Module, folder: Path) -> None:
+    """Write what `Task.save` writes besides the weights; tensors that it adds, as EXTRA."""
+    task.save(module, {}, folder)
+    path = folder / WEIGHTS_FILE
+    if path.exists() and load_tensors(path):
+        path.rename(folder / EXTRA)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def add_weights(target: Path, checkpoint: Path, kind: str) -> None:
+    """Write the weights of a sharded checkpoint into a folder that was saved without.
+
+    kind: "weights" or "ema".
+    """
+    path = target / WEIGHTS_FILE
+    extra = load_tensors(path) if path.exists() else {}
+    with StoredTensors(checkpoint, kind) as stored:
+        write_weights(target, ChainMap(extra, stored))  # type: ignore[arg-type]  # only read
