@@ -173,18 +173,12 @@ def load_state_by_name(
     """Copy a checkpoint's tensors into the existing optimizer state.
 
     Groups and learning rates stay as they are; torch's `load_state_dict` would overwrite lr and
-    `fused`. A sharded run has no state of parameters without elements, any other run has.
+    `fused`.
 
     Raises:
         ValueError: names or shapes differ.
     """
-    empty = {name for name, parameter in module.named_parameters() if not parameter.numel()}
-    load_by_name(
-        state_by_name(optimizer, module),
-        stored,
-        "optimizer state",
-        may_differ=lambda name: name.rpartition("/")[0] in empty,
-    )
+    load_by_name(state_by_name(optimizer, module), stored, "optimizer state")
 
 
 def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

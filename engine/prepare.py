@@ -130,6 +130,9 @@ def build_module(task: Task, config: TrainConfig, world: World) -> nn.Module:
                 field="sync_bn",
             )
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for parameter in module.parameters():
+        if not parameter.numel():  # DDP would miss its gradient, FSDP's backward fails on it
+            parameter.requires_grad_(False)
     freeze(task, module)
     if config.deterministic:
         permit_nondeterministic(task.nondeterministic_ops(module), world.device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,11 +156,7 @@ def shard_paths(folder: Path, kind: str) -> list[Path]:
 
 
 def load_by_name(
-    targets: Mapping[str, torch.Tensor],
-    stored: StoredTensors,
-    what: str,
-    *,
-    may_differ: Callable[[str], bool] = lambda name: False,
+    targets: Mapping[str, torch.Tensor], stored: StoredTensors, what: str
 ) -> None:
     """Copy stored tensors into existing ones, of sharded ones this rank's rows.
 
@@ -168,22 +164,19 @@ def load_by_name(
         targets: {name: tensor}.
         stored: tensors of the same names and shapes.
         what: what they are, for the message.
-        may_differ: (name) -> True where either side may lack it.
 
     Raises:
         ValueError: names or shapes differ.
     """
-    missing, unknown = (
-        sorted(name for name in names if not may_differ(name))
-        for names in (targets.keys() - stored.keys(), stored.keys() - targets.keys())
-    )
+    missing = sorted(targets.keys() - stored.keys())
+    unknown = sorted(stored.keys() - targets.keys())
     if missing or unknown:
         raise ValueError(
             f"{what} does not fit the model: {len(missing)} missing, {len(unknown)} unknown, "
             f"the first is {(missing + unknown)[0]}"
         )
-    for name in targets.keys() & stored.keys():
-        target, shape = targets[name], stored.shapes[name]
+    for name, target in targets.items():
+        shape = stored.shapes[name]
         if target.shape != shape:
             raise ValueError(
                 f"{what} does not fit the model: {name} has shape {list(shape)}, "

@@ -111,7 +111,8 @@ def shard_module(
     others, and the whole model never exists on a device.
 
     Args:
-        module: the network; parameters without elements stay as they are, untrained.
+        module: the network; parameters without elements, which nothing trains, stay as
+            they are.
         units: its blocks that are gathered one at a time, in the order of the forward.
         mesh: of `build_mesh`.
         device: of this rank.
@@ -123,8 +124,6 @@ def shard_module(
     buffers = list(buffers_of(module))
     move_parameters_to_meta(module)
     empty = {parameter for parameter in module.parameters() if not parameter.numel()}
-    for parameter in empty:
-        parameter.requires_grad_(False)  # FSDP's backward fails on them
     policy = MixedPrecisionPolicy()
     if gather_dtype is not None:
         policy = MixedPrecisionPolicy(param_dtype=gather_dtype, reduce_dtype=torch.float32)

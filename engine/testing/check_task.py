@@ -9,11 +9,13 @@ import json
 import sys
 import tempfile
 from dataclasses import replace
+from math import isclose
 from pathlib import Path
 
 import torch
 
 from visionloop.engine.batch import Normalizers
+from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.ema import named_state
 from visionloop.engine.testing.short_runs import (
     CONFIG,
@@ -22,6 +24,7 @@ from visionloop.engine.testing.short_runs import (
     assert_same_step,
     first_batch,
     first_step,
+    logged,
     on_ranks,
     runs_differ,
     score,
@@ -57,6 +60,7 @@ def check_task(make_task: MakeTask, *, folder: str | Path | None = None) -> list
             accumulation,
             ranks,
             grad_checkpointing,
+            sharding,
             empty_targets,
             overfit,
             export,
@@ -118,6 +122,40 @@ def grad_checkpointing(make_task: MakeTask, folder: Path) -> None:
         plain = first_step(make_task, CONFIG)
         recomputed = first_step(make_task, replace(CONFIG, grad_checkpointing=True))
         assert_same_step(plain, recomputed, "grad_checkpointing: on against off")
+
+
+def sharding(make_task: MakeTask, folder: Path) -> None:
+    """Check that `--shard` changes nothing but where the numbers are.
+
+    Sharded on 1 process, a run has the weights, moments, EMA and scores of a plain one, bit for
+    bit; sharded on 2, the losses of 2 plain processes.
+    """
+    for processes in (1, 2):
+        plain, sharded = folder / f"plain_{processes}", folder / f"sharded_{processes}"
+        for output, shard in ((plain, "none"), (sharded, "full")):
+            config = replace(CONFIG, shard=shard)
+            on_ranks(processes, train_short, make_task, output, config, context=START_METHOD)
+        for one, other in zip(logged(plain), logged(sharded), strict=True):
+            for name in one:
+                if name.startswith("loss"):
+                    assert isclose(one[name], other[name], rel_tol=1e-5, abs_tol=1e-7), (
+                        f"sharding: {name} is {other[name]} in {other}, expected {one[name]}"
+                    )
+    plain, sharded = folder / "plain_1", folder / "sharded_1"
+    difference = runs_differ(plain, sharded, ("ema", "optimizer"))
+    assert not difference, f"sharding: {difference} differs"
+    task = make_task()
+    modules = [seeded_model(task, seed) for seed in (1, 2)]
+    for module, output in zip(modules, (plain, sharded), strict=True):
+        task.load(module, output / "best")
+    expected, read = (named_state(module) for module in modules)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, read[name]), f"sharding: {name} of best/ differs"
+
+
+def train_short(make_task: MakeTask, output: Path, config: TrainConfig) -> None:
+    """Train a short run. All ranks."""
+    train_steps(make_task(), output, config=config)
 
 
 def empty_targets(make_task: MakeTask, folder: Path) -> None:

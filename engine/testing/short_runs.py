@@ -21,6 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from visionloop.engine.batch import Batch
 from visionloop.engine.checkpoints.folder import latest_valid
+from visionloop.engine.checkpoints.stored_tensors import StoredTensors, is_sharded
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.distributed import World, barrier, broadcast_object, join_world, leave_world
 from visionloop.engine.evaluation.evaluate import compute_scores, evaluate_dataset
@@ -202,19 +203,29 @@ def assert_same_step(
     assert set(second["ids"]) <= set(first["ids"]), f"{description}: other samples"
 
 
-def runs_differ(first: Path, second: Path) -> str | None:
+def runs_differ(
+    first: Path, second: Path, kinds: Sequence[str] = ("weights", "ema", "optimizer")
+) -> str | None:
     """Return the name of the first difference between two finished runs, or None.
 
-    Weights, EMA, optimizer state and logged numbers are compared bit by bit.
+    Tensors of these kinds and logged numbers are compared bit by bit. The weights of a sharded run
+    have the names of the module, those of another the names that transformers gives them.
     """
-    for file in ("model.safetensors", "ema.safetensors", "optimizer.safetensors"):
-        one, other = (
-            load_file(run / "checkpoints" / f"step_{STEPS:08d}" / file) for run in (first, second)
-        )
+    for kind in kinds:
+        one, other = (read_tensors(run / "checkpoints", kind) for run in (first, second))
         for name in one.keys() | other.keys():
             if name not in one or name not in other or not same_bits(one[name], other[name]):
-                return f"{file}: {name}"
+                return f"{kind}: {name}"
     return None if logged(first) == logged(second) else "metrics.jsonl"
+
+
+def read_tensors(checkpoints: Path, kind: str) -> dict[str, torch.Tensor]:
+    """Read the weights, EMA or optimizer state of the last step: {name: whole tensor}."""
+    folder = checkpoints / f"step_{STEPS:08d}"
+    if kind == "weights" and not is_sharded(folder):
+        return load_file(folder / "model.safetensors")
+    with StoredTensors(folder, kind) as stored:
+        return dict(stored)
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

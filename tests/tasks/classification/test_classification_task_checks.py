@@ -14,7 +14,7 @@ def trial_data(data, monkeypatch):
 
 @pytest.mark.slow
 def test_classification_keeps_the_contract():
-    assert len(check_task(make_quiet_task)) == 8
+    assert len(check_task(make_quiet_task)) == 9
 
 
 def test_a_stop_after_any_step_changes_no_byte_with_mixing_and_stochastic_depth(tmp_path):

@@ -29,7 +29,7 @@ def small_data(tmp_path_factory, monkeypatch):
 
 @pytest.mark.slow
 def test_detection_keeps_the_contract():
-    assert len(check_task(make_task_without_union)) == 8
+    assert len(check_task(make_task_without_union)) == 9
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ def trial_data(tmp_path_factory, monkeypatch):
 
 @pytest.mark.slow
 def test_segmentation_keeps_the_contract():
-    assert len(check_task(make_quiet_task)) == 8
+    assert len(check_task(make_quiet_task)) == 9
 
 
 def test_a_rank_without_a_mask_neither_hangs_nor_drops_a_gradient():

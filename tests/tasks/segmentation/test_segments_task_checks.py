@@ -40,7 +40,7 @@ def scenes(tmp_path_factory):
 @pytest.mark.slow
 @each_task
 def test_both_tasks_keep_the_contract(make_task):
-    assert len(check_task(make_task)) == 8
+    assert len(check_task(make_task)) == 9
 
 
 @pytest.mark.parametrize(

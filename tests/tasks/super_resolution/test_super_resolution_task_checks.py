@@ -21,7 +21,7 @@ def trial_data(tmp_path_factory, monkeypatch):
 
 @pytest.mark.slow
 def test_super_resolution_keeps_the_contract():
-    assert len(check_task(make_quiet_task)) == 8
+    assert len(check_task(make_quiet_task)) == 9
 
 
 @pytest.mark.slow
