@@ -8,9 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from visionloop.engine.checkpoints.stored_tensors import StoredTensors, load_by_name
 from visionloop.engine.optim import step_if_finite
-from visionloop.engine.sharding.tensors import local
+from visionloop.engine.tensors import load_by_name, local
 
 
 def named_state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -115,9 +114,9 @@ class ExponentialMovingAverage:
         finally:
             exchange(live, self._averages)
 
-    def load(self, stored: StoredTensors) -> None:
-        """Copy the tensors of a checkpoint. Raises ValueError when names or shapes differ."""
-        load_by_name(self.tensors, stored, "EMA")
+    def load(self, stored: Mapping[str, torch.Tensor]) -> None:
+        """Copy the whole tensors of a checkpoint. Raises ValueError when names or shapes differ."""
+        load_by_name(self.tensors, stored, "EMA weights")
 
 
 @torch.no_grad()

@@ -6,13 +6,13 @@ by the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import torch
 from torch import nn
 
-from visionloop.engine.checkpoints.stored_tensors import StoredTensors, load_by_name
+from visionloop.engine.tensors import load_by_name
 
 if TYPE_CHECKING:
     from visionloop.engine.config.train_config import TrainConfig
@@ -168,7 +168,7 @@ def state_by_name(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[s
 
 
 def load_state_by_name(
-    optimizer: torch.optim.Optimizer, module: nn.Module, stored: StoredTensors
+    optimizer: torch.optim.Optimizer, module: nn.Module, stored: Mapping[str, torch.Tensor]
 ) -> None:
     """Copy a checkpoint's tensors into the existing optimizer state.
 

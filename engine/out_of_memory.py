@@ -46,9 +46,7 @@ class OutOfMemoryGuard:
     def __init__(self, run: Run, step: int, num_micro_batches: int) -> None:
         self._run, self._step, self._num_micro_batches = run, step, num_micro_batches
         # in every forward SyncBatchNorm and sharded weights wait for the other ranks
-        self._can_repeat = run.sharding is None and (
-            run.world.size == 1 or not run.config.sync_bn
-        )
+        self._can_repeat = run.sharding is None and (run.world.size == 1 or not run.config.sync_bn)
         self.failed = False
 
     def before_last_micro_batch(self) -> None:

@@ -100,7 +100,9 @@ def prepare_run(
         data=data,
         val_set=spec.val_set,
         log=log,
-        writer=CheckpointWriter(config.save_async or sharding is not None, host_buffers(world.device)),
+        writer=CheckpointWriter(
+            config.save_async or sharding is not None, host_buffers(world.device)
+        ),
         clock=clock,
         stop=stop,
         nonfinite_steps=NonFiniteSteps(world.device),

@@ -14,8 +14,8 @@ from visionloop.engine.out_of_memory import OutOfMemoryGuard, undo_step
 from visionloop.engine.precision import Precision
 from visionloop.engine.run import Run
 from visionloop.engine.seeding import seed_noise
-from visionloop.engine.sharding.tensors import whole
 from visionloop.engine.task import Task
+from visionloop.engine.tensors import whole
 
 
 def train_step(

@@ -32,8 +32,8 @@ from visionloop.engine.types import (
 class Task:
     """Base class of all tasks: the hooks that the engine and the commands call.
 
-    A task never touches DDP, autocast, checkpoints or ranks, and the engine never reads the content
-    of a batch or a prediction.
+    A task never touches DDP, FSDP, autocast, checkpoints or ranks, and the engine never reads the
+    content of a batch or a prediction.
 
     Required are four class attributes (`name`, `metrics`, `config_class`, `normalizer_names`) and
     twelve hooks:
@@ -143,8 +143,7 @@ class Task:
     def build_model(self) -> TaskModule:
         """Build the model with its weights and a head that fits the classes of the data.
 
-        Returns:
-            An nn.Module in train mode, on the CPU, in fp32.
+        In train mode, on the CPU, in fp32.
         """
         raise NotImplementedError
 
@@ -165,15 +164,9 @@ class Task:
         return []
 
     def sharding_units(self, module: TaskModule) -> Sequence[nn.Module]:
-        """Return the blocks that `--shard` gathers one at a time, in the order of the forward.
-
-        Each is called as a module, and none holds weights that are used outside of its forward.
-        """
-        return [
-            block
-            for block in self.grad_checkpointing_blocks(module)
-            if any(parameter.numel() for parameter in block.parameters())
-        ]
+        """Return the blocks that `--shard` gathers one at a time, each called as a module."""
+        blocks = self.grad_checkpointing_blocks(module)
+        return [block for block in blocks if next(block.parameters(), None) is not None]
 
     def nondeterministic_ops(self, module: TaskModule) -> tuple[str, ...]:
         """Return operations of this training without a deterministic backward on CUDA."""
@@ -185,7 +178,7 @@ class Task:
         return compiled
 
     def save(self, module: TaskModule, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-        """Write a Hugging Face folder.
+        """Write a Hugging Face folder. A sharded run calls it without tensors and adds them.
 
         Args:
             module: the model, for its configuration.
@@ -311,9 +304,7 @@ class Task:
     ) -> Iterable[NDArray[np.uint8]]:
         """Draw the predictions (rows: of `describe_predictions`) into their image files.
 
-        Returns:
-            One uint8 array [H, W, 3] for each path; from a generator, so that large images do not
-            fill the memory.
+        One uint8 array [H, W, 3] for each path; from a generator, for the sake of the memory.
         """
         raise NotImplementedError
 
@@ -396,8 +387,7 @@ class Task:
     def curves(self, metric: TaskMetric) -> list[JsonObject]:
         """Return curves for the report, e.g. precision against recall.
 
-        Returns:
-            [{"title", "x": label, "y": label, "lines": [{"name", "x": [numbers], "y": [numbers]}]}]
+        [{"title", "x": label, "y": label, "lines": [{"name", "x": [numbers], "y": [numbers]}]}]
         """
         return []
 
@@ -405,7 +395,6 @@ class Task:
     def export(self, module: TaskModule, folder: Path, *, onnx: bool = False) -> list[str]:
         """Write a module of `load_trained` like `save_best`, and as ONNX too if requested.
 
-        Returns:
-            Lines about the checks of the export, to print.
+        Returns lines about the checks of the export, to print.
         """
         raise NotImplementedError

@@ -19,7 +19,8 @@ MAY_IMPORT = {
 # Files and packages of the engine, the lowest first: each imports at run time from rows above its
 # own alone. An import for annotations (under TYPE_CHECKING) may point the other way.
 ENGINE_LEVELS = (
-    ("batch", "errors", "optim", "seeding", "types"),
+    ("batch", "errors", "seeding", "tensors", "types"),
+    ("optim",),
     (
         "determinism",
         "distributed",
@@ -30,6 +31,7 @@ ENGINE_LEVELS = (
         "nonfinite",
         "precision",
     ),
+    ("sharding",),
     ("system",),
     ("config",),
     ("task",),

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from visionloop.engine.checkpoints.folder import problems, read_state, step_folder_name
 from visionloop.engine.checkpoints.save_shards import wait_for_write
 from visionloop.engine.checkpoints.start import wait_until_visible
-from visionloop.engine.checkpoints.stored_tensors import StoredTensors, is_sharded, load_by_name
+from visionloop.engine.checkpoints.stored_tensors import StoredTensors, is_sharded
 from visionloop.engine.distributed import broadcast_object
 from visionloop.engine.ema import named_state
 from visionloop.engine.errors import UserError
 from visionloop.engine.optim import load_state_by_name
 from visionloop.engine.sharding.fsdp import copy_rows
 from visionloop.engine.task import Task
+from visionloop.engine.tensors import load_by_name
 
 if TYPE_CHECKING:
     from visionloop.engine.run import Run

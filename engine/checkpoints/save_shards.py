@@ -34,9 +34,9 @@ from visionloop.engine.distributed import gather_objects
 from visionloop.engine.ema import named_state
 from visionloop.engine.optim import state_by_name
 from visionloop.engine.sharding.fsdp import shallow_copy
-from visionloop.engine.sharding.tensors import is_sharded_tensor, local, row_range
 from visionloop.engine.system.fault_injection import reach
 from visionloop.engine.task import Task
+from visionloop.engine.tensors import is_sharded_tensor, local, row_range
 from visionloop.engine.types import JsonObject
 
 if TYPE_CHECKING:

@@ -20,8 +20,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from visionloop.engine.sharding.tensors import local, row_range
-
 ROWS = "rows"  # in the header of a shard: JSON {name: [first row, whole shape]}
 SHARD_FILE = re.compile(r"(?P<kind>[a-z]+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
@@ -153,34 +151,3 @@ def shard_paths(folder: Path, kind: str) -> list[Path]:
     if len(counts) != 1 or len(paths) != int(min(counts)):
         raise ValueError(f"{kind}: expected {single.name}, or all of its shards")
     return paths
-
-
-def load_by_name(
-    targets: Mapping[str, torch.Tensor], stored: StoredTensors, what: str
-) -> None:
-    """Copy stored tensors into existing ones, of sharded ones this rank's rows.
-
-    Args:
-        targets: {name: tensor}.
-        stored: tensors of the same names and shapes.
-        what: what they are, for the message.
-
-    Raises:
-        ValueError: names or shapes differ.
-    """
-    missing = sorted(targets.keys() - stored.keys())
-    unknown = sorted(stored.keys() - targets.keys())
-    if missing or unknown:
-        raise ValueError(
-            f"{what} does not fit the model: {len(missing)} missing, {len(unknown)} unknown, "
-            f"the first is {(missing + unknown)[0]}"
-        )
-    for name, target in targets.items():
-        shape = stored.shapes[name]
-        if target.shape != shape:
-            raise ValueError(
-                f"{what} does not fit the model: {name} has shape {list(shape)}, "
-                f"expected {list(target.shape)}"
-            )
-        with torch.no_grad():
-            local(target).copy_(stored.rows(name, *row_range(target)))

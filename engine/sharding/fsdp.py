@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
-from visionloop.engine.sharding.tensors import local, row_range
+from visionloop.engine.tensors import local, row_range
 
 Shard = Literal["none", "full", "node"]
 REPLICATE, SHARD = "replicate", "shard"  # the dimensions of the mesh
@@ -28,7 +28,7 @@ REPLICATE, SHARD = "replicate", "shard"  # the dimensions of the mesh
 
 @dataclass(frozen=True)
 class Sharding:
-    """How the parameters of a run are divided over its ranks.
+    """The division of the parameters of a run over its ranks.
 
     Attributes:
         root: the whole module, which holds what belongs to no unit.
@@ -147,7 +147,7 @@ def shard_module(
     put_buffers(buffers, device)
     copy_rows(module, values)
     # now, since the weights may be gathered before the first forward
-    fully_shard.state(root)._lazy_init()
+    root._get_fsdp_state()._lazy_init()
     return Sharding(root, sharded_units, mesh)
 
 
@@ -156,8 +156,8 @@ def shallow_copy(module: nn.Module) -> nn.Module:
 
     copy.copy would call the constructor of that class without arguments.
     """
-    _, _, original, *_ = type(module).__mro__  # FSDP..., FSDPModule, the class before
-    copied: nn.Module = original.__new__(original)
+    original: type[nn.Module] = type(module).__mro__[2]  # after FSDP... and FSDPModule
+    copied = object.__new__(original)
     copied.__dict__.update(module.__dict__)
     return copied
 

@@ -132,8 +132,7 @@ def sharding(make_task: MakeTask, folder: Path) -> None:
     """
     for processes in (1, 2):
         plain, sharded = folder / f"plain_{processes}", folder / f"sharded_{processes}"
-        for output, shard in ((plain, "none"), (sharded, "full")):
-            config = replace(CONFIG, shard=shard)
+        for output, config in ((plain, CONFIG), (sharded, replace(CONFIG, shard="full"))):
             on_ranks(processes, train_short, make_task, output, config, context=START_METHOD)
         for one, other in zip(logged(plain), logged(sharded), strict=True):
             for name in one:

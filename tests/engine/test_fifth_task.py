@@ -121,6 +121,7 @@ def test_it_keeps_every_invariant_of_the_engine(tmp_path, monkeypatch):
         "accumulation",
         "ranks",
         "grad_checkpointing",
+        "sharding",
         "empty_targets",
         "overfit",
         "export",

@@ -279,6 +279,7 @@ def test_synchronized_batch_norm_leaves_no_way_back(tmp_path):
     run = SimpleNamespace(
         world=World(0, 0, 2, torch.device("cpu")),
         config=SimpleNamespace(sync_bn=True),
+        sharding=None,
         data=SimpleNamespace(plan=MicroBatchPlan(12, 2, 6)),
         output=tmp_path,
     )

@@ -37,6 +37,7 @@ def test_a_task_that_keeps_the_invariants_passes_every_check():
         "accumulation",
         "ranks",
         "grad_checkpointing",
+        "sharding",
         "empty_targets",
         "overfit",
         "export",
