@@ -67,10 +67,14 @@ def outcome_of_start(
         code: exit code of the processes.
         was_stopped: they were asked to stop.
     """
+    written = outcome_of_status(after) if after != before else None
     if code == FINISHED:
+        # process 0 of another node may be lost after this node's part, before the last checkpoint
+        if written is not None and written.state == "running":
+            return written
         return Outcome("finished", FINISHED)
-    if after != before:
-        return outcome_of_status(after)
+    if written is not None:
+        return written
     # the file is from an earlier start; a stop before this one began is no error of the run
     if was_stopped:
         return Outcome("stopped before it began", STOPPED)

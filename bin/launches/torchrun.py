@@ -1,13 +1,15 @@
 """torchrun that ends with the exit code of the training.
 
 torchrun itself ends with 1 whatever its processes end with. A mistake in the input that is found
-before the run has a folder is in no file: the exit code alone tells of it.
+before the run has a folder is in no file: the exit code alone tells of it. A node that does not
+come, or is lost, is no defect: the same command resumes when it is there.
 
     python -P -m visionloop.bin.launches.torchrun --nproc-per-node 2 bin/detection.py train ...
 """
 
 import sys
 
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
@@ -25,6 +27,12 @@ def main() -> None:
         sys.exit(next((code for code in (USER_ERROR, STOPPED) if code in codes), DEFECT))
     except SignalException:
         # its processes got the signal too and have ended
+        sys.exit(STOPPED)
+    except DistError as error:
+        if "failed to listen" in str(error):  # --master-port is in use
+            raise
+        reason = str(error).splitlines()[0]
+        print(f"torchrun: another node did not come or is gone ({reason})", file=sys.stderr)
         sys.exit(STOPPED)
 
 

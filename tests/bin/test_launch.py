@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from torchrun_runs import (
 )
 
 from visionloop.bin.launches.outcome import outcome_of_start, outcome_of_status
+from visionloop.engine.testing.short_runs import free_port
 
 
 def status(state, code=None):
@@ -60,6 +62,43 @@ def test_the_status_of_an_earlier_start_does_not_count(before):
     assert outcome_of_start(before, before, -15, was_stopped=True).code == 75
     written = outcome_of_start(before, status("failed", "defect"), 2, was_stopped=True)
     assert written.code == 1
+
+
+def test_a_node_that_ends_well_while_the_run_is_not_finished_starts_again():
+    ends = {"running": 75, "finished": 0, "stopped": 0}
+    for state, expected in ends.items():
+        assert outcome_of_start(None, status(state), 0, was_stopped=False).code == expected
+    # --dry-run and --help write no status
+    running = status("running")
+    assert outcome_of_start(running, running, 0, was_stopped=False).code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_node_whose_other_node_does_not_come_ends_with_75(rank):
+    words = ["-P", "-m", "visionloop.bin.launches.torchrun", "--nnodes", "2", "--node-rank", rank]
+    words += ["--master-addr", "127.0.0.1", "--master-port", free_port()]
+    words += ["--rdzv-conf", "timeout=2", "nothing.py"]
+    done = run_module(words)
+    assert done.returncode == 75, done.stderr
+    assert "another node did not come or is gone" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_first_node_whose_port_is_in_use_ends_with_1():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = ["-P", "-m", "visionloop.bin.launches.torchrun", "--nnodes", "2"]
+        words += ["--node-rank", 0, "--master-addr", "127.0.0.1", "--master-port", port, "no.py"]
+        done = run_module(words)
+    assert done.returncode == 1 and "EADDRINUSE" in done.stderr
+
+
+def run_module(words):
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=LONGEST)
 
 
 def test_the_state_of_a_run_is_printed_and_is_the_exit_code(tmp_path):
