@@ -1,14 +1,17 @@
 """train.sbatch on a real SLURM of two nodes, started by the command of the studio's launcher."""
 
+import functools
 import hashlib
 import json
 import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 from slurm_cluster import SlurmCluster, reason_to_skip
-from torchrun_runs import LONGEST, OPTIONS, SIZE, left_behind, write_classification
+from torchrun_runs import OPTIONS, ROOT, SIZE, left_behind, write_classification
 
 from visionloop.bin.web.jobs.spec import JobKind, JobSpec
 from visionloop.bin.web.launchers.launch import SlurmOptions
@@ -18,6 +21,10 @@ from visionloop.engine.testing.short_runs import logged
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 STEPS = 100
 LENGTH = ["--steps", str(STEPS), "--save-every", "20", "--eval-every", "50", "--workers", "0"]
+# train options with which a run must do the same
+VARIANTS = [pytest.param((), id="plain")]
+LONGEST = 600  # seconds that a run may take to its next step, or to its end
+LIMIT_SECONDS = 150  # until SLURM has noticed that a limit is near
 
 
 @pytest.fixture(scope="module")
@@ -106,33 +113,66 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def straight(cluster, images, tmp_path_factory):
-    """A job that nothing disturbs."""
-    job = Job(cluster, images, tmp_path_factory.mktemp("straight"), "straight").submit()
-    assert job.is_there()
-    job.require_finished()
-    return job
+def undisturbed(cluster, images, tmp_path_factory):
+    """A function of train options that returns the finished job that nothing disturbed."""
+
+    @functools.cache
+    def finished(*options):
+        job = Job(cluster, images, tmp_path_factory.mktemp("straight"), "straight", *options)
+        job.submit()
+        assert job.is_there()
+        job.require_finished()
+        return job
+
+    return finished
 
 
-def test_two_nodes_train_to_the_end(straight):
-    assert straight.status()["step"] == STEPS
-    assert "n1" in straight.cluster.field(straight.id, "BatchHost")
-    assert straight.cluster.field(straight.id, "NumNodes") == "2"
+@pytest.fixture
+def straight(undisturbed):
+    return undisturbed()
 
 
-def test_a_job_that_gets_the_signal_of_its_time_limit_goes_on_to_the_same_bytes(
-    cluster, images, straight, tmp_path
+@pytest.mark.parametrize("options", VARIANTS)
+def test_two_nodes_train_to_the_end(undisturbed, options):
+    job = undisturbed(*options)
+    assert job.status()["step"] == STEPS
+    assert "n1" in job.cluster.field(job.id, "BatchHost")
+    assert job.cluster.field(job.id, "NumNodes") == "2"
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_a_job_at_its_time_limit_is_queued_again_and_goes_on_to_the_same_bytes(
+    cluster, images, undisturbed, tmp_path, options
 ):
-    job = Job(cluster, images, tmp_path, "limited").submit()
+    job = Job(cluster, images, tmp_path, "limited", *options).submit()
     job.wait_for_step(20)
-    # as `--signal=B:TERM@180` of the script does before the limit
-    cluster.run("scancel", "--signal=TERM", "--batch", job.id)
+    # the run must still be going when the limit comes, on a machine of any speed
+    paused = cluster.rank_of(job.id, "n2")
+    paused.send(signal.SIGSTOP)
+    cluster.expire(job.id)
+    cluster.wait_for(lambda: "asked to stop" in job.said(), "no signal of the limit", LIMIT_SECONDS)
+    paused.send(signal.SIGCONT)
     job.start_again_now()
     stopped = job.status()
     assert stopped["state"] == "stopped" and 20 <= stopped["step"] < STEPS
     assert "stopped; queued again, restart 1 of at most 20" in job.said()
     job.require_finished()
     assert f"resuming after step {stopped['step']}" in job.said()
+    assert cluster.field(job.id, "Restarts") == "1"
+    assert job.content() == undisturbed(*options).content()
+
+
+def test_a_job_that_loses_a_process_of_its_second_node_goes_on_to_the_same_bytes(
+    cluster, images, straight, tmp_path
+):
+    job = Job(cluster, images, tmp_path, "process lost").submit()
+    job.wait_for_step(40)
+    cluster.rank_of(job.id, "n2").kill()
+    job.start_again_now()
+    assert job.status()["error"]["code"] == "lost_process"
+    assert "failed lost_process; queued again, restart 1 of at most 20" in job.said()
+    job.require_finished()
+    assert "resuming after step" in job.said()
     assert cluster.field(job.id, "Restarts") == "1"
     assert job.content() == straight.content()
 
@@ -171,10 +211,27 @@ def test_a_stop_saves_and_ends_the_job_for_good_and_the_same_command_resumes(
     assert job.content() == straight.content()
 
 
-def test_a_kill_ends_the_job(cluster, images, tmp_path):
-    job = Job(cluster, images, tmp_path, "killed", "--steps", "100000").submit()
+def test_a_canceled_job_is_not_queued_again_and_the_same_command_goes_on_to_the_same_bytes(
+    cluster, images, straight, tmp_path
+):
+    job = Job(cluster, images, tmp_path, "canceled").submit()
     job.wait_for_step(20)
     cluster.run(*job.launch.kill)
     job.wait_until_gone()
     assert cluster.field(job.id, "JobState") == "CANCELLED"
+    assert cluster.field(job.id, "Restarts") == "0"
+    # SLURM may have killed it before it could save: what there is must be whole
+    assert job.status()["state"] in ("stopped", "running") and job.status()["step"] < STEPS
+    cluster.run(sys.executable, str(ROOT / "bin/checkpoint.py"), "verify", str(job.run))
+    job.submit().require_finished()
+    assert "resuming after step" in job.said()
+    assert job.content() == straight.content()
+
+
+def test_a_job_without_its_data_folder_fails_with_2_and_is_not_queued_again(cluster, tmp_path):
+    job = Job(cluster, tmp_path / "no images", tmp_path, "no data").submit()
+    job.wait_until_gone()
+    assert "no images" in job.said() and "not queued again" in job.said()
+    assert cluster.field(job.id, "JobState") == "FAILED"
+    assert cluster.field(job.id, "ExitCode") == "2:0"
     assert cluster.field(job.id, "Restarts") == "0"

@@ -90,9 +90,12 @@ class Process:
     def name(self):
         return (self.folder / "comm").read_text().strip()
 
-    def kill(self):
+    def send(self, number):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send(signal.SIGKILL)
 
 
 def processes():
@@ -166,6 +169,23 @@ class SlurmCluster:
         assert tasks and watchers, "nothing ran there"
         for process in (*watchers.values(), *tasks):
             process.kill()
+
+    def rank_of(self, job, node):
+        """Return the training process of a job on a node, which is its only one there."""
+        wanted = {f"SLURM_JOB_ID={job}", f"SLURMD_NODENAME={node}", f"RANK={NODES.index(node)}"}
+        (found,) = (task for task in processes() if wanted <= set(task.variables()))
+        return found
+
+    def expire(self, job):
+        """Lower the time limit of a job that runs, so that SLURM's own signal comes within 90 s.
+
+        SLURM counts limits in minutes and looks at them every 30 s. `--signal` of train.sbatch asks
+        for the signal 180 s before the limit.
+        """
+        days, clock = re.fullmatch(r"(?:(\d+)-)?([\d:]+)", self.field(job, "RunTime")).groups()
+        hours, minutes, _ = map(int, clock.split(":"))
+        passed = 60 * (24 * int(days or 0) + hours) + minutes
+        self.run("scontrol", "update", f"JobId={job}", f"TimeLimit={passed + 4}")
 
     def node_states(self):
         return self.run("sinfo", "--noheader", "--Node", "--format", "%t", check=False).split()
