@@ -120,7 +120,7 @@ def job_spec(spec: JobSpec, options: KubernetesOptions, labels: dict[str, str]) 
         on_exit("Ignore", STOPPED),
         {"action": "Ignore", "onPodConditions": disrupted},
     ]
-    return {
+    job: JsonObject = {
         "backoffLimit": BACKOFF_LIMIT,
         "completionMode": "Indexed",
         "completions": options.nodes,
@@ -130,6 +130,10 @@ def job_spec(spec: JobSpec, options: KubernetesOptions, labels: dict[str, str]) 
         "podReplacementPolicy": "Failed",
         "template": {"metadata": {"labels": labels}, "spec": pod_spec(spec, options)},
     }
+    if options.nodes > 1:
+        # process 0 writes the end of the run: when its node has ended, the run is finished
+        job["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}
+    return job
 
 
 def pod_spec(spec: JobSpec, options: KubernetesOptions) -> JsonObject:
