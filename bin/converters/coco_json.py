@@ -79,4 +79,6 @@ def count_boxes(index: DetectionIndex) -> int:
     return len(index.boxes)
 
 
-BOXES = OutputFormat(write_annotations=write_jsons, count=count_boxes, one="box", many="boxes")
+BOXES = OutputFormat(
+    write_annotations=write_jsons, count=count_boxes, one="box", many="boxes", task="detection"
+)

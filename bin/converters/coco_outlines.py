@@ -30,9 +30,9 @@ from visionloop.datasets.detection.coco_columns import (
 from visionloop.datasets.detection.index import locate_images
 from visionloop.datasets.detection.layout import image_folders
 from visionloop.datasets.detection.problems import Report
-from visionloop.datasets.io.json_columns import JsonObject, column, look_up, show
+from visionloop.datasets.io.json_columns import JsonObject, column, is_number, look_up, show
 from visionloop.datasets.io.layout import DataLayoutError
-from visionloop.datasets.segments.outlines import Rle
+from visionloop.datasets.segments.outlines import EXPECTED, Rle
 
 SPLITS = ("train", "val", "test")
 EMPTY = "covers no pixel, left out"
@@ -95,6 +95,11 @@ def read_coco_files(
         annotated = used_categories(sections["annotations"])
         categories = read_categories(sections["categories"], annotated, classes, file_report)
         images, row_of = read_images(sections["images"], file_report)
+        for name in ("images", "categories"):
+            if not sections[name]:
+                is_lost = sections["annotations"] or sections["images"]
+                add = file_report.error if is_lost else file_report.note
+                add(f"section {name!r} is empty")
         for kind, place, why in file_report.problems:
             (report.add_problem if kind == "error" else report.add_note)(place, why)
         if categories is None or not row_of:
@@ -260,8 +265,10 @@ def encode(
         return encode_runs(segmentation, size_hw), None
     if not isinstance(segmentation, list) or not segmentation:
         raise InvalidOutline(f"segmentation is {show(segmentation)}: no outline")
-    if not all(isinstance(polygon, array | list) for polygon in segmentation):
-        raise InvalidOutline("segmentation is a list of numbers, expected a list of polygons")
+    if is_number(segmentation[0]):
+        segmentation = [segmentation]  # one polygon without its brackets, as in training
+    if wrong := [each for each in segmentation if not isinstance(each, array | list)]:
+        raise InvalidOutline(f"segmentation holds {show(wrong[0])}, {EXPECTED}")
     outlines = [check_corners(polygon, size_hw) for polygon in segmentation]
     polygons = [corners for corners in outlines if len(corners) >= 3]
     if not polygons:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -79,6 +80,7 @@ class OutputFormat(Generic[Split]):
             annotations and returns the part of each split that could be converted.
         count: returns the number of annotations of a split.
         one, many: the noun for an annotation, singular and plural.
+        task: the task that reads the output, as its launcher is called.
         images: path of the images of a split in the output folder, `{}` for the split.
         only_own_images: whether a folder of images may hold no image of another split.
     """
@@ -87,6 +89,7 @@ class OutputFormat(Generic[Split]):
     count: Callable[[Split], int]
     one: str
     many: str
+    task: str
     images: str = "{}"
     only_own_images: bool = False
 
@@ -122,7 +125,7 @@ def convert(
     try:
         with output_folder(output, SUMMARY) as folder:
             splits = output_format.write_annotations(
-                _without_empty(read(source, report)), folder, report
+                _without_empty(read(source, report), report), folder, report
             )
             print_report(report, skip_broken)
             splits = _without_empty(splits)
@@ -154,19 +157,53 @@ def convert(
         for split, count in counts.items()
     )
     print(f"{output}: {totals}; {len(next(iter(splits.values())).classes)} classes")
+    print(f"check: {check_command(output_format.task, output, has_val='val' in splits)}")
 
 
-def _without_empty(splits: Mapping[str, Split]) -> dict[str, Split]:
-    """Return the splits that have images."""
+def check_command(task: str, output: str, *, has_val: bool) -> str:
+    """Return the command that checks the output, as this process was called.
+
+    Args:
+        task: name of its launcher.
+        output: the data folder.
+        has_val: whether it has validation images; otherwise some of train are set aside.
+    """
+    called = Path(sys.argv[0])
+    if called.name.startswith("visionloop-"):
+        words = [f"visionloop-{task.replace('_', '-')}"]
+    else:
+        folder = called.parent if called.name == "convert.py" else Path("bin")
+        words = ["python", str(folder / f"{task}.py")]
+    words += ["check", "--data", output]
+    return shlex.join(words if has_val else [*words, "--val-split", "0.2"])
+
+
+def _without_empty(
+    splits: Mapping[str, Split], report: ConversionReport | None = None
+) -> dict[str, Split]:
+    """Return the splits that have images; the others become notes."""
+    for split in [split for split, index in splits.items() if report and not len(index)]:
+        report.add_note(split, "has no image, left out")
     return {split: index for split, index in splits.items() if len(index)}
 
 
 def refuse_overlap(source: PathLike, output: PathLike) -> None:
-    """Raise UserError for an output that holds the source, which would be replaced with it."""
+    """Raise UserError for an output that holds the source, or that is inside of it.
+
+    The first would be replaced with its output, the second would be read as a part of the source
+    the next time.
+    """
     source, output = Path(source).resolve(), Path(output).resolve()
     if output in (source, *source.parents):
         raise UserError(
             f"{output}: is or holds the source {source}; choose another output folder",
+            field="output",
+            file=str(output),
+        )
+    if source in output.parents:
+        raise UserError(
+            f"{output}: is inside the source {source}, and would be read with it the next time; "
+            "choose a folder beside the source",
             field="output",
             file=str(output),
         )

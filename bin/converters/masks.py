@@ -14,6 +14,7 @@ from tqdm import tqdm
 from visionloop.bin.converters.conversion import ConversionReport, OutputFormat, PathLike
 from visionloop.bin.converters.entries import Entry, EntrySplit
 from visionloop.datasets.io.images import UnreadableImage, read_size
+from visionloop.datasets.io.json_columns import show
 from visionloop.datasets.io.layout import DataLayoutError
 
 IGNORED = 255
@@ -135,7 +136,7 @@ def stated_size_problem(stated_hw: Sequence[int | None], size_hw: tuple[int, int
     """
     if not all(stated_hw) or tuple(stated_hw) == tuple(size_hw):
         return None
-    stated, real = ("{1} x {0}".format(*size) for size in (stated_hw, size_hw))
+    stated, real = (f"{show(width)} x {show(height)}" for height, width in (stated_hw, size_hw))
     return f"annotated as {stated}, but the image is {real} (width x height, upright)"
 
 
@@ -149,6 +150,7 @@ MASKS = OutputFormat(
     count_regions,
     one="annotated region",
     many="regions",
+    task="segmentation",
     images="images/{}",
     only_own_images=True,
 )

@@ -18,6 +18,7 @@ from visionloop.datasets.io.json_columns import show
 from visionloop.datasets.io.text import NotText, read_text
 
 SLACK = 0.01  # shares may exceed 0..1 by this much: rounding
+OUTLINE_SLACK = 0.05  # those of an outline, which is clipped: drawn over the edge of the image
 
 # (class, cx, cy, w, h)
 Box: TypeAlias = tuple[int, float, float, float, float]
@@ -32,11 +33,13 @@ class LabelParser:
         num_classes: of the description.
         keypoints: "kpt_shape" of the description; None: not given.
         readings: of the lines that were taken for outlines so far.
+        clipped: number of outlines that `read_outlines` has clipped to the image so far.
     """
 
     def __init__(self, num_classes: int, keypoints: KeypointShape | None = None) -> None:
         self.num_classes, self.keypoints = num_classes, keypoints
         self.readings = LineReadings()
+        self.clipped = 0
 
     def read(self, path: str | os.PathLike[str]) -> tuple[list[Box], list[tuple[int, str]]]:
         """Return (boxes, [(line number, error)]) of a file; both empty without the file."""
@@ -45,7 +48,10 @@ class LabelParser:
     def read_outlines(
         self, path: str | os.PathLike[str]
     ) -> tuple[list[Outline], list[tuple[int, str]]]:
-        """Return (outlines, [(line number, error)]) of a file, where a box is an error."""
+        """Return (outlines, [(line number, error)]) of a file, where a box is an error.
+
+        What reaches out of the image by up to OUTLINE_SLACK of a side is clipped.
+        """
         return _read_lines(path, self._outline)
 
     def _box(self, values: Sequence[float]) -> Box:
@@ -60,21 +66,29 @@ class LabelParser:
 
     def _outline(self, values: Sequence[float]) -> Outline:
         """Return the outline of a line's numbers. Raises ValueError."""
-        label, shares, is_box = self._check(values)
+        label, shares, is_box = self._check(values, OUTLINE_SLACK)
         if is_box:
             raise ValueError("a box (class cx cy w h), expected an outline (class x y x y x y ...)")
-        return label, shares
+        if all(-SLACK <= share <= 1 + SLACK for share in shares):
+            return label, shares
+        self.clipped += 1
+        return label, [min(max(share, 0.0), 1.0) for share in shares]
 
-    def _check(self, values: Sequence[float]) -> tuple[int, Sequence[float], bool]:
-        """Return (class, numbers of a box or outline, whether it is a box). Raises ValueError."""
+    def _check(
+        self, values: Sequence[float], slack: float = SLACK
+    ) -> tuple[int, Sequence[float], bool]:
+        """Return (class, numbers of a box or outline, whether it is a box). Raises ValueError.
+
+        slack: by which numbers may exceed 0..1.
+        """
         label, shares = values[0], values[1:]
         self._check_length(shares)
         if label not in range(self.num_classes):
             raise ValueError(f"class {label:g}, expected 0 to {self.num_classes - 1}")
         is_box = len(shares) == 4 or (self.keypoints is not None and self.keypoints[0] > 0)
         used = shares[:4] if is_box else shares
-        if not all(math.isfinite(share) and -SLACK <= share <= 1 + SLACK for share in used):
-            outside = next(share for share in used if not -SLACK <= share <= 1 + SLACK)
+        if not all(math.isfinite(share) and -slack <= share <= 1 + slack for share in used):
+            outside = next(share for share in used if not -slack <= share <= 1 + slack)
             hint = _what_follows(shares) or "; are these pixels?"
             raise ValueError(f"{outside:g} is no share of the image (0 to 1){hint}")
         if not is_box and self.keypoints is None:

@@ -136,7 +136,7 @@ def read_class_segments(index: SegmentsIndex, i: int) -> SegmentMap:
     assert index.masks is not None and index.objects is not None and index.class_file is not None
     class_ids = read_mask(index.masks.path(i), index.class_file).numpy()
     path = index.objects.path(i)
-    objects = read_ids(path, allow_gray=True)
+    objects = read_ids(path, allow_gray=True, allow_palette=True)
     if why := mask_mismatch(class_ids.shape, objects.shape):
         raise UnreadableMask(path, why.replace("its image", "the mask of its classes"))
     labels, is_thing = _label_tables(index)

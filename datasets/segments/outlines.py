@@ -15,7 +15,7 @@ import pycocotools.mask
 from numpy.typing import NDArray
 
 from visionloop.datasets.io.images import MAX_PIXELS
-from visionloop.datasets.io.json_columns import JsonObject, is_number, show
+from visionloop.datasets.io.json_columns import JsonObject, is_number, show, whole_numbers
 
 FIFTHS = 5.0  # `scale` of rleFrPoly
 LARGEST_COORDINATE = 2.0**20  # pixels; the time to fill a polygon grows with its sides
@@ -142,8 +142,10 @@ class OutlineParser:
             if not isinstance(polygon, list):
                 why = f"segmentation holds {show(polygon)}, {EXPECTED}"
             elif len(polygon) < FEWEST_VALUES or len(polygon) % 2:
-                dropped += 1
-                continue
+                if not any(isinstance(value, list) for value in polygon):
+                    dropped += 1
+                    continue
+                why = f"segmentation has a polygon with {show(polygon[0])}, {EXPECTED}"
             else:
                 try:
                     self._polygon_starts.append(len(self._coordinates))
@@ -160,6 +162,8 @@ class OutlineParser:
     def _add_rle(self, outline: JsonObject) -> tuple[int, int, int, int, int]:
         """Append a run-length encoding and return its row."""
         size, counts = outline.get("size"), outline.get("counts")
+        if isinstance(size, list):
+            size = whole_numbers(size)  # some tools write 480.0
         if not (
             isinstance(size, list)
             and len(size) == 2

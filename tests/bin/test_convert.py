@@ -51,6 +51,20 @@ def test_an_output_that_holds_the_source_is_refused(voc, convert, tmp_path):
     assert (voc / "JPEGImages" / "a.jpg").is_file()
 
 
+def test_an_output_inside_of_the_source_is_refused(voc, convert, tmp_path):
+    (tmp_path / "link").symlink_to(voc)
+    for output in (voc / "coco", voc / "deep" / "coco", tmp_path / "link" / "coco"):
+        status, out, err = convert("voc", voc, output)
+        assert (status, out) == (2, "") and "is inside the source" in err and err.count("\n") == 1
+        assert not output.exists()
+
+
+def test_the_next_command_is_printed_and_sets_validation_images_aside(voc, convert, tmp_path):
+    _, out, _ = convert("voc", voc, tmp_path / "my boxes")
+    command = f"check: visionloop-detection check --data '{tmp_path / 'my boxes'}'"
+    assert out.splitlines()[-1] == f"{command} --val-split 0.2"
+
+
 def test_images_are_copied_linked_or_left_in_the_source(voc, convert, tmp_path):
     for how in ("copy", "link", "none"):
         assert convert("voc", voc, tmp_path / how, "--images", how)[0] == 0

@@ -64,6 +64,24 @@ def test_the_smaller_area_lies_on_top_and_crowds_below_everything(convert, tmp_p
         )
 
 
+def test_one_polygon_without_its_own_brackets_is_an_outline(convert, tmp_path):
+    for name, outline in (("flat", box(1, 1, 3, 3)), ("nested", [box(1, 1, 3, 3)])):
+        coco(tmp_path / name, [(6, outline)])
+        assert convert("masks", tmp_path / name, tmp_path / f"{name} masks")[0] == 0
+    flat, nested = (mask(tmp_path / f"{name} masks", "train/a.png") for name in ("flat", "nested"))
+    assert flat == nested and any(map(any, flat))
+
+
+@pytest.mark.parametrize("section", ["images", "categories"])
+def test_annotations_are_not_lost_with_an_empty_section(convert, tmp_path, section):
+    coco(tmp_path / "coco", [(6, [box(0, 0, 8, 3)])])
+    for path in (tmp_path / "coco").rglob("*.json"):
+        content = json.loads(path.read_text())
+        write(path, json.dumps(content | {section: []}))
+        status, out, err = convert("masks", tmp_path / "coco", tmp_path / "out")
+        assert (status, out) == (2, "") and f"{path}: section {section!r} is empty" in err
+
+
 def test_pixels_without_annotation_are_a_class_of_any_name_or_ignored(convert, tmp_path):
     coco(tmp_path / "coco", [(6, [box(0, 0, 8, 3)])])
     lines = ["22222222"] * 3 + ["00000000"] * 3
@@ -114,7 +132,8 @@ def test_the_only_json_of_an_export_is_train(convert, tmp_path):
     [
         ([], "segmentation is []: no outline"),
         (None, "segmentation is missing: no outline"),
-        (box(1, 1, 3, 3), "a list of numbers, expected a list of polygons"),
+        ([[1, 1, 3, 1, 3, 3], None], "segmentation holds missing, expected polygons"),
+        ([[[1, 1, 3, 1, 3, 3]]], "a coordinate is [1, 1, 3, 1, 3, 3]"),
         ([[1, 1, 2, 2, 3, 3, 4]], "7 coordinates, expected x and y"),
         ([[1, 1, 2, "2", 3, 3]], "a coordinate is '2'"),
         ([[1, 1, 2, float("nan"), 3, 3]], "a coordinate is nan"),

@@ -49,7 +49,11 @@ def test_a_folder_of_labelme_needs_no_option_but_the_share_of_validation(convert
     status, out, err = convert(
         "instances", tmp_path / "labelled", tmp_path / "cells", "--val-split", "0.2"
     )
-    assert (status, err) == (0, "") and out.endswith("; 1 classes\n")
+    assert (status, err) == (0, "") and out.splitlines() == [
+        out.splitlines()[0],
+        f"check: visionloop-instance-segmentation check --data {tmp_path / 'cells'}",
+    ]
+    assert out.splitlines()[0].endswith("; 1 classes")
     splits = [objects_of(tmp_path / "cells", split) for split in ("train", "val")]
     assert sum(map(len, splits)) == 10 and 1 <= len(splits[1]) <= 4
     expected = ["cell", "cell"], lines("11000000", "11022200", "00022200")

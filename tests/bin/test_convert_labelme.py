@@ -108,6 +108,7 @@ def test_an_invalid_labelme_file_is_reported_in_one_line(convert, tmp_path):
     labelme(tmp_path / "me", "ok", [("x", "rectangle", [[0, 0], [4, 4]])])
     for content, why in (
         ({"imageHeight": 9}, "annotated as 8 x 9, but the image is 8 x 6"),
+        ({"imageHeight": "6"}, "annotated as 8 x '6', but the image is 8 x 6"),
         ({"shapes": {}}, "'shapes' is {}"),
         ({"imagePath": "b.jpg"}, "its image 'b.jpg' is not beside it"),
     ):

@@ -210,7 +210,8 @@ def test_things_become_objects_as_panopticapi_does_it(convert, tmp_path):
         (lambda row: row["segments_info"][0].update(iscrowd=2), "iscrowd is 2, neither 0 nor 1"),
         (lambda row: row.update(segments_info=None), "segments_info is missing, expected a list"),
         (lambda row: row.update(file_name="b.png"), "its PNG b.png is not in panoptic_train/"),
-        (lambda row: row.update(file_name=3), "file_name of its annotation is 3, expected a PNG"),
+        (lambda row: row.update(file_name=3), "file_name is 3, in its annotation; expected that"),
+        (lambda row: row.update(file_name="/a.png"), "file_name '/a.png' is absolute, expected is"),
         (lambda row: row.update(image_id=8), "image_id 8 is no image's id"),
     ],
 )
@@ -220,6 +221,14 @@ def test_broken_panoptic_data_is_reported(convert, tmp_path, change, why):
     status, out, err = convert("instances", tmp_path / "pan", tmp_path / "out")
     assert (status, out) == (2, "") and why in err and str(tmp_path / "pan") in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("key", ["x", 2000, None])
+def test_a_wrong_id_is_not_reported_a_second_time_for_its_pixels(convert, tmp_path, key):
+    path = panoptic(tmp_path / "pan", LINES, INFOS, CATEGORIES)
+    edit(path, lambda row: row["segments_info"][0].update(id=key))
+    status, _, err = convert("panoptic", tmp_path / "pan", tmp_path / "out")
+    assert status == 2 and err.count("\n") == 1 and "segments_info" not in err
 
 
 def test_a_segment_without_pixels_is_left_out_and_listed(convert, tmp_path):

@@ -73,6 +73,18 @@ def test_a_line_that_is_no_outline_is_named(yolo, convert, tmp_path, line, why):
     assert list(objects_of(tmp_path / "out")) == ["a.jpg"]
 
 
+def test_an_outline_drawn_over_the_edge_is_clipped_with_a_note(yolo, convert, tmp_path):
+    write(yolo / "labels/train/b.txt", "0 -0.03 0 0.5 -0.04 0.5 1.04 0 1.02\n")
+    status, _, err = convert("instances", yolo, tmp_path / "out")
+    assert status == 0 and err.count("\n") == 1
+    assert "train: 1 outlines that reach up to 5 % out of the image are clipped" in err
+    content = json.loads((tmp_path / "out/train.json").read_text())
+    assert content["annotations"][-1]["segmentation"] == [[0, 0, 4, 0, 4, 6, 0, 6]]
+    write(yolo / "labels/train/b.txt", "0 -0.06 0 0.5 0 0.5 1 0 1\n")
+    status, _, err = convert("instances", yolo, tmp_path / "out")
+    assert status == 2 and "-0.06 is no share of the image" in err
+
+
 def test_keypoints_of_yolo_are_no_outlines(yolo, convert, tmp_path):
     with open(yolo / "data.yaml", "a") as file:
         file.write("kpt_shape: [2, 2]\n")

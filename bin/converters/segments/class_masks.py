@@ -100,7 +100,7 @@ def _read(
     has_crowds: whether pixels of a thing without a number are a crowd, not without annotation.
     """
     ids = read_mask(paths[0], class_file).numpy()
-    objects = read_ids(paths[1], allow_gray=True)
+    objects = read_ids(paths[1], allow_gray=True, allow_palette=True)
     for path, shape in zip(paths, (ids.shape, objects.shape), strict=True):
         if why := mask_mismatch(size_hw, shape):
             report.add_problem(path, why)

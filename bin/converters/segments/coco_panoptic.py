@@ -12,8 +12,8 @@ from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.outlines import Region
 from visionloop.bin.converters.segments.coco_categories import coco_splits, find_prefixed_jsons
 from visionloop.bin.converters.segments.split import SegmentSplit
-from visionloop.datasets.detection.coco_columns import annotated_categories, given
-from visionloop.datasets.io.json_columns import JsonObject, is_text, show
+from visionloop.datasets.detection.coco_columns import annotated_categories, given, wrong_name
+from visionloop.datasets.io.json_columns import JsonObject, show
 from visionloop.datasets.io.layout import DataLayoutError, shorten
 from visionloop.datasets.io.names import FileFinder, with_slashes
 from visionloop.datasets.segmentation.dataset import mask_mismatch
@@ -105,11 +105,13 @@ def _read(
     outlines.pop(0, None)  # void
     problems_before = len(report.problems)
     regions = _match(infos, outlines, file, name, report)
-    unknown = sorted(outlines.keys() - {info.get("id") for info in infos if _is_id(info.get("id"))})
-    if unknown:
+    if len(report.problems) > problems_before:
+        return None  # an entry with a wrong id would be a second problem of its pixels
+    if unknown := sorted(outlines.keys() - {info["id"] for info in infos}):
         ids = shorten([str(key) for key in unknown])
         report.add_problem(path, f"holds the ids {ids}, which are not in segments_info")
-    return regions if len(report.problems) == problems_before else None
+        return None
+    return regions
 
 
 def _check_annotation(annotations: Sequence[JsonObject]) -> tuple[str, list[JsonObject]]:
@@ -117,8 +119,8 @@ def _check_annotation(annotations: Sequence[JsonObject]) -> tuple[str, list[Json
     if len(annotations) != 1:
         raise ValueError(f"has {len(annotations)} annotations, expected one with segments_info")
     png, infos = annotations[0].get("file_name"), annotations[0].get("segments_info")
-    if not isinstance(png, str) or not is_text(png):
-        raise ValueError(f"file_name of its annotation is {show(png)}, expected a PNG")
+    if why := wrong_name(png):
+        raise ValueError(f"{why}, in its annotation; expected that of a PNG")
     if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
         raise ValueError(f"segments_info is {show(infos)}, expected a list of objects")
     return png, infos
@@ -137,8 +139,12 @@ def _match(
     """
     counts = Counter(repr(info.get("id")) for info in infos)
     regions = []
+    seen: set[str] = set()
     for info in infos:
         key = info.get("id")
+        if repr(key) in seen:
+            continue  # the first one is reported
+        seen.add(repr(key))
         place = f"segment {show(key)} on {name}"
         if why := _problem(info, counts, file.label_of):
             report.add_problem(file.path, f"{place}: {why}")

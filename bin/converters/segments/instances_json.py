@@ -121,4 +121,6 @@ def _outline(region: Region) -> dict[str, object]:
     }
 
 
-INSTANCES = OutputFormat(write_instances, count_segments, one="object", many="objects")
+INSTANCES = OutputFormat(
+    write_instances, count_segments, one="object", many="objects", task="instance_segmentation"
+)

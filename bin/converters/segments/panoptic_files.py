@@ -44,6 +44,7 @@ def panoptic_format(background: str | None) -> OutputFormat[SegmentSplit]:
         count_segments,
         one="segment",
         many="segments",
+        task="panoptic_segmentation",
     )
 
 

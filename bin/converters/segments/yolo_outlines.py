@@ -18,7 +18,7 @@ from visionloop.datasets.detection.yolo_description import (
     read_description,
 )
 from visionloop.datasets.detection.yolo_files import find_label_files
-from visionloop.datasets.detection.yolo_labels import LabelParser, Outline
+from visionloop.datasets.detection.yolo_labels import OUTLINE_SLACK, LabelParser, Outline
 from visionloop.datasets.io.layout import DataLayoutError
 
 SPLITS = ("train", "val", "test")
@@ -95,6 +95,10 @@ def _read_split(
         if not errors:
             valid_names.append(name)
             entries.append((text or "", outlines))
+    if parser.clipped:
+        most = f"{100 * OUTLINE_SLACK:g} %"
+        why = f"{parser.clipped} outlines that reach up to {most} out of the image are clipped"
+        file_report.note(f"{split}: {why}")
     if why_not := parser.readings.problem():
         file_report.error(why_not)
     for kind, place, why in file_report.problems:

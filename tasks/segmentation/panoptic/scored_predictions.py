@@ -184,7 +184,9 @@ def match_annotations(
         where = f"annotation {position}: image_id {show(entry.get('image_id'))}"
         if image < 0:
             count = "no image" if image == UNMATCHED else "more than one image"
-            raise predictions_error(path, f"{where} is {count} of the data ({index.source})")
+            file = show(entry.get("file_name"))  # ids alone say little of other images
+            why = f"{where}, {file}, is {count} of the data ({index.source})"
+            raise predictions_error(path, f"{why}, which has {index.name(0)} and others")
         if entry_of.setdefault(image, entry) is not entry:
             raise predictions_error(path, f"{where}: {index.name(image)} has an earlier one")
         if why := wrong_name(entry.get("file_name")):

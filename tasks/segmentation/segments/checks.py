@@ -90,7 +90,10 @@ def check_segments_data(
         _check_nothing(indexes, counts, report)
     if "train" in indexes:
         _describe(indexes["train"], counts["train"], report)
-        _check_classes(indexes, counts, report)
+        if are_indexed and all(
+            len(counts[split].images) == len(indexes[split]) for split in counts
+        ):
+            _check_classes(indexes, counts, report)
         _check_sizes(indexes["train"], counts["train"], model, report)
     return report
 
@@ -190,10 +193,10 @@ def _check_queries(
     above = int((per_image > num_queries).sum())
     if above:
         why = f"{above} of {len(index)} images of {split} have more segments than the model has "
-        why += f"queries ({num_queries}): {per_image.max()} at most, and some are not learned"
-        add_problem(
-            report, "warnings", index.source, f"{why}; consider --num-queries {per_image.max()}"
-        )
+        why += f"queries ({num_queries}): {per_image.max()} at most, and some are "
+        advice = f"not learned; consider --num-queries {per_image.max()}"
+        why += advice if split == "train" else "not predicted"
+        add_problem(report, "warnings", index.source, why)
 
 
 def _check_nothing(

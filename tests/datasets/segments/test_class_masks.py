@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from segments_files import decode, masks_of, write_class_masks, write_ids
 
 from visionloop.datasets.io.layout import DataLayoutError
@@ -78,7 +79,7 @@ def test_without_things_an_instance_task_takes_all_classes_and_no_crowds(tmp_pat
         require_segments_split(folder, "train", "panoptic")
 
 
-@pytest.mark.parametrize("form", ["gray", "16 bits", "color"])
+@pytest.mark.parametrize("form", ["gray", "16 bits", "color", "palette"])
 def test_object_numbers_are_read_from_each_form_of_png(tmp_path, form):
     ids, objects = scene()
     objects = objects.astype(np.uint16)
@@ -91,6 +92,10 @@ def test_object_numbers_are_read_from_each_form_of_png(tmp_path, form):
     if form == "color":
         numbers = np.where(objects > 0, objects.astype(int) + 70_000, 0)
         write_ids(folder / "instances" / "train" / "a.png", numbers)
+    if form == "palette":
+        image = Image.fromarray(objects.astype(np.uint8))
+        image.putpalette([7, 7, 7] * 256)
+        image.save(folder / "instances" / "train" / "a.png")
     actual = read(folder, "panoptic")
     for one, other in zip(actual[1:5], expected[1:5], strict=True):
         assert np.array_equal(one, other)

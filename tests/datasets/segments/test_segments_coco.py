@@ -228,6 +228,28 @@ def test_an_annotation_without_an_outline_does_not_get_the_one_of_another(tmp_pa
     assert "1 of 6 annotations without an outline are left out: b.png" in index.notes
 
 
+@pytest.mark.parametrize("corners", [1, 3, 4])
+def test_a_polygon_of_pairs_is_named_and_not_taken_for_a_short_one(tmp_path, corners):
+    content = small_instances()
+    content["annotations"][1]["segmentation"] = [[[5, 5], [9, 5], [9, 9], [5, 9]][:corners]]
+    write_instances(tmp_path, content)
+    with pytest.raises(DataLayoutError, match=r"has a polygon with \[5, 5\], expected polygons"):
+        require_segments_split(tmp_path, "train", "instance")
+
+
+def test_a_size_with_points_is_that_of_whole_numbers(tmp_path):
+    content = small_instances()
+    write_instances(tmp_path / "whole", content)
+    rles = [each["segmentation"] for each in content["annotations"]]
+    for rle in (each for each in rles if isinstance(each, dict)):
+        rle["size"] = [float(side) for side in rle["size"]]
+    write_instances(tmp_path / "points", content)
+    whole, points = (
+        require_segments_split(tmp_path / name, "train", "instance") for name in ("whole", "points")
+    )
+    assert whole.fingerprint() == points.fingerprint()
+
+
 def test_one_polygon_without_its_own_brackets_is_read(tmp_path):
     content = small_instances()
     content["annotations"][1]["segmentation"] = rectangle(2, 3, 10, 8)

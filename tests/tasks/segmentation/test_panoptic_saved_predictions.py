@@ -203,7 +203,7 @@ def change_info(**values):
         (lambda content, maps: maps.pop("b.png"), "b.png: No such file"),
         (
             lambda content, maps: content["images"][0].update(file_name="z.png"),
-            "annotation 0: image_id 1 is no image of the data",
+            "annotation 0: image_id 1, 'a.png', is no image of the data",
         ),
         (
             lambda content, maps: content["annotations"][1].update(image_id=1),
@@ -211,7 +211,7 @@ def change_info(**values):
         ),
         (
             lambda content, maps: content["annotations"][1].update(image_id=[2]),
-            "annotation 1: image_id [2] is no image of the data",
+            "annotation 1: image_id [2], 'b.png', is no image of the data",
         ),
         (
             lambda content, maps: content["annotations"][1].update(file_name=3),

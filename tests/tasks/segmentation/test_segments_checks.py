@@ -178,6 +178,24 @@ def test_images_with_more_segments_than_queries_are_counted(tmp_path):
     assert not any("queries" in why for _, why in whys(check(tmp_path, "panoptic"), "warnings"))
 
 
+def test_queries_are_chosen_by_the_training_images(tmp_path):
+    for split in ("train", "val"):
+        write_panoptic(tmp_path, split=split)
+    report = check(tmp_path, "panoptic", ModelInput(image_size=40, patch_size=2, num_queries=2))
+    lines = [why for _, why in whys(report, "warnings") if "queries" in why]
+    assert len(lines) == 2 and lines[0].endswith("consider --num-queries 3")
+    assert lines[1].startswith("1 of 2 images of val") and lines[1].endswith("are not predicted")
+
+
+def test_classes_are_not_counted_where_images_could_not_be_read(tmp_path):
+    write_panoptic(tmp_path)
+    for path in (tmp_path / "panoptic_train").iterdir():
+        path.write_bytes(b"")
+    report = check(tmp_path, "panoptic")
+    assert {why for _, why in whys(report, "errors")} >= {"empty file"}
+    assert not any("class" in why for _, why in whys(report, "warnings"))
+
+
 def test_segments_smaller_than_a_patch_are_counted(tmp_path):
     write_instances(tmp_path)
     report = check(tmp_path, "instance", ModelInput(image_size=40, patch_size=12, num_queries=9))
