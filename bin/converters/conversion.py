@@ -190,8 +190,8 @@ def _without_empty(
 def refuse_overlap(source: PathLike, output: PathLike) -> None:
     """Raise UserError for an output that holds the source, or that is inside of it.
 
-    The first would be replaced with its output, the second would be read as a part of the source
-    the next time.
+    The first would be replaced with its output; of the second, most readers would take images and
+    annotations for a part of the source the next time.
     """
     source, output = Path(source).resolve(), Path(output).resolve()
     if output in (source, *source.parents):
@@ -202,8 +202,8 @@ def refuse_overlap(source: PathLike, output: PathLike) -> None:
         )
     if source in output.parents:
         raise UserError(
-            f"{output}: is inside the source {source}, and would be read with it the next time; "
-            "choose a folder beside the source",
+            f"{output}: is inside the source {source}, which is read and never written; choose "
+            "another output folder",
             field="output",
             file=str(output),
         )

@@ -142,10 +142,11 @@ class OutlineParser:
             if not isinstance(polygon, list):
                 why = f"segmentation holds {show(polygon)}, {EXPECTED}"
             elif len(polygon) < FEWEST_VALUES or len(polygon) % 2:
-                if not any(isinstance(value, list) for value in polygon):
+                nested = next((value for value in polygon if isinstance(value, list)), None)
+                if nested is None:
                     dropped += 1
                     continue
-                why = f"segmentation has a polygon with {show(polygon[0])}, {EXPECTED}"
+                why = f"segmentation has a polygon with {show(nested)}, {EXPECTED}"
             else:
                 try:
                     self._polygon_starts.append(len(self._coordinates))
