@@ -181,9 +181,11 @@ def check_command(task: str, output: str, *, has_val: bool) -> str:
 def _without_empty(
     splits: Mapping[str, Split], report: ConversionReport | None = None
 ) -> dict[str, Split]:
-    """Return the splits that have images; the others become notes."""
-    for split in [split for split, index in splits.items() if report and not len(index)]:
-        report.add_note(split, "has no image, left out")
+    """Return the splits that have images; the others become notes, unless problems explain it."""
+    empty = [split for split, index in splits.items() if not len(index)]
+    if report and not report.problems:
+        for split in empty:
+            report.add_note(split, "has no image, left out")
     return {split: index for split, index in splits.items() if len(index)}
 
 

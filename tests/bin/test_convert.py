@@ -62,6 +62,9 @@ def test_an_output_inside_of_the_source_is_refused(voc, convert, tmp_path):
 def test_the_next_command_is_printed_and_sets_validation_images_aside(voc, convert, tmp_path):
     _, out, _ = convert("voc", voc, tmp_path / "my boxes")
     command = f"check: visionloop-detection check --data '{tmp_path / 'my boxes'}'"
+    assert out.splitlines()[-1] == command
+    shutil.rmtree(voc / "ImageSets")  # all images are in train
+    _, out, _ = convert("voc", voc, tmp_path / "my boxes")
     assert out.splitlines()[-1] == f"{command} --val-split 0.2"
 
 

@@ -72,6 +72,15 @@ def test_one_polygon_without_its_own_brackets_is_an_outline(convert, tmp_path):
     assert flat == nested and any(map(any, flat))
 
 
+def test_a_split_without_images_is_noted(convert, tmp_path):
+    coco(tmp_path / "coco", [(6, [box(0, 0, 8, 3)])])
+    (path,) = (tmp_path / "coco").rglob("*.json")
+    empty = json.loads(path.read_text()) | {"images": [], "annotations": []}
+    write(path.with_name(path.name.replace("train", "val")), json.dumps(empty))
+    status, _, err = convert("masks", tmp_path / "coco", tmp_path / "out")
+    assert (status, err.count("\n")) == (0, 1) and "section 'images' is empty" in err
+
+
 @pytest.mark.parametrize("section", ["images", "categories"])
 def test_annotations_are_not_lost_with_an_empty_section(convert, tmp_path, section):
     coco(tmp_path / "coco", [(6, [box(0, 0, 8, 3)])])

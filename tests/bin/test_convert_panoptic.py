@@ -176,11 +176,12 @@ def test_things_become_objects_as_panopticapi_does_it(convert, tmp_path):
     if not GOLD.is_dir():
         pytest.skip("no metrics-gold beside the repository")
     content = json.loads((GOLD / "panoptic_examples.json").read_text())
+    source = tmp_path / "gold"
     for entry in content["images"]:
-        image(tmp_path / "images" / entry["file_name"], entry["height"], entry["width"])
-    write(tmp_path / "panoptic_examples.json", content)
-    (tmp_path / "panoptic_examples").symlink_to(GOLD / "panoptic_examples")
-    assert convert("instances", tmp_path, tmp_path / "out")[0] == 0
+        image(source / "images" / entry["file_name"], entry["height"], entry["width"])
+    write(source / "panoptic_examples.json", content)
+    (source / "panoptic_examples").symlink_to(GOLD / "panoptic_examples")
+    assert convert("instances", source, tmp_path / "out")[0] == 0
     objects = objects_of(tmp_path / "out")
     category = {row["id"]: row for row in content["categories"]}
     crowds = 0

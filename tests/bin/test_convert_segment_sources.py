@@ -146,7 +146,7 @@ def test_broken_cityscapes_is_reported(cityscapes, convert, tmp_path):
 @pytest.fixture
 def voc(tmp_path):
     """A VOC folder: two dogs and a cat with a border, once as palette files, once as RGB."""
-    root = tmp_path / "VOC2012"
+    root = tmp_path / "VOCdevkit" / "VOC2012"
     palette = np.array(voc_colors(256), dtype=np.uint8)
     classes = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     objects = classes.copy()
