@@ -51,8 +51,8 @@ def test_voc_boxes_are_counted_from_zero_and_hold_their_last_pixel(voc, convert,
 def test_a_devkit_folder_with_one_dataset_is_read_and_one_with_two_is_refused(
     voc, convert, tmp_path
 ):
-    kit = tmp_path / "VOCdevkit"
-    kit.mkdir()
+    kit = tmp_path / "downloads" / "VOCdevkit"
+    kit.mkdir(parents=True)
     voc.rename(kit / "VOC2007")
     assert (
         convert("voc", kit, tmp_path / "one")[0] == 0

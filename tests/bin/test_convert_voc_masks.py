@@ -13,7 +13,7 @@ from visionloop.bin.converters.voc_masks import BORDER, VOC_CLASSES, voc_colors
 @pytest.fixture
 def voc(tmp_path):
     """A VOC folder: two images of train as palette files, one of val as RGB."""
-    root = tmp_path / "VOC2012"
+    root = tmp_path / "VOCdevkit" / "VOC2012"
     palette = np.array(voc_colors(256), dtype=np.uint8)
     for stem, split in {"a": "train", "b": "train", "c": "val"}.items():
         image(root / "JPEGImages" / f"{stem}.jpg")
