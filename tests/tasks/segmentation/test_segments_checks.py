@@ -182,7 +182,7 @@ def test_queries_are_chosen_by_the_training_images(tmp_path):
     for split in ("train", "val"):
         write_panoptic(tmp_path, split=split)
     report = check(tmp_path, "panoptic", ModelInput(image_size=40, patch_size=2, num_queries=2))
-    lines = [why for _, why in whys(report, "warnings") if "queries" in why]
+    lines = [why for _, why in whys(report, "warnings") if "have more segments" in why]
     assert len(lines) == 2 and lines[0].endswith("consider --num-queries 3")
     assert lines[1].startswith("1 of 2 images of val") and lines[1].endswith("are not predicted")
 
