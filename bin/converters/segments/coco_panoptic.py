@@ -123,7 +123,7 @@ def _check_annotation(annotations: Sequence[JsonObject]) -> tuple[str, list[Json
         raise ValueError(f"{why}, in its annotation; expected that of a PNG")
     if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
         raise ValueError(f"segments_info is {show(infos)}, expected a list of objects")
-    return png, infos
+    return str(png), infos
 
 
 def _match(

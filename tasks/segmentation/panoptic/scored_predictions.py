@@ -189,8 +189,8 @@ def match_annotations(
             raise predictions_error(path, f"{why}, which has {index.name(0)} and others")
         if entry_of.setdefault(image, entry) is not entry:
             raise predictions_error(path, f"{where}: {index.name(image)} has an earlier one")
-        if why := wrong_name(entry.get("file_name")):
-            raise predictions_error(path, f"{where}: {why}, expected that of a PNG")
+        if wrong := wrong_name(entry.get("file_name")):
+            raise predictions_error(path, f"{where}: {wrong}, expected that of a PNG")
     return entry_of
 
 
