@@ -40,7 +40,12 @@ def write_results(
     print_table([{column: row[column] for column in printed_columns} for row in rows])
     for row in rows:
         append_line(json_file, {"benchmark": name, **context, **row})
-    for label, value in {**columns, **context}.items():
+    print_legend({**columns, **context})
+
+
+def print_legend(meanings: Mapping[str, Value]) -> None:
+    """Print a line for each label of a table and each value that belongs to all its rows."""
+    for label, value in meanings.items():
         click.echo(f"{label:24} {_as_text(value)}")
 
 

@@ -164,9 +164,13 @@ def test_data_has_stages_torchvision_and_each_number_of_workers(rows_of):
 
 
 def test_on_paper_saves_less_with_recomputation(rows_of):
-    ((row,), output) = rows_of("on-paper")
-    assert row["model"] == "tiny" and row["recomputed_each_gib"] < row["plain_each_gib"]
-    assert "plain_most_in_24_gib" in output
+    (rows, output) = rows_of("on-paper")
+    assert [(row["model"], row["over"]) for row in rows] == [("tiny", n) for n in (1, 8, 64)]
+    assert all(row["recomputed_each_gib"] < row["plain_each_gib"] for row in rows)
+    states = [row["state_gib"] for row in rows]
+    assert states == sorted(states, reverse=True) and states[0] > states[1] >= states[2] > 0
+    assert max(map(len, output.splitlines())) < 250 and output.count("tiny") == 2
+    assert "plain / recomputed" in output
 
 
 def test_predict_has_a_row_for_each_case(rows_of):

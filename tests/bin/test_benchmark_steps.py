@@ -33,6 +33,7 @@ from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.engine import step as engine_step
 from visionloop.engine.autotune import precision as autotuned
 from visionloop.engine.batch import Normalizers
+from visionloop.engine.sharding.memory_estimate import ModelSizes
 
 PARTS = {"forward", "loss", "backward", "clipping", "optimizer", "ema", "rest"}
 
@@ -253,13 +254,16 @@ def test_a_layer_saves_its_input_once():
     assert saved_bytes(Twice, (5, 8), "fp32") == 4 * 5 * 8
 
 
-def test_the_largest_micro_batch_fits_and_one_more_does_not():
+@pytest.mark.parametrize("over", [1, 8])
+def test_the_largest_micro_batch_fits_and_one_more_does_not(over):
     gib = 2**30
     saved = {(False, 1): 3 * gib, (False, 2): 5 * gib, (True, 1): gib, (True, 2): 2 * gib}
-    figures = memory_figures(gib // 20 * 2, saved)
+    sizes = ModelSizes(root=((gib // 160, 1),), units=(((gib // 80, 2), (gib // 80, 4)),))
+    figures = memory_figures(sizes, over, saved)
     assert figures["plain_each_gib"] == 2 and figures["plain_shared_gib"] == 1
+    state = [figures[f"{name}_gib"] for name in ("weights", "gradients", "moments", "ema")]
+    assert sum(state) == pytest.approx(figures["state_gib"], abs=0.003)
+    assert (figures["gathered_gib"] > 0) == (over > 1)
     for size in (24, 80):
         most = figures[f"plain_most_in_{size}_gib"]
-        assert (
-            figures["state_gib"] + 1 + 2 * most <= size < figures["state_gib"] + 1 + 2 * (most + 1)
-        )
+        assert figures["step_gib"] + 1 + 2 * most <= size < figures["step_gib"] + 3 + 2 * most
