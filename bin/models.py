@@ -1,10 +1,11 @@
-"""List models, tasks and scores; download weights; verify the model zoo.
+"""List models, tasks and scores; download and convert weights; verify the model zoo.
 
     bin/models.py list --task detection
     bin/models.py show dfine-xlarge-coco
     bin/models.py tasks --json
     bin/models.py metrics --json
     bin/models.py download google/vit-base-patch16-224    into the hub's cache, for offline use
+    bin/models.py convert-weights FOLDER OUTPUT           pytorch_model.bin to safetensors
     bin/models.py verify                                  exit code 1 for a wrong count
 
 NAME is a value of `--model`: an alias, a hub id, or an architecture without released weights.
@@ -23,7 +24,7 @@ task_option = click.option(
 
 @click.group(
     "models",
-    help="List models, tasks and scores; download weights; verify the model zoo.",
+    help="List models, tasks and scores; download and convert weights; verify the model zoo.",
     context_settings={"max_content_width": 120},
 )
 def command() -> None:
@@ -87,6 +88,21 @@ def download(name: str, task: str | None) -> None:
     from visionloop.bin.model_zoo.download import run_download
 
     run_download(name, task)
+
+
+@command.command(
+    "convert-weights",
+    help="Convert the pickled weights of FOLDER, pytorch_model.bin with config.json, into the new "
+    "folder OUTPUT with safetensors, which --model reads. A file that holds more than tensors is "
+    "refused.",
+)
+@click.argument("folder")
+@click.argument("output")
+@traceback_option
+def convert_weights(folder: str, output: str) -> None:
+    from visionloop.bin.model_zoo.convert_weights import run_convert_weights
+
+    run_convert_weights(folder, output)
 
 
 @command.command(

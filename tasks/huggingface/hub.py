@@ -37,6 +37,7 @@ EXPORTS = (
     ".torchscript",
 )
 MODEL_FILES = (".safetensors", *PICKLES, *EXPORTS)
+CONVERT = "visionloop-models convert-weights"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -71,6 +72,7 @@ class ModelNames:
     aliases: {other name: hub id or name}.
     architecture_of: {hub id: name} of released weights; their architecture is built without asking
         the hub. `--model NAME` loads the first hub id listed for the name.
+    pickles: hub ids whose weights are released as a pickle alone.
     """
 
     architectures: tuple[str, ...]
@@ -78,6 +80,7 @@ class ModelNames:
     example: str
     aliases: dict[str, str] = field(default_factory=dict)
     architecture_of: dict[str, str] = field(default_factory=dict)
+    pickles: frozenset[str] = frozenset()
 
     @property
     def pretrained(self) -> dict[str, str]:
@@ -157,7 +160,7 @@ class ModelNames:
 
         Raises:
             HubOffline: not in the cache, and the hub cannot be reached.
-            UserError: the hub has no such repository, or it lacks a file.
+            UserError: the hub has no such repository, it lacks a file, or its weights are a pickle.
         """
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
@@ -174,6 +177,14 @@ class ModelNames:
             )
         except (LocalEntryNotFoundError, HFValidationError, UserError):
             pass  # not in the cache, or only a part of it
+        if weights and hub_id in self.pickles:
+            raise UserError(
+                f"--model {name}: the weights of {hub_id} are a pickle, which can run code and is "
+                f"not opened; download the repository into a folder, `{CONVERT} FOLDER OUTPUT`, "
+                "then --model OUTPUT",
+                field="model",
+                hint=f"{CONVERT} FOLDER OUTPUT",
+            )
         why = offline_reason()
         if why:
             files = "weights" if weights else "config"
@@ -229,10 +240,10 @@ def check_folder(folder: str | Path, *, weights: bool = True) -> Path:
     if pickled:
         raise UserError(
             f"--model {folder}: holds {pickled} alone, a pickle, which can run code and is not "
-            "opened; save it as model.safetensors",
+            f"opened; `{CONVERT} {folder} OUTPUT` writes safetensors for --model OUTPUT",
             field="model",
             file=str(folder / pickled),
-            hint="save_pretrained on a machine where you trust the file writes safetensors",
+            hint=f"{CONVERT} {folder} OUTPUT",
         )
     why = "model.safetensors is missing; --from-scratch uses the config alone"
     raise UserError(f"--model {folder}: {why}", field="model", file=str(folder))
