@@ -68,6 +68,7 @@ class Model:
     queries: None: those of the architecture.
     performance: {dataset: {metric: score}}, shares in 0..1; None: not measured.
     weights_license: None: not known.
+    pickled: the released weights are a pickle, which `models convert-weights` rewrites.
     """
 
     model_id: str
@@ -86,6 +87,7 @@ class Model:
     weights_license: str | None = None
     tags: tuple[str, ...] = ()
     use_cases: tuple[UseCase, ...] = ()
+    pickled: bool = False
 
 
 @dataclass(frozen=True)

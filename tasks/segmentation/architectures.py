@@ -47,6 +47,9 @@ ARCHITECTURES: dict[str, tuple[JsonObject, int]] = {
     "eomt-base": (_vit(768, 12, 12, 3), SIDE),
     "eomt-large": (_vit(1024, 24, 16, 4), SIDE),
     "eomt-giant": (_vit(1536, 40, 24, 5) | {"use_swiglu_ffn": True}, SIDE),
+    # width, depth and heads: vision_transformer.py of `facebookresearch/webssl`; query blocks and
+    # the register tokens, which that ViT has none of: read by others from the released config.json
+    "eomt-7b": (_vit(4096, 32, 32, 5) | {"use_swiglu_ffn": True}, SIDE),
 }
 
 # names in use that no hub id has: `tue-mps/eomt-vit-large` is in old guides, but never was an id
@@ -56,19 +59,22 @@ ALIASES = {
     "eomt-large-cityscapes": "tue-mps/cityscapes_semantic_eomt_large_1024",
     "eomt-large-panoptic": "tue-mps/coco_panoptic_eomt_large_640",
     "eomt-giant-panoptic": "tue-mps/coco_panoptic_eomt_giant_640",
+    "eomt-7b-panoptic": "tue-mps/coco_panoptic_eomt_7b_640",
     "eomt-large-instance": "tue-mps/coco_instance_eomt_large_640",
 }
 
 
 def _model_names(task: str) -> ModelNames:
     """Return the names that `--model` of a task accepts."""
-    released = released_weights(model_tables(task))
+    tables = model_tables(task)
+    released = released_weights(tables)
     return ModelNames(
         architectures=tuple(ARCHITECTURES),
         default="tiny",
         example=next(iter(released)),
         aliases=ALIASES | {hub_id.removeprefix("tue-mps/"): hub_id for hub_id in released},
         architecture_of=released,
+        pickles=frozenset(model["model_id"] for model in tables["models"] if model.get("pickled")),
     )
 
 

@@ -19,6 +19,7 @@ RELEASED = {
     "eomt-base": (640, 200, 133, 93.7),
     "eomt-large": (512, 100, 150, 316.0),
     "eomt-giant": (640, 200, 133, 1163.6),
+    "eomt-7b": (640, 200, 133, 6642.4),
     "tiny": (96, 24, 11, 0.77),
 }
 SIZE_OF = {
@@ -28,6 +29,7 @@ SIZE_OF = {
     "tue-mps/coco_panoptic_eomt_small_640_2x": "eomt-small",
     "coco_panoptic_eomt_base_640_2x": "eomt-base",
     "eomt-giant-panoptic": "eomt-giant",
+    "eomt-7b-panoptic": "eomt-7b",
     "tiny": "tiny",
 }
 
