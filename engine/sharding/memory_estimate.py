@@ -72,7 +72,7 @@ class ShardedMemory:
 
     @property
     def state(self) -> int:
-        """What is there in every moment of a step: weights, gradients, moments and EMA."""
+        """Bytes in every moment of a step: weights, gradients, moments and EMA."""
         return self.weights + self.gradients + self.moments + self.ema
 
     @property
