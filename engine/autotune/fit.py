@@ -1,4 +1,4 @@
-"""Settings that are measured on this machine before the first step: steps and micro-batch."""
+"""Settings that are chosen on this machine before the first step: shard, micro-batch, steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from visionloop.engine.autotune.micro_batch import find_micro_batch
+from visionloop.engine.autotune.shard import choose_sharding
 from visionloop.engine.autotune.steps import budget_message, estimate_steps, settings_key
 from visionloop.engine.budget import Budget, resumed_budget
 from visionloop.engine.config.options import AUTO, Settings, SettingSource
@@ -64,7 +65,7 @@ def autotune_settings(
     stop: Callable[[], bool],
     report: Callable[[str], object],
 ) -> dict[str, object] | None:
-    """Measure what is to be measured of "micro_batch" and "steps". All ranks agree.
+    """Measure what is to be measured of "shard", "micro_batch" and "steps". All ranks agree.
 
     Args:
         spec: the inputs of the run, before measuring.
@@ -79,6 +80,9 @@ def autotune_settings(
         {setting: value}, None after a stop.
     """
     measured: dict[str, object] = {}
+    if raw_settings["shard"].value == AUTO:
+        measured["shard"], reason = choose_sharding(spec)
+        report(f"shard auto: {measured['shard']} ({reason})")
     first = stored.get("micro_batch", {})  # at the first start of the run
     if raw_settings["micro_batch"].value == AUTO and first.get("source") != SettingSource.AUTO:
         size, reason = find_micro_batch(spec)

@@ -30,7 +30,7 @@ UNSIZED = 1000  # steps of a run with a budget, until it is measured how many fi
 LENGTHS = ("steps", "epochs", "budget")
 # settings of which another start may resolve another value: those of the machine, and the length,
 # which is checked for changes elsewhere
-RESOLVED_AT_EACH_START = ("workers", "device", "steps")
+RESOLVED_AT_EACH_START = ("workers", "device", "steps", "shard")
 
 
 def output_folder(settings: Settings, task_name: str) -> Path:
@@ -72,6 +72,7 @@ def resolve_auto(
     computed = {
         "steps": steps,
         "micro_batch": DEFAULT_MICRO_BATCH,
+        "shard": "none",
         "warmup_steps": round(0.05 * steps),
         "eval_every": max(steps_per_epoch, math.ceil(steps / 20)),
         "save_every": max(1, min(1000, steps // 10)),

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from visionloop.engine.config.options import AUTO, Amount, Duration, Interval, Seconds, option
 
+Shard = Literal["none", "full", "node", "auto"]
+
 
 @dataclass(frozen=True)
 class TaskConfig:
@@ -101,10 +103,11 @@ class TrainConfig:
         at_least=1,
         fixed=False,
     )
-    shard: Literal["none", "full", "node"] = option(
+    shard: Shard = option(
         "none",
         "Divide weights, gradients, moments and EMA with FSDP2: over all processes (full), or over "
-        "those of a node with a copy on each node (node); none: all of it on every process",
+        "those of a node with a copy on each node (node); none: all of it on every process; auto: "
+        "the least of these that leaves half of the memory for activations",
         group="Precision and memory",
         fixed=False,
     )

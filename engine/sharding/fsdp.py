@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -18,11 +17,11 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from visionloop.engine.config.train_config import Shard
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
 from visionloop.engine.tensors import local, row_range
 
-Shard = Literal["none", "full", "node"]
 REPLICATE, SHARD = "replicate", "shard"  # the dimensions of the mesh
 
 

@@ -41,7 +41,14 @@ SCRATCH_WARMUP = 0.025
 # (recipe of short runs).
 FEW_STEPS = 2000
 # crops of 512 px in a micro-batch; --batch-size stays what it is
-MICRO_BATCH = {"tiny": 32, "eomt-small": 16, "eomt-base": 8, "eomt-large": 4, "eomt-giant": 1}
+MICRO_BATCH = {
+    "tiny": 32,
+    "eomt-small": 16,
+    "eomt-base": 8,
+    "eomt-large": 4,
+    "eomt-giant": 1,
+    "eomt-7b": 1,
+}
 MICRO_BATCH_UNKNOWN = 4
 # name -> largest width of a model of about that size
 WIDTHS = {
@@ -50,6 +57,7 @@ WIDTHS = {
     "eomt-base": 768,
     "eomt-large": 1024,
     "eomt-giant": 1536,
+    "eomt-7b": 4096,
 }
 
 

@@ -168,7 +168,7 @@ def test_on_paper_saves_less_with_recomputation(rows_of):
     assert [(row["model"], row["over"]) for row in rows] == [("tiny", n) for n in (1, 8, 64)]
     assert all(row["recomputed_each_gib"] < row["plain_each_gib"] for row in rows)
     states = [row["state_gib"] for row in rows]
-    assert states == sorted(states, reverse=True) and states[0] > states[1] >= states[2] > 0
+    assert states == sorted(states, reverse=True) and states[0] > states[1]
     assert max(map(len, output.splitlines())) < 250 and output.count("tiny") == 2
     assert "plain / recomputed" in output
 

@@ -182,7 +182,7 @@ def test_a_folder_is_recognized_by_its_config(save_tiny, tmp_path):
         SEMANTIC.size_of(str(tmp_path)) == "eomt-large"
         and resolved(100, model=str(tmp_path))["mask_annealing"] == "auto"
     )
-    for content in ('{"hidden_size": 4096}', "{}", "[]", "no json"):
+    for content in ('{"hidden_size": 8192}', "{}", "[]", "no json"):
         (tmp_path / "config.json").write_text(content)
         assert SEMANTIC.size_of(str(tmp_path)) is None
 

@@ -1,0 +1,67 @@
+"""`--shard auto`: the least division of a model that leaves memory for activations."""
+
+from __future__ import annotations
+
+import torch
+
+from visionloop.engine.config.train_config import Shard, TrainConfig
+from visionloop.engine.distributed import World, broadcast_object, gather_objects
+from visionloop.engine.precision import DTYPES
+from visionloop.engine.run import RunSpec
+from visionloop.engine.sharding.memory_estimate import (
+    ModelSizes,
+    evaluation_memory,
+    memory_per_gpu,
+    model_sizes,
+)
+from visionloop.engine.system.memory import memory_of
+
+# of the available memory; the rest is for activations, whose size only a step shows
+SHARE_FOR_WEIGHTS = 0.5
+GIB = 2**30
+
+
+def choose_sharding(spec: RunSpec) -> tuple[Shard, str]:
+    """Choose the division of this run by the estimate of its memory. All ranks.
+
+    Returns:
+        (value of --shard, the reason in words).
+    """
+    task, world = spec.task, spec.world
+    module = task.build_model()
+    sizes = model_sizes(module, task.sharding_units(module))
+    del module
+    available = min(gather_objects(world, memory_of(world.device).available_bytes()))
+    return broadcast_object(world, least_division(sizes, spec.config, world, available))
+
+
+def least_division(
+    sizes: ModelSizes, config: TrainConfig, world: World, available: int
+) -> tuple[Shard, str]:
+    """Return (value of --shard, the reason in words) for `available` bytes on each device."""
+    divisions: dict[Shard, int] = {"none": 1}
+    if 1 < world.local_size < world.size:
+        divisions["node"] = world.local_size
+    if world.size > 1:
+        divisions["full"] = world.size
+    needed = {kind: needed_bytes(sizes, config, ranks) for kind, ranks in divisions.items()}
+    fitting = [kind for kind, size in needed.items() if size <= SHARE_FOR_WEIGHTS * available]
+    kind = fitting[0] if fitting else list(divisions)[-1]
+    figures = ", ".join(f"{name} {size / GIB:.2f}" for name, size in needed.items())
+    return kind, (
+        f"GiB of weights and optimizer state on each device: {figures}; available: "
+        f"{available / GIB:.2f}, half of it for activations"
+    )
+
+
+def needed_bytes(sizes: ModelSizes, config: TrainConfig, ranks: int) -> int:
+    """Return the bytes on a device of a run that is divided over `ranks`, without activations."""
+    moments = 2 if config.optimizer != "sgd" else int(config.momentum > 0)
+    gather_bytes = torch.finfo(DTYPES[config.shard_dtype]).bits // 8
+    training = memory_per_gpu(
+        sizes, ranks=ranks, ema=config.ema, moments=moments, gather_bytes=gather_bytes
+    )
+    evaluation = evaluation_memory(
+        sizes, ranks=ranks, ema=config.ema, moments=moments, gather_bytes=gather_bytes
+    )
+    return max(training.total, evaluation)
