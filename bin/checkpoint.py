@@ -1,12 +1,13 @@
-"""List, inspect, verify and prune the checkpoints of a run.
+"""List, inspect, verify, prune and consolidate the checkpoints of a run.
 
     bin/checkpoint.py list runs/flowers
     bin/checkpoint.py inspect runs/flowers/checkpoints/step_00002000
     bin/checkpoint.py verify runs/flowers                 exit code 1 if something is damaged
     bin/checkpoint.py prune runs/flowers --keep 2 --dry-run
+    bin/checkpoint.py consolidate runs/flowers/checkpoints/step_00002000 flowers-2000
 
-PATH is a run folder or its checkpoints/; for inspect and verify also one checkpoint folder or
-a best/.
+PATH is a run folder or its checkpoints/; for inspect, verify and consolidate also one checkpoint
+folder, for inspect and verify a best/.
 """
 
 import click
@@ -17,7 +18,7 @@ from visionloop.bin.commands.options import json_option, traceback_option
 
 @click.group(
     "checkpoint",
-    help="List, inspect, verify and prune the checkpoints of a run.",
+    help="List, inspect, verify, prune and consolidate the checkpoints of a run.",
     context_settings={"max_content_width": 120},
 )
 def command() -> None:
@@ -83,6 +84,20 @@ def prune(path: str, keep: int, dry_run: bool) -> None:
     from visionloop.bin.checkpoints.removal import run_prune
 
     run_prune(path, keep=keep, dry_run=dry_run)
+
+
+@command.command(
+    "consolidate",
+    help="Write the sharded checkpoint PATH, or the latest valid one of the run in PATH, as a whole "
+    "one to the new folder OUTPUT. It takes the memory of the largest tensor.",
+)
+@click.argument("path")
+@click.argument("output")
+@traceback_option
+def consolidate(path: str, output: str) -> None:
+    from visionloop.bin.checkpoints.consolidation import run_consolidate
+
+    run_consolidate(path, output)
 
 
 def main() -> None:

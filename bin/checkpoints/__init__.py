@@ -1,1 +1,1 @@
-"""List, inspect, verify and prune the checkpoints of a run."""
+"""List, inspect, verify, prune and consolidate the checkpoints of a run."""

@@ -24,6 +24,8 @@ from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject
 
 NOT_LISTED = "not in the manifest"
+# how files of weights begin: whole ones, shards, and what a task adds to shards
+WEIGHTS = ("model", "weights-", "extra")
 
 
 def run_inspect(path: str, *, as_json: bool) -> None:
@@ -46,19 +48,24 @@ def choose_folder(path: str) -> CheckpointFolder:
 def describe(folder: CheckpointFolder) -> JsonObject:
     """Return {field: value} of a checkpoint."""
     content, files = folder.content, describe_files(folder)
-    weights = {
-        name: count_numbers(folder.path / name) for name in files if name.endswith(".safetensors")
+    counts = {
+        name: count_elements(folder.path / name) for name in files if name.endswith(".safetensors")
     }
-    for name, count in weights.items():
-        files[name]["numbers"] = count
-    # one file, or several of a large model
-    models = [count for name, count in weights.items() if name.startswith("model")]
+    for name, count in counts.items():
+        files[name]["numbers"] = None if count is None else sum(count.values())
+    # one file, several of a large model, or one of each shard
+    models = {name: count for name, count in counts.items() if name.startswith(WEIGHTS)}
+    known = [count for count in models.values() if count is not None]
+    is_known = len(known) == len(models) > 0
     return {
         "folder": str(folder.path),
         "condition": folder.condition,
         "step": content.get("step", folder.step),
         "task": content.get("task"),
-        "parameters": total_or_none(models),
+        "parameters": sum(sum(count.values()) for count in known) if is_known else None,
+        # a tensor has rows in several shards
+        "tensors": len(set().union(*known)) if is_known else None,
+        "shards": sum(name.startswith("weights") for name in models) or None,
         "scores": content.get("scores") or {},
         "evaluated_at": content.get("evaluated_at"),
         "best": folder.best,
@@ -67,12 +74,6 @@ def describe(folder: CheckpointFolder) -> JsonObject:
         "files": files,
         "settings": content.get("settings") or {},
     }
-
-
-def total_or_none(counts: list[int | None]) -> int | None:
-    """Return the sum, or None if there is nothing to add or a count is unknown."""
-    numbers = [count for count in counts if count is not None]
-    return sum(numbers) if numbers and len(numbers) == len(counts) else None
 
 
 def describe_files(folder: CheckpointFolder) -> dict[str, JsonObject]:
@@ -94,12 +95,12 @@ def describe_files(folder: CheckpointFolder) -> dict[str, JsonObject]:
     }
 
 
-def count_numbers(path: Path) -> int | None:
-    """Return the number of elements of a safetensors file, from its header, or None."""
+def count_elements(path: Path) -> dict[str, int] | None:
+    """Return {tensor: number of elements} of a safetensors file, from its header, or None."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+            return {name: math.prod(file.get_slice(name).get_shape()) for name in names}
     except (OSError, SafetensorError):
         return None
 
@@ -107,13 +108,15 @@ def count_numbers(path: Path) -> int | None:
 def lines_of(description: JsonObject) -> list[str]:
     """Format a description as lines of text."""
     best, parameters = description["best"], description["parameters"]
+    tensors, shards = description["tensors"], description["shards"]
+    place = "model.safetensors" if shards is None else f"{shards} shard(s)"
     lines = [
         f"{description['folder']}: {description['condition']}",
         f"step        {show(description['step'])}",
         f"task        {show(description['task'])}",
         # BatchNorm statistics are among the weights
         f"parameters  {'-' if parameters is None else format(parameters, ',')}"
-        ", in model.safetensors, with buffers",
+        f" in {show(tensors)} tensors of {place}, with buffers",
         f"best        {best['metric']} {best['score']:.4f} at step {best['step']}"
         if best
         else "best        none yet",

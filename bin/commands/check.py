@@ -12,6 +12,7 @@ from pathlib import Path
 from visionloop.bin.commands.overfit import require_goal, run_overfit
 from visionloop.bin.commands.sheet import require_png, write_sheet
 from visionloop.engine.autotune.calibration import CalibrationRun, calibrate, part_of
+from visionloop.engine.autotune.micro_batch import refuse_sharding
 from visionloop.engine.autotune.precision import precision_line, resolve_precision
 from visionloop.engine.autotune.steps import (
     ROUGH_STEPS,
@@ -102,6 +103,7 @@ def estimate_run(
     raw_settings = resolve_precision(task, raw_settings, world, {})
     measured = {}
     if raw_settings["micro_batch"].value == AUTO:
+        refuse_sharding(raw_settings["shard"].value)
         # measuring it may take minutes: this is a size that most machines have memory for
         measured["micro_batch"] = min(raw_settings["batch_size"].value, DEFAULT_MICRO_BATCH)
     if all(raw_settings[name].value is None for name in LENGTHS):
@@ -294,4 +296,10 @@ def check_run(
         f"{steps} {length} on one process: about {duration_text(cost['seconds'])}, "
         f"{cost['memory_gib']} GiB of memory, {cost['disk_gib']} GiB on disk"
     )
+    if (shard := raw_settings["shard"].value) != "none":
+        where = " of a node" if shard == "node" else ""
+        lines.append(
+            f"--shard {shard}: this one process held all weights, gradients, moments and EMA; of N "
+            f"processes{where} each holds 1/N of them"
+        )
     return estimate, lines

@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -76,7 +76,7 @@ def run_overfit(
     dataset = task.build_eval_dataset("train")
     subset = Subset(dataset, evenly_spaced(len(dataset), config.overfit))
     world = World(0, 0, 1, device)
-    module = build_module(task, config, world)
+    module = build_module(task, replace(config, shard="none"), world)
     samples, scored = task.overfit_samples(
         [subset[i] | {"sample_id": torch.tensor(i)} for i in range(len(subset))]
     )

@@ -8,6 +8,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from visionloop.engine.batch import Batch
 from visionloop.engine.checkpoints.files import finite, write_json
 from visionloop.engine.checkpoints.folder import read_state, step_folder_name, step_folders
 from visionloop.engine.checkpoints.manifest import problems
+from visionloop.engine.checkpoints.resume import load_module
 from visionloop.engine.config.options import (
     Setting,
     Settings,
@@ -232,12 +234,13 @@ def measure(
     Returns {"weights": of `find_weights`, "losses": {term: value}, "gradient_norm": float,
     "gradient_norms": {parameter group: float}}.
     """
-    module = build_module(task, config, world)  # with the first weights of the run
+    # whole on this process, also of a sharded run; with the first weights of the run
+    module = build_module(task, replace(config, shard="none"), world)
     optimizer = build_optimizer(task.parameter_groups(module), module, config)
     precision = build_precision(config.precision, world.device, tf32=config.tf32)
     folder, weights = find_weights(task, config, run, step - 1)
     if folder:
-        task.load(module, folder)
+        load_checkpoint(task, module, folder, weights["step"], config.steps)
         precision.load_scaler_state(read_state(folder)["scaler"])
     seed_host(STEP, config.seed, step - 1)
     task.before_step(module, step - 1, config.steps)
@@ -260,6 +263,19 @@ def measure(
         "gradient_norm": norm_of(module.parameters()),
         "gradient_norms": groups,
     }
+
+
+def load_checkpoint(
+    task: Task, module: torch.nn.Module, folder: Path, done: int, steps: int
+) -> None:
+    """Load the weights of a checkpoint of `done` steps, whole or sharded.
+
+    Raises UserError for one that cannot be loaded.
+    """
+    try:
+        load_module(task, module, folder, done, steps)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: {error}", code="bad_checkpoint", file=str(folder)) from None
 
 
 def norm_of(parameters: Iterable[torch.nn.Parameter]) -> float:

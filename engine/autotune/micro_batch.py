@@ -40,9 +40,10 @@ def find_micro_batch(spec: RunSpec) -> tuple[int, str]:
         (samples of a micro-batch, the measurement in words).
 
     Raises:
-        UserError: not even the smallest micro-batch fits.
+        UserError: not even the smallest micro-batch fits, or the run is sharded.
     """
     task, config, world = spec.task, spec.config, spec.world
+    refuse_sharding(config.shard)
     set_process(config)
     barrier(world)  # no other rank is taking memory while the available memory is read
     probe = MicroBatchProbe(spec)
@@ -64,6 +65,20 @@ def find_micro_batch(spec: RunSpec) -> tuple[int, str]:
     size, taken = found
     kind = "memory" if world.device.type == "cpu" else "device memory"
     return size, f"a step takes {taken / GIB:.2f} of {available / GIB:.2f} GiB available {kind}"
+
+
+def refuse_sharding(shard: str) -> None:
+    """Raise UserError for a sharded run, whose micro-batch cannot be measured.
+
+    Every forward of sharded weights waits for the other ranks, so that a rank that runs out of
+    memory in a step that is tried would leave them waiting.
+    """
+    if shard != "none":
+        raise UserError(
+            f"--micro-batch auto: not with --shard {shard}, where a process without memory for a "
+            "step leaves the others waiting; give a number, such as --micro-batch 1",
+            field="micro_batch",
+        )
 
 
 def search_in_lock_step(

@@ -1,4 +1,4 @@
-"""Whole weights from the shards of a checkpoint, written tensor by tensor.
+"""A whole checkpoint, or its weights, from the shards of a sharded one, written tensor by tensor.
 
 Memory is bounded by the largest tensor, not by the model.
 """
@@ -6,16 +6,23 @@ Memory is bounded by the largest tensor, not by the model.
 from __future__ import annotations
 
 import json
+import shutil
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from visionloop.engine.checkpoints.files import write_json
+from visionloop.engine.checkpoints.folder import write_folder
+from visionloop.engine.checkpoints.manifest import read_manifest
+from visionloop.engine.checkpoints.stored_tensors import SHARD_FILE, StoredTensors, is_sharded
+from visionloop.engine.checkpoints.writer import load_tensors
 from visionloop.engine.types import JsonObject
 
 # as transformers names and splits them
 WEIGHTS_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+EXTRA = "extra.safetensors"  # of a sharded checkpoint: what `Task.save` adds to the weights
 LARGEST_FILE = 5 * 10**9  # bytes
 # names of safetensors (its format description)
 DTYPES = {
@@ -30,6 +37,41 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+
+
+def consolidate(source: Path, target: Path) -> None:
+    """Write a sharded checkpoint as a whole one, as a run that is not sharded writes it.
+
+    The weights go into model.safetensors, or into several files with an index above 5 GB, as
+    transformers reads them; moments and EMA into one file each, which only training reads. Weights
+    have their names in the module, a tied one its first.
+
+    Args:
+        source: a valid sharded checkpoint.
+        target: the new folder, which appears when it is complete.
+
+    Raises:
+        ValueError: a shard cannot be understood.
+        OSError: a file cannot be read or written.
+    """
+    manifest = read_manifest(source)
+    assert manifest is not None, "the checkpoint is valid"
+    others = [name for name in manifest["files"] if not SHARD_FILE.fullmatch(name)]
+
+    def fill(folder: Path) -> None:
+        for name in others:
+            if name != EXTRA:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, folder / name)
+        extra = load_tensors(source / EXTRA) if EXTRA in others else {}
+        with StoredTensors(source, "weights") as weights:
+            write_weights(folder, ChainMap(extra, weights))  # type: ignore[arg-type]  # only read
+        for kind in ("optimizer", "ema"):
+            if is_sharded(source, kind):
+                with StoredTensors(source, kind) as stored:
+                    write_streamed(folder / f"{kind}.safetensors", stored, sorted(stored))
+
+    write_folder(target, fill)
 
 
 def write_weights(

@@ -20,6 +20,7 @@ from visionloop.engine.optim import load_state_by_name
 from visionloop.engine.sharding.fsdp import copy_rows
 from visionloop.engine.task import Task
 from visionloop.engine.tensors import load_by_name
+from visionloop.engine.types import TaskModule
 
 if TYPE_CHECKING:
     from visionloop.engine.run import Run
@@ -72,17 +73,12 @@ def load_weights(run: Run, task: Task, folder: Path, step: int) -> None:
         step: steps done there.
     """
     try:
-        if is_sharded(folder):
-            with StoredTensors(folder, "weights") as weights:
-                load_by_name(named_state(run.module), weights, "the checkpoint")
-            # what a task keeps in plain attributes is a function of the step
-            task.before_step(run.module, max(0, step - 1), run.config.steps)
-        elif run.sharding:
+        if run.sharding and not is_sharded(folder):
             whole = task.build_model()
             task.load(whole, folder)
             copy_rows(run.module, whole.state_dict())
         else:
-            task.load(run.module, folder)
+            load_module(task, run.module, folder, step, run.config.steps)
         with StoredTensors(folder, "optimizer") as optimizer:
             load_state_by_name(run.optimizer, run.module, optimizer)
         if run.ema:
@@ -90,3 +86,26 @@ def load_weights(run: Run, task: Task, folder: Path, step: int) -> None:
                 run.ema.load(ema)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: {error}", code="bad_checkpoint", file=str(folder)) from None
+
+
+def load_module(task: Task, module: TaskModule, folder: Path, step: int, steps: int) -> None:
+    """Load the weights of a checkpoint; of a sharded one, those rows that the module holds.
+
+    Args:
+        task: the task.
+        module: its model, sharded only where the checkpoint is.
+        folder: the checkpoint.
+        step: steps done there.
+        steps: of the whole run.
+
+    Raises:
+        ValueError: the weights are of another model.
+        OSError: a file cannot be read.
+    """
+    if not is_sharded(folder):
+        task.load(module, folder)
+        return
+    with StoredTensors(folder, "weights") as weights:
+        load_by_name(named_state(module), weights, "the checkpoint")
+    # what a task keeps in plain attributes is a function of the step
+    task.before_step(module, max(0, step - 1), steps)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from visionloop.engine.checkpoints.consolidate import WEIGHTS_FILE, write_weights
+from visionloop.engine.checkpoints.consolidate import EXTRA, WEIGHTS_FILE, write_weights
 from visionloop.engine.checkpoints.files import fsync, replace_file, write_json
 from visionloop.engine.checkpoints.folder import prune, step_folder_name, write_folder
 from visionloop.engine.checkpoints.manifest import describe_file
@@ -42,7 +42,6 @@ from visionloop.engine.types import JsonObject
 if TYPE_CHECKING:
     from visionloop.engine.run import Run
 
-EXTRA = "extra.safetensors"
 POLL_SECONDS = 0.05
 Files = dict[str, JsonObject]  # {name: {"size", "sha256"}}
 

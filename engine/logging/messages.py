@@ -55,6 +55,7 @@ def log_startup_summary(spec: RunSpec, state: JsonObject | None) -> None:
         f"{config.steps} steps of {config.batch_size} ({world.size} process(es) x "
         f"{len(ranges) // world.size} micro-batch(es) of {sizes_text}), {world.device.type}, "
         f"{config.precision}, {config.threads} thread(s), {config.workers} worker(s)"
+        f"{sharding_text(config.shard, world)}"
     )
     if task.config.from_scratch and not state:
         info(f"{task.config.model}: from random weights")
@@ -84,6 +85,18 @@ def log_startup_summary(spec: RunSpec, state: JsonObject | None) -> None:
             "model's noise depends on the number of processes; samples, order and normalization "
             "do not"
         )
+
+
+def sharding_text(shard: str, world: World) -> str:
+    """Return the end of the summary of a run with --shard: who holds what; else nothing."""
+    if shard == "none":
+        return ""
+    shards = world.size if shard == "full" else world.local_size
+    if shards == 1:
+        copies = "" if world.size == 1 else " on each node"
+        return f", --shard {shard} with one process{copies}: nothing is divided"
+    copies = f" on each of {world.size // shards} nodes" if shards < world.size else ""
+    return f", sharded over {shards} processes{copies}"
 
 
 def nondeterministic_line(operations: Sequence[str]) -> str:

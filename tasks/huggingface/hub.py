@@ -245,6 +245,13 @@ def check_folder(folder: str | Path, *, weights: bool = True) -> Path:
             file=str(folder / pickled),
             hint=f"{CONVERT} {folder} OUTPUT",
         )
+    if any(folder.glob("weights-*-of-*.safetensors")):
+        raise UserError(
+            f"--model {folder}: a checkpoint of a sharded run; use best/ of the run, or write it "
+            f"whole: visionloop-checkpoint consolidate {folder} OUTPUT",
+            field="model",
+            file=str(folder),
+        )
     why = "model.safetensors is missing; --from-scratch uses the config alone"
     raise UserError(f"--model {folder}: {why}", field="model", file=str(folder))
 
