@@ -88,8 +88,8 @@ def prune(path: str, keep: int, dry_run: bool) -> None:
 
 @command.command(
     "consolidate",
-    help="Write the sharded checkpoint PATH, or the latest valid one of the run in PATH, as a whole "
-    "one to the new folder OUTPUT. It takes the memory of the largest tensor.",
+    help="Write the sharded checkpoint PATH, or the latest valid one of the run in PATH, as a "
+    "whole one to the new folder OUTPUT. It takes the memory of the largest tensor.",
 )
 @click.argument("path")
 @click.argument("output")

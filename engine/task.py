@@ -61,10 +61,10 @@ class Task:
     overfit_goal: ClassVar[tuple[str, float | str] | None] = None
     # suffix of the file of `save_scored_predictions`; None: the task has none
     saved_predictions_suffix: ClassVar[str | None] = None
-    # longer side in pixels of one image of `draw_predictions` on the contact sheet
-    sheet_side: ClassVar[int] = 200
-    # the score of `sample_scores`; None: images are not ranked
-    sample_score: ClassVar[MetricSpec | None] = None
+    sheet_side: ClassVar[int] = 200  # longer side in pixels of an image on the contact sheet
+    sample_score: ClassVar[MetricSpec | None] = None  # of `sample_scores`; None: no ranking
+    # `save_best` changes weights, so a sharded run too gives it all of them, in host memory
+    converts_best: ClassVar[bool] = False
     # {title: patterns of metric keys that share a chart}; the others get a chart each
     score_charts: ClassVar[dict[str, tuple[str, ...]]] = {}
     class_curves: ClassVar[tuple[str, ...]] = ()  # columns of `per_class_scores` with a curve

@@ -33,10 +33,12 @@ def run_consolidate(path: str, output: str) -> None:
         raise UserError(f"{output}: {why}", file=str(output), field="output")
     try:
         consolidate(folder.path, target)
-    except (OSError, SafetensorError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        place = str(getattr(error, "filename", None) or folder.path)
-        raise UserError(f"{place}: {reason}; nothing was written", file=place) from None
+    except OSError as error:
+        why = f"cannot be written ({error.strerror or error})"
+        raise UserError(f"{output}: {why}", file=str(output), field="output") from None
+    except (SafetensorError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{folder.path}: {why}", file=str(folder.path), field="path") from None
     sizes = file_sizes(target)
     total = format_size(sum(sizes.values()))
     print(f"{target}: step {folder.content['step']}, {len(sizes)} files, {total}")

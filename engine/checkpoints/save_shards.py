@@ -159,8 +159,11 @@ def prepare_shard(run: Run, task: Task, state: JsonObject, folder: Path) -> Call
             # before the rename, so that it is never older than the best score in state.json
 
             def fill_best(target: Path) -> None:
-                task.save_best(module, {}, target, best["scores"])
-                add_weights(target, temporary, best_kind)
+                with StoredTensors(temporary, best_kind) as stored:
+                    whole = dict(stored) if task.converts_best else {}
+                    task.save_best(module, whole, target, best["scores"])
+                    if not whole:
+                        add_weights(target, stored)
 
             write_folder(output / "best", fill_best)
         return files
@@ -227,12 +230,8 @@ def write_without_weights(task: Task, module: torch.nn.Module, folder: Path) -> 
         path.unlink(missing_ok=True)
 
 
-def add_weights(target: Path, checkpoint: Path, kind: str) -> None:
-    """Write the weights of a sharded checkpoint into a folder that was saved without.
-
-    kind: "weights" or "ema".
-    """
+def add_weights(target: Path, stored: StoredTensors) -> None:
+    """Write the weights of a sharded checkpoint into a folder that was saved without."""
     path = target / WEIGHTS_FILE
     extra = load_tensors(path) if path.exists() else {}
-    with StoredTensors(checkpoint, kind) as stored:
-        write_weights(target, ChainMap(extra, stored))  # type: ignore[arg-type]  # only read
+    write_weights(target, ChainMap(extra, stored))  # type: ignore[arg-type]  # only read

@@ -229,6 +229,8 @@ class SuperResolutionTask(Task):
     def load(self, module: Swin2SRForImageSuperResolution, folder: Path) -> None:
         load_folder(module, folder)
 
+    converts_best = True  # for plain transformers
+
     def save_best(
         self,
         module: Swin2SRForImageSuperResolution,

@@ -224,6 +224,32 @@ def test_overfitted_images_are_no_error(learn, capsys):
     assert "a line for people" in lines
 
 
+def test_a_sharded_run_is_checked_on_one_process(learn, capsys, tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"shard": "full"}))
+    flags = {"data": "toy", "overfit": 6, "device": "cpu", "threads": 1, "precision": "fp32"}
+    flags |= {"batch_size": 8, "lr": 1e-2}
+    config = str(tmp_path / "settings.json")
+    assert run_check(Learner, flags, config_file=config, as_json=False) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "\n--shard full: this one process held all weights, gradients, moments and EMA; " in printed
+    )
+    assert "6 images overfitted: accuracy 100.00 % after " in printed
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ({"micro_batch": "auto"}, "--micro-batch auto: not with --shard node, "),
+        ({"optimizer": "sgd"}, "--shard node: not with --optimizer sgd"),
+    ],
+)
+def test_check_refuses_what_a_sharded_run_refuses(learn, setting, why):
+    code, report, _ = learn(Learner, shard="node", **setting)
+    (error,) = report["errors"]
+    assert code == 2 and error["why"].startswith(why)
+
+
 FAILURES = {
     "it hardly fell": (Blind, {}),
     "the score did not rise": (Mirrored, {}),

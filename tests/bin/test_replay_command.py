@@ -16,6 +16,7 @@ from visionloop.bin.commands.replay import run_replay
 from visionloop.datasets.synthetic.writers import WRITERS, write_classification
 from visionloop.engine.checkpoints.folder import step_folder_name
 from visionloop.engine.errors import UserError
+from visionloop.engine.testing.short_runs import on_ranks
 from visionloop.engine.train import train
 from visionloop.tasks.classification.task import ClassificationTask
 
@@ -367,3 +368,30 @@ def test_skipped_samples_are_named_and_replaced(replay, tmp_path):
     ]
     assert f"unreadable samples, replaced by the next: train/{gone}.png" in lines
     assert report["losses"]["loss"] == logged(tmp_path / "run", 1)["loss"]
+
+
+def train_sharded(output, settings):
+    train(ToyTask, output=output, shard="full", **TOY | settings)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_step_of_a_sharded_run_is_replayed_by_one_process_from_its_shards(
+    replay, tmp_path, processes
+):
+    output = tmp_path / "run"
+    on_ranks(processes, train_sharded, str(output), {"steps": 4}, context="fork")
+    folder = output / "checkpoints" / step_folder_name(3)
+    assert (folder / f"weights-00001-of-0000{processes}.safetensors").exists()
+    # processes that were forked know their number from their own environment
+    environment = json.loads((output / "environment.json").read_text())
+    assert environment["processes"] == processes
+    report, lines = replay(ToyTask, 4)
+    row = logged(output, 4)
+    assert report["weights"]["folder"] == str(folder) and report["weights"]["exact"]
+    near = 0 if processes == 1 else 1e-5  # sums in another order
+    assert report["losses"]["loss"] == pytest.approx(row["loss"], rel=near)
+    assert report["gradient_norm"] == pytest.approx(row["grad_norm"], rel=near)
+    assert ("(logged: the same)" in " ".join(lines)) >= (processes == 1)
+    (folder / "weights-00001-of-00001.safetensors").unlink(missing_ok=True)
+    (folder / "state.json").write_text("{}")
+    assert not replay(ToyTask, 4)[0]["weights"]["exact"]  # a damaged one is not used

@@ -17,7 +17,9 @@ from visionloop.engine.autotune.steps import (
     steps_within,
 )
 from visionloop.engine.budget import LEAVING_SECONDS, Budget, Figures, TimeLeft, read_budget
+from visionloop.engine.checkpoints.folder import latest_valid
 from visionloop.engine.checkpoints.start import CALIBRATION_FOLDER
+from visionloop.engine.checkpoints.stored_tensors import is_sharded
 from visionloop.engine.checkpoints.writer import load_tensors
 from visionloop.engine.config.options import Duration, build, duration_text, resolve
 from visionloop.engine.config.resolve import resolve_auto
@@ -201,15 +203,20 @@ def test_a_budget_excludes_steps_and_epochs(other, tmp_path):
         trained(tmp_path, "1h", **other)
 
 
-def budgeted_on_this_rank(output):
-    result = trained_soon(output, micro_batch=4)
+def budgeted_on_this_rank(output, shard):
+    result = trained_soon(output, micro_batch=4, shard=shard)
     return [result.state, result.step, result.best["step"]]
 
 
 @pytest.mark.slow
-def test_two_processes_agree_on_steps_and_end(tmp_path):
-    first, second = on_ranks(2, budgeted_on_this_rank, str(tmp_path / "run"), context="fork")
+@pytest.mark.parametrize("shard", ["none", "full"])
+def test_two_processes_agree_on_steps_and_end(tmp_path, shard):
+    output = tmp_path / "run"
+    first, second = on_ranks(2, budgeted_on_this_rank, str(output), shard, context="fork")
     assert first == second and first[0] == "finished"
+    assert not (output / CALIBRATION_FOLDER).exists()
+    newest = latest_valid(output / "checkpoints")
+    assert newest is not None and is_sharded(newest) == (shard == "full")
 
 
 # what fits --------------------

@@ -2,6 +2,7 @@
 
 import errno
 import resource
+import shutil
 
 import pytest
 import torch
@@ -91,6 +92,20 @@ def test_nothing_fits_is_one_line(tmp_path, monkeypatch):
     ) as caught:
         train(HungryToy, output=str(tmp_path), micro_batch="auto", **SETTINGS)
     assert caught.value.code == "no_memory"
+
+
+def test_a_sharded_run_is_refused_in_one_line_unless_its_size_was_measured_before(tmp_path):
+    class NoModelToy(HungryToy):
+        def build_model(self):
+            raise AssertionError("nothing is built")
+
+    sharded = SETTINGS | dict(output=str(tmp_path), micro_batch="auto", shard="full", save_every=1)
+    with pytest.raises(UserError, match=r"^--micro-batch auto: not with --shard full, [^\n]+$"):
+        train(NoModelToy, **sharded)
+    train(HungryToy, **sharded | {"shard": "none"})
+    shutil.rmtree(tmp_path / "checkpoints" / "step_00000002")
+    assert train(HungryToy, **sharded).state == "finished"
+    assert list((tmp_path / "checkpoints").glob("*/weights-00001-of-00001.safetensors"))
 
 
 def test_an_allocation_beyond_the_limit_fails_and_is_recognized():

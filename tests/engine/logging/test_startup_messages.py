@@ -4,12 +4,13 @@ import re
 import sys
 import time
 
+import pytest
 import torch
 from toy_task import ToyTask
 
 from visionloop.engine.budget import Budget
 from visionloop.engine.distributed import World
-from visionloop.engine.logging.messages import unused_gpus
+from visionloop.engine.logging.messages import sharding_text, unused_gpus
 from visionloop.engine.logging.run_log import RunLog
 from visionloop.engine.testing.short_runs import CONFIG, train_steps
 from visionloop.engine.train import train
@@ -40,6 +41,29 @@ def test_a_single_process_with_several_gpus_prints_how_to_use_them_all(monkeypat
     )
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert unused_gpus(World(0, 0, 1, torch.device("cuda", 0))) is None
+
+
+@pytest.mark.parametrize(
+    ("shard", "size", "local_size", "text"),
+    [
+        ("none", 8, 8, ""),
+        ("full", 8, 4, ", sharded over 8 processes"),
+        ("node", 8, 8, ", sharded over 8 processes"),
+        ("node", 8, 4, ", sharded over 4 processes on each of 2 nodes"),
+        ("full", 1, 1, ", --shard full with one process: nothing is divided"),
+        ("node", 2, 1, ", --shard node with one process on each node: nothing is divided"),
+    ],
+)
+def test_the_summary_says_over_how_many_processes_a_run_is_sharded(shard, size, local_size, text):
+    world = World(0, 0, size, torch.device("cpu"), local_size=local_size)
+    assert sharding_text(shard, world) == text
+
+
+def test_a_sharded_run_on_one_process_says_that_nothing_is_divided(tmp_path, capsys):
+    train(ToyTask, output=str(tmp_path), steps=1, shard="full", **TOY)
+    summary = capsys.readouterr().out.splitlines()[0]
+    assert summary.startswith("toy: 40 training and 23 validation samples, 1 steps of 8 ")
+    assert summary.endswith(" worker(s), --shard full with one process: nothing is divided")
 
 
 class ToyWithNotes(ToyTask):

@@ -6,7 +6,13 @@ import pytest
 from small_super_resolution import make_compressed_task, make_denoising_task, make_quiet_task
 from super_resolution_files import write_super_resolution_data
 
-from visionloop.engine.testing.check_task import accumulation, check_task, ranks, resume
+from visionloop.engine.testing.check_task import (
+    accumulation,
+    check_task,
+    ranks,
+    resume,
+    sharding,
+)
 from visionloop.engine.testing.short_runs import CONFIG, assert_same_step, first_step
 
 
@@ -27,7 +33,7 @@ def test_super_resolution_keeps_the_contract():
 @pytest.mark.slow
 @pytest.mark.parametrize("make_task", [make_compressed_task, make_denoising_task])
 def test_degradations_are_the_same_after_a_stop_and_on_any_number_of_ranks(make_task, tmp_path):
-    for check in (resume, accumulation, ranks):
+    for check in (resume, accumulation, ranks, sharding):
         check(make_task, tmp_path / check.__name__)
 
 
