@@ -1,10 +1,11 @@
-"""Configs of Hugging Face folders."""
+"""Folders of models: configs that cannot be read, weights that are not there."""
 
 import json
 
 import pytest
 
 from visionloop.engine.errors import UserError
+from visionloop.tasks.huggingface.hub import check_folder
 from visionloop.tasks.huggingface.loading import load_config
 
 
@@ -23,3 +24,15 @@ def test_a_config_that_transformers_does_not_know_is_an_error_of_one_line(tmp_pa
     with pytest.raises(UserError, match="--model") as caught:
         load_config(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_in_shards_is_one_line_with_the_command_that_makes_it_whole(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "weights-00001-of-00002.safetensors").touch()
+    with pytest.raises(UserError) as caught:
+        check_folder(tmp_path)
+    assert str(caught.value) == (
+        f"--model {tmp_path}: a checkpoint of a sharded run; use best/ of the run, or write it "
+        f"whole: visionloop-checkpoint consolidate {tmp_path} OUTPUT"
+    )
+    assert check_folder(tmp_path, weights=False) == tmp_path
