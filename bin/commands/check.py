@@ -103,7 +103,8 @@ def estimate_run(
     raw_settings = resolve_precision(task, raw_settings, world, {})
     measured = {}
     if raw_settings["micro_batch"].value == AUTO:
-        refuse_sharding(raw_settings["shard"].value)
+        if raw_settings["shard"].value != AUTO:  # which divides nothing on one process
+            refuse_sharding(raw_settings["shard"].value)
         # measuring it may take minutes: this is a size that most machines have memory for
         measured["micro_batch"] = min(raw_settings["batch_size"].value, DEFAULT_MICRO_BATCH)
     if all(raw_settings[name].value is None for name in LENGTHS):
@@ -296,7 +297,7 @@ def check_run(
         f"{steps} {length} on one process: about {duration_text(cost['seconds'])}, "
         f"{cost['memory_gib']} GiB of memory, {cost['disk_gib']} GiB on disk"
     )
-    if (shard := raw_settings["shard"].value) != "none":
+    if (shard := estimate.resolved.train_config.shard) != "none":
         where = " of a node" if shard == "node" else ""
         lines.append(
             f"--shard {shard}: this one process held all weights, gradients, moments and EMA; of N "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from visionloop.engine.autotune.micro_batch import find_micro_batch
+from visionloop.engine.autotune.micro_batch import find_micro_batch, refuse_sharding
 from visionloop.engine.autotune.shard import choose_sharding
 from visionloop.engine.autotune.steps import budget_message, estimate_steps, settings_key
 from visionloop.engine.budget import Budget, resumed_budget
@@ -85,6 +85,7 @@ def autotune_settings(
         report(f"shard auto: {measured['shard']} ({reason})")
     first = stored.get("micro_batch", {})  # at the first start of the run
     if raw_settings["micro_batch"].value == AUTO and first.get("source") != SettingSource.AUTO:
+        refuse_sharding(str(measured.get("shard", spec.config.shard)))
         size, reason = find_micro_batch(spec)
         measured["micro_batch"] = size
         report(f"micro-batch auto: {size} ({reason})")

@@ -40,10 +40,9 @@ def find_micro_batch(spec: RunSpec) -> tuple[int, str]:
         (samples of a micro-batch, the measurement in words).
 
     Raises:
-        UserError: not even the smallest micro-batch fits, or the run is sharded.
+        UserError: not even the smallest micro-batch fits.
     """
     task, config, world = spec.task, spec.config, spec.world
-    refuse_sharding(config.shard)
     set_process(config)
     barrier(world)  # no other rank is taking memory while the available memory is read
     probe = MicroBatchProbe(spec)
