@@ -103,7 +103,14 @@ def wait_for_write(run: Run) -> tuple[bool, Exception | None]:
                 raise error
             error = None  # theirs is the reason
     main_failed = any(gather_objects(run.world, run.world.is_main and error is not None))
+    if main_failed and not run.world.is_main and is_missing_file(error):
+        error = None  # the main rank removed the folder: its error is the reason
     return others_failed or main_failed, error
+
+
+def is_missing_file(error: Exception | None) -> bool:
+    """Return True for the error of a file that is gone. safetensors has no type for it."""
+    return isinstance(error, FileNotFoundError) or "(os error 2)" in str(error)
 
 
 def error_of_write(run: Run) -> Exception | None:

@@ -86,7 +86,11 @@ class StoredTensors(Mapping[str, torch.Tensor]):
             raise ValueError(f"{path.name}: {' '.join(str(error).split())}") from None
         for name, parts in self._parts.items():
             parts.sort(key=lambda part: part.first)
-            rows = sum(part.rows for part in parts)
+            rows = 0
+            for part in parts:
+                if part.first != rows:
+                    raise ValueError(f"{name}: a part begins at row {part.first}, expected {rows}")
+                rows += part.rows
             if rows != row_count(self.shapes[name]):
                 raise ValueError(f"{name}: {rows} rows, expected {row_count(self.shapes[name])}")
         return self

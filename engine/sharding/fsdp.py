@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from visionloop.engine.config.train_config import Shard
-from visionloop.engine.distributed import World
+from visionloop.engine.distributed import World, gather_objects
 from visionloop.engine.errors import UserError
 from visionloop.engine.tensors import local, row_range
 
@@ -80,16 +80,19 @@ def build_mesh(shard: Shard, world: World) -> DeviceMesh:
     Raises:
         UserError: the processes are not spread evenly over the nodes.
     """
+    shards = world.size
+    if shard == "node":
+        sizes = gather_objects(world, world.local_size)
+        if len(set(sizes)) > 1 or world.size % sizes[0]:  # the same on all ranks
+            raise UserError(
+                f"--shard node: expected the same number of processes on every node, got "
+                f"{' and '.join(str(size) for size in sorted(set(sizes)))} of {world.size}",
+                field="shard",
+            )
+        shards = world.local_size
     if not dist.is_initialized():  # one process: sharding needs a group all the same
         backend = "nccl" if world.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    shards = world.size if shard == "full" else world.local_size
-    if world.size % shards:
-        raise UserError(
-            f"--shard node: expected the same number of processes on every node, got {world.size} "
-            f"processes with {shards} of them here",
-            field="shard",
-        )
     shape = (world.size // shards, shards)
     return init_device_mesh(world.device.type, shape, mesh_dim_names=(REPLICATE, SHARD))
 

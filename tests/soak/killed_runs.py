@@ -44,19 +44,25 @@ LONGEST = 180  # seconds in which a process that is to end by itself must be gon
 
 @dataclass(frozen=True)
 class Case:
-    """A combination that the kill test repeats. workers: data workers of each process."""
+    """A combination that the kill test repeats.
+
+    workers: data workers of each process; shard: how weights are divided over processes.
+    """
 
     task: str
     processes: int
     workers: int
     data: str
+    shard: str = "none"
 
     @property
     def name(self) -> str:
-        return f"{self.task}-{self.processes}p-{self.workers}w"
+        kind = "" if self.shard == "none" else f"-{self.shard}-shards"
+        return f"{self.task}-{self.processes}p-{self.workers}w{kind}"
 
     def arguments(self, output: Path) -> list[str]:
         options = {"data": self.data, "output": output, "workers": self.workers}
+        options["shard"] = self.shard
         options |= SIZES[self.task] | SMALL
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return ["--from-scratch", *words]

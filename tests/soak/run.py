@@ -2,6 +2,8 @@ r"""Kill training runs at random moments and compare what they write with undist
 
 python tests/soak/run.py soak/ --kills 50
 python tests/soak/run.py soak/ --task detection --processes 2 --workers 0 --kills 10
+python tests/soak/run.py soak/ --task classification --processes 2 --workers 0 --shard full \
+    --kills 200
 
 The folder holds sample data, the undisturbed runs and the record of all rounds. Each call adds to
 the record, so a call that was interrupted is repeated as it is.
@@ -57,6 +59,13 @@ IMAGES = {"train": 24, "val": 2}
     help="Data workers of each process; may be repeated.",
 )
 @click.option(
+    "--shard",
+    type=click.Choice(("none", "full")),
+    default="none",
+    show_default=True,
+    help="Divide weights, gradients, moments and EMA over the processes of a run.",
+)
+@click.option(
     "--kills",
     type=click.IntRange(0),
     default=10,
@@ -77,6 +86,7 @@ def main(
     tasks: tuple[str, ...],
     processes: tuple[int, ...],
     workers: tuple[int, ...],
+    shard: str,
     kills: int,
     data: str | None,
     seed: int,
@@ -96,7 +106,7 @@ def main(
     for task in tasks:
         preload(task)
     cases = [
-        Case(task, *sizes, data or sample_data(folder, task))
+        Case(task, *sizes, data or sample_data(folder, task), shard)
         for task, *sizes in itertools.product(tasks, processes, workers)
     ]
     with small_disk(folder / "runs") as fillable:
@@ -138,6 +148,7 @@ def sample_data(folder: Path, task: str) -> str:
 
 def preload(task: str) -> None:
     """Import what a worker needs, so that a fork has it. Nothing here may start a thread."""
+    import torch._dynamo  # by fully_shard
     import torch.utils.tensorboard
 
     torch.set_num_threads(1)

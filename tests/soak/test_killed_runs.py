@@ -43,6 +43,14 @@ def test_runs_stopped_ten_times_end_with_the_bytes_of_an_undisturbed_run(tmp_pat
     assert "metrics.jsonl" in result.stderr
 
 
+@pytest.mark.soak
+def test_sharded_runs_stopped_five_times_end_with_the_bytes_of_an_undisturbed_run(tmp_path):
+    options = ["--task", "classification", "--processes", "2", "--workers", "0"]
+    result = kill_runs(tmp_path, *options, "--shard", "full", "--kills", "5")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert json.loads(result.stdout)["by_case"] == {"classification-2p-0w-full-shards": 5}
+
+
 def test_a_data_folder_for_several_tasks_is_refused(tmp_path):
     result = kill_runs(tmp_path, "--data", "images")
     assert result.returncode == 2
