@@ -17,7 +17,8 @@ from visionloop.engine.determinism import deterministic_algorithms
 TASK = "gpu task"  # property of a test in the GPU report: its task, "" without one
 PACKAGES = ("visionloop", "torch", "torchvision", "transformers")
 # quick and decisive tests first: what --gpu-minutes leaves out is at the end
-ORDER = ("numerics", "limits", "memory", "processes", "determinism", "scores", "runs", "sizes")
+ORDER = ("numerics", "sharding", "limits", "memory", "processes", "determinism", "scores", "runs")
+ORDER += ("sizes",)
 BEGAN = time.monotonic()
 
 

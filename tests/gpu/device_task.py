@@ -18,7 +18,7 @@ from visionloop.engine.run import Run, TrainState
 from visionloop.engine.step import train_step
 from visionloop.engine.system.signals import StopFlag
 from visionloop.engine.task import Task
-from visionloop.engine.testing.short_runs import CONFIG, first_step, score, spec_of
+from visionloop.engine.testing.short_runs import CONFIG, first_step, score, spec_of, train_steps
 from visionloop.tasks.classification.task import ClassificationTask
 from visionloop.tasks.detection.task import DetectionTask
 from visionloop.tasks.segmentation.instance.task import InstanceTask
@@ -177,3 +177,27 @@ def need_gpus(device: str, number: int) -> None:
     """Skip the test where fewer GPUs are visible than it needs."""
     if device == "cuda" and torch.cuda.device_count() < number:
         pytest.skip(f"{torch.cuda.device_count()} GPU(s) visible, {number} needed")
+
+
+# for `on_ranks`, whose processes can import this module and not a test --------------------
+
+
+def contexts_after_a_step(make_task: Callable[[], Task], config: TrainConfig) -> list[int]:
+    """Return the GPUs on which this process has a CUDA context after a step. All ranks."""
+    first_step(make_task, config)
+    return [i for i in range(torch.cuda.device_count()) if torch._C._cuda_hasPrimaryContext(i)]
+
+
+def train_runs(
+    make_task: Callable[[], Task],
+    folder: str,
+    config: TrainConfig,
+    runs: list[tuple[str, dict[str, object], int | None]],
+) -> None:
+    """Train runs one after the other. All ranks.
+
+    runs: (name of its folder, changes to `config`, the step after which to stop or None).
+    """
+    for name, changes, stop_after in runs:
+        changed = replace(config, **changes)
+        train_steps(make_task(), Path(folder) / name, config=changed, stop_after=stop_after)

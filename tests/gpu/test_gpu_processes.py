@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-import torch
 from device_commands import (
     STEPS,
     WATCHED,
@@ -23,7 +22,7 @@ from device_commands import (
     torchrun,
     train_arguments,
 )
-from device_task import QUIET, need_gpus, on_devices, tiny_task
+from device_task import QUIET, contexts_after_a_step, need_gpus, on_devices, tiny_task
 
 from visionloop.engine.checkpoints.folder import latest_valid
 from visionloop.engine.errors import STOPPED
@@ -108,12 +107,6 @@ def test_a_process_that_sees_one_gpu_trains_on_it_whatever_its_local_rank(
     for process in processes:
         finish(process)
     assert json.loads((output / "status.json").read_text())["state"] == "finished"
-
-
-def contexts_after_a_step(make_task, config):
-    """Return the GPUs on which this process has a CUDA context after a step. All ranks."""
-    first_step(make_task, config)
-    return [i for i in range(torch.cuda.device_count()) if torch._C._cuda_hasPrimaryContext(i)]
 
 
 @pytest.mark.gpu
