@@ -4,6 +4,7 @@ The engine's steps on a batch in memory, interleaved: with the step's collective
 one process alone while the others wait, all within seconds of each other.
 """
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,26 +12,41 @@ from pathlib import Path
 
 import numpy as np
 
-from visionloop.bin.benchmarks.measurement import median_ms, ratio_with_interval
+from visionloop.bin.benchmarks.communication import traffic_of
+from visionloop.bin.benchmarks.measurement import MIB, median_ms, ratio_with_interval
 from visionloop.bin.benchmarks.repeated_step import RepeatedStep
 from visionloop.bin.benchmarks.results import Row
 from visionloop.bin.benchmarks.step_timing import WARM_STEPS
 from visionloop.engine.batch import Normalizers
+from visionloop.engine.config.train_config import Shard
 from visionloop.engine.distributed import agree, barrier, gather_objects
 from visionloop.engine.errors import UserError
+from visionloop.engine.sharding.memory_estimate import model_sizes
 from visionloop.engine.step import train_step
 
 
 class RankStep:
-    """The step of this rank, with and without its collectives. batch_size: over all ranks."""
+    """The step of this rank, with and without its collectives.
 
-    def __init__(self, task_name: str, flags: Row, output: Path, batch_size: int) -> None:
-        self.step = RepeatedStep(task_name, flags | {"batch_size": batch_size}, output)
+    batch_size: over all ranks; shard: value of --shard. A sharded module cannot do without
+    collectives: there the same step without them is that of another, whole one.
+    """
+
+    def __init__(
+        self, task_name: str, flags: Row, output: Path, batch_size: int, shard: Shard
+    ) -> None:
+        flags = flags | {"batch_size": batch_size}
+        whole = RepeatedStep(task_name, flags, output / "whole")
+        self.step = whole
+        if shard != "none":
+            self.step = RepeatedStep(task_name, flags | {"shard": shard}, output / shard)
         self.run, self.task, self.world = self.step.run, self.step.task, self.step.run.world
         self.batches, self.clock = self.step.micro_batches, self.step.clock
         # the module inside DDP: gradients stay on this rank
         local_world = replace(self.world, size=1, group=None)
-        self.local_run = replace(self.run, model=self.run.module, world=local_world)
+        self.local_run = replace(whole.run, model=whole.run.module, world=local_world)
+        self.local_task = whole.task
+        self.sizes = model_sizes(whole.run.module, whole.task.sharding_units(whole.run.module))
 
     def synchronized(self) -> float:
         """Take one step as the loop does, with the collectives of counts and gradients; seconds."""
@@ -45,8 +61,8 @@ class RankStep:
         # a loss that sums over ranks (D-FINE's) sums over this one alone
         normalizers = Normalizers(self.step.normalizers)
         began = self.clock()
-        self.task.count_normalizers(self.batches)
-        train_step(self.local_run, self.task, self.batches, normalizers, 0)
+        self.local_task.count_normalizers(self.batches)
+        train_step(self.local_run, self.local_task, self.batches, normalizers, 0)
         return self.clock() - began
 
 
@@ -58,21 +74,36 @@ def batch_sizes(processes: int, batch_size: int) -> dict[str, int]:
 
 
 def measure_rank(
-    task_name: str, flags: Row, sizes: Mapping[str, int], steps: int, repeats: int
+    task_name: str,
+    flags: Row,
+    sizes: Mapping[str, int],
+    steps: int,
+    repeats: int,
+    shard: Shard,
+    per_node: int,
 ) -> Row:
-    """Return {"error": line} or {"rounds": of measure_round}. All ranks. sizes: of batch_sizes."""
+    """Return {"error": line} or {"rounds": of measure_round, "traffic"}. All ranks.
+
+    sizes: of batch_sizes; per_node: processes of a node, which --shard node reads; traffic: of a
+    step, {"messages", "sent_mib"}.
+    """
+    os.environ["LOCAL_WORLD_SIZE"] = str(per_node)
     modes = {}
     try:
         with tempfile.TemporaryDirectory() as scratch:
             for mode, size in sizes.items():
-                modes[mode] = RankStep(task_name, flags, Path(scratch) / mode, size)
+                modes[mode] = RankStep(task_name, flags, Path(scratch) / mode, size, shard)
     except UserError as error:  # the same on every rank
         return {"error": str(error)}
     for step in modes.values():
         for _ in range(WARM_STEPS):
             step.synchronized()
             step.alone()
-    return {"rounds": [measure_round(modes, steps) for _ in range(repeats)]}
+    traffic = traffic_of(step.sizes, shard, ranks=step.world.size, per_node=per_node)
+    return {
+        "rounds": [measure_round(modes, steps) for _ in range(repeats)],
+        "traffic": {"messages": traffic.messages, "sent_mib": round(traffic.sent_bytes / MIB, 2)},
+    }
 
 
 def measure_round(modes: Mapping[str, RankStep], steps: int) -> Row:

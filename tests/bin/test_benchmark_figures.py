@@ -149,7 +149,7 @@ def test_one_process_needs_no_other_and_its_weights_stay(tmp_path):
         "threads": 1,
         "device": "cpu",
     }
-    step = RankStep("classification", flags, tmp_path / "run", 4)
+    step = RankStep("classification", flags, tmp_path / "run", 4, "none")
     before = {name: tensor.clone() for name, tensor in step.run.module.state_dict().items()}
     measured = measure_round({"one": step}, steps=2)
     assert all(

@@ -23,7 +23,7 @@ def rows_of(tmp_path, *words):
 
 
 @pytest.mark.slow
-def test_two_processes_scale_strongly_and_weakly(tmp_path):
+def test_two_processes_scale_strongly_and_weakly_whole_and_sharded(tmp_path):
     data = str(write_classification(tmp_path / "data"))
     small = [
         "--data",
@@ -38,9 +38,16 @@ def test_two_processes_scale_strongly_and_weakly(tmp_path):
         "2",
         "--repeats",
         "2",
+        "--shard",
+        "none",
+        "--shard",
+        "full",
     ]
     rows = rows_of(tmp_path, "scaling", *small)
-    assert [(row["processes"], row["scaling"]) for row in rows] == [(2, "strong"), (2, "weak")]
+    assert [(row["processes"], row["shard"], row["scaling"]) for row in rows] == [
+        (2, shard, mode) for shard in ("none", "full") for mode in ("strong", "weak")
+    ]
+    assert rows[0]["messages"] < rows[2]["messages"]
     for row in rows:
         low, high = row["collectives_95_percent"]
         assert (

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 STEPS = 100
 LENGTH = ["--steps", str(STEPS), "--save-every", "20", "--eval-every", "50", "--workers", "0"]
 # train options with which a run must do the same
-VARIANTS = [pytest.param((), id="plain")]
+VARIANTS = [pytest.param((), id="plain"), pytest.param(("--shard", "full"), id="sharded")]
 LONGEST = 600  # seconds that a run may take to its next step, or to its end
 LIMIT_SECONDS = 150  # until SLURM has noticed that a limit is near
 
