@@ -1,7 +1,10 @@
 """Putting a run together. The order of wrapping is written here and nowhere else."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -27,10 +30,12 @@ from visionloop.engine.optim import batch_norms, build_optimizer
 from visionloop.engine.precision import build_precision
 from visionloop.engine.run import Run, RunSpec, TrainState
 from visionloop.engine.seeding import hashed
-from visionloop.engine.sharding.fsdp import Sharding, build_mesh, shard_module
 from visionloop.engine.system.memory import keep_freed_memory
 from visionloop.engine.system.profiling import Clock, StepProfiler, parse_span
 from visionloop.engine.task import Task
+
+if TYPE_CHECKING:
+    from visionloop.engine.sharding.fsdp import Sharding
 
 
 def prepare_run(
@@ -191,6 +196,9 @@ def shard(task: Task, module: nn.Module, config: TrainConfig, world: World) -> S
                 f"--shard {config.shard}: not with {flag_of(name)} {getattr(config, name)}",
                 field="shard",
             )
+    # a second of imports that other runs do not need
+    from visionloop.engine.sharding.fsdp import build_mesh, shard_module
+
     units = task.sharding_units(module)
     if config.compile:
         for unit in units:

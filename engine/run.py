@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -27,10 +28,12 @@ from visionloop.engine.lr_schedule import due
 from visionloop.engine.metric import MetricSpec
 from visionloop.engine.nonfinite import NonFiniteSteps
 from visionloop.engine.precision import Precision
-from visionloop.engine.sharding.fsdp import Sharding
 from visionloop.engine.system.profiling import Clock, StepProfiler
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, SampleDataset, Scores
+
+if TYPE_CHECKING:
+    from visionloop.engine.sharding.fsdp import Sharding
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,23 @@
 """Sharded tensors: the rows that this rank holds of them, and their copy from whole ones."""
 
+from __future__ import annotations
+
+import sys
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
 
 import torch
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+
+def is_sharded_tensor(tensor: torch.Tensor) -> TypeGuard[DTensor]:
+    """Return True for a tensor of which this rank holds some rows."""
+    # imported by sharded runs alone, since it takes a second: else there is no such tensor
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
@@ -13,16 +25,11 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
     Everything that is elementwise (moments, EMA) works on these: no communication.
     """
-    if not isinstance(tensor, DTensor):
+    if not is_sharded_tensor(tensor):
         return tensor.detach()
     with torch.no_grad():  # with gradients it would be a node of the graph
         rows: torch.Tensor = tensor.to_local()
     return rows
-
-
-def is_sharded_tensor(tensor: torch.Tensor) -> bool:
-    """Return True for a tensor of which this rank holds some rows."""
-    return isinstance(tensor, DTensor)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -30,7 +37,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
     All ranks for a sharded one; meant for scalars such as a gradient norm.
     """
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_sharded_tensor(tensor) else tensor
 
 
 def row_range(tensor: torch.Tensor) -> tuple[int, int]:
@@ -39,8 +46,10 @@ def row_range(tensor: torch.Tensor) -> tuple[int, int]:
     A tensor without dimensions has one row.
     """
     rows = tensor.shape[0] if tensor.ndim else 1
-    if not isinstance(tensor, DTensor):
+    if not is_sharded_tensor(tensor):
         return 0, rows
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
     shape, offset = compute_local_shape_and_global_offset(
         tensor.shape, tensor.device_mesh, tensor.placements
     )
@@ -95,3 +104,15 @@ def load_by_name(
             rows = stored[name][first:stop] if shape else stored[name]
         with torch.no_grad():
             local(target).copy_(rows)
+
+
+def copy_rows(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Copy this rank's rows of whole tensors into the parameters and buffers of a sharded module.
+
+    values: {name in the state dict: whole tensor}; names that are not there keep their values.
+    """
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if name in values:
+            first, stop = row_range(tensor)
+            rows = values[name] if not tensor.ndim else values[name][first:stop]
+            local(tensor).copy_(rows)

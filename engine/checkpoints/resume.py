@@ -17,9 +17,8 @@ from visionloop.engine.distributed import broadcast_object
 from visionloop.engine.ema import named_state
 from visionloop.engine.errors import UserError
 from visionloop.engine.optim import load_state_by_name
-from visionloop.engine.sharding.fsdp import copy_rows
 from visionloop.engine.task import Task
-from visionloop.engine.tensors import load_by_name
+from visionloop.engine.tensors import copy_rows, load_by_name
 from visionloop.engine.types import TaskModule
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from visionloop.engine.checkpoints.consolidate import EXTRA, WEIGHTS_FILE, write_weights
 from visionloop.engine.checkpoints.files import fsync, replace_file, write_json
@@ -33,7 +34,6 @@ from visionloop.engine.checkpoints.writer import HostBuffers, copy_to_host, load
 from visionloop.engine.distributed import gather_objects
 from visionloop.engine.ema import named_state
 from visionloop.engine.optim import state_by_name
-from visionloop.engine.sharding.fsdp import shallow_copy
 from visionloop.engine.system.fault_injection import reach
 from visionloop.engine.task import Task
 from visionloop.engine.tensors import is_sharded_tensor, local, row_range
@@ -138,7 +138,7 @@ def prepare_shard(run: Run, task: Task, state: JsonObject, folder: Path) -> Call
     kinds["optimizer"] = state_by_name(run.optimizer, run.module)
     if run.ema:
         kinds["ema"] = run.ema.tensors
-    rows = {kind: copy_rows(tensors, buffers, index) for kind, tensors in kinds.items()}
+    rows = {kind: rows_on_host(tensors, buffers, index) for kind, tensors in kinds.items()}
 
     def write_shard() -> None:
         files: Files = {}
@@ -182,7 +182,18 @@ def prepare_shard(run: Run, task: Task, state: JsonObject, folder: Path) -> Call
     return complete
 
 
-def copy_rows(
+def shallow_copy(module: nn.Module) -> nn.Module:
+    """Return a copy of a sharded module that shares its content, of the class that it had before.
+
+    copy.copy would call the constructor of that class without arguments.
+    """
+    original: type[nn.Module] = type(module).__mro__[2]  # after FSDP... and FSDPModule
+    copied = object.__new__(original)
+    copied.__dict__.update(module.__dict__)
+    return copied
+
+
+def rows_on_host(
     tensors: Mapping[str, torch.Tensor], buffers: HostBuffers | None, index: int
 ) -> dict[str, Rows]:
     """Copy this rank's rows to host memory; what is not sharded belongs to shard 0."""

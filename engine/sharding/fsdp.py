@@ -7,7 +7,7 @@ averaged and scattered in the backward of every micro-batch, so no rank ever hol
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from visionloop.engine.config.train_config import Shard
 from visionloop.engine.distributed import World, gather_objects
 from visionloop.engine.errors import UserError
-from visionloop.engine.tensors import local, row_range
+from visionloop.engine.tensors import copy_rows
 
 REPLICATE, SHARD = "replicate", "shard"  # the dimensions of the mesh
 
@@ -153,17 +153,6 @@ def shard_module(
     return Sharding(root, sharded_units, mesh)
 
 
-def shallow_copy(module: nn.Module) -> nn.Module:
-    """Return a copy of a sharded module that shares its content, of the class that it had before.
-
-    copy.copy would call the constructor of that class without arguments.
-    """
-    original: type[nn.Module] = type(module).__mro__[2]  # after FSDP... and FSDPModule
-    copied = object.__new__(original)
-    copied.__dict__.update(module.__dict__)
-    return copied
-
-
 def set_prefetch(units: Sequence[FSDPModule], ahead: int) -> None:
     """Let each unit start to gather the next `ahead` ones in forward, and those before in backward.
 
@@ -206,15 +195,3 @@ def move_parameters_to_meta(module: nn.Module) -> None:
                         parameter.detach().to("meta"), requires_grad=parameter.requires_grad
                     )
                 owner._parameters[name] = moved[id(parameter)]
-
-
-def copy_rows(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    """Copy this rank's rows of whole tensors into the parameters and buffers of a sharded module.
-
-    values: {name in the state dict: whole tensor}; names that are not there keep their values.
-    """
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if name in values:
-            first, stop = row_range(tensor)
-            rows = values[name] if not tensor.ndim else values[name][first:stop]
-            local(tensor).copy_(rows)
