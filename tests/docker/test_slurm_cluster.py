@@ -86,6 +86,9 @@ class Job:
     def start_again_now(self):
         """Start the job that SLURM has queued again, without the two minutes that it lets pass.
 
+        With hours until its limit, which a test may have lowered: a slow machine must not reach it
+        again.
+
         Not within the second in which it was queued: its nodes would take the new credential for
         the old one, which is revoked.
         """
@@ -94,6 +97,7 @@ class Job:
             f"not queued again\n{self.said()}",
         )
         assert left_behind(str(self.run)) == []
+        self.cluster.run("scontrol", "update", f"JobId={self.id}", "TimeLimit=480")
         self.cluster.run("scontrol", "update", f"JobId={self.id}", "StartTime=now+3seconds")
 
     def require_finished(self):
