@@ -14,22 +14,25 @@ import shutil
 import time
 from collections import ChainMap
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from visionloop.engine.checkpoints.consolidate import EXTRA, WEIGHTS_FILE, write_weights
+from visionloop.engine.checkpoints.consolidate import EXTRA
 from visionloop.engine.checkpoints.files import fsync, replace_file, write_json
 from visionloop.engine.checkpoints.folder import prune, step_folder_name, write_folder
-from visionloop.engine.checkpoints.manifest import describe_file
+from visionloop.engine.checkpoints.manifest import Files, describe_file
 from visionloop.engine.checkpoints.stored_tensors import (
     Rows,
     StoredTensors,
     save_rows,
     shard_file,
 )
+from visionloop.engine.checkpoints.weight_files import WEIGHTS_FILE, write_weights
 from visionloop.engine.checkpoints.writer import HostBuffers, copy_to_host, load_tensors
 from visionloop.engine.distributed import gather_objects
 from visionloop.engine.ema import named_state
@@ -43,7 +46,6 @@ if TYPE_CHECKING:
     from visionloop.engine.run import Run
 
 POLL_SECONDS = 0.05
-Files = dict[str, JsonObject]  # {name: {"size", "sha256"}}
 
 
 class PartMissing(RuntimeError):
@@ -131,7 +133,7 @@ def prepare_shard(run: Run, task: Task, state: JsonObject, folder: Path) -> Call
     assert sharding is not None, "only sharded runs have shards"
     if not sharding.is_writer:
         return lambda: None
-    buffers, index, count = run.writer.buffers, sharding.shard_index, sharding.num_shards
+    buffers, index = run.writer.buffers, sharding.shard_index
     if buffers:
         buffers.rewind()  # the write before is over
     kinds = {"weights": named_state(run.module)}
@@ -139,47 +141,102 @@ def prepare_shard(run: Run, task: Task, state: JsonObject, folder: Path) -> Call
     if run.ema:
         kinds["ema"] = run.ema.tensors
     rows = {kind: rows_on_host(tensors, buffers, index) for kind, tensors in kinds.items()}
+    shard = ShardWrite(folder, index, sharding.num_shards, rows)
+    if not run.world.is_main:
+        return shard
+    return CheckpointWrite(
+        shard=shard,
+        task=task,
+        module=shallow_copy(run.module),  # a task may write plain attributes: those of this moment
+        state=state,
+        output=run.output,
+        checkpoints=run.checkpoints,
+        keep=run.config.keep,
+        timeout=run.config.process_timeout,
+        cancelled=run.writer.cancelled,
+    )
 
-    def write_shard() -> None:
+
+@dataclass(frozen=True)
+class ShardWrite:
+    """The write of one shard; nothing of it changes while training goes on.
+
+    Attributes:
+        folder: of the checkpoint, under its temporary name.
+        index: of the shard.
+        count: number of shards.
+        rows: {kind: {name: rows in host memory}}.
+    """
+
+    folder: Path
+    index: int
+    count: int
+    rows: Mapping[str, Mapping[str, Rows]]
+
+    def __call__(self) -> None:
+        """Write the files of the shard, then announce them."""
         files: Files = {}
-        for kind, part in rows.items():
-            path = folder / shard_file(kind, index, count)
+        for kind, part in self.rows.items():
+            path = self.folder / shard_file(kind, self.index, self.count)
             save_rows(path, part)
-            reach("mid-write", folder)
+            reach("mid-write", self.folder)
             fsync(path)
             files[path.name] = describe_file(path)
-        replace_file(part_file(folder, index), json.dumps(files), durable=True)
+        replace_file(part_file(self.folder, self.index), json.dumps(files), durable=True)
 
-    if not run.world.is_main:
-        return write_shard
-    step, best, output, cancelled = run.state.step, run.state.best, run.output, run.writer.cancelled
-    keep, checkpoints, timeout = run.config.keep, run.checkpoints, run.config.process_timeout
-    module = shallow_copy(run.module)  # a task may write plain attributes: those of this moment
-    best_kind = "ema" if run.ema else "weights"
 
-    def fill(temporary: Path) -> Files:
-        write_shard()
-        write_without_weights(task, module, temporary)
-        write_json(temporary / "state.json", state)
-        files = wait_for_parts(temporary, count, timeout, cancelled)
-        if best is not None and best["step"] == step:
-            # before the rename, so that it is never older than the best score in state.json
+@dataclass(frozen=True)
+class CheckpointWrite:
+    """The write of the main rank: its shard, and what completes the checkpoint.
 
-            def fill_best(target: Path) -> None:
-                with StoredTensors(temporary, best_kind) as stored:
-                    whole = dict(stored) if task.converts_best else {}
-                    task.save_best(module, whole, target, best["scores"])
-                    if not whole:
-                        add_weights(target, stored)
+    Attributes:
+        shard: that of this rank.
+        task, module: write the files besides the weights.
+        state: the content of state.json.
+        output, checkpoints: the folder of the run, and that of its checkpoints.
+        keep: how many checkpoints are kept.
+        timeout: seconds to wait for the other shards.
+        cancelled: returns True when they will not come.
+    """
 
-            write_folder(output / "best", fill_best)
+    shard: ShardWrite
+    task: Task
+    module: nn.Module
+    state: JsonObject
+    output: Path
+    checkpoints: Path
+    keep: int
+    timeout: float
+    cancelled: Callable[[], bool]
+
+    def __call__(self) -> None:
+        """Write the checkpoint, and best/ before it becomes visible; remove older ones."""
+        step, best = self.state["step"], self.state["best"]
+        write_folder(self.checkpoints / step_folder_name(step), self._fill, is_prepared=True)
+        prune(self.checkpoints, self.keep, best["step"] if best else None, newest=step)
+
+    def _fill(self, folder: Path) -> Files:
+        self.shard()
+        write_without_weights(self.task, self.module, folder)
+        write_json(folder / "state.json", self.state)
+        files = wait_for_parts(folder, self.shard.count, self.timeout, self.cancelled)
+        best = self.state["best"]
+        # so that it is never older than the best score in state.json
+        if best is not None and best["step"] == self.state["step"]:
+            write_folder(self.output / "best", partial(self._fill_best, checkpoint=folder))
         return files
 
-    def complete() -> None:
-        write_folder(checkpoints / step_folder_name(step), fill, is_prepared=True)
-        prune(checkpoints, keep, best["step"] if best else None, newest=step)
-
-    return complete
+    def _fill_best(self, folder: Path, *, checkpoint: Path) -> None:
+        kind, scores = (
+            "ema" if "ema" in self.shard.rows else "weights",
+            self.state["best"]["scores"],
+        )
+        with StoredTensors(checkpoint, kind) as stored:
+            if self.task.converts_best:
+                self.task.save_best(self.module, dict(stored), folder, scores)
+                return
+            self.task.save_best(self.module, {}, folder, scores)
+            add_weights(folder, stored)
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:

@@ -6,10 +6,9 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from visionloop.bin import models
-from visionloop.bin.model_zoo.pickle_process import convert, write_split
+from visionloop.bin.model_zoo.pickle_process import convert
 from visionloop.engine.errors import UserError
 from visionloop.tasks.segmentation.export import IMAGENET_MEAN, IMAGENET_STD, save_folder
 from visionloop.tasks.segmentation.model import load_model, new_config, new_model
@@ -210,25 +209,6 @@ def test_a_folder_without_config_or_pickle_is_one_line(command, tmp_path):
     (folder / "config.json").write_text('{"backbone": "vit"}')
     code, _, err = command("convert-weights", str(folder), output)
     assert code == 2 and err.endswith("expected the config of transformers, with model_type\n")
-
-
-def test_large_weights_are_split_into_files_that_transformers_joins(tmp_path):
-    weights = {
-        "b": torch.arange(6.0).reshape(2, 3).T,  # not contiguous
-        "a": torch.tensor(3),
-        "c": torch.ones(4, dtype=torch.bfloat16),
-        "d": torch.zeros(1, 0, 2),
-    }
-    write_split(weights, tmp_path, 32)
-    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
-    assert index["metadata"]["total_size"] == 8 + 24 + 8
-    assert set(index["weight_map"].values()) == {
-        "model-00001-of-00002.safetensors",
-        "model-00002-of-00002.safetensors",
-    }
-    for name, tensor in weights.items():
-        stored = load_file(tmp_path / index["weight_map"][name])[name]
-        assert stored.dtype == tensor.dtype and torch.equal(stored, tensor)
 
 
 def test_the_parts_of_a_renamed_weight_are_views_of_it():

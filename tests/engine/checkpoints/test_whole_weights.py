@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
-from visionloop.engine.checkpoints.consolidate import DTYPES, INDEX, WEIGHTS_FILE, write_weights
+from visionloop.engine.checkpoints.weight_files import DTYPES, INDEX, WEIGHTS_FILE, write_weights
 from visionloop.engine.testing.short_runs import same_bits
 
 CONFIG = EomtConfig(

@@ -1,0 +1,98 @@
+"""Safetensors files of a whole model, written tensor by tensor and split as transformers does it.
+
+Memory is bounded by the largest tensor, not by the model; the writer of safetensors itself needs a
+contiguous copy of all tensors at once.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from visionloop.engine.checkpoints.files import write_json
+from visionloop.engine.types import JsonObject
+
+# as transformers names and splits them
+WEIGHTS_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+LARGEST_FILE = 5 * 10**9  # bytes
+# names of safetensors (its format description)
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def write_weights(
+    folder: Path, tensors: Mapping[str, torch.Tensor], *, largest_file: int = LARGEST_FILE
+) -> None:
+    """Write model.safetensors, or several files with an index above `largest_file` bytes.
+
+    Args:
+        folder: an existing folder.
+        tensors: {name: tensor}; each is asked for twice, and dropped before the next.
+        largest_file: most bytes of a file that holds more than one tensor.
+    """
+    sizes = {name: tensors[name].nbytes for name in sorted(tensors)}
+    groups = split_by_size(sizes, largest_file)
+    if len(groups) == 1:
+        write_streamed(folder / WEIGHTS_FILE, tensors, groups[0])
+        return
+    weight_map: dict[str, str] = {}
+    for i, names in enumerate(groups):
+        file = f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors"
+        write_streamed(folder / file, tensors, names)
+        weight_map |= dict.fromkeys(names, file)
+    index: JsonObject = {
+        "metadata": {"total_size": sum(sizes.values())},
+        "weight_map": weight_map,
+    }
+    write_json(folder / INDEX, index)
+
+
+def split_by_size(sizes: Mapping[str, int], most: int) -> list[list[str]]:
+    """Divide names into groups of consecutive ones, each of at most `most` bytes or of one name."""
+    groups: list[list[str]] = [[]]
+    used = 0
+    for name, size in sizes.items():
+        if groups[-1] and used + size > most:
+            groups.append([])
+            used = 0
+        groups[-1].append(name)
+        used += size
+    return groups
+
+
+def write_streamed(path: Path, tensors: Mapping[str, torch.Tensor], names: Sequence[str]) -> None:
+    """Write a safetensors file of some tensors, one after the other.
+
+    The file starts with the length of its header (8 bytes), then the header, JSON with the place of
+    each tensor, padded to 8 bytes.
+    """
+    header: JsonObject = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end + tensor.nbytes],
+        }
+        end += tensor.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name in names:
+            tensor = tensors[name].contiguous().flatten()
+            if tensor.numel():
+                file.write(tensor.view(torch.uint8).numpy().data)
