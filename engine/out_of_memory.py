@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from visionloop.engine.run import Run
 
 RECORD = "micro_batches.json"  # in the folder of the run
-SMALLER = "start with --grad-checkpointing, or another run with a smaller --image-size or --model"
+SMALLER = (
+    "start with --grad-checkpointing, or on several GPUs with --shard full, or another run with a "
+    "smaller --image-size or --model"
+)
 
 
 class OutOfMemoryGuard:

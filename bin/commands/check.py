@@ -14,6 +14,7 @@ from visionloop.bin.commands.sheet import require_png, write_sheet
 from visionloop.engine.autotune.calibration import CalibrationRun, calibrate, part_of
 from visionloop.engine.autotune.micro_batch import refuse_sharding
 from visionloop.engine.autotune.precision import precision_line, resolve_precision
+from visionloop.engine.autotune.shard import sharding_proposal
 from visionloop.engine.autotune.steps import (
     ROUGH_STEPS,
     figures_of,
@@ -279,6 +280,9 @@ def check_run(
     if startup_seconds is None:
         return None, lines
     startup_seconds += reading_seconds
+    config, device = build(TrainConfig, raw_settings), pick_device(raw_settings["device"].value)
+    if config.shard == "none" and (why := sharding_proposal(task, config, device)):
+        report["warnings"].append({"path": task.config.model, "why": why})
     estimate = estimate_run(task, raw_settings, train_set, val_set, startup_seconds=startup_seconds)
     task.config = estimate.resolved.task_config  # with what the length of the run decides
     expected, first = task.expected_first_loss(), estimate.first_loss

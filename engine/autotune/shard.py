@@ -15,6 +15,7 @@ from visionloop.engine.sharding.memory_estimate import (
     model_sizes,
 )
 from visionloop.engine.system.memory import memory_of
+from visionloop.engine.task import Task
 
 # of the available memory; the rest is for activations, whose size only a step shows
 SHARE_FOR_WEIGHTS = 0.5
@@ -51,6 +52,29 @@ def least_division(
     return kind, (
         f"GiB of weights and optimizer state on each device: {figures}; available: "
         f"{available / GIB:.2f}, half of it for activations"
+    )
+
+
+def sharding_proposal(task: Task, config: TrainConfig, device: torch.device) -> str | None:
+    """Propose --shard where a run of one process leaves less than half of the memory; else None."""
+    module = task.build_model()
+    sizes = model_sizes(module, task.sharding_units(module))
+    del module
+    return smallest_division(sizes, config, memory_of(device).available_bytes())
+
+
+def smallest_division(sizes: ModelSizes, config: TrainConfig, available: int) -> str | None:
+    """Name the fewest processes that leave half of `available` bytes; None where one does."""
+    whole = needed_bytes(sizes, config, 1)
+    if whole <= SHARE_FOR_WEIGHTS * available:
+        return None
+    needed = {ranks: needed_bytes(sizes, config, ranks) for ranks in (2, 4, 8, 16, 32, 64)}
+    fitting = [n for n, size in needed.items() if size <= SHARE_FOR_WEIGHTS * available]
+    ranks = fitting[0] if fitting else max(needed)
+    return (
+        f"weights and optimizer state take {whole / GIB:.2f} of {available / GIB:.2f} GiB of "
+        f"memory; --shard full divides them: {needed[ranks] / GIB:.2f} GiB on each of {ranks} such "
+        "devices"
     )
 
 
