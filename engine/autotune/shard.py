@@ -28,10 +28,7 @@ def choose_sharding(spec: RunSpec) -> tuple[Shard, str]:
     Returns:
         (value of --shard, the reason in words).
     """
-    task, world = spec.task, spec.world
-    module = task.build_model()
-    sizes = model_sizes(module, task.sharding_units(module))
-    del module
+    world, sizes = spec.world, sizes_of(spec.task)
     available = min(gather_objects(world, memory_of(world.device).available_bytes()))
     return broadcast_object(world, least_division(sizes, spec.config, world, available))
 
@@ -57,10 +54,14 @@ def least_division(
 
 def sharding_proposal(task: Task, config: TrainConfig, device: torch.device) -> str | None:
     """Propose --shard where a run of one process leaves less than half of the memory; else None."""
-    module = task.build_model()
-    sizes = model_sizes(module, task.sharding_units(module))
-    del module
+    sizes = sizes_of(task)
     return smallest_division(sizes, config, memory_of(device).available_bytes())
+
+
+def sizes_of(task: Task) -> ModelSizes:
+    """Return the sizes of a task's model, which is built for it and dropped."""
+    module = task.build_model()
+    return model_sizes(module, task.sharding_units(module))
 
 
 def smallest_division(sizes: ModelSizes, config: TrainConfig, available: int) -> str | None:

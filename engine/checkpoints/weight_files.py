@@ -38,7 +38,7 @@ def write_weights(
 
     Args:
         folder: an existing folder.
-        tensors: {name: tensor}; each is asked for twice, and dropped before the next.
+        tensors: {name: tensor}; each is asked for three times, and dropped before the next.
         largest_file: most bytes of a file that holds more than one tensor.
     """
     sizes = {name: tensors[name].nbytes for name in sorted(tensors)}
