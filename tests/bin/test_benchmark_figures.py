@@ -171,7 +171,9 @@ def test_a_user_error_of_a_rank_reaches_the_command_as_a_line(tmp_path):
         "threads": 1,
         "device": "cpu",
     }
-    result = measure_rank("classification", flags, batch_sizes(1, 4), steps=1, repeats=1)
+    result = measure_rank(
+        "classification", flags, batch_sizes(1, 4), steps=1, repeats=1, shard="none", per_node=1
+    )
     assert list(result) == ["error"] and "nowhere" in result["error"]
 
 

@@ -84,6 +84,7 @@ def test_a_checkpoint_copied_while_training_continues_holds_the_same_bytes(
     settings = OPTIONS | {"data": str(data_of("classification")), "from_scratch": True}
     settings |= {"device": device, "image_size": SIDES["classification"], "deterministic": True}
     settings |= {"batch_size": 6, "micro_batch": 3, "workers": 0}
+    settings |= {"precision": "bf16" if device == "cuda" else "fp32"}  # auto measures at each start
 
     class Reaching(TASKS["classification"]):
         def before_step(self, module, step, steps):
