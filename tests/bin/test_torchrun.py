@@ -12,11 +12,9 @@ from torchrun_runs import ENVIRONMENT, OPTIONS, ROOT, SIZE, TORCHRUN, bytes_of, 
 
 from visionloop.datasets.synthetic.detection import write_detection
 from visionloop.datasets.synthetic.panoptic import write_panoptic
-from visionloop.datasets.synthetic.segmentation import write_segmentation
 
 WRITERS = {
     "detection": write_detection,
-    "segmentation": write_segmentation,
     "panoptic_segmentation": write_panoptic,
 }
 
@@ -27,7 +25,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture(scope="module", params=SIZE)
+@pytest.fixture(scope="module", params=["classification", "super_resolution", *WRITERS])
 def images(request, tmp_path_factory):
     """<task>/: a data folder named after its task."""
     folder = tmp_path_factory.mktemp("images") / request.param
@@ -84,6 +82,7 @@ def test_two_processes_under_torchrun_stop_at_sigterm_resume_and_end_with_the_sa
     assert bytes_of(stopped) == bytes_of(straight)
 
 
+@pytest.mark.parametrize("images", ["classification"], indirect=True)
 def test_a_user_error_under_torchrun_is_one_line_and_leaves_nothing(images, tmp_path):
     done = subprocess.run(
         command(images, tmp_path / "run", "--micro-batch", "0"),

@@ -16,12 +16,11 @@ from visionloop.datasets.synthetic.writers import WRITERS
 from visionloop.engine.errors import STOPPED
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-# steps, and steps between two evaluations: some seconds of training for a stop in the middle
+# of a task of each kind of answer: steps, and steps between two evaluations: some seconds of
+# training for a stop in the middle
 LENGTHS = {
     "classification": (600, 40),
     "detection": (60, 10),
-    "segmentation": (120, 20),
-    "instance_segmentation": (60, 20),
     "panoptic_segmentation": (60, 20),
     "super_resolution": (100, 20),
 }
@@ -36,7 +35,7 @@ print(sum(weight.numel() for weight in model.parameters()))
 """
 
 
-@pytest.fixture(name="studio", params=list(WRITERS))
+@pytest.fixture(name="studio", params=list(LENGTHS))
 def studio_fixture(request, tmp_path):
     data = tmp_path / "data" / "sample"
     data.mkdir(parents=True)
