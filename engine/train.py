@@ -377,7 +377,6 @@ def end_run(run: Run, task: Task) -> Result:
     elif state.best:
         if is_over and state.step < run.config.steps:
             run.log.info(f"the budget ended the run at step {state.step} of {run.config.steps}")
-        run.log.print_class_table()
         for line in final_summary(run, task) if run.world.is_main else ():
             run.log.info(line)
     return Result(status, state.step, state.scores, state.best, run.output)

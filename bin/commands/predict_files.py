@@ -11,7 +11,8 @@ from PIL import Image
 
 from visionloop.engine.predict import PredictedBatch
 from visionloop.engine.types import JsonObject
-from visionloop.tasks.drawing.canvas import fit_to, grid
+from visionloop.tasks.drawing.canvas import fit_to
+from visionloop.tasks.drawing.contact_sheet import draw_gallery
 from visionloop.tasks.saved_predictions import PngNames
 
 LINES = "predictions.jsonl"
@@ -68,13 +69,15 @@ def save_image(path: Path, image: NDArray[np.uint8] | Image.Image) -> None:
 def write_sheets(folder: Path, kinds: Sequence[str], side: int) -> None:
     """Write contact_sheet.png of images/ and <kind>_sheet.png of each other kind.
 
-    They hold the first hundred images, the longer side of each scaled to `side` pixels.
+    They hold the first hundred images above their names, the longer side of each scaled to `side`
+    pixels.
     """
     rows = itertools.islice(PredictionRows(folder / LINES), MAX_SHEET_IMAGES)
     names = [row["file"] for row in rows]
     for kind in kinds if names else ():
         # scaled one by one: a hundred large images would fill the memory
         images = (np.asarray(Image.open(folder / kind / name).convert("RGB")) for name in names)
-        sheet = grid([fit_to(image, longest=side) for image in images])
+        tiles = [fit_to(image, longest=side) for image in images]
+        sheet = draw_gallery(tiles, [[name] for name in names])
         path = folder / (SHEET if kind == "images" else f"{kind}_sheet.png")
         Image.fromarray(sheet).save(path)

@@ -9,7 +9,7 @@ import numpy as np
 from visionloop.bin.converters.coco_outlines import (
     CocoEntry,
     find_jsons,
-    read_coco_files,
+    read_outlined_files,
     regions_of,
 )
 from visionloop.bin.converters.conversion import ConversionReport
@@ -46,7 +46,7 @@ def read_coco_masks(
         DataLayoutError: for files that are laid out otherwise.
     """
     splits: dict[str, MaskSplit] = {}
-    for split, file in read_coco_files(find_jsons(source), report).items():
+    for split, file in read_outlined_files(find_jsons(source), report).items():
         check_class_count(file.path, file.classes)
         names, background_id = add_background(file.classes, background)
         draw = partial(

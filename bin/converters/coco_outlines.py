@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+
 from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.masks import stated_size_problem
 from visionloop.bin.converters.outlines import (
     InvalidOutline,
     Region,
     area,
-    check_corners,
     encode_polygons,
     encode_runs,
 )
-from visionloop.datasets.detection.annotation_files import find_annotations
+from visionloop.datasets.detection.annotation_files import files_of_split, find_annotations
 from visionloop.datasets.detection.coco_categories import read_categories
 from visionloop.datasets.detection.coco_columns import (
     SECTIONS,
@@ -32,7 +33,17 @@ from visionloop.datasets.detection.layout import image_folders
 from visionloop.datasets.detection.problems import Report
 from visionloop.datasets.io.json_columns import JsonObject, column, is_number, look_up, show
 from visionloop.datasets.io.layout import DataLayoutError
-from visionloop.datasets.segments.outlines import EXPECTED, Rle
+from visionloop.datasets.segments.annotation_files import PANOPTIC, prefixed_jsons
+from visionloop.datasets.segments.outlines import (
+    DROPPED_POLYGON,
+    EXPECTED,
+    LARGEST_COORDINATE,
+    NO_OUTLINE,
+    Rle,
+    no_usable_outline,
+    usable_polygons,
+    wrong_value,
+)
 
 SPLITS = ("train", "val", "test")
 EMPTY = "covers no pixel, left out"
@@ -115,6 +126,31 @@ def read_coco_files(
     return files
 
 
+def read_outlined_files(jsons: Mapping[str, Path], report: ConversionReport) -> dict[str, CocoFile]:
+    """Read the COCO jsons of instances of the splits; see read_coco_files.
+
+    Raises:
+        DataLayoutError: also for a json in which no annotation has an outline.
+    """
+    files = read_coco_files(jsons, report)
+    for file in files.values():
+        annotations = [each for _, of_image, _ in file.entries for each in of_image]
+        if annotations and not any(_may_have_outline(each) for each in annotations):
+            raise DataLayoutError(file.path, no_usable_outline(len(annotations)))
+    return files
+
+
+def _may_have_outline(annotation: JsonObject) -> bool:
+    """Return whether an annotation has an outline, or one that is an error of its own."""
+    segmentation = annotation.get("segmentation")
+    try:
+        if isinstance(segmentation, list):
+            return bool(usable_polygons(segmentation)[0])
+        return given(segmentation) is not None
+    except ValueError:
+        return True
+
+
 def folders_of_images(path: Path, split: str) -> list[str]:
     """Return folders that the images of a json may be in, the likeliest first."""
     data = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
@@ -143,6 +179,13 @@ def find_jsons(source: str) -> dict[str, Path]:
         expected = "train.json, or annotations/instances_train*.json, and the same for val"
         raise DataLayoutError(top, f"no COCO json; expected {expected}, or a single one")
     return files
+
+
+def require_json_files(top: Path) -> None:
+    """Raise DataLayoutError for a json of a split that is a folder, or a link to no file."""
+    for split in SPLITS:
+        files_of_split(top, split)
+        prefixed_jsons(top, split, PANOPTIC)
 
 
 def read_sections(path: Path) -> dict[str, list[JsonObject]]:
@@ -226,12 +269,14 @@ def regions_of(
         place = f"annotation {show(annotation.get('id'))} on {name}"
         try:
             label, crowd = _check_label(annotation, label_of)
-            outline, polygons = encode(annotation.get("segmentation"), size_hw)
+            outline, polygons, dropped = encode(annotation.get("segmentation"), size_hw)
         except InvalidOutline as error:
             report.add_problem(json_file, f"{place}: {error}")
             continue
+        if dropped:
+            report.add_note(f"{json_file}: {place}", DROPPED_POLYGON)
         if outline is None or not area(outline):
-            report.add_note(f"{json_file}: {place}", EMPTY)
+            report.add_note(f"{json_file}: {place}", NO_OUTLINE if outline is None else EMPTY)
             continue
         regions.append(
             Region(label, outline, f"{json_file}: {place}", crowd=crowd, polygons=polygons)
@@ -255,22 +300,27 @@ def _check_label(
 
 def encode(
     segmentation: object, size_hw: tuple[int, int]
-) -> tuple[Rle | None, list[list[float]] | None]:
-    """Return (run lengths, polygons) of a COCO "segmentation".
+) -> tuple[Rle | None, list[list[float]] | None, int]:
+    """Return (run lengths, polygons, number of polygons left out) of a COCO "segmentation".
 
-    The run lengths are None when no polygon has three corners, the polygons when there are run
-    lengths in the file. Raises InvalidOutline.
+    The run lengths are None without a usable outline, the polygons when there are run lengths in
+    the file. Raises InvalidOutline.
     """
     if isinstance(segmentation, dict):
-        return encode_runs(segmentation, size_hw), None
-    if not isinstance(segmentation, list) or not segmentation:
-        raise InvalidOutline(f"segmentation is {show(segmentation)}: no outline")
-    if is_number(segmentation[0]):
-        segmentation = [segmentation]  # one polygon without its brackets, as in training
-    if wrong := [each for each in segmentation if not isinstance(each, array | list)]:
-        raise InvalidOutline(f"segmentation holds {show(wrong[0])}, {EXPECTED}")
-    outlines = [check_corners(polygon, size_hw) for polygon in segmentation]
-    polygons = [corners for corners in outlines if len(corners) >= 3]
+        return encode_runs(segmentation, size_hw), None, 0
+    if given(segmentation) is None:
+        return None, None, 0
+    if not isinstance(segmentation, list):
+        raise InvalidOutline(f"segmentation is {show(segmentation)}, {EXPECTED}")
+    try:
+        usable, dropped = usable_polygons(segmentation)
+    except ValueError as error:
+        raise InvalidOutline(str(error)) from None
+    for value in (value for polygon in usable for value in polygon):
+        if not is_number(value) or abs(float(value)) > LARGEST_COORDINATE:
+            raise InvalidOutline(wrong_value(value))
+    polygons = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in usable]
     if not polygons:
-        return None, None
-    return encode_polygons(polygons, size_hw), [each.reshape(-1).tolist() for each in polygons]
+        return None, None, dropped
+    corners = [polygon.reshape(-1).tolist() for polygon in polygons]
+    return encode_polygons(polygons, size_hw), corners, dropped

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from visionloop.bin.converters.coco_masks import read_coco_masks
+from visionloop.bin.converters.coco_outlines import require_json_files
 from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.entries import split_off_val
 from visionloop.bin.converters.labelme import read_labelme
@@ -79,6 +80,7 @@ def detect_kind(source: str) -> str:
     if kinds:
         why = "holds json files of both COCO and labelme; choose one with --from"
         raise DataLayoutError(top, why)
+    require_json_files(top)
     content = shorten(sorted(name for name in os.listdir(top) if not is_hidden(name)))
     expected = f"expected COCO json, {MASKS}/*.png of VOC or json files of labelme"
     raise DataLayoutError(top, f"{expected}; found {content or 'nothing'}")

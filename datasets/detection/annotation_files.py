@@ -13,6 +13,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from visionloop.datasets.detection.yolo_description import read_description
@@ -54,17 +55,23 @@ def find_annotations(data: str | os.PathLike[str], split: str) -> Path | None:
 
 
 def files_of_split(data: Path, *splits: str) -> list[Path]:
-    """Return the annotation files that are named after splits, in any case."""
+    """Return the annotation files that are named after splits, in any case.
+
+    Raises:
+        DataLayoutError: see `require_files`.
+    """
     finder = FileFinder(data)
     annotations = finder.find("annotations") or "annotations"
     candidates: list[str | None] = []
     for name in (name for split in splits for name in SPLIT_FOLDERS[split]):
-        candidates += [finder.find(f"{name}.json"), finder.find(f"{annotations}/{name}.json")]
-        candidates += [
+        named = [finder.find(f"{name}.json"), finder.find(f"{annotations}/{name}.json")]
+        named += [
             f"{annotations}/{file}"
             for file in sorted(finder.names(annotations))
             if file.lower().startswith(f"instances_{name}") and file.lower().endswith(".json")
         ]
+        require_files([data / name for name in named if name and not is_hidden(Path(name).name)])
+        candidates += named
         folder = finder.find(name)
         if folder and ROBOFLOW in finder.names(folder):
             candidates.append(f"{folder}/{ROBOFLOW}")
@@ -80,6 +87,19 @@ def files_of_split(data: Path, *splits: str) -> list[Path]:
     # instances_val* matches instances_validation.json too
     paths = [data / name for name in dict.fromkeys(candidates) if name]
     return [path for path in paths if path.is_file() and not is_hidden(path.name)]
+
+
+def require_files(paths: Iterable[Path]) -> None:
+    """Raise DataLayoutError for annotations of a split that are no file, or a link to none.
+
+    Left out in silence, another split would be all of the data.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise DataLayoutError(path, "is a folder, expected a json file of this name")
+        if not path.exists():
+            target = os.readlink(path) if path.is_symlink() else "nothing"
+            raise DataLayoutError(path, f"is a link to {target}, which does not exist")
 
 
 def _descriptions(finder: FileFinder) -> list[str]:

@@ -56,12 +56,19 @@ def read_categories(
         roots = shorten([f"{names[k]!r} (id {ids[k]!r})" for k in unused])
         report.note(f"{len(unused)} categories without annotations are no classes: {roots}")
     rows = [k for k in range(len(ids)) if k not in unused]
-    report.error_each(
-        [
-            (f"category {ids[rows[k]]!r}", f"another one has the name {names[rows[k]]!r} too")
-            for k in repeated([names[k] for k in rows])
-        ]
-    )
+    first = {names[k]: ids[k] for k in reversed(rows)}
+    repeats = [rows[k] for k in repeated([names[k] for k in rows])]
+    if repeats:  # names that are no classes for other splits either
+        report.error_each(
+            [
+                (
+                    f"categories {first[names[k]]!r} and {ids[k]!r}",
+                    f"both have the name {names[k]!r}; rename one, or join them",
+                )
+                for k in repeats
+            ]
+        )
+        return None
     rows.sort(key=ids.__getitem__)
     return match_classes(
         tuple(names[k] for k in rows), tuple(ids[k] for k in rows), classes, report

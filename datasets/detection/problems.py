@@ -50,6 +50,12 @@ class Report:
         """Add a warning that a training run prints at its start too."""
         self.problems.append(("note", self.path, why))
 
+    def note_each(self, places: Sequence[str], why: str) -> None:
+        """Add one note for all places with the same problem: the first one, and their number."""
+        if places:
+            times = f" ({len(places)} times)" if len(places) > 1 else ""
+            self.note(f"{places[0]}: {why}{times}")
+
     def error_each(
         self, errors: Sequence[tuple[str, str]], path: str | os.PathLike[str] | None = None
     ) -> None:

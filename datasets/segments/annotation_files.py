@@ -13,6 +13,7 @@ from visionloop.datasets.detection.annotation_files import (
     files_of_split,
     is_coco,
     is_json,
+    require_files,
     single_json,
 )
 from visionloop.datasets.io.layout import SPLIT_FOLDERS, DataLayoutError, require_folder
@@ -63,7 +64,11 @@ def panoptic_jsons(data: Path, split: str) -> list[Path]:
 
 
 def prefixed_jsons(data: Path, split: str, prefix: str) -> list[Path]:
-    """Return the jsons, beside the images or below annotations/, whose name has a prefix."""
+    """Return the jsons, beside the images or below annotations/, whose name has a prefix.
+
+    Raises:
+        DataLayoutError: see `require_files`.
+    """
     finder = FileFinder(data)
     files = [
         data / level / name
@@ -72,7 +77,8 @@ def prefixed_jsons(data: Path, split: str, prefix: str) -> list[Path]:
         if is_json(name)
         and name.lower().startswith(tuple(prefix + word for word in SPLIT_FOLDERS[split]))
     ]
-    return [path for path in files if path.is_file()]
+    require_files(files)
+    return files
 
 
 def panoptic_folders(data: Path, source: Path) -> list[Path]:

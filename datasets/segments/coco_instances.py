@@ -20,11 +20,16 @@ from visionloop.datasets.detection.coco_columns import (
 from visionloop.datasets.detection.index import locate_images
 from visionloop.datasets.detection.problems import Problem, Report
 from visionloop.datasets.io.json_columns import JsonObject
-from visionloop.datasets.io.layout import shorten
 from visionloop.datasets.io.paths import Column, join_paths
 from visionloop.datasets.segments.categories import read_segment_classes
 from visionloop.datasets.segments.index import Kind, SegmentsIndex, group_by_row
-from visionloop.datasets.segments.outlines import EXPECTED, OutlineParser, Outlines
+from visionloop.datasets.segments.outlines import (
+    DROPPED_POLYGON,
+    NO_OUTLINE,
+    OutlineParser,
+    Outlines,
+    no_usable_outline,
+)
 from visionloop.datasets.segments.problems import segment_problems
 from visionloop.datasets.segments.run_lengths import run_totals
 
@@ -128,16 +133,21 @@ def _read_outlines(
         [(annotation_name(entries[positions[k]], positions[k]), errors[k]) for k in sorted(errors)]
     )
     if len(numbers) and is_empty.all() and not errors:
-        report.error(
-            f"none of {len(numbers)} annotations has an outline (segmentation), only boxes; "
-            f"{EXPECTED} for every object"
-        )
-    elif missing := [k for k in np.flatnonzero(is_empty).tolist() if k not in errors]:
-        report.note(
-            f"{len(missing)} of {len(numbers)} annotations without an outline are left out: "
-            f"{_names(columns['rows'][missing], names)}"
-        )
-    _note_dropped_polygons(parser, numbers, columns["rows"], names, report)
+        report.error(no_usable_outline(len(numbers)))
+    else:
+        dropped = np.zeros(len(numbers), dtype=np.bool_)
+        dropped[given] = np.array(parser.dropped_polygons)[numbers[given]] > 0
+        is_valid = np.ones(len(numbers), dtype=np.bool_)
+        is_valid[list(errors)] = False
+        for chosen, why in ((is_empty & is_valid, NO_OUTLINE), (dropped, DROPPED_POLYGON)):
+            ks = np.flatnonzero(chosen)
+            ks = ks[np.argsort(columns["rows"][ks], kind="stable")]  # image by image
+            places = [
+                f"{annotation_name(entries[positions[k]], positions[k])} on "
+                f"{names[columns['rows'][k]]}"
+                for k in ks.tolist()
+            ]
+            report.note_each(places, why)
     kept = ~is_empty
     kept[list(errors)] = False
     return own.select(np.flatnonzero(kept)) if len(outlines) else outlines, _rows(columns, kept)
@@ -183,26 +193,3 @@ def rle_errors(
         errors[int(encoded[k])] = why
     is_empty[encoded] = False
     return errors
-
-
-def _note_dropped_polygons(
-    parser: OutlineParser,
-    numbers: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    names: Sequence[str],
-    report: Report,
-) -> None:
-    """Note the polygons that were left out while parsing."""
-    if not len(parser.dropped_polygons):
-        return
-    dropped = np.where(numbers >= 0, np.array(parser.dropped_polygons)[numbers], 0)
-    if dropped.any():
-        report.note(
-            f"{dropped.sum()} polygons with fewer than three points or an odd number of values are "
-            f"left out: {_names(rows[dropped > 0], names)}"
-        )
-
-
-def _names(rows: NDArray[np.int64], names: Sequence[str]) -> str:
-    """Return the names of the first few images."""
-    return shorten([names[row] for row in dict.fromkeys(rows[:1000].tolist())])

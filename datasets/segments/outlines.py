@@ -14,6 +14,7 @@ import numpy as np
 import pycocotools.mask
 from numpy.typing import NDArray
 
+from visionloop.datasets.detection.coco_columns import given
 from visionloop.datasets.io.images import MAX_PIXELS
 from visionloop.datasets.io.json_columns import JsonObject, is_number, show, whole_numbers
 
@@ -21,6 +22,9 @@ FIFTHS = 5.0  # `scale` of rleFrPoly
 LARGEST_COORDINATE = 2.0**20  # pixels; the time to fill a polygon grows with its sides
 FEWEST_VALUES = 6  # of a polygon: three points
 EXPECTED = "expected polygons [[x1, y1, x2, y2, ...]] or {size, counts}"
+# of an annotation that training and conversion do without
+NO_OUTLINE = "no usable outline (segmentation), left out"
+DROPPED_POLYGON = "a polygon with fewer than three points or an odd number of values, left out"
 
 
 class Rle(TypedDict):
@@ -86,6 +90,47 @@ def _unpack(values: NDArray[np.int32]) -> list[list[float]]:
     return polygons
 
 
+def usable_polygons(
+    outline: Sequence[object],
+) -> tuple[list[Sequence[object]], int]:
+    """Return (polygons with three points or more, number of the others) of a "segmentation".
+
+    One polygon without its brackets is read too, as pycocotools does. The values may still be no
+    numbers.
+
+    Raises:
+        ValueError: for anything else than lists of values.
+    """
+    if outline and is_number(outline[0]):
+        outline = [outline]
+    usable, dropped = [], 0
+    for polygon in outline:
+        if not isinstance(polygon, list | array):
+            raise ValueError(f"segmentation holds {show(polygon)}, {EXPECTED}")
+        if len(polygon) >= FEWEST_VALUES and len(polygon) % 2 == 0:
+            usable.append(polygon)
+            continue
+        if nested := [value for value in polygon if isinstance(value, list)]:
+            raise ValueError(wrong_value(nested[0]))
+        dropped += 1
+    return usable, dropped
+
+
+def no_usable_outline(number: int) -> str:
+    """Return the error of a json with `number` annotations, none of which has a usable outline."""
+    return (
+        f"none of {number} annotations has a usable outline (segmentation); {EXPECTED} for every "
+        "object"
+    )
+
+
+def wrong_value(value: object) -> str:
+    """Return the error of a polygon with a value that is no coordinate in pixels."""
+    if isinstance(value, float):
+        return f"segmentation has a polygon with {value:g}, expected are pixels"
+    return f"segmentation has a polygon with {show(value)}, {EXPECTED}"
+
+
 class OutlineParser:
     """Collector of the outlines of a COCO json, as the `object_hook` of its parser.
 
@@ -125,7 +170,7 @@ class OutlineParser:
                 start = len(self._coordinates)
                 dropped = self._add_polygons(outline)
                 row = (start, len(self._coordinates), 0, 0, 0)
-            elif outline is not None:
+            elif given(outline) is not None:
                 raise ValueError(f"segmentation is {show(outline)}, {EXPECTED}")
         except ValueError as error:
             self.problems[number] = str(error)
@@ -133,31 +178,19 @@ class OutlineParser:
         self.dropped_polygons.append(dropped)
         return number
 
-    def _add_polygons(self, polygons: Sequence[object]) -> int:
-        """Append polygons and return how many were dropped."""
-        if polygons and is_number(polygons[0]):
-            polygons = [polygons]  # one polygon without its brackets, which pycocotools reads too
-        dropped, start, first = 0, len(self._coordinates), len(self._polygon_starts)
+    def _add_polygons(self, outline: Sequence[object]) -> int:
+        """Append the usable polygons and return the number of the others."""
+        polygons, dropped = usable_polygons(outline)
+        start, first = len(self._coordinates), len(self._polygon_starts)
         for polygon in polygons:
-            if not isinstance(polygon, list):
-                why = f"segmentation holds {show(polygon)}, {EXPECTED}"
-            elif len(polygon) < FEWEST_VALUES or len(polygon) % 2:
-                nested = next((value for value in polygon if isinstance(value, list)), None)
-                if nested is None:
-                    dropped += 1
-                    continue
-                why = f"segmentation has a polygon with {show(nested)}, {EXPECTED}"
-            else:
-                try:
-                    self._polygon_starts.append(len(self._coordinates))
-                    self._coordinates.append(len(polygon))
-                    self._coordinates.extend(polygon)
-                    continue
-                except (TypeError, OverflowError):
-                    wrong = next(value for value in polygon if not is_number(value))
-                    why = f"segmentation has a polygon with {show(wrong)}, {EXPECTED}"
-            del self._coordinates[start:], self._polygon_starts[first:]
-            raise ValueError(why)
+            try:
+                self._polygon_starts.append(len(self._coordinates))
+                self._coordinates.append(len(polygon))
+                self._coordinates.extend(polygon)  # type: ignore[arg-type]  # refuses other types
+            except (TypeError, OverflowError):
+                del self._coordinates[start:], self._polygon_starts[first:]
+                wrong = next(value for value in polygon if not is_number(value))
+                raise ValueError(wrong_value(wrong)) from None
         return dropped
 
     def _add_rle(self, outline: JsonObject) -> tuple[int, int, int, int, int]:
@@ -202,8 +235,7 @@ class OutlineParser:
         polygon_rows = np.flatnonzero(~is_rle & (stops > starts))
         for k in wrong.tolist():
             row = int(polygon_rows[np.searchsorted(starts[polygon_rows], k, side="right") - 1])
-            what = f"segmentation has a polygon with {values[k]:g}, expected are pixels"
-            self.problems.setdefault(row, what)
+            self.problems.setdefault(row, wrong_value(float(values[k])))
         counts = np.frombuffer(bytes(self._counts), dtype=np.uint8)
         return Outlines(fifths.astype(np.int32), counts, starts, stops, is_rle, rows[:, 3:])
 

@@ -19,6 +19,7 @@ from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.micro_batches import Halving, MicroBatchPlan
 from visionloop.engine.distributed import World
 from visionloop.engine.evaluation.record import FOLDER
+from visionloop.engine.logging.console import class_table
 from visionloop.engine.system.shared_memory import low_shared_memory
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject
@@ -132,7 +133,8 @@ def unused_gpus(world: World) -> str | None:
 
 
 def final_summary(run: Run, task: Task) -> Iterator[str]:
-    """Yield the lines at the end of a run: best score, commands that use it, the slowest part."""
+    """Yield the lines at the end of a run: best scores, commands for best/, the slowest part."""
+    yield from classes_of_best(run, task)
     best = shlex.quote(str(run.output / "best"))
     command = launcher_command(task.name)
     yield best_line(run)
@@ -166,6 +168,25 @@ def best_line(run: Run) -> str:
     )
 
 
+def classes_of_best(run: Run, task: Task) -> list[str]:
+    """Return the lines of the table of classes of best/, from the record of its evaluation."""
+    assert run.state.best is not None, "a finished run has evaluated"
+    step = run.state.best["step"]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        classes = read_record(run.output, step)["classes"]
+        keys = [column["key"] for column in classes["columns"]]
+        per_class = {
+            row["name"]: {
+                key: math.nan if value is None else value
+                for key, value in zip(keys, row["values"], strict=True)
+            }
+            for row in classes["rows"]
+        }
+        table = class_table(task.metrics[0], per_class)
+        return ["", f"classes at step {step}, whose weights are in best/:", *table[1:]]
+    return []
+
+
 def memory_line(halvings: Sequence[Halving]) -> str:
     """Return the line of the summary about the steps that did not fit into memory."""
     parts = (f"{halving.micro_batch} from step {halving.step + 1} on" for halving in halvings)
@@ -177,11 +198,18 @@ def memory_line(halvings: Sequence[Halving]) -> str:
 
 def interval_of(output: Path, step: int, key: str) -> tuple[float, float] | None:
     """Read the (low, high) of a score from the record of its evaluation; None without one."""
-    path = output / FOLDER / step_folder_name(step) / "record.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        low, high = json.loads(path.read_text())["intervals"][key]
+        low, high = read_record(output, step)["intervals"][key]
         return float(low), float(high)
     return None
+
+
+def read_record(output: Path, step: int) -> JsonObject:
+    """Read the record of an evaluation. Raises OSError or ValueError without one."""
+    record: JsonObject = json.loads(
+        (output / FOLDER / step_folder_name(step) / "record.json").read_text()
+    )
+    return record
 
 
 def launcher_command(task_name: str) -> str:

@@ -24,7 +24,7 @@ from visionloop.engine.config.options import duration_text
 from visionloop.engine.data.micro_batches import Halving
 from visionloop.engine.distributed import World
 from visionloop.engine.evaluation.record import cut_records
-from visionloop.engine.logging.console import class_table, is_watched
+from visionloop.engine.logging.console import is_watched
 from visionloop.engine.logging.messages import halving_line
 from visionloop.engine.logging.status_file import StatusFile
 from visionloop.engine.logging.tensorboard import TensorBoardWriter
@@ -76,7 +76,6 @@ class RunLog:
         self.budget: Budget | None = None
         self._start_step = start_step
         self._second_step_began: float | None = None
-        self._class_lines: list[str] = []
         self._scores: Scores = {}
         self._logged_halvings: set[Halving] = set()
         self._bar: tqdm | None = None
@@ -268,21 +267,15 @@ class RunLog:
     def classes(
         self, step: int, spec: MetricSpec, per_class: Mapping[str, Mapping[str, float]]
     ) -> None:
-        """Log the scores of each class to TensorBoard, and keep them for `print_class_table`.
+        """Log the scores of each class to TensorBoard.
 
         Args:
             step: optimizer steps done.
             spec: the task's first MetricSpec.
             per_class: the result of `Task.per_class_scores`.
         """
-        self._class_lines = class_table(spec, per_class)
         if self._outputs:
             self._outputs.board.classes(step, spec, per_class)
-
-    def print_class_table(self) -> None:
-        """Print the table of classes of the last evaluation."""
-        for line in self._class_lines:
-            self.info(line)
 
     def images(self, step: int, images: Mapping[str, NDArray[np.uint8]]) -> None:
         """Log {name: uint8 [H, W, 3]} to TensorBoard."""

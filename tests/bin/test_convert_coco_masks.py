@@ -15,11 +15,13 @@ from conversion_files import (
     grid,
     image,
     mask,
+    objects_of,
     write,
 )
 from pycocotools import mask as coco_mask
 
 from visionloop.bin.converters.outlines import InvalidOutline, area, encode_runs
+from visionloop.datasets.segments.layout import inspect_segments_split
 
 
 def test_polygons_and_both_kinds_of_run_lengths_give_the_same_pixels(convert, tmp_path):
@@ -139,14 +141,12 @@ def test_the_only_json_of_an_export_is_train(convert, tmp_path):
 @pytest.mark.parametrize(
     ("segmentation", "why"),
     [
-        ([], "segmentation is []: no outline"),
-        (None, "segmentation is missing: no outline"),
+        ("x", "segmentation is 'x', expected polygons"),
         ([[1, 1, 3, 1, 3, 3], None], "segmentation holds missing, expected polygons"),
-        ([[[1, 1, 3, 1, 3, 3]]], "a coordinate is [1, 1, 3, 1, 3, 3]"),
-        ([[1, 1, 2, 2, 3, 3, 4]], "7 coordinates, expected x and y"),
-        ([[1, 1, 2, "2", 3, 3]], "a coordinate is '2'"),
-        ([[1, 1, 2, float("nan"), 3, 3]], "a coordinate is nan"),
-        ([[1, 1, 2, 1e9, 3, 3]], "far outside the image of 8 x 6"),
+        ([[[1, 1, 3, 1, 3, 3]]], "has a polygon with [1, 1, 3, 1, 3, 3], expected polygons"),
+        ([[1, 1, 2, "2", 3, 3]], "has a polygon with '2', expected polygons"),
+        ([[1, 1, 2, float("nan"), 3, 3]], "has a polygon with nan, expected are pixels"),
+        ([[1, 1, 2, 1e9, 3, 3]], "has a polygon with 1e+09, expected are pixels"),
         ({"size": [8, 6], "counts": [48]}, "size is [8, 6], but the image's is [6, 8]"),
         ({"size": [6, 8], "counts": [40]}, "do not add up to the 6 x 8 pixels"),
         ({"size": [6, 8], "counts": [60, -12]}, "do not add up"),
@@ -174,7 +174,7 @@ def test_an_invalid_outline_is_reported_by_file_and_annotation_in_one_line(
 def test_an_image_with_any_problem_is_left_out_as_a_whole(convert, tmp_path):
     right = {"category_id": 3, "segmentation": [box(0, 0, 2, 2)]}
     rows = [
-        right | {"segmentation": []},
+        right | {"segmentation": "x"},
         right | {"category_id": 9},
         {"image_id": 2, "category_id": 3},
     ]
@@ -201,16 +201,78 @@ def test_an_image_with_any_problem_is_left_out_as_a_whole(convert, tmp_path):
     assert len(json.loads((tmp_path / "out/convert.json").read_text())["left_out"]) == 6
 
 
-def test_polygons_without_area_are_noted_and_nothing_else_is_lost(convert, tmp_path):
-    coco(tmp_path / "coco", [(3, [[1, 1, 4, 4]]), (6, [[1, 1, 2, 2], box(0, 0, 1, 1)])])
-    status, _, err = convert("masks", tmp_path / "coco", tmp_path / "out")
-    assert (
-        status == 0
-        and err.startswith("note: ")
-        and "annotation 1 on a.jpg: covers no pixel, left out" in err
-        and err.count("\n") == 1
-    )
-    assert mask(tmp_path / "out", "train/a.png") == grid("20000000", *["00000000"] * 5)
+@pytest.mark.parametrize("kind", ["masks", "instances"])
+def test_conversion_leaves_out_what_training_leaves_out_and_says_so_in_the_same_words(
+    convert, tmp_path, kind
+):
+    whole = box(0, 0, 1, 1)
+    outlines = [[[1, 1, 4, 4]], [[1, 1, 2, 2], whole], [[*whole, 5], whole], [[*whole, 5]]]
+    rows = [(6, outline) for outline in [*outlines, [], None, float("nan")]]
+    path = coco(tmp_path / "coco", rows)
+    _, problems = inspect_segments_split(tmp_path / "coco", "train", "instance")
+    expected = [
+        "annotation 1 on a.jpg: no usable outline (segmentation), left out (5 times)",
+        "annotation 1 on a.jpg: a polygon with fewer than three points or an odd number of values, "
+        "left out (4 times)",
+    ]
+    assert [why for _, _, why in problems if "annotation" in why] == expected
+    status, _, err = convert(kind, tmp_path / "coco", tmp_path / "out")
+    assert status == 0
+    assert sorted(err.splitlines()) == sorted(f"note: {path}: {why}" for why in expected)
+    if kind == "masks":
+        assert mask(tmp_path / "out", "train/a.png") == grid("20000000", *["00000000"] * 5)
+    else:
+        assert [len(pixels) for pixels in objects_of(tmp_path / "out").values()] == [2]
+
+
+@pytest.mark.parametrize("outline", [None, [], [[1, 1, 4, 4]]])
+def test_a_json_without_any_outline_is_one_error_in_conversion_and_in_training(
+    convert, tmp_path, outline
+):
+    path = coco(tmp_path / "coco", [(6, outline), (3, outline)])
+    _, problems = inspect_segments_split(tmp_path / "coco", "train", "instance")
+    (why,) = [why for level, _, why in problems if level == "error"]
+    assert why.startswith("none of 2 annotations has a usable outline")
+    for kind in ("masks", "instances"):
+        status, _, err = convert(kind, tmp_path / "coco", tmp_path / "out", "--skip-broken")
+        assert (status, err) == (2, f"error: {path}: {why}\n")
+
+
+@pytest.mark.parametrize("kind", ["masks", "instances"])
+def test_a_repeated_name_of_a_class_is_an_error_of_its_own_file_alone(convert, tmp_path, kind):
+    coco(tmp_path / "coco", [(6, [box(0, 0, 8, 3)])], split="val")
+    path = coco(tmp_path / "coco", [(6, [box(0, 0, 8, 3)]), (3, [box(0, 0, 1, 1)])])
+    content = json.loads(path.read_text())
+    for category in content["categories"]:
+        category["name"] = "cat"
+    write(path, json.dumps(content))
+    status, _, err = convert(kind, tmp_path / "coco", tmp_path / "out")
+    ids = " and ".join(str(category["id"]) for category in content["categories"])
+    why = f"error: {path}: categories {ids}: both have the name 'cat'; rename one, or join them"
+    assert (status, err.splitlines()[0].split(";")[0]) == (2, why.split(";")[0])
+    assert "val.json" not in err
+
+
+@pytest.mark.parametrize("kind", ["masks", "instances"])
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("name", ["{}.json", "annotations/instances_{}2017.json"])
+def test_annotations_that_are_no_file_are_an_error_and_not_a_missing_split(
+    convert, tmp_path, kind, split, name
+):
+    source = tmp_path / "coco"
+    for each in ("train", "val"):
+        path = coco(source, [(6, [box(0, 0, 8, 3)])], split=each)
+        (source / name.format(each)).parent.mkdir(exist_ok=True)
+        path.rename(source / name.format(each))
+    path = source / name.format(split)
+    path.unlink()
+    path.symlink_to(tmp_path / "gone.json")
+    why = f"error: {path}: is a link to {tmp_path / 'gone.json'}, which does not exist\n"
+    assert convert(kind, source, tmp_path / "out") == (2, "", why)
+    path.unlink()
+    path.mkdir()
+    why = f"error: {path}: is a folder, expected a json file of this name\n"
+    assert convert(kind, source, tmp_path / "out") == (2, "", why)
 
 
 def test_compressed_run_lengths_are_read_as_pycocotools_reads_them():

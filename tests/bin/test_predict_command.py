@@ -9,8 +9,10 @@ import os
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from predict_runs import (
     files_of,
     forked,
@@ -24,7 +26,7 @@ from predict_runs import (
     write_model,
 )
 
-from visionloop.bin.commands.predict_files import LINES
+from visionloop.bin.commands.predict_files import LINES, SHEET, save_image, write_sheets
 from visionloop.bin.commands.predict_resume import UnfinishedPredictions
 from visionloop.engine.errors import FINISHED, STOPPED, USER_ERROR, UserError
 from visionloop.engine.predict import num_batches, read_batches
@@ -417,3 +419,18 @@ def test_files_of_one_stem_get_png_names_of_their_own():
         names.of(name) for name in ("a.jpg", "a.png", "b.jpg", "d/b.jpg", "c.jpg", "c.jpg.jpg")
     ]
     assert png_names == ["a.jpg.png", "a.png.png", "b.png", "d/b.png", "c.png", "c.jpg.jpg.png"]
+
+
+def test_a_contact_sheet_shows_each_image_above_its_name(tmp_path):
+    sheets = []
+    for name in ("a.png", "deep/b.png"):
+        folder = tmp_path / name
+        save_image(folder / "images" / name, np.full((40, 200, 3), 90, dtype=np.uint8))
+        (folder / LINES).write_text(json.dumps({"file": name}) + "\n")
+        write_sheets(folder, ["images"], 200)
+        with Image.open(folder / SHEET) as sheet:
+            sheets.append(np.array(sheet))
+    first, second = sheets
+    differs = np.flatnonzero((first != second).any(axis=(1, 2)))
+    image_rows = np.flatnonzero((first == 90).all(axis=2).any(axis=1))
+    assert len(image_rows) == 40 and 0 < differs.min() - image_rows.max() < differs.max() - 40 < 20

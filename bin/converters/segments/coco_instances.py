@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from visionloop.bin.converters.coco_outlines import find_jsons, read_coco_files, regions_of
+from visionloop.bin.converters.coco_outlines import find_jsons, read_outlined_files, regions_of
 from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.segments.coco_categories import coco_splits, find_prefixed_jsons
 from visionloop.bin.converters.segments.split import SegmentSplit
@@ -29,7 +29,7 @@ def read_coco_instances(
         UserError: see choose_things.
     """
     jsons = find_prefixed_jsons(source, "instances_") or find_jsons(source)
-    files = read_coco_files(jsons, report)
+    files = read_outlined_files(jsons, report)
     readers = {
         split: (file, partial(regions_of, json_file=file.path, label_of=file.label_of))
         for split, file in files.items()

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from visionloop.bin.converters.coco_outlines import require_json_files
 from visionloop.bin.converters.conversion import ConversionReport
 from visionloop.bin.converters.entries import split_off_val
 from visionloop.bin.converters.mask_sources import detect_json_kind, probed_jsons
@@ -104,6 +105,7 @@ def detect_kind(source: str) -> str:
     if kinds:
         why = f"holds annotations of {' and '.join(sorted(kinds))}; choose one with --from"
         raise DataLayoutError(top, why)
+    require_json_files(top)
     content = shorten(sorted(name for name in os.listdir(top) if not is_hidden(name)))
     raise DataLayoutError(top, f"expected {EXPECTED}; found {content or 'nothing'}")
 

@@ -80,9 +80,12 @@ def _detection(folder: Path, budget: Budget, files: CocoFiles) -> DataSet | None
 
 def _is_for_segments_alone(folder: Path) -> bool:
     """Return whether the names of the jsons are those of segments, which no detector reads."""
-    return not files_of_split(folder, *SPLITS) and any(
-        instance_jsons(folder, split) or panoptic_jsons(folder, split) for split in SPLITS
-    )
+    try:
+        return not files_of_split(folder, *SPLITS) and any(
+            instance_jsons(folder, split) or panoptic_jsons(folder, split) for split in SPLITS
+        )
+    except DataLayoutError:
+        return False
 
 
 def _segments(folder: Path, kind: Kind, budget: Budget, files: CocoFiles) -> DataSet | None:

@@ -240,7 +240,7 @@ BROKEN = [
     (put([1], "images", 1, "id"), "image at position 1: id is \\[1\\]"),
     (put(2**70, "images", 1, "id"), "image at position 1: id is 11805"),
     (put("seven", "images", 0, "id"), "some image ids are numbers and others text \\('seven'\\)"),
-    (put("cat", "categories", 0, "name"), "category 2: another one has the name 'cat' too"),
+    (put("cat", "categories", 0, "name"), "categories 9 and 2: both have the name 'cat'; rename"),
     (put(None, "categories", 0, "name"), "category 9: name is missing"),
     (drop("images", 0, "file_name"), "image 7: file_name is missing"),
     (put("", "images", 0, "file_name"), "image 7: file_name is ''"),

@@ -173,7 +173,7 @@ INSTANCE_ERRORS = [
     (lambda content: content.pop("annotations"), "no section 'annotations'"),
     (
         lambda content: [each.pop("segmentation") for each in content["annotations"]],
-        "none of 5 annotations has an outline (segmentation), only boxes; expected polygons",
+        "none of 5 annotations has a usable outline (segmentation); expected polygons",
     ),
 ]
 
@@ -210,9 +210,9 @@ def test_a_polygon_without_an_area_is_left_out_with_a_note(tmp_path, polygon):
     assert index.offsets.tolist() == clean.offsets.tolist()
     notes = [note for note in index.notes if "left out" in note]
     assert notes == [
-        "1 of 6 annotations without an outline are left out: c.png",
-        "2 polygons with fewer than three points or an odd number of values are left out: "
-        "a.png, c.png",
+        "annotation 6 on c.png: no usable outline (segmentation), left out",
+        "annotation 2 on a.png: a polygon with fewer than three points or an odd number of values, "
+        "left out (2 times)",
     ]
 
 
@@ -225,7 +225,17 @@ def test_an_annotation_without_an_outline_does_not_get_the_one_of_another(tmp_pa
     write_instances(tmp_path, content)
     index = require_segments_split(tmp_path, "train", "instance")
     assert index.offsets.tolist() == [0, 3, 5, 5]
-    assert "1 of 6 annotations without an outline are left out: b.png" in index.notes
+    assert "annotation 6 on b.png: no usable outline (segmentation), left out" in index.notes
+
+
+@pytest.mark.parametrize("outline", [None, float("nan"), [], [[]], [[1, 2, 3, 4]]])
+def test_objects_without_a_usable_outline_are_counted_by_image_and_the_first_is_named(
+    check_instances, outline
+):
+    content = small_instances()
+    content["annotations"] += [annotation(6, 5, 2, outline), annotation(7, 7, 9, outline)]
+    expected = "annotation 7 on a.png: no usable outline (segmentation), left out (2 times)"
+    assert check_instances(content)[0] == ("note", expected)
 
 
 @pytest.mark.parametrize("corners", [1, 3, 4])

@@ -354,18 +354,37 @@ def test_a_run_ends_with_the_scores_of_each_class_and_tensorboard_has_them_of_ev
 ):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(ByClass, output=str(tmp_path), steps=4, log_every=2, eval_every=2, **TOY)
+    result = train(ByClass, output=str(tmp_path), steps=4, log_every=2, eval_every=2, **TOY)
     out = capsys.readouterr().out
     assert out.count("class  ") == 1  # at the end alone
-    assert [line.split() for line in out.splitlines()[-7:-4]][1:] == [
-        ["left", "25.00", "%", "23"],
-        ["right", "-", "0"],
-    ]
+    heading, _, *rows = out.splitlines()[-8:-4]
+    assert heading == f"classes at step {result.best['step']}, whose weights are in best/:"
+    assert [row.split() for row in rows] == [["left", "25.00", "%", "23"], ["right", "-", "0"]]
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     tables = board.Tensors("classes/text_summary")
     assert [event.step for event in tables] == [2, 4]
     assert "| left | 25.00 % | 23 |" in tables[-1].tensor_proto.string_val[0].decode()
+
+
+class WorseWithEveryStep(ToyTask):
+    def build_metric(self):
+        metric = super().build_metric()
+        self.num_metrics = number = getattr(self, "num_metrics", 0) + 1
+        metric.compute = lambda rows=None: {"accuracy": 1 / number, "val_loss": 1.0}
+        return metric
+
+    def per_class_scores(self, metric):
+        return {"left": {"accuracy": metric.compute()["accuracy"], "images": len(metric)}}
+
+
+def test_the_classes_at_the_end_are_those_of_the_best_weights_also_after_a_resume(tmp_path, capsys):
+    settings = dict(output=str(tmp_path), steps=6, log_every=2, eval_every=2, ema=False, **TOY)
+    for _ in range(2):  # the second start finds a finished run
+        train(WorseWithEveryStep, **settings)
+        lines = capsys.readouterr().out.splitlines()
+        at = lines.index("classes at step 2, whose weights are in best/:")
+        assert lines[at + 2].split() == ["left", "100.00", "%", "23"]
 
 
 def test_tensorboard_holds_the_documented_tags(tmp_path):
