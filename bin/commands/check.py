@@ -18,6 +18,7 @@ from visionloop.engine.autotune.shard import sharding_proposal
 from visionloop.engine.autotune.steps import (
     ROUGH_STEPS,
     figures_of,
+    is_precise,
     num_events,
     plan_calibration,
     run_seconds,
@@ -139,8 +140,13 @@ def estimate_run(
     settings = resolved()
     config = settings.train_config
     rough = run_calibration(ROUGH_STEPS, len(train_set), config.eval_batch_size)
-    plan = plan_calibration(rough, CALIBRATION_SECONDS, config.batch_size, len(val_set))
-    calibration = run_calibration(*plan)
+    steps, train_images, val_images = plan_calibration(
+        rough, CALIBRATION_SECONDS, config.batch_size, len(val_set)
+    )
+    if is_precise(rough, steps, val_images):  # a model whose steps take long
+        calibration = rough
+    else:
+        calibration = run_calibration(steps, train_images, val_images)
     figures, budget = figures_of(calibration, len(val_set)), raw_settings["budget"].value
     if budget:
         available = budget - startup_seconds

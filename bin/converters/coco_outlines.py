@@ -317,7 +317,8 @@ def encode(
     except ValueError as error:
         raise InvalidOutline(str(error)) from None
     for value in (value for polygon in usable for value in polygon):
-        if not is_number(value) or abs(float(value)) > LARGEST_COORDINATE:
+        is_pixels = isinstance(value, int | float) and abs(value) <= LARGEST_COORDINATE
+        if not is_number(value) or not is_pixels:
             raise InvalidOutline(wrong_value(value))
     polygons = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in usable]
     if not polygons:

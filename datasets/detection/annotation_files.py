@@ -70,7 +70,7 @@ def files_of_split(data: Path, *splits: str) -> list[Path]:
             for file in sorted(finder.names(annotations))
             if file.lower().startswith(f"instances_{name}") and file.lower().endswith(".json")
         ]
-        require_files([data / name for name in named if name and not is_hidden(Path(name).name)])
+        require_files(data / name for name in named if name)
         candidates += named
         folder = finder.find(name)
         if folder and ROBOFLOW in finder.names(folder):

@@ -103,7 +103,8 @@ def usable_polygons(
     """
     if outline and is_number(outline[0]):
         outline = [outline]
-    usable, dropped = [], 0
+    usable: list[Sequence[object]] = []
+    dropped = 0
     for polygon in outline:
         if not isinstance(polygon, list | array):
             raise ValueError(f"segmentation holds {show(polygon)}, {EXPECTED}")

@@ -48,6 +48,7 @@ class CalibrationRun:
 
     Attributes:
         contention: how much other programs slow the steps down, 1 on an idle machine.
+        waiting_share: part of the time of the steps in which they waited for data.
         first_loss: loss of the first step, None off the main rank.
         save, last_save: seconds of a save, and of the last one, which is waited for.
     """
@@ -65,6 +66,8 @@ class CalibrationRun:
         wall, busy = run.clock.seconds["compute"], run.clock.busy["compute"]
         on_cpu = run.world.device.type == "cpu" and busy > 0
         self.contention = max(1.0, wall / busy) if on_cpu else 1.0
+        waited = run.clock.seconds["data_wait"]
+        self.waiting_share = waited / (waited + wall) if waited else 0.0
         train_rows = [row for row in rows if row["kind"] == "train"]
         self.first_loss: float | None = train_rows[0]["loss"] if train_rows else None
         self.steps: list[float] = [row["step_ms"] / 1000 for row in train_rows]

@@ -22,6 +22,7 @@ from visionloop.engine.run import RunSpec
 # evaluation
 CALIBRATION_SHARE = 0.03
 ROUGH_STEPS, MIN_STEPS, MAX_STEPS = 4, 6, 400  # of calibration runs
+MAX_WAITING_SHARE = 0.1  # of the time of steps, with which caches change little
 # The schedule is this much longer than what seems to fit: should the machine become faster no time
 # is left over, and what does not fit is ended by the clock, where the learning rate has come down
 # almost to its end.
@@ -167,6 +168,21 @@ def plan_calibration(
     if rough.evaluation(num_images) <= 2 * seconds:
         scored = num_images
     return steps, math.ceil(steps * batch_size / 3), min(scored, num_images)
+
+
+def is_precise(rough: CalibrationRun, steps: int, images: int) -> bool:
+    """Return whether a rough calibration run tells as much as the planned one would.
+
+    Its steps are so long that a plan has the fewest steps there are, reading is a small part of
+    them, so that keeping decoded images changes little, and it has evaluated half of the planned
+    images or more.
+
+    Args:
+        rough: an earlier calibration run.
+        steps, images: planned steps and validation images, see `plan_calibration`.
+    """
+    scored = rough.evaluations[-1][0]
+    return steps <= MIN_STEPS and images <= 2 * scored and rough.waiting_share <= MAX_WAITING_SHARE
 
 
 def steps_within(

@@ -176,7 +176,7 @@ def test_an_image_with_any_problem_is_left_out_as_a_whole(convert, tmp_path):
     rows = [
         right | {"segmentation": "x"},
         right | {"category_id": 9},
-        {"image_id": 2, "category_id": 3},
+        right | {"image_id": 2, "segmentation": "x"},
     ]
     rows += [right | {"image_id": 3}, right | {"image_id": 7}]
     coco(tmp_path / "coco", rows, images=("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"))
@@ -205,7 +205,7 @@ def test_an_image_with_any_problem_is_left_out_as_a_whole(convert, tmp_path):
 def test_conversion_leaves_out_what_training_leaves_out_and_says_so_in_the_same_words(
     convert, tmp_path, kind
 ):
-    whole = box(0, 0, 1, 1)
+    whole = box(0, 0, 2, 2)
     outlines = [[[1, 1, 4, 4]], [[1, 1, 2, 2], whole], [[*whole, 5], whole], [[*whole, 5]]]
     rows = [(6, outline) for outline in [*outlines, [], None, float("nan")]]
     path = coco(tmp_path / "coco", rows)
@@ -220,7 +220,7 @@ def test_conversion_leaves_out_what_training_leaves_out_and_says_so_in_the_same_
     assert status == 0
     assert sorted(err.splitlines()) == sorted(f"note: {path}: {why}" for why in expected)
     if kind == "masks":
-        assert mask(tmp_path / "out", "train/a.png") == grid("20000000", *["00000000"] * 5)
+        assert mask(tmp_path / "out", "train/a.png") == grid(*["22000000"] * 2, *["00000000"] * 4)
     else:
         assert [len(pixels) for pixels in objects_of(tmp_path / "out").values()] == [2]
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch.utils.tensorboard  # noqa: F401 - once here, not in every forked rank
@@ -13,6 +14,7 @@ from visionloop.engine.autotune.calibration import undisturbed
 from visionloop.engine.autotune.steps import (
     SLACK,
     correct_for_contention,
+    is_precise,
     run_seconds,
     steps_within,
 )
@@ -248,6 +250,17 @@ def test_a_cost_counts_new_images_once_and_evaluations_and_saves_at_their_interv
     timed = replace(config, save_every=Duration("10s"))  # 40 s of steps
     assert run_seconds(timed, FIGURES, 800) == pytest.approx(1.0 + 40 + 3 * 2.0 + 5 * 0.5 + 1.0)
     assert steps_within(config_of, FIGURES, 800, 3.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "images", "waiting_share", "expected"),
+    [(6, 32, 0.1, True), (7, 32, 0.1, False), (6, 33, 0.1, False), (6, 32, 0.11, False)],
+)
+def test_a_rough_calibration_is_enough_for_long_steps_without_much_reading(
+    steps, images, waiting_share, expected
+):
+    rough = SimpleNamespace(evaluations=[(5, 1.0), (16, 2.0)], waiting_share=waiting_share)
+    assert is_precise(rough, steps, images) == expected
 
 
 def test_half_of_the_contention_is_corrected():

@@ -3,10 +3,20 @@
 from collections.abc import Sequence
 from functools import partial
 
-from visionloop.bin.converters.coco_outlines import find_jsons, read_outlined_files, regions_of
+from visionloop.bin.converters.coco_outlines import (
+    CocoEntry,
+    CocoFile,
+    find_jsons,
+    read_outlined_files,
+    regions_of,
+)
 from visionloop.bin.converters.conversion import ConversionReport
+from visionloop.bin.converters.outlines import Region
 from visionloop.bin.converters.segments.coco_categories import coco_splits, find_prefixed_jsons
 from visionloop.bin.converters.segments.split import SegmentSplit
+from visionloop.datasets.detection.problems import CROWD_HINT
+
+CROWD_NOTE = f"a crowd (iscrowd 1), which is never trained on; {CROWD_HINT}"
 
 
 def read_coco_instances(
@@ -30,8 +40,16 @@ def read_coco_instances(
     """
     jsons = find_prefixed_jsons(source, "instances_") or find_jsons(source)
     files = read_outlined_files(jsons, report)
-    readers = {
-        split: (file, partial(regions_of, json_file=file.path, label_of=file.label_of))
-        for split, file in files.items()
-    }
+    readers = {split: (file, partial(_read, file=file)) for split, file in files.items()}
     return coco_splits(readers, things, source)
+
+
+def _read(
+    entry: CocoEntry, size_hw: tuple[int, int], report: ConversionReport, *, file: CocoFile
+) -> list[Region] | None:
+    """Return the regions of an image, see `regions_of`; crowds are counted in a note."""
+    regions = regions_of(entry, size_hw, report, json_file=file.path, label_of=file.label_of)
+    for region in regions or ():
+        if region.crowd:
+            report.add_note(region.place, CROWD_NOTE)
+    return regions

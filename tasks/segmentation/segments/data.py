@@ -15,6 +15,7 @@ from visionloop.datasets.segments.layout import (
     read_instances,
     require_segments_split,
 )
+from visionloop.datasets.segments.problems import nothing_to_score, nothing_to_train
 from visionloop.datasets.segments.reading import GroundTruth, read_ground_truth
 from visionloop.engine.batch import Batch, RaggedTensor
 from visionloop.engine.errors import UserError
@@ -84,12 +85,24 @@ def training_splits(
 
     Validation is the val split, or a share of the training images that is set aside by the hash of
     the path.
+
+    Raises:
+        UserError: also when there is nothing to train on, or to score.
     """
+
+    def refuse(index: SegmentsIndex, why: str | None) -> None:
+        if why:
+            text = f"{index.source}: {why}"
+            raise UserError(text, code="bad_layout", file=index.source, field="data")
+
     data = splits.require_data(data, LAYOUT[kind])
     train = index_split(data, "train", kind, classes)
+    refuse(train, nothing_to_train(train))
     with splits.layout_errors():
         val = find_segments_split(data, "val", kind, train.classes)
-    return splits.train_and_val(data, val_split, train, val, missing=NO_VALIDATION[kind])
+    train, val = splits.train_and_val(data, val_split, train, val, missing=NO_VALIDATION[kind])
+    refuse(val, nothing_to_score(val))
+    return train, val
 
 
 def targets_per_image(index: SegmentsIndex) -> NDArray[np.int64]:

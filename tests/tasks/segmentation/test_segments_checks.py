@@ -20,6 +20,7 @@ from segments_files import (
 
 from visionloop.engine.errors import UserError
 from visionloop.tasks.segmentation.segments.checks import ModelInput, check_segments_data
+from visionloop.tasks.segmentation.segments.data import training_splits
 
 MODEL = ModelInput(image_size=40, patch_size=2, num_queries=10)
 
@@ -263,6 +264,20 @@ def test_nothing_to_learn_or_to_score_is_an_error(tmp_path):
     assert whys(check(tmp_path / "void", "panoptic")) == [
         ("classes.json", "no pixel of train belongs to a segment that is no crowd")
     ]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("kept", ["crowds", "nothing"])
+def test_training_refuses_what_check_says_cannot_be_learned_or_scored(tmp_path, split, kept):
+    content = small_instances()
+    rows = [row | {"iscrowd": 1} for row in content["annotations"]] if kept == "crowds" else []
+    for each in ("train", "val"):
+        changed = content | ({"annotations": rows} if each == split else {})
+        write_instances(tmp_path, changed, f"{each}.json", each)
+    with pytest.raises(UserError, match=r"no segments|all 5 segments are crowds") as caught:
+        training_splits(str(tmp_path), 0.0, "instance")
+    errors = check(tmp_path, "instance")["errors"]
+    assert str(caught.value) in [f"{each['path']}: {each['why']}" for each in errors]
 
 
 def test_unreadable_duplicate_and_rotated_images_are_reported(tmp_path):
