@@ -96,7 +96,7 @@ def read_coco_files(
         used_categories: returns the category ids of annotations.
 
     Raises:
-        DataLayoutError: for files that are laid out otherwise.
+        DataLayoutError: for files that are laid out otherwise, or whose categories are wrong.
     """
     files: dict[str, CocoFile] = {}
     classes: tuple[str, ...] | None = None
@@ -111,6 +111,9 @@ def read_coco_files(
                 is_lost = sections["annotations"] or sections["images"]
                 add = file_report.error if is_lost else file_report.note
                 add(f"section {name!r} is empty")
+        errors = [why for kind, _, why in file_report.problems if kind == "error"]
+        if categories is None and errors:  # not to be skipped: the whole split would be
+            raise DataLayoutError(path, errors[0])
         for kind, place, why in file_report.problems:
             (report.add_problem if kind == "error" else report.add_note)(place, why)
         if categories is None or not row_of:
