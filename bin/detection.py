@@ -30,7 +30,13 @@ def load_task_class() -> type[DetectionTask]:
     return DetectionTask
 
 
-commands = task_commands("detection", DetectionConfig, load_task_class, recipe=recipe)
+commands = task_commands(
+    "detection",
+    DetectionConfig,
+    load_task_class,
+    recipe=recipe,
+    predict_options=("score",),
+)
 
 
 def main() -> None:

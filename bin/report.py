@@ -4,26 +4,15 @@
     bin/report.py runs/flowers runs/flowers-2 --output compared.html
     bin/report.py runs/flowers --json flowers.json    writes only the object of the page
     bin/report.py list                            lists the runs below runs/
-    bin/report.py difference runs/flowers runs/flowers-2    which one is better, on the same images
 
 The page needs no network and no server. It works for a run that is still running, was killed or
 failed as well: the page says what is missing. See bin/reports/README.md.
 """
 
-from typing import Any
-
 import click
 
 from visionloop.bin.commands.cli import run_commands
-from visionloop.bin.commands.options import (
-    PATH,
-    device_option,
-    json_option,
-    threads_option,
-    traceback_option,
-    workers_option,
-)
-from visionloop.bin.commands.startup import heavy_imports, use_threads
+from visionloop.bin.commands.options import json_option, traceback_option
 
 
 class ReportGroup(click.Group):
@@ -81,47 +70,6 @@ def list_runs(folder: str, as_json: bool) -> None:
     from visionloop.bin.reports.listing import run_list
 
     run_list(folder, as_json=as_json)
-
-
-@command.command(
-    "difference",
-    help="Evaluate best/ of two runs on the same validation images and say which one is better: "
-    "RUN_A minus RUN_B, with the 95 % interval of a paired bootstrap.",
-)
-@click.argument("run_a", type=PATH)
-@click.argument("run_b", type=PATH)
-@click.option("--data", type=PATH, help="Data folder (default: that of RUN_A)")
-@click.option(
-    "--val-split",
-    type=click.FloatRange(0, 1, max_open=True),
-    help="Share of train/ that the runs validated on (default: that of RUN_A)",
-)
-@click.option("--metric", help="Key of the score (default: the primary one of the task)")
-@click.option(
-    "--draws",
-    type=click.IntRange(1),
-    default=500,
-    show_default=True,
-    help="Samples of the images for the interval",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=32,
-    show_default=True,
-    help="Images that are evaluated at once",
-)
-@workers_option("Worker processes that read images")
-@device_option
-@threads_option
-@json_option("Print one object instead of lines")
-@traceback_option
-def difference(run_a: str, run_b: str, threads: int | None, **options: Any) -> None:  # type: ignore[explicit-any]  # of click
-    """Run `report difference`."""
-    with heavy_imports():
-        from visionloop.bin.reports.difference import DifferenceOptions, run_difference
-    use_threads(threads)
-    run_difference(run_a, run_b, DifferenceOptions(**options))
 
 
 def main() -> None:

@@ -134,8 +134,7 @@ class Task:
         Returns:
             (samples to train on, in the form that `collate` takes; samples to score).
 
-        Raises:
-            UserError: these samples cannot show whether the task overfits.
+        Raises UserError where these samples cannot show whether the task overfits.
         """
         return samples, samples
 
@@ -229,11 +228,7 @@ class Task:
         raise NotImplementedError
 
     def count_normalizers(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
-        """Count what the loss divides by, in batches that are still in host memory.
-
-        Returns:
-            {name: number} with the names of `normalizer_names`.
-        """
+        """Count what the loss divides by, in host batches: {name of `normalizer_names`: number}."""
         raise NotImplementedError
 
     def loss(
@@ -331,6 +326,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def prediction_notes(self) -> list[str]:
+        """Return lines that `predict` prints once, e.g. about the score thresholds in use."""
+        return []
+
     def save_scored_predictions(self, metric: TaskMetric, dataset: TaskDataset, path: Path) -> None:
         """Write the predictions of an evaluation of `dataset`, for `score_saved_predictions`."""
         raise NotImplementedError
@@ -341,8 +340,7 @@ class Task:
     ) -> tuple[Task, Metric]:
         """Score a file of predictions without a model: those of `predict` or `evaluate`.
 
-        Raises:
-            UserError: the file is not readable or does not fit the data.
+        Raises UserError where the file is not readable or does not fit the data.
         """
         raise NotImplementedError
 
@@ -369,8 +367,10 @@ class Task:
         """Return (sample ids int64 [N], `sample_score` of each float64 [N] or nan)."""
         raise NotImplementedError
 
-    def per_class_scores(self, metric: TaskMetric) -> dict[str, dict[str, float]]:
-        """Return scores by class for tables, e.g. {"cat": {"AP": 0.5, "boxes": 12}}."""
+    def per_class_scores(
+        self, metric: TaskMetric, picks: NDArray[np.int64] | None = None
+    ) -> dict[str, dict[str, float]]:
+        """Return scores by class, {"cat": {"AP": 0.5, "boxes": 12}}; picks: as in the Metric."""
         return {}
 
     def reference_scores(self, metric: TaskMetric) -> Scores:

@@ -77,9 +77,7 @@ class ClassificationMetric:
             "accuracy", "accuracy_top5" from 5 classes on, "mean_class_accuracy" and "val_loss";
             nan without images.
         """
-        columns = self._table.sorted_columns()
-        if picks is not None:
-            columns = {name: values[picks] for name, values in columns.items()}
+        columns = self._picked(picks)
         labels, correct = columns["labels"], columns["predictions"] == columns["labels"]
         count = len(labels) or np.nan
         images = np.bincount(labels, minlength=self.num_classes)
@@ -94,19 +92,19 @@ class ClassificationMetric:
         scores["val_loss"] = columns["losses"].sum() / count
         return {key: float(value) for key, value in scores.items()}
 
-    def confusion(self) -> Array:
+    def confusion(self, picks: Array | None = None) -> Array:
         """Return the confusion matrix, int64 [C, C]: rows are true classes, columns predictions."""
-        columns = self._table.sorted_columns()
+        columns = self._picked(picks)
         cells = columns["labels"] * self.num_classes + columns["predictions"]
         counts = np.bincount(cells, minlength=self.num_classes**2)
         return counts.reshape(self.num_classes, self.num_classes)
 
-    def per_class(self) -> Columns:
+    def per_class(self, picks: Array | None = None) -> Columns:
         """Return "images" int64 [C], "accuracy" (recall) and "precision" float64 [C].
 
-        nan for a class without images, or without predictions.
+        nan for a class without images, or without predictions. picks: as in `compute`.
         """
-        confusion = self.confusion()
+        confusion = self.confusion(picks)
         hits, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         return {
             "images": images,
@@ -118,6 +116,13 @@ class ClassificationMetric:
         """Return "sample_ids" int64 [N] and "losses" (cross-entropy) float64 [N], sorted by id."""
         columns = self._table.sorted_columns()
         return {name: columns[name].copy() for name in ("sample_ids", "losses")}
+
+    def _picked(self, picks: Array | None) -> Columns:
+        """Return the rows of the images at `picks`, all for None."""
+        columns = self._table.sorted_columns()
+        return (
+            columns if picks is None else {name: values[picks] for name, values in columns.items()}
+        )
 
     def majority_accuracy(self, majority_class: int | None = None) -> float:
         """Return the accuracy of always predicting one class.

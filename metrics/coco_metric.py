@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from visionloop.metrics.average_precision import Resampler
 from visionloop.metrics.coco_evaluation import (
+    ALL_AREAS,
     SCORE_KEYS,
     Evaluation,
     IouType,
@@ -16,6 +18,7 @@ from visionloop.metrics.coco_evaluation import (
     run_coco_eval,
     summarize,
 )
+from visionloop.metrics.operating_point import OperatingPoint, ThresholdRule, choose_threshold
 from visionloop.metrics.rows import (
     Array,
     Columns,
@@ -25,6 +28,10 @@ from visionloop.metrics.rows import (
     weighted_sum,
 )
 
+AREAS = ("all", "small", "medium", "large")  # in the order of params.areaRng
+MOST = 100  # detections of an image and class that average precision counts
+IOU_75 = 5  # position of IoU 0.75 among the thresholds
+MatchKey: TypeAlias = tuple[int, int]  # position in AREAS, most detections of an image and class
 # columns that boxes and masks share
 NO_ROWS = {
     "sample_ids": np.empty(0, np.int64),
@@ -82,6 +89,7 @@ class CocoMetric:
         self._table = RowTable(NO_ROWS | no_rows, COUNT_COLUMNS | dict(count_columns))
         self._evaluation: Evaluation | None = None
         self._matches: Resampler | None = None
+        self._every_match: dict[MatchKey, Resampler] = {}
 
     def append(self, predictions: Inputs, batch: Inputs, columns: Mapping[str, object]) -> None:
         """Append one row for each image of a batch.
@@ -160,18 +168,44 @@ class CocoMetric:
             scores["val_loss"] = weighted_sum(columns["losses"], weights) / max(1, divisor)
         return scores
 
-    def per_class(self) -> Columns:
+    def compute_all(self, picks: Array | None = None) -> dict[str, float]:
+        """Compute every score of the images at `picks`: several times the work of `compute`."""
+        if not self._every_match and len(self):
+            self._match_every_area()
+        if picks is None or not len(self):
+            return self.compute(picks)
+        weights, scores = self._table.weights(picks), self.compute(picks)
+        for (area, most), matches in self._every_match.items():
+            recall = mean_ignoring_nan(matches.recalls(weights))
+            if most != MOST:
+                scores[f"AR{most}"] = recall
+                continue
+            precision = matches.average_precision(weights)
+            if area == ALL_AREAS:
+                scores["mAP75"] = mean_ignoring_nan(precision[IOU_75])
+                scores[f"AR{most}"] = recall
+            else:
+                scores[f"mAP_{AREAS[area]}"] = mean_ignoring_nan(precision)
+                scores[f"AR_{AREAS[area]}"] = recall
+        return scores
+
+    def per_class(self, picks: Array | None = None) -> Columns:
         """Return "AP", "AP50" float64 [C] and the number of objects that are not crowd, int64 [C].
 
         The number is called "boxes" for boxes and "segments" for masks. nan for a class without
-        such objects.
+        such objects. picks: positions of the images as in `compute`, None: all.
         """
-        columns = self._table.sorted_columns()
+        columns, weights = self._table.sorted_columns(), self._table.weights(picks)
         count = np.bincount(
-            columns["ground_truth_labels"][~columns["ground_truth_crowd"]],
+            columns["ground_truth_labels"],
+            weights=np.repeat(weights, columns["num_ground_truth"])
+            * ~columns["ground_truth_crowd"],
             minlength=self.num_classes,
-        )
-        precision = self.evaluation().average_precision
+        ).astype(np.int64)
+        if picks is None:
+            precision = self.evaluation().average_precision
+        else:
+            precision = self._resampler().average_precision(weights)
         return {"AP": precision.mean(axis=0), "AP50": precision[0], self.objects: count}
 
     def per_image(self) -> Columns:
@@ -200,6 +234,11 @@ class CocoMetric:
             "precision": evaluation.precision,
             "scores": evaluation.thresholds,
         }
+
+    def operating_points(self, rule: ThresholdRule) -> list[OperatingPoint]:
+        """Choose a score threshold for each class from the matches at IoU 0.5."""
+        matches = self._resampler()
+        return [choose_threshold(*matches.class_matches(i), rule) for i in range(self.num_classes)]
 
     def evaluation(self) -> Evaluation:
         """Return the whole `Evaluation`, stored until the content changes.
@@ -230,12 +269,27 @@ class CocoMetric:
             )
         return self._matches
 
+    def _match_every_area(self) -> None:
+        """Match for the scores of `compute_all`, which then serves `evaluation` as well."""
+        evaluator = run_coco_eval(
+            self._table.sorted_columns(), self.num_classes, iou_type=self.iou_type
+        )
+        keys = [(area, MOST) for area in range(len(AREAS))] + [(ALL_AREAS, 1), (ALL_AREAS, 10)]
+        self._every_match = {
+            (area, most): Resampler(evaluator, area=area, max_detections=most)
+            for area, most in keys
+        }
+        self._matches = self._every_match[ALL_AREAS, MOST]
+        if self._evaluation is None:
+            self._evaluation = summarize(evaluator)
+
     def _loss_divisors(self) -> Array:
         """Return what the loss of each image counts as in the mean, int64 [N]."""
         raise NotImplementedError
 
     def _drop_evaluation(self) -> None:
         self._evaluation = self._matches = None
+        self._every_match = {}
 
 
 def to_host(tensor: torch.Tensor) -> Array:

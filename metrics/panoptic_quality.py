@@ -148,14 +148,14 @@ class PanopticQualityMetric:
         """
         return self._confusion.copy()
 
-    def per_class(self) -> Columns:
+    def per_class(self, picks: Array | None = None) -> Columns:
         """Return "PQ", "SQ", "RQ" float64 [C] and "segments" int64 [C], those that are not crowd.
 
-        nan for a class without a ground-truth and a predicted segment.
+        nan for a class without a ground-truth and a predicted segment. picks: as in `compute`.
         """
-        columns = self._table.sorted_columns()
-        counts = weighted_counts([columns[name] for name in COUNTS], self._table.weights(None))
-        return qualities(*counts) | {"segments": columns["segments"].sum(axis=0, dtype=np.int64)}
+        columns, weights = self._table.sorted_columns(), self._table.weights(picks)
+        counts = weighted_counts([columns[name] for name in COUNTS], weights)
+        return qualities(*counts) | {"segments": weights @ columns["segments"]}
 
     def per_image(self) -> Columns:
         """Return "sample_ids" int64 [N], "pq" and "losses" float64 [N], sorted by sample id.

@@ -103,9 +103,7 @@ class SegmentationMetric:
             and "miou_level_0", ... with levels; nan without pixels.
         """
         columns, weights = self._table.sorted_columns(), self._table.weights(picks)
-        hits, pixels, predicted = (
-            weights @ columns[name] for name in ("hits", "pixels", "predicted")
-        )
+        hits, pixels, predicted = self._totals(picks)
         scores = {
             "miou": mean_ignoring_nan(intersection_over_union(hits, pixels, predicted)),
             "pixel_accuracy": hits.sum() / (pixels.sum() or np.nan),
@@ -128,12 +126,12 @@ class SegmentationMetric:
         """Return pixels by class, int64 [C, C]: rows are true classes, columns predictions."""
         return self._confusion.copy()
 
-    def per_class(self) -> Columns:
+    def per_class(self, picks: Array | None = None) -> Columns:
         """Return "IoU", "accuracy" and "pixels" (share of all true pixels), float64 [C] each.
 
-        nan for a class that has none, see the class docstring.
+        nan for a class that has none, see the class docstring. picks: as in `compute`.
         """
-        hits, pixels, predicted = self._totals()
+        hits, pixels, predicted = self._totals(picks)
         return {
             "IoU": intersection_over_union(hits, pixels, predicted),
             "accuracy": divide(hits, pixels),
@@ -187,10 +185,10 @@ class SegmentationMetric:
         ids = [prediction] if levels is None else [prediction, *levels]
         return torch.stack([count_pairs(target, each, self.num_classes) for each in ids])
 
-    def _totals(self) -> tuple[Array, ...]:
-        """Return (hits, pixels, predicted) of all images, int64 [C] each."""
-        columns = self._table.sorted_columns()
-        return tuple(columns[name].sum(axis=0) for name in ("hits", "pixels", "predicted"))
+    def _totals(self, picks: Array | None = None) -> tuple[Array, ...]:
+        """Return (hits, pixels, predicted) of the images at `picks`, int64 [C] each."""
+        columns, weights = self._table.sorted_columns(), self._table.weights(picks)
+        return tuple(weights @ columns[name] for name in ("hits", "pixels", "predicted"))
 
 
 def no_rows(num_classes: int, levels: int) -> Columns:

@@ -62,6 +62,7 @@ def tool_tests(command):
         "benchmark": "test_benchmark_commands.py",
         "sample_data": "test_sample_data.py",
         "report": "test_report.py",
+        "compare": "test_compare.py",
         "follow": "test_follow.py",
         "launch": "test_launch.py",
         "convert": f"test_convert_{kind}.py"

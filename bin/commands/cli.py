@@ -63,7 +63,7 @@ def task_commands(
         help=f"Train and use models for {name.replace('_', '-')}.",
         context_settings={"max_content_width": 120},
     )
-    group.add_command(train_command(config_class, load_task_class, recipe))
+    group.add_command(train_command(name, config_class, load_task_class, recipe))
     group.add_command(evaluate_command(config_class, load_task_class, score_options))
     group.add_command(
         predict_command(config_class, load_task_class, explanations, predict_options, predict_batch)

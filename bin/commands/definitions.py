@@ -3,6 +3,7 @@
 `--help` imports no torch.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,7 +23,7 @@ from visionloop.bin.commands.options import (
     workers_option,
 )
 from visionloop.bin.commands.startup import command_began, heavy_imports, use_threads
-from visionloop.engine.config.options import Recipe
+from visionloop.engine.config.options import Recipe, resolve
 from visionloop.engine.config.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -38,8 +39,13 @@ config_option = option(
 )
 
 
+def launcher_of(load_task_class: LoadTaskClass) -> str:
+    """Return the file of the launcher that a task's commands are in."""
+    return str(sys.modules[load_task_class.__module__].__file__)
+
+
 def train_command(
-    config_class: type, load_task_class: LoadTaskClass, recipe: Recipe | None
+    name: str, config_class: type, load_task_class: LoadTaskClass, recipe: Recipe | None
 ) -> click.Command:
     @click.command(
         "train", cls=SectionCommand, help="Train a model, or resume the run in --output."
@@ -47,8 +53,30 @@ def train_command(
     @options_from(config_class, TrainConfig)
     @config_option
     @option("--dry-run", is_flag=True, help="Print every setting with its source, and do not train")
+    @option(
+        "--seeds",
+        type=click.IntRange(1),
+        group="Output",
+        help="Train this number of runs one after another, with seeds from --seed on, into "
+        "OUTPUT/seed_0 and so on, and summarise them in OUTPUT/seeds.json; finished ones are not "
+        "trained again. --budget is the time of each run",
+    )
     @traceback_option
-    def train(config_file: str | None, dry_run: bool, **flags: object) -> None:
+    def train(config_file: str | None, dry_run: bool, seeds: int | None, **flags: object) -> None:
+        if seeds and not dry_run:
+            from visionloop.bin.commands.seeds import SeedsCommand, train_seeds
+
+            command = SeedsCommand(
+                launcher=launcher_of(load_task_class),
+                task=name,
+                flags=flags,
+                config_file=config_file,
+                settings=resolve(
+                    (config_class, TrainConfig), flags, recipe=recipe, config_file=config_file
+                ),
+                count=seeds,
+            )
+            raise SystemExit(train_seeds(command))
         with heavy_imports():
             from visionloop.bin.commands.train import run_train
 
@@ -160,6 +188,15 @@ def evaluate_command(
         type=PATH,
         group="Output",
         help="File to write with the predictions, for a later --predictions",
+    )
+    @option(
+        "--operating-point",
+        metavar="RULE",
+        group="Output",
+        help="Choose the score threshold of each class on the validation images and store it in "
+        "config.json and the card of --model, where predict reads it. f1: the largest F1; "
+        "precision=P: the largest recall with at least this precision; recall=R: the largest "
+        "precision with at least this recall; matches count from IoU 0.5 on",
     )
     @option(
         "--batch-size",

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from visionloop.bin.commands.operating_point import check_operating_point, store_operating_point
 from visionloop.engine.checkpoints.files import finite
 from visionloop.engine.config.options import flag_of
 from visionloop.engine.data.forkserver import start_fork_server
@@ -36,6 +37,7 @@ class EvaluateOptions:
     val_split: float
     output: str | None
     save_predictions: str | None
+    operating_point: str | None
     batch_size: int
     workers: int
     device: str | None
@@ -46,8 +48,9 @@ class EvaluateOptions:
 def run_evaluate(task_class: type[Task], options: EvaluateOptions) -> None:
     """Score the model or the predictions and print a table or one json object.
 
-    Files are written for --output and --save-predictions. Raises UserError for options that exclude
-    one another and for what the task cannot read.
+    Files are written for --output and --save-predictions, and --operating-point changes the folder
+    of the model. Raises UserError for options that exclude one another and for what the task cannot
+    read.
     """
     check_options(task_class, options)
     if options.predictions:
@@ -59,12 +62,17 @@ def run_evaluate(task_class: type[Task], options: EvaluateOptions) -> None:
     scores, per_class = metric.compute(), task.per_class_scores(metric)
     if options.output:
         write_scores(task, metric, scores, per_class, Path(options.output))
+    chosen = []
+    if options.operating_point:
+        assert options.model is not None
+        chosen = store_operating_point(task, metric, options.operating_point, Path(options.model))
     if options.as_json:
+        print("\n".join(chosen), end="\n" if chosen else "", file=sys.stderr)
         print(json.dumps(finite(scores)))
         return
     intervals = score_intervals(metric) if len(metric) < FEW_IMAGES else {}
     lines = score_table(task, scores, intervals, task.reference_scores(metric), len(metric))
-    print("\n".join(lines + class_table(task.metrics[0], per_class)))
+    print("\n".join([*lines, *class_table(task.metrics[0], per_class), *chosen]))
 
 
 def check_options(task_class: type[Task], options: EvaluateOptions) -> None:
@@ -85,6 +93,8 @@ def check_options(task_class: type[Task], options: EvaluateOptions) -> None:
     if predictions and options.settings:
         name = next(iter(options.settings))
         raise UserError(f"{flag_of(name)}: needs --model", field=name)
+    if options.operating_point:
+        check_operating_point(task_class, options.operating_point, model=model, split=options.split)
     suffix = task_class.saved_predictions_suffix
     if save and Path(save).suffix != suffix:
         why = f"expected a file name that ends in {suffix}"

@@ -4,6 +4,7 @@ import json
 
 from visionloop.bin.commands.output import output_folder
 from visionloop.engine.task import Task
+from visionloop.tasks.operating_point import copy_to_card
 
 REPORT = "export.json"
 
@@ -16,6 +17,7 @@ def run_export(task_class: type[Task], *, model: str, output: str, onnx: bool) -
     task, module = task_class.load_trained(model)
     with output_folder(output, REPORT) as folder:
         checks = task.export(module, folder, onnx=onnx)
+        copy_to_card(folder)
         written, read = module.state_dict(), task_class.load_trained(folder)[1].state_dict()
         assert written.keys() == read.keys(), "export changed the names of weights"
         changed = [name for name, tensor in written.items() if not tensor.equal(read[name])]

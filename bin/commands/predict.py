@@ -187,6 +187,9 @@ def prepare_job(task_class: type[Task], options: PredictOptions) -> PredictJob:
     warn = partial(print, "warning:", file=sys.stderr) if world.is_main else None
     root, names = find_images(str(options.input_path), without=own_folders, warn=warn)
     task, module = task_class.load_trained(options.model, **options.settings)
+    if world.is_main:
+        for note in task.prediction_notes():
+            print(note, file=sys.stderr)
     # what decides the predictions: nothing else may resume them
     inputs = {
         "task": task.name,

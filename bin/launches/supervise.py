@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from types import FrameType
 
 
-def supervise(command: Sequence[str]) -> tuple[int, bool]:
+def supervise(command: Sequence[str], name: str = "visionloop-launch") -> tuple[int, bool]:
     """Run a command to its end; pass the first SIGTERM or SIGINT on to it as SIGTERM.
 
     A second SIGTERM would make torchrun leave its processes. The command runs in a session of its
     own: Ctrl-C in a terminal reaches it through here alone. Children that other processes leave
-    behind are reaped, because a container may have no other process 1.
+    behind are reaped, because a container may have no other process 1. name: of this program, for
+    its message.
 
     Returns:
         (exit code, negative for a signal; True if it was asked to stop).
@@ -25,7 +26,7 @@ def supervise(command: Sequence[str]) -> tuple[int, bool]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal was_stopped
         if not was_stopped:
-            print("visionloop-launch: asked to stop; waiting for the checkpoint", file=sys.stderr)
+            print(f"{name}: asked to stop; waiting for the checkpoint", file=sys.stderr)
             was_stopped = True
             if process is not None:
                 send_stop(process)

@@ -338,8 +338,10 @@ class ClassificationTask(Task):
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         return per_image_scores(metric, "losses")
 
-    def per_class_scores(self, metric: ClassificationMetric) -> dict[str, dict[str, float]]:
-        return class_table(self.classes, metric.per_class())
+    def per_class_scores(
+        self, metric: ClassificationMetric, picks: NDArray[np.int64] | None = None
+    ) -> dict[str, dict[str, float]]:
+        return class_table(self.classes, metric.per_class(picks))
 
     def reference_scores(self, metric: ClassificationMetric) -> Scores:
         return {"accuracy of always naming the most frequent class": metric.majority_accuracy()}

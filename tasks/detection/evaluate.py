@@ -11,14 +11,12 @@ from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject
 from visionloop.metrics.coco_evaluation import backend_classes
 from visionloop.tasks.detection.loss import last_layer_losses
+from visionloop.tasks.operating_point import ScoreThresholds
 
 if TYPE_CHECKING:
     from visionloop.tasks.detection.network import DFineForObjectDetection
 
 MOST_DETECTIONS = 300  # of an image; COCO's metrics use the best 100 of each class
-# Score of the boxes that `predict` writes. Lower ones hardly count: on BCCD (3 classes) 0.02 leaves
-# AP as it is, 0.1 costs 0.0001, 0.4 costs 0.02.
-MIN_SCORE = 0.01
 
 
 def predict(
@@ -72,7 +70,7 @@ def describe(
     sizes: torch.Tensor,
     names: Sequence[str],
     classes: Sequence[str],
-    min_score: float,
+    thresholds: ScoreThresholds,
 ) -> list[JsonObject]:
     """Return one row of predictions.jsonl for each image.
 
@@ -81,7 +79,7 @@ def describe(
         sizes: int64 [B, 2], height and width of the files.
         names: of the files.
         classes: names in order of label.
-        min_score: lowest score of a detection.
+        thresholds: lowest score of a detection.
 
     Returns:
         [{"file", "width", "height", "detections": [{"label", "id", "score", "box"}]}], box: x, y,
@@ -90,7 +88,7 @@ def describe(
     rows = []
     columns = (*(predictions[key].cpu() for key in ("boxes", "scores", "labels")), sizes.cpu())
     for name, boxes, scores, labels, (height, width) in zip(names, *columns, strict=True):
-        is_kept = scores >= min_score
+        is_kept = thresholds.reached(scores, labels)
         selected = (column[is_kept].tolist() for column in (boxes, scores, labels))
         detections = [
             {

@@ -22,6 +22,7 @@ from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.detection import DetectionMetric
 from visionloop.metrics.detection_confusion import BACKGROUND, count_confusion
+from visionloop.tasks import operating_point
 from visionloop.tasks.detection import evaluate, recipes, saved_predictions, visualize
 from visionloop.tasks.detection.architectures import ARCHITECTURES, MODEL_NAMES
 from visionloop.tasks.detection.checks import check_detection_data
@@ -96,20 +97,15 @@ class DetectionTask(Task):
         "average recall by size": ("AR_small", "AR_medium", "AR_large"),
     }
     class_curves = ("AP", "AP50")
+    recipe = staticmethod(recipes.recipe)
+    resolve_defaults = staticmethod(recipes.resolve_defaults)
+    draw_gallery = staticmethod(draw_gallery)
 
     def __init__(self, config: DetectionConfig, classes: Sequence[str] | None = None) -> None:
         super().__init__(config)
         evaluate.check_backend(config.metric_backend)
         self.trained_classes = classes
         self.step_size: int | None = None  # side of the images of this step, None: as they come
-
-    @classmethod
-    def recipe(cls, values: JsonObject) -> JsonObject:
-        return recipes.recipe(values)
-
-    @classmethod
-    def resolve_defaults(cls, values: JsonObject, steps: int) -> JsonObject:
-        return recipes.resolve_defaults(values, steps)
 
     # data --------------------
     @cached_property
@@ -135,6 +131,11 @@ class DetectionTask(Task):
         if self.source.folder:
             return read_size(self.source.folder)
         return ARCHITECTURES[self.source.name][2]
+
+    @cached_property
+    def thresholds(self) -> operating_point.ScoreThresholds:
+        """Return the smallest score of a detection that is written, by class."""
+        return operating_point.ScoreThresholds((self.config.score,) * len(self.classes))
 
     @cached_property
     def train_transform(self) -> DetectionTrainPreset:
@@ -187,6 +188,7 @@ class DetectionTask(Task):
             class_prior=self.config.class_prior,
         )
         check_image_size(module.config, self.image_size)
+        operating_point.forget_operating_point(module.config)
         decoder = module.model.decoder
         self.criterion = DFineCriterion(
             len(self.classes),
@@ -250,13 +252,20 @@ class DetectionTask(Task):
 
     @classmethod
     def load_trained(
-        cls, folder: str | Path, *, data: str | None = None, val_split: float = 0.0
+        cls,
+        folder: str | Path,
+        *,
+        data: str | None = None,
+        val_split: float = 0.0,
+        score: float | None = None,
     ) -> tuple[Self, DFineForObjectDetection]:
         module = load_model(check_folder(folder))
         generic = [f"LABEL_{i}" for i in range(module.config.num_labels)]
         classes = class_names(module.config) or generic
         config = DetectionConfig(data=data, model=str(folder), val_split=val_split)
-        return cls(config, classes), module.eval()
+        task = cls(config, classes)
+        task.thresholds = operating_point.thresholds_of(module.config, classes, score, config.score)
+        return task, module.eval()
 
     # training --------------------
     def to_input(self, batch: Batch) -> torch.Tensor:
@@ -319,16 +328,17 @@ class DetectionTask(Task):
     def describe_predictions(
         self, batch: Batch, predictions: Predictions, names: Sequence[str]
     ) -> list[JsonObject]:
-        return evaluate.describe(
-            predictions, batch["sizes"], names, self.classes, evaluate.MIN_SCORE
-        )
+        return evaluate.describe(predictions, batch["sizes"], names, self.classes, self.thresholds)
 
     def draw_predictions(
         self, paths: Sequence[Path], rows: Sequence[JsonObject], predictions: Predictions
     ) -> Iterator[NDArray[np.uint8]]:
         for path, row in zip(paths, rows, strict=True):
             image, full_hw = read_image_to_draw(path, visualize.MAX_DRAWING_SIDE)
-            yield visualize.draw_prediction(image, full_hw, row)
+            yield visualize.draw_prediction(image, full_hw, row, self.thresholds.chosen)
+
+    def prediction_notes(self) -> list[str]:
+        return [self.thresholds.note] if self.thresholds.note else []
 
     def write_predictions(self, folder: Path, rows: Iterable[JsonObject]) -> None:
         saved_predictions.write_predictions(folder, rows)
@@ -352,11 +362,6 @@ class DetectionTask(Task):
     def draw_samples(self, batch: Batch, predictions: Predictions) -> list[NDArray[np.uint8]]:
         return visualize.draw_samples(batch, predictions, self.classes)
 
-    def draw_gallery(
-        self, images: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[str]]
-    ) -> NDArray[np.uint8]:
-        return draw_gallery(images, captions)
-
     def draw_scores(self, metric: DetectionMetric) -> dict[str, NDArray[np.uint8]]:
         names, counts, _ = self.confusion(metric)
         return {
@@ -370,8 +375,10 @@ class DetectionTask(Task):
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         return per_image_scores(metric, "losses")
 
-    def per_class_scores(self, metric: DetectionMetric) -> dict[str, dict[str, float]]:
-        return class_table(self.classes, metric.per_class())
+    def per_class_scores(
+        self, metric: DetectionMetric, picks: NDArray[np.int64] | None = None
+    ) -> dict[str, dict[str, float]]:
+        return class_table(self.classes, metric.per_class(picks))
 
     def confusion(self, metric: DetectionMetric) -> tuple[Sequence[str], NDArray[np.int64], str]:
         counts = count_confusion(metric.state(), len(self.classes))

@@ -163,7 +163,7 @@ def is_color_enough(labels: Iterable[int]) -> bool:
 
 
 def draw_prediction(
-    image: torch.Tensor, full_hw: tuple[int, int], row: JsonObject
+    image: torch.Tensor, full_hw: tuple[int, int], row: JsonObject, chosen: Sequence[bool] = ()
 ) -> NDArray[np.uint8]:
     """Draw the detections of an image file with a score from 0.4 on, uint8 [h, w, 3].
 
@@ -173,10 +173,16 @@ def draw_prediction(
         image: uint8 [3, h, w], of a large JPEG perhaps at a reduced size.
         full_hw: (height, width) of the file, to which the boxes belong.
         row: of `describe`.
+        chosen: for each class True where all its detections are drawn, whatever their scores;
+            (): for none.
     """
     longest = int(np.clip(max(full_hw), MIN_DRAWING_SIDE, MAX_DRAWING_SIDE))
     resized = fit_to(image.permute(1, 2, 0).numpy(), longest=longest)
-    detections = [one for one in row["detections"] if one["score"] >= DRAWING_SCORE]
+    detections = [
+        one
+        for one in row["detections"]
+        if one["score"] >= DRAWING_SCORE or (chosen and chosen[one["id"]])
+    ]
     boxes = np.array([one["box"] for one in detections], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes *= np.tile([resized.shape[1] / full_hw[1], resized.shape[0] / full_hw[0]], 2)
@@ -193,6 +199,13 @@ def draw_prediction(
         np.bincount(labels, minlength=len(classes)) if labels else np.zeros(0, dtype=np.int64),
         classes,
         class_colors(len(classes)),
-        words=() if detections else [f"no detection with a score of at least {DRAWING_SCORE}"],
+        words=() if detections else [nothing_drawn(chosen)],
         counted=True,
     )
+
+
+def nothing_drawn(chosen: Sequence[bool]) -> str:
+    """Return the words for an image without a detection to draw; see `draw_prediction`."""
+    if chosen:
+        return "no detection with the score of its class"
+    return f"no detection with a score of at least {DRAWING_SCORE}"

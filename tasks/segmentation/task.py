@@ -26,6 +26,7 @@ from visionloop.tasks.drawing.contact_sheet import draw_gallery
 from visionloop.tasks.huggingface.hub import ModelSource, check_folder
 from visionloop.tasks.huggingface.loading import class_names
 from visionloop.tasks.normalize import Normalize
+from visionloop.tasks.operating_point import forget_operating_point
 from visionloop.tasks.segmentation.config import EomtConfig
 from visionloop.tasks.segmentation.export import (
     CardText,
@@ -124,7 +125,9 @@ class EomtTask(Task):
         self.annealing = parse_mask_annealing(
             self.config.mask_annealing or "auto", self.model_config.num_blocks
         )
-        return build_model(self.source, self.classes, self.model_config, self.config.init)
+        module = build_model(self.source, self.classes, self.model_config, self.config.init)
+        forget_operating_point(module.config)
+        return module
 
     def layer_widths(self) -> LayerWidths:
         return LayerWidths(linear=self.model_config.hidden_size, conv=None)

@@ -14,10 +14,11 @@ from transformers import DFineForObjectDetection as LibraryDetector
 
 from visionloop.bin import detection
 from visionloop.datasets.synthetic.detection import write_detection
+from visionloop.engine.checkpoints.manifest import problems
 from visionloop.engine.errors import UserError
 from visionloop.engine.train import train
 from visionloop.metrics.coco_evaluation import SCORE_KEYS
-from visionloop.tasks.detection.evaluate import MIN_SCORE
+from visionloop.tasks.detection.config import DetectionConfig
 from visionloop.tasks.detection.task import DetectionTask
 
 commands = detection.commands  # what the fixture `command` runs
@@ -130,6 +131,66 @@ def test_saved_predictions_score_the_same_without_model_and_images(command, best
     assert {row["category_id"] for row in json.loads(saved.read_text())} <= ids
 
 
+def test_predict_uses_the_operating_point_of_evaluate_unless_a_score_is_given(
+    command, best, data, tmp_path
+):
+    saved, model = tmp_path / "saved.json", shutil.copytree(best, tmp_path / "model")
+    command("evaluate", "--model", best, "--data", data, "--save-predictions", saved)
+    targets = with_predicted_targets(data, saved, tmp_path / "data")
+    for rule in ("recall=1", "f1"):  # the second one replaces the first
+        words = ("--model", model, "--data", targets, "--operating-point", rule)
+        code, printed, _ = command("evaluate", *words)
+        assert code == 0 and printed.count("score from") == 1
+    assert problems(model) == []  # the manifest is that of the new files
+    config = json.loads((model / "config.json").read_text())
+    point = config["visionloop_operating_point"]
+    assert (point["rule"], point["images"]) == ("f1", 4)
+    assert sum(row["objects"] for row in point["classes"]) == 4
+    chosen = {row["label"]: row["score"] for row in point["classes"]}
+    card = (model / "README.md").read_text()
+    assert card.count("## Operating point") == 1 and "by f1, with matches" in card
+    for name, row in zip(chosen, point["classes"], strict=True):
+        assert f"| {name} | " in card
+        assert (row["score"] is None) == (row["objects"] == 0) or row["objects"] > 0
+
+    def predict(name, *words):
+        output = tmp_path / name
+        words = ("--input", targets / "val", "--output", output, "--no-images", *words)
+        code, _, errors = command("predict", "--model", model, *words)
+        assert code == 0
+        rows = read_rows(output / "predictions.jsonl")
+        return [one for row in rows for one in row["detections"]], errors
+
+    found, errors = predict("chosen")
+    assert "score thresholds by class of the operating point f1" in errors and found
+    for one in found:
+        smallest = chosen[one["label"]]
+        assert one["score"] >= (DetectionConfig.score if smallest is None else smallest - 1e-6)
+    every, errors = predict("given", "--score", 0)
+    assert "operating point" not in errors and len(every) == 4 * 300 > len(found)
+    output = tmp_path / "exported"
+    code, _, _ = command("export", "--model", model, "--output", output)
+    exported = json.loads((output / "config.json").read_text())
+    assert code == 0 and exported["visionloop_operating_point"] == point
+    assert "## Operating point" in (output / "README.md").read_text()
+
+
+def test_an_operating_point_that_cannot_be_chosen_is_refused_before_the_evaluation(
+    command, best, data, tmp_path
+):
+    def refusal(rule, *words):
+        code, out, error = command("evaluate", "--data", data, "--operating-point", rule, *words)
+        assert (code, out, error.count("\n")) == (2, "", 1)
+        return error
+
+    assert "expected f1, precision=P or recall=R" in refusal("f2", "--model", best)
+    assert "expected --split val, got train" in refusal("f1", "--model", best, "--split", "train")
+    assert "needs --model" in refusal("f1", "--predictions", tmp_path / "x.json")
+    assert "expected a local model folder" in refusal("f1", "--model", "dfine-small")
+    checkpoint = next((best.parent / "checkpoints").iterdir())
+    assert "a checkpoint stays as it is" in refusal("f1", "--model", checkpoint)
+
+
 def test_saved_predictions_have_the_scores_of_the_model(command, best, data, tmp_path):
     code, _, errors = command(
         "predict", "--model", best, "--input", data / "val", "--output", tmp_path / "out"
@@ -137,7 +198,7 @@ def test_saved_predictions_have_the_scores_of_the_model(command, best, data, tmp
     assert code == 0 and "predicted 4 of 4 images" in errors
     rows = read_rows(tmp_path / "out" / "predictions.jsonl")
     assert sum(len(row["detections"]) for row in rows) > 0
-    assert all(one["score"] >= MIN_SCORE for row in rows for one in row["detections"])
+    assert all(one["score"] >= DetectionConfig.score for row in rows for one in row["detections"])
     for row in rows:
         with Image.open(data / "val" / row["file"]) as image:
             assert image.size == (row["width"], row["height"])
@@ -196,7 +257,7 @@ def test_export_gives_transformers_the_same_boxes(command, best, data, tmp_path)
         with torch.no_grad():
             outputs = model(**processor(image, return_tensors="pt"))
         theirs = processor.post_process_object_detection(
-            outputs, target_sizes=[image.size[::-1]], threshold=MIN_SCORE
+            outputs, target_sizes=[image.size[::-1]], threshold=DetectionConfig.score
         )[0]
         boxes = np.array([one["box"] for one in row["detections"]])
         boxes[:, 2:] += boxes[:, :2]

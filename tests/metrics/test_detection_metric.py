@@ -271,6 +271,28 @@ def test_repeated_picks_score_as_repeated_images(count, num_classes, seed, data)
     assert same(measured(images, num_classes).compute(picks), repeated.compute())
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    count=st.integers(1, 8),
+    num_classes=st.integers(1, 3),
+    seed=st.integers(0, 10_000),
+    data=st.data(),
+)
+def test_every_score_of_repeated_picks_is_that_of_repeated_images(count, num_classes, seed, data):
+    """Also by size and with 1 or 10 detections, and by class."""
+    images = random_images(count, num_classes, seed, detections=15)
+    picks = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=2 * count))
+    metric = measured(images, num_classes)
+    repeated = measured([images[i] for i in sorted(picks)], num_classes)
+    found, expected = metric.compute_all(picks), repeated.compute()
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, abs=1e-9, nan_ok=True), key
+    by_class, expected_by_class = metric.per_class(picks), repeated.per_class()
+    for column, values in expected_by_class.items():
+        np.testing.assert_allclose(by_class[column], values, atol=1e-9)
+
+
 def test_a_detection_beyond_a_hundred_does_not_count():
     ground_truth = (0, 0, 0, 50, 50)
     invented = [(0, 0.9 - i / 1000, 100 + i, 100, 20, 20) for i in range(100)]

@@ -57,7 +57,7 @@ def compare_runs(studio: Services, runs: Ids) -> Response:
 def create_comparison(studio: Services, body: NewComparison) -> Job:
     """Evaluate two runs on the same validation images as a job.
 
-    Its result is the object of `report difference --json`: the first run minus the second.
+    Its result is the object of `compare --json`, with the first run as the baseline.
     """
     first, second = (studio.runs.run(id) for id in body.runs)
     if first.id == second.id:
@@ -67,13 +67,13 @@ def create_comparison(studio: Services, body: NewComparison) -> Job:
     for run in (first, second):
         best_files(run.path)
     device = ("--device", "cpu") if gpus() else ()  # trainings have the GPUs
-    words = ("difference", str(first.path), str(second.path), "--data", data, *device, "--json")
+    words = (str(first.path), str(second.path), "--data", data, *device, "--json")
     job = service_job(
         studio.config,
         JobKind.COMPARE,
         task,
         words,
         name=f"{first.name} - {second.name}"[:200],
-        command=python_command("report", *words),
+        command=python_command("compare", *words),
     )
     return view_with_position(studio.queue.create(job), studio.queue)

@@ -25,9 +25,10 @@ from visionloop.engine.distributed import pick_device
 from visionloop.engine.errors import UserError
 from visionloop.engine.system.memory import is_out_of_memory
 
-# smallest score of a segment: the slider of the page begins there, and a model that has trained for
-# a short time reaches no more
+# smallest score of a box or segment: the slider of the page begins there, and a model that has
+# trained for a short time reaches no more
 SETTINGS = {
+    "detection": {"score": 0.01},
     "instance_segmentation": {"score": 0.05},
     "panoptic_segmentation": {"score": 0.5},
 }

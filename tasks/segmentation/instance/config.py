@@ -15,8 +15,9 @@ class InstanceConfig(EomtConfig):
 
     score: float = option(
         0.5,
-        "Smallest score of the instances that predict writes; the scores of an evaluation count the"
-        " best 100 of each image",
+        "Smallest score of the instances that predict writes, for all classes (without it: those "
+        "of evaluate --operating-point, if config.json has them); an evaluation counts the best "
+        "100 of each image",
         group="Evaluation",
         at_least=0,
         at_most=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,14 @@ from visionloop.engine.errors import UserError
 from visionloop.engine.types import JsonObject, Predictions
 from visionloop.metrics.detection_confusion import BACKGROUND, count_confusion
 from visionloop.metrics.mask_average_precision import MaskAveragePrecision
+from visionloop.tasks import operating_point
 from visionloop.tasks.drawing.charts import recall_lines
 from visionloop.tasks.segmentation.export import CardText
 from visionloop.tasks.segmentation.instance import saved_predictions
 from visionloop.tasks.segmentation.instance.card import card_text
 from visionloop.tasks.segmentation.instance.config import InstanceConfig
 from visionloop.tasks.segmentation.instance.scores import METRICS, SAMPLE_SCORE
-from visionloop.tasks.segmentation.instance.top_masks import top_masks
+from visionloop.tasks.segmentation.instance.top_masks import reaching, top_masks
 from visionloop.tasks.segmentation.recipes import INSTANCE
 from visionloop.tasks.segmentation.segments.predict import forward_padded
 from visionloop.tasks.segmentation.segments.task import SegmentsTask
@@ -70,6 +71,21 @@ class InstanceTask(SegmentsTask):
                 file=folder,
             )
 
+    @classmethod
+    def load_trained(  # type: ignore[explicit-any]  # settings have the types of their fields
+        cls,
+        folder: str | Path,
+        *,
+        data: str | None = None,
+        val_split: float = 0.0,
+        **settings: Any,
+    ) -> tuple[Self, PreTrainedModel]:
+        task, module = super().load_trained(folder, data=data, val_split=val_split, **settings)
+        task.thresholds = operating_point.thresholds_of(
+            module.config, task.classes, settings.get("score"), task.config.score
+        )
+        return task, module
+
     def card_text(self) -> CardText:
         return card_text(self.image_size)
 
@@ -82,13 +98,16 @@ class InstanceTask(SegmentsTask):
             losses=partial(self.per_image_losses, batch=batch) if "ground_truth" in batch else None,
         )
         # average precision counts instances of any score
-        score = 0.0 if "ground_truth" in batch else self.config.score
+        has_targets, thresholds = "ground_truth" in batch, self.thresholds
+        score = 0.0 if has_targets else min(thresholds.values)
         images = [
             top_masks(masks, classes, size, self.image_size, score=score)
             for masks, classes, size in zip(
                 mask_logits, class_logits, batch["sizes"].tolist(), strict=True
             )
         ]
+        if not has_targets:
+            images = [reaching(thresholds, *image) for image in images]
         rles, labels, scores = zip(*images, strict=True)
         predictions: Predictions = {
             "rles": list(rles),
@@ -96,6 +115,14 @@ class InstanceTask(SegmentsTask):
             "scores": list(scores),
         }
         return predictions if losses is None else predictions | {"losses": losses}
+
+    @cached_property
+    def thresholds(self) -> operating_point.ScoreThresholds:
+        """Return the smallest score of an instance that `predict` writes, by class."""
+        return operating_point.ScoreThresholds((self.config.score,) * len(self.classes))
+
+    def prediction_notes(self) -> list[str]:
+        return [self.thresholds.note] if self.thresholds.note else []
 
     def build_metric(self) -> MaskAveragePrecision:
         return MaskAveragePrecision(len(self.classes))
@@ -137,8 +164,10 @@ class InstanceTask(SegmentsTask):
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         return per_image_scores(metric, "losses")
 
-    def per_class_scores(self, metric: MaskAveragePrecision) -> dict[str, dict[str, float]]:
-        return class_table(self.classes, metric.per_class())
+    def per_class_scores(
+        self, metric: MaskAveragePrecision, picks: NDArray[np.int64] | None = None
+    ) -> dict[str, dict[str, float]]:
+        return class_table(self.classes, metric.per_class(picks))
 
     def curves(self, metric: MaskAveragePrecision) -> list[JsonObject]:
         lines = recall_lines(metric.curves(), self.classes)

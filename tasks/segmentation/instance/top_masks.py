@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from pycocotools import mask as coco_mask
 
+from visionloop.tasks.operating_point import ScoreThresholds
 from visionloop.tasks.segmentation.segments.upsample import logit_strips
 
 MASKS = 2**23  # pixels of masks at once, or one mask: 8 MiB are faster than 64
@@ -51,6 +52,14 @@ def top_masks(
     valid = (qualities[places] > 0)[order] & (scores >= score)
     chosen, scores = order[valid], scores[valid]
     return [rles[i] for i in places[chosen].tolist()], pairs[chosen] % num_classes, scores
+
+
+def reaching(
+    thresholds: ScoreThresholds, rles: Sequence[bytes], labels: torch.Tensor, scores: torch.Tensor
+) -> tuple[list[bytes], torch.Tensor, torch.Tensor]:
+    """Return the instances of `top_masks` that have the score of their class."""
+    chosen = thresholds.reached(scores, labels)
+    return [rles[i] for i in chosen.nonzero().flatten().tolist()], labels[chosen], scores[chosen]
 
 
 def encode_masks(

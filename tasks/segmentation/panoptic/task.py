@@ -116,8 +116,10 @@ class PanopticTask(SegmentsTask):
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         return per_image_scores(metric, "pq")
 
-    def per_class_scores(self, metric: PanopticQualityMetric) -> dict[str, dict[str, float]]:
-        return class_table(self.classes, metric.per_class())
+    def per_class_scores(
+        self, metric: PanopticQualityMetric, picks: NDArray[np.int64] | None = None
+    ) -> dict[str, dict[str, float]]:
+        return class_table(self.classes, metric.per_class(picks))
 
     def confusion(
         self, metric: PanopticQualityMetric

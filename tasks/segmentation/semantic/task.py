@@ -202,8 +202,10 @@ class SemanticTask(EomtTask):
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         return per_image_scores(metric, "miou")
 
-    def per_class_scores(self, metric: SegmentationMetric) -> dict[str, dict[str, float]]:
-        return class_table(self.classes, metric.per_class())
+    def per_class_scores(
+        self, metric: SegmentationMetric, picks: NDArray[np.int64] | None = None
+    ) -> dict[str, dict[str, float]]:
+        return class_table(self.classes, metric.per_class(picks))
 
     def confusion(self, metric: SegmentationMetric) -> tuple[Sequence[str], NDArray[np.int64], str]:
         return self.classes, metric.confusion(), "pixels"

@@ -63,8 +63,10 @@ def test_equal_runs_have_no_difference_in_words_and_in_figures(studio):
         page.locator(".verdict").wait_for(timeout=300_000)
         job = next(job for job in studio.get("/jobs")["jobs"] if job["kind"] == "compare")
         result = studio.get(f"/jobs/{job['id']}/result")
-        assert result["difference"] == 0
-        expect(page.locator(".verdict")).to_have_text(result["verdict"]["en"])
+        deciding = next(line for line in result["lines"] if line["metric"] == result["metric"])
+        assert deciding["differences"][1]["difference"] == 0
+        expect(page.locator(".verdict")).to_have_text(result["settings"][1]["verdict"]["en"])
+        expect(page.locator(".comparison tbody tr")).to_have_count(len(result["lines"]))
         expect(page.locator("svg.interval")).to_have_count(1)
 
 

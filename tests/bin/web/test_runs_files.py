@@ -135,8 +135,8 @@ def test_a_comparison_of_best_weights_is_a_job_on_the_data_of_the_first_run(chan
         write_best(folder)
     ids = [run_id(first), run_id(second)]
     job = change("POST", "/comparisons", {"runs": ids}, status=201)
-    words = ["difference", str(first), str(second), "--data", data, "--json"]
-    assert job["kind"] == "compare" and job["command"][1].endswith("bin/report.py")
+    words = [str(first), str(second), "--data", data, "--json"]
+    assert job["kind"] == "compare" and job["command"][1].endswith("bin/compare.py")
     assert [word for word in job["command"][2:] if word not in ("--device", "cpu")] == words
 
     def code(*runs, status):

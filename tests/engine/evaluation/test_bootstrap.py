@@ -6,7 +6,7 @@ import toy_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visionloop.engine.evaluation.bootstrap import paired_difference, score_intervals
+from visionloop.engine.evaluation.bootstrap import score_intervals
 
 
 def metric_of(rows):
@@ -76,51 +76,3 @@ def test_a_score_that_a_draw_lacks_is_left_out_of_that_draw():
     metric.rows = metric_of([(1, place / 20) for place in range(20)]).rows
     low, high = score_intervals(metric)["val_loss"]
     assert np.isfinite([low, high]).all() and low < high
-
-
-def test_the_paired_difference_is_that_of_the_same_draws_for_both():
-    """Brute force over the draws of the generator."""
-    first = metric_of([(place % 3 > 0, place / 10) for place in range(12)])
-    second = metric_of([(place % 2 > 0, place / 7) for place in range(12)])
-    generator = np.random.Generator(np.random.PCG64(3))
-    expected = []
-    for _ in range(50):
-        picks = generator.integers(0, 12, 12)
-        correct = [metric.rows[picks, 1].mean() for metric in (first, second)]
-        expected.append(correct[0] - correct[1])
-    found = paired_difference(first, second, "accuracy", draws=50, seed=3)
-    assert found.scores == (first.compute()["accuracy"], second.compute()["accuracy"])
-    assert found.difference == pytest.approx(8 / 12 - 6 / 12)
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(expected, [2.5, 97.5])))
-    assert found.images == 12
-
-
-@settings(max_examples=25, deadline=None)
-@given(rows=ROWS, order=st.randoms())
-def test_a_model_does_not_differ_from_itself_in_any_order_of_its_images(rows, order):
-    positions = list(range(len(rows)))
-    order.shuffle(positions)
-    shuffled = metric_of([rows[positions.index(place)] for place in range(len(rows))])
-    for key in ("accuracy", "val_loss"):
-        found = paired_difference(metric_of(rows), shuffled, key, positions_b=positions, draws=20)
-        assert (found.difference, found.low, found.high) == pytest.approx((0, 0, 0), abs=1e-9)
-
-
-def test_the_paired_interval_is_narrower_than_that_of_each_score():
-    """Two models that fail at the same hard images, and one of them at ten more."""
-    first = metric_of([(place % 2, 1.0) for place in range(200)])
-    second = metric_of([(place % 2 and place > 20, 1.0) for place in range(200)])
-    found = paired_difference(first, second, "accuracy")
-    low, high = score_intervals(first)["accuracy"]
-    assert 0 < found.low < found.difference < found.high
-    assert found.high - found.low < (high - low) / 2
-    turned = paired_difference(second, first, "accuracy")
-    assert (turned.low, turned.high) == (-found.high, -found.low)
-
-
-def test_other_images_are_no_pairs():
-    rows = [(1, 0.0)] * 4
-    with pytest.raises(ValueError, match="expected the same images"):
-        paired_difference(metric_of(rows), metric_of(rows[:3]), "accuracy")
-    with pytest.raises(ValueError, match="expected the same images"):
-        paired_difference(metric_of(rows), metric_of(rows), "accuracy", positions_b=[0, 1, 2, 2])

@@ -342,7 +342,7 @@ def test_an_evaluation_made_again_after_a_kill_stands_in_the_log_once(tmp_path):
 
 
 class ByClass(ToyTask):
-    def per_class_scores(self, metric):
+    def per_class_scores(self, metric, picks=None):
         return {
             "left": {"accuracy": 0.25, "images": len(metric)},
             "right": {"accuracy": float("nan"), "images": 0},

@@ -6,8 +6,9 @@ import torch
 from pycocotools import mask as coco_mask
 from torch.nn import functional as F
 
+from visionloop.tasks.operating_point import ScoreThresholds
 from visionloop.tasks.segmentation.instance import top_masks as top_masks_module
-from visionloop.tasks.segmentation.instance.top_masks import encode_masks, top_masks
+from visionloop.tasks.segmentation.instance.top_masks import encode_masks, reaching, top_masks
 from visionloop.tasks.segmentation.segments import upsample
 
 CLASSES, QUERIES, SIDE = 4, 40, 64
@@ -120,6 +121,17 @@ def test_pairs_below_the_score_are_left_out():
     assert few[0] == rles[:11] and torch.equal(few[1], labels[:11])
     assert torch.equal(few[2], scores[:11])
     assert [len(values) for values in top_masks(*outputs, (48, 64), SIDE, score=1.0)] == [0] * 3
+
+
+def test_each_class_may_have_a_smallest_score_of_its_own():
+    rles, labels, scores = top_masks(*random_outputs(0), (48, 64), SIDE)
+    smallest = torch.tensor([scores[labels == label].median().item() for label in range(CLASSES)])
+    chosen = ScoreThresholds(tuple(smallest.tolist()))
+    kept = [i for i in range(len(rles)) if scores[i] >= smallest[labels[i]]]
+    assert 0 < len(kept) < len(rles)
+    found = reaching(chosen, rles, labels, scores)
+    assert found[0] == [rles[i] for i in kept]
+    assert torch.equal(found[1], labels[kept]) and torch.equal(found[2], scores[kept])
 
 
 def test_masks_without_a_pixel_are_no_instances():

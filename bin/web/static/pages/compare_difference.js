@@ -1,6 +1,7 @@
-// The paired difference of two runs on the same validation samples, with its interval.
+// The comparison of two runs on the same validation images: a verdict, and every score below it.
 import { colorOf, formatValue, make, shape } from "/components/charts.js";
 import { metricOf } from "/components/sections.js";
+import { head, row, scroll } from "/components/tables.js";
 import { get, post } from "../api.js";
 import { actionButton, errorBox, progressBar } from "../parts.js";
 import { localized, number, word } from "../words.js";
@@ -37,26 +38,50 @@ function intervalBar(format, { difference, low, high }) {
     text(low, "end"), text(high, "start"));
 }
 
+// Returns the verdict of one line; where nothing is shown, with the size that would be.
+function verdictOf(format, { code, low, high, detectable }, images) {
+  if (code !== "no_difference") return word(`difference.${code}`);
+  if (low === 0 && high === 0) return word("difference.equal");
+  const size = signed(format, detectable).replace("+", "");
+  return word("difference.no_difference", { n: number(images), size });
+}
+
+// Returns a table of the lines of one part: overall, by size or by class.
+function partTable(report, pair, result, part) {
+  const lines = result.lines.filter((line) => line.part === part);
+  if (!lines.length) return [];
+  const rows = lines.map(({ metric, label, format, scores, differences }) => {
+    const name = part === "class" ? label : metricOf(report, pair[0], metric).label;
+    const values = scores.map((score) => formatValue(format, score));
+    const found = differences[1];
+    const known = found.low !== null;
+    const interval = known ? `${signed(format, found.low)} – ${signed(format, found.high)}` : "–";
+    const verdict = make("td", { class: `code ${found.code}` },
+      verdictOf(format, found, result.images));
+    return row(name, [verdict, known ? signed(format, found.difference) : "–", interval, ...values]);
+  });
+  const names = ["score", "verdict", "change", "interval", "a", "b"].map((name) => {
+    return word(`difference.column.${name}`, { a: pair[0].name, b: pair[1].name });
+  });
+  const table = make("table", { class: "comparison" }, head(...names), make("tbody", {}, rows));
+  const summary = make("summary", {}, word(`difference.${part}`, { n: lines.length }));
+  return [make("details", { open: part !== "class" || lines.length <= 12 }, summary, scroll(table))];
+}
+
 function drawResult(report, pair, result) {
-  const { label, format } = metricOf(report, pair[0], result.metric);
+  const line = result.lines.find(({ part, metric }) => part !== "class" && metric === result.metric);
+  const { format } = metricOf(report, pair[0], result.metric);
   const scores = pair.map((run, i) => make("div", { class: "tile" },
     make("span", {}, run.name),
-    make("strong", {}, formatValue(format, result.scores[i]))));
+    make("strong", {}, formatValue(format, line.scores[i]))));
   scores.forEach((part, i) => part.style.setProperty("border-left-color", colorOf(pair[i].place)));
-  const values = {
-    label,
-    a: pair[0].name,
-    b: pair[1].name,
-    difference: signed(format, result.difference),
-    low: signed(format, result.low),
-    high: signed(format, result.high),
-    n: number(result.images),
-  };
+  const found = line.differences[1];
   return [
-    make("p", { class: "verdict" }, localized(result.verdict)),
+    make("p", { class: "verdict" }, localized(result.settings[1].verdict)),
     make("div", { class: "tiles pair-tiles" }, scores),
-    intervalBar(format, result),
-    make("p", { class: "hint" }, word("difference.text", values)),
+    found.low === null ? "" : intervalBar(format, found),
+    ...["overall", "size", "class"].flatMap((part) => partTable(report, pair, result, part)),
+    ...result.notes.map((note) => make("p", { class: "hint" }, localized(note))),
   ];
 }
 

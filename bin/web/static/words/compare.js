@@ -7,10 +7,10 @@ export default {
     "compare.few": "Select two to ten runs in the list of runs, then press Compare.",
     "compare.choose": "Choose runs",
     "compare.other": "Choose other runs",
-    "difference.title": "Is the difference real?",
+    "difference.title": "Is it really better?",
     "difference.about":
-      "Compares two runs image by image on the same validation images: the 95 % interval of the "
-      + "difference is narrower than those of the two scores.",
+      "Compares the second run with the first one, image by image on the same validation images: "
+      + "the 95 % interval of the difference is narrower than those of the two scores.",
     "difference.start": "Compute the difference",
     "difference.first": "First run",
     "difference.second": "Second run",
@@ -20,9 +20,21 @@ export default {
     "difference.tasks": "Choose two runs of the same task: other scores cannot be compared.",
     "difference.points": "{n} points",
     "difference.bar": "difference {difference}, 95 % interval {low} to {high}",
-    "difference.text":
-      "{label} of {a} minus {b}: {difference}, 95 % interval {low} to {high}, paired over {n} "
-      + "images.",
+    "difference.overall": "All images",
+    "difference.size": "By size of the object",
+    "difference.class": "By class ({n})",
+    "difference.column.score": "score",
+    "difference.column.a": "{a}",
+    "difference.column.b": "{b}",
+    "difference.column.change": "difference",
+    "difference.column.interval": "95 % interval",
+    "difference.column.verdict": "verdict",
+    "difference.better": "better",
+    "difference.worse": "worse",
+    "difference.not_measured": "not measured",
+    "difference.equal": "no difference shown: equal in every draw",
+    "difference.no_difference":
+      "no difference shown: {n} images can show differences of about {size}",
   },
   ko: {
     "compare.title": "비교",
@@ -31,10 +43,10 @@ export default {
     "compare.few": "실행 목록에서 2~10개를 고른 뒤 비교를 누르세요.",
     "compare.choose": "실행 고르기",
     "compare.other": "다른 실행 고르기",
-    "difference.title": "차이가 실제로 있을까요?",
+    "difference.title": "정말 더 좋을까요?",
     "difference.about":
-      "같은 검증 이미지에서 두 실행을 이미지마다 비교합니다. 그래서 차이의 95 % 구간은 두 점수의 "
-      + "구간보다 좁습니다.",
+      "같은 검증 이미지에서 둘째 실행을 첫째 실행과 이미지마다 비교합니다. 그래서 차이의 95 % 구간은 "
+      + "두 점수의 구간보다 좁습니다.",
     "difference.start": "차이 계산",
     "difference.first": "첫째 실행",
     "difference.second": "둘째 실행",
@@ -44,7 +56,19 @@ export default {
     "difference.tasks": "같은 태스크의 실행 두 개를 고르세요. 태스크가 다르면 점수를 비교할 수 없습니다.",
     "difference.points": "{n} %p",
     "difference.bar": "차이 {difference}, 95 % 구간 {low} ~ {high}",
-    "difference.text":
-      "{label}: {a} 빼기 {b} = {difference}, 95 % 구간 {low} ~ {high}, 이미지 {n}개를 짝지어 계산.",
+    "difference.overall": "전체 이미지",
+    "difference.size": "객체 크기별",
+    "difference.class": "클래스별 ({n})",
+    "difference.column.score": "지표",
+    "difference.column.a": "{a}",
+    "difference.column.b": "{b}",
+    "difference.column.change": "차이",
+    "difference.column.interval": "95 % 구간",
+    "difference.column.verdict": "판정",
+    "difference.better": "더 좋음",
+    "difference.worse": "더 나쁨",
+    "difference.not_measured": "측정 불가",
+    "difference.equal": "차이가 보이지 않음: 모든 추출에서 같음",
+    "difference.no_difference": "차이가 보이지 않음: 이미지 {n}장으로는 약 {size}의 차이를 알 수 있음",
   },
 };
