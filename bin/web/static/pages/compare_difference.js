@@ -8,6 +8,7 @@ import { localized, number, word } from "../words.js";
 import { ended } from "./run_replay.js";
 
 const WIDTH = 600, HEIGHT = 74, MARGIN = 60, MIDDLE = 26;
+const MOST_OPEN = 12; // classes; a longer table is folded
 
 // Returns a difference with its sign; one of shares is in points.
 function signed(format, value) {
@@ -54,22 +55,23 @@ function partTable(report, pair, result, part) {
     const name = part === "class" ? label : metricOf(report, pair[0], metric).label;
     const values = scores.map((score) => formatValue(format, score));
     const found = differences[1];
-    const known = found.low !== null;
+    const known = found.low !== null, change = known ? signed(format, found.difference) : "–";
     const interval = known ? `${signed(format, found.low)} – ${signed(format, found.high)}` : "–";
     const verdict = make("td", { class: `code ${found.code}` },
       verdictOf(format, found, result.images));
-    return row(name, [verdict, known ? signed(format, found.difference) : "–", interval, ...values]);
+    return row(name, [verdict, change, interval, ...values]);
   });
   const names = ["score", "verdict", "change", "interval", "a", "b"].map((name) => {
     return word(`difference.column.${name}`, { a: pair[0].name, b: pair[1].name });
   });
   const table = make("table", { class: "comparison" }, head(...names), make("tbody", {}, rows));
   const summary = make("summary", {}, word(`difference.${part}`, { n: lines.length }));
-  return [make("details", { open: part !== "class" || lines.length <= 12 }, summary, scroll(table))];
+  const open = part !== "class" || lines.length <= MOST_OPEN;
+  return [make("details", { open }, summary, scroll(table))];
 }
 
 function drawResult(report, pair, result) {
-  const line = result.lines.find(({ part, metric }) => part !== "class" && metric === result.metric);
+  const line = result.lines.find((one) => one.part !== "class" && one.metric === result.metric);
   const { format } = metricOf(report, pair[0], result.metric);
   const scores = pair.map((run, i) => make("div", { class: "tile" },
     make("span", {}, run.name),
