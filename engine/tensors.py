@@ -58,6 +58,12 @@ def row_range(tensor: torch.Tensor) -> tuple[int, int]:
     return first, first + shape[0]
 
 
+def own_rows(target: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return the rows of a whole tensor that this rank holds of `target`, in the same memory."""
+    first, stop = row_range(target)
+    return values[first:stop] if values.ndim else values
+
+
 @runtime_checkable
 class RowReader(Protocol):
     """Stored tensors whose rows can be read, as `StoredTensors`. shapes: {name: whole shape}."""
@@ -97,11 +103,10 @@ def load_by_name(
                 f"{what} of another model: {name} has shape {list(shape)}, expected "
                 f"{list(target.shape)}"
             )
-        first, stop = row_range(target)
         if reader:
-            rows = reader.rows(name, first, stop)
+            rows = reader.rows(name, *row_range(target))
         else:
-            rows = stored[name][first:stop] if shape else stored[name]
+            rows = own_rows(target, stored[name])
         with torch.no_grad():
             local(target).copy_(rows)
 
@@ -113,6 +118,4 @@ def copy_rows(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     """
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if name in values:
-            first, stop = row_range(tensor)
-            rows = values[name] if not tensor.ndim else values[name][first:stop]
-            local(tensor).copy_(rows)
+            local(tensor).copy_(own_rows(tensor, values[name]))

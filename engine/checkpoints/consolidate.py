@@ -9,7 +9,11 @@ from pathlib import Path
 from visionloop.engine.checkpoints.folder import write_folder
 from visionloop.engine.checkpoints.manifest import read_manifest
 from visionloop.engine.checkpoints.stored_tensors import SHARD_FILE, StoredTensors, is_sharded
-from visionloop.engine.checkpoints.weight_files import write_streamed, write_weights
+from visionloop.engine.checkpoints.weight_files import (
+    layouts_of,
+    write_streamed,
+    write_weights,
+)
 from visionloop.engine.checkpoints.writer import load_tensors
 
 EXTRA = "extra.safetensors"  # of a sharded checkpoint: what `Task.save` adds to the weights
@@ -45,6 +49,6 @@ def consolidate(source: Path, target: Path) -> None:
         for kind in ("optimizer", "ema"):
             if is_sharded(source, kind):
                 with StoredTensors(source, kind) as stored:
-                    write_streamed(folder / f"{kind}.safetensors", stored, sorted(stored))
+                    write_streamed(folder / f"{kind}.safetensors", stored, layouts_of(stored))
 
     write_folder(target, fill)

@@ -5,7 +5,8 @@ contiguous copy of all tensors at once.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,6 +32,24 @@ DTYPES = {
 }
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What the header of a file says of a tensor."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def layouts_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, Layout]:
+    """Return the layouts of tensors in the order of their names; each is asked for once."""
+    layouts = {}
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        layouts[name] = Layout(tensor.dtype, tuple(tensor.shape), tensor.nbytes)
+    return layouts
+
+
 def write_weights(
     folder: Path, tensors: Mapping[str, torch.Tensor], *, largest_file: int = LARGEST_FILE
 ) -> None:
@@ -38,18 +57,19 @@ def write_weights(
 
     Args:
         folder: an existing folder.
-        tensors: {name: tensor}; each is asked for three times, and dropped before the next.
+        tensors: {name: tensor}; each is asked for twice, and dropped before the next.
         largest_file: most bytes of a file that holds more than one tensor.
     """
-    sizes = {name: tensors[name].nbytes for name in sorted(tensors)}
+    layouts = layouts_of(tensors)
+    sizes = {name: layout.nbytes for name, layout in layouts.items()}
     groups = split_by_size(sizes, largest_file)
     if len(groups) == 1:
-        write_streamed(folder / WEIGHTS_FILE, tensors, groups[0])
+        write_streamed(folder / WEIGHTS_FILE, tensors, layouts)
         return
     weight_map: dict[str, str] = {}
     for i, names in enumerate(groups):
         file = f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors"
-        write_streamed(folder / file, tensors, names)
+        write_streamed(folder / file, tensors, {name: layouts[name] for name in names})
         weight_map |= dict.fromkeys(names, file)
     index: JsonObject = {
         "metadata": {"total_size": sum(sizes.values())},
@@ -71,28 +91,34 @@ def split_by_size(sizes: Mapping[str, int], most: int) -> list[list[str]]:
     return groups
 
 
-def write_streamed(path: Path, tensors: Mapping[str, torch.Tensor], names: Sequence[str]) -> None:
-    """Write a safetensors file of some tensors, one after the other.
+def write_streamed(
+    path: Path, tensors: Mapping[str, torch.Tensor], layouts: Mapping[str, Layout]
+) -> None:
+    """Write a safetensors file, one tensor after the other.
 
     The file starts with the length of its header (8 bytes), then the header, JSON with the place of
     each tensor, padded to 8 bytes.
+
+    Args:
+        path: of the file.
+        tensors: {name: tensor}, of which those in `layouts` are asked for once.
+        layouts: of the tensors that are written, in this order.
     """
     header: JsonObject = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name in names:
-        tensor = tensors[name]
+    for name, layout in layouts.items():
         header[name] = {
-            "dtype": DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + tensor.nbytes],
+            "dtype": DTYPES[layout.dtype],
+            "shape": list(layout.shape),
+            "data_offsets": [end, end + layout.nbytes],
         }
-        end += tensor.nbytes
+        end += layout.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
-        for name in names:
+        for name in layouts:
             tensor = tensors[name].contiguous().flatten()
             if tensor.numel():
                 file.write(tensor.view(torch.uint8).numpy().data)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from checkpoint_folders import damage, step
 from toy_task import ToyModel, ToyTask
 
 from visionloop.bin import checkpoint
@@ -55,20 +56,10 @@ def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def step(run, number):
-    return run / "checkpoints" / f"step_{number:08d}"
-
-
 def steps_of(run):
     return sorted(
         int(path.name.removeprefix("step_")) for path in (run / "checkpoints").glob("step_*")
     )
-
-
-def damage(folder, name="model.safetensors"):
-    content = bytearray((folder / name).read_bytes())
-    content[-1] ^= 1
-    (folder / name).write_bytes(content)
 
 
 def leave_incomplete(run, number):

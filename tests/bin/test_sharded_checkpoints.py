@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 import torch.utils.tensorboard
+from checkpoint_folders import damage, step
 from safetensors import safe_open
 from safetensors.torch import load_file
 from toy_task import ToyModel, ToyTask
@@ -65,16 +66,6 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
-
-
-def step(run, number):
-    return run / "checkpoints" / f"step_{number:08d}"
-
-
-def damage(folder, name):
-    content = bytearray((folder / name).read_bytes())
-    content[-1] ^= 1
-    (folder / name).write_bytes(content)
 
 
 def last_tensors(run):

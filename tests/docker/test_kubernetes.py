@@ -5,7 +5,6 @@ controller.
 """
 
 import copy
-import hashlib
 import json
 from pathlib import Path
 
@@ -14,13 +13,13 @@ import pytest
 import yaml
 from environments import ROOT
 from kubernetes_job import JobController, local_command
-from torchrun_runs import ENVIRONMENT, OPTIONS, SIZE, left_behind, write_classification
+from torchrun_runs import ENVIRONMENT, OPTIONS, SIZE, bytes_of, left_behind, write_classification
 
 from visionloop.bin.launches.command import SHUTDOWN_SECONDS, Nodes
 from visionloop.bin.web.jobs.spec import JobKind, JobSpec
 from visionloop.bin.web.launchers.kubernetes import manifest
 from visionloop.bin.web.launchers.launch import ClaimMount, KubernetesOptions
-from visionloop.engine.testing.short_runs import free_port, logged
+from visionloop.engine.testing.short_runs import free_port
 
 VERSIONS = ("1.31", "1.34", "1.37")  # of Kubernetes
 STEPS = 100
@@ -182,11 +181,7 @@ class Training:
     def content(self):
         """Hashes of the last checkpoint and of best/, and the logged numbers."""
         assert json.loads((self.run / "status.json").read_text())["state"] == "finished"
-        folders = (self.run / f"checkpoints/step_{STEPS:08d}", self.run / "best")
-        files = [path for folder in folders for path in folder.iterdir()]
-        assert len(files) >= 10
-        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-        return hashes, logged(self.run)
+        return bytes_of(self.run, STEPS)
 
 
 @pytest.fixture(scope="module")

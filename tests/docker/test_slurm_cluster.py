@@ -1,7 +1,6 @@
 """train.sbatch on a real SLURM of two nodes, started by the command of the studio's launcher."""
 
 import functools
-import hashlib
 import json
 import shutil
 import signal
@@ -11,12 +10,11 @@ from pathlib import Path
 
 import pytest
 from slurm_cluster import SlurmCluster, reason_to_skip
-from torchrun_runs import OPTIONS, ROOT, SIZE, left_behind, write_classification
+from torchrun_runs import OPTIONS, ROOT, SIZE, bytes_of, left_behind, write_classification
 
 from visionloop.bin.web.jobs.spec import JobKind, JobSpec
 from visionloop.bin.web.launchers.launch import SlurmOptions
 from visionloop.bin.web.launchers.slurm import slurm_launch
-from visionloop.engine.testing.short_runs import logged
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 STEPS = 100
@@ -109,11 +107,7 @@ class Job:
 
     def content(self):
         """Hashes of the last checkpoint and of best/, and the logged numbers."""
-        folders = (self.run / f"checkpoints/step_{STEPS:08d}", self.run / "best")
-        files = [path for folder in folders for path in folder.iterdir()]
-        assert len(files) >= 10
-        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-        return hashes, logged(self.run)
+        return bytes_of(self.run, STEPS)
 
 
 @pytest.fixture(scope="module")

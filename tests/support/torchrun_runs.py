@@ -56,11 +56,11 @@ def write_classification(folder):
     return folder
 
 
-def bytes_of(output):
-    """SHA-256 of every file of the last checkpoint and of best/, and the logged numbers."""
+def bytes_of(output, steps=STEPS):
+    """SHA-256 of each file of the checkpoint after `steps` and of best/, and the logged numbers."""
     files = [
         path
-        for folder in (output / "checkpoints" / f"step_{STEPS:08d}", output / "best")
+        for folder in (output / "checkpoints" / f"step_{steps:08d}", output / "best")
         for path in folder.iterdir()
     ]
     assert len(files) >= 10
