@@ -114,6 +114,12 @@ class ExponentialMovingAverage:
         finally:
             exchange(live, self._averages)
 
+    @torch.no_grad()
+    def restart(self, module: nn.Module) -> None:
+        """Begin again with the weights of the module."""
+        for name, tensor in named_state(module).items():
+            self._averages[name].copy_(local(tensor))
+
     def load(self, stored: Mapping[str, torch.Tensor]) -> None:
         """Copy the whole tensors of a checkpoint. Raises ValueError when names or shapes differ."""
         load_by_name(self.tensors, stored, "EMA weights")

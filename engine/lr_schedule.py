@@ -64,18 +64,32 @@ def set_lr(optimizer: Optimizer, step: int, config: TrainConfig) -> dict[str, fl
     """Set the learning rate of every parameter group for a step; return {group name: lr}."""
     lrs: dict[str, float] = {}
     for group in optimizer.param_groups:
-        factor = lr_factor(
-            step,
-            config.steps,
-            schedule=config.schedule,
-            warmup_steps=config.warmup_steps if group["warmup"] is None else group["warmup"],
-            start=group["start"],
-            lr_min_ratio=min(1.0, config.lr_min / config.lr) if config.lr else 0.0,
-            power=config.schedule_power,
-            milestones=parse_milestones(config.schedule_milestones),
-        )
-        group["lr"] = lrs[group["name"]] = config.lr * group["lr_scale"] * factor
+        lr = lr_of(step, config, group["warmup"], group["start"], group["lr_scale"])
+        group["lr"] = lrs[group["name"]] = lr
     return lrs
+
+
+def lr_of(
+    step: int, config: TrainConfig, warmup: int | None = None, start: int = 0, scale: float = 1.0
+) -> float:
+    """Return the learning rate of a step; that of the run without the values of a group.
+
+    Args:
+        step: the step, 0-based.
+        config: of the run.
+        warmup, start, scale: those of a `ParameterGroup`.
+    """
+    factor = lr_factor(
+        step,
+        config.steps,
+        schedule=config.schedule,
+        warmup_steps=config.warmup_steps if warmup is None else warmup,
+        start=start,
+        lr_min_ratio=min(1.0, config.lr_min / config.lr) if config.lr else 0.0,
+        power=config.schedule_power,
+        milestones=parse_milestones(config.schedule_milestones),
+    )
+    return config.lr * scale * factor
 
 
 def parse_milestones(text: str) -> tuple[float, ...]:

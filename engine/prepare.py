@@ -77,7 +77,7 @@ def prepare_run(
     # cuDNN then measures its kernels once for each shape of a convolution
     torch.backends.cudnn.benchmark = task.has_fixed_size() and not config.deterministic
     # last, when nothing can be wrong any more: these two start threads and processes
-    data = TrainingData(task, spec.train_set, config, world, state.step, plan)
+    data = TrainingData(task, spec.train_set, config, world, state.step, plan, state.data_origin)
     log = RunLog(
         output,
         world,

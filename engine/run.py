@@ -15,6 +15,7 @@ from torch import nn
 
 from visionloop.engine.budget import Budget, TimeLeft
 from visionloop.engine.checkpoints.writer import CheckpointWriter
+from visionloop.engine.config.branch_point import START, DataOrigin, origin_of
 from visionloop.engine.config.options import Seconds
 from visionloop.engine.config.resolve import ResolvedSettings
 from visionloop.engine.config.train_config import TrainConfig
@@ -33,6 +34,7 @@ from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, SampleDataset, Scores
 
 if TYPE_CHECKING:
+    from visionloop.engine.branches.source import Branch
     from visionloop.engine.sharding.fsdp import Sharding
 
 
@@ -50,6 +52,7 @@ class RunSpec:
         immutable_settings: {name: value} of the settings that must not change when the run resumes,
             with the fingerprint of the data.
         halvings: the steps at which earlier starts ran out of memory.
+        branch: the checkpoint of another run that this start begins with, None otherwise.
     """
 
     task: Task
@@ -60,6 +63,7 @@ class RunSpec:
     output: Path
     immutable_settings: JsonObject
     halvings: tuple[Halving, ...] = ()
+    branch: Branch | None = None
 
     def with_settings(self, resolved: ResolvedSettings) -> RunSpec:
         """Return the inputs of a run with other settings, and a copy of the task that has them."""
@@ -85,6 +89,7 @@ class TrainState:
         evaluations_since_best: evaluations in a row without a better score.
         out_of_patience: early stopping: there were --patience of them.
         train_loss: training loss of the last step that was read, averaged over ranks.
+        data_origin: where the sequence of samples begins.
     """
 
     step: int = 0
@@ -94,11 +99,13 @@ class TrainState:
     evaluations_since_best: int = 0
     out_of_patience: bool = False
     train_loss: float | None = None
+    data_origin: DataOrigin = START
 
     @classmethod
     def from_json(cls, state: JsonObject) -> TrainState:
         """Read the content of a `state.json`, which holds more than this."""
-        return cls(**{item.name: state[item.name] for item in fields(cls)})
+        values = {item.name: state[item.name] for item in fields(cls) if item.name in state}
+        return cls(**values | {"data_origin": origin_of(state)})
 
 
 @dataclass
@@ -214,7 +221,10 @@ class Run:
             return True
         if best is not None and best["step"] == step:
             return True
-        return step > 0 and due(step, 0 if isinstance(every, Seconds) else every, self.config.steps)
+        every = 0 if isinstance(every, Seconds) else every
+        return step > 0 and any(
+            due(step, interval, self.config.steps) for interval in (every, self.config.keep_every)
+        )
 
     def stop_requested(self) -> bool:
         """Return True on a rank that wants to stop: a signal, or a checkpoint that failed."""

@@ -12,25 +12,20 @@ from functools import partial
 from pathlib import Path
 
 from visionloop.engine.autotune.fit import autotune_settings, resolve_budget
-from visionloop.engine.autotune.precision import (
-    precision_line,
-    resolve_precision,
-    stored_at_start,
-)
-from visionloop.engine.budget import Budget, TimeLeft, read_budget
+from visionloop.engine.autotune.precision import precision_line, resolve_precision
+from visionloop.engine.beginning import find_beginning
+from visionloop.engine.branches.source import inherited_settings
+from visionloop.engine.branches.take_over import state_at_branch, take_over, write_beginning
+from visionloop.engine.budget import Budget, TimeLeft
 from visionloop.engine.checkpoints.dataset_record import require_same_data, write_dataset_record
 from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.checkpoints.folder import read_state
 from visionloop.engine.checkpoints.lock import RunLock
 from visionloop.engine.checkpoints.resume import resume_from
-from visionloop.engine.checkpoints.start import (
-    check_output,
-    check_unchanged,
-    find_start,
-    wait_until_visible,
-)
+from visionloop.engine.checkpoints.start import check_output, check_unchanged
 from visionloop.engine.checkpoints.writer import cannot_write, is_disk_error
-from visionloop.engine.config.options import Settings, build, resolve
+from visionloop.engine.config.branch_point import START, DataOrigin
+from visionloop.engine.config.options import Settings, build, fields_of, resolve
 from visionloop.engine.config.resolve import (
     ResolvedSettings,
     given_length,
@@ -55,7 +50,7 @@ from visionloop.engine.logging.messages import (
     log_startup_summary,
     nondeterministic_line,
 )
-from visionloop.engine.logging.run_files import stored_settings, write_run_files
+from visionloop.engine.logging.run_files import write_run_files
 from visionloop.engine.logging.status_file import failed_at_start, stopped_at_start
 from visionloop.engine.loop import fit
 from visionloop.engine.out_of_memory import SMALLER, read_halvings
@@ -89,13 +84,17 @@ class Result:
 def resolve_settings(
     task_class: type[Task], flags: Mapping[str, object], config_file: str | Path | None = None
 ) -> Settings:
-    """Return {name: Setting} of a command line; what depends on the data is still None."""
-    return resolve(
-        (task_class.config_class, TrainConfig),
-        flags,
-        recipe=task_class.recipe,
-        config_file=config_file,
-    )
+    """Return {name: Setting} of a command line; what depends on the data is still None.
+
+    A branch has the settings of its source where the command line gives no others.
+    """
+    classes = (task_class.config_class, TrainConfig)
+    resolve_with = partial(resolve, classes, recipe=task_class.recipe, config_file=config_file)
+    settings = resolve_with(flags)
+    if settings["branch"].value is None and settings["extend"].value is None:
+        return settings
+    flags, base = inherited_settings(settings, flags, fields_of(*classes), task_class.name)
+    return resolve_with(flags, base=base)
 
 
 def train(
@@ -169,21 +168,19 @@ def start_or_resume(
     All ranks; see `train`.
     """
     report: Callable[[str], object] = partial(print, flush=True) if world.is_main else print_nothing
-    start, stored, budget_record = None, {}, {}
-    if world.is_main:
-        start = find_start(output, raw_settings["resume"].value, report)
-        stored, budget_record = stored_settings(output), read_budget(output)
-    start, stored, budget_record = broadcast_object(world, (start, stored, budget_record))
-    if start:
-        wait_until_visible(world, start)
-    state = read_state(start) if start else None
-    stored = stored_at_start(stored, state)
-    task, train_set, val_set, resolved = build_data(task_class, raw_settings, world, stored)
-    raw_settings = raw_settings | {"precision": resolved.settings["precision"]}
-    budget = resolve_budget(
-        raw_settings, resolved, state, budget_record, output=output, began=began
+    begin = find_beginning(raw_settings, world, output, report)
+    start, state, stored, branch = begin.checkpoint, begin.state, begin.stored, begin.branch
+    if branch and state:
+        raw_settings = branch.lengthened(raw_settings, state)
+    task, train_set, val_set, resolved = build_data(
+        task_class, raw_settings, world, stored, begin.data_origin
     )
-    if start and state:
+    raw_settings = raw_settings | {"precision": resolved.settings["precision"]}
+    budget = resolve_budget(raw_settings, resolved, state, begin.budget, output=output, began=began)
+    if branch and state:
+        branch.check_classes(train_set, task.config.data)
+        branch = branch.changes_to(state, resolved.immutable_settings, task.config.data)
+    elif start and state:
         require_same_data(
             state["settings"].get("data_fingerprint"),
             resolved.immutable_settings["data_fingerprint"],
@@ -200,7 +197,9 @@ def start_or_resume(
         report(line)
 
     def resolve_measured(measured: Mapping[str, object]) -> ResolvedSettings:
-        return resolve_run(task, raw_settings, train_set, world.device.type, stored, measured)
+        origin = begin.data_origin(train_set, raw_settings)
+        device = world.device.type
+        return resolve_run(task, raw_settings, train_set, device, stored, measured, origin)
 
     spec = RunSpec(
         task=task,
@@ -210,6 +209,7 @@ def start_or_resume(
         val_set=val_set,
         output=output,
         immutable_settings=resolved.immutable_settings,
+        branch=branch,
     )
     measured = autotune_settings(
         spec, raw_settings, stored, resolve_measured, budget=budget, stop=stop, report=report
@@ -255,7 +255,11 @@ def is_finished(state: JsonObject, steps: int, budget: Budget | None) -> bool:
 
 
 def build_data(
-    task_class: type[Task], raw_settings: Settings, world: World, stored: JsonObject
+    task_class: type[Task],
+    raw_settings: Settings,
+    world: World,
+    stored: JsonObject,
+    origin_of: Callable[[SampleDataset, Settings], DataOrigin] | None = None,
 ) -> tuple[Task, SampleDataset, SampleDataset, ResolvedSettings]:
     """Build the task and its datasets, and resolve the settings that depend on the data.
 
@@ -264,6 +268,7 @@ def build_data(
         raw_settings: of the command line.
         world: the processes of the run.
         stored: the run's settings.json, {} for a new run.
+        origin_of: returns where the samples of a run begin that is no new one.
 
     Returns:
         (task with its settings resolved, training set, validation set, resolved settings).
@@ -280,7 +285,10 @@ def build_data(
         train_set = Subset(train_set, chosen)
         val_set = Subset(task.build_eval_dataset("train"), chosen)
     settings = resolve_precision(task, raw_settings, world, stored)
-    resolved = resolve_run(task, settings, train_set, world.device.type, stored)
+    origin, device = START, world.device.type
+    if origin_of:
+        origin = origin_of(train_set, settings)
+    resolved = resolve_run(task, settings, train_set, device, stored, origin=origin)
     task.config = resolved.task_config
     return task, train_set, val_set, resolved
 
@@ -296,7 +304,9 @@ def run_training(
         stop: the flag that stops the run; signals are caught while it trains.
         budget: of a run with --budget, on the main rank.
     """
-    task, output = spec.task, spec.output
+    task, output, branch = spec.task, spec.output, spec.branch
+    if branch and spec.world.is_main:
+        write_beginning(spec)
     halvings = read_halvings(output) if spec.world.is_main else ()
     spec = replace(spec, halvings=broadcast_object(spec.world, halvings))
     set_process(spec.config)
@@ -306,11 +316,14 @@ def run_training(
     run = None
     try:
         state = TrainState.from_json(content) if content else TrainState()
+        state = state_at_branch(spec) if branch else state
         run = prepare_run(spec, state=state, stop=stop, budget=budget)
         operations = task.nondeterministic_ops(run.module) if spec.config.deterministic else ()
         if operations:
             run.log.info(nondeterministic_line(operations))
-        if start:
+        if branch:
+            take_over(run, task, spec)
+        elif start:
             resume_from(run, task, start)
         run.log.update_status(best=state.best)
         fit(run, task)

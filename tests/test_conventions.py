@@ -42,9 +42,10 @@ ENGINE_LEVELS = (
     ("logging",),
     ("run",),
     ("out_of_memory",),
-    ("prepare", "step"),
+    ("branches", "prepare", "step"),
     ("loop",),
     ("autotune",),
+    ("beginning",),
     ("train",),
     ("testing",),
 )

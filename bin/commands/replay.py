@@ -20,10 +20,12 @@ from visionloop.bin.commands.output import output_folder
 from visionloop.bin.commands.sheet import write_samples
 from visionloop.datasets.io.layout import shorten
 from visionloop.engine.batch import Batch
+from visionloop.engine.branches.record import read_record
 from visionloop.engine.checkpoints.files import finite, write_json
 from visionloop.engine.checkpoints.folder import read_state, step_folder_name, step_folders
 from visionloop.engine.checkpoints.manifest import problems
 from visionloop.engine.checkpoints.resume import load_module
+from visionloop.engine.config.branch_point import DataOrigin, origin_of
 from visionloop.engine.config.options import (
     Setting,
     Settings,
@@ -89,19 +91,26 @@ def run_replay(
     steps = stored["steps"]["value"]
     if not 1 <= step <= steps:
         raise UserError(f"--step {step}: expected 1 to {steps}, the steps of {run}", field="step")
+    branch = read_record(run) or {}
+    if step <= branch.get("step", 0):
+        why = f"is a step of {branch['run']}, which this run branches from: replay it there"
+        raise UserError(f"--step {step}: {why}", field="step")
+    origin = origin_of(branch)
     if output.resolve().is_relative_to(run.resolve()):
         why = "is a folder in the run, which is not changed; choose another"
         raise UserError(f"--output {output}: {why}", field="output", file=str(output))
     world = World(0, 0, 1, pick_device(settings["device"].value))
     with output_folder(output, REPORT) as folder:
-        task, train_set, _, resolved = build_data(task_class, settings, world, stored)
+        task, train_set, _, resolved = build_data(
+            task_class, settings, world, stored, lambda *_: origin
+        )
         fingerprint = resolved.immutable_settings["data_fingerprint"]
         if fingerprint != stored["data_fingerprint"]["value"]:
             raise changed_data(task, run)
         config = resolved.train_config
         set_process(config)
         micro_batches = make_micro_batches(
-            task, train_set, config, step, num_processes_of(run), read_halvings(run)
+            task, train_set, config, step, num_processes_of(run), read_halvings(run), origin
         )
         report: JsonObject = {"schema": 1, "task": task.name, "run": str(run), "step": step}
         report |= describe_micro_batches(train_set, micro_batches)
@@ -166,12 +175,13 @@ def make_micro_batches(
     step: int,
     num_processes: int,
     halvings: Sequence[Halving],
+    origin: DataOrigin,
 ) -> list[ReplayedMicroBatch]:
     """Return the micro-batches of a step, of all processes in order.
 
     Raises UserError that names the samples that cannot be read.
     """
-    sampler = EpochSampler(len(train_set), config.batch_size, config.seed)
+    sampler = EpochSampler(len(train_set), config.batch_size, config.seed, origin)
     samples = SeededDataset(
         train_set,
         sampler,

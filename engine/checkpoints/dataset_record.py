@@ -19,8 +19,8 @@ from visionloop.engine.types import JsonObject, SampleDataset
 RECORD = "dataset.jsonl.gz"
 SCHEMA = 1
 WHAT_TO_DO = (
-    "a resumed run needs the data that it began with: bring that back, or start another run with "
-    "--output"
+    "a resumed run needs the data that it began with: bring that back, or begin another run, from "
+    "this checkpoint with --branch or anew with --output"
 )
 
 
@@ -54,6 +54,16 @@ def write_dataset_record(
         for line in itertools.chain([header], names_of(dataset, data)):
             file.write(f"{json.dumps(line)}\n".encode())
     replace_file(path, content.getvalue())
+
+
+def read_header(output: Path) -> JsonObject:
+    """Return the first line of the record of a run, {} where there is none."""
+    try:
+        with gzip.open(output / RECORD, "rt") as lines:
+            header: JsonObject = json.loads(next(lines))
+    except (OSError, ValueError, EOFError, StopIteration):
+        return {}
+    return header
 
 
 def classes_of(dataset: SampleDataset) -> list[str] | None:
@@ -113,7 +123,7 @@ def describe_changes(
     except (OSError, ValueError, KeyError, StopIteration, EOFError):
         yield f"{len(dataset)} images now; what there was is not on record"
         return
-    yield from _describe_classes(header["classes"] or [], classes_of(dataset) or [])
+    yield from describe_classes(header["classes"] or [], classes_of(dataset) or [])
     new_names = list(names_of(dataset, data))
     if len(old_names) != len(new_names):
         yield f"{len(new_names)} images, there were {len(old_names)}"
@@ -133,7 +143,7 @@ def describe_changes(
         )
 
 
-def _describe_classes(old: list[str], new: list[str]) -> Iterator[str]:
+def describe_classes(old: list[str], new: list[str]) -> Iterator[str]:
     """Yield the number of classes, and the first that is new or missing."""
     if old == new:
         return

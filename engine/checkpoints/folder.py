@@ -112,7 +112,13 @@ def finish_rewrite(target: Path) -> None:
         shutil.rmtree(rest, ignore_errors=True)
 
 
-def prune(checkpoints: Path, keep: int, best_step: int | None, newest: int | None = None) -> None:
+def prune(
+    checkpoints: Path,
+    keep: int,
+    best_step: int | None,
+    newest: int | None = None,
+    keep_every: int = 0,
+) -> None:
     """Keep the newest `keep` checkpoints and the best; remove older and half-written folders.
 
     Args:
@@ -121,9 +127,12 @@ def prune(checkpoints: Path, keep: int, best_step: int | None, newest: int | Non
         best_step: the step of the best score, or None.
         newest: the step just written, None for the newest there is. Folders beyond it are damaged,
             since the run would have resumed from there, and must not push out a valid one.
+        keep_every: steps whose multiples are kept too; 0: none.
     """
     steps = [step for step, _ in step_folders(checkpoints) if newest is None or step <= newest]
     retained = {*steps[-keep:], best_step}
+    if keep_every:
+        retained.update(step for step in steps if step % keep_every == 0)
     for step, folder in step_folders(checkpoints):
         if step not in retained:
             shutil.rmtree(move_to_trash(folder), ignore_errors=True)

@@ -72,12 +72,7 @@ def load_weights(run: Run, task: Task, folder: Path, step: int) -> None:
         step: steps done there.
     """
     try:
-        if run.sharding and not is_sharded(folder):
-            whole = task.build_model()
-            task.load(whole, folder)
-            copy_rows(run.module, whole.state_dict())
-        else:
-            load_module(task, run.module, folder, step, run.config.steps)
+        load_model(run, task, folder, step)
         with StoredTensors(folder, "optimizer") as optimizer:
             load_state_by_name(run.optimizer, run.module, optimizer)
         if run.ema:
@@ -85,6 +80,16 @@ def load_weights(run: Run, task: Task, folder: Path, step: int) -> None:
                 run.ema.load(ema)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: {error}", code="bad_checkpoint", file=str(folder)) from None
+
+
+def load_model(run: Run, task: Task, folder: Path, step: int) -> None:
+    """Load the weights of the model alone, see `load_weights`."""
+    if run.sharding and not is_sharded(folder):
+        whole = task.build_model()
+        task.load(whole, folder)
+        copy_rows(run.module, whole.state_dict())
+    else:
+        load_module(task, run.module, folder, step, run.config.steps)
 
 
 def load_module(task: Task, module: TaskModule, folder: Path, step: int, steps: int) -> None:

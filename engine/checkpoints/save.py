@@ -130,7 +130,8 @@ def prepare_write(run: Run, task: Task, state: JsonObject) -> Callable[[], None]
     ema = copy_to_host(run.ema.tensors, buffers) if run.ema else None
     best_weights = weights if ema is None else ema_state(run.module, ema)
     step, best = run.state.step, run.state.best
-    keep, output, checkpoints = run.config.keep, run.output, run.checkpoints
+    keep, keep_every = run.config.keep, run.config.keep_every
+    output, checkpoints = run.output, run.checkpoints
 
     def fill(folder: Path) -> None:
         task.save(module, weights, folder)
@@ -149,6 +150,7 @@ def prepare_write(run: Run, task: Task, state: JsonObject) -> Callable[[], None]
             )
         checkpoints.mkdir(exist_ok=True)
         write_folder(checkpoints / step_folder_name(step), fill)
-        prune(checkpoints, keep, best["step"] if best else None, newest=step)
+        best_step = best["step"] if best else None
+        prune(checkpoints, keep, best_step, newest=step, keep_every=keep_every)
 
     return write

@@ -152,6 +152,7 @@ def prepare_shard(run: Run, task: Task, state: JsonObject, folder: Path) -> Call
         output=run.output,
         checkpoints=run.checkpoints,
         keep=run.config.keep,
+        keep_every=run.config.keep_every,
         timeout=run.config.process_timeout,
         cancelled=run.writer.cancelled,
     )
@@ -194,7 +195,7 @@ class CheckpointWrite:
         task, module: write the files besides the weights.
         state: the content of state.json.
         output, checkpoints: the folder of the run, and that of its checkpoints.
-        keep: how many checkpoints are kept.
+        keep, keep_every: how many checkpoints are kept, see `prune`.
         timeout: seconds to wait for the other shards.
         cancelled: returns True when they will not come.
     """
@@ -206,6 +207,7 @@ class CheckpointWrite:
     output: Path
     checkpoints: Path
     keep: int
+    keep_every: int
     timeout: float
     cancelled: Callable[[], bool]
 
@@ -213,7 +215,8 @@ class CheckpointWrite:
         """Write the checkpoint, and best/ before it becomes visible; remove older ones."""
         step, best = self.state["step"], self.state["best"]
         write_folder(self.checkpoints / step_folder_name(step), self._fill, is_prepared=True)
-        prune(self.checkpoints, self.keep, best["step"] if best else None, newest=step)
+        best_step = best["step"] if best else None
+        prune(self.checkpoints, self.keep, best_step, newest=step, keep_every=self.keep_every)
 
     def _fill(self, folder: Path) -> Files:
         self.shard()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from visionloop.engine.checkpoints.folder import (
+    STEP_FOLDER,
     finish_rewrite,
     finish_rewrites,
     latest_valid,
@@ -106,6 +107,12 @@ def wait_until_visible(world: World, folder: Path) -> None:
         )
 
 
+def branch_text(checkpoint: Path) -> str:
+    """Return the RUN@STEP of a checkpoint folder."""
+    step = STEP_FOLDER.match(checkpoint.name)
+    return f"{checkpoint.parent.parent}@{int(step[1])}" if step else "RUN@STEP"
+
+
 def check_unchanged(old: JsonObject, new: JsonObject, folder: Path) -> None:
     """Raise UserError for the first setting that differs from the checkpoint's.
 
@@ -118,7 +125,8 @@ def check_unchanged(old: JsonObject, new: JsonObject, folder: Path) -> None:
         if old.get(name) != new.get(name):
             raise UserError(
                 f"{flag_of(name)}: the run in {folder} has {old.get(name)}, this command has "
-                f"{new.get(name)}; a resumed run keeps its value (start another one with --output)",
+                f"{new.get(name)}; a resumed run keeps its value: begin another one from this "
+                f"checkpoint with --branch {branch_text(folder)}, or anew with --output",
                 code="changed_setting",
                 field=name,
             )

@@ -269,11 +269,13 @@ def resolve(
     *,
     recipe: Recipe | None = None,
     config_file: str | Path | None = None,
+    base: Settings | None = None,
 ) -> Settings:
     """Resolve every setting of the config classes to a Setting.
 
     flags: {name: value, or None where the flag is not given}; recipe: called with {name: value} of
-    defaults, file and flags. Raises UserError for an unknown name and a wrong value.
+    defaults, file and flags; base: settings that are stronger than the recipe and weaker than the
+    file. Raises UserError for an unknown name and a wrong value.
     """
     fields = fields_of(*classes)
     file_values = read_config_file(config_file) if config_file else {}
@@ -281,7 +283,8 @@ def resolve(
         if name not in fields:
             why = f"unknown setting {name!r}{did_you_mean(name, fields)}"
             raise UserError(f"--config {config_file}: {why}", file=str(config_file), field=name)
-    raw_settings = {
+    raw_settings = dict(base or {})
+    raw_settings |= {
         name: Setting(value, SettingSource.CONFIG, str(config_file))
         for name, value in file_values.items()
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visionloop.engine.config.branch_point import START, DataOrigin, branch_folder
 from visionloop.engine.config.options import (
     AUTO,
     Fields,
@@ -36,7 +37,8 @@ RESOLVED_AT_EACH_START = ("workers", "device", "steps", "shard")
 def output_folder(settings: Settings, task_name: str) -> Path:
     """Return the folder of a run: --output, runs/NAME of --run-name, or runs/TASK-DATA-MODEL.
 
-    There is no time stamp in it, so the same command resumes the run.
+    That of a branch is named after its source. There is no time stamp in it, so the same command
+    resumes the run.
     """
     value = {name: setting.value for name, setting in settings.items()}
     if value["output"] and value["run_name"]:
@@ -44,6 +46,8 @@ def output_folder(settings: Settings, task_name: str) -> Path:
         raise UserError(f"--run-name: {why}", field="run_name")
     if value["output"]:
         return Path(value["output"])
+    if value["branch"] and not value["run_name"]:
+        return branch_folder(value["branch"], value["extend"])
     data, model = Path(value["data"] or ".").resolve().name, Path(str(value["model"])).name
     return Path("runs") / (value["run_name"] or f"{task_name}-{data}-{model}")
 
@@ -55,17 +59,19 @@ def resolve_auto(
     stored: "JsonObject",
     resolve_defaults: "Callable[[JsonObject, int], JsonObject]",
     measured: Mapping[str, object] | None = None,
+    origin: DataOrigin = START,
 ) -> Settings:
     """Return the settings with a value for all that default to None.
 
     stored: the run's settings.json, whose auto values are kept, {} for a new run; resolve_defaults:
-    the task's own, see `Task.resolve_defaults`; measured: {name: value} measured on this machine.
+    the task's own, see `Task.resolve_defaults`; measured: {name: value} measured on this machine;
+    origin: where the sequence of samples begins.
     """
     measured = measured or {}
     value: JsonObject = {
         name: None if setting.value == AUTO else setting.value for name, setting in settings.items()
     }
-    steps = measured.get("steps") or length_of_run(settings, num_samples, stored)
+    steps = measured.get("steps") or length_of_run(settings, num_samples, stored, origin)
     assert isinstance(steps, int)
     workers, threads = share_cores(device_type)
     steps_per_epoch = math.ceil(num_samples / value["batch_size"])
@@ -114,7 +120,9 @@ def given_length(settings: Settings) -> str:
     return strongest[0]
 
 
-def length_of_run(settings: Settings, num_samples: int, stored: "JsonObject") -> int:
+def length_of_run(
+    settings: Settings, num_samples: int, stored: "JsonObject", origin: DataOrigin = START
+) -> int:
     """Return the optimizer steps of --steps, of --epochs, or those that fit --budget.
 
     The latter are measured at the first start and read from `stored`; until then they are UNSIZED.
@@ -124,7 +132,8 @@ def length_of_run(settings: Settings, num_samples: int, stored: "JsonObject") ->
         return int(settings["steps"].value)
     if given == "budget":
         return int(stored["steps"]["value"]) if "steps" in stored else UNSIZED
-    return max(1, math.ceil(settings["epochs"].value * num_samples / settings["batch_size"].value))
+    samples = settings["epochs"].value * num_samples - origin.sample
+    return max(1, origin.step + math.ceil(samples / settings["batch_size"].value))
 
 
 def immutable_settings_of(settings: Settings, fields: Fields, **more: object) -> "JsonObject":
@@ -167,14 +176,15 @@ def resolve_run(
     device_type: str,
     stored: "JsonObject",
     measured: Mapping[str, object] | None = None,
+    origin: DataOrigin = START,
 ) -> ResolvedSettings:
     """Resolve what depends on the data and the length of the run; changes nothing, `task` neither.
 
     raw_settings: of the command line; stored: the run's settings.json, {} for a new run; measured:
-    {name: value} measured on this machine.
+    {name: value} measured on this machine; origin: where the sequence of samples begins.
     """
     settings = resolve_auto(
-        raw_settings, len(train_set), device_type, stored, task.resolve_defaults, measured
+        raw_settings, len(train_set), device_type, stored, task.resolve_defaults, measured, origin
     )
     immutable_settings = immutable_settings_of(
         settings,

@@ -301,6 +301,30 @@ class TrainConfig:
         at_least=1,
         fixed=False,
     )
+    keep_every: int = option(
+        0,
+        "Also write a checkpoint at each multiple of this number of steps, and never delete it; "
+        "0: none",
+        group="Checkpoints",
+        at_least=0,
+        fixed=False,
+    )
+    branch: str | None = option(
+        None,
+        "Begin a new run with the checkpoint RUN@STEP, RUN@best or RUN (the newest) and the "
+        "settings of RUN: what else is given changes. Default folder: RUN-branch-STEP",
+        group="Checkpoints",
+        fixed=False,
+        is_path=True,
+    )
+    extend: float | None = option(
+        None,
+        "Lengthen a finished run by this number of steps, or of epochs if it was given those: a "
+        "branch in the folder RUN-extend-N",
+        group="Checkpoints",
+        at_least=0,
+        fixed=False,
+    )
     resume: str | None = option(
         None,
         "Checkpoint folder to resume from if --output has no checkpoint of its own",

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from visionloop.engine.batch import Batch
+from visionloop.engine.config.branch_point import START, DataOrigin
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.forkserver import detach_fork_server, start_fork_server
 from visionloop.engine.data.micro_batches import MicroBatchPlan
@@ -253,9 +254,10 @@ class TrainingData:
         world: World,
         start_step: int,
         plan: MicroBatchPlan | None = None,
+        origin: DataOrigin = START,
     ) -> None:
         self.dataset = dataset
-        self.sampler = EpochSampler(len(dataset), config.batch_size, config.seed)
+        self.sampler = EpochSampler(len(dataset), config.batch_size, config.seed, origin)
         self.plan = plan or MicroBatchPlan(config.batch_size, world.size, config.micro_batch)
         self.skipped: list[str] = []
         self.error: DataError | None = None

@@ -8,6 +8,7 @@ a resume needs no saved generator.
 import numpy as np
 from numpy.typing import NDArray
 
+from visionloop.engine.config.branch_point import START, DataOrigin
 from visionloop.engine.errors import UserError
 from visionloop.engine.seeding import ORDER, hashed
 
@@ -81,10 +82,17 @@ def legal_sizes(batch_size: int, world_size: int, smallest: int) -> list[int]:
 
 
 class EpochSampler:
-    """The endless sequence of samples, divided into global batches."""
+    """The endless sequence of samples, divided into global batches.
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
+    origin: of a branch with other data or batches, the step at which these begin, and the place in
+    the sequence of its first sample.
+    """
+
+    def __init__(
+        self, num_samples: int, batch_size: int, seed: int, origin: DataOrigin = START
+    ) -> None:
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.origin = origin
         self._permutations: dict[int, NDArray[np.int64]] = {}
 
     def permutation(self, epoch: int) -> NDArray[np.int64]:
@@ -99,11 +107,14 @@ class EpochSampler:
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch that the first sample of this step belongs to."""
-        return step * self.batch_size // self.num_samples
+        return self._first_place(step) // self.num_samples
+
+    def _first_place(self, step: int) -> int:
+        return self.origin.sample + (step - self.origin.step) * self.batch_size
 
     def batch(self, step: int) -> list[tuple[int, int]]:
         """Return [(epoch, position within the epoch)] of the B samples of this step."""
-        first = step * self.batch_size
+        first = self._first_place(step)
         return [divmod(place, self.num_samples) for place in range(first, first + self.batch_size)]
 
     def index(self, epoch: int, position: int) -> int:

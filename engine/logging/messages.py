@@ -67,7 +67,8 @@ def log_startup_summary(spec: RunSpec, state: JsonObject | None) -> None:
     if unused := unused_gpus(world):
         info(unused)
     if state:
-        info(f"resuming after step {state['step']}")
+        source = f"a branch of {spec.branch.run}, " if spec.branch else "resuming "
+        info(f"{source}after step {state['step']}")
         last_ranges = plan.ranges(max(0, state["step"] - 1))
         if [list(bounds) for bounds in last_ranges] != state["micro_batches"]:
             info(

@@ -324,12 +324,16 @@ class RunLog:
 
 
 def cut_lines(path: Path, step: int, evaluated_at: int) -> None:
-    """Remove the lines of metrics.jsonl that a resumed run will write again.
+    """Remove the lines of metrics.jsonl that a resumed run will write again."""
+    if path.exists():
+        replace_file(path, retained_lines(path.read_text(), step, evaluated_at))
 
-    These are lines after `step`, evaluations after `evaluated_at`, and a half-written last line.
+
+def retained_lines(text: str, step: int, evaluated_at: int) -> str:
+    """Return the lines of a metrics.jsonl until a checkpoint.
+
+    Without lines after `step`, evaluations after `evaluated_at`, and a half-written last line.
     """
-    if not path.exists():
-        return
     last = {
         "train": step,
         "eval": evaluated_at,
@@ -337,14 +341,14 @@ def cut_lines(path: Path, step: int, evaluated_at: int) -> None:
         "out_of_memory": step - 1,
     }
     retained = []
-    for line in path.read_text().splitlines():
+    for line in text.splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
         if row["step"] <= last[row["kind"]]:
             retained.append(line)
-    replace_file(path, "".join(line + "\n" for line in retained))
+    return "".join(line + "\n" for line in retained)
 
 
 def _clock_in(seconds: float) -> str:
