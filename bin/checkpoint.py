@@ -78,12 +78,18 @@ def verify(path: str, as_json: bool) -> None:
     metavar="N",
     help="number of latest valid checkpoints to keep",
 )
+@click.option(
+    "--keep-every",
+    type=click.IntRange(0),
+    metavar="N",
+    help="keep the checkpoints at the multiples of N too; 0: none (default: as the run)",
+)
 @click.option("--dry-run", is_flag=True, help="print what would be removed and remove nothing")
 @traceback_option
-def prune(path: str, keep: int, dry_run: bool) -> None:
+def prune(path: str, keep: int, keep_every: int | None, dry_run: bool) -> None:
     from visionloop.bin.checkpoints.removal import run_prune
 
-    run_prune(path, keep=keep, dry_run=dry_run)
+    run_prune(path, keep=keep, keep_every=keep_every, dry_run=dry_run)
 
 
 @command.command(

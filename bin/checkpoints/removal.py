@@ -14,21 +14,26 @@ from visionloop.bin.checkpoints.folders import (
     latest_valid_folder,
     read_folders,
 )
+from visionloop.bin.reports.run_folder import as_object, number_or_none, read_object
 from visionloop.engine.checkpoints.folder import finish_rewrites, move_to_trash
 from visionloop.engine.checkpoints.lock import RunLock
 from visionloop.engine.errors import UserError
 
 
-def run_prune(path: str, *, keep: int, dry_run: bool) -> None:
+def run_prune(path: str, *, keep: int, dry_run: bool, keep_every: int | None = None) -> None:
     """Remove all but the latest `keep` valid checkpoints and the best one; print what was freed.
+
+    Those at the multiples of `keep_every` stay too; None: of the run's own --keep-every.
 
     Damaged checkpoints do not count towards `keep` and are removed, except the best. Without a
     valid one nothing is removed, since parts of a damaged one may still be useful. Raises
     UserError while a run holds the lock.
     """
     places = find_places(path)
+    if keep_every is None:
+        keep_every = setting_of(places.run) if places.run else 0
     if dry_run:
-        stale, retained = choose(places.checkpoints, keep)
+        stale, retained = choose(places.checkpoints, keep, keep_every)
         for folder in stale:
             print(f"would remove {describe(folder)}")
         print(summary(stale, retained, "would be freed"))
@@ -37,7 +42,7 @@ def run_prune(path: str, *, keep: int, dry_run: bool) -> None:
         with locked(places.run):
             # as at the start of a run: a folder whose rewriting was interrupted is needed
             finish_rewrites(places.checkpoints)
-            stale, retained = choose(places.checkpoints, keep)
+            stale, retained = choose(places.checkpoints, keep, keep_every)
             for folder in stale:
                 remove(folder.path)
                 print(f"removed {describe(folder)}")
@@ -61,7 +66,15 @@ def locked(run: Path | None) -> Iterator[None]:
         lock.release()
 
 
-def choose(checkpoints: Path, keep: int) -> tuple[list[CheckpointFolder], list[CheckpointFolder]]:
+def setting_of(run: Path) -> int:
+    """Return the --keep-every of a run, 0 where it cannot be read."""
+    settings = as_object(read_object(run / "settings.json").get("settings"))
+    return int(number_or_none(as_object(settings.get("keep_every")).get("value")) or 0)
+
+
+def choose(
+    checkpoints: Path, keep: int, keep_every: int = 0
+) -> tuple[list[CheckpointFolder], list[CheckpointFolder]]:
     """Return (folders to remove, folders to keep), by step. Raises UserError if none is valid."""
     folders = read_folders(checkpoints)
     newest = latest_valid_folder(folders)
@@ -70,8 +83,11 @@ def choose(checkpoints: Path, keep: int) -> tuple[list[CheckpointFolder], list[C
         raise UserError(f"{checkpoints}: {why}", file=str(checkpoints), field="path")
     # the checkpoint that the run resumes from says which one is the best
     best_step = newest.best["step"] if newest.best else None
-    newest_steps = [folder.step for folder in folders if folder.condition == VALID][-keep:]
-    retained = [folder for folder in folders if folder.step in (*newest_steps, best_step)]
+    steps = [folder.step for folder in folders if folder.condition == VALID and folder.step]
+    kept = {*steps[-keep:], best_step}
+    if keep_every:
+        kept.update(step for step in steps if step % keep_every == 0)
+    retained = [folder for folder in folders if folder.step in kept]
     return [folder for folder in folders if folder not in retained] + leftovers(
         checkpoints
     ), retained

@@ -183,7 +183,8 @@ def folder_bytes(config: TrainConfig, sizes: dict[str, int], seconds: float) -> 
         saves = seconds // config.save_every
     else:
         saves = num_events(config.steps, config.save_every)
-    folders = min(max(evaluations, saves), config.keep + 1)
+    kept = config.steps // config.keep_every if config.keep_every else 0
+    folders = min(max(evaluations, saves), config.keep + 1) + kept
     every = config.eval_every or config.steps
     with_images = sum(
         images_due(step, config.eval_every, config.steps, config.batch_size)

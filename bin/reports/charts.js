@@ -44,22 +44,28 @@ function scales(lines, { log, format, weight, time }, width) {
   return { usable, toX, toY, left, right, first, last, ...shown };
 }
 
-// Returns a path through the usable points; a point without neighbors becomes a dot.
+// Returns a path through the usable points, and one of another style through those up to the step
+// `line.shared`; a point without neighbors becomes a dot.
 function path({ usable, toX, toY }, line, values) {
-  let text = "";
+  let text = "", shared = "";
   const dots = [];
+  const point = (i) => `${toX(line.x[i]).toFixed(1)},${toY(values[i]).toFixed(1)}`;
+  const isShared = (i) => line.places[i] <= line.shared; // never without `shared`
   values.forEach((value, i) => {
     if (!usable(value)) return;
     const begins = i === 0 || !usable(values[i - 1]);
     const ends = i === values.length - 1 || !usable(values[i + 1]);
-    text += `${begins ? "M" : "L"}${toX(line.x[i]).toFixed(1)},${toY(value).toFixed(1)}`;
+    if (isShared(i)) shared += `${begins ? "M" : "L"}${point(i)}`;
+    else if (!begins && isShared(i - 1)) text += `M${point(i - 1)}L${point(i)}`;
+    else text += `${begins ? "M" : "L"}${point(i)}`;
     if ((!begins || !ends) && values.length > FEW_POINTS) return;
     const place = { cx: toX(line.x[i]), cy: toY(value), r: 2.2 };
     dots.push(shape("circle", { ...place, style: { fill: line.color } }));
   });
   const name = line.dashed ? "line dashed" : "line", style = { stroke: line.color };
-  const drawn = shape("path", { d: text || "M0,0", class: name, style });
-  return line.dashed ? [drawn] : [drawn, ...dots];
+  const drawn = [shape("path", { d: text || "M0,0", class: name, style })];
+  if (shared) drawn.push(shape("path", { d: shared, class: `${name} shared`, style }));
+  return line.dashed ? drawn : [...drawn, ...dots];
 }
 
 function band({ usable, toX, toY }, { x, low, high, color }) {

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
+from visionloop.bin.reports.branches import read_branch
 from visionloop.bin.reports.curves import MAX_POINTS, score_curves, training_curves
 from visionloop.bin.reports.labels import describe_task
 from visionloop.bin.reports.metrics_log import Column, TrainingLog
@@ -123,6 +124,7 @@ def describe_run(
     data = folder.value("data")
     return {
         "name": name,
+        "branch": read_branch(folder.path, notes),
         "task": text_or_none(folder.value("task")),
         "model": text_or_none(folder.value("model")),
         "data": Path(str(data)).name if data else None,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from visionloop.bin.model_zoo.listing import columns
+from visionloop.bin.reports.branches import changes_text, in_tree, read_branch
 from visionloop.bin.reports.run_folder import (
     RUN_FILES,
     as_object,
@@ -40,7 +41,8 @@ def run_list(folder: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    print("\n".join(table(rows)) if rows else f"{folder}: no runs")
+    tree = list(in_tree(rows, lambda row: (Path(row["folder"]).resolve(), row["branch"])))
+    print("\n".join(table(tree)) if rows else f"{folder}: no runs")
 
 
 def find_runs(top: Path, *, most_folders: int | None = None) -> Iterator[Path]:
@@ -75,17 +77,29 @@ def describe(path: Path, top: Path, now: float) -> JsonObject:
         "step": number_or_none(status.get("step")),
         "steps": number_or_none(status.get("steps")),
         "best": best_of(status),
+        "branch": read_branch(path),
         "age_seconds": round(max(0.0, now - last_activity), 1),
     }
 
 
-def table(rows: Sequence[JsonObject]) -> list[str]:
-    """Return the lines of the table, headings first."""
-    cells = [("run", "task", "state", "step", "best", "last active")]
-    for row in rows:
+def table(tree: Sequence[tuple[int, JsonObject]]) -> list[str]:
+    """Return the lines of the table, headings first. tree: (depth, row of a run)."""
+    cells: list[tuple[str, ...]] = [("run", "task", "state", "step", "best", "last active")]
+    for depth, row in tree:
         task, age = row["task"] or "-", show_age(row["age_seconds"])
-        cells.append((row["name"], task, row["state"], show_step(row), show_best(row), age))
+        name = f"{'   ' * (depth - 1)}└─ {row['name']}" if depth else row["name"]
+        cells.append((name, task, row["state"], show_step(row), show_best(row), age))
+    if any(row["branch"] for _, row in tree):
+        branches = ["branch", *(show_branch(row["branch"]) for _, row in tree)]
+        cells = [(*cell, branch) for cell, branch in zip(cells, branches, strict=True)]
     return columns(cells)
+
+
+def show_branch(branch: JsonObject | None) -> str:
+    """Return source, step and changes of a branch."""
+    if branch is None:
+        return ""
+    return f"{branch['name']}@{branch['step']}: {changes_text(branch['changes'])}"
 
 
 def show_step(row: JsonObject) -> str:

@@ -49,12 +49,22 @@ export function placed(runs) {
 
 function lineOf(run, x) {
   const seconds = run.clock ? x.map(run.clock) : null;
-  return { run: run.place, color: colorOf(run.place), name: run.name, x, seconds };
+  const shared = run.branch ? run.branch.step : undefined;
+  return { run: run.place, color: colorOf(run.place), name: run.name, x, seconds, shared };
 }
 
 function stepsText({ step, steps, epoch }) {
   const all = steps ? ` ${say("of")} ${whole(steps)}` : "";
   return `${whole(step)}${all}${epoch === null ? "" : `, ${say("epoch")} ${epoch}`}`;
+}
+
+// Returns source, step and changes of a branch.
+export function branchText({ name, step, changes }) {
+  const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const list = Object.entries(changes).map(([key, [old, now]]) => {
+    return `${key} ${text(old)} \u2192 ${text(now)}`;
+  });
+  return `${name}@${step}: ${list.join(", ") || say("no changes")}`;
 }
 
 // Returns the overview of a run.
@@ -63,6 +73,7 @@ export function card(report, run) {
   const last = run.time_breakdowns.at(-1);
   const time = run.time_breakdowns.length > 1 ? say("time of the last start") : say("time");
   const facts = [
+    [say("branch of"), run.branch && branchText(run.branch)],
     [say("task"), run.task && say(taskOf(report, run).label)],
     [say("model"), run.model],
     [say("data"), run.data],
@@ -186,9 +197,11 @@ export function chartParts(report, runs) {
   const weights = say(
     "Scores of the weights that best/ may hold (EMA where it is on). Dashed: the training weights "
     + "without EMA. Bands: 95 % intervals.");
+  const dotted = say("Dotted: what a branch shares with its source.");
+  const branched = runs.some((run) => run.branch) ? ` ${dotted}` : "";
   const speed = ["optimizer", "speed", "other"];
   return [
-    part("scores", say("Scores"), (own) => scoreCharts(report, own), weights),
+    part("scores", say("Scores"), (own) => scoreCharts(report, own), weights + branched),
     part("losses", say("Losses"), (own) => trainingCharts(own, ["loss"])),
     part("speed", say("Learning rate, gradients and speed"), (own) => trainingCharts(own, speed)),
     part("curves", say("Curves of the last evaluation"), evaluationCharts),

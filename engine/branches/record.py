@@ -1,4 +1,4 @@
-"""branch.json in the folder of a branch, and the history that it shares with its source.
+"""branch.json in the folder of a branch. No torch here: reports read it.
 
 branch.json is one JSON object:
 
@@ -18,13 +18,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 from visionloop.engine.checkpoints.files import replace_file
-from visionloop.engine.checkpoints.folder import step_folders
-from visionloop.engine.evaluation.record import FOLDER
-from visionloop.engine.logging.run_log import retained_lines
 from visionloop.engine.types import JsonObject
 
 RECORD = "branch.json"
@@ -46,34 +42,16 @@ def write_record(output: Path, record: JsonObject) -> None:
     replace_file(output / RECORD, json.dumps(content, indent=1) + "\n", durable=True)
 
 
-def copy_history(source: Path, output: Path, step: int, evaluated_at: int) -> JsonObject:
-    """Copy what a run has logged until a checkpoint; return the `history` of branch.json.
-
-    Args:
-        source: the run.
-        output: the folder of its branch.
-        step: steps done at the checkpoint.
-        evaluated_at: steps done at the last evaluation before.
-    """
-    lines = b""
-    with contextlib.suppress(FileNotFoundError):
-        lines = retained_lines((source / METRICS).read_text(), step, evaluated_at).encode()
-    replace_file(output / METRICS, lines)
-    shutil.rmtree(output / FOLDER, ignore_errors=True)
-    for evaluated, folder in step_folders(source / FOLDER):
-        if evaluated <= evaluated_at:
-            shutil.copytree(folder, output / FOLDER / folder.name)
-    return {"bytes": len(lines), "sha256": hashlib.sha256(lines).hexdigest()}
-
-
 def check_history(output: Path, record: JsonObject) -> str | None:
     """Return what is wrong with the shared part of a branch's metrics.jsonl, None if nothing is."""
-    history = record["history"]
     try:
+        size, expected = int(record["history"]["bytes"]), record["history"]["sha256"]
         with open(output / METRICS, "rb") as file:
-            lines = file.read(history["bytes"])
+            lines = file.read(size)
     except OSError as error:
         return f"{METRICS}: {error.strerror}"
-    if hashlib.sha256(lines).hexdigest() != history["sha256"]:
+    except (KeyError, TypeError, ValueError):
+        return f"{RECORD}: no history"
+    if hashlib.sha256(lines).hexdigest() != expected:
         return f"{METRICS}: the lines up to step {record['step']} are not those of the source"
     return None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 
-from visionloop.engine.branches.record import copy_history, write_record
+from visionloop.engine.branches.record import METRICS, write_record
 from visionloop.engine.branches.source import SCORE_SETTINGS, Branch
-from visionloop.engine.checkpoints.folder import read_state
+from visionloop.engine.checkpoints.files import replace_file
+from visionloop.engine.checkpoints.folder import read_state, step_folders
 from visionloop.engine.checkpoints.manifest import MANIFEST
 from visionloop.engine.checkpoints.resume import load_model
 from visionloop.engine.checkpoints.save import save_checkpoint
@@ -22,6 +25,8 @@ from visionloop.engine.config.options import flag_of
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.ema import ema_decay_for
 from visionloop.engine.errors import UserError
+from visionloop.engine.evaluation.record import FOLDER
+from visionloop.engine.logging.run_log import retained_lines
 from visionloop.engine.lr_schedule import lr_of
 from visionloop.engine.optim import state_by_name
 from visionloop.engine.out_of_memory import read_halvings, write_halvings
@@ -66,6 +71,26 @@ def write_beginning(spec: RunSpec) -> None:
             "history": history,
         },
     )
+
+
+def copy_history(source: Path, output: Path, step: int, evaluated_at: int) -> JsonObject:
+    """Copy what a run has logged until a checkpoint; return the `history` of branch.json.
+
+    Args:
+        source: the run.
+        output: the folder of its branch.
+        step: steps done at the checkpoint.
+        evaluated_at: steps done at the last evaluation before.
+    """
+    lines = b""
+    with suppress(FileNotFoundError):
+        lines = retained_lines((source / METRICS).read_text(), step, evaluated_at).encode()
+    replace_file(output / METRICS, lines)
+    shutil.rmtree(output / FOLDER, ignore_errors=True)
+    for evaluated, folder in step_folders(source / FOLDER):
+        if evaluated <= evaluated_at:
+            shutil.copytree(folder, output / FOLDER / folder.name)
+    return {"bytes": len(lines), "sha256": sha256(lines).hexdigest()}
 
 
 def state_at_branch(spec: RunSpec, checkpoint: Path | None = None) -> TrainState:

@@ -268,6 +268,18 @@ def test_verify_of_one_folder_looks_at_it_alone(command, run, name):
 # prune --------------------
 
 
+def test_prune_keeps_the_multiples_of_the_runs_keep_every(command, run):
+    path = run / "settings.json"
+    content = json.loads(path.read_text())
+    content["settings"]["keep_every"]["value"] = 2
+    path.write_text(json.dumps(content))
+    code, printed, _ = command("prune", run, "--keep", "1", "--dry-run")
+    assert code == 0 and printed.endswith("kept: step 2, 4, 6\n")
+    for every, kept in (("4", "4, 6"), ("0", "6")):
+        arguments = ("prune", run, "--keep", "1", "--dry-run", "--keep-every", every)
+        assert command(*arguments)[1].endswith(f"kept: step {kept}\n")
+
+
 def test_prune_keeps_the_newest_and_lists_what_was_removed(command, run):
     size = sum(
         len(content) for number in (2, 4) for content in read_files(step(run, number)).values()

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from visionloop.bin.reports.branches import in_tree
 from visionloop.bin.reports.contents import make_report
 from visionloop.bin.web.api.labels import labels_of
 from visionloop.bin.web.api.parameters import MOST_STEPS, Services, Texts, TheRun
@@ -44,15 +45,22 @@ def list_runs(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, lt=10**9)] = 0,
 ) -> RunRows:
-    """List the runs: those that run first, then the latest. search: a part of name, model, note."""
+    """List the runs: those that run first, then the latest, each branch below its source.
+
+    search: a part of name, model, note.
+    """
     labels, none = labels_of(studio.store), RunLabel()
-    rows = (row_of(run, labels.get(run.id, none)) for run in studio.runs.runs())
+    runs = studio.runs.runs()
+    ids = {run.path: run.id for run in runs}
+    rows = ((run, row_of(run, labels.get(run.id, none), ids)) for run in runs)
     matching = [
-        row
-        for row in rows
+        (run, row)
+        for run, row in rows
         if task in (None, row.task) and state in (None, row.state) and has_text(row, search)
     ]
-    return RunRows(runs=matching[offset : offset + limit], total=len(matching))
+    tree = list(in_tree(matching, lambda pair: (pair[0].path, pair[0].branch)))
+    shown = [row.model_copy(update={"depth": depth}) for depth, (_, row) in tree]
+    return RunRows(runs=shown[offset : offset + limit], total=len(shown))
 
 
 def has_text(row: RunRow, search: str | None) -> bool:
@@ -65,7 +73,8 @@ def has_text(row: RunRow, search: str | None) -> bool:
 def read_run(studio: Services, run: TheRun) -> Response:
     """Return a run with its settings."""
     folder, _ = studio.reader.folder(run)
-    row = row_of(run, labels_of(studio.store).get(run.id, RunLabel()))
+    ids = {other.path: other.id for other in studio.runs.runs()} if run.branch else {}
+    row = row_of(run, labels_of(studio.store).get(run.id, RunLabel()), ids)
     return AsciiJson(detail_of(row, folder).model_dump())
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from visionloop.bin.reports.branches import read_branch
 from visionloop.bin.reports.listing import find_runs
 from visionloop.bin.reports.run_folder import as_object, read_object, state_of
 from visionloop.bin.web.problems import Problem
@@ -39,6 +40,7 @@ class IndexedRun:
         name: path below its root.
         settings: {name: {"value", "source"}}.
         status: content of status.json, {} without one.
+        branch: see `read_branch`.
         started: seconds since 1970 of the first start, None if unknown.
         active: seconds since 1970 of the last heartbeat, or of the last change of a file.
         signatures: of the files that this was read from.
@@ -49,6 +51,7 @@ class IndexedRun:
     name: str
     settings: JsonObject
     status: JsonObject
+    branch: JsonObject | None
     started: float | None
     active: float
     signatures: tuple[Signature, ...]
@@ -211,6 +214,7 @@ def read_indexed(
         name=name,
         settings=settings,
         status=status,
+        branch=read_branch(path),
         started=started or started_of(path, signatures[1]),
         active=times[0] if heartbeat is None else heartbeat,
         signatures=signatures,

@@ -21,7 +21,7 @@ from visionloop.engine.types import JsonObject
 MOST_LOG_BYTES = 512 << 20  # of the metrics.jsonl that are kept, whose columns take about half
 MOST_RECORD_BYTES = 32 << 20
 # beside metrics.jsonl, what a part of a report is made of
-DESCRIBED = ("status.json", "settings.json", "environment.json", "evaluations")
+DESCRIBED = ("status.json", "branch.json", "settings.json", "environment.json", "evaluations")
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from visionloop.bin.reports.branches import changes_text, source_of
 from visionloop.bin.reports.contents import how_to_repeat
 from visionloop.bin.reports.labels import describe_task
 from visionloop.bin.reports.run_folder import RunFolder, as_object, best_of, state_of
@@ -37,6 +38,15 @@ class Metric(BaseModel):
     description: str
 
 
+class Source(BaseModel):
+    """The checkpoint of another run that a branch began with."""
+
+    id: str | None = Field(description="of the run, null where it is not among the runs here")
+    name: str
+    step: int
+    changes: str = Field(description="of the settings, in one line")
+
+
 class RunRow(BaseModel):
     """A run in a list. Times are in seconds since 1970."""
 
@@ -61,6 +71,10 @@ class RunRow(BaseModel):
     started: float | None
     age_seconds: float = Field(description="since the last heartbeat")
     error: StatusError | None
+    branch: Source | None = None
+    depth: int = Field(
+        default=0, description="in a list: 1 for a branch below its source, and so on"
+    )
     job: str | None = Field(description="id of the job that started it here")
     note: str
 
@@ -92,8 +106,8 @@ class RunLabel(BaseModel):
     job: str | None = None
 
 
-def row_of(run: IndexedRun, label: RunLabel) -> RunRow:
-    """Return the row of a run."""
+def row_of(run: IndexedRun, label: RunLabel, ids: Mapping[Path, str] | None = None) -> RunRow:
+    """Return the row of a run. ids: {folder: id} of the runs that a branch may come from."""
     status, now = run.status, time.time()
     task, data, best = text_or_none(run.value("task")), run.value("data"), best_row(status)
     return RunRow(
@@ -116,8 +130,22 @@ def row_of(run: IndexedRun, label: RunLabel) -> RunRow:
         started=run.started,
         age_seconds=round(max(0.0, now - run.active), 1),
         error=error_of(status),
+        branch=branch_row(run, ids or {}),
         job=label.job,
         note=label.note,
+    )
+
+
+def branch_row(run: IndexedRun, ids: Mapping[Path, str]) -> Source | None:
+    """Return the source of a branch, None for any other run. ids: {folder of a run: its id}."""
+    if run.branch is None:
+        return None
+    found = [ids[path] for path in source_of(run.path, run.branch) if path in ids]
+    return Source(
+        id=found[0] if found else None,
+        name=text_of(run.branch["name"]),
+        step=run.branch["step"],
+        changes=text_of(changes_text(run.branch["changes"])),
     )
 
 

@@ -8,7 +8,7 @@ import { ago, number, word } from "../words.js";
 import { bestText } from "./home_jobs.js";
 
 const STATES = ["running", "finished", "stopped", "failed", "lost"];
-const ROWS = 50, MOST = 10, TYPING_MS = 250;
+const ROWS = 50, MOST = 10, TYPING_MS = 250, INDENT_EM = 1.4;
 
 function select(label, names, textOf, changed) {
   const all = make("option", { value: "" }, label);
@@ -46,8 +46,10 @@ function updateRow({ parts }, run, selected) {
   parts.check.checked = selected.has(run.id);
   parts.check.setAttribute("aria-label", word("runs.select", { name: run.name }));
   parts.check.disabled = !parts.check.checked && selected.size >= MOST;
-  setText(parts.name, run.name);
-  setText(parts.note, run.note ?? "");
+  setText(parts.name, run.depth ? `└ ${run.name}` : run.name);
+  parts.name.style.marginInlineStart = `${Math.max(0, run.depth - 1) * INDENT_EM}em`;
+  const source = run.branch && word("runs.branch", run.branch);
+  setText(parts.note, [source, run.note].filter(Boolean).join(" · "));
   setText(parts.about, [run.model, run.data].filter(Boolean).join(" · "));
   parts.state.set(run.state);
   const all = run.steps && run.step !== run.steps ? ` / ${number(run.steps)}` : "";

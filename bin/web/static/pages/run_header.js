@@ -84,6 +84,7 @@ export function runHeader(path, signal, { refresh, resumed }) {
     if (name === "resume") resumed();
   };
   const heading = make("h1", {}, "…"), about = make("p", { class: "hint" });
+  const source = make("p", { class: "hint", hidden: true });
   const badge = stateBadge("unknown");
   const mark = make("span"), ending = make("p", { class: "hint", role: "status" });
   const failure = make("div"), bar = progressBar(word("progress"));
@@ -110,7 +111,7 @@ export function runHeader(path, signal, { refresh, resumed }) {
   const commandPart = make("details", { class: "command" },
     make("summary", {}, word("run.command")), command);
   const header = make("header", { class: "run-head" },
-    make("div", { class: "line" }, mark, make("div", { class: "grow" }, heading, about), badge),
+    make("div", { class: "line" }, mark, make("div", { class: "grow" }, heading, about, source), badge),
     failure, bar, ending,
     make("div", { class: "tiles" }, Object.values(tiles)),
     make("div", { class: "buttons" }, Object.values(buttons)),
@@ -147,6 +148,11 @@ export function runHeader(path, signal, { refresh, resumed }) {
     if (!mark.firstChild) mark.append(taskIcon(run.task));
     setText(heading, run.name);
     setText(about, [taskName(run.task), run.model, run.data].filter(Boolean).join(" · "));
+    source.hidden = !run.branch;
+    if (run.branch) {
+      const { id, ...values } = run.branch, text = word("runs.branch", values);
+      source.replaceChildren(id === null ? text : make("a", { href: `/runs/${id}` }, text));
+    }
     const error = run.error ?? job?.error;
     const text = JSON.stringify(error ?? null);
     if (failure.dataset.text !== text) {

@@ -1,6 +1,7 @@
 // Texts of the frame of all pages and of its shared parts.
 export default {
   en: {
+    "runs.branch": "branch of {name}@{step}: {changes}",
     "nav": "Pages",
     "nav.home": "Home",
     "nav.new": "New training",
@@ -64,6 +65,7 @@ export default {
     "task.super_resolution": "Super-resolution",
   },
   ko: {
+    "runs.branch": "{name}@{step}에서 분기: {changes}",
     "nav": "페이지",
     "nav.home": "홈",
     "nav.new": "새 학습",
