@@ -1,4 +1,4 @@
-"""Where a start of a run begins: anew, with its newest checkpoint, or with one of another run."""
+"""The beginning of a start: anew, with the newest checkpoint of the run, or with one of another."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ from visionloop.engine.lr_schedule import lr_of
 from visionloop.engine.optim import state_by_name
 from visionloop.engine.out_of_memory import read_halvings, write_halvings
 from visionloop.engine.run import Run, RunSpec, TrainState
+from visionloop.engine.system.memory import is_out_of_memory
 from visionloop.engine.task import Task
 from visionloop.engine.tensors import load_by_name
 from visionloop.engine.types import JsonObject
@@ -153,9 +154,9 @@ def change_line(change: tuple[str, list[object]]) -> str:
 def load_parts(run: Run, task: Task, folder: Path) -> Iterator[str]:
     """Load what fits of a checkpoint; yield a line about each part. All ranks."""
     content = read_state(folder)
+    load_fitting_model(run, task, folder, content["step"])
+    yield "weights: all taken over"
     try:
-        load_model(run, task, folder, content["step"])
-        yield "weights: all taken over"
         with StoredTensors(folder, "optimizer") as stored:
             yield load_moments(state_by_name(run.optimizer, run.module), stored)
         if run.ema:
@@ -168,6 +169,22 @@ def load_parts(run: Run, task: Task, folder: Path) -> Iterator[str]:
         run.precision.load_scaler_state(content["scaler"])
     elif run.precision.name == "fp16":
         yield "loss scale: begins anew"
+
+
+def load_fitting_model(run: Run, task: Task, folder: Path, step: int) -> None:
+    """Load the weights of a checkpoint. Raises UserError unless they fit the model as it is now."""
+    try:
+        load_model(run, task, folder, step)
+    except (OSError, ValueError, RuntimeError) as error:  # torch's is one for other shapes
+        if is_out_of_memory(error):
+            raise
+        why = str(error).splitlines()[-1].strip()
+        raise UserError(
+            f"{folder}: these weights do not fit the model of the branch ({why}); to train them "
+            f"in another shape, start from them with --model {folder.parent.parent / 'best'}",
+            code="bad_checkpoint",
+            file=str(folder),
+        ) from None
 
 
 def load_moments(own: Mapping[str, torch.Tensor], stored: StoredTensors) -> str:

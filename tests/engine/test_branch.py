@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from stopped_runs import SETTINGS, STEPS, StoppingToy, bytes_of, run
-from toy_task import ToyImages, ToyTask
+from toy_task import ToyImages, ToyModel, ToyTask
 
 from visionloop.engine.branches.record import check_history, read_record
+from visionloop.engine.checkpoints.stored_tensors import StoredTensors
 from visionloop.engine.config.branch_point import DataOrigin
 from visionloop.engine.data.sampler import EpochSampler
 from visionloop.engine.errors import UserError
@@ -226,7 +227,6 @@ def test_a_damaged_checkpoint_is_one_line(source):
         ("@x", {}, "expected RUN@STEP, RUN@best or RUN, got 'x' after the @"),
         ("", {}, "that is step 12, and the branch ends at step 12; give it more steps"),
         ("@5", {"steps": 5}, "that is step 5, and the branch ends at step 5"),
-        ("@5", {"model": "other", "output": "x"}, None),
         ("@5", {"resume": "x"}, "--resume: not with --branch"),
         ("@5", {"budget": "1h"}, "--budget: not with --branch"),
         ("@5", {"extend": 3, "steps": 30}, "--extend: give it or the whole length, not both"),
@@ -234,15 +234,25 @@ def test_a_damaged_checkpoint_is_one_line(source):
     ],
 )
 def test_what_a_branch_cannot_be_is_one_line(source, at, changes, message):
-    if message is None:
-        path = source / "settings.json"
-        path.write_text(
-            path.read_text().replace(
-                '"model": {\n   "value": null', '"model": {\n   "value": "tiny"'
-            )
-        )
-        message, changes = "--model other: a branch of", changes | {"output": str(source / "../x")}
     assert message in refused(source, at, **changes)
+
+
+def test_another_model_is_refused_with_a_line_that_names_model(tmp_path):
+    source = train(ToyTask, output=str(tmp_path / "run"), model="one", **SOURCE).output
+    message = refused(source, model="other")
+    assert message == (
+        f"--model other: a branch of {source} keeps its one; to train its weights in another way: "
+        f"--model {source / 'best'}"
+    )
+
+
+def test_weights_of_another_shape_are_refused_with_a_line_that_names_model(source, monkeypatch):
+    monkeypatch.setattr(
+        ToyTask, "build_model", lambda self: ToyModel(self.config.dropout, batch_norm=True)
+    )
+    message = refused(source)
+    assert "these weights do not fit the model of the branch" in message
+    assert message.endswith(f"--model {source / 'best'}")
 
 
 def test_a_run_that_is_not_there_or_no_run_is_one_line(source):
@@ -292,3 +302,21 @@ def test_a_dry_run_shows_the_settings_of_the_source(source):
     settings = resolve_settings(ToyTask, {"branch": f"{source}@5", "lr": 1e-3})
     values = {name: setting.value for name, setting in settings.items()}
     assert (values["lr"], values["batch_size"], values["output"]) == (1e-3, 12, None)
+
+
+# sharded --------------------
+def test_a_sharded_checkpoint_is_branched_from_on_any_number_of_processes(tmp_path):
+    source, whole, again = tmp_path / "sharded", tmp_path / "whole", tmp_path / "again"
+    settings = SOURCE | {"micro_batch": 6, "shard": "full", "eval_every": 0}
+    on_ranks(2, run, source, None, settings, context="fork")
+    run(whole, None, {"branch": f"{source}@5", "shard": "none", "lr": 1e-3})
+    back = {"branch": f"{whole}@5", "shard": "full", "optimizer": "adam"}
+    assert on_ranks(2, run, again, None, back, context="fork")[0] == ["finished", STEPS]
+    for kind in ("optimizer", "ema"):
+        stored = []
+        for output in (source, whole, again):
+            with StoredTensors(output / "checkpoints/step_00000005", kind) as tensors:
+                stored.append(dict(tensors))
+        assert stored[0].keys() == stored[1].keys() == stored[2].keys()
+        for name, tensor in stored[0].items():
+            assert all(torch.equal(tensor, other[name]) for other in stored[1:])

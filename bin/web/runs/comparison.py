@@ -9,7 +9,15 @@ from visionloop.bin.web.runs.reader import RunReader
 from visionloop.engine.types import JsonObject
 
 # they name one run, or follow from where it ran
-NOT_COMPARED = ("output", "run_name", "resume", "threads", "data_fingerprint")
+NOT_COMPARED = (
+    "output",
+    "run_name",
+    "resume",
+    "branch",
+    "extend",
+    "threads",
+    "data_fingerprint",
+)
 
 
 def compared(runs: Sequence[IndexedRun], reader: RunReader) -> JsonObject:

@@ -40,6 +40,8 @@ NOT_SETTABLE = {
     "output": "give run_name: the folder is below the first folder with runs",
     "run_name": "give it beside settings, not in them",
     "resume": "resume the job or the run itself",
+    "branch": "begin a branch with the command line: train --branch RUN@STEP",
+    "extend": "lengthen a run with the command line: train --extend N",
 }
 # chosen by other fields of a request than `settings`
 CHOSEN_ELSEWHERE = ("data", "model", *NOT_SETTABLE)

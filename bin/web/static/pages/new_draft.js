@@ -9,7 +9,7 @@ const EMPTY = {
   runName: "", check: null,
 };
 // settings of a run that its next one must not take over
-const OWN = ["output", "run_name", "resume"];
+const OWN = ["output", "run_name", "resume", "branch", "extend"];
 const VAL_SPLIT = 0.2;
 const GIVEN = ["config", "flag"];
 
