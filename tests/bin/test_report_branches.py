@@ -1,33 +1,17 @@
 """Branches in `report list` and on the page of a report."""
 
-import hashlib
 import json
 import shutil
 
 import pytest
 from report_runs import SCHEMA
-from written_runs import write_run
+from written_runs import write_branch, write_run
 
 from visionloop.bin import report as launcher
 from visionloop.bin.reports.branches import in_tree
 from visionloop.bin.reports.contents import report_of
 
 commands = launcher.command  # of the fixture `command`
-
-
-def write_branch(folder, source, step, **changes):
-    """Write the files of a run that branches from another one."""
-    write_run(folder, points=20, seed=1)
-    lines = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
-    shared = "".join(line for line in lines if json.loads(line)["step"] <= step)
-    own = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    rest = "".join(line for line in own if json.loads(line)["step"] > step)
-    (folder / "metrics.jsonl").write_text(shared + rest)
-    history = {"bytes": len(shared), "sha256": hashlib.sha256(shared.encode()).hexdigest()}
-    record = {"schema": 1, "branch": f"{source}@{step}", "run": str(source.resolve())}
-    record |= {"extend": None, "step": step, "changes": changes, "history": history}
-    (folder / "branch.json").write_text(json.dumps(record))
-    return folder
 
 
 @pytest.fixture

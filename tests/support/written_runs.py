@@ -4,6 +4,7 @@ python tests/support/written_runs.py FOLDER --runs 50 --points 10000
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -75,6 +76,21 @@ def write_run(
                 file.write(text_of(evaluation_line(number * log_every)))
     last = evaluation_line(steps)["metrics"]
     write_status(folder, state=state, step=steps, steps=steps, best=best_of(steps, last))
+    return folder
+
+
+def write_branch(folder, source, step, **changes):
+    """Write the files of a run that branches from another one."""
+    write_run(folder, points=20, seed=1)
+    lines = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
+    shared = "".join(line for line in lines if json.loads(line)["step"] <= step)
+    own = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    rest = "".join(line for line in own if json.loads(line)["step"] > step)
+    (folder / "metrics.jsonl").write_text(shared + rest)
+    history = {"bytes": len(shared), "sha256": hashlib.sha256(shared.encode()).hexdigest()}
+    record = {"schema": 1, "branch": f"{source}@{step}", "run": str(source.resolve())}
+    record |= {"extend": None, "step": step, "changes": changes, "history": history}
+    (folder / "branch.json").write_text(json.dumps(record))
     return folder
 
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 from report_runs import SCHEMA
-from written_runs import append, write_evaluation, write_run, write_status
+from written_runs import append, write_branch, write_evaluation, write_run, write_status
 
 from visionloop.bin.web.config import API
 from visionloop.bin.web.runs.identity import run_id
@@ -47,6 +47,20 @@ def test_the_list_is_searched_filtered_and_cut(get, root):
     pages = [names(limit=2, offset=offset) for offset in (0, 2)]
     assert [len(found) for found, _ in pages] == [2, 1] and {total for _, total in pages} == {3}
     assert sorted(name for found, _ in pages for name in found) == names()[0]
+
+
+def test_a_branch_is_listed_below_its_source_with_step_and_changes(get, root):
+    source = write_run(root / "a", points=20)
+    write_run(root / "other", points=1)
+    folder = write_branch(root / "low", source, 100, lr=[1e-3, 1e-4])
+    rows = get("/runs")["runs"]
+    names = [row["name"] for row in rows]
+    assert names.index("low") == names.index("a") + 1
+    assert [row["depth"] for row in rows] == [int(name == "low") for name in names]
+    expected = {"id": run_id(source), "name": "a", "step": 100, "changes": "lr 0.001 -> 0.0001"}
+    assert get(f"/runs/{run_id(folder)}")["branch"] == expected
+    assert get("/runs", search="low")["runs"][0]["depth"] == 0
+    assert get(f"/runs/{run_id(source)}")["branch"] is None
 
 
 def test_a_report_is_the_object_of_the_schema_with_addresses_of_images(get, call, root):
