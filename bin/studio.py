@@ -42,6 +42,14 @@ from visionloop.engine.errors import UserError
     help="Folder below which models may be named (default: the folders with runs alone)",
 )
 @click.option(
+    "--augment-file",
+    "augment",
+    metavar="FILE.py:NAME",
+    multiple=True,
+    help="Function of yours that jobs may use as --augment; give it several times for several "
+    "functions (default: none, the page starts no code of yours)",
+)
+@click.option(
     "--state",
     type=PATH,
     help="Folder of the queue, the token and the logs of jobs "
@@ -73,6 +81,7 @@ def command(
     data: tuple[str, ...],
     runs: tuple[str, ...],
     models: tuple[str, ...],
+    augment: tuple[str, ...],
     state: str | None,
     host: str,
     port: int,
@@ -99,6 +108,7 @@ def command(
             data=existing_folders(data or (".",), "--data"),
             runs=run_folders,
             models=(*existing_folders(models, "--models"), *run_folders),
+            augment=tuple(map(existing_function, augment)),
             state=Path(state).resolve() if state else state_folder(),
             host=host,
             port=port,
@@ -129,6 +139,15 @@ def existing_file(name: str | None, flag: str) -> Path | None:
     if name is not None and not Path(name).is_file():
         raise UserError(f"{flag} {name}: no such file", field=flag[2:], file=name)
     return None if name is None else Path(name).resolve()
+
+
+def existing_function(spec: str) -> str:
+    """Return FILE.py:NAME with the path of the file. Raises UserError if it does not exist."""
+    file, _, name = spec.rpartition(":")
+    if Path(file).suffix != ".py" or not name.isidentifier():
+        why = "expected FILE.py:NAME, as in augment.py:augment"
+        raise UserError(f"--augment-file {spec}: {why}", field="augment_file")
+    return f"{existing_file(file, '--augment-file')}:{name}"
 
 
 def main() -> None:

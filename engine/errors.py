@@ -15,6 +15,7 @@ class UserError(ValueError):
         file: the file that is wrong, if there is one.
         field: the setting or json key that is wrong, if there is one.
         hint: what the user can do about it, or None.
+        details: lines to print before the message, such as the traceback of a user's own code.
     """
 
     def __init__(
@@ -25,9 +26,11 @@ class UserError(ValueError):
         file: str | None = None,
         field: str | None = None,
         hint: str | None = None,
+        details: str = "",
     ) -> None:
         super().__init__(message)
         self.code, self.file, self.field, self.hint = code, file, field, hint
+        self.details = details
 
     def as_dict(self) -> dict[str, str | None]:
         """Return the `error` object of `status.json`."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from visionloop.engine.augmentation import require_same_augmentation
 from visionloop.engine.autotune.fit import autotune_settings, resolve_budget
 from visionloop.engine.autotune.precision import precision_line, resolve_precision
 from visionloop.engine.beginning import find_beginning
@@ -33,6 +34,7 @@ from visionloop.engine.config.resolve import (
     resolve_run,
 )
 from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.data.augmentation import verify_augmentation
 from visionloop.engine.data.forkserver import start_fork_server
 from visionloop.engine.data.subsets import Subset, evenly_spaced
 from visionloop.engine.determinism import deterministic_algorithms, nondeterministic_operation
@@ -50,7 +52,7 @@ from visionloop.engine.logging.messages import (
     log_startup_summary,
     nondeterministic_line,
 )
-from visionloop.engine.logging.run_files import write_run_files
+from visionloop.engine.logging.run_files import write_augmentation, write_run_files
 from visionloop.engine.logging.status_file import failed_at_start, stopped_at_start
 from visionloop.engine.loop import fit
 from visionloop.engine.out_of_memory import SMALLER, read_halvings
@@ -189,11 +191,17 @@ def start_or_resume(
             run=start.parent.parent,
             checkpoint=start,
         )
+        require_same_augmentation(
+            state["settings"], resolved.immutable_settings, task.config.augment, start
+        )
         check_unchanged(state["settings"], resolved.immutable_settings, start)
         if is_finished(state, resolved.settings["steps"].value, budget):
             report(f"{output}: this run is finished ({state['step']} steps); nothing to do")
             return Result("finished", state["step"], state["scores"], state["best"], output)
     if line := precision_line(raw_settings["precision"], resumed=state is not None):
+        report(line)
+    config = resolved.train_config
+    if line := verify_augmentation(train_set, output, seed=config.seed, workers=config.workers):
         report(line)
 
     def resolve_measured(measured: Mapping[str, object]) -> ResolvedSettings:
@@ -223,16 +231,13 @@ def start_or_resume(
         resolved = resolve_measured(measured)
         task.config = resolved.task_config
         spec = replace(
-            spec,
-            config=resolved.train_config,
-            immutable_settings=resolved.immutable_settings,
+            spec, config=resolved.train_config, immutable_settings=resolved.immutable_settings
         )
     if world.is_main:
-        write_run_files(
-            output, resolved.settings, resolved.immutable_settings, val_set, world.device
-        )
-        fingerprint = resolved.immutable_settings["data_fingerprint"]
-        write_dataset_record(output, train_set, task.config.data, fingerprint)
+        immutable = resolved.immutable_settings
+        write_run_files(output, resolved.settings, immutable, val_set, world.device)
+        write_dataset_record(output, train_set, task.config.data, immutable["data_fingerprint"])
+        write_augmentation(output, train_set)
     return run_training(spec, start=start, stop=stop, budget=budget if world.is_main else None)
 
 

@@ -25,7 +25,10 @@ class SampleDataset(Protocol):
         """Return the number of samples."""
 
     def __getitem__(self, index: int) -> Sample:
-        """Read one sample. Raises OSError when it cannot be read."""
+        """Read one sample.
+
+        Raises OSError when it cannot be read. One with an attribute `code` is never skipped.
+        """
 
     def name(self, index: int) -> str:
         """Return the path of a sample, for messages."""

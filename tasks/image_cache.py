@@ -24,6 +24,11 @@ class CacheConfig(Protocol):
         ...
 
     @property
+    def augment(self) -> str | None:
+        """The user's function of images in full."""
+        ...
+
+    @property
     def scaled_decode(self) -> bool:
         """Decode large JPEGs at a reduced size."""
         ...
@@ -34,7 +39,7 @@ def training_images(
 ) -> DecodedImages | DecodedImageCache:
     """Return the images of an index, decoded and cached as the settings ask.
 
-    The pixels depend on --scaled-decode alone, never on where they are cached.
+    The pixels depend on --scaled-decode and --augment alone, never on where they are cached.
 
     Args:
         index: the images.
@@ -44,7 +49,7 @@ def training_images(
     Raises:
         UserError: the disk cannot take the cache.
     """
-    side = min_side if config.scaled_decode else None
+    side = min_side if config.scaled_decode and config.augment is None else None
     if config.cache != "disk":
         memory = int(config.cache_memory * 2**30) if config.cache == "ram" else 0
         return DecodedImages(index, side, memory)

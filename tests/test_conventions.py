@@ -20,7 +20,7 @@ MAY_IMPORT = {
 # own alone. An import for annotations (under TYPE_CHECKING) may point the other way.
 ENGINE_LEVELS = (
     ("batch", "errors", "seeding", "tensors", "types"),
-    ("optim",),
+    ("augmentation", "optim"),
     (
         "determinism",
         "distributed",

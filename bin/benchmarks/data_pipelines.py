@@ -20,13 +20,13 @@ from torchvision.transforms import InterpolationMode, v2
 from visionloop.bin.benchmarks.repeated_step import fetch
 from visionloop.bin.benchmarks.results import Row, Value
 from visionloop.bin.benchmarks.tasks import build_task
+from visionloop.datasets.segments.layers import segment_masks
 from visionloop.datasets.segments.reading import read_segments
 from visionloop.engine.config.train_config import TrainConfig
 from visionloop.engine.data.loader import TrainingData
 from visionloop.engine.distributed import World
 from visionloop.engine.errors import UserError
 from visionloop.engine.seeding import COLLATE, SAMPLE, seed_host
-from visionloop.tasks.segmentation.segments.data import segment_masks
 
 COLOR_JITTER = {"brightness": 0.125, "contrast": 0.5, "saturation": 0.5, "hue": 0.05}  # EoMT's
 # torchvision's work beside the engine's

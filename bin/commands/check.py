@@ -41,6 +41,7 @@ from visionloop.engine.config.resolve import (
     resolve_run,
 )
 from visionloop.engine.config.train_config import TrainConfig
+from visionloop.engine.data.augmentation import verify_augmentation
 from visionloop.engine.data.forkserver import start_fork_server
 from visionloop.engine.determinism import nondeterministic_operation
 from visionloop.engine.distributed import join_world, pick_device
@@ -238,8 +239,11 @@ def run_check(
                 lines += [success] if success else []
                 report["errors"] += [{"path": settings["data"].value, "why": why}] if why else []
         except UserError as error:
+            if error.details:
+                print(error.details, file=sys.stderr)
             path = error.file or settings["data"].value
-            report["errors"].append({"path": path, "why": str(error)})
+            why = str(error).removeprefix(f"{path}: ")
+            report["errors"].append({"path": path, "why": why})
     for line in problem_lines(report):
         print(line, file=sys.stderr)
     if as_json:
@@ -281,6 +285,8 @@ def check_run(
     train_set, val_set = task.build_datasets()
     reading_seconds = time.monotonic() - began
     lines = [f"{len(train_set)} training and {len(val_set)} validation images"]
+    if line := verify_augmentation(train_set, None, seed=raw_settings["seed"].value, workers=0):
+        lines.append(line)
     if sheet:
         write_sheet(task, train_set, build(TrainConfig, raw_settings), sheet)
         lines.append(f"written: {sheet}")

@@ -131,6 +131,8 @@ def _refuse(message: str, error: Exception, arguments: Sequence[str]) -> NoRetur
         raise error
     # under torchrun every process makes most mistakes: only the other ranks say which one they are
     rank = os.environ.get("RANK", "0")
+    if details := getattr(error, "details", ""):
+        click.echo(details, err=True)
     prefix = "error" if rank == "0" else f"error (process {rank})"
     click.echo(f"{prefix}: {message}", err=True)
     if isinstance(error, RunAgain):

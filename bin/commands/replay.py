@@ -19,6 +19,7 @@ from torch.nn.utils import get_total_norm
 from visionloop.bin.commands.output import output_folder
 from visionloop.bin.commands.sheet import write_samples
 from visionloop.datasets.io.layout import shorten
+from visionloop.engine.augmentation import copy_in
 from visionloop.engine.batch import Batch
 from visionloop.engine.branches.record import read_record
 from visionloop.engine.checkpoints.files import finite, write_json
@@ -155,6 +156,8 @@ def read_settings(
         source, file = parse_source(row["source"])
         value = item.default if source == SettingSource.AUTO else row["value"]
         settings[name] = Setting(coerce(name, item, kind, value), source, file)
+    copy = copy_in(run, settings["augment"].value)  # the file may have changed since
+    settings["augment"] = Setting(copy, settings["augment"].source)
     settings["workers"] = Setting(0, SettingSource.FLAG)  # samples are the same in any process
     if device:
         settings["device"] = Setting(device, SettingSource.FLAG)

@@ -21,7 +21,7 @@ NUM_IMAGES = 12
 MAX_BATCH_SHEET = 48  # images on one of the sheets of a batch
 MIN_CAPTION_WIDTH = 160  # pixels below an image that its caption needs
 HEADINGS = (
-    "training images as the network gets them",
+    "training images as the network gets them{own}",
     "the same images in evaluation",
 )
 
@@ -40,6 +40,7 @@ def write_sheet(
 
     Raises UserError for a task that draws nothing.
     """
+    own = f", after --augment {task.config.augment}" if task.config.augment else ""
     indices = evenly_spaced(len(train_set), NUM_IMAGES).tolist()
     task.before_sample(0, config.steps or 1)
     columns = []
@@ -54,7 +55,9 @@ def write_sheet(
             samples.append(dataset[index] | {"sample_id": torch.tensor(index)})
         seed_host(COLLATE, config.seed, 0, 0)
         images = task.draw(collate(samples))
-        columns.append([with_caption(image, [heading], size=16) for image in images.values()])
+        columns.append(
+            [with_caption(image, [heading.format(own=own)], size=16) for image in images.values()]
+        )
     if not columns[0]:
         raise UserError(f"--sheet: {task.name} draws no training images", field="sheet")
     Path(path).parent.mkdir(parents=True, exist_ok=True)

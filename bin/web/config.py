@@ -27,6 +27,7 @@ class StudioConfig:
     Attributes:
         data, runs, models: folders below which data sets, runs and models may be named; new runs
             are written to the first of `runs`. All are resolved.
+        augment: FILE.py:NAME, absolute, of the functions that `--augment` of a job may be.
         state: folder of the database, the token and the files of the jobs.
         host, port: address to listen at.
         allowed_hosts: values of the Host header that are accepted, without the port.
@@ -38,6 +39,7 @@ class StudioConfig:
     runs: tuple[Path, ...]
     models: tuple[Path, ...]
     state: Path
+    augment: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8470
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")

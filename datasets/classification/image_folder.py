@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from visionloop.datasets.augmentation.function import UserFunction
+from visionloop.datasets.augmentation.samples import augment_labeled
 from visionloop.datasets.cache.decoded import DecodedImageCache, DecodedImages
 from visionloop.datasets.io.folders import (
     IMAGE_SUFFIXES,
@@ -198,6 +200,7 @@ class ImageFolderDataset(Dataset[dict[str, torch.Tensor]]):
         index: ImageFolderIndex,
         transform: Transform,
         images: DecodedImages | DecodedImageCache | None = None,
+        user_function: UserFunction | None = None,
     ) -> None:
         """Make a dataset.
 
@@ -206,8 +209,9 @@ class ImageFolderDataset(Dataset[dict[str, torch.Tensor]]):
             transform: from an image, uint8 [3, H, W], to the pixel values; of a reduced image it
                 also gets the size of the full one.
             images: reader of the images; None: from their files, in full.
+            user_function: function of the user, applied before the transform to images in full.
         """
-        self.index, self.transform = index, transform
+        self.index, self.transform, self.user_function = index, transform, user_function
         self.images = images or DecodedImages(index)
 
     def __len__(self) -> int:
@@ -215,9 +219,15 @@ class ImageFolderDataset(Dataset[dict[str, torch.Tensor]]):
         return len(self.index)
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-        """Read sample i. Raises UnreadableImage, an OSError, with the file."""
-        pixel_values = self.transform(*self.images(i))
-        return {"pixel_values": pixel_values, "label": torch.tensor(self.index.labels[i])}
+        """Read sample i. Raises UnreadableImage or AugmentError, an OSError, with the file."""
+        image, *full_hw = self.images(i)
+        label = int(self.index.labels[i])
+        if self.user_function:
+            image, label = augment_labeled(
+                self.user_function, image, label, len(self.classes), self.name(i)
+            )
+        pixel_values = self.transform(image, *full_hw)
+        return {"pixel_values": pixel_values, "label": torch.tensor(label)}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -244,5 +254,8 @@ class ImageFolderDataset(Dataset[dict[str, torch.Tensor]]):
     def subset(self, indices: NDArray[np.int64]) -> "ImageFolderDataset":
         """Return a dataset of these images alone, in this order, with the same transform."""
         return ImageFolderDataset(
-            self.index.subset(indices), self.transform, self.images.subset(indices)
+            self.index.subset(indices),
+            self.transform,
+            self.images.subset(indices),
+            self.user_function,
         )

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from visionloop.datasets.augmentation.function import UserFunction
+from visionloop.datasets.augmentation.samples import augment_boxes
 from visionloop.datasets.cache.decoded import DecodedImageCache, DecodedImages
 from visionloop.datasets.detection.index import DetectionIndex
 from visionloop.datasets.io.images import UnreadableImage, exchanged_sides
@@ -35,6 +37,7 @@ class DetectionDataset(Dataset[Sample]):
         transform: Transform,
         with_ground_truth: bool = False,
         images: DecodedImages | DecodedImageCache | None = None,
+        user_function: UserFunction | None = None,
     ) -> None:
         """Make a dataset.
 
@@ -46,8 +49,9 @@ class DetectionDataset(Dataset[Sample]):
                 arrays: {"boxes": float64 [T, 4] xywh in pixels as in the file, "labels": int64 [T],
                 "crowd": bool [T], "areas": float64 [T]}.
             images: reader of the images; None: from their files, in full.
+            user_function: function of the user, applied before the transform to images in full.
         """
-        self.index, self.transform = index, transform
+        self.index, self.transform, self.user_function = index, transform, user_function
         self.with_ground_truth = with_ground_truth
         self.images = images or DecodedImages(index)
 
@@ -60,7 +64,7 @@ class DetectionDataset(Dataset[Sample]):
 
         Raises:
             UnreadableImage: an OSError, with the file; also where its size is not that of the
-                annotations.
+                annotations. Or AugmentError.
         """
         image, *full_hw = self.images(i)
         height, width = full_hw[0].tolist() if full_hw else image.shape[-2:]
@@ -70,13 +74,17 @@ class DetectionDataset(Dataset[Sample]):
         boxes, labels, crowd, areas = self.index.boxes_of(i)
         boxes_xyxy, inside = clip_boxes(boxes, height, width)
         usable = inside & ~crowd
-        pixel_values, boxes_cxcywh, keep = self.transform(
-            image, torch.from_numpy(boxes_xyxy[usable]), *full_hw
-        )
+        targets = torch.from_numpy(boxes_xyxy[usable])
+        class_labels = torch.from_numpy(labels[usable].astype(np.int64))
+        if self.user_function:
+            image, targets, class_labels = augment_boxes(
+                self.user_function, image, targets, class_labels, len(self.classes), self.name(i)
+            )
+        pixel_values, boxes_cxcywh, keep = self.transform(image, targets, *full_hw)
         sample: Sample = {
             "pixel_values": pixel_values,
             "boxes": boxes_cxcywh,
-            "class_labels": torch.from_numpy(labels[usable].astype(np.int64))[keep],
+            "class_labels": class_labels[keep],
             "size": torch.tensor([height, width]),
         }
         if self.with_ground_truth:
@@ -112,6 +120,7 @@ class DetectionDataset(Dataset[Sample]):
             self.transform,
             self.with_ground_truth,
             self.images.subset(indices),
+            self.user_function,
         )
 
 

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from visionloop.datasets.augmentation.function import UserFunction
+from visionloop.datasets.augmentation.samples import augment_mask
 from visionloop.datasets.cache.in_memory import InMemoryCache
 from visionloop.datasets.io.images import exchanged_sides, read_image
 from visionloop.datasets.io.paths import PathIndex, Rows, hash_columns, hash_paths
@@ -92,6 +94,7 @@ class SegmentationDataset(Dataset[Sample]):
         transform: Transform,
         with_ground_truth: bool = False,
         memory: int = 0,
+        user_function: UserFunction | None = None,
     ) -> None:
         """Make a dataset.
 
@@ -101,9 +104,10 @@ class SegmentationDataset(Dataset[Sample]):
             with_ground_truth: for evaluation, the transform returns the sample.
             memory: bytes of the machine for decoded images and masks, used where all of them fit,
                 see InMemoryCache.
+            user_function: function of the user, applied before the transform of training.
         """
         self.index, self.transform, self.memory = index, transform, memory
-        self.with_ground_truth = with_ground_truth
+        self.with_ground_truth, self.user_function = with_ground_truth, user_function
         self._cache = InMemoryCache(partial(read_pair, index), len(index), memory)
 
     def __len__(self) -> int:
@@ -115,8 +119,13 @@ class SegmentationDataset(Dataset[Sample]):
 
         Raises:
             UnreadableImage: an OSError, with the image or the mask; also where their sizes differ.
+                Or AugmentError.
         """
         image, ids = self._cache(i)
+        if self.user_function:
+            image, ids = augment_mask(
+                self.user_function, image, ids, len(self.classes), self.name(i)
+            )
         if self.with_ground_truth:
             sample: Sample = self.transform(image, ids)
             return sample
@@ -143,7 +152,11 @@ class SegmentationDataset(Dataset[Sample]):
     def subset(self, indices: NDArray[np.int64]) -> "SegmentationDataset":
         """Return a dataset of these images alone, in this order, with the same transform."""
         return SegmentationDataset(
-            self.index.subset(indices), self.transform, self.with_ground_truth, self.memory
+            self.index.subset(indices),
+            self.transform,
+            self.with_ground_truth,
+            self.memory,
+            self.user_function,
         )
 
 

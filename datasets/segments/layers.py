@@ -77,6 +77,50 @@ def layers_of_outlines(
     )
 
 
+def segment_masks(layers: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+    """Return the mask of each segment, bool [T, H, W].
+
+    Args:
+        layers: uint8 [C, H, W].
+        segments: int64 [T, 2 or more], (layer, number, ..).
+    """
+    # an int64 number would turn the layers into int64 on a CPU: 8 times the memory, 5 times as long
+    numbers = segments[:, 1].to(layers.dtype)
+    return layers[segments[:, 0]] == numbers[:, None, None]
+
+
+def layers_of_masks(masks: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (layers, segments) of masks, bool [n, H, W], as `layers_of_outlines` does.
+
+    labels: int64 [n]. A mask without pixels is left out.
+    """
+    height, width = masks.shape[-2:]
+    layers: list[torch.Tensor] = []
+    used: list[int] = []
+    placed: dict[int, tuple[int, int]] = {}
+    areas = masks.flatten(1).sum(1)
+    for k in areas.argsort(descending=True, stable=True).tolist():
+        if not areas[k]:
+            continue
+        layer = next(
+            (
+                c
+                for c, number in enumerate(used)
+                if number < NUM_NUMBERS and (layers[c][masks[k]] == NO_SEGMENT).all()
+            ),
+            len(layers),
+        )
+        if layer == len(layers):
+            layers.append(torch.full((height, width), NO_SEGMENT, dtype=torch.uint8))
+            used.append(0)
+        layers[layer][masks[k]] = used[layer]
+        placed[k] = layer, used[layer]
+        used[layer] += 1
+    rows = [(*placed[k], int(labels[k])) for k in sorted(placed)]
+    layers = layers or [torch.full((height, width), NO_SEGMENT, dtype=torch.uint8)]
+    return torch.stack(layers), torch.tensor(rows, dtype=torch.int64).reshape(-1, 3)
+
+
 def encode_map(numbers: NDArray[np.int32], count: int) -> list[bytes]:
     """Return the compressed run-length encodings of segments 1 to `count` of a map [H, W].
 

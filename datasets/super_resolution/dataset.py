@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from visionloop.datasets.augmentation.function import UserFunction
+from visionloop.datasets.augmentation.samples import augment_pair
 from visionloop.datasets.cache.store import ImageStore, StoreSpec, open_stores
 from visionloop.datasets.io.images import UnreadableImage, read_size
 from visionloop.datasets.io.paths import Rows
@@ -61,6 +63,15 @@ class Pairs(Protocol):
         """
         ...
 
+    def hr_crop(self, i: int, first: tuple[int, int], last: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return a part of high-resolution image i.
+
+        Args:
+            i: row of the pair.
+            first, last: (row, column) in low-resolution pixels, the last excluded.
+        """
+        ...
+
     def subset(self, rows: Rows) -> "Pairs":
         """Return these pairs alone, in this order."""
         ...
@@ -73,9 +84,13 @@ class SuperResolutionDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self, pairs: Pairs, transform: SuperResolutionTrainPreset | SuperResolutionEvalPreset
+        self,
+        pairs: Pairs,
+        transform: SuperResolutionTrainPreset | SuperResolutionEvalPreset,
+        user_function: UserFunction | None = None,
     ) -> None:
-        self.pairs, self.transform = pairs, transform
+        """Make a dataset. user_function: applied to crops before the transform."""
+        self.pairs, self.transform, self.user_function = pairs, transform, user_function
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -86,7 +101,7 @@ class SuperResolutionDataset(Dataset[Sample]):
 
         Raises:
             UnreadableImage: an OSError, with the image; also where a pair does not match or a crop
-                does not fit.
+                does not fit. Or AugmentError.
         """
         name, side = self.pairs.index.name(i), self.transform.side
         if side is None:
@@ -97,7 +112,11 @@ class SuperResolutionDataset(Dataset[Sample]):
                 self.name(i), too_small(height, width, side, self.pairs.index.scale)
             )
         top, left = random.randint(0, height - side), random.randint(0, width - side)
-        return self.transform(*self.pairs.crop(i, top, left, side), name=name)
+        if self.user_function:
+            crops = augmented_crop(self.user_function, self.pairs, i, top, left, side)
+        else:
+            crops = self.pairs.crop(i, top, left, side)
+        return self.transform(*crops, name=name)
 
     def name(self, i: int) -> str:
         """Return the path of high-resolution image i, for messages."""
@@ -109,7 +128,9 @@ class SuperResolutionDataset(Dataset[Sample]):
 
     def subset(self, indices: Rows) -> "SuperResolutionDataset":
         """Return a dataset of these images alone, in this order, with the same transform."""
-        return SuperResolutionDataset(self.pairs.subset(indices), self.transform)
+        return SuperResolutionDataset(
+            self.pairs.subset(indices), self.transform, self.user_function
+        )
 
 
 def open_pairs(index: SuperResolutionIndex, cache: str) -> "DecodedPairs | StoredPairs":
@@ -161,6 +182,10 @@ class DecodedPairs:
         else:
             lr_crop = self._downscaled_crop(hr, top, left, side)
         return lr_crop, hr_part(hr, self.index.scale, top, left, side)
+
+    def hr_crop(self, i: int, first: tuple[int, int], last: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return a part of high-resolution image i."""
+        return hr_between(decode(self.index.path(i)), self.index.scale, first, last)
 
     def subset(self, rows: Rows) -> "DecodedPairs":
         """Return these pairs alone, in this order."""
@@ -219,6 +244,11 @@ class StoredPairs:
         hr = hr_part(self.hr.image(i), self.index.scale, top, left, side)
         return self.lr.image(i)[top : top + side, left : left + side], hr
 
+    def hr_crop(self, i: int, first: tuple[int, int], last: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return a part of high-resolution image i, as a view of the file."""
+        self._require(i)
+        return hr_between(self.hr.image(i), self.index.scale, first, last)
+
     def subset(self, rows: Rows) -> "StoredPairs":
         """Return these pairs alone, in this order."""
         hr = self.hr.subset(rows)
@@ -236,10 +266,54 @@ class StoredPairs:
             require_match(self.index, i, self.lr.size_hw(i), self.hr.size_hw(i))
 
 
+def augmented_crop(
+    function: UserFunction, pairs: Pairs, i: int, top: int, left: int, side: int
+) -> Pair:
+    """Return `Pairs.crop` after the function of the user.
+
+    Where there are no low-resolution images, the function gets the high-resolution crop with the
+    surroundings from which its low-resolution pixels are computed, and these are computed after it.
+
+    Raises:
+        AugmentError: see `augment_pair`.
+    """
+    scale, path = pairs.index.scale, pairs.index.path(i)
+    if pairs.index.lr_folder:
+        lr, hr = (to_tensor(crop) for crop in pairs.crop(i, top, left, side))
+        hr, augmented_lr = augment_pair(function, hr, lr, path)
+        assert augmented_lr is not None
+        return to_array(augmented_lr), to_array(hr)
+    height, width = pairs.lr_size(i)
+    margin = MARGIN if scale > 1 else 0
+    first = max(0, top - margin), max(0, left - margin)
+    last = min(height, top + side + margin), min(width, left + side + margin)
+    around, _ = augment_pair(function, to_tensor(pairs.hr_crop(i, first, last)), None, path)
+    top, left, pixels = top - first[0], left - first[1], to_array(around)
+    lr_crop = shrink(pixels, scale)[top : top + side, left : left + side]
+    return lr_crop, hr_part(pixels, scale, top, left, side)
+
+
+def to_tensor(image: NDArray[np.uint8]) -> torch.Tensor:
+    """Copy an image [H, W, 3] to a tensor [3, H, W] in the same memory layout."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def to_array(image: torch.Tensor) -> NDArray[np.uint8]:
+    """Return an image [3, H, W] as an array [H, W, 3]."""
+    array: NDArray[np.uint8] = image.permute(1, 2, 0).numpy()
+    return array
+
+
 def hr_part(hr: NDArray[np.uint8], scale: int, top: int, left: int, side: int) -> NDArray[np.uint8]:
     """Return the part of a high-resolution image for a low-resolution part, as a view."""
-    rows = slice(scale * top, scale * (top + side))
-    return hr[rows, scale * left : scale * (left + side)]
+    return hr_between(hr, scale, (top, left), (top + side, left + side))
+
+
+def hr_between(
+    hr: NDArray[np.uint8], scale: int, first: tuple[int, int], last: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return the part of a high-resolution image between low-resolution pixels, as a view."""
+    return hr[scale * first[0] : scale * last[0], scale * first[1] : scale * last[1]]
 
 
 def pair_store_specs(index: SuperResolutionIndex) -> list[StoreSpec]:

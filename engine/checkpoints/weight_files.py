@@ -34,7 +34,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """What the header of a file says of a tensor."""
+    """Dtype, shape and bytes of a tensor in the header of a file."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]

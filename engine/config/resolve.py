@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visionloop.engine.augmentation import augmentation_fact
 from visionloop.engine.config.branch_point import START, DataOrigin, branch_folder
 from visionloop.engine.config.options import (
     AUTO,
@@ -186,10 +187,12 @@ def resolve_run(
     settings = resolve_auto(
         raw_settings, len(train_set), device_type, stored, task.resolve_defaults, measured, origin
     )
+    spec, only = settings["augment"].value, settings["augment_only"].value
     immutable_settings = immutable_settings_of(
         settings,
         fields_of(task.config_class, TrainConfig),
         task=task.name,
         data_fingerprint=train_set.fingerprint(),
+        **augmentation_fact(train_set, spec, task.name, only=only),
     )
     return ResolvedSettings(settings, immutable_settings, build(task.config_class, settings))

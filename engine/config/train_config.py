@@ -51,6 +51,20 @@ class TaskConfig:
     freeze: Literal["backbone"] | None = option(
         None, "Part of the model that is not trained; backbone: train the head alone", group="Model"
     )
+    augment: str | None = option(
+        None,
+        "Function of yours, FILE.py:NAME, that augments each decoded training sample, before the "
+        "augmentation of the task; the README of the task has an example",
+        group="Augmentation",
+        fixed=False,  # its text is compared, see engine/data/augmentation.py
+    )
+    augment_only: bool = option(
+        False,
+        "Turn off the random augmentation of the task: --augment replaces it. An augmentation that "
+        "is given stays on",
+        group="Augmentation",
+        fixed=False,
+    )
     layer_decay: float = option(
         1.0,
         "Factor on the learning rate from each layer to the one below it",

@@ -103,13 +103,9 @@ class SeededDataset(torch.utils.data.Dataset[LoadedSample]):
             try:
                 sample = self.dataset[index]
             except OSError as error:
-                # a sample that other memory would read is no broken one: a resume would take it
-                no_memory = is_out_of_memory(error)
-                if no_memory or not self.skip_unreadable:
-                    # a sample may have several files: an image and its mask
-                    path = getattr(error, "path", None) or self.dataset.name(index)
-                    code = "no_memory" if no_memory else UNREADABLE
-                    return LoadedSample(key, DataError(path, _reason(error), code), ())
+                failure = sample_error(error, self.dataset.name(index))
+                if failure.code != UNREADABLE or not self.skip_unreadable:
+                    return LoadedSample(key, failure, ())
                 skipped.append(self.dataset.name(index))
                 continue
             sample["sample_id"] = torch.tensor(index)
@@ -131,8 +127,14 @@ class SeededDataset(torch.utils.data.Dataset[LoadedSample]):
         ]
 
 
-def _reason(error: OSError) -> str:
-    return str(getattr(error, "why", None) or error.strerror or error)
+def sample_error(error: OSError, name: str) -> DataError:
+    """Return the error of a sample. name: of the sample; the error may know its file better."""
+    # a sample may have several files: an image and its mask
+    path = getattr(error, "path", None) or name
+    reason = str(getattr(error, "why", None) or error.strerror or error)
+    # a sample that other memory would read is no broken one: a resume would take it
+    code = "no_memory" if is_out_of_memory(error) else getattr(error, "code", UNREADABLE)
+    return DataError(path, reason, code, getattr(error, "details", ""))
 
 
 class MicroBatchCollate:

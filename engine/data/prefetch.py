@@ -40,16 +40,24 @@ class DataError:
         name: the path of the sample.
         why: the reason.
         code: the code of the error that the run ends with.
+        details: the traceback of a user's own code.
     """
 
     name: str
     why: str
     code: str = UNREADABLE
+    details: str = ""
 
     def as_user_error(self) -> UserError:
         """Return the error that the run ends with, once a checkpoint is safe."""
         hint = "--skip-unreadable continues without it" if self.code == UNREADABLE else None
-        return UserError(f"{self.name}: {self.why}", code=self.code, file=self.name, hint=hint)
+        return UserError(
+            f"{self.name}: {self.why}",
+            code=self.code,
+            file=self.name,
+            hint=hint,
+            details=self.details,
+        )
 
 
 def no_shared_memory(number: int) -> DataError:

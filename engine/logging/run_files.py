@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from visionloop.engine.augmentation import COPY, FACT, augmentation_of
 from visionloop.engine.checkpoints.files import replace_file
 from visionloop.engine.config.options import Settings, settings_json
 from visionloop.engine.types import JsonObject, SampleDataset
@@ -32,13 +33,23 @@ def write_run_files(
     device: torch.device,
 ) -> None:
     """Write settings.json, environment.json and, with --val-split, split.json. Main rank only."""
-    identity = {name: immutable_settings[name] for name in ("task", "data_fingerprint")}
+    identity = {
+        name: immutable_settings[name]
+        for name in ("task", "data_fingerprint", FACT)
+        if name in immutable_settings
+    }
     replace_file(output / "settings.json", settings_json(settings, **identity))
     replace_file(output / "environment.json", json.dumps(environment(device), indent=1) + "\n")
     if settings["val_split"].value and not settings["overfit"].value:
         names = [val_set.name(index) for index in range(len(val_set))]
         split = {"schema": 1, "val": names}
         replace_file(output / "split.json", json.dumps(split, indent=1) + "\n")
+
+
+def write_augmentation(output: Path, train_set: SampleDataset) -> None:
+    """Write a copy of the file of `--augment`, if the run has one. Main rank only."""
+    if function := augmentation_of(train_set):
+        replace_file(output / COPY, function.text)
 
 
 def environment(device: torch.device) -> JsonObject:

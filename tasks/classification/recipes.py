@@ -55,12 +55,27 @@ SCRATCH = {
 }
 
 
+# of --augment-only
+AUGMENT_ONLY = {
+    "crop_scale_min": 1.0,
+    "hflip": False,
+    "rand_augment_ops": 0,
+    "random_erasing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
+
+
 def recipe(values: JsonObject) -> JsonObject:
     """Return the defaults that model, preset and amount of data change, {setting: value}.
 
     Args:
         values: {setting: value} of all settings resolved so far.
     """
+    return _recipe_of_preset(values) | (AUGMENT_ONLY if values["augment_only"] else {})
+
+
+def _recipe_of_preset(values: JsonObject) -> JsonObject:
     advised = MODEL_NAMES.start(values, PRESETS)
     model, preset = advised["model"], advised["preset"]
     if values["epochs"] is None and values["steps"] is None:

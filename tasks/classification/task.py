@@ -24,6 +24,7 @@ from visionloop.engine.system.kernels import LayerWidths, layout_for_convolution
 from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.classification import ClassificationMetric
+from visionloop.tasks.augmentation import user_function
 from visionloop.tasks.classification import evaluate, recipes, saved_predictions, visualize
 from visionloop.tasks.classification.architectures import MODEL_NAMES
 from visionloop.tasks.classification.attention_rollout import draw_attention
@@ -135,7 +136,8 @@ class ClassificationTask(Task):
     def build_datasets(self) -> tuple[ImageFolderDataset, ImageFolderDataset]:
         train, val = self.splits
         images = training_images(train, self.config, self.train_transform.min_side)
-        train_dataset = ImageFolderDataset(train, self.train_transform, images)
+        own = user_function(self.config)
+        train_dataset = ImageFolderDataset(train, self.train_transform, images, own)
         return train_dataset, ImageFolderDataset(val, self.eval_transform)
 
     def build_eval_dataset(self, split: str) -> ImageFolderDataset:

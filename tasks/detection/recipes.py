@@ -66,6 +66,15 @@ TINY: JsonObject = {
     "ema": True,
 }
 TINY_EPOCHS = 60.0
+# of --augment-only; without stages there is nothing to begin from the best weights
+AUGMENT_ONLY = {
+    "photometric": 0.0,
+    "zoom_out": 0.0,
+    "iou_crop": 0.0,
+    "hflip": False,
+    "multi_scale": 0,
+    "strong_share": 1.0,
+}
 MAX_WARMUP = 500  # steps; a twentieth of shorter runs
 # images of 640 px that a process holds at once; does not change --batch-size
 MICRO_BATCH = {
@@ -87,6 +96,10 @@ def recipe(values: JsonObject) -> JsonObject:
     Raises:
         UserError: for --layer-decay, which detection does not have.
     """
+    return _recipe_of_preset(values) | (AUGMENT_ONLY if values["augment_only"] else {})
+
+
+def _recipe_of_preset(values: JsonObject) -> JsonObject:
     defaults = MODEL_NAMES.start(values, PRESETS)
     model, preset = defaults["model"], defaults["preset"]
     if values["layer_decay"] != 1:

@@ -23,6 +23,7 @@ from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.detection import DetectionMetric
 from visionloop.metrics.detection_confusion import BACKGROUND, count_confusion
 from visionloop.tasks import operating_point
+from visionloop.tasks.augmentation import user_function
 from visionloop.tasks.detection import evaluate, recipes, saved_predictions, visualize
 from visionloop.tasks.detection.architectures import ARCHITECTURES, MODEL_NAMES
 from visionloop.tasks.detection.checks import check_detection_data
@@ -150,8 +151,9 @@ class DetectionTask(Task):
 
     def build_datasets(self) -> tuple[DetectionDataset, DetectionDataset]:
         train, val = self.splits
-        images = training_images(train, self.config, self.train_transform.min_side)
-        train_dataset = DetectionDataset(train, self.train_transform, images=images)
+        transform, own = self.train_transform, user_function(self.config)
+        images = training_images(train, self.config, transform.min_side)
+        train_dataset = DetectionDataset(train, transform, images=images, user_function=own)
         return train_dataset, self._eval_dataset(val)
 
     def build_eval_dataset(self, split: str) -> DetectionDataset:

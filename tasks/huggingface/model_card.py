@@ -94,4 +94,8 @@ def _list_settings(config: TaskConfig, names: Sequence[str]) -> str:
     weights = "random weights of" if config.from_scratch else "weights of"
     lines = [f"- start: {weights} {start}, preset {config.preset}"]
     lines += [f"- {name}: {getattr(config, name)}" for name in names]
+    if config.augment:
+        file, _, function = config.augment.rpartition(":")
+        place = "in place of" if config.augment_only else "before"
+        lines.append(f"- augment: {function} of {Path(file).name}, {place} the augmentation above")
     return "\n".join(lines) + "\n"

@@ -34,6 +34,8 @@ SEGMENTS = {"scale_min": 0.1, "color": 0.0}
 # after 400 steps.
 TINY = {"batch_size": 8, "lr": 1e-3}
 TINY_EPOCHS = 60.0
+# of --augment-only: the whole image, as large as it fits into the square
+AUGMENT_ONLY = {"color": 0.0, "scale_min": 1.0, "scale_max": 1.0, "hflip": False}
 # share of the run; the ViT's is twice as long: the authors' 500 and 1000 of 40 000 steps
 HEADS_WARMUP = 0.0125
 SCRATCH_WARMUP = 0.025
@@ -80,6 +82,9 @@ class EomtRecipe:
         values: {setting: value} of all settings resolved so far. Raises UserError for an unknown
         preset.
         """
+        return self._of_preset(values) | (AUGMENT_ONLY if values["augment_only"] else {})
+
+    def _of_preset(self, values: JsonObject) -> JsonObject:
         changes = self.names.start(values, PRESETS)
         model, preset = changes["model"], changes["preset"]
         changes |= AUTHORS | {"layer_decay": 1.0 if preset == "scratch" else 0.8}

@@ -99,7 +99,8 @@ def recipe(values: JsonObject) -> JsonObject:
             field="mode",
         )
     batch_size, loss = RECIPE_OF_MODE[mode]
-    advised |= AUTHORS | {
+    advised |= AUTHORS | ({"flips": False} if values["augment_only"] else {})
+    advised |= {
         "mode": mode,
         "scale": _resolve_scale(values["scale"], mode, model),
         "batch_size": batch_size,

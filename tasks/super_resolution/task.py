@@ -31,6 +31,7 @@ from visionloop.engine.task import Task
 from visionloop.engine.types import JsonObject, Predictions, Sample, Scores
 from visionloop.metrics.lpips import Lpips
 from visionloop.metrics.super_resolution import SuperResolutionMetric
+from visionloop.tasks.augmentation import user_function
 from visionloop.tasks.drawing.contact_sheet import draw_gallery
 from visionloop.tasks.huggingface.hub import ModelSource, check_folder
 from visionloop.tasks.splits import passed_over_notes
@@ -151,7 +152,8 @@ class SuperResolutionTask(Task):
             self.build_metric()  # a wrong file is reported now, not at the first evaluation
         train, val = self.splits
         pairs = open_images(train, self.config.cache, self.train_transform.side)
-        return SuperResolutionDataset(pairs, self.train_transform), self._eval_dataset(val)
+        train_set = SuperResolutionDataset(pairs, self.train_transform, user_function(self.config))
+        return train_set, self._eval_dataset(val)
 
     def build_eval_dataset(self, split: str) -> SuperResolutionDataset:
         if self.config.val_split and split != "test":

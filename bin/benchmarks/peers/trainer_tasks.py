@@ -19,6 +19,7 @@ from visionloop.bin.benchmarks.results import Row, Value
 from visionloop.datasets.segmentation.mask_values import IGNORED
 from visionloop.datasets.segmentation.masks import read_mask
 from visionloop.datasets.segments.index import Kind
+from visionloop.datasets.segments.layers import segment_masks
 from visionloop.datasets.segments.reading import read_segments
 from visionloop.datasets.super_resolution.dataset import open_pairs
 from visionloop.tasks.classification.export import save_folder as save_classifier
@@ -32,7 +33,6 @@ from visionloop.tasks.huggingface.loading import name_classes, quiet_transformer
 from visionloop.tasks.segmentation.export import IMAGENET_MEAN, IMAGENET_STD, write_processor
 from visionloop.tasks.segmentation.model import new_config as new_segmentation_config
 from visionloop.tasks.segmentation.segments.data import index_split as index_segments
-from visionloop.tasks.segmentation.segments.data import segment_masks
 from visionloop.tasks.segmentation.segments.things import write_is_thing
 from visionloop.tasks.segmentation.semantic.data import index_split as index_segmentation
 from visionloop.tasks.super_resolution.data import index_split as index_super_resolution

@@ -31,6 +31,7 @@ from visionloop.bin.web.jobs.views import Job, view_with_position, views_of
 from visionloop.bin.web.launchers.launch import LauncherOptions, LocalOptions
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.runs.text import text_of
+from visionloop.bin.web.security.augmentation import require_named_function
 from visionloop.bin.web.studio import Studio
 from visionloop.engine.types import JsonObject
 
@@ -228,6 +229,8 @@ def kill_job(id: JobId, studio: Services) -> Job:
 @router.post("/jobs/{id}/resume")
 def resume_job(id: JobId, studio: Services) -> Job:
     """Put a job into the queue again, with the same command."""
+    job = studio.queue.get(id)
+    require_named_function(job.run, job.description["options"], studio.config)
     return view_with_position(studio.queue.resume(id), studio.queue)
 
 

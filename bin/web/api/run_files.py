@@ -19,6 +19,7 @@ from visionloop.bin.web.runs.archive import best_files, model_card, zip_name, zi
 from visionloop.bin.web.runs.index import IndexedRun
 from visionloop.bin.web.runs.records import read_image, read_record
 from visionloop.bin.web.runs.text import AsciiJson
+from visionloop.bin.web.security.augmentation import require_named_function
 from visionloop.bin.web.security.roots import resolve_below
 from visionloop.bin.web.studio import Studio
 
@@ -123,6 +124,7 @@ def create_replay(studio: Services, run: TheRun, body: NewReplay) -> Job:
     """Repeat a step of a run as a job. The images are at `/jobs/ID/files/replay/NAME`."""
     task = trained_task(run)
     data_of(run, studio)
+    require_named_function(run.path, (), studio.config)
     words = ("--run", str(run.path), "--step", str(body.step), "--output", REPLAY, "--json")
     name = f"replay {run.name} step {body.step}"[:200]
     job = studio.queue.create(service_job(studio.config, JobKind.REPLAY, task, words, name=name))

@@ -74,4 +74,4 @@ def settings(
     given: dict[str, Value] = {"preset": preset, "from_scratch": from_scratch}
     given["model"] = model_name(zoo, model, config) if model else None
     given["data"] = str(resolve_below(data, config.data, "data")) if data else None
-    return settings_table(zoo, given)
+    return settings_table(zoo, given, config.augment)

@@ -23,6 +23,7 @@ from visionloop.bin.web.launchers.launch import (
 )
 from visionloop.bin.web.problems import Problem
 from visionloop.bin.web.runs.text import text_of
+from visionloop.bin.web.security.augmentation import require_named_function
 from visionloop.bin.web.tables.tables import zoo_of
 from visionloop.engine.types import JsonObject
 
@@ -49,7 +50,8 @@ def living_job(run: Path, queue: JobQueue, config: StudioConfig) -> JobRow:
 def resume_run(run: Path, queue: JobQueue, config: StudioConfig) -> JobRow:
     """Put a run into the queue again, with the command that it was started with.
 
-    Raises Problem (409) for one that is alive or finished, and for one without its settings.
+    Raises Problem (409) for one that is alive or finished, and for one without its settings; 403
+    for one with a function of the user that the server does not name.
     """
     job = queue.store.job_of_run(run)
     if job is not None and job.state not in (*ENDED, JobState.PAUSED):
@@ -59,8 +61,11 @@ def resume_run(run: Path, queue: JobQueue, config: StudioConfig) -> JobRow:
     if read_object(run / "status.json").get("state") == "finished":
         raise Problem(409, "not_possible", f"{run.name}: this run is finished")
     if job is not None:
+        require_named_function(run, job.description["options"], config)
         return queue.resume(job.id)
-    return queue.adopt(description_of(run, config))
+    description = description_of(run, config)
+    require_named_function(run, description.spec.options, config)
+    return queue.adopt(description)
 
 
 def description_of(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from visionloop.bin.web.config import StudioConfig
 from visionloop.bin.web.problems import Problem
+from visionloop.bin.web.security.augmentation import require_named
 from visionloop.bin.web.security.roots import resolve_below
 from visionloop.bin.web.tables.settings import NOT_SETTABLE, Value
 from visionloop.bin.web.tables.tables import model_name, zoo_of
@@ -71,6 +72,8 @@ def task_options(
                 require_text(name, value)
             if value != value:
                 raise UserError(f"{flag_of(name)}: expected a number, got nan", field=name)
+            if name == "augment":
+                require_named(str(value), config)
             item, kind = fields[name]
             values[name] = coerce(name, item, kind, value)
             if item.metadata["is_path"] or name == "model":

@@ -1,6 +1,6 @@
 """Settings of a task as a form shows them: groups, ranges, and values with model and preset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, Field
@@ -45,6 +45,8 @@ NOT_SETTABLE = {
 }
 # chosen by other fields of a request than `settings`
 CHOSEN_ELSEWHERE = ("data", "model", *NOT_SETTABLE)
+# offered where the server names functions
+OWN_AUGMENTATION = ("augment", "augment_only")
 # what decides most about the result and the time, in the order of a form
 IMPORTANT = {
     "classification": ("image_size", "rand_augment_ops"),
@@ -114,12 +116,15 @@ class SettingsTable(BaseModel):
     error: SettingsError | None = None
 
 
-def settings_table(zoo: ModelZoo, given: Mapping[str, Value]) -> SettingsTable:
+def settings_table(
+    zoo: ModelZoo, given: Mapping[str, Value], functions: Sequence[str] = ()
+) -> SettingsTable:
     """Return the settings with the values that the recipe gives for model, preset and data.
 
     Args:
         zoo: of the task.
         given: {name: value} of "model", "preset", "data" and "from_scratch" as far as chosen.
+        functions: choices of `augment`; without any there is nothing to choose.
     """
     error = None
     try:
@@ -127,7 +132,7 @@ def settings_table(zoo: ModelZoo, given: Mapping[str, Value]) -> SettingsTable:
     except UserError as problem:
         error = SettingsError(message=str(problem), field=problem.field)
         settings = _resolve(zoo, {})
-    rows = _rows(zoo, settings)
+    rows = _rows(zoo, settings, functions)
     fields = fields_of(zoo.config_class, TrainConfig)
     groups = [
         SettingGroup(
@@ -169,7 +174,7 @@ def _changes(zoo: ModelZoo, given: Mapping[str, Value], preset: str) -> dict[str
     }
 
 
-def _rows(zoo: ModelZoo, settings: Settings) -> list[SettingRow]:
+def _rows(zoo: ModelZoo, settings: Settings, functions: Sequence[str]) -> list[SettingRow]:
     important = important_settings(zoo)
     fields = fields_of(zoo.config_class, TrainConfig)
     return [
@@ -177,7 +182,7 @@ def _rows(zoo: ModelZoo, settings: Settings) -> list[SettingRow]:
             name=name,
             flag=flag_of(name),
             type=_kind(name, kind, is_path=item.metadata["is_path"]),
-            choices=_choices(zoo, name, kind),
+            choices=list(functions) if name == "augment" else _choices(zoo, name, kind),
             default=_shown(Setting(item.default, SettingSource.DEFAULT)),
             value=_shown(settings[name]),
             source=str(settings[name].source),
@@ -187,12 +192,12 @@ def _rows(zoo: ModelZoo, settings: Settings) -> list[SettingRow]:
             important=name in important,
         )
         for name, (item, kind) in fields.items()
-        if name not in CHOSEN_ELSEWHERE
+        if name not in CHOSEN_ELSEWHERE and (functions or name not in OWN_AUGMENTATION)
     ]
 
 
 def _kind(name: str, kind: ValueType, *, is_path: bool) -> Kind:
-    if isinstance(kind, tuple) or name == "preset":
+    if isinstance(kind, tuple) or name in ("preset", "augment"):
         return "choice"
     return "path" if is_path else KINDS[kind]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from visionloop.datasets.io.images import UnreadableImage
 from visionloop.datasets.segments.index import Kind, SegmentsIndex
-from visionloop.datasets.segments.layers import NO_SEGMENT
+from visionloop.datasets.segments.layers import NO_SEGMENT, segment_masks
 from visionloop.datasets.segments.layout import (
     find_segments_split,
     read_instances,
@@ -191,18 +191,6 @@ def image_targets(batch: Batch) -> Iterator[ImageTargets]:
     images = zip(batch["layers"], batch["segments"], batch["labels"], batch["ignored"], strict=True)
     for layers, segments, labels, ignored in images:
         yield ImageTargets(segment_masks(layers, segments), labels, ~ignored)
-
-
-def segment_masks(layers: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-    """Return the mask of each segment, bool [T, H, W].
-
-    Args:
-        layers: uint8 [C, H, W].
-        segments: int64 [T, 2 or more], (layer, number, ..).
-    """
-    # an int64 number would turn the layers into int64 on a CPU: 8 times the memory, 5 times as long
-    numbers = segments[:, 1].to(layers.dtype)
-    return layers[segments[:, 0]] == numbers[:, None, None]
 
 
 def _stack(samples: Sequence[Sample], key: str) -> torch.Tensor:

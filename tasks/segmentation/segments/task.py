@@ -18,6 +18,7 @@ from visionloop.datasets.segments.index import Kind, SegmentsIndex
 from visionloop.datasets.segments.transforms import SegmentsEvalPreset, SegmentsTrainPreset
 from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions, Sample
+from visionloop.tasks.augmentation import user_function
 from visionloop.tasks.segmentation.architectures import SEGMENTS_QUERIES, SEGMENTS_SIDE
 from visionloop.tasks.segmentation.config import EomtConfig
 from visionloop.tasks.segmentation.drawing import MAX_DRAWING_SIDE, class_colors, to_array
@@ -91,7 +92,9 @@ class SegmentsTask(EomtTask):
             scale=(config.scale_min, config.scale_max),
             flip=0.5 if config.hflip else 0.0,
         )
-        train_dataset = SegmentsDataset(train, transform, memory=config.memory_bytes)
+        train_dataset = SegmentsDataset(
+            train, transform, memory=config.memory_bytes, user_function=user_function(config)
+        )
         return train_dataset, self._eval_dataset(val)
 
     def build_eval_dataset(self, split: str) -> SegmentsDataset:

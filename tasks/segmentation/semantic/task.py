@@ -24,6 +24,7 @@ from visionloop.datasets.segmentation.transforms import (
 from visionloop.engine.batch import Batch
 from visionloop.engine.types import JsonObject, Predictions, Sample
 from visionloop.metrics.segmentation import SegmentationMetric
+from visionloop.tasks.augmentation import user_function
 from visionloop.tasks.segmentation.drawing import MAX_DRAWING_SIDE, class_colors, to_array
 from visionloop.tasks.segmentation.export import CardText
 from visionloop.tasks.segmentation.model import warn_of_few_queries
@@ -102,7 +103,9 @@ class SemanticTask(EomtTask):
             scale=(config.scale_min, config.scale_max),
             flip=0.5 if config.hflip else 0.0,
         )
-        train_dataset = SegmentationDataset(train, transform, memory=config.memory_bytes)
+        train_dataset = SegmentationDataset(
+            train, transform, memory=config.memory_bytes, user_function=user_function(config)
+        )
         return train_dataset, self._eval_dataset(val)
 
     def build_eval_dataset(self, split: str) -> SegmentationDataset:

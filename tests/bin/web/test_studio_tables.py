@@ -8,7 +8,11 @@ import pytest
 
 from visionloop.bin.model_zoo.listing import MODEL_ZOOS
 from visionloop.bin.web.jobs.spec import python_command
-from visionloop.bin.web.tables.settings import CHOSEN_ELSEWHERE, important_settings
+from visionloop.bin.web.tables.settings import (
+    CHOSEN_ELSEWHERE,
+    OWN_AUGMENTATION,
+    important_settings,
+)
 from visionloop.engine.config.options import fields_of
 from visionloop.engine.config.train_config import TrainConfig
 
@@ -76,7 +80,7 @@ def test_every_setting_of_a_task_is_in_one_group_and_ten_matter_first(get, zoo):
     names = [row["name"] for row in rows]
 
     assert sorted(names) == sorted(
-        set(fields_of(zoo.config_class, TrainConfig)) - set(CHOSEN_ELSEWHERE)
+        set(fields_of(zoo.config_class, TrainConfig)) - {*CHOSEN_ELSEWHERE, *OWN_AUGMENTATION}
     )
     assert {row["name"] for row in rows if row["important"]} == set(important_settings(zoo))
     assert len(important_settings(zoo)) == 10
