@@ -21,7 +21,7 @@ class ToyConfig(TaskConfig):
     images: int = option(40, "training images")
     dropout: float = option(0.3, "the model's noise")
     batch_norm: bool = option(False, "a trained BatchNorm")
-    augment: bool = option(True, "noise on the images")
+    image_noise: bool = option(True, "noise on the images")
     slow_seconds: float = option(0.0, "time to make one sample", fixed=False)
     slow_evaluation: float = option(0.0, "time to make one validation sample", fixed=False)
     unreadable: str = option("", "comma separated indices that cannot be read", fixed=False)
@@ -132,7 +132,7 @@ class ToyTask(Task):
         train = ToyImages(
             config.images,
             split="train",
-            augment=config.augment,
+            augment=config.image_noise,
             slow_seconds=config.slow_seconds,
             unreadable=unreadable,
             deadly=config.deadly,
