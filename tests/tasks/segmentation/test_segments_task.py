@@ -212,25 +212,6 @@ def test_images_with_more_segments_than_queries_train_and_are_scored(kind, tmp_p
     assert math.isfinite(result.scores["val_loss"])
 
 
-@each_kind
-def test_a_split_without_a_segment_trains_and_ends_without_a_score(kind, tmp_path):
-    folder = write_many(tmp_path / "data", kind, 0)
-    for path in folder.glob("*.json"):
-        content = json.loads(path.read_text())
-        if kind == "instance":
-            content["annotations"] = []
-        else:
-            content["annotations"][1]["segments_info"] = []
-            maps = {f"{i}.png": np.zeros((SIDE, SIDE), dtype=int) for i in range(2)}
-            write_panoptic(folder, content, maps, path.stem.removeprefix("panoptic_"))
-        path.write_text(json.dumps(content))
-    task = small_task(kind, folder, points=50)
-    result = train_steps(task, tmp_path / "run", config=SHORT)
-    assert result.state == "finished" and math.isfinite(result.scores["val_loss"])
-    assert math.isnan(result.scores[task.metrics[0].key])
-    assert (tmp_path / "run" / "best" / "model.safetensors").exists()
-
-
 # ignored pixels --------------------
 
 
