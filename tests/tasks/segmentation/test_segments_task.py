@@ -1,6 +1,5 @@
 """Instance and panoptic tasks: targets, unusual images, and what is ignored."""
 
-import json
 import math
 from dataclasses import replace
 
