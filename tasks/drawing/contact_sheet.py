@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from visionloop.datasets.io.names import one_line
 from visionloop.tasks.drawing.canvas import PLAIN, font_for, grid, pad_to_width, with_caption
 
 NARROWEST = 160  # pixels of an image whose name is to fit below it
@@ -30,6 +31,7 @@ def draw_gallery(
 
 def shorten_start(text: str, room: int) -> str:
     """Cut the start of a text that is wider than `room` pixels: paths differ at their ends."""
+    text = one_line(text)
     font = font_for(text, SIZE)
     if font is None:
         return text
