@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+from visionloop.engine.augmentation import FACT
 from visionloop.engine.branches.record import read_record
 from visionloop.engine.budget import read_budget
 from visionloop.engine.checkpoints.dataset_record import classes_of, describe_classes, read_header
@@ -136,6 +137,9 @@ class Branch:
             for name in sorted(old.keys() & new.keys())
             if old[name] != new[name]
         }
+        changes.pop(FACT, None)
+        if old.get(FACT) != new.get(FACT):  # there is none without a function of the user
+            changes["augment"] = [old.get(FACT), new.get(FACT)]
         if changes.pop("data_fingerprint", None):
             changes["data"] = [stored_settings(self.run).get("data", {}).get("value"), data]
         if state["step"] >= new["steps"]:

@@ -7,6 +7,7 @@ import pytest
 
 from visionloop.bin.commands.replay import run_replay
 from visionloop.datasets.synthetic.writers import write_classification
+from visionloop.engine.branches.record import read_record
 from visionloop.engine.errors import UserError
 from visionloop.engine.train import train
 from visionloop.tasks.classification.task import ClassificationTask
@@ -156,3 +157,12 @@ def test_an_error_in_mid_run_keeps_a_checkpoint_and_is_never_skipped(begun):
     status = json.loads((begun / "late/status.json").read_text())
     assert (status["state"], status["error"]["code"]) == ("failed", "bad_augment")
     assert list((begun / "late/checkpoints").iterdir())
+
+
+def test_a_branch_may_have_another_function_and_records_it(begun):
+    source, own = f"{begun / 'first'}@1", f"{begun / 'own.py'}"
+    start(begun, "other", branch=source, augment=f"{own}:other")
+    names = [value.split(" ")[0] for value in read_record(begun / "other")["changes"]["augment"]]
+    assert names == ["augment", "other"]
+    start(begun, "kept", branch=source)
+    assert read_record(begun / "kept")["changes"] == {}
