@@ -115,6 +115,7 @@ def test_evaluate_gives_the_same_scores_from_its_saved_file(
         val_split=0.0,
         output=None,
         save_predictions=str(tmp_path / "saved.json"),
+        operating_point=None,
         batch_size=2,
         workers=0,
         device="cpu",
