@@ -180,6 +180,7 @@ def evaluate_toy(_output, workers):
         val_split=0.0,
         output=None,
         save_predictions=None,
+        operating_point=None,
         batch_size=4,
         workers=workers,
         device="cpu",
