@@ -146,6 +146,7 @@ def test_presets_name_settings_that_exist():
         chosen = {
             "model": "tiny",
             "from_scratch": False,
+            "augment_only": False,
             "preset": preset,
             "batch_size": 32,
             "data": None,
@@ -176,6 +177,7 @@ def test_a_model_type_without_an_initialization_of_our_own_trains_from_scratch_w
     values = {
         "model": str(folder),
         "from_scratch": True,
+        "augment_only": False,
         "preset": None,
         "epochs": 1.0,
         "steps": None,
